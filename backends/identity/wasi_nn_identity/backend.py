@@ -1,0 +1,150 @@
+"""Graphs that echo: output k is input k."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wasi_nn.backend import (
+    Backend,
+    Builder,
+    ExecutionContext,
+    Graph,
+    LoadOptions,
+    StreamingContext,
+    position,
+)
+from wasi_nn.errors import EndOfSequence, InvalidArgument, RuntimeFailure
+from wasi_nn.types import Tensor, TensorInfo
+
+MAGIC = b"wasi-nn:identity"
+
+
+class IdentityContext(ExecutionContext):
+    """Keeps a copy of each input and shows it as the output of the same index."""
+
+    def __init__(self, graph: IdentityGraph) -> None:
+        self._graph = graph
+        self._inputs: dict[int, Tensor] = {}
+        self._outputs: dict[int, Tensor] = {}
+
+    def set_input(self, key: int | str, tensor: Tensor) -> None:
+        index = self._graph.index(key, "input")
+        old = self._inputs.get(index)
+        if old is not None and old.type is tensor.type and old.dims == tensor.dims:
+            if len(old.data) == len(tensor.data):
+                old.data[:] = tensor.data
+                return
+        copy = memoryview(bytearray(tensor.data))
+        self._inputs[index] = Tensor(tensor.type, tensor.dims, copy)
+
+    def compute(self) -> None:
+        if not self._inputs:
+            raise InvalidArgument("no input has been set")
+        self._outputs = self._inputs
+
+    def get_output(self, key: int | str) -> Tensor:
+        try:
+            return self._outputs[self._graph.index(key, "output")]
+        except KeyError:
+            raise InvalidArgument(f"there is no output {key} before its input is computed") from None
+
+    def close(self) -> None:
+        self._inputs = self._outputs = {}
+
+
+class StreamingIdentityContext(IdentityContext, StreamingContext):
+    """Also gives input 0 back in pieces."""
+
+    def __init__(self, graph: IdentityGraph, piece: int) -> None:
+        super().__init__(graph)
+        self._piece = piece
+        self._at: int | None = None
+
+    def compute_single(self) -> None:
+        if 0 not in self._inputs:
+            raise InvalidArgument("input 0 has not been set")
+        at = 0 if self._at is None else self._at + self._piece
+        if at >= len(self._inputs[0].data):
+            raise EndOfSequence("every piece of the input has been given")
+        self._at = at
+
+    def get_output_single(self, key: int | str) -> Tensor:
+        self._graph.index(key, "output")
+        if self._at is None:
+            raise InvalidArgument("there is no piece before compute_single")
+        tensor = self._inputs[0]
+        data = tensor.data[self._at : self._at + self._piece]
+        return Tensor(tensor.type, (len(data),), data)
+
+    def fini_single(self) -> None:
+        self._at = None
+
+
+class IdentityGraph(Graph):
+    """What the model's line of JSON says."""
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._piece = _whole_number(settings, "stream")
+        self._count = _whole_number(settings, "inputs")
+        self.byte_tensors = bool(settings.get("byte_tensors", False))
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        return [TensorInfo(str(i), None, None, "any") for i in range(self._count or 0)]
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]:
+        return self.inputs
+
+    def index(self, key: int | str, what: str) -> int:
+        """An index for a key; names are the decimal indexes."""
+        if self._count is not None:
+            return position(key, self.inputs, what)
+        if isinstance(key, int):
+            return key
+        if key.isdecimal():
+            return int(key)
+        raise InvalidArgument(f"there is no {what} named {key!r}: names are indexes here")
+
+    def init_execution_context(self) -> ExecutionContext:
+        if self._piece:
+            return StreamingIdentityContext(self, self._piece)
+        return IdentityContext(self)
+
+
+class IdentityBackend(Backend):
+    """Serves the encoding ``identity``, which no dialect has a number for."""
+
+    name = "identity"
+    encodings = ("identity",)
+
+    def sniff(self, head: bytes) -> str | None:
+        return "identity" if head.startswith(MAGIC) else None
+
+    def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
+        if len(builders) != 1:
+            raise InvalidArgument(f"an identity graph has one builder, not {len(builders)}")
+        builder = builders[0]
+        model = builder.read_bytes() if isinstance(builder, Path) else bytes(builder)
+        if not model.startswith(MAGIC):
+            raise RuntimeFailure(f"an identity model begins with {MAGIC.decode()}")
+        line = model[len(MAGIC) :].split(b"\n", 1)[0].strip()
+        try:
+            settings = json.loads(line or b"{}")
+        except (ValueError, RecursionError) as error:
+            raise RuntimeFailure(f"the identity model's settings are no JSON: {error}") from error
+        if not isinstance(settings, dict):
+            raise RuntimeFailure("the identity model's settings are no JSON object")
+        return IdentityGraph({**settings, **options.config})
+
+
+def _whole_number(settings: Mapping[str, Any], key: str) -> int | None:
+    value = settings.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InvalidArgument(f"{key} is to be a whole number above 0, not {value!r}")
+    return value

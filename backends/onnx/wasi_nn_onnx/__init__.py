@@ -1,0 +1,12 @@
+"""ONNX models through onnxruntime, as a wasi-nn plugin. Importing this imports no onnxruntime."""
+
+from collections.abc import Iterable
+
+from wasi_nn.backend import Backend
+from wasi_nn.hookspecs import hookimpl
+from wasi_nn_onnx.backend import OnnxBackend
+
+
+@hookimpl
+def wasi_nn_backends() -> Iterable[Backend]:
+    return [OnnxBackend()]

@@ -1,0 +1,125 @@
+"""Loading ONNX models, and the graphs that come of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wasi_nn.backend import (
+    Availability,
+    Backend,
+    Builder,
+    ExecutionContext,
+    Graph,
+    LoadOptions,
+    missing_library,
+)
+from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
+from wasi_nn.types import TensorInfo
+from wasi_nn_onnx import providers
+from wasi_nn_onnx.elements import tensor_type
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+#: A folder that does not exist: a model of bytes may not name files of the host as its weights.
+_NO_FOLDER = "/nonexistent/wasi-nn"
+
+
+class OnnxGraph(Graph):
+    """An onnxruntime session, which any number of threads may run at the same time."""
+
+    def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        self.session = session
+        self._inputs = [_describe(node) for node in session.get_inputs()]
+        self._outputs = [_describe(node) for node in session.get_outputs()]
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]:
+        return self._outputs
+
+    def init_execution_context(self) -> ExecutionContext:
+        from wasi_nn_onnx.context import OnnxContext
+
+        return OnnxContext(self.session, self._inputs, self._outputs)
+
+
+class OnnxBackend(Backend):
+    """onnxruntime: .onnx and .ort models, one builder each."""
+
+    name = "onnx"
+    encodings = ("onnx",)
+
+    def __init__(self) -> None:
+        self._import_lock = threading.Lock()
+
+    def missing(self) -> str | None:
+        return missing_library("onnxruntime", "onnx")
+
+    def availability(self) -> Availability:
+        reason = self.missing()
+        if reason is not None:
+            return Availability(False, reason)
+        try:
+            import onnxruntime
+        except ImportError as error:
+            return Availability(False, f"onnxruntime is installed and broken: {error}")
+        available = onnxruntime.get_available_providers()
+        devices = tuple(
+            f"{target.value} ({provider})"
+            for target, known in providers.PROVIDERS.items()
+            for provider in known
+            if provider in available
+        )
+        return Availability(True, f"onnxruntime {onnxruntime.__version__}", devices)
+
+    def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
+        if len(builders) != 1:
+            raise InvalidArgument(f"an ONNX graph has one builder, not {len(builders)}")
+        reason = self.missing()
+        if reason is not None:
+            raise Unavailable(reason)
+        import onnxruntime
+
+        available = onnxruntime.get_available_providers()
+        wanted = providers.candidates(options.target, available, options.allow_fallback)
+        settings = providers.session_options(options.config)
+        builder = builders[0]
+        if isinstance(builder, Path):
+            source: str | bytes = str(builder)
+        else:
+            source = bytes(builder)
+            settings.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", _NO_FOLDER
+            )
+        try:
+            session = onnxruntime.InferenceSession(source, settings, providers=wanted)
+        except Exception as error:
+            raise RuntimeFailure(f"onnxruntime rejects the model: {error}") from error
+        self._check_provider(session, wanted, options)
+        return OnnxGraph(session)
+
+    @staticmethod
+    def _check_provider(
+        session: onnxruntime.InferenceSession, wanted: Sequence[str], options: LoadOptions
+    ) -> None:
+        # onnxruntime itself falls back to the CPU when a provider cannot start (no driver, no
+        # device), and says so in a log line alone.
+        active = session.get_providers()
+        if not options.allow_fallback and options.target.value != "auto":
+            if not active or active[0] not in wanted:
+                raise UnsupportedOperation(
+                    f"the execution target {options.target} could not be started: onnxruntime "
+                    f"fell back to {', '.join(active)}"
+                )
+
+
+def _describe(node: onnxruntime.NodeArg) -> TensorInfo:
+    dims = tuple(d if isinstance(d, int) and d >= 0 else -1 for d in node.shape)
+    return TensorInfo(node.name, tensor_type(node.type), dims, node.type)

@@ -1,0 +1,139 @@
+"""The wall between a guest's call and everything behind it: what is raised becomes an errno."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from wasi_nn.abi.reading import Reading
+from wasi_nn.errors import ErrorCode, InvalidArgument, MissingMemory, NnError
+from wasi_nn.runtime import GuestMemory
+
+log = logging.getLogger("wasi_nn")
+
+#: Streams end with an errno that is no failure, and so is not reported as one.
+_NO_FAILURE = frozenset({ErrorCode.END_OF_SEQUENCE})
+_REMEMBERED = 100
+
+
+class Failure(NamedTuple):
+    """A call that gave the guest an errno, with the reason that an errno cannot carry."""
+
+    function: str
+    arguments: tuple[int, ...]
+    code: ErrorCode
+    errno: int
+    reason: str
+
+    def __str__(self) -> str:
+        arguments = ", ".join(map(str, self.arguments))
+        return f"{self.function}({arguments}) -> {self.errno} {self.code}: {self.reason}"
+
+
+class CallStats:
+    """How often a function was called and how long it took, in seconds."""
+
+    __slots__ = ("calls", "failures", "longest", "seconds")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.failures = 0
+        self.seconds = 0.0
+        self.longest = 0.0
+
+    def add(self, seconds: float, failed: bool) -> None:
+        self.calls += 1
+        self.failures += failed
+        self.seconds += seconds
+        self.longest = max(self.longest, seconds)
+
+
+class Observer:
+    """What a host remembers of one guest's calls.
+
+    ``failures`` holds the latest 100. ``stats`` is filled only where ``timed`` is set, and every
+    call is logged only where ``traced`` is, because both cost time on every call.
+    """
+
+    def __init__(self, timed: bool = False, traced: bool = False) -> None:
+        self.timed = timed
+        self.traced = traced
+        self.failures: deque[Failure] = deque(maxlen=_REMEMBERED)
+        self.failed = 0
+        self.stats: dict[str, CallStats] = {}
+
+    def fail(self, failure: Failure) -> None:
+        """Remember and log a failure."""
+        self.failed += 1
+        self.failures.append(failure)
+        log.warning("%s", failure)
+
+    def watch(self, name: str, call: Callable[..., int]) -> Callable[..., int]:
+        """``call``, timed and traced as asked; itself where nothing is asked."""
+        if not (self.timed or self.traced):
+            return call
+        stats = self.stats.setdefault(name, CallStats())
+        traced = self.traced
+
+        def watched(memory: GuestMemory | None, *arguments: int) -> int:
+            started = time.perf_counter()
+            result = call(memory, *arguments)
+            seconds = time.perf_counter() - started
+            stats.add(seconds, bool(result))
+            if traced and not result:
+                log.info("%s(%s) -> 0 in %.3f ms", name, ", ".join(map(str, arguments)), seconds * 1e3)
+            return result
+
+        return watched
+
+
+def guard(
+    name: str, function: Callable[..., None], reading: Reading, observer: Observer
+) -> Callable[..., int]:
+    """A host function that gives an errno for whatever ``function`` raises, and 0 otherwise.
+
+    ``KeyboardInterrupt`` and its like pass: they end the guest."""
+
+    def guarded(memory: GuestMemory | None, *arguments: int) -> int:
+        try:
+            if memory is None:
+                raise MissingMemory("the guest exports no memory named 'memory'")
+            function(memory, *arguments)
+            return 0
+        except NnError as error:
+            code, reason = error.code, str(error)
+        except Exception as error:
+            code, reason = ErrorCode.RUNTIME_ERROR, f"{type(error).__name__}: {error}"
+            log.exception("%s failed in an unforeseen way", name)
+        errno = reading.dialect.errnos[code]
+        if code not in _NO_FAILURE:
+            observer.fail(Failure(name, arguments, code, errno, reason))
+        return errno
+
+    return observer.watch(name, guarded)
+
+
+def read_text(memory: GuestMemory, pointer: int, length: int, what: str) -> str:
+    """A string of the guest. Raises ``InvalidArgument`` for what is no UTF-8."""
+    try:
+        return bytes(memory.read(pointer, length)).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"the {what} is no UTF-8: {error}") from error
+
+
+def read_config(memory: GuestMemory, pointer: int, length: int) -> Mapping[str, Any]:
+    """A JSON object of the guest; an empty string is an empty object."""
+    text = read_text(memory, pointer, length, "config")
+    if not text.strip("\0 \t\r\n"):
+        return {}
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"the config is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise InvalidArgument("the config is no JSON object")
+    return config

@@ -1,0 +1,79 @@
+"""WAMR's legacy module `wasi_nn`: other structs, and sizes in f32 elements.
+
+Layouts (WAMR core/iwasm/libraries/wasi-nn, before June 2025): ``load`` takes a pointer to
+``{u32 builders, u32 count}``; a tensor is 12 bytes, ``{u32 dims, u8 type, 3 bytes of padding, u32
+data}`` where dims points to ``{u32 pointer, u32 rank}``; the length of the data is not passed but
+follows from dimensions and type. ``get_output`` takes a pointer to a size that counts f32 elements,
+both on the way in and on the way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from struct import Struct
+
+from wasi_nn.abi.dialects import LEGACY
+from wasi_nn.abi.witx import MAX_RANK, Witx, read_builders
+from wasi_nn.errors import InvalidArgument, TooLarge
+from wasi_nn.registry import detect
+from wasi_nn.runtime import GuestMemory
+from wasi_nn.types import Tensor
+
+_TENSOR = Struct("<IB3xI")
+_PAIR = Struct("<II")
+_U32 = Struct("<I")
+_ELEMENT = 4
+
+
+class WamrLegacy(Witx):
+    """The functions of `wasi_nn` for one session; what is not here is as in the newer module."""
+
+    module = LEGACY
+
+    def table(self) -> dict[str, tuple[int, Callable[..., None]]]:
+        """Every function by name, with its number of parameters."""
+        return {
+            "load": (4, self.load),
+            "load_by_name": (3, self.load_by_name),
+            "init_execution_context": (2, self.init_execution_context),
+            "set_input": (3, self.set_input),
+            "compute": (1, self.compute),
+            "get_output": (4, self.get_output),
+        }
+
+    def load(
+        self, memory: GuestMemory, array: int, encoding: int, target: int, out: int
+    ) -> None:
+        memory.check(out, 4)
+        wanted = self.reading.target(target)
+        pointer, count = _PAIR.unpack(memory.read(array, 8))
+        parts = read_builders(memory, pointer, count)
+        name = self.reading.encoding(encoding, lambda: detect(self.session.plugins, parts))
+        memory.write(out, _U32.pack(self.session.load(parts, name, wanted)))
+
+    def set_input(self, memory: GuestMemory, context: int, index: int, tensor: int) -> None:
+        dims_struct, number, data_at = _TENSOR.unpack(memory.read(tensor, 12))
+        dims_at, rank = _PAIR.unpack(memory.read(dims_struct, 8))
+        if rank > MAX_RANK:
+            raise InvalidArgument(f"a tensor of {rank} dimensions is more than {MAX_RANK}")
+        dims = Struct(f"<{rank}I").unpack(memory.read(dims_at, 4 * rank))
+        types = self.reading.dialect.tensor_types
+        if number >= len(types):
+            raise InvalidArgument(f"tensor type {number} is unknown in the dialect wamr-legacy")
+        data = memory.read(data_at, prod(dims) * types[number].size)
+        self.session.set_input(context, index, Tensor(types[number], dims, data))
+
+    def get_output(
+        self, memory: GuestMemory, context: int, index: int, buffer: int, size_at: int
+    ) -> None:
+        (elements,) = _U32.unpack(memory.read(size_at, 4))
+        data = self.session.get_output(context, index).data
+        needed = -(-len(data) // _ELEMENT)
+        if needed > elements:
+            memory.write(size_at, _U32.pack(needed))
+            raise TooLarge(
+                f"the output takes {needed} f32 elements, the buffer has {elements}", len(data)
+            )
+        memory.write(buffer, data)
+        memory.write(size_at, _U32.pack(needed))

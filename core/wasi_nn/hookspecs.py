@@ -1,0 +1,27 @@
+"""The hooks of a wasi-nn plugin. A plugin is a module named by an entry point of the group
+``wasi_nn``; it implements one hook or both. Import no machine-learning library and no engine at
+the top of that module: hosts import every plugin at start-up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pluggy
+
+from wasi_nn.backend import Backend
+from wasi_nn.runtime import Runtime
+
+GROUP = "wasi_nn"
+
+hookspec = pluggy.HookspecMarker(GROUP)
+hookimpl = pluggy.HookimplMarker(GROUP)
+
+
+@hookspec
+def wasi_nn_backends() -> Iterable[Backend]:  # type: ignore[empty-body]
+    """The backends that the plugin brings. Called once per host; make new objects."""
+
+
+@hookspec
+def wasi_nn_runtimes() -> Iterable[Runtime]:  # type: ignore[empty-body]
+    """The runtime adapters that the plugin brings. Called once per host; make new objects."""

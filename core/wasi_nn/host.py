@@ -1,0 +1,163 @@
+"""The host: plugins, named models and limits, and the guests that use them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Union
+
+from wasi_nn import encodings, loading, wasmfile
+from wasi_nn.backend import LoadOptions
+from wasi_nn.errors import InvalidEncoding, UsageError
+from wasi_nn.limits import Limits
+from wasi_nn.model import Model
+from wasi_nn.modelspec import resolve_path
+from wasi_nn.plugins import Plugins
+from wasi_nn.program import Program, RunResult
+from wasi_nn.registry import NamedModel, Registry, detect
+from wasi_nn.runtime import EngineLimits, Runtime
+from wasi_nn.session import Session
+from wasi_nn.types import ExecutionTarget
+
+#: A path (also ``package:PKG/FILE``) or the bytes themselves.
+Source = Union[str, Path, bytes]
+
+
+class Host:
+    """Runs guests and models. Thread-safe: any number of threads may run guests of one host.
+
+    ``runtime`` names an engine (the first installed one by default). ``limits`` hold for every
+    guest that is not given its own. ``allow_fallback`` lets a model whose execution target is not
+    available run on the CPU; without it that is an error::
+
+        with Host() as host:
+            host.add_model("squeezenet", "squeezenet.onnx")
+            result = host.run("classify.wasm", ["photo.raw"], dirs={"/data": "photos"})
+            print(result.stdout.decode(), result.timings.run)
+    """
+
+    def __init__(
+        self,
+        *,
+        runtime: str | None = None,
+        limits: Limits = Limits(),
+        allow_fallback: bool = False,
+        plugins: Plugins | None = None,
+    ) -> None:
+        self.plugins = plugins or Plugins.installed()
+        self.limits = limits
+        self.registry = Registry(self.plugins, allow_fallback)
+        self._allow_fallback = allow_fallback
+        self._runtime_name = runtime
+        self._runtime: Runtime | None = None
+
+    @property
+    def runtime(self) -> Runtime:
+        """The engine that runs the guests. Raises ``Unavailable`` where there is none."""
+        if self._runtime is None:
+            self._runtime = self.plugins.runtime(self._runtime_name)
+        return self._runtime
+
+    # Models
+
+    def add_model(
+        self,
+        name: str,
+        *paths: str | Path,
+        encoding: str = encodings.AUTODETECT,
+        target: str | ExecutionTarget = ExecutionTarget.CPU,
+        config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Offer a model to guests under ``name``; it is loaded when it is first used.
+
+        ``encoding`` is an encoding's or a backend's name. Raises ``UsageError`` for a name given
+        twice, a file that is not there and an encoding that nobody serves."""
+        files = tuple(resolve_path(str(path)) for path in paths)
+        kind = encodings.canonical(encoding)
+        self.registry.add(NamedModel(name, files, kind, _target(target), config or {}))
+
+    def model(self, name: str) -> Model:
+        """The graph of a named model, for use without Wasm. Raises ``NotFound``."""
+        return Model(self.registry.graph(name))
+
+    def load(
+        self,
+        *sources: Source,
+        encoding: str = encodings.AUTODETECT,
+        target: str | ExecutionTarget = ExecutionTarget.CPU,
+        config: Mapping[str, Any] | None = None,
+    ) -> Model:
+        """Load a graph of files or bytes, for use without Wasm.
+
+        The same files are loaded once per process, however often this is called."""
+        builders = [
+            memoryview(source) if isinstance(source, bytes) else resolve_path(str(source))
+            for source in sources
+        ]
+        kind = encodings.canonical(encoding)
+        if kind == encodings.AUTODETECT:
+            detected = detect(self.plugins, builders)
+            if detected is None:
+                raise InvalidEncoding("the model's encoding is not recognised; give encoding=…")
+            kind = detected
+        backend = self.plugins.backend_for(kind)
+        if kind not in backend.encodings:
+            kind = backend.encodings[0]
+        options = LoadOptions(kind, _target(target), config or {}, self._allow_fallback)
+        paths = [builder for builder in builders if isinstance(builder, Path)]
+        if len(paths) == len(builders):
+            return Model(loading.load_shared(backend, paths, options))
+        return Model(loading.load(backend, builders, options))
+
+    # Guests
+
+    def compile(self, wasm: Source) -> Program:
+        """Compile a guest (a path or its bytes), to run it more than once.
+
+        Raises ``UsageError`` for what is no core module."""
+        if isinstance(wasm, bytes):
+            data = wasm
+        else:
+            try:
+                data = resolve_path(str(wasm)).read_bytes()
+            except OSError as error:
+                raise UsageError(f"cannot read {wasm}: {error.strerror or error}") from error
+        file = wasmfile.parse(data)
+        started = time.perf_counter()
+        limits = EngineLimits(self.limits.memory, self.limits.fuel)
+        module = self.runtime.compile(data, limits)
+        seconds = time.perf_counter() - started
+        return Program(self, module, file, seconds, self.limits.fuel is not None)
+
+    def run(self, wasm: Source, args: Sequence[str] = (), **options: Any) -> RunResult:
+        """Compile a guest and run it; the options are those of ``Program.run``."""
+        return self.compile(wasm).run(args, **options)
+
+    def open_session(self, limits: Limits | None = None) -> Session:
+        """The tables for one guest; a runtime adapter's or an embedder's own ABI uses them."""
+        return Session(self.plugins, self.registry, limits or self.limits, self._allow_fallback)
+
+    def close(self) -> None:
+        """Let go of the named models. Guests that still run keep theirs until they end."""
+        self.registry.close()
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _target(target: str | ExecutionTarget) -> ExecutionTarget:
+    try:
+        return ExecutionTarget(target)
+    except ValueError:
+        known = ", ".join(known.value for known in ExecutionTarget)
+        raise UsageError(f"there is no execution target {target!r}; known: {known}") from None

@@ -1,0 +1,87 @@
+"""Whether a guest's imports can be met, decided before anything of it runs.
+
+An engine would say `unknown import`; a person needs to know who provides the function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from wasi_nn.abi.dialects import EPHEMERAL, LEGACY
+from wasi_nn.errors import LinkError
+from wasi_nn.runtime import HostFunction, Runtime
+from wasi_nn.wasmfile import Import, WasmFile
+
+_PREVIEW1 = frozenset(
+    """args_get args_sizes_get clock_res_get clock_time_get environ_get environ_sizes_get fd_advise
+    fd_allocate fd_close fd_datasync fd_fdstat_get fd_fdstat_set_flags fd_fdstat_set_rights
+    fd_filestat_get fd_filestat_set_size fd_filestat_set_times fd_pread fd_prestat_dir_name
+    fd_prestat_get fd_pwrite fd_read fd_readdir fd_renumber fd_seek fd_sync fd_tell fd_write
+    path_create_directory path_filestat_get path_filestat_set_times path_link path_open
+    path_readlink path_remove_directory path_rename path_symlink path_unlink_file poll_oneoff
+    proc_exit proc_raise random_get sched_yield sock_accept sock_recv sock_send
+    sock_shutdown""".split()
+)
+#: Who provides the import modules that guests of other hosts come with.
+_ELSEWHERE = {
+    "wasi_ephemeral_tensorflow": "WasmEdge's TensorFlow plugin, which is not wasi-nn",
+    "wasi_ephemeral_tensorflowlite": "WasmEdge's TensorFlow Lite plugin, which is not wasi-nn",
+    "wasmedge_tensorflow": "WasmEdge's TensorFlow plugin, which is not wasi-nn",
+    "wasmedge_tensorflowlite": "WasmEdge's TensorFlow Lite plugin, which is not wasi-nn",
+    "wasmedge_image": "WasmEdge's image plugin, which is not wasi-nn",
+    "wasmedge_process": "WasmEdge's process plugin, which lets a guest start commands",
+    "wasi_ephemeral_crypto_common": "a wasi-crypto host",
+    "wasi_snapshot_preview1": "WASI preview 1 of an engine",
+    "wasi_unstable": "WASI snapshot 0 of an engine",
+    "env": "the program that the guest was made for (an Emscripten or embedder import)",
+}
+
+
+def link(
+    module: WasmFile, functions: Iterable[HostFunction], runtime: Runtime
+) -> list[HostFunction]:
+    """Those of ``functions`` that the guest imports. Raises ``LinkError`` naming every import that
+    neither they nor the runtime's WASI provide."""
+    offered = {(function.module, function.name): function for function in functions}
+    problems: list[str] = []
+    needed: dict[tuple[str, str], HostFunction] = {}
+    for item in module.imports:
+        function = offered.get((item.module, item.name))
+        if function is not None:
+            problem = _mismatch(item, function)
+            if problem is None:
+                needed[item.module, item.name] = function
+        else:
+            problem = _missing(item, runtime, {module for module, _ in offered})
+        if problem is not None:
+            problems.append(problem)
+    if problems:
+        raise LinkError("the guest cannot start: " + "; ".join(dict.fromkeys(problems)))
+    return list(needed.values())
+
+
+def _mismatch(item: Import, function: HostFunction) -> str | None:
+    signature = item.signature
+    if item.kind != "func" or signature is None:
+        return f"it imports {item.module}.{item.name} as a {item.kind}, which is a function"
+    ours = (("i32",) * function.parameters, ("i32",) * function.has_result)
+    if (signature.parameters, signature.results) != ours:
+        wanted = f"({', '.join(ours[0])}) -> ({', '.join(ours[1])})"
+        return f"it imports {item.module}.{item.name} as {signature}; this host has {wanted}"
+    return None
+
+
+def _missing(item: Import, runtime: Runtime, ours: set[str]) -> str | None:
+    name = f"{item.module}.{item.name}"
+    if item.module in runtime.wasi_modules:
+        if item.name in _PREVIEW1:
+            return None
+        if item.name.startswith("sock_"):
+            return f"it imports {name}, which is WasmEdge's socket extension and no WASI preview 1"
+        return f"it imports {name}, which is no function of WASI preview 1"
+    if item.module in (EPHEMERAL, LEGACY) and item.module in ours:
+        return f"it imports {name}, which no wasi-nn host is known to have"
+    if item.kind != "func":
+        return f"it imports the {item.kind} {name}, which only the program that it was made for has"
+    provider = _ELSEWHERE.get(item.module, "nothing that this host knows")
+    return f"it imports {name}, which comes from {provider}"

@@ -1,0 +1,117 @@
+"""A graph without any Wasm: load, set inputs, compute, read outputs, with numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import prod
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from wasi_nn.backend import ExecutionContext
+from wasi_nn.errors import InvalidArgument
+from wasi_nn.loading import LoadedGraph
+from wasi_nn.types import Tensor, TensorInfo
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Context:
+    """An execution context for Python callers. Used by one thread at a time; open one a thread.
+
+    A context manager; arrays that it gives are the caller's own."""
+
+    def __init__(self, loaded: LoadedGraph) -> None:
+        self._loaded = loaded
+        with loaded.guard:
+            self._context: ExecutionContext = loaded.graph.init_execution_context()
+
+    def set_input(self, key: int | str, array: Any) -> None:
+        """Set an input to a numpy array, bytes (one dimension of u8) or a ``Tensor``.
+
+        Raises ``InvalidArgument`` for an unknown key and for a type or dimensions that the graph
+        does not take, ``TypeError`` for an array that wasi-nn has no type for."""
+        if isinstance(array, (bytes, bytearray, memoryview)):
+            import numpy as np
+
+            array = np.frombuffer(array, np.uint8)
+        tensor = array if isinstance(array, Tensor) else Tensor.of(array)
+        expected = prod(tensor.dims) * tensor.type.size
+        if len(tensor.data) != expected and not self._loaded.graph.byte_tensors:
+            raise InvalidArgument(f"a tensor of {tensor.dims} {tensor.type} takes {expected} bytes")
+        with self._loaded.guard:
+            self._context.set_input(key, tensor)
+
+    def compute(self) -> None:
+        """Run the graph. Raises ``InvalidArgument`` while an input is missing."""
+        with self._loaded.guard:
+            self._context.compute()
+
+    def get_output(self, key: int | str = 0) -> NDArray[Any]:
+        """A copy of an output of the last ``compute``."""
+        return self._context.get_output(key).numpy()
+
+    def close(self) -> None:
+        """Free the context."""
+        with self._loaded.guard:
+            self._context.close()
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Model:
+    """A loaded graph for Python callers; any number of threads may open contexts of it."""
+
+    def __init__(self, loaded: LoadedGraph) -> None:
+        self._loaded = loaded
+
+    @property
+    def encoding(self) -> str:
+        """The graph encoding that it was loaded as."""
+        return self._loaded.options.encoding
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that runs it."""
+        return self._loaded.backend.name
+
+    @property
+    def load_seconds(self) -> float:
+        """How long loading it took."""
+        return self._loaded.seconds
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        """Its inputs, by index."""
+        return self._loaded.graph.inputs
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]:
+        """Its outputs, by index."""
+        return self._loaded.graph.outputs
+
+    def init_execution_context(self) -> Context:
+        """A new execution context."""
+        return Context(self._loaded)
+
+    def run(self, inputs: Mapping[int | str, Any] | Any) -> dict[str, NDArray[Any]]:
+        """One inference in a context of its own: inputs by index or name (an array alone is input
+        0), outputs by name."""
+        if not isinstance(inputs, Mapping):
+            inputs = {0: inputs}
+        if not self.outputs:
+            raise InvalidArgument("the graph does not name its outputs; open a context instead")
+        with self.init_execution_context() as context:
+            for key, array in inputs.items():
+                context.set_input(key, array)
+            context.compute()
+            return {info.name: context.get_output(i) for i, info in enumerate(self.outputs)}

@@ -1,0 +1,166 @@
+"""Finding and loading plugins, one by one, so that a broken one stops none of the others."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from typing import Any
+
+import pluggy
+
+from wasi_nn import hookspecs
+from wasi_nn.backend import Backend
+from wasi_nn.encodings import EXTRAS, canonical
+from wasi_nn.errors import InvalidEncoding, Unavailable, UsageError
+from wasi_nn.runtime import Runtime
+
+#: Engines in the order in which ``auto`` tries them; others follow in the order of their names.
+PREFERRED_RUNTIMES = ("wasmtime", "wamr", "wasmedge", "v8", "wasmer")
+
+
+class PluginRecord:
+    """What became of one entry point: its backends and runtimes, or the error that broke it."""
+
+    def __init__(self, name: str, distribution: str, version: str) -> None:
+        self.name = name
+        self.distribution = distribution
+        self.version = version
+        self.backends: list[Backend] = []
+        self.runtimes: list[Runtime] = []
+        self.error: str | None = None
+
+
+class Plugins:
+    """The plugins of one host. Nothing is shared between two of these but the code itself."""
+
+    def __init__(self) -> None:
+        self.records: list[PluginRecord] = []
+        self._manager = pluggy.PluginManager(hookspecs.GROUP)
+        self._manager.add_hookspecs(hookspecs)
+
+    @classmethod
+    def installed(cls) -> Plugins:
+        """All plugins that the environment's distributions name, first-party ones included."""
+        plugins = cls()
+        # An editable install can list its distribution twice on sys.path: the first one counts.
+        seen: set[tuple[str, str]] = set()
+        for entry in sorted(metadata.entry_points(group=hookspecs.GROUP), key=lambda e: e.name):
+            if (entry.name, entry.value) not in seen:
+                seen.add((entry.name, entry.value))
+                plugins._load_entry(entry)
+        return plugins
+
+    def register(self, plugin: Any, name: str, distribution: str = "", version: str = "") -> None:
+        """Add a plugin object or module by hand (a test, an application's private backend)."""
+        record = PluginRecord(name, distribution, version)
+        self.records.append(record)
+        self._register(record, plugin)
+
+    def _load_entry(self, entry: metadata.EntryPoint) -> None:
+        distribution = entry.dist
+        record = PluginRecord(
+            entry.name,
+            distribution.name if distribution else "",
+            distribution.version if distribution else "",
+        )
+        self.records.append(record)
+        try:
+            plugin = entry.load()
+        except (Exception, SystemExit) as error:
+            record.error = _explain(error)
+            return
+        self._register(record, plugin)
+
+    def _register(self, record: PluginRecord, plugin: Any) -> None:
+        try:
+            self._manager.register(plugin, name=record.name)
+            record.backends = self._call("wasi_nn_backends", record.name)
+            record.runtimes = self._call("wasi_nn_runtimes", record.name)
+            self._refuse_taken_names(record)
+        except (Exception, SystemExit) as error:
+            record.error = _explain(error)
+            record.backends, record.runtimes = [], []
+
+    def _call(self, hook: str, plugin_name: str) -> list[Any]:
+        caller = getattr(self._manager.hook, hook)
+        return [
+            item
+            for implementation in caller.get_hookimpls()
+            if implementation.plugin_name == plugin_name
+            for item in implementation.function()
+        ]
+
+    def _refuse_taken_names(self, record: PluginRecord) -> None:
+        for kind, own in (("backends", record.backends), ("runtimes", record.runtimes)):
+            for other in self.records:
+                if other is record:
+                    continue
+                taken = {item.name for item in getattr(other, kind)}
+                for item in own:
+                    if item.name in taken:
+                        raise UsageError(
+                            f"{kind[:-1]} {item.name!r} is already provided by plugin "
+                            f"{other.name!r} of {other.distribution or 'this program'}"
+                        )
+
+    @property
+    def backends(self) -> list[Backend]:
+        """Every backend of every sound plugin."""
+        return [backend for record in self.records for backend in record.backends]
+
+    @property
+    def runtimes(self) -> list[Runtime]:
+        """Every runtime adapter of every sound plugin, the preferred ones first."""
+        found = [runtime for record in self.records for runtime in record.runtimes]
+        order = {name: rank for rank, name in enumerate(PREFERRED_RUNTIMES)}
+        return sorted(found, key=lambda r: (order.get(r.name, len(order)), r.name))
+
+    def backend_for(self, name: str) -> Backend:
+        """The backend that serves an encoding, or that is itself called ``name``.
+
+        A backend's own name wins over an encoding, so that a person can choose between two
+        backends of one encoding. Raises ``InvalidEncoding``."""
+        wanted = canonical(name)
+        for backend in self.backends:
+            if backend.name == wanted:
+                return backend
+        for backend in self.backends:
+            if wanted in backend.encodings:
+                return backend
+        raise InvalidEncoding(self._nobody_serves(wanted))
+
+    def _nobody_serves(self, encoding: str) -> str:
+        broken = [r for r in self.records if r.error and r.name == EXTRAS.get(encoding, encoding)]
+        if broken:
+            return f"no backend serves {encoding}: plugin {broken[0].name!r} is broken: {broken[0].error}"
+        served = sorted({name for backend in self.backends for name in backend.encodings})
+        return f"no backend serves {encoding}; installed backends serve: {', '.join(served) or 'nothing'}"
+
+    def runtime(self, name: str | None = None) -> Runtime:
+        """The runtime adapter called ``name``, or the first usable one for None or ``auto``.
+        Raises ``UsageError`` for an unknown name and ``Unavailable`` where its engine is not
+        installed."""
+        runtimes = self.runtimes
+        if name and name != "auto":
+            for runtime in runtimes:
+                if runtime.name == name:
+                    usable, detail, _ = runtime.availability()
+                    if not usable:
+                        raise Unavailable(f"runtime {name} is unavailable: {detail}")
+                    return runtime
+            known = ", ".join(runtime.name for runtime in runtimes) or "none"
+            raise UsageError(f"there is no runtime {name!r}; known: {known}")
+        for runtime in runtimes:
+            if runtime.availability().usable:
+                return runtime
+        raise Unavailable('no Wasm engine is installed; pip install "wasi-nn[wasmtime]"')
+
+
+def _explain(error: BaseException) -> str:
+    where = ""
+    frame = sys.exc_info()[2]
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    if frame:
+        where = f" ({frame.tb_frame.f_code.co_filename}:{frame.tb_lineno})"
+    return f"{type(error).__name__}: {error}{where}"

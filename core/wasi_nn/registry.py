@@ -1,0 +1,134 @@
+"""Named models: what the person offers to guests under a name.
+
+A guest's ``load_by_name`` reaches these and nothing else; it never reaches the file system. Files
+stay paths until a backend opens them, and nothing is loaded before it is first used.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wasi_nn import encodings
+from wasi_nn.backend import Backend, LoadOptions
+from wasi_nn.errors import InvalidEncoding, NotFound, UsageError
+from wasi_nn.loading import LoadedGraph, load_shared
+from wasi_nn.plugins import Plugins
+from wasi_nn.types import ExecutionTarget
+
+
+class NamedModel(NamedTuple):
+    """One entry: ``encoding`` is an encoding's or a backend's name, ``autodetect`` to look at the
+    file. ``paths`` are the graph builders in their order."""
+
+    name: str
+    paths: tuple[Path, ...]
+    encoding: str = encodings.AUTODETECT
+    target: ExecutionTarget = ExecutionTarget.CPU
+    config: Mapping[str, Any] = {}
+
+
+class _Entry:
+    __slots__ = ("backend", "encoding", "held", "model")
+
+    def __init__(self, model: NamedModel, backend: Backend, encoding: str) -> None:
+        self.model = model
+        self.backend = backend
+        self.encoding = encoding
+        self.held: LoadedGraph | None = None
+
+
+class Registry:
+    """The named models of one host. Thread-safe."""
+
+    def __init__(self, plugins: Plugins, allow_fallback: bool = False) -> None:
+        self._plugins = plugins
+        self._allow_fallback = allow_fallback
+        self._entries: dict[str, _Entry] = {}
+        self._lock = threading.Lock()
+
+    def add(self, model: NamedModel) -> None:
+        """Register a model, to be loaded when it is first used.
+
+        Raises ``UsageError`` for a name that is taken, for no file at all, for a file that is not
+        there and for an encoding that no installed backend serves."""
+        if not model.name:
+            raise UsageError("a named model needs a name that is not empty")
+        if not model.paths:
+            raise UsageError(f"model {model.name!r} has no file")
+        for path in model.paths:
+            if not path.exists():
+                raise UsageError(f"model {model.name!r}: there is no file {path}")
+        try:
+            backend, encoding = self._resolve(model)
+        except InvalidEncoding as error:
+            raise UsageError(f"model {model.name!r}: {error}") from error
+        with self._lock:
+            if model.name in self._entries:
+                raise UsageError(f"the model name {model.name!r} is given twice")
+            self._entries[model.name] = _Entry(model, backend, encoding)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def graph(self, name: str, config: Mapping[str, Any] | None = None) -> LoadedGraph:
+        """The graph of a named model, loaded on first use.
+
+        ``config`` (of ``load_by_name_with_config``) is laid over the registration's own: another
+        config is another graph, and is freed when the guest that asked for it has ended. Raises
+        ``NotFound``, ``ModelNotFound`` and what a backend's ``load`` raises."""
+        entry = self._entries.get(name)
+        if entry is None:
+            known = ", ".join(sorted(self._entries)) or "none"
+            raise NotFound(f"no model is registered as {name!r}; registered: {known}")
+        if entry.held is not None and not config:
+            return entry.held
+        merged = {**entry.model.config, **(config or {})}
+        options = LoadOptions(entry.encoding, entry.model.target, merged, self._allow_fallback)
+        loaded = load_shared(entry.backend, entry.model.paths, options)
+        if not config:
+            # Holding it here keeps it loaded from one guest to the next.
+            entry.held = loaded
+        return loaded
+
+    def _resolve(self, model: NamedModel) -> tuple[Backend, str]:
+        if model.encoding == encodings.AUTODETECT:
+            encoding = detect(self._plugins, model.paths)
+            if encoding is None:
+                raise InvalidEncoding(
+                    f"the encoding of {model.paths[0]} is not recognised; "
+                    f"name it: {model.name}=ENCODING:{model.paths[0]}"
+                )
+            return self._plugins.backend_for(encoding), encoding
+        backend = self._plugins.backend_for(model.encoding)
+        if model.encoding in backend.encodings:
+            return backend, model.encoding
+        sniffed = detect(self._plugins, model.paths)
+        return backend, sniffed if sniffed in backend.encodings else backend.encodings[0]
+
+    def missing_libraries(self) -> list[str]:
+        """What must be installed before the registered models can be loaded."""
+        found = (entry.backend.missing() for entry in list(self._entries.values()))
+        return sorted({reason for reason in found if reason})
+
+    def close(self) -> None:
+        """Let go of every loaded model; those that no guest uses are freed."""
+        for entry in list(self._entries.values()):
+            entry.held = None
+
+
+def detect(plugins: Plugins, builders: Sequence[memoryview | Path]) -> str | None:
+    """The encoding that the builders' first bytes show, asking core first and then each backend."""
+    if not builders:
+        return None
+    head = encodings.head(builders[0])
+    known = encodings.recognise(head)
+    if known is not None:
+        return known
+    for backend in plugins.backends:
+        sniffed = backend.sniff(head)
+        if sniffed is not None:
+            return sniffed
+    return None

@@ -1,0 +1,233 @@
+"""A session: the graphs and execution contexts of one guest, under the handles that it was given.
+
+Handles start at 0, grow, and are never reused. A context keeps its graph alive: after ``unload``
+the outputs of a live context can still be read (WasmEdge's plugins/wasi_nn/DESIGN.md, "drain after
+unload"), while ``init_execution_context``, ``set_input`` and ``compute`` on that graph are refused.
+
+A session is used by one thread at a time, as its guest is. Every method raises ``NnError`` and
+nothing else that a guest could have caused.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wasi_nn import loading
+from wasi_nn.backend import Builder, ExecutionContext, LoadOptions, StreamingContext
+from wasi_nn.encodings import AUTODETECT
+from wasi_nn.errors import (
+    InvalidArgument,
+    InvalidEncoding,
+    RuntimeFailure,
+    Unavailable,
+    UnsupportedOperation,
+    UsageError,
+)
+from wasi_nn.limits import Limits
+from wasi_nn.loading import LoadedGraph
+from wasi_nn.plugins import Plugins
+from wasi_nn.registry import Registry, detect
+from wasi_nn.types import ExecutionTarget, Tensor
+
+log = logging.getLogger("wasi_nn")
+
+
+class ContextEntry:
+    """An open execution context; ``loaded`` keeps its graph alive."""
+
+    __slots__ = ("context", "graph_handle", "loaded", "unloaded")
+
+    def __init__(self, context: ExecutionContext, loaded: LoadedGraph, graph_handle: int) -> None:
+        self.context = context
+        self.loaded = loaded
+        self.graph_handle = graph_handle
+        self.unloaded = False
+
+
+class Session:
+    """One guest's tables. ``close`` frees everything that the guest left behind."""
+
+    def __init__(
+        self,
+        plugins: Plugins,
+        registry: Registry,
+        limits: Limits = Limits(),
+        allow_fallback: bool = False,
+    ) -> None:
+        self.plugins = plugins
+        self._registry = registry
+        self._limits = limits
+        self._allow_fallback = allow_fallback
+        self._graphs: dict[int, LoadedGraph] = {}
+        self._contexts: dict[int, ContextEntry] = {}
+        self._next_graph = 0
+        self._next_context = 0
+
+    # Graphs
+
+    def load(
+        self,
+        builders: Sequence[Builder],
+        encoding: str,
+        target: ExecutionTarget,
+        config: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Load a graph from the guest's own bytes and give its handle. ``autodetect`` looks at
+        the first builder."""
+        self._check_room(self._graphs, self._limits.graphs, "graphs")
+        if not builders:
+            raise InvalidArgument("a graph needs at least one graph builder")
+        if encoding == AUTODETECT:
+            detected = detect(self.plugins, builders)
+            if detected is None:
+                raise InvalidEncoding(
+                    "autodetect does not recognise the model; it begins with "
+                    f"{bytes(builders[0][:8]) if isinstance(builders[0], memoryview) else b''!r}"
+                )
+            encoding = detected
+        options = LoadOptions(encoding, target, config or {}, self._allow_fallback)
+        with _told_to_the_guest():
+            backend = self.plugins.backend_for(encoding)
+            return self._keep(loading.load(backend, builders, options))
+
+    def load_by_name(self, name: str, config: Mapping[str, Any] | None = None) -> int:
+        """Open a graph of the registry and give a new handle to it."""
+        self._check_room(self._graphs, self._limits.graphs, "graphs")
+        with _told_to_the_guest():
+            return self._keep(self._registry.graph(name, config))
+
+    def unload(self, graph: int) -> None:
+        """Give a graph's handle back. Live contexts can still be drained."""
+        self.graph(graph)
+        del self._graphs[graph]
+        for entry in self._contexts.values():
+            if entry.graph_handle == graph:
+                entry.unloaded = True
+
+    def graph(self, handle: int) -> LoadedGraph:
+        """The graph under a handle."""
+        try:
+            return self._graphs[handle]
+        except KeyError:
+            raise InvalidArgument(f"there is no graph with handle {handle}") from None
+
+    # Execution contexts
+
+    def init_execution_context(self, graph: int) -> int:
+        """Open a context of a graph and give its handle."""
+        loaded = self.graph(graph)
+        self._check_room(self._contexts, self._limits.contexts, "execution contexts")
+        with loaded.guard:
+            context = loaded.graph.init_execution_context()
+        handle = self._next_context
+        self._next_context += 1
+        self._contexts[handle] = ContextEntry(context, loaded, graph)
+        return handle
+
+    def finalize_execution_context(self, context: int) -> None:
+        """Close a context and give its handle back."""
+        entry = self.context(context)
+        del self._contexts[context]
+        _close(entry)
+
+    def context(self, handle: int) -> ContextEntry:
+        """The open context under a handle."""
+        try:
+            return self._contexts[handle]
+        except KeyError:
+            raise InvalidArgument(f"there is no execution context with handle {handle}") from None
+
+    def set_input(self, context: int, key: int | str, tensor: Tensor) -> None:
+        """Set an input; the tensor's bytes are copied before this returns."""
+        entry = self._loaded_context(context)
+        with entry.loaded.guard:
+            entry.context.set_input(key, tensor)
+
+    def compute(self, context: int) -> None:
+        """Run the graph on the inputs that are set."""
+        entry = self._loaded_context(context)
+        with entry.loaded.guard:
+            entry.context.compute()
+
+    def get_output(self, context: int, key: int | str) -> Tensor:
+        """An output of the last compute, valid until the next call on the context."""
+        return self.context(context).context.get_output(key)
+
+    def compute_single(self, context: int) -> None:
+        """Produce the next piece of a streamed output."""
+        entry = self._loaded_context(context)
+        stream = _streaming(entry)
+        with entry.loaded.guard:
+            stream.compute_single()
+
+    def get_output_single(self, context: int, key: int | str) -> Tensor:
+        """The newest piece of a streamed output."""
+        return _streaming(self.context(context)).get_output_single(key)
+
+    def fini_single(self, context: int) -> None:
+        """End a stream, early or not."""
+        _streaming(self.context(context)).fini_single()
+
+    def cancel(self) -> None:
+        """Cancel what is under way. Callable from any thread."""
+        for entry in list(self._contexts.values()):
+            entry.context.cancel()
+
+    def close(self) -> None:
+        """Close every context and let go of every graph."""
+        while self._contexts:
+            _close(self._contexts.popitem()[1])
+        self._graphs.clear()
+
+    def _loaded_context(self, handle: int) -> ContextEntry:
+        entry = self._contexts.get(handle)
+        if entry is None:
+            raise InvalidArgument(f"there is no execution context with handle {handle}")
+        if entry.unloaded:
+            raise InvalidArgument(
+                f"the graph of execution context {handle} was unloaded: its outputs can be read, "
+                "and nothing else"
+            )
+        return entry
+
+    def _keep(self, loaded: LoadedGraph) -> int:
+        handle = self._next_graph
+        self._next_graph += 1
+        self._graphs[handle] = loaded
+        return handle
+
+    @staticmethod
+    def _check_room(table: Mapping[int, Any], most: int, what: str) -> None:
+        if len(table) >= most:
+            raise RuntimeFailure(f"the guest already holds {most} {what}, the most that it may")
+
+
+class _told_to_the_guest:
+    """What is missing on the person's side reaches a guest as an encoding that is not served."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Unavailable):
+            raise InvalidEncoding(str(error)) from error
+        if isinstance(error, UsageError):
+            raise RuntimeFailure(str(error)) from error
+
+
+def _streaming(entry: ContextEntry) -> StreamingContext:
+    if not isinstance(entry.context, StreamingContext):
+        raise UnsupportedOperation(
+            f"backend {entry.loaded.backend.name} does not stream: use compute and get_output"
+        )
+    return entry.context
+
+
+def _close(entry: ContextEntry) -> None:
+    try:
+        with entry.loaded.guard:
+            entry.context.close()
+    except Exception:
+        log.exception("backend %s failed to close a context", entry.loaded.backend.name)

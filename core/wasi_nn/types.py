@@ -1,0 +1,133 @@
+"""Tensors and execution targets, in the specification's words.
+
+Nothing here imports numpy: a tensor is its type, its dimensions and its bytes. The bytes stay where
+they are until the one copy that moves them.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class TensorType(Enum):
+    """The element types that some version of wasi-nn names; ``size`` is in bytes."""
+
+    F16 = ("f16", 2)
+    F32 = ("f32", 4)
+    F64 = ("f64", 8)
+    BF16 = ("bf16", 2)
+    U8 = ("u8", 1)
+    I32 = ("i32", 4)
+    I64 = ("i64", 8)
+
+    label: str
+    size: int
+
+    def __init__(self, label: str, size: int) -> None:
+        self.label = label
+        self.size = size
+
+    def __str__(self) -> str:
+        return self.label
+
+
+class ExecutionTarget(Enum):
+    """Where a graph is to run. ``AUTO`` is WasmEdge's addition (number 3): the best there is."""
+
+    CPU = "cpu"
+    GPU = "gpu"
+    TPU = "tpu"
+    AUTO = "auto"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Tensor(NamedTuple):
+    """A tensor by reference.
+
+    ``data`` is a flat, C-contiguous view of bytes in little-endian order, ``type.size`` bytes an
+    element. Whoever hands a tensor over says how long the view stays valid; copy what must live
+    longer.
+    """
+
+    type: TensorType
+    dims: tuple[int, ...]
+    data: memoryview
+
+    @classmethod
+    def of(cls, array: Any) -> Tensor:
+        """Wrap a numpy array (or what ``numpy.ascontiguousarray`` accepts), without a copy where
+        the array is contiguous. bf16 is ``ml_dtypes.bfloat16``. Raises ``TypeError`` for an
+        element type that wasi-nn does not name."""
+        import numpy as np
+
+        contiguous = np.ascontiguousarray(array)
+        kind = _BY_NUMPY_NAME.get(contiguous.dtype.name)
+        if kind is None:
+            raise TypeError(
+                f"wasi-nn has no tensor type for numpy's {contiguous.dtype}; "
+                f"convert to one of {', '.join(sorted(_BY_NUMPY_NAME))}"
+            )
+        dims = np.shape(array)  # ascontiguousarray turns a scalar into one dimension
+        return cls(kind, dims, memoryview(contiguous.reshape(-1).view(np.uint8)))
+
+    def numpy(self) -> NDArray[Any]:
+        """A new numpy array with a copy of the data, shaped by ``dims``.
+
+        bf16 has no numpy type of its own: it comes back as ``ml_dtypes.bfloat16`` where that
+        package is installed and as float32 otherwise."""
+        import numpy as np
+
+        if self.type is TensorType.BF16:
+            return _bf16_to_numpy(self)
+        return np.frombuffer(self.data, _NUMPY_NAMES[self.type]).reshape(self.dims).copy()
+
+
+_NUMPY_NAMES = {
+    TensorType.F16: "float16",
+    TensorType.F32: "float32",
+    TensorType.F64: "float64",
+    TensorType.U8: "uint8",
+    TensorType.I32: "int32",
+    TensorType.I64: "int64",
+}
+_BY_NUMPY_NAME = {name: kind for kind, name in _NUMPY_NAMES.items()} | {"bfloat16": TensorType.BF16}
+
+
+def _bf16_to_numpy(tensor: Tensor) -> NDArray[Any]:
+    import numpy as np
+
+    bits = np.frombuffer(tensor.data, np.uint16).reshape(tensor.dims)
+    try:
+        import ml_dtypes
+    except ImportError:
+        widened: NDArray[np.uint32] = bits.astype(np.uint32) << 16
+        return widened.view(np.float32)
+    return bits.copy().view(ml_dtypes.bfloat16)
+
+
+class TensorInfo(NamedTuple):
+    """What a graph says of one of its inputs or outputs.
+
+    ``type`` is None where wasi-nn has no word for it (strings, sequences); ``native_type`` is the
+    library's own word. A dimension that the graph leaves open is -1; ``dims`` is None where the
+    graph says nothing at all.
+    """
+
+    name: str
+    type: TensorType | None
+    dims: tuple[int, ...] | None
+    native_type: str = ""
+
+    def describe(self) -> str:
+        """One line for people: ``bytes: i32[?, 2048]``."""
+        kind = str(self.type) if self.type else self.native_type or "unknown"
+        if self.dims is None:
+            return f"{self.name}: {kind}"
+        return f"{self.name}: {kind}[{', '.join('?' if d < 0 else str(d) for d in self.dims)}]"

@@ -1,0 +1,194 @@
+"""Host functions that cost well under 2 µs.
+
+wasmtime-py's ``Linker.define_func`` converts every value to a Python object through several ctypes
+structures: about 10 µs a call. The C API's *unchecked* functions get the raw values instead: an
+array of 16-byte slots that holds the parameters and takes the result in slot 0. All of wasi-nn's
+values are i32, so a slot's first 4 bytes, read as unsigned, are the whole value, and parameter k is
+element 4·k of the array as u32.
+
+The rules that this rests on (wasmtime/crates/c-api/include/wasmtime/func.h, val.h):
+
+- the callback returns a pointer to a trap, or NULL;
+- wasmtime has checked the import against the function's type, so the slots are what the type says;
+- the callback object, which ctypes made of Python code, has to live as long as the linker and the
+  store that know its address;
+- no exception may leave the callback: it is kept here, and a trap ends the guest instead.
+
+Where a wasmtime-py release lacks the symbol, ``define_func`` serves.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from typing import Any
+
+import wasmtime
+from wasmtime import _ffi as ffi
+
+from wasi_nn.runtime import BufferMemory, HostFunction
+from wasi_nn_wasmtime.capi import POINTER, lean
+
+_CALLBACK: Any = ctypes.CFUNCTYPE(
+    POINTER, POINTER, POINTER, ctypes.POINTER(ctypes.c_uint32), ctypes.c_size_t
+)
+_MEMORY = b"memory"
+_TRAP_TEXT = b"a host function ended the guest"
+
+_define = lean(
+    "wasmtime_linker_define_func_unchecked",
+    POINTER,
+    POINTER,
+    ctypes.c_char_p,
+    ctypes.c_size_t,
+    ctypes.c_char_p,
+    ctypes.c_size_t,
+    POINTER,
+    _CALLBACK,
+    POINTER,
+    POINTER,
+)
+_caller_context = lean("wasmtime_caller_context", POINTER, POINTER)
+_export_get = lean(
+    "wasmtime_caller_export_get",
+    ctypes.c_bool,
+    POINTER,
+    ctypes.c_char_p,
+    ctypes.c_size_t,
+    ctypes.POINTER(ffi.wasmtime_extern_t),
+)
+_memory_data = lean("wasmtime_memory_data", POINTER, POINTER, POINTER)
+_memory_size = lean("wasmtime_memory_data_size", ctypes.c_size_t, POINTER, POINTER)
+_trap_new = lean("wasmtime_trap_new", POINTER, ctypes.c_char_p, ctypes.c_size_t)
+
+FAST = None not in (_define, _caller_context, _export_get, _memory_data, _memory_size, _trap_new)
+
+
+class HostCalls:
+    """The host functions of one store, its guest's memory, and the exception that ended it."""
+
+    def __init__(self, linker: wasmtime.Linker, fast: bool = FAST) -> None:
+        self._linker = linker
+        self._fast = fast
+        self._kept: list[Any] = []
+        self._exception: BaseException | None = None
+        self._memory: BufferMemory | None = None
+        self._memory_extern: ffi.wasmtime_memory_t | None = None
+        self._memory_at = 0
+        self._context = 0
+
+    def define(self, function: HostFunction) -> None:
+        """Define a host function in the linker."""
+        # A FuncType belongs to the first engine that sees it, and aborts the process with a
+        # second one: a fresh one for every definition.
+        i32 = wasmtime.ValType.i32
+        results = [i32()] if function.has_result else []
+        kind = wasmtime.FuncType([i32() for _ in range(function.parameters)], results)
+        if self._fast:
+            self._define_unchecked(function, kind)
+        else:
+            self._linker.define_func(
+                function.module, function.name, kind, self._slow(function.call), access_caller=True
+            )
+
+    def take_exception(self) -> BaseException | None:
+        """What a host function raised, once."""
+        exception, self._exception = self._exception, None
+        return exception
+
+    def close(self) -> None:
+        """Let go of the callbacks; the store and the linker are gone."""
+        self._kept.clear()
+        self._memory = self._memory_extern = None
+
+    def _define_unchecked(self, function: HostFunction, kind: wasmtime.FuncType) -> None:
+        callback = _CALLBACK(self._trampoline(function))
+        self._kept += (callback, kind)
+        module, name = function.module.encode(), function.name.encode()
+        error = _define(
+            ctypes.cast(self._linker.ptr(), POINTER),
+            module,
+            len(module),
+            name,
+            len(name),
+            ctypes.cast(kind.ptr(), POINTER),
+            callback,
+            None,
+            None,
+        )
+        if error:
+            raise wasmtime.WasmtimeError._from_ptr(
+                ctypes.cast(error, ctypes.POINTER(ffi.wasmtime_error_t))
+            )
+
+    def _trampoline(self, function: HostFunction) -> Callable[..., int | None]:
+        call = function.call
+        stop = 4 * function.parameters
+        has_result = function.has_result
+        memory_now = self._memory_now
+
+        def trampoline(env: int, caller: int, slots: Any, count: int) -> int | None:
+            try:
+                result = call(memory_now(caller), *slots[0:stop:4])
+                if has_result:
+                    slots[0] = result
+                return None
+            except BaseException as exception:
+                self._exception = exception
+                trap: int = _trap_new(_TRAP_TEXT, len(_TRAP_TEXT))
+                return trap
+
+        return trampoline
+
+    def _memory_now(self, caller: int) -> BufferMemory | None:
+        """The guest's memory at its present size, without a copy. It never moves (the engine is
+        configured so), but the view has to follow its growth."""
+        if self._memory_at:
+            size = _memory_size(self._context, self._memory_at)
+            memory = self._memory
+            if memory is not None and size == memory.size:
+                return memory
+            return self._look_again(size)
+        if not self._find_memory(caller):
+            return None
+        return self._look_again(_memory_size(self._context, self._memory_at))
+
+    def _look_again(self, size: int) -> BufferMemory:
+        view = memoryview(b"")
+        if size:
+            address = _memory_data(self._context, self._memory_at)
+            view = memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
+        if self._memory is None:
+            self._memory = BufferMemory(view)
+        else:
+            self._memory.replace(view)
+        return self._memory
+
+    def _find_memory(self, caller: int) -> bool:
+        extern = ffi.wasmtime_extern_t()
+        if not _export_get(caller, _MEMORY, len(_MEMORY), ctypes.byref(extern)):
+            return False
+        if extern.kind != ffi.WASMTIME_EXTERN_MEMORY.value:
+            return False
+        self._memory_extern = extern.of.memory
+        self._memory_at = ctypes.addressof(self._memory_extern)
+        self._kept.append(extern)
+        self._context = _caller_context(caller)
+        return True
+
+    def _slow(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The same through wasmtime-py's public interface. Values arrive signed there."""
+
+        def checked(caller: wasmtime.Caller, *values: int) -> Any:
+            try:
+                exported = caller.get("memory")
+                memory = None
+                if isinstance(exported, wasmtime.Memory):
+                    buffer = exported.get_buffer_ptr(caller)
+                    memory = BufferMemory(memoryview(buffer).cast("B"))
+                return call(memory, *(value & 0xFFFFFFFF for value in values))
+            except BaseException as exception:
+                self._exception = exception
+                raise wasmtime.Trap(_TRAP_TEXT.decode()) from None
+
+        return checked

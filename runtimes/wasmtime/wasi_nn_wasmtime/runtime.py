@@ -1,0 +1,92 @@
+"""The adapter for wasmtime, through the PyPI package `wasmtime` (wasmtime-py).
+
+Engines are shared by all stores, one that counts fuel and one that does not. Every engine has
+epochs, so that a guest can always be stopped: an epoch is raised only to interrupt, and each
+store's callback decides whether it was meant.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from wasi_nn.backend import Availability, missing_library
+from wasi_nn.errors import UsageError
+from wasi_nn.runtime import (
+    EngineLimits,
+    HostFunction,
+    Instance,
+    Module,
+    Runtime,
+    RuntimeFeatures,
+    WasiConfig,
+)
+
+if TYPE_CHECKING:
+    import wasmtime
+
+
+class WasmtimeRuntime(Runtime):
+    """wasmtime: Cranelift code, zero-copy memory, deadlines by epochs, its own cache on disk."""
+
+    name = "wasmtime"
+    features = RuntimeFeatures(interrupt=True, memory_limit=True, fuel=True, compile_cache=True)
+    wasi_modules = frozenset({"wasi_snapshot_preview1", "wasi_unstable"})
+
+    def __init__(self) -> None:
+        self._engines: dict[bool, wasmtime.Engine] = {}
+        self._lock = threading.Lock()
+
+    def availability(self) -> Availability:
+        reason = missing_library("wasmtime", "wasmtime")
+        if reason is not None:
+            return Availability(False, reason)
+        from importlib.metadata import version
+
+        return Availability(True, f"wasmtime {version('wasmtime')}", ("cpu",))
+
+    def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
+        import wasmtime
+
+        engine = self._engine(fuel=limits.fuel is not None)
+        try:
+            return WasmtimeModule(engine, wasmtime.Module(engine, wasm))
+        except wasmtime.WasmtimeError as error:
+            raise UsageError(f"wasmtime cannot compile the module: {error}") from error
+
+    def _engine(self, fuel: bool) -> wasmtime.Engine:
+        with self._lock:
+            if fuel not in self._engines:
+                self._engines[fuel] = _make_engine(fuel)
+            return self._engines[fuel]
+
+
+def _make_engine(fuel: bool) -> wasmtime.Engine:
+    import wasmtime
+
+    config = wasmtime.Config()
+    config.epoch_interruption = True
+    config.consume_fuel = fuel
+    # wasi-nn's pointers are 32 bits wide: a memory's whole 4 GiB are reserved, and it stays put.
+    config.memory_may_move = False
+    try:
+        config.cache = True
+    except wasmtime.WasmtimeError:
+        pass  # a home that cannot be written to costs compile time, not the run
+    return wasmtime.Engine(config)
+
+
+class WasmtimeModule(Module):
+    """A compiled module; wasmtime lets every thread use it."""
+
+    def __init__(self, engine: wasmtime.Engine, module: wasmtime.Module) -> None:
+        self._engine = engine
+        self._module = module
+
+    def instantiate(
+        self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
+    ) -> Instance:
+        from wasi_nn_wasmtime.instance import WasmtimeInstance
+
+        return WasmtimeInstance(self._engine, self._module, functions, wasi, limits)
