@@ -85,6 +85,11 @@ def recognise(first: bytes) -> str | None:
     text = first.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text[:5] == b"<?xml" or text[:4] == b"<net":
         return OPENVINO if b"<net" in text else None
-    if len(first) > 2 and first[0] == 0x08 and 0 < first[1] < 0x40 and first[2] in _ONNX_SECOND_TAGS:
+    if (
+        len(first) > 2
+        and first[0] == 0x08
+        and 0 < first[1] < 0x40
+        and first[2] in _ONNX_SECOND_TAGS
+    ):
         return ONNX
     return None

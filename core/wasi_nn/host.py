@@ -117,11 +117,14 @@ class Host:
         """Compile a guest (a path or its bytes), to run it more than once.
 
         Raises ``UsageError`` for what is no core module."""
+        name = "guest.wasm"
         if isinstance(wasm, bytes):
             data = wasm
         else:
+            path = resolve_path(str(wasm))
+            name = path.name
             try:
-                data = resolve_path(str(wasm)).read_bytes()
+                data = path.read_bytes()
             except OSError as error:
                 raise UsageError(f"cannot read {wasm}: {error.strerror or error}") from error
         file = wasmfile.parse(data)
@@ -129,7 +132,7 @@ class Host:
         limits = EngineLimits(self.limits.memory, self.limits.fuel)
         module = self.runtime.compile(data, limits)
         seconds = time.perf_counter() - started
-        return Program(self, module, file, seconds, self.limits.fuel is not None)
+        return Program(self, name, module, file, seconds)
 
     def run(self, wasm: Source, args: Sequence[str] = (), **options: Any) -> RunResult:
         """Compile a guest and run it; the options are those of ``Program.run``."""

@@ -23,7 +23,9 @@ from wasi_nn.errors import ModelNotFound, RuntimeFailure, WasiNnError
 class LoadedGraph:
     """A graph, who loaded it, and how long that took."""
 
-    def __init__(self, graph: Graph, backend: Backend, options: LoadOptions, seconds: float) -> None:
+    def __init__(
+        self, graph: Graph, backend: Backend, options: LoadOptions, seconds: float
+    ) -> None:
         self.graph = graph
         self.backend = backend
         self.options = options

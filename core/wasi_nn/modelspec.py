@@ -61,10 +61,8 @@ def parse_nn_preload(text: str) -> NamedModel:
             f"--nn-preload {text!r}: there is no execution target {target!r}; "
             f"known: {', '.join(_TARGETS)}"
         )
-    if encoding == GGML or rest.startswith(_PACKAGE):
-        paths = [rest]
-    else:
-        paths = _split_paths(rest)
+    whole = encoding == GGML or rest.startswith(_PACKAGE)
+    paths = [rest] if whole else _split_paths(rest)
     resolved = tuple(resolve_path(path) for path in paths)
     return NamedModel(name, resolved, encoding, _TARGETS[target.lower()])
 

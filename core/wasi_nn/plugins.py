@@ -132,9 +132,11 @@ class Plugins:
     def _nobody_serves(self, encoding: str) -> str:
         broken = [r for r in self.records if r.error and r.name == EXTRAS.get(encoding, encoding)]
         if broken:
-            return f"no backend serves {encoding}: plugin {broken[0].name!r} is broken: {broken[0].error}"
+            name, error = broken[0].name, broken[0].error
+            return f"no backend serves {encoding}: plugin {name!r} is broken: {error}"
         served = sorted({name for backend in self.backends for name in backend.encodings})
-        return f"no backend serves {encoding}; installed backends serve: {', '.join(served) or 'nothing'}"
+        here = ", ".join(served) or "nothing"
+        return f"no backend serves {encoding}; installed backends serve: {here}"
 
     def runtime(self, name: str | None = None) -> Runtime:
         """The runtime adapter called ``name``, or the first usable one for None or ``auto``.

@@ -10,13 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Union
 
+from wasi_nn.abi.common import CoreAbi
 from wasi_nn.abi.dialects import dialect as dialect_named
 from wasi_nn.abi.guarding import CallStats, Failure, Observer
 from wasi_nn.abi.inference import infer
 from wasi_nn.abi.reading import Reading
 from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.abi.wamr_legacy import WamrLegacy
-from wasi_nn.abi.witx import Witx, host_functions
+from wasi_nn.abi.witx import Witx
 from wasi_nn.errors import DeadlineExceeded, GuestError, Interrupted, UsageError
 from wasi_nn.limits import Limits
 from wasi_nn.linking import link
@@ -30,7 +31,7 @@ from wasi_nn.runtime import (
     Stdout,
     WasiConfig,
 )
-from wasi_nn.session import Session
+from wasi_nn.session import GraphUse, Session
 from wasi_nn.wasmfile import WasmFile
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class RunResult(NamedTuple):
     failures: tuple[Failure, ...]
     failed: int
     calls: Mapping[str, CallStats]
+    graphs: tuple[GraphUse, ...]
 
     def check(self) -> RunResult:
         """This result; raises the error that ended the guest, if there was one."""
@@ -79,12 +81,15 @@ class RunResult(NamedTuple):
 
 
 class Program:
-    """A compiled guest. Made by ``Host.compile``."""
+    """A compiled guest. Made by ``Host.compile``; ``name`` is what the guest sees as its own."""
 
-    def __init__(self, host: Host, module: Module, file: WasmFile, seconds: float, fuel: bool) -> None:
+    def __init__(
+        self, host: Host, name: str, module: Module, file: WasmFile, seconds: float
+    ) -> None:
         self._host = host
+        self.name = name
         self._module = module
-        self._counts_fuel = fuel
+        self._counts_fuel = host.limits.fuel is not None
         self.file = file
         self.compile_seconds = seconds
 
@@ -112,7 +117,7 @@ class Program:
         keeps the guest from starting; what ends it later is in the result."""
         captured = _Capture(capture, limits or self._host.limits)
         wasi = wasi_config(
-            ("guest.wasm", *args),
+            (self.name, *args),
             env,
             dirs,
             stdin,
@@ -140,7 +145,8 @@ class Program:
                 guest.dialect,
                 tuple(guest.observer.failures),
                 guest.observer.failed,
-                guest.observer.stats,
+                {name: c for name, c in guest.observer.stats.items() if c.calls},
+                guest.graphs,
             )
 
     def instantiate(
@@ -164,8 +170,9 @@ class Program:
         functions = [*bench.host_functions(), *extra]
         reading = _reading(self.file, dialect)
         if reading is not None:
-            abi = WamrLegacy if reading.dialect.module == WamrLegacy.module else Witx
-            functions += host_functions(abi(session, reading), observer)
+            legacy = reading.dialect.module == WamrLegacy.module
+            abi: type[CoreAbi] = WamrLegacy if legacy else Witx
+            functions += abi(session, reading).host_functions(observer)
         started = time.perf_counter()
         try:
             needed = link(self.file, functions, self._host.runtime)
@@ -210,6 +217,11 @@ class Guest:
     def bench(self) -> Sequence[float]:
         """Seconds of each span that the guest marked."""
         return self._bench.spans
+
+    @property
+    def graphs(self) -> tuple[GraphUse, ...]:
+        """The latest graphs that the guest has opened."""
+        return tuple(self._session.opened)
 
     def start(self) -> int:
         """Run ``_start``; gives the exit code and raises the kinds of ``GuestError``."""
@@ -272,7 +284,9 @@ class _Deadline:
         if self._timer is not None:
             self._timer.cancel()
         if isinstance(error, Interrupted) and self._passed:
-            raise DeadlineExceeded(f"the guest ran past its deadline of {self._seconds} s") from None
+            raise DeadlineExceeded(
+                f"the guest ran past its deadline of {self._seconds} s"
+            ) from None
 
 
 class _Capture:
@@ -330,7 +344,6 @@ def _reading(file: WasmFile, name: str | None) -> Reading | None:
         return None
     if name is None or name == "auto":
         return Reading(inferred.candidates)
-
 
     chosen = dialect_named(name)
     if chosen.module != inferred.candidates[0].module:

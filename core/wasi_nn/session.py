@@ -11,8 +11,10 @@ nothing else that a guest could have caused.
 from __future__ import annotations
 
 import logging
+import time
+from collections import deque
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from wasi_nn import loading
 from wasi_nn.backend import Builder, ExecutionContext, LoadOptions, StreamingContext
@@ -32,6 +34,16 @@ from wasi_nn.registry import Registry, detect
 from wasi_nn.types import ExecutionTarget, Tensor
 
 log = logging.getLogger("wasi_nn")
+
+
+class GraphUse(NamedTuple):
+    """A graph that a guest opened, and the seconds that this took: a graph that was loaded already
+    costs next to none."""
+
+    backend: str
+    encoding: str
+    target: str
+    seconds: float
 
 
 class ContextEntry:
@@ -64,6 +76,8 @@ class Session:
         self._contexts: dict[int, ContextEntry] = {}
         self._next_graph = 0
         self._next_context = 0
+        #: The latest graphs that the guest opened.
+        self.opened: deque[GraphUse] = deque(maxlen=100)
 
     # Graphs
 
@@ -88,15 +102,17 @@ class Session:
                 )
             encoding = detected
         options = LoadOptions(encoding, target, config or {}, self._allow_fallback)
+        started = time.perf_counter()
         with _told_to_the_guest():
             backend = self.plugins.backend_for(encoding)
-            return self._keep(loading.load(backend, builders, options))
+            return self._keep(loading.load(backend, builders, options), started)
 
     def load_by_name(self, name: str, config: Mapping[str, Any] | None = None) -> int:
         """Open a graph of the registry and give a new handle to it."""
         self._check_room(self._graphs, self._limits.graphs, "graphs")
+        started = time.perf_counter()
         with _told_to_the_guest():
-            return self._keep(self._registry.graph(name, config))
+            return self._keep(self._registry.graph(name, config), started)
 
     def unload(self, graph: int) -> None:
         """Give a graph's handle back. Live contexts can still be drained."""
@@ -192,10 +208,15 @@ class Session:
             )
         return entry
 
-    def _keep(self, loaded: LoadedGraph) -> int:
+    def _keep(self, loaded: LoadedGraph, started: float) -> int:
         handle = self._next_graph
         self._next_graph += 1
         self._graphs[handle] = loaded
+        options = loaded.options
+        seconds = time.perf_counter() - started
+        self.opened.append(
+            GraphUse(loaded.backend.name, options.encoding, str(options.target), seconds)
+        )
         return handle
 
     @staticmethod

@@ -9,8 +9,9 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wasi_nn.errors import Unavailable
+
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -75,18 +76,20 @@ class Tensor(NamedTuple):
                 f"convert to one of {', '.join(sorted(_BY_NUMPY_NAME))}"
             )
         dims = np.shape(array)  # ascontiguousarray turns a scalar into one dimension
-        return cls(kind, dims, memoryview(contiguous.reshape(-1).view(np.uint8)))
+        return cls(kind, dims, contiguous.reshape(-1).view(np.uint8).data)
 
     def numpy(self) -> NDArray[Any]:
         """A new numpy array with a copy of the data, shaped by ``dims``.
 
-        bf16 has no numpy type of its own: it comes back as ``ml_dtypes.bfloat16`` where that
-        package is installed and as float32 otherwise."""
+        bf16 has no numpy type of its own: it comes as ``ml_dtypes.bfloat16``. Raises
+        ``Unavailable`` where that package is not installed."""
         import numpy as np
 
-        if self.type is TensorType.BF16:
-            return _bf16_to_numpy(self)
-        return np.frombuffer(self.data, _NUMPY_NAMES[self.type]).reshape(self.dims).copy()
+        dtype: Any = _NUMPY_NAMES.get(self.type)
+        if dtype is None:
+            dtype = _bfloat16()
+        array: NDArray[Any] = np.frombuffer(self.data, dtype).reshape(self.dims).copy()
+        return array
 
 
 _NUMPY_NAMES = {
@@ -100,16 +103,12 @@ _NUMPY_NAMES = {
 _BY_NUMPY_NAME = {name: kind for kind, name in _NUMPY_NAMES.items()} | {"bfloat16": TensorType.BF16}
 
 
-def _bf16_to_numpy(tensor: Tensor) -> NDArray[Any]:
-    import numpy as np
-
-    bits = np.frombuffer(tensor.data, np.uint16).reshape(tensor.dims)
+def _bfloat16() -> Any:
     try:
         import ml_dtypes
     except ImportError:
-        widened: NDArray[np.uint32] = bits.astype(np.uint32) << 16
-        return widened.view(np.float32)
-    return bits.copy().view(ml_dtypes.bfloat16)
+        raise Unavailable("bf16 arrays need a numpy type: pip install ml_dtypes") from None
+    return ml_dtypes.bfloat16
 
 
 class TensorInfo(NamedTuple):

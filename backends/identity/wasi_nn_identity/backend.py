@@ -33,10 +33,10 @@ class IdentityContext(ExecutionContext):
     def set_input(self, key: int | str, tensor: Tensor) -> None:
         index = self._graph.index(key, "input")
         old = self._inputs.get(index)
-        if old is not None and old.type is tensor.type and old.dims == tensor.dims:
-            if len(old.data) == len(tensor.data):
-                old.data[:] = tensor.data
-                return
+        same = old is not None and (old.type, old.dims) == (tensor.type, tensor.dims)
+        if old is not None and same and len(old.data) == len(tensor.data):
+            old.data[:] = tensor.data
+            return
         copy = memoryview(bytearray(tensor.data))
         self._inputs[index] = Tensor(tensor.type, tensor.dims, copy)
 
@@ -49,7 +49,9 @@ class IdentityContext(ExecutionContext):
         try:
             return self._outputs[self._graph.index(key, "output")]
         except KeyError:
-            raise InvalidArgument(f"there is no output {key} before its input is computed") from None
+            raise InvalidArgument(
+                f"there is no output {key} before its input is computed"
+            ) from None
 
     def close(self) -> None:
         self._inputs = self._outputs = {}

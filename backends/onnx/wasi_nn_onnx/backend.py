@@ -17,7 +17,7 @@ from wasi_nn.backend import (
     missing_library,
 )
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
-from wasi_nn.types import TensorInfo
+from wasi_nn.types import ExecutionTarget, TensorInfo
 from wasi_nn_onnx import providers
 from wasi_nn_onnx.elements import tensor_type
 
@@ -112,12 +112,12 @@ class OnnxBackend(Backend):
         # onnxruntime itself falls back to the CPU when a provider cannot start (no driver, no
         # device), and says so in a log line alone.
         active = session.get_providers()
-        if not options.allow_fallback and options.target.value != "auto":
-            if not active or active[0] not in wanted:
-                raise UnsupportedOperation(
-                    f"the execution target {options.target} could not be started: onnxruntime "
-                    f"fell back to {', '.join(active)}"
-                )
+        chosen = options.allow_fallback or options.target is ExecutionTarget.AUTO
+        if not chosen and active[:1] != list(wanted[:1]):
+            raise UnsupportedOperation(
+                f"the execution target {options.target} could not be started: onnxruntime "
+                f"fell back to {', '.join(active)}"
+            )
 
 
 def _describe(node: onnxruntime.NodeArg) -> TensorInfo:

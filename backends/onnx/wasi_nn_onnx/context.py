@@ -33,7 +33,7 @@ class _Buffer:
     def __init__(self, kind: TensorType, dims: tuple[int, ...]) -> None:
         self.array: NDArray[np.uint8] = np.zeros(prod(dims) * kind.size, np.uint8)
         self.address = self.array.ctypes.data
-        self.tensor = Tensor(kind, dims, memoryview(self.array))
+        self.tensor = Tensor(kind, dims, self.array.data)
 
 
 class OnnxContext(ExecutionContext):
@@ -69,7 +69,9 @@ class OnnxContext(ExecutionContext):
 
     def compute(self) -> None:
         if self._missing:
-            names = [i.name for i, t in zip(self._input_infos, self._inputs, strict=True) if t is None]
+            names = [
+                i.name for i, t in zip(self._input_infos, self._inputs, strict=True) if t is None
+            ]
             raise InvalidArgument(f"these inputs have not been set: {', '.join(names)}")
         self._computed = False
         for name in self._open:
@@ -84,7 +86,9 @@ class OnnxContext(ExecutionContext):
 
     def get_output(self, key: int | str) -> Tensor:
         infos = self._output_infos
-        index = key if type(key) is int and 0 <= key < len(infos) else position(key, infos, "output")
+        index = (
+            key if type(key) is int and 0 <= key < len(infos) else position(key, infos, "output")
+        )
         if not self._computed:
             raise InvalidArgument("there is no output before compute has succeeded")
         fixed = self._fixed.get(index)

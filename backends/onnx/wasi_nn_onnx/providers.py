@@ -73,7 +73,9 @@ def session_options(config: Mapping[str, Any]) -> onnxruntime.SessionOptions:
 def _number(config: Mapping[str, Any], key: str, default: int) -> int:
     value = config.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1024:
-        raise InvalidArgument(f"config {key!r} is to be a whole number from 0 to 1024, not {value!r}")
+        raise InvalidArgument(
+            f"config {key!r} is to be a whole number from 0 to 1024, not {value!r}"
+        )
     return value
 
 

@@ -85,7 +85,9 @@ class Observer:
             seconds = time.perf_counter() - started
             stats.add(seconds, bool(result))
             if traced and not result:
-                log.info("%s(%s) -> 0 in %.3f ms", name, ", ".join(map(str, arguments)), seconds * 1e3)
+                log.info(
+                    "%s(%s) -> 0 in %.3f ms", name, ", ".join(map(str, arguments)), seconds * 1e3
+                )
             return result
 
         return watched

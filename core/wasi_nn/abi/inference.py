@@ -53,7 +53,9 @@ def infer(module: WasmFile) -> Inference:
             "wasmedge",
             "wasmedge-0.14",
         )
-    if b"AssemblyScript" in bytes(module.section("producers")) or module.section("sourceMappingURL"):
+    if b"AssemblyScript" in bytes(module.section("producers")) or module.section(
+        "sourceMappingURL"
+    ):
         return _of("AssemblyScript compiled it", "witx-2022", "witx")
     return _of(f"it imports {EPHEMERAL} and nothing more telling", "witx", "witx-2022", "wamr-2.1")
 

@@ -53,7 +53,9 @@ class Reading:
                 self._narrow(fitting, f"tensor type {number} with {length} bytes in {list(dims)}")
                 return self.candidates[0].tensor_types[number]
         if number >= len(types):
-            raise InvalidArgument(f"tensor type {number} is unknown in the dialect {self.dialect.name}")
+            raise InvalidArgument(
+                f"tensor type {number} is unknown in the dialect {self.dialect.name}"
+            )
         raise InvalidArgument(
             f"{length} bytes are no {types[number]} tensor of dimensions {list(dims)}: "
             f"that takes {elements * types[number].size}"
@@ -83,14 +85,16 @@ class Reading:
             for dialect in DIALECTS.values()
             if number in dialect.encodings and dialect.module == self.dialect.module
         }
-        if len(meanings) > 1 and (shown := sniff()) is not None:
-            if shown in meanings or AUTODETECT in meanings:
-                if shown != own:
-                    log.info("graph encoding %d is read as %s, as the model shows", number, shown)
-                return shown
+        shown = sniff() if len(meanings) > 1 else None
+        if shown is not None and (shown in meanings or AUTODETECT in meanings):
+            if shown != own:
+                log.info("graph encoding %d is read as %s, as the model shows", number, shown)
+            return shown
         if own is not None:
             return own
-        raise InvalidEncoding(f"graph encoding {number} is unknown in the dialect {self.dialect.name}")
+        raise InvalidEncoding(
+            f"graph encoding {number} is unknown in the dialect {self.dialect.name}"
+        )
 
     def target(self, number: int) -> ExecutionTarget:
         """The execution target of a number. Raises ``InvalidArgument``."""

@@ -13,21 +13,18 @@ from collections.abc import Callable
 from math import prod
 from struct import Struct
 
+from wasi_nn.abi.common import MAX_RANK, PAIR, U32, CoreAbi
 from wasi_nn.abi.dialects import LEGACY
-from wasi_nn.abi.witx import MAX_RANK, Witx, read_builders
 from wasi_nn.errors import InvalidArgument, TooLarge
-from wasi_nn.registry import detect
 from wasi_nn.runtime import GuestMemory
 from wasi_nn.types import Tensor
 
 _TENSOR = Struct("<IB3xI")
-_PAIR = Struct("<II")
-_U32 = Struct("<I")
 _ELEMENT = 4
 
 
-class WamrLegacy(Witx):
-    """The functions of `wasi_nn` for one session; what is not here is as in the newer module."""
+class WamrLegacy(CoreAbi):
+    """The functions of `wasi_nn` for one session."""
 
     module = LEGACY
 
@@ -42,19 +39,15 @@ class WamrLegacy(Witx):
             "get_output": (4, self.get_output),
         }
 
-    def load(
-        self, memory: GuestMemory, array: int, encoding: int, target: int, out: int
-    ) -> None:
+    def load(self, memory: GuestMemory, array: int, encoding: int, target: int, out: int) -> None:
         memory.check(out, 4)
-        wanted = self.reading.target(target)
-        pointer, count = _PAIR.unpack(memory.read(array, 8))
-        parts = read_builders(memory, pointer, count)
-        name = self.reading.encoding(encoding, lambda: detect(self.session.plugins, parts))
-        memory.write(out, _U32.pack(self.session.load(parts, name, wanted)))
+        builders, count = PAIR.unpack(memory.read(array, 8))
+        handle = self.open_graph(memory, builders, count, encoding, target)
+        memory.write(out, U32.pack(handle))
 
     def set_input(self, memory: GuestMemory, context: int, index: int, tensor: int) -> None:
         dims_struct, number, data_at = _TENSOR.unpack(memory.read(tensor, 12))
-        dims_at, rank = _PAIR.unpack(memory.read(dims_struct, 8))
+        dims_at, rank = PAIR.unpack(memory.read(dims_struct, 8))
         if rank > MAX_RANK:
             raise InvalidArgument(f"a tensor of {rank} dimensions is more than {MAX_RANK}")
         dims = Struct(f"<{rank}I").unpack(memory.read(dims_at, 4 * rank))
@@ -67,13 +60,13 @@ class WamrLegacy(Witx):
     def get_output(
         self, memory: GuestMemory, context: int, index: int, buffer: int, size_at: int
     ) -> None:
-        (elements,) = _U32.unpack(memory.read(size_at, 4))
+        (elements,) = U32.unpack(memory.read(size_at, 4))
         data = self.session.get_output(context, index).data
         needed = -(-len(data) // _ELEMENT)
         if needed > elements:
-            memory.write(size_at, _U32.pack(needed))
+            memory.write(size_at, U32.pack(needed))
             raise TooLarge(
                 f"the output takes {needed} f32 elements, the buffer has {elements}", len(data)
             )
         memory.write(buffer, data)
-        memory.write(size_at, _U32.pack(needed))
+        memory.write(size_at, U32.pack(needed))

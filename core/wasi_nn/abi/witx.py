@@ -15,33 +15,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from struct import Struct
 
+from wasi_nn.abi.common import MAX_RANK, U32, CoreAbi
 from wasi_nn.abi.dialects import EPHEMERAL
-from wasi_nn.abi.guarding import Observer, guard, read_config, read_text
-from wasi_nn.abi.reading import Reading
+from wasi_nn.abi.guarding import read_config, read_text
 from wasi_nn.errors import InvalidArgument, TooLarge
-from wasi_nn.registry import detect
-from wasi_nn.runtime import GuestMemory, HostFunction
-from wasi_nn.session import Session
+from wasi_nn.runtime import GuestMemory
 from wasi_nn.types import Tensor
 
 _TENSOR = Struct("<IIB3xII")
-_U32 = Struct("<I")
-_PAIR = Struct("<II")
-#: A rank above this is a mistake: no library takes as many (numpy stops at 64).
-MAX_RANK = 64
-#: Models come in a handful of builders; a count above this is a mistake.
-MAX_BUILDERS = 1024
+_NOTHING = memoryview(b"")
 _DIMS = [Struct(f"<{rank}I") for rank in range(MAX_RANK + 1)]
 
 
-class Witx:
+class Witx(CoreAbi):
     """The functions of `wasi_ephemeral_nn` for one session."""
 
     module = EPHEMERAL
-
-    def __init__(self, session: Session, reading: Reading) -> None:
-        self.session = session
-        self.reading = reading
 
     def table(self) -> dict[str, tuple[int, Callable[..., None]]]:
         """Every function by name, with its number of parameters."""
@@ -64,15 +53,8 @@ class Witx:
         self, memory: GuestMemory, builders: int, count: int, encoding: int, target: int, out: int
     ) -> None:
         memory.check(out, 4)
-        wanted = self.reading.target(target)
-        parts = read_builders(memory, builders, count)
-        name = self.reading.encoding(encoding, lambda: detect(self.session.plugins, parts))
-        memory.write(out, _U32.pack(self.session.load(parts, name, wanted)))
-
-    def load_by_name(self, memory: GuestMemory, name: int, length: int, out: int) -> None:
-        memory.check(out, 4)
-        handle = self.session.load_by_name(read_text(memory, name, length, "name"))
-        memory.write(out, _U32.pack(handle))
+        handle = self.open_graph(memory, builders, count, encoding, target)
+        memory.write(out, U32.pack(handle))
 
     def load_by_name_with_config(
         self, memory: GuestMemory, name: int, length: int, config: int, config_length: int, out: int
@@ -81,11 +63,7 @@ class Witx:
         handle = self.session.load_by_name(
             read_text(memory, name, length, "name"), read_config(memory, config, config_length)
         )
-        memory.write(out, _U32.pack(handle))
-
-    def init_execution_context(self, memory: GuestMemory, graph: int, out: int) -> None:
-        memory.check(out, 4)
-        memory.write(out, _U32.pack(self.session.init_execution_context(graph)))
+        memory.write(out, U32.pack(handle))
 
     def set_input(self, memory: GuestMemory, context: int, index: int, tensor: int) -> None:
         dims_at, rank, number, data_at, length = _TENSOR.unpack(memory.read(tensor, 20))
@@ -98,9 +76,6 @@ class Witx:
         else:
             kind = self.reading.tensor_type(number, dims, length)
         self.session.set_input(context, index, Tensor(kind, dims, data))
-
-    def compute(self, memory: GuestMemory, context: int) -> None:
-        self.session.compute(context)
 
     def get_output(
         self, memory: GuestMemory, context: int, index: int, buffer: int, size: int, out: int
@@ -136,10 +111,10 @@ class Witx:
         """Write an output and its length; of one that does not fit, the length alone."""
         length = len(data)
         if length > size and not self._size_is_unknown(context, size):
-            memory.write(out, _U32.pack(min(length, 0xFFFFFFFF)))
+            memory.write(out, U32.pack(min(length, 0xFFFFFFFF)))
             raise TooLarge(f"the output takes {length} bytes, the buffer has {size}", length)
         memory.write(buffer, data)
-        memory.write(out, _U32.pack(length))
+        memory.write(out, U32.pack(length))
 
     def _size_is_unknown(self, context: int, size: int) -> bool:
         return (
@@ -147,22 +122,3 @@ class Witx:
             and self.reading.dialect.unbounded_zero
             and self.session.context(context).loaded.graph.byte_tensors
         )
-
-
-_NOTHING = memoryview(b"")
-
-
-def read_builders(memory: GuestMemory, pointer: int, count: int) -> list[memoryview]:
-    """The graph builders of an array of ``{pointer, length}`` pairs."""
-    if count > MAX_BUILDERS:
-        raise InvalidArgument(f"{count} graph builders are more than {MAX_BUILDERS}")
-    pairs = _PAIR.iter_unpack(memory.read(pointer, 8 * count))
-    return [memory.read(at, length) for at, length in pairs]
-
-
-def host_functions(abi: Witx, observer: Observer) -> list[HostFunction]:
-    """The functions of an ABI object, each behind its guard."""
-    return [
-        HostFunction(abi.module, name, parameters, True, guard(name, call, abi.reading, observer))
-        for name, (parameters, call) in abi.table().items()
-    ]

@@ -168,7 +168,8 @@ class HostCalls:
         extern = ffi.wasmtime_extern_t()
         if not _export_get(caller, _MEMORY, len(_MEMORY), ctypes.byref(extern)):
             return False
-        if extern.kind != ffi.WASMTIME_EXTERN_MEMORY.value:
+        kind: Any = extern.kind
+        if kind != ffi.WASMTIME_EXTERN_MEMORY.value:
             return False
         self._memory_extern = extern.of.memory
         self._memory_at = ctypes.addressof(self._memory_extern)

@@ -153,4 +153,3 @@ class WasmtimeInstance(Instance):
         _on_epoch(ctypes.cast(self._store.ptr(), POINTER), callback, None, None)
         self._store.set_epoch_deadline(1)
         return callback
-

@@ -7,6 +7,7 @@ store's callback decides whether it was meant.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -70,10 +71,9 @@ def _make_engine(fuel: bool) -> wasmtime.Engine:
     config.consume_fuel = fuel
     # wasi-nn's pointers are 32 bits wide: a memory's whole 4 GiB are reserved, and it stays put.
     config.memory_may_move = False
-    try:
+    # A home that cannot be written to costs compile time, and not the run.
+    with contextlib.suppress(wasmtime.WasmtimeError):
         config.cache = True
-    except wasmtime.WasmtimeError:
-        pass  # a home that cannot be written to costs compile time, not the run
     return wasmtime.Engine(config)
 
 

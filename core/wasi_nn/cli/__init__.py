@@ -1,0 +1,41 @@
+"""The command `wasi-nn`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from wasi_nn import __version__
+from wasi_nn.cli.inspect import inspect
+from wasi_nn.cli.run import run
+from wasi_nn.cli.status import doctor, plugins
+from wasi_nn.errors import WasiNnError
+
+
+@click.group(no_args_is_help=True)
+@click.version_option(__version__, prog_name="wasi-nn", message="%(prog)s %(version)s")
+def app() -> None:
+    """Run WebAssembly programs that do machine learning through wasi-nn."""
+
+
+for command in (run, inspect, plugins, doctor):
+    app.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; a person's mistake is one line on stderr and exit code 2."""
+    try:
+        code = app(standalone_mode=False)
+    except click.Abort:
+        code = 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        code = 2
+    except click.ClickException as error:
+        print(f"wasi-nn: {error.format_message()}", file=sys.stderr)
+        code = 2
+    except (WasiNnError, OSError) as error:
+        print(f"wasi-nn: {error}", file=sys.stderr)
+        code = 2
+    sys.exit(code if isinstance(code, int) else 0)

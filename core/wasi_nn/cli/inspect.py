@@ -1,0 +1,95 @@
+"""`wasi-nn inspect`: what a guest or a model is, and whether this installation can run it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from wasi_nn import wasmfile
+from wasi_nn.abi.dialects import EPHEMERAL, LEGACY
+from wasi_nn.abi.inference import infer
+from wasi_nn.encodings import AUTODETECT
+from wasi_nn.errors import LinkError, UsageError
+from wasi_nn.host import Host
+from wasi_nn.registry import detect
+
+EXAMPLES = """Examples:
+
+\b
+  wasi-nn inspect guest.wasm
+  wasi-nn inspect model.onnx
+  wasi-nn inspect model.xml model.bin
+"""
+
+
+@click.command(epilog=EXAMPLES, no_args_is_help=True)
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def inspect(files: tuple[Path, ...]) -> int:
+    """Show what a guest (.wasm) or a model is, and whether this installation can run it.
+
+    The exit code is 0 when it can and 1 when it cannot."""
+    try:
+        with files[0].open("rb") as file:
+            head = file.read(8)
+    except OSError as error:
+        raise UsageError(f"cannot read {files[0]}: {error.strerror}") from error
+    runnable = _inspect_guest(files[0]) if wasmfile.is_wasm(head) else _inspect_model(files)
+    return 0 if runnable else 1
+
+
+def _inspect_guest(path: Path) -> bool:
+    data = path.read_bytes()
+    if wasmfile.is_component(data):
+        _line("kind", "component")
+        _line("runs here", "no: components are not supported yet, only core modules")
+        return False
+    module = wasmfile.parse(data)
+    inferred = infer(module)
+    command = ("_start", "func") in module.exports
+    _line("kind", f"core module, {'a command' if command else 'no command (it has no _start)'}")
+    for name in (EPHEMERAL, LEGACY):
+        functions = sorted(module.imported(name))
+        if functions:
+            _line("imports", f"{name}: {', '.join(functions)}")
+    others = sorted({item.module for item in module.imports} - {EPHEMERAL, LEGACY})
+    _line("also imports", ", ".join(others) or "nothing")
+    host = Host()
+    if inferred.candidates:
+        likely, *others = (dialect.name for dialect in inferred.candidates)
+        maybe = f" (or {', '.join(others)}: its tensors will tell)" if others else ""
+        _line("dialect", f"{likely}{maybe}, because {inferred.evidence}")
+        named = [e for e in inferred.candidates[0].encodings.values() if e != AUTODETECT]
+        served = {e for backend in host.plugins.backends for e in backend.encodings}
+        _line("encodings", f"can name {', '.join(named)}")
+        _line("served here", ", ".join(e for e in named if e in served) or "none of them")
+    else:
+        _line("dialect", f"none: {inferred.evidence}")
+    try:
+        host.compile(path).instantiate().close()
+    except (LinkError, UsageError) as error:
+        _line("runs here", f"no: {error}")
+        return False
+    _line("runs here", f"yes, on {host.runtime.name}")
+    return True
+
+
+def _inspect_model(files: Sequence[Path]) -> bool:
+    host = Host()
+    encoding = detect(host.plugins, files)
+    _line("kind", "model")
+    _line("encoding", encoding or "not recognised")
+    if encoding is None:
+        return False
+    model = host.load(*files)
+    _line("loaded by", f"{model.backend} in {model.load_seconds * 1e3:.1f} ms")
+    for index, info in enumerate(model.inputs):
+        _line(f"input {index}", info.describe())
+    for index, info in enumerate(model.outputs):
+        _line(f"output {index}", info.describe())
+    return True
+
+
+def _line(title: str, text: str) -> None:
+    click.echo(f"{title + ':':<14} {text}")

@@ -1,0 +1,284 @@
+"""`wasi-nn run`: one guest, from the command line."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from wasi_nn.errors import UsageError
+from wasi_nn.host import Host
+from wasi_nn.limits import Limits
+from wasi_nn.modelspec import parse_graph, parse_nn_preload, parse_wasmtime_option
+from wasi_nn.program import Guest, Program, RunResult
+from wasi_nn.registry import NamedModel
+from wasi_nn.runtime import Preopen
+
+EXAMPLES = """Examples:
+
+\b
+  wasi-nn run hello.wasm
+  wasi-nn run --graph mobilenet=mobilenet.onnx --dir . classify.wasm mobilenet photo.jpg
+  wasi-nn run --graph m=onnx:gpu:model.onnx --allow-fallback --stats guest.wasm
+  wasi-nn run --nn-preload default:ONNX:CPU:model.onnx --dir .:. guest.wasm default
+  wasi-nn run -S nn-graph=onnx::models/mobilenet --timeout 10 guest.wasm
+"""
+
+_SHOWN_FAILURES = 20
+# A guest that sits in a system call cannot be interrupted by any engine: after this many seconds
+# the whole process ends instead.
+_GRACE = 2.0
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+@click.command(
+    context_settings={"allow_interspersed_args": False}, epilog=EXAMPLES, no_args_is_help=True
+)
+@click.argument("guest", type=click.Path(path_type=Path))
+@click.argument("args", nargs=-1)
+@click.option(
+    "--graph",
+    "graphs",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="A named model: NAME=PATH[,PATH…] or NAME=ENCODING[:TARGET]:PATH[,PATH…]. "
+    "A path may be package:PKG/FILE.",
+)
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    metavar="NAME=JSON",
+    help='A named model\'s config, as in m={"threads":2}.',
+)
+@click.option(
+    "--nn-preload",
+    "preloads",
+    multiple=True,
+    metavar="SPEC",
+    help="WasmEdge's spelling of a named model: NAME:ENCODING:TARGET:PATH[:PATH…].",
+)
+@click.option(
+    "-S",
+    "wasmtime_options",
+    multiple=True,
+    metavar="SPEC",
+    help="wasmtime's spelling: nn, or nn-graph=FORMAT::DIR.",
+)
+@click.option(
+    "--dir",
+    "dirs",
+    multiple=True,
+    metavar="HOST[::GUEST]",
+    help="A directory for the guest (also WasmEdge's GUEST:HOST).",
+)
+@click.option(
+    "--env",
+    "variables",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="A variable for the guest; without a value, this shell's own.",
+)
+@click.option("--runtime", metavar="NAME", help="The engine; see wasi-nn plugins.")
+@click.option(
+    "--dialect",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="The guest's dialect; auto infers it (see wasi-nn inspect).",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Stop the guest after that time (exit code 124).",
+)
+@click.option("--max-memory", metavar="SIZE", help="The most linear memory, as in 64M or 2G.")
+@click.option(
+    "--fuel",
+    type=click.IntRange(min=0),
+    metavar="UNITS",
+    help="The most fuel, about a unit an instruction.",
+)
+@click.option(
+    "--allow-fallback",
+    is_flag=True,
+    help="Let a model whose execution target is not available run on the CPU.",
+)
+@click.option("--stats", is_flag=True, help="Print times and counts afterwards, to stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every wasi-nn call, to stderr.")
+def run(
+    guest: Path,
+    args: tuple[str, ...],
+    graphs: tuple[str, ...],
+    configs: tuple[str, ...],
+    preloads: tuple[str, ...],
+    wasmtime_options: tuple[str, ...],
+    dirs: tuple[str, ...],
+    variables: tuple[str, ...],
+    runtime: str | None,
+    dialect: str,
+    timeout: float | None,
+    max_memory: str | None,
+    fuel: int | None,
+    allow_fallback: bool,
+    stats: bool,
+    verbose: bool,
+) -> int:
+    """Run a guest, a core module (.wasm), with ARGS of its own.
+
+    The guest's exit code is this command's; 134 after a trap, 124 after the deadline, 130 after
+    Ctrl-C, 2 for a mistake on the command line."""
+    _set_up_logging(verbose)
+    limits = Limits(timeout=timeout, memory=_size(max_memory), fuel=fuel)
+    host = Host(runtime=runtime, limits=limits, allow_fallback=allow_fallback)
+    for model in named_models(graphs, configs, preloads, wasmtime_options):
+        host.registry.add(model)
+    for reason in host.registry.missing_libraries():
+        raise UsageError(reason)
+    program = host.compile(guest)
+    result = _run_in_thread(
+        program,
+        list(args),
+        {
+            "env": dict(_variable(text) for text in variables),
+            "dirs": [_preopen(text) for text in dirs],
+            "stdin": "inherit",
+            "stdout": "inherit",
+            "stderr": "inherit",
+            "dialect": dialect,
+            "stats": stats,
+            "trace": verbose,
+        },
+        timeout,
+    )
+    if result.error is not None:
+        print(f"wasi-nn: {result.error}", file=sys.stderr)
+    if stats:
+        from wasi_nn.cli.report import print_stats
+
+        print_stats(result)
+    host.close()
+    return result.exit_code
+
+
+def named_models(
+    graphs: Sequence[str] = (),
+    configs: Sequence[str] = (),
+    preloads: Sequence[str] = (),
+    wasmtime_options: Sequence[str] = (),
+) -> list[NamedModel]:
+    """The models of every spelling, with their configs."""
+    models = [parse_graph(text) for text in graphs]
+    models += [parse_nn_preload(text) for text in preloads]
+    models += [m for text in wasmtime_options if (m := parse_wasmtime_option(text))]
+    by_name = {}
+    for text in configs:
+        name, _, value = text.partition("=")
+        try:
+            settings = json.loads(value)
+        except ValueError as error:
+            raise UsageError(f"--config {text!r} is not NAME=JSON: {error}") from error
+        if not isinstance(settings, dict):
+            raise UsageError(f"--config {text!r}: the config is to be a JSON object")
+        by_name[name] = settings
+    unknown = by_name.keys() - {model.name for model in models}
+    if unknown:
+        raise UsageError(f"--config names {', '.join(sorted(unknown))}, which is no --graph")
+    return [model._replace(config=by_name.get(model.name, {})) for model in models]
+
+
+def _run_in_thread(
+    program: Program, args: list[str], options: dict[str, object], timeout: float | None
+) -> RunResult:
+    """Run the guest beside the main thread, which stays free to hear Ctrl-C."""
+    outcome: list[RunResult | BaseException] = []
+    guests: list[Guest] = []
+
+    def work() -> None:
+        try:
+            outcome.append(program.run(args, on_start=guests.append, **options))  # type: ignore[arg-type]
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, name="guest", daemon=True)
+    thread.start()
+    try:
+        thread.join(None if timeout is None else timeout + _GRACE)
+    except KeyboardInterrupt:
+        for guest in guests:
+            guest.interrupt()
+        thread.join(_GRACE)
+        if not outcome:
+            _leave(130, "interrupted")
+    if not outcome:
+        _leave(
+            124, f"the guest ran past its deadline of {timeout} s, in a call that cannot be stopped"
+        )
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _leave(code: int, text: str) -> None:
+    print(f"wasi-nn: {text}", file=sys.stderr, flush=True)
+    os._exit(code)
+
+
+class _Lines(logging.Handler):
+    """Log records as lines of the command; a guest that fails in a loop fills no terminal."""
+
+    def __init__(self, most: int | None) -> None:
+        super().__init__()
+        self._left = most
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._left is not None:
+            if self._left == 0:
+                print("wasi-nn: further messages are not shown (-v shows all)", file=sys.stderr)
+            self._left -= 1
+            if self._left < 0:
+                return
+        print(f"wasi-nn: {self.format(record)}", file=sys.stderr)
+
+
+def _set_up_logging(verbose: bool) -> None:
+    log = logging.getLogger("wasi_nn")
+    log.setLevel(logging.INFO if verbose else logging.WARNING)
+    log.addHandler(_Lines(None if verbose else _SHOWN_FAILURES))
+    log.propagate = False
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not name:
+        raise UsageError(f"--env wants NAME=VALUE or NAME, not {text!r}")
+    return name, value if equals else os.environ.get(name, "")
+
+
+def _preopen(text: str) -> Preopen:
+    host, colons, guest = text.partition("::")
+    if not colons:
+        guest = host
+        before, colon, after = text.partition(":")
+        if colon and not Path(text).exists():
+            guest, host = before, after
+    if not Path(host).is_dir():
+        raise UsageError(f"--dir {text}: {host!r} is no directory")
+    return Preopen(Path(host), guest or host)
+
+
+def _size(text: str | None) -> int | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", text.strip().lower())
+    if found is None:
+        raise UsageError(f"--max-memory wants a size such as 64M or 2G, not {text!r}")
+    return int(float(found[1]) * _UNITS[found[2]])
