@@ -1,0 +1,48 @@
+# Everything runs in .venv, which the first target that needs it makes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench guests format clean help
+help:
+	@echo "make demo    set up and run the demo: a guest classifies real files"
+	@echo "make test    set up and run the tests"
+	@echo "make lint    ruff and mypy --strict"
+	@echo "make bench   print what the host costs, and write build/bench.json"
+	@echo "make guests  rebuild the guest programs from their C sources"
+
+$(VENV)/.demo: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing wasi-nn with what the demo needs (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[demo]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing wasi-nn with what development needs (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	@$(BIN)/python examples/magika/demo.py
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks
+
+guests: $(VENV)/.dev
+	$(BIN)/python conformance/guests/build.py
+
+clean:
+	rm -rf build dist $(VENV)
