@@ -33,7 +33,9 @@ FLAGS = [
 
 def sources() -> list[Path]:
     """The guests' sources, relative to this folder."""
-    return sorted(path.relative_to(HERE) for path in HERE.glob("*/*.c") if path.stem == path.parent.name)
+    return sorted(
+        path.relative_to(HERE) for path in HERE.glob("*/*.c") if path.stem == path.parent.name
+    )
 
 
 def build(source: Path, output: Path) -> None:

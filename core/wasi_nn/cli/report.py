@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from rich.console import Console
 from rich.table import Table
 
@@ -10,7 +12,7 @@ from wasi_nn.program import RunResult
 
 def print_stats(result: RunResult) -> None:
     """Print times and counts to stderr, which the guest's own output does not use."""
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
     timings = result.timings
     summary = Table(box=None, show_header=False, pad_edge=False)
     summary.add_column(style="bold")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -22,7 +23,7 @@ def plugins() -> int:
     from rich.table import Table
 
     installed = Plugins.installed()
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
     table = Table(box=None, pad_edge=False)
     for title in ("plugin", "from", "brings", "state"):
         table.add_column(title)

@@ -1,0 +1,31 @@
+"""`make bench`: every figure, in a table and in build/bench.json."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import hosting
+from benchmarks.figures import report
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        steps = [
+            ("host calls", hosting.host_call),
+            ("cycles", lambda: hosting.cycles(folder)),
+            ("start-up", hosting.start),
+            ("memory", lambda: hosting.memory(folder)),
+        ]
+        figures = []
+        for title, step in steps:
+            if sys.stderr.isatty():
+                print(f"measuring {title} ...", file=sys.stderr)
+            figures += step()
+    report(figures)
+
+
+if __name__ == "__main__":
+    main()

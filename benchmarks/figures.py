@@ -1,0 +1,78 @@
+"""What a benchmark gives: named figures with goals, as a table and as build/bench.json."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = ROOT / "build" / "bench.json"
+
+
+class Figure(NamedTuple):
+    """One number. ``goal`` is the most (or, with ``at_least``, the least) that it should be."""
+
+    name: str
+    value: float
+    unit: str
+    goal: float | None = None
+    at_least: bool = False
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        if self.goal is None:
+            return None
+        return self.value >= self.goal if self.at_least else self.value <= self.goal
+
+
+def interleaved(rounds: int, *measures: Callable[[], float]) -> list[float]:
+    """The median of each measure over ``rounds`` passes, in which they take turns."""
+    results: list[list[float]] = [[] for _ in measures]
+    for _ in range(rounds):
+        for measure, values in zip(measures, results, strict=True):
+            values.append(measure())
+    return [statistics.median(values) for values in results]
+
+
+def per_call(function: Callable[[], Any], calls: int) -> float:
+    """Seconds of one call, over a loop of ``calls``."""
+    turns = range(calls)
+    started = time.perf_counter()
+    for _ in turns:
+        function()
+    return (time.perf_counter() - started) / calls
+
+
+def report(figures: list[Figure]) -> None:
+    """Print the table and write the file."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for title, side in (
+        ("figure", "left"),
+        ("value", "right"),
+        ("unit", "left"),
+        ("goal", "right"),
+        ("met", "left"),
+        ("", "left"),
+    ):
+        table.add_column(title, justify=side, no_wrap=True)  # type: ignore[arg-type]
+    for figure in figures:
+        goal = "" if figure.goal is None else f"{'≥' if figure.at_least else '≤'} {figure.goal:g}"
+        met = {None: "", True: "yes", False: "NO"}[figure.met]
+        table.add_row(figure.name, f"{figure.value:.3f}", figure.unit, goal, met, figure.note)
+    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)
+    OUTPUT.parent.mkdir(exist_ok=True)
+    records = [
+        {"name": f.name, "value": f.value, "unit": f.unit, "goal": f.goal, "met": f.met}
+        for f in figures
+    ]
+    OUTPUT.write_text(json.dumps(records, indent=1) + "\n")
+    print(f"\nwritten to {OUTPUT.relative_to(ROOT)}")
