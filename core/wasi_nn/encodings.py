@@ -7,7 +7,6 @@ where no backend for it is installed. A backend adds its own through ``Backend.s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from wasi_nn.backend import Builder
@@ -63,13 +62,6 @@ def head(builder: Builder) -> bytes:
         except OSError as error:
             raise UsageError(f"cannot read {builder}: {error.strerror or error}") from error
     return bytes(builder[:_HEAD])
-
-
-def sniff(builders: Sequence[Builder]) -> str | None:
-    """The encoding whose magic bytes the builders carry, or None."""
-    if not builders:
-        return None
-    return recognise(head(builders[0]))
 
 
 def recognise(first: bytes) -> str | None:

@@ -17,6 +17,8 @@ from wasi_nn.runtime import Runtime
 #: Engines in the order in which ``auto`` tries them; others follow in the order of their names.
 PREFERRED_RUNTIMES = ("wasmtime", "wamr", "wasmedge", "v8", "wasmer")
 
+_OWN_DISTRIBUTION = "wasi-nn"
+
 
 class PluginRecord:
     """What became of one entry point: its backends and runtimes, or the error that broke it."""
@@ -44,7 +46,7 @@ class Plugins:
         plugins = cls()
         # An editable install can list its distribution twice on sys.path: the first one counts.
         seen: set[tuple[str, str]] = set()
-        for entry in sorted(metadata.entry_points(group=hookspecs.GROUP), key=lambda e: e.name):
+        for entry in sorted(metadata.entry_points(group=hookspecs.GROUP), key=_rank):
             if (entry.name, entry.value) not in seen:
                 seen.add((entry.name, entry.value))
                 plugins._load_entry(entry)
@@ -156,6 +158,11 @@ class Plugins:
             if runtime.availability().usable:
                 return runtime
         raise Unavailable('no Wasm engine is installed; pip install "wasi-nn[wasmtime]"')
+
+
+def _rank(entry: metadata.EntryPoint) -> tuple[bool, str]:
+    # First-party plugins first, so that nobody else's takes one of their names.
+    return (entry.dist is None or entry.dist.name != _OWN_DISTRIBUTION, entry.name)
 
 
 def _explain(error: BaseException) -> str:

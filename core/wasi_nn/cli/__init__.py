@@ -26,7 +26,7 @@ for command in (run, inspect, plugins, doctor):
 def main() -> None:
     """Run the command line; a person's mistake is one line on stderr and exit code 2."""
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="wasi-nn", standalone_mode=False)
     except click.Abort:
         code = 130
     except click.exceptions.NoArgsIsHelpError as error:

@@ -129,7 +129,9 @@ class HostCalls:
 
         def trampoline(env: int, caller: int, slots: Any, count: int) -> int | None:
             try:
-                result = call(memory_now(caller), *slots[0:stop:4])
+                # (ctypes gives one element for the empty slice 0:0:4.)
+                values = slots[0:stop:4] if stop else ()
+                result = call(memory_now(caller), *values)
                 if has_result:
                     slots[0] = result
                 return None

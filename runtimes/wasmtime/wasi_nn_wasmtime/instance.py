@@ -135,8 +135,9 @@ class WasmtimeInstance(Instance):
             code = error.trap_code
             if code is wasmtime.TrapCode.OUT_OF_FUEL:
                 return OutOfFuel("the guest used up its fuel")
-            return GuestTrap(str(error).strip())
-        return GuestTrap(str(error).strip())
+        backtrace, _, cause = str(error).strip().partition("Caused by:")
+        lines = [line.strip() for line in cause.splitlines() if line.strip()]
+        return GuestTrap("\n".join([*lines, backtrace.rstrip()]))
 
     def _watch_epoch(self) -> Any:
         """An epoch stops only the store that was interrupted; the others go on."""

@@ -60,5 +60,6 @@ def _output(
 def _stdin_bytes(config: wasmtime.WasiConfig, data: bytes) -> None:
     # wasmtime-py offers files only; the C API takes the bytes themselves, and frees its copy.
     vector = ffi.wasm_byte_vec_t()
-    ffi.wasm_byte_vec_new(ctypes.byref(vector), len(data), ctypes.create_string_buffer(data))
+    copy = (ctypes.c_ubyte * len(data)).from_buffer_copy(data)
+    ffi.wasm_byte_vec_new(ctypes.byref(vector), len(data), copy)
     ffi.wasi_config_set_stdin_bytes(config.ptr(), ctypes.byref(vector))

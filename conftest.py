@@ -1,0 +1,145 @@
+"""Fixtures that the tests of several rooms share."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wasi_nn import Host
+from wasi_nn.abi.common import CoreAbi
+from wasi_nn.abi.dialects import DIALECTS
+from wasi_nn.abi.guarding import Observer
+from wasi_nn.abi.reading import Reading
+from wasi_nn.abi.wamr_legacy import WamrLegacy
+from wasi_nn.abi.witx import Witx
+from wasi_nn.plugins import Plugins
+from wasi_nn.runtime import BufferMemory
+from wasi_nn.session import Session
+
+ROOT = Path(__file__).resolve().parent
+IDENTITY = "wasi-nn:identity"
+
+
+@pytest.fixture
+def guests() -> Path:
+    """The folder of the checked-in guests."""
+    return ROOT / "conformance" / "guests"
+
+
+@pytest.fixture
+def wat() -> Callable[[str], bytes]:
+    """Wasm bytes of a module in the text format."""
+    wasmtime = pytest.importorskip("wasmtime")
+    return lambda text: bytes(wasmtime.wat2wasm(text))
+
+
+@pytest.fixture(scope="session")
+def plugins() -> Plugins:
+    """The installed plugins, found once."""
+    return Plugins.installed()
+
+
+@pytest.fixture
+def host(plugins: Plugins) -> Iterator[Host]:
+    """A host with nothing registered."""
+    with Host(plugins=plugins) as made:
+        yield made
+
+
+@pytest.fixture
+def identity_model(tmp_path: Path) -> Callable[..., Path]:
+    """Makes identity models: ``identity_model("name", stream=3)``."""
+    import json
+
+    def make(name: str = "echo", **settings: Any) -> Path:
+        path = tmp_path / f"{name}.identity"
+        path.write_text(f"{IDENTITY} {json.dumps(settings)}\n")
+        return path
+
+    return make
+
+
+class Caller:
+    """Calls an ABI's functions as a guest would, on a linear memory of its own.
+
+    Not an engine: the memory is a bytearray and the functions are called directly, so that single
+    rules can be tested one by one. The runtimes' tests make the same calls from inside Wasm.
+    """
+
+    def __init__(self, host: Host, dialects: tuple[str, ...], size: int = 1 << 16) -> None:
+        self.session: Session = host.open_session()
+        self.reading = Reading([DIALECTS[name] for name in dialects])
+        self.observer = Observer()
+        kind: type[CoreAbi] = WamrLegacy if dialects == ("wamr-legacy",) else Witx
+        functions = kind(self.session, self.reading).host_functions(self.observer)
+        self.functions = {function.name: function.call for function in functions}
+        self.bytes = bytearray(size)
+        self.memory: BufferMemory | None = BufferMemory(memoryview(self.bytes))
+        self._free = 1024
+
+    def __call__(self, function: str, *arguments: int) -> int:
+        result: int = self.functions[function](self.memory, *arguments)
+        return result
+
+    @property
+    def reason(self) -> str:
+        """Why the last call failed."""
+        return self.observer.failures[-1].reason
+
+    def put(self, data: bytes) -> int:
+        """Write bytes somewhere free and give their address."""
+        at = self._free
+        self.bytes[at : at + len(data)] = data
+        self._free += (len(data) + 7) & ~7
+        return at
+
+    def u32(self, at: int) -> int:
+        return int(struct.unpack_from("<I", self.bytes, at)[0])
+
+    def tensor(self, kind: int, dims: list[int], data: bytes, padding: bytes = b"\0\0\0") -> int:
+        """A 20-byte tensor record; gives its address."""
+        dims_at = self.put(struct.pack(f"<{len(dims)}I", *dims))
+        data_at = self.put(data)
+        head = struct.pack("<IIB", dims_at, len(dims), kind) + padding
+        return self.put(head + struct.pack("<II", data_at, len(data)))
+
+    def builders(self, *models: bytes) -> int:
+        """An array of graph builders; gives its address."""
+        pairs = b"".join(struct.pack("<II", self.put(model), len(model)) for model in models)
+        return self.put(pairs)
+
+    def load(self, model: bytes = IDENTITY.encode(), encoding: int = 5, target: int = 0) -> int:
+        """Load from bytes and give the handle; fails the test on an errno."""
+        out = self.put(b"\xff" * 4)
+        assert self("load", self.builders(model), 1, encoding, target, out) == 0, self.reason
+        return self.u32(out)
+
+    def context(self, model: bytes = IDENTITY.encode()) -> int:
+        """A context of a fresh graph."""
+        out = self.put(b"\xff" * 4)
+        assert self("init_execution_context", self.load(model), out) == 0, self.reason
+        return self.u32(out)
+
+    def output(self, context: int, index: int = 0, size: int = 4096, name: str = "get_output") -> Any:
+        """The bytes of an output, or the errno."""
+        buffer, out = self.put(bytes(size)), self.put(b"\xff" * 4)
+        errno = self(name, context, index, buffer, size, out)
+        return errno or bytes(self.bytes[buffer : buffer + self.u32(out)])
+
+
+@pytest.fixture
+def caller(host: Host) -> Iterator[Callable[..., Caller]]:
+    """Makes callers: ``caller("witx")``; without a name, the candidates of a plain guest."""
+    made: list[Caller] = []
+
+    def make(*dialects: str, size: int = 1 << 16) -> Caller:
+        made.append(Caller(host, dialects or ("witx", "witx-2022", "wamr-2.1"), size))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.session.close()

@@ -1,0 +1,335 @@
+"""The command line, run as a person runs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+COMMAND = [sys.executable, "-m", "wasi_nn"]
+
+
+def wasi_nn(*arguments, cwd=None, env=None, stdin=b""):
+    run = subprocess.run(
+        [*COMMAND, *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        timeout=60,
+    )
+    return run.returncode, run.stdout.decode(), run.stderr.decode()
+
+
+@pytest.fixture
+def echo(identity_model):
+    return identity_model("echo", stream=5)
+
+
+@pytest.fixture
+def relu(tmp_path):
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 3])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    path = tmp_path / "relu" / "model.onnx"
+    path.parent.mkdir()
+    onnx.save(model, path)
+    (tmp_path / "in.raw").write_bytes(struct.pack("<3f", -1, 3, 2))
+    return path
+
+
+def test_help_has_examples():
+    for arguments, says in (
+        ((), "Usage: wasi-nn"),
+        (("--help",), "run      "),
+        (("run", "--help"), "wasi-nn run --graph mobilenet=mobilenet.onnx"),
+        (("inspect", "--help"), "wasi-nn inspect guest.wasm"),
+    ):
+        code, out, err = wasi_nn(*arguments)
+        assert says in out + err
+        assert code == (0 if arguments else 2)
+
+
+def test_the_installed_command_is_the_same():
+    script = Path(sys.executable).with_name("wasi-nn")
+    assert script.exists()
+    run = subprocess.run([script, "--version"], capture_output=True, text=True, check=True)
+    assert run.stdout == "wasi-nn 0.1.0\n"
+
+
+def test_hello(guests):
+    assert wasi_nn("run", guests / "hello/hello.wasm") == (0, "hello, wasi-nn\n", "")
+
+
+@pytest.mark.parametrize("spelling", ["ours", "explicit", "wasmedge", "wasmtime"])
+def test_every_spelling_of_a_model(guests, relu, spelling):
+    folder = relu.parent.parent
+    options = {
+        "ours": ("--graph", "relu=relu/model.onnx"),
+        "explicit": ("--graph", "relu=onnx:cpu:relu/model.onnx"),
+        "wasmedge": ("--nn-preload", "relu:ONNX:CPU:relu/model.onnx"),
+        "wasmtime": ("-S", "nn", "-S", "nn-graph=onnx::relu"),
+    }[spelling]
+    guest = guests / "classify/classify.wasm"
+    code, out, err = wasi_nn(
+        "run", *options, "--dir", ".", guest, "name:relu", "in.raw", "1,3", cwd=folder
+    )
+    assert (code, out, err) == (0, "1 3.0000\n2 2.0000\n0 0.0000\n", "")
+
+
+def test_package_paths(guests):
+    model = "package:magika/models/standard_v3_3/model.onnx"
+    code, out, err = wasi_nn("run", "--graph", f"m={model}", guests / "hello/hello.wasm")
+    assert (code, out, err) == (0, "hello, wasi-nn\n", "")
+
+
+@pytest.mark.parametrize("option", [".", ".::/data", "/data:.", "{tmp}::/data"])
+def test_directories(guests, relu, option):
+    folder = relu.parent.parent
+    inside = "" if option == "." else "/data/"
+    code, out, _ = wasi_nn(
+        "run",
+        "--dir",
+        option.format(tmp=folder),
+        guests / "classify/classify.wasm",
+        f"{inside}relu/model.onnx",
+        f"{inside}in.raw",
+        "1,3",
+        cwd=folder,
+    )
+    assert (code, out) == (0, "1 3.0000\n2 2.0000\n0 0.0000\n")
+
+
+def test_failures_are_printed_with_their_reason(guests, echo):
+    code, out, err = wasi_nn(
+        "run", "--graph", f"echo={echo}", guests / "echo/echo.wasm", "other", "text"
+    )
+    assert (code, out) == (1, "")
+    assert "load_by_name" in err
+    assert "8 not_found: no model is registered as 'other'; registered: echo" in err
+
+
+def test_verbose_prints_every_call(guests, echo):
+    arguments = (guests / "echo/echo.wasm", "--stream", "echo", "hello world")
+    code, out, err = wasi_nn("run", "-v", "--graph", f"echo={echo}", *arguments)
+    assert (code, out) == (0, "hello world")
+    assert err.count("compute_single(0) -> 0 in") == 3
+    code, out, err = wasi_nn("run", "--graph", f"echo={echo}", *arguments)
+    assert (code, err) == (0, "")
+
+
+def test_stats_go_to_stderr(guests, echo):
+    arguments = (guests / "echo/echo.wasm", "--stream", "echo", "hello world")
+    code, out, err = wasi_nn("run", "--stats", "--graph", f"echo={echo}", *arguments)
+    assert (code, out) == (0, "hello world")
+    for word in ("compile", "open model", "identity by identity on cpu", "compute_single", "mean"):
+        assert word in err
+
+
+def test_a_config_reaches_the_backend(guests, echo):
+    arguments = (guests / "echo/echo.wasm", "--stream", "echo", "hello world")
+    options = ("--graph", f"echo={echo}", "--config", 'echo={"stream": 100}')
+    code, _, err = wasi_nn("run", "-v", *options, *arguments)
+    assert code == 0
+    assert err.count("compute_single(0) -> 0 in") == 1
+
+
+def test_the_guests_exit_code_trap_and_environment(wat, tmp_path):
+    exits = tmp_path / "exits.wasm"
+    exits.write_bytes(
+        wat(
+            """(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+            (memory (export "memory") 1) (func (export "_start") (call $exit (i32.const 42))))"""
+        )
+    )
+    assert wasi_nn("run", exits)[0] == 42
+    traps = tmp_path / "traps.wasm"
+    traps.write_bytes(wat('(module (func (export "_start") unreachable))'))
+    code, _, err = wasi_nn("run", traps)
+    assert code == 134
+    assert err.startswith("wasi-nn: ")
+    assert "unreachable" in err
+
+
+def test_arguments_and_environment_reach_the_guest(tmp_path, wat):
+    # Writes its first variable and its third argument.
+    shows = tmp_path / "shows.wasm"
+    shows.write_bytes(
+        wat(
+            """(module
+            (import "wasi_snapshot_preview1" "environ_get"
+              (func $env (param i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "args_get"
+              (func $args (param i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "fd_write"
+              (func $write (param i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "_start")
+              (drop (call $env (i32.const 0) (i32.const 1024)))
+              (drop (call $args (i32.const 100) (i32.const 2048)))
+              (i32.store (i32.const 512) (i32.load (i32.const 0)))
+              (i32.store (i32.const 516) (i32.const 5))
+              (i32.store (i32.const 520) (i32.load (i32.const 108)))
+              (i32.store (i32.const 524) (i32.const 6))
+              (drop (call $write (i32.const 1) (i32.const 512) (i32.const 1) (i32.const 600)))
+              (drop (call $write (i32.const 1) (i32.const 520) (i32.const 1) (i32.const 600)))))"""
+        )
+    )
+    options = ("--env", "A=1", "--env", "FROM_SHELL")
+    code, out, err = wasi_nn(
+        "run", *options, shows, "one", "--two=", "three", env={"FROM_SHELL": "x"}
+    )
+    assert (code, out, err) == (0, "A=1\0F--two=", "")
+
+
+ENDLESS = '(module (memory (export "memory") 1) (func (export "_start") (loop $l (br $l))))'
+
+
+def test_a_deadline(wat, tmp_path):
+    endless = tmp_path / "endless.wasm"
+    endless.write_bytes(wat(ENDLESS))
+    code, _, err = wasi_nn("run", "--timeout", "0.3", endless)
+    assert (code, err) == (124, "wasi-nn: the guest ran past its deadline of 0.3 s\n")
+
+
+SLEEPS = """(module
+  (import "wasi_snapshot_preview1" "poll_oneoff"
+    (func $poll (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start")
+    (i32.store8 (i32.const 8) (i32.const 0))
+    (i32.store (i32.const 16) (i32.const 1))
+    (i64.store (i32.const 24) (i64.const 3600000000000))
+    (drop (call $poll (i32.const 0) (i32.const 100) (i32.const 1) (i32.const 200)))))"""
+
+
+def test_a_deadline_for_a_guest_that_sleeps_in_a_system_call(wat, tmp_path):
+    sleeps = tmp_path / "sleeps.wasm"
+    sleeps.write_bytes(wat(SLEEPS))
+    started = time.monotonic()
+    code, _, err = wasi_nn("run", "--timeout", "0.3", sleeps)
+    assert code == 124
+    assert "deadline" in err
+    assert time.monotonic() - started < 20
+
+
+@pytest.mark.parametrize("text", [ENDLESS, SLEEPS], ids=["computes", "sleeps"])
+def test_ctrl_c(wat, tmp_path, text):
+    guest = tmp_path / "guest.wasm"
+    guest.write_bytes(wat(text))
+    process = subprocess.Popen([*COMMAND, "run", str(guest)], stderr=subprocess.PIPE)
+    time.sleep(1.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert b"interrupted" in err
+    assert b"Traceback" not in err
+
+
+def test_memory_and_fuel_limits(wat, tmp_path, guests):
+    big = tmp_path / "big.wasm"
+    big.write_bytes(wat('(module (memory (export "memory") 64) (func (export "_start")))'))
+    assert wasi_nn("run", "--max-memory", "4M", big)[0] == 0
+    code, _, err = wasi_nn("run", "--max-memory", "1M", big)
+    assert code == 2
+    assert "more memory to start" in err
+    code, _, err = wasi_nn("run", "--fuel", "5", guests / "hello/hello.wasm")
+    assert (code, err) == (134, "wasi-nn: the guest used up its fuel\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("run", "missing.wasm"), "cannot read missing.wasm"),
+        (("run", "--graph", "m=missing.onnx", "{hello}"), "no file missing.onnx"),
+        (("run", "--graph", "m", "{hello}"), "--graph wants"),
+        (("run", "--graph", "m=cobol:{echo}", "{hello}"), "no backend serves cobol"),
+        (("run", "--graph", "m={hello}", "{hello}"), "is not recognised"),
+        (("run", "--graph", "m={echo}", "--graph", "m={echo}", "{hello}"), "given twice"),
+        (("run", "--nn-preload", "m:onnx", "{hello}"), "--nn-preload wants"),
+        (("run", "-S", "inherit-network", "{hello}"), "-S understands"),
+        (("run", "--config", "m={{}}", "{hello}"), "which is no --graph"),
+        (("run", "--config", "m=[", "{hello}"), "is not NAME=JSON"),
+        (("run", "--dir", "nowhere", "{hello}"), "no directory"),
+        (("run", "--env", "=x", "{hello}"), "--env wants"),
+        (("run", "--runtime", "abacus", "{hello}"), "no runtime 'abacus'"),
+        (("run", "--timeout", "0", "{hello}"), "--timeout"),
+        (("run", "--max-memory", "lots", "{hello}"), "--max-memory wants"),
+        (("run", "--no-such-option", "{hello}"), "No such option"),
+        (("run", "{echo}"), "no WebAssembly module"),
+        (("walk",), "No such command"),
+        (("inspect", "missing"), "cannot read missing"),
+        (("run", "--dialect", "latin", "{nn}"), "no dialect 'latin'"),
+    ],
+)
+def test_a_mistake_is_one_clear_line_and_exit_code_2(guests, echo, arguments, says):
+    names = {
+        "hello": guests / "hello/hello.wasm",
+        "echo": echo,
+        "nn": guests / "echo/echo.wasm",
+    }
+    code, out, err = wasi_nn(*(text.format(**names) for text in arguments))
+    assert code == 2
+    assert out == ""
+    assert says in err
+    assert err.startswith("wasi-nn: ")
+    assert err.count("\n") == 1
+
+
+def test_a_missing_library_names_the_extra(guests, relu, tmp_path):
+    # A finder that hides onnxruntime, as if it were not installed.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.abc, sys\n"
+        "class Hide(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'onnxruntime':\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+    )
+    code, _, err = wasi_nn(
+        *("run", "--graph", f"m={relu}", guests / "hello/hello.wasm"),
+        env={"PYTHONPATH": str(tmp_path)},
+    )
+    assert code == 2
+    assert err == 'wasi-nn: onnxruntime is not installed; pip install "wasi-nn[onnx]"\n'
+
+
+def test_inspect(guests, relu, wat, tmp_path):
+    code, out, _ = wasi_nn("inspect", guests / "echo/echo.wasm")
+    assert code == 0
+    for line in ("core module, a command", "wasmedge", "compute_single", "yes, on wasmtime"):
+        assert line in out
+    code, out, _ = wasi_nn("inspect", relu)
+    assert code == 0
+    for line in ("encoding:", "onnx", "x: f32[1, 3]", "y: f32[1, 3]"):
+        assert line in out
+    foreign = tmp_path / "foreign.wasm"
+    foreign.write_bytes(wat('(module (import "env" "x" (func)) (func (export "_start")))'))
+    code, out, _ = wasi_nn("inspect", foreign)
+    assert code == 1
+    assert "no: the guest cannot start: it imports env.x" in out
+    component = tmp_path / "component.wasm"
+    component.write_bytes(b"\0asm\x0d\0\x01\0")
+    code, out, _ = wasi_nn("inspect", component)
+    assert (code, "component" in out) == (1, True)
+    code, out, _ = wasi_nn("inspect", guests / "build.py")
+    assert (code, "not recognised" in out) == (1, True)
+
+
+def test_plugins_and_doctor():
+    for command in ("plugins", "doctor"):
+        code, out, _ = wasi_nn(command)
+        assert code == 0
+        for word in ("identity", "onnxruntime", "wasmtime"):
+            assert word in out

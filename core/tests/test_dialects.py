@@ -1,0 +1,108 @@
+"""The numbers of every dialect, and how a guest's dialect is inferred."""
+
+from __future__ import annotations
+
+import pytest
+
+from wasi_nn.abi.dialects import DIALECTS, dialect
+from wasi_nn.abi.inference import infer
+from wasi_nn.errors import ErrorCode, UsageError
+from wasi_nn.wasmfile import parse
+
+OLD = ["f16", "f32", "u8", "i32"]
+NEW = ["f16", "f32", "f64", "u8", "i32", "i64"]
+WIT = ["f16", "f32", "f64", "bf16", "u8", "i32", "i64"]
+
+
+@pytest.mark.parametrize(
+    ("name", "types"),
+    [
+        ("witx", NEW),
+        ("witx-2022", OLD),
+        ("witx-2022-04", OLD),
+        ("witx-2020", OLD),
+        ("wasmedge", NEW),
+        ("wasmedge-0.14", OLD),
+        ("wamr", NEW),
+        ("wamr-2.1", WIT),
+        ("wamr-legacy", OLD),
+    ],
+)
+def test_tensor_types(name, types):
+    assert [str(kind) for kind in dialect(name).tensor_types] == types
+
+
+def test_every_dialect_is_tested_and_has_an_errno_for_every_reason():
+    assert len(DIALECTS) == 9
+    for known in DIALECTS.values():
+        assert set(known.errnos) == set(ErrorCode)
+        assert 0 not in known.errnos.values(), "0 is success"
+
+
+def test_the_specifications_errnos():
+    order = [
+        "invalid_argument",
+        "invalid_encoding",
+        "missing_memory",
+        "busy",
+        "runtime_error",
+        "unsupported_operation",
+        "too_large",
+        "not_found",
+    ]
+    errnos = dialect("witx").errnos
+    assert [errnos[ErrorCode(name)] for name in order] == list(range(1, 9))
+
+
+def test_wasmedges_errnos_and_encodings():
+    known = dialect("wasmedge")
+    names = ["end_of_sequence", "context_full", "prompt_too_long", "model_not_found"]
+    assert [known.errnos[ErrorCode(name)] for name in names] == [100, 101, 102, 103]
+    assert known.encodings[9] == "whisper"
+    assert known.encodings[14] == "bitnet"
+
+
+def test_an_unknown_dialect():
+    with pytest.raises(UsageError, match="known: witx"):
+        dialect("klingon")
+
+
+def module(wat, *imports: tuple[str, str], custom: bytes = b"") -> bytes:
+    lines = "".join(f'(import "{m}" "{n}" (func (param i32) (result i32)))' for m, n in imports)
+    return wat(f"(module {lines})") + custom
+
+
+def section(name: bytes, content: bytes) -> bytes:
+    body = bytes([len(name)]) + name + content
+    assert len(body) < 128
+    return b"\0" + bytes([len(body)]) + body
+
+
+@pytest.mark.parametrize(
+    ("imports", "custom", "first"),
+    [
+        ([("wasi_nn", "compute")], b"", "wamr-legacy"),
+        ([("wasi_ephemeral_nn", "compute")], b"", "witx"),
+        ([("wasi_ephemeral_nn", "compute_single")], b"", "wasmedge"),
+        ([("wasi_ephemeral_nn", "unload")], b"", "wasmedge"),
+        (
+            [("wasi_ephemeral_nn", "compute")],
+            section(b"name", b"_ZN16wasmedge_wasi_nn5graph"),
+            "wasmedge",
+        ),
+        (
+            [("wasi_ephemeral_nn", "compute")],
+            section(b"producers", b"processed-by AssemblyScript"),
+            "witx-2022",
+        ),
+    ],
+)
+def test_inference(wat, imports, custom, first):
+    inferred = infer(parse(module(wat, *imports, custom=custom)))
+    assert inferred.candidates[0].name == first
+    assert inferred.evidence
+
+
+def test_a_module_without_wasi_nn_has_no_dialect(wat):
+    inferred = infer(parse(module(wat, ("env", "compute"))))
+    assert inferred.candidates == ()

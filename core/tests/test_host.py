@@ -1,0 +1,220 @@
+"""Embedding: guests and models from Python."""
+
+from __future__ import annotations
+
+import struct
+import threading
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from wasi_nn import Host, Limits, Preopen, Tensor, TensorType, UsageError
+from wasi_nn.errors import InvalidArgument, InvalidEncoding, NotFound, OutOfFuel, Unavailable
+
+
+@pytest.fixture
+def echo(host, identity_model):
+    host.add_model("echo", identity_model())
+    host.add_model("stream", identity_model("stream", stream=4))
+    return host
+
+
+@pytest.fixture
+def add_onnx(tmp_path):
+    """sum = a + b, product = a * b, on any number of pairs."""
+    dims = ["N", 2]
+    a, b, total, product = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, dims)
+        for name in ("a", "b", "sum", "product")
+    )
+    nodes = [
+        helper.make_node("Add", ["a", "b"], ["sum"]),
+        helper.make_node("Mul", ["a", "b"], ["product"]),
+    ]
+    graph = helper.make_graph(nodes, "g", [a, b], [total, product])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    path = tmp_path / "add.onnx"
+    onnx.save(model, path)
+    return path
+
+
+class TestGuests:
+    def test_five_lines(self, guests, identity_model):
+        with Host() as host:
+            host.add_model("echo", identity_model())
+            result = host.run(guests / "echo/echo.wasm", ["echo", "hello"])
+            assert (result.exit_code, result.stdout) == (0, b"hello")
+            assert result.timings.run > 0
+
+    def test_streaming(self, echo, guests):
+        result = echo.run(guests / "echo/echo.wasm", ["--stream", "stream", "hello world"])
+        assert (result.exit_code, result.stdout, result.dialect) == (0, b"hello world", "wasmedge")
+
+    def test_a_failure_carries_its_reason(self, echo, guests):
+        result = echo.run(guests / "echo/echo.wasm", ["other", "hello"])
+        assert result.exit_code == 1
+        assert result.stderr == b"echo: load_by_name: not_found\n"
+        assert [str(failure.code) for failure in result.failures] == ["not_found"]
+        assert "registered: echo, stream" in result.failures[0].reason
+        assert result.failed == 1
+
+    def test_stats(self, echo, guests):
+        result = echo.run(guests / "echo/echo.wasm", ["--stream", "stream", "hello"], stats=True)
+        assert result.calls["compute_single"].calls == 3
+        assert result.calls["compute_single"].failures == 1
+        assert result.calls["set_input"].seconds > 0
+        assert "unload" not in result.calls
+        assert [graph.backend for graph in result.graphs] == ["identity"]
+        assert echo.run(guests / "echo/echo.wasm", ["echo", "x"]).calls == {}
+
+    def test_one_program_many_threads(self, echo, guests):
+        program = echo.compile(guests / "echo/echo.wasm")
+        outputs: dict[int, bytes] = {}
+
+        def work(number: int) -> None:
+            for _ in range(10):
+                text = f"guest {number} " * 50
+                outputs[number] = program.run(["--stream", "stream", text]).stdout
+                assert outputs[number] == text.encode()
+
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(outputs) == 8
+
+    def test_output_to_a_callable_and_its_limit(self, echo, guests):
+        pieces: list[bytes] = []
+        program = echo.compile(guests / "echo/echo.wasm")
+        result = program.run(["--stream", "stream", "hello world"], stdout=pieces.append)
+        assert (pieces, result.stdout) == ([b"hell", b"o wo", b"rld"], b"")
+        cut = program.run(["echo", "hello"], limits=Limits(output=3))
+        assert cut.stdout == b"hel"
+
+    def test_directories(self, echo, guests, tmp_path):
+        (tmp_path / "in.raw").write_bytes(struct.pack("<3f", 1, 3, 2))
+        (tmp_path / "m").write_text("wasi-nn:identity\n")
+        classify = echo.compile(guests / "classify/classify.wasm")
+        result = classify.run(["/d/m", "/d/in.raw", "1,3"], dirs={"/d": tmp_path})
+        assert result.stdout == b"1 3.0000\n2 2.0000\n0 1.0000\n"
+        assert result.failures == ()
+        with pytest.raises(UsageError, match="no directory"):
+            classify.run([], dirs=[Preopen(tmp_path / "m", "/d")])
+
+    def test_a_dialect_for_other_guests_is_refused(self, echo, guests):
+        program = echo.compile(guests / "echo/echo.wasm")
+        with pytest.raises(UsageError, match="of guests that import wasi_nn"):
+            program.run(["echo", "x"], dialect="wamr-legacy")
+        with pytest.raises(UsageError, match="no dialect"):
+            program.run(["echo", "x"], dialect="latin")
+        assert program.run(["echo", "x"], dialect="wasmedge").exit_code == 0
+
+    def test_mistakes(self, host, tmp_path):
+        with pytest.raises(UsageError, match="cannot read"):
+            host.run(tmp_path / "none.wasm")
+        with pytest.raises(UsageError, match="no WebAssembly module"):
+            host.run(b"#!/bin/sh")
+        with pytest.raises(UsageError, match="damaged"):
+            host.run(b"\0asm\x01\0\0\0\x01\x05")
+        with pytest.raises(UsageError, match="no runtime 'abacus'"):
+            Host(runtime="abacus").run(b"\0asm\x01\0\0\0")
+
+    def test_fuel_has_to_be_asked_for_before_compiling(self, host, guests, plugins):
+        with pytest.raises(UsageError, match="without fuel"):
+            host.compile(guests / "hello/hello.wasm").run(limits=Limits(fuel=10))
+        with Host(plugins=plugins, limits=Limits(fuel=10)) as limited:
+            result = limited.run(guests / "hello/hello.wasm")
+        assert isinstance(result.error, OutOfFuel)
+        with pytest.raises(OutOfFuel):
+            result.check()
+
+
+class TestModels:
+    def test_numpy_in_and_out(self, host, add_onnx):
+        host.add_model("add", add_onnx)
+        model = host.model("add")
+        assert [info.describe() for info in model.inputs] == ["a: f32[?, 2]", "b: f32[?, 2]"]
+        assert (model.encoding, model.backend) == ("onnx", "onnx")
+        a, b = np.float32([[1, 2]]), np.float32([[3, 4]])
+        outputs = model.run({"a": a, 1: b})
+        np.testing.assert_array_equal(outputs["sum"], [[4, 6]])
+        np.testing.assert_array_equal(outputs["product"], [[3, 8]])
+
+    def test_a_context_step_by_step(self, host, add_onnx):
+        with host.load(add_onnx).init_execution_context() as context:
+            for rows in (1, 3, 2):
+                pair = np.ones((rows, 2), np.float32)
+                context.set_input("a", pair)
+                context.set_input("b", pair * 2)
+                context.compute()
+                np.testing.assert_array_equal(context.get_output("sum"), pair * 3)
+                np.testing.assert_array_equal(context.get_output(1), pair * 2)
+
+    def test_outputs_are_the_callers_own(self, host, add_onnx):
+        with host.load(add_onnx).init_execution_context() as context:
+            context.set_input(0, np.ones((1, 2), np.float32))
+            context.set_input(1, np.ones((1, 2), np.float32))
+            context.compute()
+            first = context.get_output(0)
+            context.set_input(1, np.full((1, 2), 5, np.float32))
+            context.compute()
+            np.testing.assert_array_equal(first, [[2, 2]])
+
+    def test_from_bytes_and_threads(self, host, add_onnx):
+        model = host.load(add_onnx.read_bytes())
+
+        def work(number: int) -> None:
+            with model.init_execution_context() as context:
+                for _ in range(50):
+                    pair = np.full((1, 2), number, np.float32)
+                    context.set_input("a", pair)
+                    context.set_input("b", pair)
+                    context.compute()
+                    if context.get_output("product")[0, 0] != number * number:
+                        wrong.append(number)
+
+        wrong: list[int] = []
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+
+    def test_bytes_and_tensors_as_inputs(self, host, identity_model):
+        with host.load(identity_model()).init_execution_context() as context:
+            context.set_input(0, b"text")
+            context.compute()
+            assert context.get_output(0).tobytes() == b"text"
+            context.set_input(0, Tensor(TensorType.F32, (2,), memoryview(bytes(8))))
+            with pytest.raises(InvalidArgument, match="takes 12 bytes"):
+                context.set_input(0, Tensor(TensorType.F32, (3,), memoryview(bytes(8))))
+
+    def test_mistakes(self, host, add_onnx, identity_model):
+        model = host.load(add_onnx)
+        with pytest.raises(InvalidArgument, match="no input named 'c'; the graph has: a, b"):
+            model.run({"c": np.zeros((1, 2), np.float32)})
+        with pytest.raises(InvalidArgument, match="not been set: b"):
+            model.run(np.zeros((1, 2), np.float32))
+        with pytest.raises(InvalidArgument, match="does not name its outputs"):
+            host.load(identity_model()).run(b"x")
+        with pytest.raises(NotFound):
+            host.model("nothing")
+        with pytest.raises(InvalidEncoding, match="not recognised"):
+            host.load(b"what is this")
+        with pytest.raises(UsageError, match="cannot read"):
+            host.load("nowhere.onnx")
+
+
+def test_without_an_engine_the_models_still_work(add_onnx, plugins, monkeypatch):
+    monkeypatch.setattr(
+        type(plugins.runtimes[0]), "availability", lambda self: (False, "gone", ())
+    )
+    with Host(plugins=plugins, runtime="wasmtime") as host:
+        assert host.load(add_onnx).inputs
+        with pytest.raises(Unavailable, match="gone"):
+            host.run(b"\0asm\x01\0\0\0")

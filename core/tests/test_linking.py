@@ -1,0 +1,50 @@
+"""An import that cannot be met is explained before the guest starts."""
+
+from __future__ import annotations
+
+import pytest
+
+from wasi_nn.errors import LinkError
+
+
+def imports(wat, module, name, kind="(func (param i32) (result i32))"):
+    return wat(f'(module (import "{module}" "{name}" {kind}) (func (export "_start")))')
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "says"),
+    [
+        ("wasi_ephemeral_nn", "compute_twice", "no wasi-nn host is known"),
+        ("wasi_ephemeral_tensorflow", "create_session", "WasmEdge's TensorFlow plugin"),
+        ("wasi_snapshot_preview1", "sock_open", "WasmEdge's socket extension"),
+        ("wasi_snapshot_preview1", "fd_explode", "no function of WASI preview 1"),
+        ("env", "emscripten_sleep", "the program that the guest was made for"),
+        ("my_plugin", "go", "nothing that this host knows"),
+    ],
+)
+def test_unknown_imports(host, wat, module, name, says):
+    with pytest.raises(LinkError) as error:
+        host.run(imports(wat, module, name))
+    assert f"{module}.{name}" in str(error.value)
+    assert says in str(error.value)
+
+
+def test_a_wrong_signature(host, wat):
+    wasm = imports(wat, "wasi_ephemeral_nn", "compute", "(func (param i64) (result i32))")
+    with pytest.raises(LinkError, match=r"compute as \(i64\) -> \(i32\); this host has \(i32\)"):
+        host.run(wasm)
+
+
+def test_a_wrong_kind(host, wat):
+    with pytest.raises(LinkError, match="as a global"):
+        host.run(imports(wat, "wasi_ephemeral_nn", "compute", "(global i32)"))
+    with pytest.raises(LinkError, match=r"the memory env\.memory"):
+        host.run(imports(wat, "env", "memory", "(memory 1)"))
+
+
+def test_every_problem_is_named(host, wat):
+    wasm = wat(
+        '(module (import "env" "a" (func)) (import "other" "b" (func)) (func (export "_start")))'
+    )
+    with pytest.raises(LinkError, match=r"env\.a.*other\.b"):
+        host.run(wasm)

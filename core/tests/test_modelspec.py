@@ -1,0 +1,98 @@
+"""The three spellings of a named model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from wasi_nn.errors import UsageError
+from wasi_nn.modelspec import parse_graph, parse_nn_preload, parse_wasmtime_option, resolve_path
+from wasi_nn.types import ExecutionTarget
+
+
+@pytest.mark.parametrize(
+    ("text", "paths", "encoding", "target"),
+    [
+        ("m=a.onnx", ["a.onnx"], "autodetect", "cpu"),
+        ("m=a.xml,a.bin", ["a.xml", "a.bin"], "autodetect", "cpu"),
+        ("m=onnx:a.onnx", ["a.onnx"], "onnx", "cpu"),
+        ("m=ONNX:gpu:a.onnx", ["a.onnx"], "onnx", "gpu"),
+        ("m=tflite:TPU:a.tflite", ["a.tflite"], "tensorflowlite", "tpu"),
+        ("m=mine:dir/a.x", ["dir/a.x"], "mine", "cpu"),
+        ("m=C:\\models\\a.onnx", ["C:\\models\\a.onnx"], "autodetect", "cpu"),
+        ("m=a=b.onnx", ["a=b.onnx"], "autodetect", "cpu"),
+    ],
+)
+def test_graph(text, paths, encoding, target):
+    model = parse_graph(text)
+    assert model.name == "m"
+    assert [str(path) for path in model.paths] == paths
+    assert (model.encoding, model.target) == (encoding, ExecutionTarget(target))
+
+
+@pytest.mark.parametrize("text", ["a.onnx", "=a.onnx", "m="])
+def test_graph_mistakes(text):
+    with pytest.raises(UsageError, match="--graph wants"):
+        parse_graph(text)
+
+
+def test_a_file_whose_name_has_a_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("onnx:model").write_text("")
+    assert parse_graph("m=onnx:model").paths == (Path("onnx:model"),)
+
+
+@pytest.mark.parametrize(
+    ("text", "paths", "encoding", "target"),
+    [
+        ("default:GGML:AUTO:llama.gguf", ["llama.gguf"], "ggml", "auto"),
+        ("demo:PyTorch:CPU:mobilenet.pt", ["mobilenet.pt"], "pytorch", "cpu"),
+        ("ov:openvino:CPU:m.xml:m.bin", ["m.xml", "m.bin"], "openvino", "cpu"),
+        ("m:ggml:gpu:C:\\llama.gguf", ["C:\\llama.gguf"], "ggml", "gpu"),
+        ("m:openvino:cpu:C:\\m.xml:C:\\m.bin", ["C:\\m.xml", "C:\\m.bin"], "openvino", "cpu"),
+    ],
+)
+def test_traps_19_and_20_nn_preload(text, paths, encoding, target):
+    model = parse_nn_preload(text)
+    assert [str(path) for path in model.paths] == paths
+    assert (model.encoding, model.target) == (encoding, ExecutionTarget(target))
+
+
+@pytest.mark.parametrize("text", ["m", "m:onnx", "m:onnx:cpu", "m:onnx:cpu:", ":onnx:cpu:a"])
+def test_nn_preload_mistakes(text):
+    with pytest.raises(UsageError, match="--nn-preload wants"):
+        parse_nn_preload(text)
+    with pytest.raises(UsageError, match="no execution target 'warp'"):
+        parse_nn_preload("m:onnx:warp:a")
+
+
+def test_wasmtimes_option(tmp_path):
+    assert parse_wasmtime_option("nn") is None
+    folder = tmp_path / "mobilenet"
+    folder.mkdir()
+    model = parse_wasmtime_option(f"nn-graph=OpenVINO::{folder}/")
+    assert model is not None
+    assert model.name == "mobilenet"
+    assert [path.name for path in model.paths] == ["model.xml", "model.bin"]
+    for text, says in (
+        ("nn-graph=onnx", "understands"),
+        ("threads", "understands"),
+        (f"nn-graph=cobol::{folder}", "unknown format"),
+        ("nn-graph=onnx::nowhere", "no directory"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            parse_wasmtime_option(text)
+
+
+def test_package_paths():
+    assert resolve_path("package:wasi_nn/py.typed").name == "py.typed"
+    for text, says in (
+        ("package:no_such_package/x", "not installed"),
+        ("package:wasi_nn/no_such_file", "has no file"),
+        ("package:wasi_nn", "has no file"),
+        ("package:sys/x", "sys"),
+        ("package:/x", "package:/x"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            resolve_path(text)

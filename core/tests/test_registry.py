@@ -1,0 +1,173 @@
+"""Named models: registered once, loaded once, freed when nobody needs them."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from wasi_nn import Host, UsageError
+from wasi_nn.backend import Backend, Graph
+from wasi_nn.errors import ModelNotFound, NotFound, RuntimeFailure
+from wasi_nn.hookspecs import hookimpl
+from wasi_nn.plugins import Plugins
+
+
+class Counting(Backend):
+    """Counts loads, slowly, and fails on a file that says so."""
+
+    name = "counting"
+    encodings = ("counting",)
+    loads: list[dict]
+    closed = 0
+
+    def __init__(self) -> None:
+        self.loads = []
+
+    def load(self, builders, options):
+        assert all(isinstance(builder, Path) for builder in builders), "files stay paths"
+        time.sleep(0.05)
+        self.loads.append(dict(options.config))
+        if builders[0].read_bytes() == b"bad":
+            raise ValueError("this file is bad")
+        return CountingGraph(self)
+
+    @hookimpl
+    def wasi_nn_backends(self):
+        return [self]
+
+
+class CountingGraph(Graph):
+    def __init__(self, backend):
+        self.backend = backend
+
+    def init_execution_context(self):
+        raise NotImplementedError
+
+    def close(self):
+        self.backend.closed += 1
+
+
+@pytest.fixture
+def counting() -> Counting:
+    return Counting()
+
+
+@pytest.fixture
+def host(counting):
+    plugins = Plugins()
+    plugins.register(counting, "counting")
+    with Host(plugins=plugins) as made:
+        yield made
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "model"
+    path.write_bytes(b"good")
+    return path
+
+
+def test_nothing_is_loaded_before_it_is_used(host, counting, file):
+    host.add_model("m", file, encoding="counting")
+    assert counting.loads == []
+    host.model("m")
+    host.model("m")
+    assert len(counting.loads) == 1
+
+
+def test_concurrent_first_uses_load_once(host, counting, file):
+    for name in "abcd":
+        host.add_model(name, file, encoding="counting")
+    found = []
+    threads = [
+        threading.Thread(target=lambda n=name: found.append(host.registry.graph(n)))
+        for name in "abcd" * 4
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(counting.loads) == 1, "four names of one file in sixteen threads"
+    assert len({id(graph) for graph in found}) == 1
+
+
+def test_two_hosts_share_a_loaded_model(counting, file):
+    plugins = Plugins()
+    plugins.register(counting, "counting")
+    with Host(plugins=plugins) as first, Host(plugins=plugins) as second:
+        for host in (first, second):
+            host.add_model("m", file, encoding="counting")
+        assert first.registry.graph("m") is second.registry.graph("m")
+    assert len(counting.loads) == 1
+
+
+def test_a_model_is_freed_with_its_last_holder(host, counting, file):
+    host.add_model("m", file, encoding="counting")
+    model = host.model("m")
+    host.close()
+    gc.collect()
+    assert counting.closed == 0
+    del model
+    gc.collect()
+    assert counting.closed == 1
+
+
+def test_another_config_is_another_graph(host, counting, file):
+    host.add_model("m", file, encoding="counting", config={"a": 1, "b": 1})
+    plain = host.registry.graph("m")
+    other = host.registry.graph("m", {"b": 2})
+    again = host.registry.graph("m", {"b": 2})
+    assert plain is not other
+    assert other is again
+    assert counting.loads == [{"a": 1, "b": 1}, {"a": 1, "b": 2}]
+    del other, again
+    gc.collect()
+    assert counting.closed == 1, "a guest's own config is not kept for the next guest"
+
+
+def test_a_file_that_changed_is_another_model(host, counting, file, tmp_path):
+    first = host.load(file, encoding="counting")
+    file.write_bytes(b"longer")
+    second = host.load(file, encoding="counting")
+    assert len(counting.loads) == 2
+    del first, second
+
+
+def test_a_failed_load_is_tried_again(host, counting, file):
+    file.write_bytes(b"bad")
+    host.add_model("m", file, encoding="counting")
+    for _ in range(2):
+        with pytest.raises(RuntimeFailure, match="this file is bad"):
+            host.model("m")
+    assert len(counting.loads) == 2
+
+
+def test_a_file_that_vanished(host, file):
+    host.add_model("m", file, encoding="counting")
+    file.unlink()
+    with pytest.raises(ModelNotFound, match="No such file"):
+        host.model("m")
+
+
+def test_mistakes_are_told_at_registration(host, file):
+    host.add_model("m", file, encoding="counting")
+    with pytest.raises(UsageError, match="given twice"):
+        host.add_model("m", file, encoding="counting")
+    with pytest.raises(UsageError, match="no file"):
+        host.add_model("n", file.with_name("other"))
+    with pytest.raises(UsageError, match="has no file"):
+        host.add_model("n")
+    with pytest.raises(UsageError, match="not empty"):
+        host.add_model("", file)
+    with pytest.raises(UsageError, match="no backend serves onnx"):
+        host.add_model("n", file, encoding="onnx")
+    with pytest.raises(UsageError, match="not recognised"):
+        host.add_model("n", file)
+    with pytest.raises(UsageError, match="execution target 'gpus'"):
+        host.add_model("n", file, encoding="counting", target="gpus")
+    with pytest.raises(NotFound, match="registered: m"):
+        host.model("n")

@@ -1,0 +1,195 @@
+"""Handles, lifetimes, and which call is legal when."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import pytest
+
+from wasi_nn import Limits, Tensor, TensorType
+from wasi_nn.backend import Backend, ExecutionContext, Graph
+from wasi_nn.errors import InvalidArgument, InvalidEncoding, NnError, RuntimeFailure, Unavailable
+from wasi_nn.hookspecs import hookimpl
+from wasi_nn.plugins import Plugins
+from wasi_nn.registry import Registry
+from wasi_nn.session import Session
+from wasi_nn.types import ExecutionTarget
+
+ONE = Tensor(TensorType.U8, (1,), memoryview(b"x"))
+
+
+class Recorder(Backend):
+    """A backend of the tests' own, which writes down what core asks of it."""
+
+    name = "recorder"
+    encodings = ("recorder",)
+
+    def __init__(self, concurrent: bool = True) -> None:
+        self.events: list[str] = []
+        self.inside = 0
+        self.most_inside = 0
+        self.concurrent = concurrent
+        self.lock = threading.Lock()
+
+    def load(self, builders, options):
+        if bytes(builders[0]) == b"missing":
+            raise Unavailable('recorder is not installed; pip install "wasi-nn[recorder]"')
+        self.events.append("load")
+        return RecorderGraph(self)
+
+    @hookimpl
+    def wasi_nn_backends(self):
+        return [self]
+
+
+class RecorderGraph(Graph):
+    def __init__(self, backend: Recorder) -> None:
+        self.backend = backend
+        self.concurrent_contexts = backend.concurrent  # type: ignore[misc]
+
+    def init_execution_context(self):
+        return RecorderContext(self.backend)
+
+    def close(self):
+        self.backend.events.append("graph closed")
+
+
+class RecorderContext(ExecutionContext):
+    def __init__(self, backend: Recorder) -> None:
+        self.backend = backend
+
+    def set_input(self, key, tensor):
+        pass
+
+    def compute(self):
+        with self.backend.lock:
+            self.backend.inside += 1
+            self.backend.most_inside = max(self.backend.most_inside, self.backend.inside)
+        threading.Event().wait(0.02)
+        with self.backend.lock:
+            self.backend.inside -= 1
+
+    def get_output(self, key):
+        return ONE
+
+    def close(self):
+        self.backend.events.append("context closed")
+
+
+def open_session(backend: Recorder, **limits) -> Session:
+    plugins = Plugins()
+    plugins.register(backend, "recorder")
+    return Session(plugins, Registry(plugins), Limits(**limits))
+
+
+def load(session: Session, model: bytes = b"m") -> int:
+    return session.load([memoryview(model)], "recorder", ExecutionTarget.CPU)
+
+
+def test_handles_start_at_0_and_are_never_reused():
+    session = open_session(Recorder())
+    graphs = [load(session) for _ in range(2)]
+    session.unload(0)
+    assert [*graphs, load(session)] == [0, 1, 2]
+    contexts = [session.init_execution_context(1) for _ in range(2)]
+    session.finalize_execution_context(0)
+    assert [*contexts, session.init_execution_context(1)] == [0, 1, 2]
+    for operation in (session.unload, session.finalize_execution_context):
+        with pytest.raises(InvalidArgument):
+            operation(0)
+
+
+def test_after_unload_a_context_can_be_drained_and_nothing_else():
+    session = open_session(Recorder())
+    graph = load(session)
+    context = session.init_execution_context(graph)
+    session.compute(context)
+    session.unload(graph)
+    assert session.get_output(context, 0) is ONE
+    for operation in (
+        lambda: session.set_input(context, 0, ONE),
+        lambda: session.compute(context),
+        lambda: session.init_execution_context(graph),
+    ):
+        with pytest.raises(InvalidArgument):
+            operation()
+    session.finalize_execution_context(context)
+
+
+def test_a_context_keeps_its_graph_alive():
+    backend = Recorder()
+    session = open_session(backend)
+    context = session.init_execution_context(load(session))
+    session.unload(0)
+    gc.collect()
+    assert backend.events == ["load"]
+    session.finalize_execution_context(context)
+    gc.collect()
+    assert backend.events == ["load", "context closed", "graph closed"]
+
+
+def test_close_frees_what_the_guest_left_behind():
+    backend = Recorder()
+    session = open_session(backend)
+    for _ in range(3):
+        session.init_execution_context(load(session))
+    session.close()
+    gc.collect()
+    assert backend.events.count("context closed") == 3
+    assert backend.events.count("graph closed") == 3
+
+
+def test_a_context_that_fails_to_close_stops_no_other(monkeypatch, caplog):
+    backend = Recorder()
+    session = open_session(backend)
+    graph = load(session)
+    handles = [session.init_execution_context(graph) for _ in range(3)]
+
+    def fail():
+        raise RuntimeError("no")
+
+    monkeypatch.setattr(session.context(handles[1]).context, "close", fail)
+    session.close()
+    assert backend.events.count("context closed") == 2
+    assert "failed to close a context" in caplog.text
+
+
+@pytest.mark.parametrize(("concurrent", "most"), [(False, 1), (True, 4)])
+def test_contexts_take_turns_unless_the_backend_says_otherwise(concurrent, most):
+    backend = Recorder(concurrent)
+    session = open_session(backend)
+    graph = load(session)
+    contexts = [session.init_execution_context(graph) for _ in range(4)]
+    threads = [threading.Thread(target=session.compute, args=(c,)) for c in contexts]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert backend.most_inside == most
+
+
+def test_limits_on_handles():
+    session = open_session(Recorder(), graphs=2, contexts=1)
+    load(session)
+    load(session)
+    with pytest.raises(RuntimeFailure, match="2 graphs, the most"):
+        load(session)
+    session.unload(0)
+    load(session)
+    session.init_execution_context(1)
+    with pytest.raises(RuntimeFailure, match="1 execution contexts"):
+        session.init_execution_context(1)
+
+
+def test_a_missing_library_is_an_encoding_that_is_not_served():
+    with pytest.raises(InvalidEncoding, match="pip install"):
+        load(open_session(Recorder()), b"missing")
+
+
+def test_every_session_error_can_be_told_to_a_guest():
+    session = open_session(Recorder())
+    with pytest.raises(NnError):
+        session.load([], "recorder", ExecutionTarget.CPU)
+    with pytest.raises(InvalidEncoding):
+        session.load([memoryview(b"?")], "autodetect", ExecutionTarget.CPU)

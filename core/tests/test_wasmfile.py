@@ -1,0 +1,78 @@
+"""Reading Wasm binaries, sound and damaged."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wasi_nn import wasmfile
+from wasi_nn.errors import UsageError
+
+TEXT = """
+(module
+  (import "a" "f" (func (param i32 i64) (result f32)))
+  (import "a" "m" (memory 1 2))
+  (import "b" "t" (table 1 funcref))
+  (import "b" "g" (global (mut i32)))
+  (func (export "_start"))
+  (memory (export "memory") 1))
+""".replace('(memory (export "memory") 1)', "")
+
+
+def test_imports_and_exports(wat):
+    module = wasmfile.parse(wat(TEXT))
+    kinds = [(item.module, item.name, item.kind) for item in module.imports]
+    assert kinds == [
+        ("a", "f", "func"),
+        ("a", "m", "memory"),
+        ("b", "t", "table"),
+        ("b", "g", "global"),
+    ]
+    assert str(module.imports[0].signature) == "(i32, i64) -> (f32)"
+    assert module.exports == (("_start", "func"),)
+    assert module.imported("a") == {"f", "m"}
+
+
+def test_real_guests(guests):
+    for path in guests.glob("*/*.wasm"):
+        module = wasmfile.parse(path.read_bytes())
+        assert ("_start", "func") in module.exports
+        assert ("memory", "memory") in module.exports
+
+
+def test_what_is_no_core_module():
+    component = b"\0asm\x0d\0\x01\0"
+    assert wasmfile.is_wasm(component)
+    assert wasmfile.is_component(component)
+    with pytest.raises(UsageError, match="component"):
+        wasmfile.parse(component)
+    with pytest.raises(UsageError, match="no WebAssembly module"):
+        wasmfile.parse(b"MZ something else")
+
+
+@given(st.binary(max_size=200))
+def test_garbage_is_a_usage_error_at_most(tail):
+    try:
+        wasmfile.parse(b"\0asm\x01\0\0\0" + tail)
+    except UsageError:
+        pass
+
+
+@given(st.data())
+def test_a_damaged_module_is_a_usage_error_at_most(guests_bytes, data):
+    damaged = bytearray(guests_bytes)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(8, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        wasmfile.parse(bytes(damaged[: data.draw(st.integers(8, len(damaged)))]))
+    except UsageError:
+        pass
+
+
+@pytest.fixture(scope="module")
+def guests_bytes():
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parents[2]
+    return (root / "conformance/guests/hello/hello.wasm").read_bytes()
