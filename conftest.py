@@ -124,7 +124,9 @@ class Caller:
         assert self("init_execution_context", self.load(model), out) == 0, self.reason
         return self.u32(out)
 
-    def output(self, context: int, index: int = 0, size: int = 4096, name: str = "get_output") -> Any:
+    def output(
+        self, context: int, index: int = 0, size: int = 4096, name: str = "get_output"
+    ) -> Any:
         """The bytes of an output, or the errno."""
         buffer, out = self.put(bytes(size)), self.put(b"\xff" * 4)
         errno = self(name, context, index, buffer, size, out)

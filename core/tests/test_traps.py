@@ -212,5 +212,3 @@ def test_trap_16_bad_numbers_never_raise(caller):
 @pytest.mark.parametrize("name", ["witx", "witx-2022", "witx-2022-04", "witx-2020"])
 def test_trap_21_generated_bindings_see_no_errno_above_8(name):
     assert max(DIALECTS[name].errnos.values()) <= 8
-
-

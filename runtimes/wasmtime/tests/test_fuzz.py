@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wasi_nn.abi.common import CoreAbi
-from wasi_nn.abi.reading import Reading
 from wasi_nn.abi.dialects import DIALECTS
+from wasi_nn.abi.reading import Reading
 from wasi_nn.abi.wamr_legacy import WamrLegacy
 from wasi_nn.abi.witx import Witx
 from wasi_nn.errors import GuestError
@@ -34,7 +34,9 @@ def module(name: str, table: dict[str, int]) -> str:
         parameters = "(param" + " i32" * count + ")"
         imports += f'(import "{name}" "{function}" (func ${function} {parameters} (result i32)))'
         gets = "".join(f"(local.get {k})" for k in range(count))
-        exports += f'(func (export "{function}") {parameters} (result i32) (call ${function} {gets}))'
+        exports += (
+            f'(func (export "{function}") {parameters} (result i32) (call ${function} {gets}))'
+        )
     model = "wasi-nn:identity"
     data = f'(data (i32.const 64) "{model}\\00\\00\\00\\00\\40\\00\\00\\00\\10\\00\\00\\00")'
     return f'(module {imports} (memory (export "memory") 1) {data} {exports})'

@@ -1,0 +1,99 @@
+"""The identity backend gives back what it is given."""
+
+from __future__ import annotations
+
+import pytest
+
+from wasi_nn import Tensor, TensorType
+from wasi_nn.backend import LoadOptions, StreamingContext
+from wasi_nn.errors import EndOfSequence, InvalidArgument, RuntimeFailure
+from wasi_nn_identity.backend import IdentityBackend
+
+OPTIONS = LoadOptions("identity")
+
+
+def load(settings: str = "", **config):
+    model = f"wasi-nn:identity {settings}\n".encode()
+    return IdentityBackend().load([memoryview(model)], OPTIONS._replace(config=config))
+
+
+def text(data: bytes) -> Tensor:
+    return Tensor(TensorType.U8, (len(data),), memoryview(data))
+
+
+def test_any_number_of_inputs_by_index_or_name():
+    context = load().init_execution_context()
+    context.set_input(7, text(b"seven"))
+    context.set_input("8", text(b"eight"))
+    context.compute()
+    assert bytes(context.get_output("7").data) == b"seven"
+    assert bytes(context.get_output(8).data) == b"eight"
+    with pytest.raises(InvalidArgument, match="before its input"):
+        context.get_output(9)
+    with pytest.raises(InvalidArgument, match="names are indexes"):
+        context.set_input("x", text(b""))
+
+
+def test_a_given_number_of_inputs():
+    graph = load('{"inputs": 2}')
+    assert [info.name for info in graph.inputs] == ["0", "1"]
+    assert len(graph.outputs) == 2
+    with pytest.raises(InvalidArgument, match="out of range"):
+        graph.init_execution_context().set_input(2, text(b""))
+
+
+def test_types_dimensions_and_sizes_may_change():
+    context = load().init_execution_context()
+    tensors = (text(b"abc"), text(b"xyz"), text(b"longer"))
+    for tensor in (*tensors, Tensor(TensorType.F32, (1, 1), memoryview(bytes(4)))):
+        context.set_input(0, tensor)
+        context.compute()
+        assert context.get_output(0) == tensor
+
+
+def test_streaming_where_the_model_says_so():
+    assert not isinstance(load().init_execution_context(), StreamingContext)
+    context = load('{"stream": 4}').init_execution_context()
+    assert isinstance(context, StreamingContext)
+    with pytest.raises(InvalidArgument, match="not been set"):
+        context.compute_single()
+    context.set_input(0, text(b"abcdef"))
+    with pytest.raises(InvalidArgument, match="before compute_single"):
+        context.get_output_single(0)
+    context.compute_single()
+    assert bytes(context.get_output_single(0).data) == b"abcd"
+    context.compute_single()
+    assert bytes(context.get_output_single(0).data) == b"ef"
+    with pytest.raises(EndOfSequence):
+        context.compute_single()
+    context.fini_single()
+
+
+def test_the_config_is_laid_over_the_models_own():
+    assert isinstance(load('{"stream": 4}', stream=1).init_execution_context(), StreamingContext)
+    assert load(byte_tensors=True).byte_tensors
+
+
+@pytest.mark.parametrize("settings", ["{", "[]", "7", "[" * 3000])
+def test_settings_that_are_no_object(settings):
+    with pytest.raises(RuntimeFailure, match="settings are no JSON"):
+        load(settings)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1.5", "true", '"3"'])
+def test_settings_of_the_wrong_kind(value):
+    with pytest.raises(InvalidArgument, match="whole number above 0"):
+        load(f'{{"stream": {value}}}')
+
+
+def test_builders(tmp_path):
+    backend = IdentityBackend()
+    with pytest.raises(InvalidArgument, match="one builder"):
+        backend.load([], OPTIONS)
+    with pytest.raises(RuntimeFailure, match="begins with"):
+        backend.load([memoryview(b"something else")], OPTIONS)
+    path = tmp_path / "m"
+    path.write_text("wasi-nn:identity")
+    assert backend.load([path], OPTIONS).inputs == []
+    assert backend.sniff(b"wasi-nn:identity {}") == "identity"
+    assert backend.sniff(b"GGUF") is None
