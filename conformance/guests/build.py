@@ -63,13 +63,20 @@ def main() -> int:
     if importlib.util.find_spec("ziglang") is None:
         print('build.py: ziglang is not installed; pip install "wasi-nn[dev]"', file=sys.stderr)
         return 2
+    unknown = set(options.names) - {source.stem for source in sources()}
+    if unknown:
+        parser.error(f"no such guest: {', '.join(sorted(unknown))}")
     wanted = [s for s in sources() if not options.names or s.stem in options.names]
     different: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         for source in wanted:
             target = source.with_suffix(".wasm")
             output = Path(scratch) / target.name
-            build(source, output)
+            try:
+                build(source, output)
+            except subprocess.CalledProcessError:
+                print(f"build.py: {source} does not compile; see above", file=sys.stderr)
+                return 1
             data = output.read_bytes()
             if not options.check:
                 (HERE / target).write_bytes(data)

@@ -6,22 +6,18 @@
  * KNOWLEDGE the package's content_types_kb.min.json, both as the PyPI package `magika` carries
  * them. What is done with a file's bytes follows magika 1.0's own Python: the features of version
  * 2, the high-confidence mode, its answers for files that are too small for the model. Prints
- * label, score and path, separated by tabs. */
-#include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/stat.h>
-
-#include "wasi_nn.h"
+ * label, score and path, separated by tabs. A file that cannot be read is reported and passed
+ * over; the guest then ends with status 1. */
+#define GUEST "magika"
+#include "files.h"
 
 #define MODEL "magika"
 #define MOST_LABELS 1024
-#define MOST_FEATURES 8192
+#define MOST_BLOCK 65536
 
 typedef struct {
     const char *text;
-    int length;
+    size_t length;
 } Span;
 
 static struct {
@@ -29,94 +25,122 @@ static struct {
     int begin, end, block, padding, least;
     double medium;
     Span labels[MOST_LABELS];
-    int label_count;
+    uint32_t label_count;
 } config;
 
 static const char *knowledge;
 static nn_context context;
-static int32_t features[MOST_FEATURES];
+static unsigned char head[MOST_BLOCK], tail[MOST_BLOCK];
+static int32_t features[2 * MOST_BLOCK];
 static float scores[MOST_LABELS];
 
-static void die(const char *what, const char *why) {
-    fprintf(stderr, "magika: %s: %s\n", what, why);
-    exit(1);
-}
+static Span span(const char *text) { return (Span){text, strlen(text)}; }
 
-static void check(const char *function, nn_errno code) {
-    if (code != NN_SUCCESS) die(function, nn_errno_name(code));
-}
+/* ---- JSON: as much of it as the two files need ---- */
 
-static char *read_text(const char *path) {
-    FILE *file = fopen(path, "rb");
-    if (!file) die(path, strerror(errno));
-    size_t room = 1 << 16, used = 0, got;
-    char *text = malloc(room + 1);
-    while (text && (got = fread(text + used, 1, room - used, file)) > 0) {
-        used += got;
-        if (used == room) text = realloc(text, (room *= 2) + 1);
-    }
-    fclose(file);
-    if (!text) die(path, "out of memory");
-    text[used] = 0;
-    return text;
-}
+static const char *skip_space(const char *at) { return at + strspn(at, " \t\r\n"); }
 
-/* Both JSON files are minified and hold plain strings without escapes. */
-static const char *value_of(const char *json, const char *key, int length, char opens) {
-    if (!json) return NULL;
-    int depth = 0;
-    for (const char *at = json; *at; at++) {
-        if (*at == '{' || *at == '[') depth++;
-        if (*at == '}' || *at == ']') {
-            if (--depth <= 0) return NULL;
-        }
-        if (*at != '"') continue;
-        const char *name = at + 1, *close = strchr(name, '"');
-        if (!close) return NULL;
-        at = close;
-        if (depth != 1 || close[1] != ':') continue;
-        if (close - name == length && strncmp(name, key, length) == 0) {
-            const char *value = close + 2;
-            return opens && *value != opens ? NULL : value;
-        }
+/* From a string's opening quote to its closing one. */
+static const char *string_end(const char *quote) {
+    for (const char *at = quote + 1; *at; at++) {
+        if (*at == '"') return at;
+        if (*at == '\\' && !*++at) break;
     }
     return NULL;
 }
 
-static const char *setting(const char *json, const char *key, char opens) {
-    const char *value = value_of(json, key, (int)strlen(key), opens);
-    if (!value) die("the config has no setting", key);
+/* The value of a key in the object at `json`, or NULL. Keys compare byte for byte: the keys that
+ * are looked up here have nothing to escape. */
+static const char *member(const char *json, Span key) {
+    int depth = 0;
+    if (*json != '{') return NULL;
+    for (const char *at = json; *at; at++) {
+        if (*at == '{' || *at == '[') depth++;
+        if ((*at == '}' || *at == ']') && --depth == 0) return NULL;
+        if (*at != '"') continue;
+        const char *name = at + 1, *close = string_end(at);
+        if (!close) return NULL;
+        at = close;
+        const char *colon = skip_space(close + 1);
+        if (depth == 1 && *colon == ':' && (size_t)(close - name) == key.length &&
+            memcmp(name, key.text, key.length) == 0)
+            return skip_space(colon + 1);
+    }
+    return NULL;
+}
+
+static const char *setting(const char *json, const char *key) {
+    const char *value = member(json, span(key));
+    if (!value) give_up("the config has no setting", key);
     return value;
 }
 
-static int whole(const char *json, const char *key) { return atoi(setting(json, key, 0)); }
+/* Digits with at most one point. Fifteen digits and a power of ten are exact in a double, so that
+ * the one division gives the same double as any JSON parser. */
+static double number(const char *at, const char *key) {
+    double digits = 0, unit = 1;
+    int count = 0, point = 0;
+    for (; (*at >= '0' && *at <= '9') || (*at == '.' && !point); at++) {
+        if (*at == '.') {
+            point = 1;
+            continue;
+        }
+        digits = digits * 10 + (*at - '0');
+        if (point) unit *= 10;
+        count++;
+    }
+    if (count == 0 || count > 15 || strchr("+-.eE", *at))
+        give_up(key, "not a number of up to 15 digits");
+    return digits / unit;
+}
+
+static int size(const char *json, const char *key, int least, int most) {
+    double value = number(setting(json, key), key);
+    if (value < least || value > most || value != (int)value) give_up(key, "out of range");
+    return (int)value;
+}
+
+static const char *object(const char *json, const char *key) {
+    const char *value = setting(json, key);
+    if (*value != '{') give_up(key, "not an object");
+    return value;
+}
+
+static void read_labels(const char *json) {
+    const char *at = setting(json, "target_labels_space");
+    if (*at != '[') give_up("target_labels_space", "not a list");
+    do {
+        at = skip_space(at + 1);
+        const char *close = *at == '"' ? string_end(at) : NULL;
+        if (!close || config.label_count == MOST_LABELS)
+            give_up("target_labels_space", "not a list of up to 1024 strings");
+        config.labels[config.label_count++] = (Span){at + 1, (size_t)(close - at - 1)};
+        at = skip_space(close + 1);
+    } while (*at == ',');
+    if (*at != ']') give_up("target_labels_space", "not closed");
+}
 
 static void read_config(const char *json) {
-    config.begin = whole(json, "beg_size");
-    config.end = whole(json, "end_size");
-    config.block = whole(json, "block_size");
-    config.padding = whole(json, "padding_token");
-    config.least = whole(json, "min_file_size_for_dl");
-    config.medium = atof(setting(json, "medium_confidence_threshold", 0));
-    config.thresholds = setting(json, "thresholds", '{');
-    config.overwrites = setting(json, "overwrite_map", '{');
-    if (whole(json, "mid_size") != 0) die("config", "models with mid features are not supported");
-    if (config.begin < config.least || config.end < 0 || config.block < 1 ||
-        config.begin + config.end > MOST_FEATURES)
-        die("config", "sizes out of range");
-    const char *at = setting(json, "target_labels_space", '[') + 1;
-    while (*at == '"' && config.label_count < MOST_LABELS) {
-        const char *close = strchr(at + 1, '"');
-        if (!close) break;
-        config.labels[config.label_count++] = (Span){at + 1, (int)(close - at - 1)};
-        at = close[1] == ',' ? close + 2 : close + 1;
-    }
-    if (*at != ']') die("config", "target_labels_space is damaged");
+    json = skip_space(json);
+    /* The package's own assertions, in this order. */
+    config.block = size(json, "block_size", 1, MOST_BLOCK);
+    config.begin = size(json, "beg_size", 1, config.block - 1);
+    config.end = size(json, "end_size", 0, config.block - 1);
+    size(json, "mid_size", 0, 0);
+    if (*setting(json, "use_inputs_at_offsets") != 'f')
+        give_up("use_inputs_at_offsets", "not supported");
+    config.padding = size(json, "padding_token", 0, INT32_MAX);
+    config.least = size(json, "min_file_size_for_dl", 1, config.begin);
+    config.medium = number(setting(json, "medium_confidence_threshold"), "the medium threshold");
+    config.thresholds = object(json, "thresholds");
+    config.overwrites = object(json, "overwrite_map");
+    read_labels(json);
 }
 
-static int is_space(unsigned char byte) {
-    return byte == ' ' || (byte >= '\t' && byte <= '\r');
-}
+/* ---- What the package does with the bytes ---- */
+
+/* The six that Python's bytes.strip() takes off. */
+static int is_space(unsigned char byte) { return byte == ' ' || (byte >= '\t' && byte <= '\r'); }
 
 /* Strict UTF-8, as Python decodes it: no overlong forms, no surrogates, nothing above 10FFFF. */
 static int is_utf8(const unsigned char *at, size_t length) {
@@ -137,98 +161,112 @@ static int is_utf8(const unsigned char *at, size_t length) {
     return 1;
 }
 
-static void answer(Span label, double score, const char *path) {
-    int thousandths = (int)(score * 1000 + 0.5);
-    printf("%.*s\t%d.%03d\t%s\n", label.length, label.text, thousandths / 1000,
-           thousandths % 1000, path);
-}
-
-static void answer_word(const char *label, const char *path) {
-    answer((Span){label, (int)strlen(label)}, 1.0, path);
-}
-
-static size_t read_at(FILE *file, long offset, unsigned char *into, size_t length) {
-    if (fseek(file, offset, SEEK_SET) != 0) return 0;
-    return fread(into, 1, length, file);
-}
-
-static void set_features(const unsigned char *start, const unsigned char *stop, size_t length) {
-    const unsigned char *from = start;
+/* The first bytes without the space before them, padded behind; then the last bytes without the
+ * space behind them, padded in front. */
+static void set_features(size_t length) {
+    const unsigned char *from = head;
     size_t left = length;
     while (left && is_space(*from)) from++, left--;
     for (int i = 0; i < config.begin; i++)
         features[i] = (size_t)i < left ? from[i] : config.padding;
     left = length;
-    while (left && is_space(stop[left - 1])) left--;
+    while (left && is_space(tail[left - 1])) left--;
     for (int i = 0; i < config.end; i++) {
-        int back = config.end - i;
-        features[config.begin + i] = (size_t)back <= left ? stop[left - back] : config.padding;
+        size_t back = (size_t)(config.end - i);
+        features[config.begin + i] = back <= left ? tail[left - back] : config.padding;
     }
+}
+
+static void answer(Span label, float score, const char *path) {
+    print_bytes(label.text, label.length);
+    print("\t");
+    print_f32(score, 3);
+    print("\t");
+    print(path);
+    print("\n");
+    print_flush();
+}
+
+/* Whether a label stands for text, for a prediction that is not trusted any further. */
+static int is_text(Span label) {
+    const char *entry = member(knowledge, label);
+    const char *text = entry ? member(entry, span("is_text")) : NULL;
+    if (!text) give_up("knowledge", "no is_text for a label of the config");
+    return *text == 't';
 }
 
 static void answer_by_model(const char *path) {
     uint32_t dims[2] = {1, (uint32_t)(config.begin + config.end)};
     nn_tensor tensor = {dims, 2, NN_I32, features, dims[1] * (uint32_t)sizeof *features};
     uint32_t written = 0;
-    check("set_input", nn_set_input(context, 0, &tensor));
-    check("compute", nn_compute(context));
-    check("get_output", nn_get_output(context, 0, scores, sizeof scores, &written));
-    if (written / sizeof *scores != (size_t)config.label_count)
-        die("get_output", "the model has another number of labels than its config");
-    int best = 0;
-    for (int i = 1; i < config.label_count; i++)
+    must("set_input", nn_set_input(context, 0, &tensor));
+    must("compute", nn_compute(context));
+    must("get_output", nn_get_output(context, 0, scores, sizeof scores, &written));
+    if (written != config.label_count * sizeof *scores)
+        give_up("get_output", "the model has another number of labels than its config");
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < config.label_count; i++)
         if (scores[i] > scores[best]) best = i;
     Span seen = config.labels[best], label = seen;
-    const char *other = value_of(config.overwrites, seen.text, seen.length, '"');
-    if (other) label = (Span){other + 1, (int)strcspn(other + 1, "\"")};
-    const char *threshold = value_of(config.thresholds, seen.text, seen.length, 0);
-    if (scores[best] < (threshold ? atof(threshold) : config.medium)) {
-        const char *entry = value_of(knowledge, label.text, label.length, '{');
-        const char *text = value_of(entry, "is_text", 7, 0);
-        label = text && *text == 't' ? (Span){"txt", 3} : (Span){"unknown", 7};
-    }
+    const char *other = member(config.overwrites, seen);
+    const char *close = other && *other == '"' ? string_end(other) : NULL;
+    if (close) label = (Span){other + 1, (size_t)(close - other - 1)};
+    /* The threshold is that of the model's label, is_text that of the overwritten one. */
+    const char *threshold = member(config.thresholds, seen);
+    if (scores[best] < (threshold ? number(threshold, "thresholds") : config.medium))
+        label = span(is_text(label) ? "txt" : "unknown");
     answer(label, scores[best], path);
 }
 
-static void identify(const char *path) {
+/* The first and the last block of a file; 0, or -1 with errno. */
+static int read_ends(const char *path, off_t whole, size_t length) {
+    int fd = open(path, O_RDONLY);
+    if (fd < 0) return -1;
+    int failed = read_at(fd, 0, head, length) || read_at(fd, whole - (off_t)length, tail, length);
+    int reason = errno;
+    close(fd);
+    errno = reason;
+    return failed ? -1 : 0;
+}
+
+static int identify(const char *path) {
     struct stat status;
-    if (stat(path, &status) != 0) die(path, strerror(errno));
-    if (S_ISDIR(status.st_mode)) {
-        answer_word("directory", path);
-        return;
+    if (stat(path, &status) != 0) {
+        complain(path, strerror(errno));
+        return 1;
     }
-    if (status.st_size == 0) {
-        answer_word("empty", path);
-        return;
+    const char *kind = S_ISDIR(status.st_mode)    ? "directory"
+                       : !S_ISREG(status.st_mode) ? "unknown"
+                       : status.st_size == 0      ? "empty"
+                                                  : NULL;
+    if (kind) {
+        answer(span(kind), 1, path);
+        return 0;
     }
-    size_t length = status.st_size < config.block ? (size_t)status.st_size : (size_t)config.block;
-    unsigned char *start = malloc(2 * length), *stop = start + length;
-    FILE *file = fopen(path, "rb");
-    if (!start || !file) die(path, "cannot be read");
-    if (read_at(file, 0, start, length) != length ||
-        read_at(file, (long)(status.st_size - (off_t)length), stop, length) != length)
-        die(path, "cannot be read");
-    fclose(file);
-    set_features(start, stop, length);
-    int too_little =
-        status.st_size < config.least || features[config.least - 1] == config.padding;
-    if (too_little)
-        answer_word(is_utf8(start, length) ? "txt" : "unknown", path);
+    size_t length = (size_t)(status.st_size < config.block ? status.st_size : config.block);
+    if (read_ends(path, status.st_size, length) != 0) {
+        complain(path, strerror(errno));
+        return 1;
+    }
+    set_features(length);
+    /* Padding this early: next to nothing is left without the space around it. */
+    if (status.st_size < config.least || features[config.least - 1] == config.padding)
+        answer(span(is_utf8(head, length) ? "txt" : "unknown"), 1, path);
     else
         answer_by_model(path);
-    free(start);
+    return 0;
 }
 
 int main(int argc, char **argv) {
-    if (argc < 6 || strcmp(argv[1], "--config") != 0 || strcmp(argv[3], "--kb") != 0) {
-        fputs("usage: magika --config CONFIG --kb KNOWLEDGE FILE...\n", stderr);
-        return 2;
-    }
-    read_config(read_text(argv[2]));
-    knowledge = read_text(argv[4]);
+    if (argc < 6 || strcmp(argv[1], "--config") != 0 || strcmp(argv[3], "--kb") != 0)
+        give_usage("magika --config CONFIG --kb KNOWLEDGE FILE...");
+    uint32_t length;
+    read_config(read_file(argv[2], &length));
+    knowledge = skip_space(read_file(argv[4], &length));
     nn_graph graph;
-    check("load_by_name", nn_load_by_name(MODEL, sizeof MODEL - 1, &graph));
-    check("init_execution_context", nn_init_execution_context(graph, &context));
-    for (int i = 5; i < argc; i++) identify(argv[i]);
-    return 0;
+    must("load_by_name", nn_load_by_name(MODEL, sizeof MODEL - 1, &graph));
+    must("init_execution_context", nn_init_execution_context(graph, &context));
+    int failed = 0;
+    for (int i = 5; i < argc; i++) failed |= identify(argv[i]);
+    return failed;
 }
