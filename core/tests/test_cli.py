@@ -227,11 +227,17 @@ def test_a_deadline_for_a_guest_that_sleeps_in_a_system_call(wat, tmp_path):
 def test_ctrl_c(wat, tmp_path, text):
     guest = tmp_path / "guest.wasm"
     guest.write_bytes(wat(text))
-    process = subprocess.Popen([*COMMAND, "run", str(guest)], stderr=subprocess.PIPE)
-    time.sleep(1.5)
-    assert process.poll() is None
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    # A shell that runs this in the background ignores SIGINT, and its children inherit that.
+    process = subprocess.Popen(
+        [*COMMAND, "run", str(guest)],
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    with process:
+        time.sleep(1.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert b"interrupted" in err
     assert b"Traceback" not in err

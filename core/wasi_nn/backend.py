@@ -204,3 +204,22 @@ def position(key: int | str, tensors: Sequence[TensorInfo], what: str) -> int:
     if 0 <= key < len(tensors):
         return key
     raise InvalidArgument(f"{what} index {key} is out of range: the graph has {len(tensors)}")
+
+
+def check_input(info: TensorInfo, tensor: Tensor) -> None:
+    """Raise ``InvalidArgument`` unless the tensor's type and dimensions are what the input takes:
+    -1 takes any dimension, and dimensions of None any at all."""
+    if info.type is None:
+        raise InvalidArgument(
+            f"input {info.name} is a {info.native_type}, which is no tensor type of wasi-nn"
+        )
+    if tensor.type is not info.type:
+        raise InvalidArgument(f"input {info.describe()} does not take {tensor.type} tensors")
+    dims = info.dims
+    if dims is not None and (
+        len(dims) != len(tensor.dims)
+        or any(wanted not in (-1, given) for wanted, given in zip(dims, tensor.dims, strict=True))
+    ):
+        raise InvalidArgument(
+            f"input {info.describe()} does not take a tensor of dimensions {list(tensor.dims)}"
+        )

@@ -23,6 +23,7 @@ from wasi_nn.errors import (
 )
 from wasi_nn_onnx import providers
 from wasi_nn_onnx.backend import OnnxBackend
+from wasi_nn_onnx.external import has_external_data
 
 OPSET = [helper.make_opsetid("", 17)]
 
@@ -252,8 +253,21 @@ def test_a_model_of_bytes_reads_no_file_of_the_host(host, tmp_path, monkeypatch,
     entry.key, entry.value = "location", location.format(tmp=tmp_path)
     x, y = info("x", TensorProto.FLOAT, [4]), info("y", TensorProto.FLOAT, [4])
     model = make([helper.make_node("Add", ["x", "w"], ["y"])], [x], [y], [weight])
-    with pytest.raises(NnError):
+    with pytest.raises(RuntimeFailure, match="register it by its path"):
         host.load(model)
+    constant = helper.make_node("Constant", [], ["w"], value=weight)
+    branch = helper.make_graph([constant], "then", [], [info("w", TensorProto.FLOAT, [4])])
+    nodes = [helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)]
+    condition = info("c", TensorProto.BOOL, [])
+    with pytest.raises(RuntimeFailure, match="register it by its path"):
+        host.load(make(nodes, [condition], [y]))
+
+
+def test_a_tensor_named_location_is_no_file(host):
+    x, y = (info(name, TensorProto.FLOAT, [2]) for name in ("location", "y"))
+    model = make([helper.make_node("Neg", ["location"], ["y"])], [x], [y])
+    assert host.load(model).run(np.float32([1, 2]))["y"].tolist() == [-1, -2]
+    assert has_external_data(b"location" + bytes(range(256)))
 
 
 def test_a_model_of_a_file_may_have_its_weights_beside_it(host, tmp_path):

@@ -20,12 +20,10 @@ from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, Unsuppo
 from wasi_nn.types import ExecutionTarget, TensorInfo
 from wasi_nn_onnx import providers
 from wasi_nn_onnx.elements import tensor_type
+from wasi_nn_onnx.external import has_external_data
 
 if TYPE_CHECKING:
     import onnxruntime
-
-#: A folder that does not exist: a model of bytes may not name files of the host as its weights.
-_NO_FOLDER = "/nonexistent/wasi-nn"
 
 
 class OnnxGraph(Graph):
@@ -95,9 +93,11 @@ class OnnxBackend(Backend):
             source: str | bytes = str(builder)
         else:
             source = bytes(builder)
-            settings.add_session_config_entry(
-                "session.model_external_initializers_file_folder_path", _NO_FOLDER
-            )
+            if has_external_data(source):
+                raise RuntimeFailure(
+                    "the model keeps weights in files, which a model of bytes cannot: register it "
+                    "by its path"
+                )
         try:
             session = onnxruntime.InferenceSession(source, settings, providers=wanted)
         except Exception as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 
-from wasi_nn.backend import ExecutionContext, position
+from wasi_nn.backend import ExecutionContext, check_input, position
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, UnsupportedOperation
 from wasi_nn.types import Tensor, TensorInfo, TensorType
 from wasi_nn_onnx.elements import element_number, tensor_type
@@ -110,7 +110,7 @@ class OnnxContext(ExecutionContext):
 
     def _bind_input(self, index: int, tensor: Tensor) -> Tensor:
         info = self._input_infos[index]
-        _check_input(info, tensor)
+        check_input(info, tensor)
         buffer = _Buffer(tensor.type, tensor.dims)
         try:
             self._binding.bind_input(
@@ -155,19 +155,3 @@ class OnnxContext(ExecutionContext):
             return Tensor(kind, dims, memoryview(b""))
         raw = (ctypes.c_ubyte * length).from_address(value.data_ptr())
         return Tensor(kind, dims, memoryview(raw).cast("B"))
-
-
-def _check_input(info: TensorInfo, tensor: Tensor) -> None:
-    if info.type is None:
-        raise InvalidArgument(
-            f"input {info.name} is a {info.native_type}, which is no tensor type of wasi-nn"
-        )
-    if tensor.type is not info.type:
-        raise InvalidArgument(f"input {info.describe()} does not take {tensor.type} tensors")
-    dims = info.dims or ()
-    if len(dims) != len(tensor.dims) or any(
-        wanted not in (-1, given) for wanted, given in zip(dims, tensor.dims, strict=True)
-    ):
-        raise InvalidArgument(
-            f"input {info.describe()} does not take a tensor of dimensions {list(tensor.dims)}"
-        )

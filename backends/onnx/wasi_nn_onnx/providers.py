@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wasi_nn.errors import InvalidArgument, UnsupportedOperation
+from wasi_nn.config import flag, whole_number
+from wasi_nn.errors import UnsupportedOperation
 from wasi_nn.types import ExecutionTarget
 
 if TYPE_CHECKING:
@@ -58,29 +59,13 @@ def session_options(config: Mapping[str, Any]) -> onnxruntime.SessionOptions:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = _number(config, "threads", 0)
-    options.inter_op_num_threads = _number(config, "inter-op-threads", 1)
+    options.intra_op_num_threads = whole_number(config, "threads", 0)
+    options.inter_op_num_threads = whole_number(config, "inter-op-threads", 1)
     if options.inter_op_num_threads > 1:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
     # Spinning pools of several sessions collapse when they share the cores.
-    spinning = _flag(config, "allow-spinning", False)
+    spinning = flag(config, "allow-spinning", False)
     options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
-    if not _flag(config, "optimize", True):
+    if not flag(config, "optimize", True):
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
-
-
-def _number(config: Mapping[str, Any], key: str, default: int) -> int:
-    value = config.get(key, default)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 1024:
-        raise InvalidArgument(
-            f"config {key!r} is to be a whole number from 0 to 1024, not {value!r}"
-        )
-    return value
-
-
-def _flag(config: Mapping[str, Any], key: str, default: bool) -> bool:
-    value = config.get(key, default)
-    if not isinstance(value, bool):
-        raise InvalidArgument(f"config {key!r} is to be true or false, not {value!r}")
-    return value
