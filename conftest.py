@@ -20,6 +20,20 @@ from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import BufferMemory
 from wasi_nn.session import Session
 
+
+def needs(package: str) -> Any:
+    """The package, or a skip that says why; where CI has installed it, a failure."""
+    import importlib
+    import os
+
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        if os.environ.get("CI"):
+            pytest.fail(f"{package} is to be installed in CI: {error}", pytrace=False)
+        pytest.skip(f"{package} is not installed: {error}", allow_module_level=True)
+
+
 ROOT = Path(__file__).resolve().parent
 IDENTITY = "wasi-nn:identity"
 
@@ -33,7 +47,7 @@ def guests() -> Path:
 @pytest.fixture
 def wat() -> Callable[[str], bytes]:
     """Wasm bytes of a module in the text format."""
-    wasmtime = pytest.importorskip("wasmtime")
+    wasmtime = needs("wasmtime")
     return lambda text: bytes(wasmtime.wat2wasm(text))
 
 

@@ -67,11 +67,13 @@ class Availability(NamedTuple):
     """Whether a plugin's library can be used here.
 
     ``detail`` is its version, or the reason why not and what to do (``pip install …``);
-    ``devices`` names what it can run on."""
+    ``devices`` names what it can run on; ``risk`` is what a person should know who lets guests
+    bring models of their own."""
 
     usable: bool
     detail: str
     devices: tuple[str, ...] = ()
+    risk: str = ""
 
 
 class ExecutionContext(ABC):

@@ -43,7 +43,16 @@ EXTRAS = {
 _HEAD = 4096
 # ModelProto fields that can follow ir_version, as protobuf tags (onnx.proto3, message ModelProto).
 _ONNX_SECOND_TAGS = frozenset((0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72, 0xA2, 0xCA))
-_TORCH_ENTRIES = (b"/data.pkl", b"/constants.pkl", b"/archive_format", b"/code/", b"/byteorder")
+# How the name of the first entry of a PyTorch archive goes on after the archive's own name.
+_TORCH_ENTRIES = (
+    b"data/",
+    b"data.pkl",
+    b"constants.pkl",
+    b"code/",
+    b"models/",
+    b"archive_",
+    b".data",
+)
 
 
 def canonical(name: str) -> str:
@@ -72,8 +81,11 @@ def recognise(first: bytes) -> str | None:
         return TENSORFLOWLITE
     if first[4:8] == b"ORTM":
         return ONNX
-    if first[:4] == b"PK\x03\x04" and any(entry in first for entry in _TORCH_ENTRIES):
-        return PYTORCH
+    if first[:4] == b"PK\x03\x04":
+        # A local file header of a zip archive: the name's length is at 26, the name at 30.
+        length = int.from_bytes(first[26:28], "little")
+        entry = first[30 : 30 + length].partition(b"/")[2]
+        return PYTORCH if entry.startswith(_TORCH_ENTRIES) else None
     text = first.lstrip(b"\xef\xbb\xbf \t\r\n")
     if text[:5] == b"<?xml" or text[:4] == b"<net":
         return OPENVINO if b"<net" in text else None

@@ -148,9 +148,9 @@ class Plugins:
         if name and name != "auto":
             for runtime in runtimes:
                 if runtime.name == name:
-                    usable, detail, _ = runtime.availability()
-                    if not usable:
-                        raise Unavailable(f"runtime {name} is unavailable: {detail}")
+                    found = runtime.availability()
+                    if not found.usable:
+                        raise Unavailable(f"runtime {name} is unavailable: {found.detail}")
                     return runtime
             known = ", ".join(runtime.name for runtime in runtimes) or "none"
             raise UsageError(f"there is no runtime {name!r}; known: {known}")

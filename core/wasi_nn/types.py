@@ -111,18 +111,28 @@ def _bfloat16() -> Any:
     return ml_dtypes.bfloat16
 
 
+class Quantization(NamedTuple):
+    """How a quantised tensor's elements stand for real numbers: ``(element - zero_point) * scale``.
+    ``element`` is the numpy name of the elements' own type (``uint8``, ``int8``)."""
+
+    scale: float
+    zero_point: int
+    element: str
+
+
 class TensorInfo(NamedTuple):
     """What a graph says of one of its inputs or outputs.
 
     ``type`` is None where wasi-nn has no word for it (strings, sequences); ``native_type`` is the
     library's own word. A dimension that the graph leaves open is -1; ``dims`` is None where the
-    graph says nothing at all.
+    graph says nothing at all. ``quantization`` is that of a quantised tensor.
     """
 
     name: str
     type: TensorType | None
     dims: tuple[int, ...] | None
     native_type: str = ""
+    quantization: Quantization | None = None
 
     def describe(self) -> str:
         """One line for people: ``bytes: i32[?, 2048]``."""

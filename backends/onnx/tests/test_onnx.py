@@ -412,10 +412,10 @@ def test_contexts_of_one_graph_run_side_by_side(host):
 
 
 def test_availability():
-    usable, detail, devices = OnnxBackend().availability()
-    assert usable
-    assert detail.startswith("onnxruntime 1.")
-    assert "cpu (CPUExecutionProvider)" in devices
+    found = OnnxBackend().availability()
+    assert found.usable
+    assert found.detail.startswith("onnxruntime 1.")
+    assert "cpu (CPUExecutionProvider)" in found.devices
 
 
 def test_without_onnxruntime(monkeypatch):

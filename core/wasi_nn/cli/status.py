@@ -79,6 +79,8 @@ def doctor() -> int:
             found = backend.availability()
             on = f"; runs on {', '.join(found.devices)}" if found.devices else ""
             click.echo(f"{_mark(found)} backend {backend.name}: {found.detail}{on}")
+            if found.risk:
+                click.echo(f"          {found.risk}")
         for runtime in record.runtimes:
             found = runtime.availability()
             click.echo(f"{_mark(found)} runtime {runtime.name}: {found.detail}")

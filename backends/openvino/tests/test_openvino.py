@@ -1,0 +1,291 @@
+"""OpenVINO behind the backend contract: every type, every shape, every mistake."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+from conftest import needs
+
+ov = needs("openvino")
+ml_dtypes = needs("ml_dtypes")
+
+import openvino.opset13 as op  # noqa: E402
+
+from wasi_nn import ExecutionTarget, Host, Tensor, TensorType  # noqa: E402
+from wasi_nn.backend import LoadOptions  # noqa: E402
+from wasi_nn.errors import (  # noqa: E402
+    InvalidArgument,
+    NnError,
+    RuntimeFailure,
+    Unavailable,
+    UnsupportedOperation,
+)
+from wasi_nn_openvino.backend import OpenvinoBackend  # noqa: E402
+
+
+def save(folder: Path, outputs, parameters, name="model"):
+    model = ov.Model([op.result(output) for output in outputs], parameters, name)
+    path = folder / f"{name}.xml"
+    ov.save_model(model, str(path), compress_to_fp16=False)
+    return [path, path.with_suffix(".bin")]
+
+
+def parameter(dims, kind, name):
+    made = op.parameter(ov.PartialShape(list(dims)), dtype=kind, name=name)
+    made.output(0).set_names({name})
+    return made
+
+
+def named(node, name):
+    node.output(0).set_names({name})
+    return node
+
+
+def double(folder, kind, dims):
+    x = parameter(dims, kind, "x")
+    return save(folder, [named(op.add(x, x), "y")], [x])
+
+
+@pytest.fixture
+def dense(tmp_path):
+    """y = relu(x · w + b), dynamic in its rows."""
+    x = parameter([-1, 4], ov.Type.f32, "x")
+    w = op.constant(np.arange(12, dtype=np.float32).reshape(4, 3))
+    y = op.relu(op.add(op.matmul(x, w, False, False), op.constant(np.ones(3, np.float32))))
+    return save(tmp_path, [named(y, "y")], [x], "dense")
+
+
+def expected(x):
+    return np.maximum(x @ np.arange(12, dtype=np.float32).reshape(4, 3) + 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "word"),
+    [
+        ("f16", np.float16, TensorType.F16),
+        ("f32", np.float32, TensorType.F32),
+        ("f64", np.float64, TensorType.F64),
+        ("bf16", ml_dtypes.bfloat16, TensorType.BF16),
+        ("u8", np.uint8, TensorType.U8),
+        ("i32", np.int32, TensorType.I32),
+        ("i64", np.int64, TensorType.I64),
+    ],
+)
+@pytest.mark.parametrize("dims", [(2, 3), (-1, 3)])
+def test_every_tensor_type(host, tmp_path, kind, dtype, word, dims):
+    model = host.load(*double(tmp_path, getattr(ov.Type, kind), dims))
+    assert model.inputs[0].type is word
+    assert model.inputs[0].dims == dims
+    array = np.arange(6).reshape(2, 3).astype(dtype)
+    result = model.run(array)["y"]
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, array + array)
+
+
+def test_ir_from_bytes_and_from_files(host, dense):
+    x = np.random.default_rng(1).random((2, 4), np.float32)
+    for sources in (dense, [path.read_bytes() for path in dense], dense[:1]):
+        np.testing.assert_allclose(host.load(*sources).run(x)["y"], expected(x), rtol=1e-6)
+
+
+def test_the_guests_bytes_may_change_after_the_load(dense):
+    xml, weights = (bytearray(path.read_bytes()) for path in dense)
+    graph = OpenvinoBackend().load([memoryview(xml), memoryview(weights)], LoadOptions("openvino"))
+    for data in (xml, weights):
+        data[:] = bytes(len(data))
+    context = graph.init_execution_context()
+    x = np.ones((1, 4), np.float32)
+    context.set_input(0, Tensor.of(x))
+    context.compute()
+    np.testing.assert_allclose(context.get_output(0).numpy(), expected(x))
+
+
+def test_other_formats_where_the_person_asks_for_this_backend(host, tmp_path):
+    needs("onnx")
+    from conformance import networks
+
+    x = networks.sample()
+    for path in (networks.onnx(tmp_path)[0], networks.tflite(tmp_path)[0]):
+        model = host.load(path, encoding="openvino")
+        assert model.backend == "openvino"
+        result = next(iter(model.run(x).values()))
+        np.testing.assert_allclose(result, networks.reference(x), atol=1e-6)
+
+
+def test_a_real_onnx_model_converted(host, tmp_path):
+    """Magika's model as OpenVINO IR gives what it gives as ONNX."""
+    magika = needs("magika")
+    path = Path(magika.__file__).parent / "models/standard_v3_3/model.onnx"
+    ov.save_model(ov.convert_model(str(path)), str(tmp_path / "m.xml"), compress_to_fp16=False)
+    x = np.random.default_rng(2).integers(0, 256, (1, 2048)).astype(np.int32)
+    converted = host.load(tmp_path / "m.xml", tmp_path / "m.bin")
+    original = host.load(path).run({"bytes": x})["target_label"]
+    assert converted.inputs[0].name == "bytes"
+    np.testing.assert_allclose(converted.run({"bytes": x})["target_label"], original, atol=1e-4)
+
+
+def test_every_input_counts_by_index_and_by_name(host, tmp_path):
+    a, b = parameter([2], ov.Type.f32, "a"), parameter([2], ov.Type.f32, "b")
+    files = save(tmp_path, [named(op.subtract(a, b), "d"), named(op.add(a, b), "s")], [a, b])
+    with host.load(*files).init_execution_context() as context:
+        context.set_input("b", np.float32([1, 2]))
+        context.set_input(0, np.float32([5, 5]))
+        context.compute()
+        np.testing.assert_array_equal(context.get_output("d"), [4, 3])
+        np.testing.assert_array_equal(context.get_output(1), [6, 7])
+        context.set_input("a", np.float32([0, 0]))
+        context.compute()
+        np.testing.assert_array_equal(context.get_output(0), [-1, -2])
+        for key in (2, -1, "other"):
+            with pytest.raises(InvalidArgument):
+                context.get_output(key)
+            with pytest.raises(InvalidArgument):
+                context.set_input(key, np.float32([1, 2]))
+
+
+def test_dimensions_that_change_from_run_to_run(host, dense):
+    with host.load(*dense).init_execution_context() as context:
+        for rows in (1, 5, 2, 5, 3):
+            x = np.random.default_rng(rows).random((rows, 4), np.float32)
+            context.set_input(0, x)
+            context.compute()
+            np.testing.assert_allclose(context.get_output(0), expected(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((2, 4)), np.zeros((2, 5), np.float32), np.zeros(4, np.float32), b"abcd"],
+)
+def test_wrong_types_and_dimensions(host, dense, array):
+    with host.load(*dense).init_execution_context() as context, pytest.raises(InvalidArgument):
+        context.set_input(0, array)
+
+
+def test_the_order_of_calls(host, dense):
+    with host.load(*dense).init_execution_context() as context:
+        with pytest.raises(InvalidArgument, match="not been set: x"):
+            context.compute()
+        context.set_input(0, np.zeros((1, 4), np.float32))
+        with pytest.raises(InvalidArgument, match="before compute"):
+            context.get_output(0)
+
+
+def test_builders(dense):
+    backend, options = OpenvinoBackend(), LoadOptions("openvino")
+    xml, weights = (memoryview(path.read_bytes()) for path in dense)
+    for builders in ([], [xml], [xml, weights, weights], [dense[0], weights]):
+        with pytest.raises(InvalidArgument):
+            backend.load(builders, options)
+    for builders in ([weights, xml], [memoryview(b""), memoryview(b"")], [xml, memoryview(b"")]):
+        with pytest.raises(RuntimeFailure):
+            backend.load(builders, options)
+
+
+def test_damaged_models_are_errors_and_never_crashes(host, dense):
+    xml, weights = (path.read_bytes() for path in dense)
+    chance, rejected = random.Random(5), 0
+    mutants = [(xml[:n], weights) for n in range(0, len(xml), 60)]
+    mutants += [(xml, weights[:n]) for n in range(len(weights))]
+    for _ in range(200):
+        text, data = bytearray(xml), bytearray(weights)
+        for _ in range(chance.randint(1, 4)):
+            text[chance.randrange(len(text))] = chance.randrange(256)
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        mutants.append((bytes(text), bytes(data)))
+    for mutant in mutants:
+        try:
+            with host.load(*mutant, encoding="openvino").init_execution_context() as context:
+                context.set_input(0, np.ones((1, 4), np.float32))
+                context.compute()
+        except NnError:
+            rejected += 1
+    assert len(mutants) > 250
+    assert rejected > 100
+
+
+class TestTargets:
+    def test_an_unavailable_target_is_an_error_with_the_reason(self, host, dense):
+        for target, device in (("gpu", "GPU"), ("tpu", "NPU")):
+            if any(d.startswith(device) for d in OpenvinoBackend().availability().devices):
+                continue
+            with pytest.raises(UnsupportedOperation, match=rf"\({device}\) is not available"):
+                host.load(*dense, target=target)
+
+    def test_fallback_and_auto(self, plugins, dense):
+        with Host(plugins=plugins, allow_fallback=True) as host:
+            assert host.load(*dense, target="tpu").inputs
+        with Host(plugins=plugins) as host:
+            assert host.load(*dense, target=ExecutionTarget.AUTO).inputs
+
+
+class TestConfig:
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"threads": 1},
+            {"streams": 2, "performance-hint": "throughput"},
+            {"inference-precision": "f32"},
+            {"inference-precision": "default"},
+            {"unknown": 1},
+        ],
+    )
+    def test_settings(self, host, dense, config):
+        x = np.ones((1, 4), np.float32)
+        result = host.load(*dense, config=config).run(x)["y"]
+        np.testing.assert_allclose(result, expected(x), rtol=0.02)
+
+    def test_the_model_cache(self, host, dense, tmp_path):
+        host.load(*dense, config={"cache-dir": str(tmp_path / "cache")})
+        assert list((tmp_path / "cache").iterdir())
+
+    @pytest.mark.parametrize(
+        "config",
+        [{"threads": "1"}, {"inference-precision": "f8"}, {"cache-dir": 3}, {"streams": -1}],
+    )
+    def test_wrong_types(self, host, dense, config):
+        with pytest.raises(InvalidArgument, match="is to be"):
+            host.load(*dense, config=config)
+
+
+def test_f32_is_exact_where_the_cpus_default_may_not_be(host, tmp_path):
+    x = parameter([1, 64], ov.Type.f32, "x")
+    w = op.constant(np.random.default_rng(3).standard_normal((64, 64)).astype(np.float32))
+    files = save(tmp_path, [named(op.matmul(x, w, False, False), "y")], [x], "wide")
+    array = np.random.default_rng(4).standard_normal((1, 64)).astype(np.float32)
+    exact = array.astype(np.float64) @ w.data.astype(np.float64)
+    np.testing.assert_allclose(host.load(*files).run(array)["y"], exact, atol=1e-4)
+
+
+def test_contexts_of_one_graph_run_side_by_side(host, dense):
+    model, wrong = host.load(*dense), []
+
+    def work(seed: int) -> None:
+        random_numbers = np.random.default_rng(seed)
+        with model.init_execution_context() as context:
+            for _ in range(100):
+                x = random_numbers.random((seed + 1, 4), np.float32)
+                context.set_input(0, x)
+                context.compute()
+                if not np.allclose(context.get_output(0), expected(x), rtol=1e-5):
+                    wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_without_openvino(monkeypatch):
+    monkeypatch.setattr("wasi_nn_openvino.backend.missing_library", lambda *names: "not here")
+    assert not OpenvinoBackend().availability().usable
+    with pytest.raises(Unavailable, match="not here"):
+        OpenvinoBackend().load([], LoadOptions("openvino"))

@@ -1,0 +1,12 @@
+"""OpenVINO models as a wasi-nn plugin. Importing this imports no openvino."""
+
+from collections.abc import Iterable
+
+from wasi_nn.backend import Backend
+from wasi_nn.hookspecs import hookimpl
+from wasi_nn_openvino.backend import OpenvinoBackend
+
+
+@hookimpl
+def wasi_nn_backends() -> Iterable[Backend]:
+    return [OpenvinoBackend()]

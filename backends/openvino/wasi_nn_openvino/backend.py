@@ -1,0 +1,187 @@
+"""Reading and compiling models with OpenVINO, and the graphs that come of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wasi_nn.backend import (
+    Availability,
+    Backend,
+    Builder,
+    ExecutionContext,
+    Graph,
+    LoadOptions,
+    missing_library,
+)
+from wasi_nn.config import choice, whole_number
+from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
+from wasi_nn.types import ExecutionTarget, TensorInfo
+from wasi_nn_openvino.elements import ELEMENTS
+
+if TYPE_CHECKING:
+    import openvino
+
+#: OpenVINO's devices by target; wasi-nn's tpu is OpenVINO's NPU.
+DEVICES = {
+    ExecutionTarget.CPU: "CPU",
+    ExecutionTarget.GPU: "GPU",
+    ExecutionTarget.TPU: "NPU",
+}
+_CPU = "CPU"
+# OpenVINO computes in bf16 on CPUs that have it, unless it is told otherwise.
+_PRECISIONS = ("f32", "f16", "bf16", "default")
+_HINTS = ("latency", "throughput")
+
+
+class OpenvinoGraph(Graph):
+    """A compiled model; every context has an infer request of its own."""
+
+    def __init__(self, compiled: openvino.CompiledModel, weights: Any = None) -> None:
+        self.compiled = compiled
+        # OpenVINO reads the weights of a model of bytes where they lie.
+        self._weights = weights
+        self._inputs = [_describe(port, index) for index, port in enumerate(compiled.inputs)]
+        self._outputs = [_describe(port, index) for index, port in enumerate(compiled.outputs)]
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]:
+        return self._outputs
+
+    def init_execution_context(self) -> ExecutionContext:
+        from wasi_nn_openvino.context import OpenvinoContext
+
+        return OpenvinoContext(self.compiled, self._inputs, self._outputs)
+
+
+class OpenvinoBackend(Backend):
+    """OpenVINO: IR as XML and weights, and what else it reads from a file."""
+
+    name = "openvino"
+    encodings = ("openvino",)
+
+    def __init__(self) -> None:
+        self._core: openvino.Core | None = None
+        self._lock = threading.Lock()
+
+    def missing(self) -> str | None:
+        return missing_library("openvino", "openvino")
+
+    def availability(self) -> Availability:
+        reason = self.missing()
+        if reason is not None:
+            return Availability(False, reason)
+        try:
+            import openvino
+
+            devices = self._get_core().available_devices
+        except (ImportError, RuntimeError) as error:
+            return Availability(False, f"openvino is installed and broken: {error}")
+        version = openvino.__version__.split("-")[0]
+        return Availability(True, f"openvino {version}", tuple(devices))
+
+    def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
+        reason = self.missing()
+        if reason is not None:
+            raise Unavailable(reason)
+        core = self._get_core()
+        settings = _settings(options.config)
+        device = self._device(core, options)
+        try:
+            model, weights = _read(core, builders)
+            return OpenvinoGraph(core.compile_model(model, device, settings), weights)
+        except RuntimeError as error:
+            raise RuntimeFailure(f"OpenVINO rejects the model: {_reason(error)}") from error
+
+    def _get_core(self) -> openvino.Core:
+        import openvino
+
+        with self._lock:
+            if self._core is None:
+                self._core = openvino.Core()
+            return self._core
+
+    @staticmethod
+    def _device(core: openvino.Core, options: LoadOptions) -> str:
+        available = core.available_devices
+        if options.target is ExecutionTarget.AUTO:
+            gpu = [device for device in available if device.startswith("GPU")]
+            return gpu[0] if gpu else _CPU
+        wanted = DEVICES[options.target]
+        if any(device.split(".")[0] == wanted for device in available):
+            return wanted
+        if options.allow_fallback:
+            return _CPU
+        raise UnsupportedOperation(
+            f"the execution target {options.target} ({wanted}) is not available: OpenVINO has "
+            f"{', '.join(available) or 'no device'}; say --allow-fallback to run on the CPU"
+        )
+
+
+def _read(core: openvino.Core, builders: Sequence[Builder]) -> tuple[openvino.Model, Any]:
+    import numpy as np
+    import openvino
+
+    if len(builders) == 1 and isinstance(builders[0], Path):
+        return core.read_model(str(builders[0])), None
+    if len(builders) != 2:
+        raise InvalidArgument(
+            f"an OpenVINO graph has two builders (XML and weights) or one file, not {len(builders)}"
+        )
+    xml, weights = builders
+    if isinstance(xml, Path) and isinstance(weights, Path):
+        return core.read_model(str(xml), str(weights)), None
+    if isinstance(xml, Path) or isinstance(weights, Path):
+        raise InvalidArgument("the builders are to be both files or both bytes")
+    text = bytes(xml)
+    if b"<net" not in text:
+        # Only IR is read from bytes: other formats can name files of the host.
+        raise RuntimeFailure("the first builder of an OpenVINO graph is no IR XML")
+    copy = np.array(weights, np.uint8)
+    empty = openvino.Tensor(openvino.Type.u8, [0])
+    tensor = openvino.Tensor(copy, shared_memory=True) if copy.size else empty
+    return core.read_model(text, tensor), (copy, tensor)
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "PERFORMANCE_HINT": choice(config, "performance-hint", _HINTS).upper()
+    }
+    precision = choice(config, "inference-precision", _PRECISIONS)
+    if precision != "default":
+        settings["INFERENCE_PRECISION_HINT"] = precision
+    threads = whole_number(config, "threads", 0)
+    if threads:
+        settings["INFERENCE_NUM_THREADS"] = threads
+    streams = whole_number(config, "streams", 0)
+    if streams:
+        settings["NUM_STREAMS"] = streams
+    folder = config.get("cache-dir")
+    if folder is not None:
+        if not isinstance(folder, str) or not folder:
+            raise InvalidArgument(f"config 'cache-dir' is to be a path, not {folder!r}")
+        settings["CACHE_DIR"] = folder
+    return settings
+
+
+def _describe(port: Any, index: int) -> TensorInfo:
+    shape = port.partial_shape
+    dims = None
+    if not shape.rank.is_dynamic:
+        dims = tuple(dim.get_length() if dim.is_static else -1 for dim in shape)
+    names = sorted(port.names)
+    native = port.element_type.get_type_name()
+    return TensorInfo(names[0] if names else str(index), ELEMENTS.get(native), dims, native)
+
+
+def _reason(error: BaseException) -> str:
+    """OpenVINO's message without the source lines that it begins with."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Exception from src")]
+    return " ".join(telling or lines)

@@ -1,0 +1,23 @@
+"""OpenVINO's element types in wasi-nn's words, by the names that OpenVINO gives them.
+
+Types that wasi-nn has no word for travel as bits where the size is the same, as in the onnx
+backend: boolean and i8 as u8, u32 as i32, u64 as i64.
+"""
+
+from __future__ import annotations
+
+from wasi_nn.types import TensorType
+
+ELEMENTS = {
+    "f16": TensorType.F16,
+    "f32": TensorType.F32,
+    "f64": TensorType.F64,
+    "bf16": TensorType.BF16,
+    "u8": TensorType.U8,
+    "i8": TensorType.U8,
+    "boolean": TensorType.U8,
+    "i32": TensorType.I32,
+    "u32": TensorType.I32,
+    "i64": TensorType.I64,
+    "u64": TensorType.I64,
+}

@@ -1,0 +1,82 @@
+"""What kind of archive a PyTorch file is, before torch sees it.
+
+Pickle runs whatever code a file says, so files that torch would unpickle are told apart by the
+names in their zip directory. TorchScript keeps its code as source text in the archive, which is
+looked through for the few functions of torch that reach files.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import zipfile
+from enum import Enum
+from pathlib import Path
+
+from wasi_nn.backend import Builder
+from wasi_nn.errors import RuntimeFailure
+
+
+class Kind(Enum):
+    """The archives that can be run."""
+
+    TORCHSCRIPT = "TorchScript"
+    EXPORTED = "torch.export"
+    AOTINDUCTOR = "AOTInductor"
+
+
+_EXPORT = (
+    "export it with torch.jit.save(torch.jit.trace(module.eval(), example), path) or "
+    "torch.export.save(torch.export.export(module.eval(), (example,)), path)"
+)
+_REACHES_FILES = re.compile(rb"\b(from_file|torch\.(save|load)|torch\.ops\.load_library)\b")
+
+
+def recognise(builder: Builder) -> Kind:
+    """The kind of an archive. Raises ``RuntimeFailure`` with what to do for anything else."""
+    try:
+        with zipfile.ZipFile(_open(builder)) as archive:
+            names = archive.namelist()
+            kind = _kind(names)
+            if not isinstance(builder, Path):
+                _check_bytes(archive, kind)
+            return kind
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
+        raise RuntimeFailure(f"the model is no PyTorch archive: {error}; {_EXPORT}") from error
+
+
+def _open(builder: Builder) -> str | io.BytesIO:
+    return str(builder) if isinstance(builder, Path) else io.BytesIO(builder)
+
+
+def _kind(names: list[str]) -> Kind:
+    tails = {name.partition("/")[2] for name in names}
+    if any(tail.startswith("data/aotinductor/") for tail in tails):
+        return Kind.AOTINDUCTOR
+    if "constants.pkl" in tails and any(tail.startswith("code/") for tail in tails):
+        return Kind.TORCHSCRIPT
+    if "archive_format" in tails or any(tail.startswith("models/") for tail in tails):
+        return Kind.EXPORTED
+    if "data.pkl" in tails:
+        raise RuntimeFailure(
+            "the file is a pickled module or state dict, which runs code when it is loaded and is "
+            f"refused; {_EXPORT}"
+        )
+    raise RuntimeFailure(f"the archive is neither TorchScript nor torch.export; {_EXPORT}")
+
+
+def _check_bytes(archive: zipfile.ZipFile, kind: Kind) -> None:
+    """A model of bytes comes from a guest: it may reach no file and run no native code, and what
+    is damaged is refused before torch's own reader, which does not survive all of it."""
+    if kind is not Kind.TORCHSCRIPT:
+        raise RuntimeFailure(
+            f"a {kind.value} archive runs code when it is loaded: a guest cannot bring one; "
+            "register it by its path"
+        )
+    for entry in archive.infolist():
+        # Reading an entry checks its CRC.
+        data = archive.read(entry)
+        if "/code/" in entry.filename and _REACHES_FILES.search(data):
+            raise RuntimeFailure(
+                f"the TorchScript code in {entry.filename} reaches files: a guest cannot bring it"
+            )

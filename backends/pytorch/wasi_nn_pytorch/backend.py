@@ -1,0 +1,177 @@
+"""Loading TorchScript, torch.export and AOTInductor archives, and the graphs that come of them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wasi_nn.backend import (
+    Availability,
+    Backend,
+    Builder,
+    ExecutionContext,
+    Graph,
+    LoadOptions,
+    missing_library,
+)
+from wasi_nn.config import whole_number
+from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
+from wasi_nn.types import ExecutionTarget, TensorInfo
+from wasi_nn_pytorch import archive
+from wasi_nn_pytorch.archive import Kind
+from wasi_nn_pytorch.elements import ELEMENTS
+
+if TYPE_CHECKING:
+    import torch
+
+RISK = (
+    "TorchScript is code, and a damaged archive can crash the process: "
+    "give it models that you trust"
+)
+
+
+class PytorchGraph(Graph):
+    """A module. ``fresh`` makes another one where a module keeps state between calls."""
+
+    def __init__(
+        self,
+        module: Callable[..., Any],
+        inputs: Sequence[TensorInfo],
+        device: str,
+        fresh: Callable[[], Callable[..., Any]] | None = None,
+    ) -> None:
+        self._module = module
+        self._inputs = inputs
+        self._device = device
+        self._fresh = fresh
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        return self._inputs
+
+    def init_execution_context(self) -> ExecutionContext:
+        from wasi_nn_pytorch.context import PytorchContext
+
+        module = self._fresh() if self._fresh is not None else self._module
+        return PytorchContext(module, self._inputs, self._device)
+
+
+class PytorchBackend(Backend):
+    """torch: one archive, on the CPU or a CUDA GPU."""
+
+    name = "pytorch"
+    encodings = ("pytorch",)
+
+    def missing(self) -> str | None:
+        return missing_library("torch", "pytorch")
+
+    def availability(self) -> Availability:
+        reason = self.missing()
+        if reason is not None:
+            return Availability(False, reason)
+        try:
+            import torch
+        except (ImportError, OSError) as error:
+            return Availability(False, f"torch is installed and broken: {error}")
+        devices = ("cpu", "gpu (cuda)") if torch.cuda.is_available() else ("cpu",)
+        return Availability(True, f"torch {torch.__version__}", devices, RISK)
+
+    def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
+        if len(builders) != 1:
+            raise InvalidArgument(f"a PyTorch graph has one builder, not {len(builders)}")
+        threads = whole_number(options.config, "threads", 0)
+        reason = self.missing()
+        if reason is not None:
+            raise Unavailable(reason)
+        builder = builders[0]
+        kind = archive.recognise(builder)
+        import torch
+
+        device = _device(options)
+        if threads:
+            torch.set_num_threads(threads)
+        try:
+            if kind is Kind.TORCHSCRIPT:
+                return _torchscript(builder, device)
+            if not isinstance(builder, Path):
+                raise RuntimeFailure("only TorchScript can be loaded from bytes")
+            if kind is Kind.EXPORTED:
+                return _exported(builder, device)
+            return _aotinductor(builder, device)
+        except (RuntimeError, ValueError, KeyError, OSError, EOFError) as error:
+            raise RuntimeFailure(f"torch rejects the model: {error}") from error
+
+
+def _device(options: LoadOptions) -> str:
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if options.target is ExecutionTarget.CPU:
+        return "cpu"
+    if options.target is ExecutionTarget.GPU and has_gpu:
+        return "cuda"
+    if options.target is ExecutionTarget.AUTO:
+        return "cuda" if has_gpu else "cpu"
+    if options.allow_fallback:
+        return "cpu"
+    raise UnsupportedOperation(
+        f"the execution target {options.target} is not available: this torch has "
+        f"{'cpu and gpu' if has_gpu else 'cpu'}; say --allow-fallback to run on the CPU"
+    )
+
+
+def _torchscript(builder: Builder, device: str) -> Graph:
+    import torch
+
+    data = None if isinstance(builder, Path) else bytes(builder)
+
+    def load() -> torch.jit.ScriptModule:
+        source = str(builder) if data is None else io.BytesIO(data)
+        module = torch.jit.load(source, map_location=device).eval()
+        for parameter in module.parameters():
+            parameter.requires_grad_(False)
+        return module
+
+    module = load()
+    arguments = module.forward.schema.arguments[1:]
+    inputs = [TensorInfo(a.name, None, None, str(a.type)) for a in arguments]
+    required = sum(not argument.has_default_value() for argument in arguments)
+    keeps_state = any("prim::SetAttr" in str(m.graph) for m in _methods(module))
+    return PytorchGraph(module, inputs[: max(required, 1)], device, load if keeps_state else None)
+
+
+def _methods(module: torch.jit.ScriptModule) -> list[Any]:
+    return [
+        part._c._get_method(name) for part in module.modules() for name in part._c._method_names()
+    ]
+
+
+def _exported(path: Path, device: str) -> Graph:
+    import torch
+
+    program = torch.export.load(str(path))
+    names = set(program.graph_signature.user_inputs)
+    values = {
+        node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"
+    }
+    inputs = [_describe(name, value) for name, value in values.items() if name in names]
+    module = program.module()
+    if device != "cpu":
+        module = module.to(device)
+    return PytorchGraph(module, inputs, device)
+
+
+def _aotinductor(path: Path, device: str) -> Graph:
+    from torch._inductor import aoti_load_package
+
+    return PytorchGraph(aoti_load_package(str(path)), [], device)
+
+
+def _describe(name: str, value: Any) -> TensorInfo:
+    shape = getattr(value, "shape", None)
+    if shape is None:
+        return TensorInfo(name, None, None, type(value).__name__)
+    dims = tuple(int(dim) if isinstance(dim, int) else -1 for dim in shape)
+    return TensorInfo(name, ELEMENTS.get(str(value.dtype)), dims, str(value.dtype))

@@ -1,0 +1,131 @@
+"""Loading TensorFlow Lite models, and the graphs that come of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wasi_nn.backend import (
+    Availability,
+    Backend,
+    Builder,
+    ExecutionContext,
+    Graph,
+    LoadOptions,
+)
+from wasi_nn.config import flag, whole_number
+from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
+from wasi_nn.types import ExecutionTarget, Quantization, TensorInfo, TensorType
+from wasi_nn_tflite import library
+
+RISK = "a damaged model can crash the process: give it models that you trust"
+
+#: Types that wasi-nn has no word for travel as bits, as in the onnx backend.
+ELEMENTS = {
+    "float16": TensorType.F16,
+    "float32": TensorType.F32,
+    "float64": TensorType.F64,
+    "bfloat16": TensorType.BF16,
+    "uint8": TensorType.U8,
+    "int8": TensorType.U8,
+    "bool": TensorType.U8,
+    "int32": TensorType.I32,
+    "uint32": TensorType.I32,
+    "int64": TensorType.I64,
+    "uint64": TensorType.I64,
+}
+
+
+class TfliteGraph(Graph):
+    """A model's bytes or file, over which every context has an interpreter of its own."""
+
+    def __init__(self, source: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        self._source = source
+        self._settings = settings
+        self._lock = threading.Lock()
+        # The interpreter that tells whether the model is sound serves the first context.
+        self._spare: Any = self._interpreter()
+        self._inputs = [_describe(detail) for detail in self._spare.get_input_details()]
+        self._outputs = [_describe(detail) for detail in self._spare.get_output_details()]
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]:
+        return self._outputs
+
+    def init_execution_context(self) -> ExecutionContext:
+        from wasi_nn_tflite.context import TfliteContext
+
+        with self._lock:
+            interpreter, self._spare = self._spare, None
+        if interpreter is None:
+            interpreter = self._interpreter()
+        return TfliteContext(interpreter, self._inputs, self._outputs)
+
+    def _interpreter(self) -> Any:
+        module = library.interpreter_module()
+        settings = dict(self._settings)
+        if not settings.pop("xnnpack"):
+            kinds = module.OpResolverType
+            settings["experimental_op_resolver_type"] = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+        interpreter = module.Interpreter(**self._source, **settings)
+        interpreter.allocate_tensors()
+        return interpreter
+
+
+class TfliteBackend(Backend):
+    """LiteRT or tflite-runtime: one flatbuffer, on the CPU."""
+
+    name = "tflite"
+    encodings = ("tensorflowlite",)
+
+    def missing(self) -> str | None:
+        return library.missing()
+
+    def availability(self) -> Availability:
+        reason = library.missing()
+        if reason is not None:
+            return Availability(False, reason)
+        return Availability(True, library.describe(), ("cpu",), RISK)
+
+    def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
+        if len(builders) != 1:
+            raise InvalidArgument(f"a TensorFlow Lite graph has one builder, not {len(builders)}")
+        on_cpu = options.target in (ExecutionTarget.CPU, ExecutionTarget.AUTO)
+        if not on_cpu and not options.allow_fallback:
+            raise UnsupportedOperation(
+                f"the execution target {options.target} is not available: TensorFlow Lite models "
+                "run on the CPU here; say --allow-fallback to do so"
+            )
+        settings: dict[str, Any] = {"xnnpack": flag(options.config, "xnnpack", True)}
+        threads = whole_number(options.config, "threads", 0)
+        if threads:
+            settings["num_threads"] = threads
+        reason = library.missing()
+        if reason is not None:
+            raise Unavailable(reason)
+        builder = builders[0]
+        source: dict[str, Any] = (
+            {"model_path": str(builder)}
+            if isinstance(builder, Path)
+            else {"model_content": bytes(builder)}
+        )
+        try:
+            return TfliteGraph(source, settings)
+        except (ValueError, RuntimeError) as error:
+            raise RuntimeFailure(f"TensorFlow Lite rejects the model: {error}") from error
+
+
+def _describe(detail: Mapping[str, Any]) -> TensorInfo:
+    native = detail["dtype"].__name__
+    signature = detail.get("shape_signature")
+    shape = detail["shape"] if signature is None or not len(signature) else signature
+    scale, zero = detail["quantization"]
+    quantization = Quantization(float(scale), int(zero), native) if scale else None
+    dims = tuple(int(dim) for dim in shape)
+    return TensorInfo(detail["name"], ELEMENTS.get(native), dims, native, quantization)
