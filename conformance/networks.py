@@ -9,6 +9,7 @@ converted but the OpenVINO IR, which OpenVINO makes of the ONNX model.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,7 +101,7 @@ def openvino(folder: Path) -> list[Path]:
 def _module() -> Any:
     import torch
 
-    class Network(torch.nn.Module):
+    class Network(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
             self.conv = torch.nn.Conv2d(3, 4, 3, 2, 1)
@@ -122,7 +123,10 @@ def torchscript(folder: Path) -> list[Path]:
     import torch
 
     path = folder / "network.pt"
-    torch.jit.trace(_module(), torch.from_numpy(sample())).save(str(path))
+    with warnings.catch_warnings():
+        # TorchScript is deprecated, and what the guests of the last years were made for.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.trace(_module(), torch.from_numpy(sample())).save(str(path))
     return [path]
 
 
@@ -144,7 +148,8 @@ def tflite(folder: Path) -> list[Path]:
     model = FlatModel()
     x = model.tensor("x", INPUT_DIMS)
     nhwc = model.tensor("nhwc", (1, 8, 8, 3))
-    model.operator("TRANSPOSE", [x, model.constant("order", np.array([0, 2, 3, 1], np.int32))], [nhwc])
+    order = model.constant("order", np.array([0, 2, 3, 1], np.int32))
+    model.operator("TRANSPOSE", [x, order], [nhwc])
     padded = model.tensor("padded", (1, 10, 10, 3))
     edges = model.constant("edges", np.array([[0, 0], [1, 1], [1, 1], [0, 0]], np.int32))
     model.operator("PAD", [nhwc, edges], [padded])

@@ -211,7 +211,9 @@ class TestModels:
 
 
 def test_without_an_engine_the_models_still_work(add_onnx, plugins, monkeypatch):
-    monkeypatch.setattr(type(plugins.runtimes[0]), "availability", lambda self: (False, "gone", ()))
+    monkeypatch.setattr(
+        type(plugins.runtimes[0]), "availability", lambda self: Availability(False, "gone")
+    )
     with Host(plugins=plugins, runtime="wasmtime") as host:
         assert host.load(add_onnx).inputs
         with pytest.raises(Unavailable, match="gone"):

@@ -19,6 +19,7 @@ from wasi_nn.types import ExecutionTarget
         ("m=onnx:a.onnx", ["a.onnx"], "onnx", "cpu"),
         ("m=ONNX:gpu:a.onnx", ["a.onnx"], "onnx", "gpu"),
         ("m=tflite:TPU:a.tflite", ["a.tflite"], "tensorflowlite", "tpu"),
+        ("m=openvino:npu:a.xml", ["a.xml"], "openvino", "tpu"),
         ("m=mine:dir/a.x", ["dir/a.x"], "mine", "cpu"),
         ("m=C:\\models\\a.onnx", ["C:\\models\\a.onnx"], "autodetect", "cpu"),
         ("m=a=b.onnx", ["a=b.onnx"], "autodetect", "cpu"),

@@ -159,8 +159,4 @@ class Host:
 
 
 def _target(target: str | ExecutionTarget) -> ExecutionTarget:
-    try:
-        return ExecutionTarget(target)
-    except ValueError:
-        known = ", ".join(known.value for known in ExecutionTarget)
-        raise UsageError(f"there is no execution target {target!r}; known: {known}") from None
+    return target if isinstance(target, ExecutionTarget) else ExecutionTarget.named(target)

@@ -17,7 +17,7 @@ from wasi_nn.errors import UsageError
 from wasi_nn.registry import NamedModel
 from wasi_nn.types import ExecutionTarget
 
-_TARGETS = {target.value: target for target in ExecutionTarget}
+_TARGETS = {*(target.value for target in ExecutionTarget), "npu"}
 _PACKAGE = "package:"
 # The file names that `wasmtime run -S nn-graph` looks for; the last two are ours, in its manner.
 _GRAPH_FILES = {
@@ -42,7 +42,7 @@ def parse_graph(text: str) -> NamedModel:
         encoding, rest = canonical(word), after
         word, colon, after = rest.partition(":")
         if colon and word.lower() in _TARGETS:
-            target, rest = _TARGETS[word.lower()], after
+            target, rest = ExecutionTarget.named(word), after
     paths = tuple(resolve_path(part) for part in rest.split(",") if part)
     return NamedModel(name, paths, encoding, target)
 
@@ -56,15 +56,10 @@ def parse_nn_preload(text: str) -> NamedModel:
         raise UsageError(f"--nn-preload wants NAME:ENCODING:TARGET:PATH[:PATH…], not {text!r}")
     name, encoding, target, rest = parts
     encoding = canonical(encoding)
-    if target.lower() not in _TARGETS:
-        raise UsageError(
-            f"--nn-preload {text!r}: there is no execution target {target!r}; "
-            f"known: {', '.join(_TARGETS)}"
-        )
     whole = encoding == GGML or rest.startswith(_PACKAGE)
     paths = [rest] if whole else _split_paths(rest)
     resolved = tuple(resolve_path(path) for path in paths)
-    return NamedModel(name, resolved, encoding, _TARGETS[target.lower()])
+    return NamedModel(name, resolved, encoding, ExecutionTarget.named(target))
 
 
 def parse_wasmtime_option(text: str) -> NamedModel | None:

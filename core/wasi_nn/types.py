@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wasi_nn.errors import Unavailable
+from wasi_nn.errors import Unavailable, UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -47,6 +47,17 @@ class ExecutionTarget(Enum):
 
     def __str__(self) -> str:
         return self.value
+
+    @classmethod
+    def named(cls, name: str) -> ExecutionTarget:
+        """The target of a name in any case; ``npu`` is another word for ``tpu``. Raises
+        ``UsageError``."""
+        lowered = name.lower()
+        try:
+            return cls("tpu" if lowered == "npu" else lowered)
+        except ValueError:
+            known = ", ".join(target.value for target in cls)
+            raise UsageError(f"there is no execution target {name!r}; known: {known}") from None
 
 
 class Tensor(NamedTuple):

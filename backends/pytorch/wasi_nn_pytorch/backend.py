@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,7 +130,10 @@ def _torchscript(builder: Builder, device: str) -> Graph:
 
     def load() -> torch.jit.ScriptModule:
         source = str(builder) if data is None else io.BytesIO(data)
-        module = torch.jit.load(source, map_location=device).eval()
+        with warnings.catch_warnings():
+            # That TorchScript is deprecated is nothing that who runs a model could change.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            module = torch.jit.load(source, map_location=device).eval()
         for parameter in module.parameters():
             parameter.requires_grad_(False)
         return module

@@ -31,6 +31,7 @@ class TfliteContext(ExecutionContext):
         self._inputs: list[Tensor | None] = [None] * len(inputs)
         self._missing = len(inputs)
         self._outputs: dict[int, Tensor] = {}
+        self._resized = False
         self._computed = False
 
     def set_input(self, key: int | str, tensor: Tensor) -> None:
@@ -49,6 +50,8 @@ class TfliteContext(ExecutionContext):
             raise InvalidArgument(f"these inputs have not been set: {', '.join(names)}")
         self._computed = False
         self._outputs.clear()
+        if self._resized:
+            self._resize()
         try:
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
@@ -76,35 +79,39 @@ class TfliteContext(ExecutionContext):
     def _bind_input(self, index: int, tensor: Tensor) -> Tensor:
         info = self._input_infos[index]
         check_input(info, tensor)
-        bound = self._look(self._input_at[index], info)
-        if bound.dims != tensor.dims:
-            self._resize(index, tensor.dims)
-            bound = self._look(self._input_at[index], info)
-        if len(bound.data) != len(tensor.data):
-            raise RuntimeFailure(f"TensorFlow Lite did not resize input {info.name}")
+        bound = None if self._resized else self._look(self._input_at[index], info)
+        if bound is None or bound.dims != tensor.dims:
+            # Other inputs may have to change with this one before the interpreter can allocate:
+            # until the next compute the bytes wait in a buffer of ours, which costs a second copy
+            # whenever dimensions change.
+            self._resized = True
+            bound = Tensor(tensor.type, tensor.dims, memoryview(bytearray(len(tensor.data))))
         if self._inputs[index] is None:
             self._missing -= 1
         self._inputs[index] = bound
         return bound
 
-    def _resize(self, index: int, dims: tuple[int, ...]) -> None:
-        """Resize an input. All tensors are allocated anew, so the other inputs are carried over."""
-        kept = {
-            i: bytes(t.data) for i, t in enumerate(self._inputs) if t is not None and i != index
-        }
-        self._computed = False
-        self._outputs.clear()
+    def _resize(self) -> None:
+        """Give every input the dimensions that were set, and its bytes."""
+        # Allocating moves the tensors: what lies in them has to be kept as well.
+        kept = [t._replace(data=memoryview(bytes(t.data))) for t in self._inputs if t is not None]
+        self._inputs = list(kept)
         try:
-            self._interpreter.resize_tensor_input(self._input_at[index], list(dims))
+            for at, tensor in zip(self._input_at, kept, strict=True):
+                self._interpreter.resize_tensor_input(at, list(tensor.dims))
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:
-            self._inputs = [None] * len(self._inputs)
-            self._missing = len(self._inputs)
-            raise RuntimeFailure(f"TensorFlow Lite cannot resize the input: {error}") from error
-        for other, data in kept.items():
-            bound = self._look(self._input_at[other], self._input_infos[other])
-            bound.data[:] = data
-            self._inputs[other] = bound
+            # The kept copies are no buffers to write to: every input has to be set anew.
+            self._inputs = [None] * len(kept)
+            self._missing = len(kept)
+            raise RuntimeFailure(
+                f"TensorFlow Lite cannot take these dimensions: {error}"
+            ) from error
+        self._resized = False
+        for index, tensor in enumerate(kept):
+            bound = self._look(self._input_at[index], self._input_infos[index])
+            bound.data[:] = tensor.data
+            self._inputs[index] = bound
 
     def _look(self, at: int, info: TensorInfo) -> Tensor:
         """A tensor of the interpreter as it is now, by reference."""

@@ -1,0 +1,324 @@
+"""PyTorch behind the backend contract: TorchScript, torch.export, and what is refused."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import sys
+import threading
+import warnings
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+from conftest import needs
+
+torch = needs("torch")
+ml_dtypes = needs("ml_dtypes")
+
+from conformance import mutants  # noqa: E402
+from conformance.networks import exported, reference, sample, torchscript  # noqa: E402
+
+from wasi_nn import Host, Tensor, TensorType  # noqa: E402
+from wasi_nn.backend import LoadOptions  # noqa: E402
+from wasi_nn.errors import (  # noqa: E402
+    InvalidArgument,
+    NnError,
+    RuntimeFailure,
+    Unavailable,
+    UnsupportedOperation,
+)
+from wasi_nn_pytorch.backend import PytorchBackend  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+
+
+numbers = itertools.count()
+
+
+def archive(module) -> bytes:
+    buffer = io.BytesIO()
+    torch.jit.save(module, buffer)
+    return buffer.getvalue()
+
+
+def scripted(source: str) -> bytes:
+    """A TorchScript archive of a module with the given forward."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # A class of its own for each: methods belong to the class.
+        compiled = type(f"Scripted{next(numbers)}", (torch.jit.ScriptModule,), {})()
+        compiled.define(source)
+        return archive(compiled)
+
+
+class Counting(torch.nn.Module):
+    """Multiplies by the number of times that it was called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count = self.count + 1
+        return x * self.count
+
+
+def counting() -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return archive(torch.jit.script(Counting()))
+
+
+DOUBLE = "def forward(self, x):\n    return x + x\n"
+PAIR = "def forward(self, a, b):\n    return a + b, [a - b, a * b]\n"
+NAMED = "def forward(self, x):\n    return {'twice': x + x, 'minus': -x}\n"
+SCALAR = """
+def forward(self, x, rate: int, gain: float, flip: bool):
+    y = x * rate * gain
+    return -y if flip else y
+"""
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"),
+    [
+        (np.float16, TensorType.F16),
+        (np.float32, TensorType.F32),
+        (np.float64, TensorType.F64),
+        (ml_dtypes.bfloat16, TensorType.BF16),
+        (np.uint8, TensorType.U8),
+        (np.int32, TensorType.I32),
+        (np.int64, TensorType.I64),
+    ],
+)
+@pytest.mark.parametrize("dims", [(2, 3), ()])
+def test_every_tensor_type(host, dtype, kind, dims):
+    array = np.asarray(np.arange(6).reshape(2, 3) if dims else 3).astype(dtype)
+    with host.load(scripted(DOUBLE)).init_execution_context() as context:
+        context.set_input(0, array)
+        context.compute()
+        result = context.get_output(0)
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, array + array)
+
+
+def test_results_by_index_and_by_name(host):
+    with host.load(scripted(PAIR)).init_execution_context() as context:
+        context.set_input("b", np.float32([1, 2]))
+        context.set_input(0, np.float32([5, 7]))
+        context.compute()
+        for key, expected in ((0, [6, 9]), ("0", [6, 9]), ("1.0", [4, 5]), (2, [5, 14])):
+            np.testing.assert_array_equal(context.get_output(key), expected)
+        for key in (3, -1, "1", "other"):
+            with pytest.raises(InvalidArgument):
+                context.get_output(key)
+        with pytest.raises(InvalidArgument):
+            context.set_input(2, np.float32([1]))
+
+
+def test_a_dictionary_of_results(host):
+    with host.load(scripted(NAMED)).init_execution_context() as context:
+        context.set_input("x", np.float32([1, 2]))
+        context.compute()
+        np.testing.assert_array_equal(context.get_output("minus"), [-1, -2])
+        np.testing.assert_array_equal(context.get_output(0), [2, 4])
+
+
+def test_numbers_as_arguments(host):
+    with host.load(scripted(SCALAR)).init_execution_context() as context:
+        context.set_input("x", np.float32([1, 2]))
+        context.set_input("rate", np.int64(3))
+        context.set_input("gain", np.float32([0.5]))
+        context.set_input("flip", np.uint8(1))
+        context.compute()
+        np.testing.assert_array_equal(context.get_output(0), [-1.5, -3])
+        with pytest.raises(InvalidArgument, match="one number"):
+            context.set_input("rate", np.int64([1, 2]))
+
+
+def test_a_module_with_state_has_one_in_every_context(host):
+    model = host.load(counting())
+    first, second = model.init_execution_context(), model.init_execution_context()
+    seen = []
+    for context in (first, first, second):
+        context.set_input(0, np.float32([1]))
+        context.compute()
+        seen.append(context.get_output(0).tolist())
+    assert seen == [[1], [2], [1]]
+
+
+def test_results_that_are_views(host):
+    with host.load(
+        scripted("def forward(self, x):\n    return x.t()\n")
+    ).init_execution_context() as context:
+        context.set_input(0, np.arange(6, dtype=np.float32).reshape(2, 3))
+        context.compute()
+        np.testing.assert_array_equal(context.get_output(0), [[0, 3], [1, 4], [2, 5]])
+
+
+def test_a_result_is_no_view_of_the_input_that_is_set_next(host):
+    with host.load(
+        scripted("def forward(self, x):\n    return x\n")
+    ).init_execution_context() as context:
+        context.set_input(0, np.float32([1]))
+        context.compute()
+        assert context.get_output(0).tolist() == [1]
+
+
+def test_types_without_a_word(host):
+    source = "def forward(self, x):\n    return torch.complex(x, x), x > 1\n"
+    with host.load(scripted(source)).init_execution_context() as context:
+        context.set_input(0, np.float32([1, 2]))
+        context.compute()
+        with pytest.raises(UnsupportedOperation, match="complex64"):
+            context.get_output(0)
+        assert context.get_output(1).tolist() == [0, 1]
+
+
+def test_exported_archives(host, tmp_path):
+    path = exported(tmp_path)[0]
+    model = host.load(path)
+    assert [info.describe() for info in model.inputs] == ["x: f32[1, 3, 8, 8]"]
+    with model.init_execution_context() as context:
+        context.set_input("x", sample())
+        context.compute()
+        np.testing.assert_allclose(context.get_output(0), reference(sample()), atol=1e-6)
+        with pytest.raises(InvalidArgument, match="does not take"):
+            context.set_input("x", np.zeros((1, 3, 4, 4), np.float32))
+
+
+class TestWhatIsRefused:
+    def test_pickled_modules_and_state_dicts(self, host, tmp_path):
+        module = torch.nn.Linear(2, 2)
+        for thing in (module, module.state_dict()):
+            path = tmp_path / "pickled.pt"
+            torch.save(thing, path)
+            for source in (path, path.read_bytes()):
+                with pytest.raises(RuntimeFailure, match=r"refused; export it with torch\.jit"):
+                    host.load(source, encoding="pytorch")
+
+    def test_a_pickle_that_is_no_archive(self, host, tmp_path):
+        import pickle
+
+        for data in (pickle.dumps({"a": 1}), b"", b"PK\x03\x04 and then nothing"):
+            with pytest.raises(RuntimeFailure, match="no PyTorch archive"):
+                host.load(data, encoding="pytorch")
+
+    def test_other_archives(self, host):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as archive:
+            archive.writestr("a/b", "c")
+        with pytest.raises(RuntimeFailure, match="neither TorchScript nor"):
+            host.load(buffer.getvalue(), encoding="pytorch")
+
+    def test_a_guest_brings_no_exported_archive(self, host, tmp_path):
+        data = exported(tmp_path)[0].read_bytes()
+        with pytest.raises(RuntimeFailure, match="runs code when it is loaded"):
+            host.load(data)
+
+    def test_a_guest_brings_no_code_that_reaches_files(self, host):
+        source = (
+            "def forward(self, x):\n"
+            "    return torch.from_file('/etc/passwd', False, 4, dtype=torch.uint8)\n"
+        )
+        with pytest.raises(RuntimeFailure, match="reaches files"):
+            host.load(scripted(source))
+
+
+@pytest.mark.parametrize(
+    ("array", "says"),
+    [(np.zeros((1, 3, 8), np.float32), "failed to compute"), (None, "not been set")],
+)
+def test_the_order_of_calls_and_what_torch_refuses(host, tmp_path, array, says):
+    with host.load(torchscript(tmp_path)[0]).init_execution_context() as context:
+        if array is not None:
+            context.set_input(0, array)
+        with pytest.raises(NnError, match=says):
+            context.compute()
+        with pytest.raises(InvalidArgument, match="before compute"):
+            context.get_output(0)
+
+
+def test_builders_config_and_targets(plugins):
+    backend, options = PytorchBackend(), LoadOptions("pytorch")
+    model = memoryview(scripted(DOUBLE))
+    for builders in ([], [model, model]):
+        with pytest.raises(InvalidArgument, match="one builder"):
+            backend.load(builders, options)
+    with pytest.raises(InvalidArgument, match="is to be"):
+        backend.load([model], options._replace(config={"threads": "2"}))
+    threads = torch.get_num_threads()
+    backend.load([model], options._replace(config={"threads": 1}))
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(threads)
+    with Host(plugins=plugins) as host:
+        with pytest.raises(UnsupportedOperation, match="tpu is not available"):
+            host.load(bytes(model), target="tpu")
+        assert host.load(bytes(model), target="auto").inputs
+    with Host(plugins=plugins, allow_fallback=True) as host:
+        assert host.load(bytes(model), target="tpu").inputs
+
+
+def test_damaged_models(tmp_path):
+    """Each in a process of its own. Entries with a wrong CRC never reach torch's own reader, which
+    has been seen to crash on damaged archives (README)."""
+    (tmp_path / "mutants").mkdir()
+    np.save(tmp_path / "x.npy", sample())
+    damaged = mutants.damage(torchscript(tmp_path)[0].read_bytes(), cuts=40, flips=200)
+    assert mutants.deaths("pytorch", damaged, tmp_path / "x.npy", tmp_path / "mutants") == []
+
+
+def test_contexts_of_one_graph_run_side_by_side(host):
+    model, wrong = host.load(scripted(DOUBLE)), []
+
+    def work(seed: int) -> None:
+        with model.init_execution_context() as context:
+            for turn in range(100):
+                context.set_input(0, np.full(seed + 1, turn, np.float32))
+                context.compute()
+                if not (context.get_output(0) == 2 * turn).all():
+                    wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_a_context_may_change_threads(host):
+    context = host.load(scripted(DOUBLE)).init_execution_context()
+    results = []
+
+    def work() -> None:
+        context.set_input(0, np.float32([1]))
+        context.compute()
+        results.append(context.get_output(0).tolist())
+
+    for _ in range(3):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert results == [[2]] * 3
+
+
+def test_the_guests_bytes_may_change_after_the_load():
+    data = bytearray(counting())
+    graph = PytorchBackend().load([memoryview(data)], LoadOptions("pytorch"))
+    data[:] = bytes(len(data))
+    context = graph.init_execution_context()
+    context.set_input(0, Tensor.of(np.float32([1])))
+    context.compute()
+    assert context.get_output(0).numpy().tolist() == [1]
+
+
+def test_without_torch(monkeypatch):
+    monkeypatch.setattr("wasi_nn_pytorch.backend.missing_library", lambda *names: "not here")
+    assert not PytorchBackend().availability().usable
+    with pytest.raises(Unavailable, match="not here"):
+        PytorchBackend().load([memoryview(b"")], LoadOptions("pytorch"))

@@ -1,0 +1,289 @@
+"""TensorFlow Lite behind the backend contract, on LiteRT."""
+
+from __future__ import annotations
+
+import struct
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+from conftest import needs
+
+needs("ai_edge_litert")
+
+from conformance import mutants  # noqa: E402
+from conformance.flatbuffer import FlatModel  # noqa: E402
+from conformance.networks import reference, sample, tflite  # noqa: E402
+
+from wasi_nn import Host, TensorType  # noqa: E402
+from wasi_nn.backend import LoadOptions  # noqa: E402
+from wasi_nn.errors import (  # noqa: E402
+    InvalidArgument,
+    RuntimeFailure,
+    Unavailable,
+    UnsupportedOperation,
+)
+from wasi_nn_tflite import library  # noqa: E402
+from wasi_nn_tflite.backend import TfliteBackend  # noqa: E402
+
+
+def concatenated(element, dims=(2, 3), signature=None):
+    """y = [x x], along the last axis: every type can do that."""
+    model = FlatModel()
+    x = model.tensor("x", dims, element, signature)
+    shape = (*dims[:-1], 2 * dims[-1])
+    y = model.tensor("y", shape, element)
+    model.operator("CONCATENATION", [x, x], [y])
+    return model.finish([x], [y])
+
+
+def arithmetic(dims=(1, 2), signature=None):
+    """sum = a + b, difference = a - b."""
+    model = FlatModel()
+    a, b = (model.tensor(name, dims, signature=signature) for name in "ab")
+    total = model.tensor("sum", dims, signature=signature)
+    difference = model.tensor("difference", dims, signature=signature)
+    model.operator("ADD", [a, b], [total])
+    model.operator("SUB", [a, b], [difference])
+    return model.finish([a, b], [total, difference])
+
+
+def quantised(element="uint8", scale=0.5, zero_point=10):
+    """y = [x x], with elements that stand for (element - zero_point) * scale."""
+    model = FlatModel()
+    x = model.tensor("x", (1, 3), element, scale=scale, zero_point=zero_point)
+    y = model.tensor("y", (2, 3), element, scale=scale, zero_point=zero_point)
+    model.operator("CONCATENATION", [x, x], [y])
+    return model.finish([x], [y])
+
+
+@pytest.mark.parametrize(
+    ("element", "kind"),
+    [
+        ("float32", TensorType.F32),
+        ("int32", TensorType.I32),
+        ("int64", TensorType.I64),
+        ("uint8", TensorType.U8),
+        ("int8", TensorType.U8),
+        ("bool", TensorType.U8),
+    ],
+)
+def test_types(host, element, kind):
+    model = host.load(concatenated(element, (1, 3)))
+    assert model.inputs[0].type is kind
+    array = np.array([[1, 0, 1]]).astype(element)
+    given = array.view(np.uint8) if kind is TensorType.U8 else array
+    result = next(iter(model.run(given).values()))
+    np.testing.assert_array_equal(result.view(element).reshape(-1), [1, 0, 1, 1, 0, 1])
+
+
+def test_several_inputs_and_outputs_by_index_and_by_name(host):
+    with host.load(arithmetic()).init_execution_context() as context:
+        context.set_input("b", np.float32([[1, 2]]))
+        context.set_input(0, np.float32([[5, 7]]))
+        context.compute()
+        np.testing.assert_array_equal(context.get_output("sum"), [[6, 9]])
+        np.testing.assert_array_equal(context.get_output(1), [[4, 5]])
+        context.set_input("a", np.float32([[0, 0]]))
+        context.compute()
+        np.testing.assert_array_equal(context.get_output("difference"), [[-1, -2]])
+        for key in (2, -1, "other", 0xFFFFFFFF):
+            with pytest.raises(InvalidArgument):
+                context.get_output(key)
+            with pytest.raises(InvalidArgument):
+                context.set_input(key, np.float32([[1, 2]]))
+
+
+def test_dimensions_that_change_from_run_to_run(host):
+    model = host.load(arithmetic(signature=(-1, 2)))
+    assert model.inputs[0].dims == (-1, 2)
+    with model.init_execution_context() as context:
+        for rows in (1, 4, 2, 3):
+            a = np.random.default_rng(rows).random((rows, 2), np.float32)
+            context.set_input(0, a)
+            context.set_input(1, a + 1)
+            context.compute()
+            np.testing.assert_allclose(context.get_output(0), 2 * a + 1, rtol=1e-6)
+
+
+def test_resizing_one_input_keeps_what_the_others_hold(host):
+    model = FlatModel()
+    a = model.tensor("a", (1, 2), signature=(-1, 2))
+    b = model.tensor("b", (1, 2))
+    total = model.tensor("sum", (1, 2), signature=(-1, 2))
+    model.operator("ADD", [a, b], [total])
+    with host.load(model.finish([a, b], [total])).init_execution_context() as context:
+        context.set_input("b", np.float32([[10, 20]]))
+        context.set_input("a", np.ones((3, 2), np.float32))
+        context.compute()
+        np.testing.assert_array_equal(context.get_output(0), [[11, 21]] * 3)
+
+
+def test_dimensions_that_do_not_go_together(host):
+    with host.load(arithmetic(signature=(-1, 2))).init_execution_context() as context:
+        context.set_input(0, np.ones((3, 2), np.float32))
+        context.set_input(1, np.ones((2, 2), np.float32))
+        with pytest.raises(RuntimeFailure):
+            context.compute()
+        for key in (0, 1):
+            context.set_input(key, np.ones((2, 2), np.float32))
+        context.compute()
+        np.testing.assert_array_equal(context.get_output(0), np.full((2, 2), 2))
+
+
+def test_contexts_do_not_share_their_tensors(host):
+    model = host.load(arithmetic())
+    first, second = model.init_execution_context(), model.init_execution_context()
+    for context, value in ((first, 1), (second, 2)):
+        for key in "ab":
+            context.set_input(key, np.full((1, 2), value, np.float32))
+    first.compute()
+    second.compute()
+    assert first.get_output(0).tolist() == [[2, 2]]
+    assert second.get_output(0).tolist() == [[4, 4]]
+
+
+@pytest.mark.parametrize("element", ["uint8", "int8"])
+def test_quantised_models_are_raw(host, element):
+    model = host.load(quantised(element))
+    assert model.inputs[0].quantization == (0.5, 10, element)
+    raw = np.array([[1, 2, 3]], np.uint8)
+    assert model.run(raw)["y"].tolist() == [[1, 2, 3]] * 2
+
+
+class TestWamrsHabit:
+    """Guests of the legacy ABI see f32 where the model is quantised."""
+
+    def run(self, caller, model, values):
+        guest = caller("wamr-legacy")
+        out = guest.put(bytes(4))
+        array = guest.put(struct.pack("<II", guest.builders(model), 1))
+        assert guest("load", array, 4, 0, out) == 0, guest.reason
+        assert guest("init_execution_context", guest.u32(out), out) == 0
+        context = guest.u32(out)
+        dims = guest.put(struct.pack("<II", guest.put(struct.pack("<2I", 1, 3)), 2))
+        data = guest.put(np.float32(values).tobytes())
+        assert guest("set_input", context, 0, guest.put(struct.pack("<IB3xI", dims, 1, data))) == 0
+        assert guest("compute", context) == 0
+        buffer, size = guest.put(bytes(24)), guest.put(struct.pack("<I", 6))
+        assert guest("get_output", context, 0, buffer, size) == 0, guest.reason
+        assert guest.u32(size) == 6
+        return np.frombuffer(guest.bytes, np.float32, 6, buffer)
+
+    @pytest.mark.parametrize("element", ["uint8", "int8"])
+    def test_f32_in_and_out(self, caller, element):
+        values = [1.5, -2.0, 20.0]
+        result = self.run(caller, quantised(element), values)
+        np.testing.assert_array_equal(result, values * 2)
+
+    def test_rounding_and_saturation(self, caller):
+        result = self.run(caller, quantised("uint8"), [0.6, -1000, float("nan")])
+        np.testing.assert_array_equal(result[:3], [0.5, -5.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.zeros((1, 2)), np.zeros((1, 3), np.float32), np.zeros(2, np.float32), b"ab"],
+)
+def test_wrong_types_and_dimensions(host, array):
+    with host.load(arithmetic()).init_execution_context() as context:
+        with pytest.raises(InvalidArgument):
+            context.set_input(0, array)
+        with pytest.raises(InvalidArgument, match="not been set: a, b"):
+            context.compute()
+        with pytest.raises(InvalidArgument, match="before compute"):
+            context.get_output(0)
+
+
+def test_builders_and_targets(plugins):
+    backend, options = TfliteBackend(), LoadOptions("tensorflowlite")
+    model = memoryview(arithmetic())
+    for builders in ([], [model, model]):
+        with pytest.raises(InvalidArgument, match="one builder"):
+            backend.load(builders, options)
+    for junk in (b"", b"no model at all, but long enough", bytes(1000)):
+        with pytest.raises(RuntimeFailure, match="rejects the model"):
+            backend.load([memoryview(junk)], options)
+    with Host(plugins=plugins) as host:
+        for target in ("gpu", "tpu"):
+            with pytest.raises(UnsupportedOperation, match="--allow-fallback"):
+                host.load(arithmetic(), target=target)
+        assert host.load(arithmetic(), target="auto").inputs
+    with Host(plugins=plugins, allow_fallback=True) as host:
+        assert host.load(arithmetic(), target="gpu").inputs
+
+
+def test_config(host):
+    for config in ({"threads": 2}, {"xnnpack": False}, {"unknown": 1}):
+        assert host.load(arithmetic(), config=config).inputs
+    for config in ({"threads": "2"}, {"xnnpack": 1}):
+        with pytest.raises(InvalidArgument, match="is to be"):
+            host.load(arithmetic(), config=config)
+
+
+def test_from_a_file(host, tmp_path):
+    path = tflite(tmp_path)[0]
+    result = host.load(path).run(sample())["y"]
+    np.testing.assert_allclose(result, reference(sample()), atol=1e-6)
+
+
+def test_damaged_models(tmp_path):
+    """Each in a process of its own: LiteRT has been seen to crash on damaged models (README)."""
+    (tmp_path / "mutants").mkdir()
+    np.save(tmp_path / "x.npy", sample())
+    damaged = mutants.damage(tflite(tmp_path)[0].read_bytes(), cuts=40, flips=200)
+    assert mutants.deaths("tflite", damaged, tmp_path / "x.npy", tmp_path / "mutants") == []
+
+
+def test_contexts_of_one_graph_run_side_by_side(host):
+    model, wrong = host.load(arithmetic(signature=(-1, 2))), []
+
+    def work(seed: int) -> None:
+        with model.init_execution_context() as context:
+            for turn in range(100):
+                a = np.full((seed + 1, 2), turn, np.float32)
+                context.set_input(0, a)
+                context.set_input(1, a)
+                context.compute()
+                if not (context.get_output(0) == 2 * turn).all():
+                    wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+class TestLibrary:
+    """Which interpreter is used where."""
+
+    def present(self, monkeypatch, *packages, numpy="1.26.4"):
+        monkeypatch.setattr(library, "find_spec", lambda name: name in packages or None)
+        monkeypatch.setattr(library, "version", lambda name: numpy)
+
+    def test_litert_comes_first(self, monkeypatch):
+        self.present(monkeypatch, "ai_edge_litert", "tflite_runtime", numpy="2.0.0")
+        assert library.missing() is None
+        assert library.describe().startswith("ai-edge-litert")
+
+    def test_tflite_runtime_where_that_is_what_is_there(self, monkeypatch):
+        self.present(monkeypatch, "tflite_runtime")
+        assert library.missing() is None
+        assert library.describe().startswith("tflite-runtime")
+
+    def test_but_not_with_numpy_2(self, monkeypatch):
+        self.present(monkeypatch, "tflite_runtime", numpy="2.1.0")
+        assert "numpy 2" in (library.missing() or "")
+
+    def test_neither(self, monkeypatch):
+        self.present(monkeypatch)
+        assert 'pip install "wasi-nn[tflite]"' in (library.missing() or "")
+        assert not TfliteBackend().availability().usable
+        with pytest.raises(Unavailable):
+            TfliteBackend().load([memoryview(b"")], LoadOptions("tensorflowlite"))
