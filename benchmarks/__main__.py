@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import hosting
+from benchmarks import backends, hosting
 from benchmarks.figures import report
 
 
@@ -15,7 +15,7 @@ def main() -> None:
         folder = Path(scratch)
         steps = [
             ("host calls", hosting.host_call),
-            ("cycles", lambda: hosting.cycles(folder)),
+            ("backends", lambda: backends.cycles(folder)),
             ("start-up", hosting.start),
             ("memory", lambda: hosting.memory(folder)),
         ]

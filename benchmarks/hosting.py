@@ -1,20 +1,16 @@
-"""What the host costs: calls, cycles, start-up, memory. Each figure pairs both sides in one run."""
+"""What the host costs: calls, start-up, memory. Each figure pairs both sides in one run."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnxruntime
 import wasmtime
 
 from benchmarks import models
-from benchmarks.figures import ROOT, Figure, interleaved, per_call
+from benchmarks.figures import ROOT, Figure, interleaved
 from wasi_nn import Host
 from wasi_nn.runtime import HostFunction
 
@@ -65,74 +61,6 @@ def host_call() -> list[Figure]:
     return [
         Figure("host_call_us", fast * 1e6, "µs", 2.0, note="an empty host call"),
         Figure("host_call_ratio", stock / fast, "×", note="define_func takes so much longer"),
-    ]
-
-
-def _guest_cycle(host: Host, model: str, size: int, calls: int, dims: Any) -> Callable[[], float]:
-    program = host.compile(CYCLE)
-    arguments = [model, str(size), str(calls), *map(str, dims)]
-
-    def run() -> float:
-        result = program.run(arguments).check()
-        assert result.exit_code == 0, result.stderr
-        return int(result.stdout.split()[0]) * 1e-9 / calls
-
-    return run
-
-
-def _direct(path: Path, dims: Any, out_dims: Any, calls: int) -> Callable[[], float]:
-    """The fastest way to call onnxruntime from Python: buffers bound once, its inner method."""
-    from wasi_nn_onnx.providers import session_options
-
-    session = onnxruntime.InferenceSession(
-        str(path), session_options({}), providers=["CPUExecutionProvider"]
-    )
-    x, y = np.zeros(dims, np.float32), np.zeros(out_dims, np.float32)
-    x.reshape(-1)[:] = np.arange(x.size) % 251 / 251
-    binding = session.io_binding()
-    binding.bind_input("x", "cpu", 0, np.float32, dims, x.ctypes.data)
-    binding.bind_output("y", "cpu", 0, np.float32, out_dims, y.ctypes.data)
-    run, inner = session._sess.run_with_iobinding, binding._iobinding
-    keep = (x, y, binding)
-    return lambda: per_call(lambda: (run(inner, None), keep), calls)
-
-
-def cycles(folder: Path) -> list[Figure]:
-    """set_input, compute and get_output from a guest, against the direct call."""
-    small, large = models.small(folder), models.large(folder)
-    echo = folder / "echo.identity"
-    echo.write_text("wasi-nn:identity\n")
-    with Host() as host:
-        host.add_model("small", small)
-        host.add_model("large", large)
-        host.add_model("echo", echo)
-        guest, direct, identity = interleaved(
-            ROUNDS,
-            _guest_cycle(host, "small", 16, 5000, models.SMALL_DIMS),
-            _direct(small, models.SMALL_DIMS, models.SMALL_DIMS, 5000),
-            _guest_cycle(host, "echo", 16, 5000, models.SMALL_DIMS),
-        )
-        large_guest, large_direct = interleaved(
-            ROUNDS,
-            _guest_cycle(host, "large", 256, 40, models.LARGE_DIMS),
-            _direct(large, models.LARGE_DIMS, (1, 64, 1, 1), 40),
-        )
-    return [
-        Figure(
-            "cycle_overhead_us/onnx",
-            (guest - direct) * 1e6,
-            "µs",
-            12.0,
-            note=f"{guest * 1e6:.1f} µs a cycle, {direct * 1e6:.1f} µs direct",
-        ),
-        Figure("cycle_us/identity", identity * 1e6, "µs", note="the host alone, 16 bytes"),
-        Figure(
-            "large_input_ratio/onnx",
-            large_guest / large_direct,
-            "×",
-            1.03,
-            note=f"{large_guest * 1e3:.2f} ms, {large_direct * 1e3:.2f} ms direct; 602,112 bytes",
-        ),
     ]
 
 

@@ -11,6 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 SMALL_DIMS = (1, 4)
 LARGE_DIMS = (1, 3, 224, 224)
+LARGE_OUT = (1, 64, 1, 1)
+#: Channels of the large network, layer by layer; each convolution is 3 × 3 with stride 2.
+LAYERS = ((3, 64), (64, 128), (128, 320), (320, 64))
 
 
 def _save(path: Path, nodes: list[Any], weights: list[Any], dims: Any, out_dims: Any) -> Path:
@@ -38,7 +41,7 @@ def large(folder: Path) -> Path:
     """Convolutions over a 224 × 224 picture (602,112 bytes): some milliseconds of work."""
     random = np.random.default_rng(7)
     nodes, weights, name = [], [], "x"
-    for layer, (inputs, outputs) in enumerate([(3, 64), (64, 128), (128, 320), (320, 64)]):
+    for layer, (inputs, outputs) in enumerate(LAYERS):
         kernel = random.standard_normal((outputs, inputs, 3, 3), np.float32) * np.float32(0.05)
         weights.append(numpy_helper.from_array(kernel, f"w{layer}"))
         nodes.append(
@@ -49,7 +52,7 @@ def large(folder: Path) -> Path:
         nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"]))
         name = f"r{layer}"
     nodes.append(helper.make_node("GlobalAveragePool", [name], ["y"]))
-    return _save(folder / "large.onnx", nodes, weights, LARGE_DIMS, (1, 64, 1, 1))
+    return _save(folder / "large.onnx", nodes, weights, LARGE_DIMS, LARGE_OUT)
 
 
 def heavy(folder: Path, megabytes: int) -> Path:
@@ -60,3 +63,55 @@ def heavy(folder: Path, megabytes: int) -> Path:
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
     weights = [numpy_helper.from_array(matrix, "w")]
     return _save(folder / "heavy.onnx", nodes, weights, (1, side), (1, rows))
+
+
+def tflite(folder: Path) -> tuple[Path, Path, tuple[int, ...]]:
+    """A small and a large network for TensorFlow Lite, and the input of the large one."""
+    from conformance.flatbuffer import FlatModel
+
+    random = np.random.default_rng(7)
+    tiny = FlatModel()
+    x, y = tiny.tensor("x", SMALL_DIMS), tiny.tensor("y", SMALL_DIMS)
+    tiny.operator("ADD", [x, x], [y])
+    small = folder / "small.tflite"
+    small.write_bytes(tiny.finish([x], [y]))
+    model = FlatModel()
+    dims, side = (1, 224, 224, 3), 224
+    first = last = model.tensor("x", dims)
+    for layer, (inputs, outputs) in enumerate(LAYERS):
+        kernel = (random.standard_normal((outputs, 3, 3, inputs)) * 0.05).astype(np.float32)
+        side = (side - 3) // 2 + 1
+        made = model.tensor(f"r{layer}", (1, side, side, outputs))
+        weights = model.constant(f"w{layer}", kernel)
+        bias = model.constant(f"b{layer}", np.zeros(outputs, np.float32))
+        model.operator("CONV_2D", [last, weights, bias], [made])
+        last = made
+    result = model.tensor("y", (1, LAYERS[-1][1]))
+    model.operator("MEAN", [last, model.constant("axes", np.array([1, 2], np.int32))], [result])
+    large = folder / "large.tflite"
+    large.write_bytes(model.finish([first], [result]))
+    return small, large, dims
+
+
+def torchscript(folder: Path) -> tuple[Path, Path]:
+    """The small and the large network as TorchScript."""
+    import warnings
+
+    import torch
+
+    class Double(torch.nn.Module):  # type: ignore[misc]
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + x
+
+    layers: list[Any] = []
+    for inputs, outputs in LAYERS:
+        layers += [torch.nn.Conv2d(inputs, outputs, 3, 2, 1), torch.nn.ReLU()]
+    deep = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1))
+    paths = []
+    for name, module, dims in (("small", Double(), SMALL_DIMS), ("large", deep, LARGE_DIMS)):
+        path = folder / f"{name}.pt"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            torch.jit.trace(module.eval().requires_grad_(False), torch.zeros(dims)).save(str(path))
+        paths.append(path)
+    return paths[0], paths[1]
