@@ -71,7 +71,9 @@ def test_hello(guests):
     assert wasi_nn("run", guests / "hello/hello.wasm") == (0, "hello, wasi-nn\n", "")
 
 
-@pytest.mark.parametrize("spelling", ["ours", "explicit", "wasmedge", "wasmtime"])
+@pytest.mark.parametrize(
+    "spelling", ["ours", "explicit", "wasmedge", "wasmtime", "wasmtime with a comma"]
+)
 def test_every_spelling_of_a_model(guests, relu, spelling):
     folder = relu.parent.parent
     options = {
@@ -79,6 +81,7 @@ def test_every_spelling_of_a_model(guests, relu, spelling):
         "explicit": ("--graph", "relu=onnx:cpu:relu/model.onnx"),
         "wasmedge": ("--nn-preload", "relu:ONNX:CPU:relu/model.onnx"),
         "wasmtime": ("-S", "nn", "-S", "nn-graph=onnx::relu"),
+        "wasmtime with a comma": ("-S", "nn=y,nn-graph=onnx::relu"),
     }[spelling]
     guest = guests / "classify/classify.wasm"
     code, out, err = wasi_nn(
@@ -195,6 +198,61 @@ def test_arguments_and_environment_reach_the_guest(tmp_path, wat):
 ENDLESS = '(module (memory (export "memory") 1) (func (export "_start") (loop $l (br $l))))'
 
 
+@pytest.mark.parametrize("code", [126, 200, 255])
+def test_every_exit_code(wat, tmp_path, code):
+    guest = tmp_path / "exits.wasm"
+    guest.write_bytes(
+        wat(
+            f"""(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+            (memory (export "memory") 1)
+            (func (export "_start") (call $exit (i32.const {code}))))"""
+        )
+    )
+    assert wasi_nn("run", guest) == (code, "", "")
+
+
+def test_inspect_runs_nothing_of_the_guest(wat, tmp_path):
+    guest = tmp_path / "starts.wasm"
+    guest.write_bytes(
+        wat('(module (func $s (loop $l (br $l))) (start $s) (func (export "_start")))')
+    )
+    code, out, _ = wasi_nn("inspect", guest)
+    assert (code, "yes, on wasmtime" in out) == (0, True)
+    assert wasi_nn("run", "--timeout", "0.3", guest)[0] == 124
+
+
+def test_inspect_finds_package_paths():
+    code, out, _ = wasi_nn("inspect", "package:magika/models/standard_v3_3/model.onnx")
+    assert (code, "bytes: i32[?, 2048]" in out) == (0, True)
+
+
+def test_messages_that_nobody_can_read_are_no_business_of_the_guest(guests, echo):
+    command = [*COMMAND, "run", "--graph", f"echo={echo}", str(guests / "echo/echo.wasm")]
+    with open("/dev/full", "w") as full:
+        run = subprocess.run([*command, "nothing", "x"], stdout=subprocess.PIPE, stderr=full)
+    assert (run.returncode, run.stdout) == (1, b"")
+    closed = subprocess.run(
+        ["sh", "-c", '"$@" 2>&-', "sh", *command, "nothing", "x"], stdout=subprocess.PIPE
+    )
+    assert (closed.returncode, closed.stdout) == (1, b"")
+
+
+def test_a_reader_that_has_enough():
+    run = subprocess.run(
+        ["sh", "-c", '"$@" | head -1', "sh", *COMMAND, "plugins"], capture_output=True, text=True
+    )
+    assert run.stderr == ""
+
+
+def test_arguments_that_are_no_text(guests):
+    run = subprocess.run(
+        [*COMMAND, "run", str(guests / "hello/hello.wasm"), b"\xff"], capture_output=True
+    )
+    assert run.returncode == 2
+    assert b"is no UTF-8" in run.stderr
+    assert run.stderr.count(b"\n") == 1
+
+
 def test_a_deadline(wat, tmp_path):
     endless = tmp_path / "endless.wasm"
     endless.write_bytes(wat(ENDLESS))
@@ -248,7 +306,7 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
     big.write_bytes(wat('(module (memory (export "memory") 64) (func (export "_start")))'))
     assert wasi_nn("run", "--max-memory", "4M", big)[0] == 0
     code, _, err = wasi_nn("run", "--max-memory", "1M", big)
-    assert code == 2
+    assert code == 134
     assert "more memory to start" in err
     code, _, err = wasi_nn("run", "--fuel", "5", guests / "hello/hello.wasm")
     assert (code, err) == (134, "wasi-nn: the guest used up its fuel\n")
@@ -277,6 +335,7 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
         (("walk",), "No such command"),
         (("inspect", "missing"), "cannot read missing"),
         (("run", "--dialect", "latin", "{nn}"), "no dialect 'latin'"),
+        (("run", "--dialect", "latin", "{hello}"), "no dialect 'latin'"),
     ],
 )
 def test_a_mistake_is_one_clear_line_and_exit_code_2(guests, echo, arguments, says):

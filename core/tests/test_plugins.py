@@ -8,8 +8,9 @@ import sys
 
 import pytest
 
+from wasi_nn import Host
 from wasi_nn.errors import InvalidEncoding, Unavailable, UsageError
-from wasi_nn.plugins import Plugins
+from wasi_nn.plugins import Plugins, availability
 
 SOUND = """
 from wasi_nn.backend import Backend
@@ -66,6 +67,9 @@ def test_first_party_plugins_are_ordinary_entry_points():
         (SOUND.replace("[Sound()]", "None"), "TypeError"),
         (SOUND.replace("def wasi_nn_backends():", "def wasi_nn_backends(x):"), "Error"),
         (SOUND.replace('name = "sound"', 'name = "identity"'), "already provided by plugin"),
+        (SOUND.replace('encodings = ("sound", "onnx")', ""), "names no encodings"),
+        (SOUND.replace('name = "sound"', ""), "has no name"),
+        (SOUND.replace("[Sound()]", "[Sound]"), "is no wasi_nn.backend.Backend"),
     ],
 )
 def test_a_broken_plugin_stops_no_other(folder, module, says):
@@ -99,6 +103,25 @@ def test_the_command_reports_a_broken_plugin(folder):
         assert "broken_plugin" in run.stdout
         assert "ZeroDivisionError" in run.stdout
         assert "wasmtime" in run.stdout
+
+
+def test_a_backend_that_fails_when_it_is_asked_stops_no_other(folder, tmp_path):
+    methods = "".join(
+        f"    def {name}: raise RuntimeError('broken {name}')\n"
+        for name in ("availability(self)", "missing(self)", "sniff(self, head)")
+    )
+    module = SOUND.replace('"onnx")\n', '"onnx")\n' + methods)
+    distribution(folder, "sound_plugin", module)
+    plugins = Plugins.installed()
+    found = availability(plugins.backend_for("sound"))
+    assert not found.usable
+    assert "the plugin is broken" in found.detail
+    (tmp_path / "m").write_bytes(b"wasi-nn:identity")
+    with Host(plugins=plugins) as host:
+        host.add_model("m", tmp_path / "m")
+        assert host.model("m").backend == "identity"
+        host.add_model("s", tmp_path / "m", encoding="sound")
+        assert "backend sound is broken" in host.registry.missing_libraries()[0]
 
 
 def test_two_hosts_share_no_plugin_objects():

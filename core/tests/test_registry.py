@@ -11,7 +11,7 @@ import pytest
 
 from wasi_nn import Host, UsageError
 from wasi_nn.backend import Backend, Graph
-from wasi_nn.errors import ModelNotFound, NotFound, RuntimeFailure
+from wasi_nn.errors import InvalidArgument, ModelNotFound, NotFound, RuntimeFailure
 from wasi_nn.hookspecs import hookimpl
 from wasi_nn.plugins import Plugins
 
@@ -21,15 +21,19 @@ class Counting(Backend):
 
     name = "counting"
     encodings = ("counting",)
+    config_keys = frozenset({"a", "b"})
     loads: list[dict]
-    closed = 0
+    closed = now = most = 0
 
     def __init__(self) -> None:
         self.loads = []
 
     def load(self, builders, options):
         assert all(isinstance(builder, Path) for builder in builders), "files stay paths"
+        self.now += 1
+        self.most = max(self.most, self.now)
         time.sleep(0.05)
+        self.now -= 1
         self.loads.append(dict(options.config))
         if builders[0].read_bytes() == b"bad":
             raise ValueError("this file is bad")
@@ -127,6 +131,38 @@ def test_another_config_is_another_graph(host, counting, file):
     del other, again
     gc.collect()
     assert counting.closed == 1, "a guest's own config is not kept for the next guest"
+
+
+def test_unknown_keys_of_a_config_make_no_other_graph(host, counting, file, caplog):
+    host.add_model("m", file, encoding="counting")
+    graphs = [host.registry.graph("m", {"zz": number}) for number in range(3)]
+    assert len({id(graph) for graph in graphs}) == 1
+    assert "does not know the config's zz; it knows: a, b" in caplog.text
+
+
+def test_a_config_that_is_not_made_of_json(host, file):
+    host.add_model("m", file, encoding="counting", config={"a": {1}})
+    with pytest.raises(InvalidArgument, match="JSON's types"):
+        host.model("m")
+
+
+def test_a_failed_first_load_lets_one_waiter_at_a_time_try(host, counting, file):
+    file.write_bytes(b"bad")
+    host.add_model("m", file, encoding="counting")
+    errors = []
+
+    def work():
+        try:
+            host.model("m")
+        except RuntimeFailure as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(errors), len(counting.loads), counting.most) == (5, 5, 1)
 
 
 def test_a_file_that_changed_is_another_model(host, counting, file, tmp_path):

@@ -169,6 +169,48 @@ def test_contexts_take_turns_unless_the_backend_says_otherwise(concurrent, most)
     assert backend.most_inside == most
 
 
+def test_a_cancelled_session_refuses_what_comes_next():
+    session = open_session(Recorder())
+    graph = load(session)
+    context = session.init_execution_context(graph)
+    session.cancel()
+    for operation in (
+        lambda: load(session),
+        lambda: session.load_by_name("m"),
+        lambda: session.init_execution_context(graph),
+        lambda: session.set_input(context, 0, ONE),
+        lambda: session.compute(context),
+    ):
+        with pytest.raises(RuntimeFailure, match="being stopped"):
+            operation()
+
+
+def test_a_cancelled_session_does_not_wait_for_its_turn():
+    backend = Recorder(concurrent=False)
+    session = open_session(backend)
+    context = session.init_execution_context(load(session))
+    held = session.context(context).loaded.turn(lambda: False)
+    threading.Timer(0.1, session.cancel).start()
+    with held, pytest.raises(RuntimeFailure, match="stopped while it waited"):
+        session.compute(context)
+
+
+def test_limits_on_what_the_host_holds():
+    session = open_session(Recorder(), held=10)
+    graph = load(session, b"12345678")
+    with pytest.raises(RuntimeFailure, match="8 bytes of models"):
+        load(session, b"123")
+    context = session.init_execution_context(graph)
+    session.set_input(context, 0, ONE)
+    session.set_input(context, 0, ONE)
+    session.set_input(context, 1, ONE)
+    with pytest.raises(RuntimeFailure, match="above its limit of 10"):
+        session.set_input(context, 2, ONE)
+    session.finalize_execution_context(context)
+    session.unload(graph)
+    load(session, b"1234567890")
+
+
 def test_limits_on_handles():
     session = open_session(Recorder(), graphs=2, contexts=1)
     load(session)

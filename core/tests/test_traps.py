@@ -107,6 +107,13 @@ class TestTrap3TensorTypes:
         double = guest.tensor(2, [2], struct.pack("<2d", 1, 2))
         assert guest("set_input", context, 0, double) == 1, "2 is u8 for this guest from now on"
 
+    def test_what_a_refused_tensor_shows_does_not_hold(self, caller):
+        guest = caller()
+        context = guest.context(onnx_identity(TensorProto.INT32))
+        assert guest("set_input", context, 0, guest.tensor(2, [1, 2], b"ab")) == 1
+        right = guest.tensor(4, [1, 2], struct.pack("<2i", 1, 2))
+        assert guest("set_input", context, 0, right) == 0, guest.reason
+
     def test_a_given_dialect_is_not_guessed_away(self, caller):
         guest = caller("witx")
         context = guest.context()

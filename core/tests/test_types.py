@@ -52,6 +52,14 @@ def test_other_memory_orders_and_scalars():
     assert Tensor.of(np.int64(7)).numpy() == 7
 
 
+def test_other_byte_orders_and_bools():
+    array = np.array([1.5, 2], ">f4")
+    np.testing.assert_array_equal(Tensor.of(array).numpy(), [1.5, 2])
+    tensor = Tensor.of(np.array([True, False]))
+    assert tensor.type is TensorType.U8
+    assert tensor.numpy().tolist() == [1, 0]
+
+
 @pytest.mark.parametrize("array", [np.array(["a"]), np.array([1 + 2j]), np.array([1], np.uint16)])
 def test_types_without_a_word_are_refused(array):
     with pytest.raises(TypeError, match="no tensor type"):

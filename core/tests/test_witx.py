@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 
 import pytest
@@ -42,6 +43,10 @@ def test_inputs_persist_and_outputs_follow_the_last_compute(caller):
     guest("set_input", context, 1, guest.tensor(3, [1], b"c"))
     assert guest("compute", context) == 0
     assert (guest.output(context, 0), guest.output(context, 1)) == (b"a", b"c")
+    guest("set_input", context, 1, guest.tensor(3, [1], b"d"))
+    guest("set_input", context, 2, guest.tensor(3, [1], b"e"))
+    assert guest.output(context, 1) == b"c"
+    assert guest.output(context, 2) == INVALID_ARGUMENT
 
 
 def test_a_scalar_has_no_dimensions(caller):
@@ -237,6 +242,19 @@ def test_an_unforeseen_exception_is_a_runtime_error(caller, monkeypatch, caplog)
     assert guest("compute", context) == RUNTIME_ERROR
     assert "ZeroDivisionError" in guest.reason
     assert "Traceback" in caplog.text
+
+
+def test_a_log_handler_that_fails_is_no_business_of_the_guest(caller):
+    class Broken(logging.Handler):
+        def emit(self, record):
+            raise BrokenPipeError
+
+    handler = Broken()
+    logging.getLogger("wasi_nn").addHandler(handler)
+    try:
+        assert caller()("compute", 9) == INVALID_ARGUMENT
+    finally:
+        logging.getLogger("wasi_nn").removeHandler(handler)
 
 
 def test_keyboard_interrupt_ends_the_guest(caller, monkeypatch):

@@ -52,8 +52,8 @@ Builder = Union[memoryview, Path]
 class LoadOptions(NamedTuple):
     """How a graph is to be loaded.
 
-    ``config`` is the backend's own (a JSON object of the guest or the person); a backend documents
-    its keys, logs those that it does not know and raises ``InvalidArgument`` for a wrong type.
+    ``config`` is the backend's own (a JSON object of the guest or the person), with the keys that
+    ``Backend.config_keys`` names; a wrong type raises ``InvalidArgument``.
     ``allow_fallback`` is the person's word that an unavailable target may run on the CPU instead.
     """
 
@@ -159,6 +159,8 @@ class Backend(ABC):
     name: ClassVar[str]
     #: The graph encodings that it serves.
     encodings: ClassVar[tuple[str, ...]]
+    #: The keys of its config; others are logged and left out. None takes every key.
+    config_keys: ClassVar[frozenset[str] | None] = frozenset()
 
     def missing(self) -> str | None:
         """Why its library cannot be used and what to do about it, or None. Asked before every

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,11 @@ def whole_number(config: Config, key: str, default: int, least: int = 0, most: i
             f"config {key!r} is to be a whole number from {least} to {most}, not {value!r}"
         )
     return value
+
+
+def threads(config: Config, key: str = "threads", default: int = 0) -> int:
+    """A number of threads, four for each of this machine's cores at most: a guest may ask too."""
+    return whole_number(config, key, default, most=4 * (os.cpu_count() or 1))
 
 
 def flag(config: Config, key: str, default: bool) -> bool:

@@ -2,7 +2,7 @@
 
 WasiNnError
 ├── NnError                  what a guest is told, as an errno or a `wasi:nn` error
-│   ├── InvalidArgument · InvalidEncoding · MissingMemory · Busy · RuntimeFailure
+│   ├── InvalidArgument · InvalidEncoding · MissingMemory · RuntimeFailure
 │   ├── UnsupportedOperation · TooLarge · NotFound
 │   └── EndOfSequence · ContextFull · PromptTooLong · ModelNotFound      (language models)
 ├── UsageError               the person's mistake: an option, a path, a name given twice
@@ -69,12 +69,6 @@ class MissingMemory(NnError):
     """The guest has no linear memory named ``memory``."""
 
     code = ErrorCode.MISSING_MEMORY
-
-
-class Busy(NnError):
-    """The resource is in use and the operation did not wait."""
-
-    code = ErrorCode.BUSY
 
 
 class RuntimeFailure(NnError):

@@ -22,7 +22,9 @@ from wasi_nn.session import Session
 from wasi_nn.types import ExecutionTarget
 
 #: A path (also ``package:PKG/FILE``) or the bytes themselves.
-Source = Union[str, Path, bytes]
+Source = Union[str, Path, bytes, bytearray, memoryview]
+
+_BYTES = (bytes, bytearray, memoryview)
 
 
 class Host:
@@ -93,7 +95,7 @@ class Host:
 
         The same files are loaded once per process, however often this is called."""
         builders = [
-            memoryview(source) if isinstance(source, bytes) else resolve_path(str(source))
+            memoryview(source) if isinstance(source, _BYTES) else resolve_path(str(source))
             for source in sources
         ]
         kind = encodings.canonical(encoding)
@@ -118,8 +120,8 @@ class Host:
 
         Raises ``UsageError`` for what is no core module."""
         name = "guest.wasm"
-        if isinstance(wasm, bytes):
-            data = wasm
+        if isinstance(wasm, _BYTES):
+            data = bytes(wasm)
         else:
             path = resolve_path(str(wasm))
             name = path.name

@@ -62,6 +62,8 @@ def link(
 
 def _mismatch(item: Import, function: HostFunction) -> str | None:
     signature = item.signature
+    if item.kind == "func" and signature is None:
+        return f"the signature with which it imports {item.module}.{item.name} could not be read"
     if item.kind != "func" or signature is None:
         return f"it imports {item.module}.{item.name} as a {item.kind}, which is a function"
     ours = (("i32",) * function.parameters, ("i32",) * function.has_result)

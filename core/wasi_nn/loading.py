@@ -8,16 +8,47 @@ context holds it, and its backend's ``close`` runs when the last of them lets go
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from wasi_nn.backend import Backend, Builder, Graph, LoadOptions
-from wasi_nn.errors import ModelNotFound, RuntimeFailure, WasiNnError
+from wasi_nn.errors import InvalidArgument, ModelNotFound, RuntimeFailure, WasiNnError
+
+log = logging.getLogger("wasi_nn")
+
+#: Asked while a thread waits for its turn: True makes it give up.
+Stopped = Callable[[], bool]
+# How long a thread waits before it asks again, in seconds.
+_SLICE = 0.05
+
+
+def take(lock: threading.Lock, stopped: Stopped) -> None:
+    """Acquire a lock, or raise ``RuntimeFailure`` once ``stopped`` says so."""
+    while not lock.acquire(timeout=_SLICE):
+        if stopped():
+            raise RuntimeFailure("the guest was stopped while it waited for another one")
+
+
+class _Release:
+    """Releases the lock that was taken for a block."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *exception: object) -> None:
+        self._lock.release()
+
+
+_FREE: AbstractContextManager[None] = nullcontext()
 
 
 class LoadedGraph:
@@ -30,20 +61,39 @@ class LoadedGraph:
         self.backend = backend
         self.options = options
         self.seconds = seconds
-        #: Held during every call into the graph; a lock where its contexts must take turns.
-        self.guard: AbstractContextManager[Any] = (
-            nullcontext() if graph.concurrent_contexts else threading.RLock()
-        )
-        self._finalizer = weakref.finalize(self, graph.close)
+        self._lock = None if graph.concurrent_contexts else threading.Lock()
+        weakref.finalize(self, graph.close)
 
-    def close(self) -> None:
-        """Free the model now; a second call does nothing."""
-        self._finalizer()
+    def turn(self, stopped: Stopped) -> AbstractContextManager[None]:
+        """The right to call into the graph's contexts: at once, or in turn where the backend does
+        not let contexts run side by side. Enter it without delay."""
+        if self._lock is None:
+            return _FREE
+        take(self._lock, stopped)
+        return _Release(self._lock)
+
+
+def known_config(backend: Backend, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a config that the backend knows; the rest is logged. Two configs that differ in
+    unknown keys alone are the same model."""
+    keys = backend.config_keys
+    if keys is None:
+        return dict(config)
+    unknown = sorted(config.keys() - keys)
+    if unknown:
+        log.warning(
+            "backend %s does not know the config's %s; it knows: %s",
+            backend.name,
+            ", ".join(unknown),
+            ", ".join(sorted(keys)) or "nothing",
+        )
+    return {key: value for key, value in config.items() if key in keys}
 
 
 def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) -> LoadedGraph:
     """Load a graph for one holder. Whatever the library throws comes out as an ``NnError``."""
     started = time.perf_counter()
+    options = options._replace(config=known_config(backend, options.config))
     try:
         graph = backend.load(builders, options)
     except WasiNnError:
@@ -51,6 +101,14 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     except Exception as error:
         raise RuntimeFailure(f"{backend.name} could not load the model: {error}") from error
     return LoadedGraph(graph, backend, options, time.perf_counter() - started)
+
+
+class _Turn:
+    """A lock for those who want the same model at the same time, and how many they are."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.waiting = 0
 
 
 class _Table:
@@ -61,46 +119,63 @@ class _Table:
         self._graphs: weakref.WeakValueDictionary[Hashable, LoadedGraph] = (
             weakref.WeakValueDictionary()
         )
-        self._loading: dict[Hashable, threading.Lock] = {}
+        self._turns: dict[Hashable, _Turn] = {}
 
-    def get(self, key: Hashable, make: Callable[[], LoadedGraph]) -> LoadedGraph:
+    def get(self, key: Hashable, make: Callable[[], LoadedGraph], stopped: Stopped) -> LoadedGraph:
         """The graph under ``key``; the first caller makes it while the others wait."""
         with self._lock:
             found = self._graphs.get(key)
             if found is not None:
                 return found
-            turn = self._loading.setdefault(key, threading.Lock())
-        with turn:
-            with self._lock:
-                found = self._graphs.get(key)
-            if found is not None:
-                return found
+            turn = self._turns.setdefault(key, _Turn())
+            turn.waiting += 1
+        try:
+            take(turn.lock, stopped)
             try:
-                found = make()
                 with self._lock:
-                    self._graphs[key] = found
+                    found = self._graphs.get(key)
+                if found is None:
+                    found = make()
+                    with self._lock:
+                        self._graphs[key] = found
+                return found
             finally:
-                with self._lock:
-                    self._loading.pop(key, None)
-            return found
+                turn.lock.release()
+        finally:
+            with self._lock:
+                turn.waiting -= 1
+                if not turn.waiting:
+                    self._turns.pop(key, None)
 
 
 _PROCESS = _Table()
 
 
-def load_shared(backend: Backend, paths: Sequence[Path], options: LoadOptions) -> LoadedGraph:
+def load_shared(
+    backend: Backend,
+    paths: Sequence[Path],
+    options: LoadOptions,
+    stopped: Stopped = lambda: False,
+) -> LoadedGraph:
     """Load a model of files, or take the one that this process already has.
 
-    A file that changed on disk is another model. Raises ``ModelNotFound`` for a missing file."""
+    A file that changed on disk is another model. Raises ``ModelNotFound`` for a missing file and
+    ``InvalidArgument`` for a config that is not made of JSON's types."""
+    config = known_config(backend, options.config)
+    try:
+        settings = json.dumps(config, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"the config is not made of JSON's types: {error}") from error
     key = (
         f"{type(backend).__module__}.{type(backend).__qualname__}",
         tuple(_identity(path) for path in paths),
         options.encoding,
         options.target,
-        json.dumps(options.config, sort_keys=True),
+        settings,
         options.allow_fallback,
     )
-    return _PROCESS.get(key, lambda: load(backend, paths, options))
+    options = options._replace(config=config)
+    return _PROCESS.get(key, lambda: load(backend, paths, options), stopped)
 
 
 def _identity(path: Path) -> tuple[str, int, int]:

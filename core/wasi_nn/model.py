@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+def _never() -> bool:
+    return False
+
+
 class Context:
     """An execution context for Python callers. Used by one thread at a time; open one a thread.
 
@@ -23,7 +28,8 @@ class Context:
 
     def __init__(self, loaded: LoadedGraph) -> None:
         self._loaded = loaded
-        with loaded.guard:
+        self._open = True
+        with loaded.turn(_never):
             self._context: ExecutionContext = loaded.graph.init_execution_context()
 
     def set_input(self, key: int | str, array: Any) -> None:
@@ -39,22 +45,30 @@ class Context:
         expected = prod(tensor.dims) * tensor.type.size
         if len(tensor.data) != expected and not self._loaded.graph.byte_tensors:
             raise InvalidArgument(f"a tensor of {tensor.dims} {tensor.type} takes {expected} bytes")
-        with self._loaded.guard:
+        with self._turn():
             self._context.set_input(key, tensor)
 
     def compute(self) -> None:
         """Run the graph. Raises ``InvalidArgument`` while an input is missing."""
-        with self._loaded.guard:
+        with self._turn():
             self._context.compute()
 
     def get_output(self, key: int | str = 0) -> NDArray[Any]:
         """A copy of an output of the last ``compute``."""
-        return self._context.get_output(key).numpy()
+        with self._turn():
+            return self._context.get_output(key).numpy()
 
     def close(self) -> None:
-        """Free the context."""
-        with self._loaded.guard:
-            self._context.close()
+        """Free the context; a second call does nothing."""
+        if self._open:
+            with self._turn():
+                self._open = False
+                self._context.close()
+
+    def _turn(self) -> AbstractContextManager[None]:
+        if not self._open:
+            raise InvalidArgument("the execution context was closed")
+        return self._loaded.turn(_never)
 
     def __enter__(self) -> Context:
         return self

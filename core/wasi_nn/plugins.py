@@ -9,7 +9,7 @@ from typing import Any
 import pluggy
 
 from wasi_nn import hookspecs
-from wasi_nn.backend import Backend
+from wasi_nn.backend import Availability, Backend
 from wasi_nn.encodings import EXTRAS, canonical
 from wasi_nn.errors import InvalidEncoding, Unavailable, UsageError
 from wasi_nn.runtime import Runtime
@@ -78,6 +78,7 @@ class Plugins:
             self._manager.register(plugin, name=record.name)
             record.backends = self._call("wasi_nn_backends", record.name)
             record.runtimes = self._call("wasi_nn_runtimes", record.name)
+            _check(record)
             self._refuse_taken_names(record)
         except (Exception, SystemExit) as error:
             record.error = _explain(error)
@@ -148,16 +149,40 @@ class Plugins:
         if name and name != "auto":
             for runtime in runtimes:
                 if runtime.name == name:
-                    found = runtime.availability()
+                    found = availability(runtime)
                     if not found.usable:
                         raise Unavailable(f"runtime {name} is unavailable: {found.detail}")
                     return runtime
             known = ", ".join(runtime.name for runtime in runtimes) or "none"
             raise UsageError(f"there is no runtime {name!r}; known: {known}")
         for runtime in runtimes:
-            if runtime.availability().usable:
+            if availability(runtime).usable:
                 return runtime
         raise Unavailable('no Wasm engine is installed; pip install "wasi-nn[wasmtime]"')
+
+
+def _check(record: PluginRecord) -> None:
+    """Refuse what would fail later on, far from its cause."""
+    for backend in record.backends:
+        if not isinstance(backend, Backend):
+            raise UsageError(f"{backend!r} is no wasi_nn.backend.Backend")
+        encodings = getattr(backend, "encodings", None)
+        if not isinstance(encodings, tuple) or not encodings:
+            raise UsageError(f"backend {backend!r} names no encodings (a tuple of words)")
+    for runtime in record.runtimes:
+        if not isinstance(runtime, Runtime):
+            raise UsageError(f"{runtime!r} is no wasi_nn.runtime.Runtime")
+    for item in (*record.backends, *record.runtimes):
+        if not isinstance(getattr(item, "name", None), str):
+            raise UsageError(f"{item!r} has no name")
+
+
+def availability(item: Backend | Runtime) -> Availability:
+    """A plugin's own word of its library; of one that fails at that, the failure."""
+    try:
+        return item.availability()
+    except Exception as error:
+        return Availability(False, f"the plugin is broken: {_explain(error)}")
 
 
 def _rank(entry: metadata.EntryPoint) -> tuple[bool, str]:

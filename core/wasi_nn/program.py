@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Union
 
 from wasi_nn.abi.common import CoreAbi
@@ -18,13 +16,13 @@ from wasi_nn.abi.reading import Reading
 from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.abi.wamr_legacy import WamrLegacy
 from wasi_nn.abi.witx import Witx
-from wasi_nn.errors import DeadlineExceeded, GuestError, Interrupted, UsageError
+from wasi_nn.errors import GuestError, UsageError
+from wasi_nn.guest import Guest
 from wasi_nn.limits import Limits
 from wasi_nn.linking import link
 from wasi_nn.runtime import (
     EngineLimits,
     HostFunction,
-    Instance,
     Module,
     Preopen,
     Stdin,
@@ -124,18 +122,16 @@ class Program:
             captured.stream("stdout", stdout),
             captured.stream("stderr", stderr),
         )
-        with self.instantiate(
-            wasi=wasi, dialect=dialect, limits=limits, stats=stats, trace=trace
-        ) as guest:
+        with self._prepare(wasi, dialect, limits, stats, trace, ()) as guest:
             if on_start is not None:
                 on_start(guest)
-            started = time.perf_counter()
             error: GuestError | None = None
+            started = time.perf_counter()
             try:
-                exit_code = guest.start()
+                exit_code = guest.run()
             except GuestError as raised:
                 error, exit_code = raised, raised.exit_code
-            ran = time.perf_counter() - started
+            ran = time.perf_counter() - started - guest.instantiate_seconds
             return RunResult(
                 exit_code,
                 captured.bytes("stdout"),
@@ -149,6 +145,11 @@ class Program:
                 guest.graphs,
             )
 
+    def link(self) -> None:
+        """Raise ``LinkError`` unless every import can be met; runs nothing of the guest."""
+        with self._host.open_session() as session:
+            link(self.file, self._functions(session, None, Observer())[0], self._host.runtime)
+
     def instantiate(
         self,
         *,
@@ -159,134 +160,52 @@ class Program:
         trace: bool = False,
         extra: Sequence[HostFunction] = (),
     ) -> Guest:
-        """A guest that has not run yet, for calling its exports (a reactor). ``extra`` are host
-        functions of the embedder's own. Close it, or use it in a ``with`` block."""
+        """A guest whose exports can be called (a reactor). ``extra`` are host functions of the
+        embedder's own. Close it, or use it in a ``with`` block. Raises ``LinkError``, and the kinds
+        of ``GuestError`` when its start function fails."""
+        guest = self._prepare(wasi or WasiConfig(), dialect, limits, stats, trace, extra)
+        try:
+            guest.begin()
+        except BaseException:
+            guest.close()
+            raise
+        return guest
+
+    def _prepare(
+        self,
+        wasi: WasiConfig,
+        dialect: str | None,
+        limits: Limits | None,
+        stats: bool,
+        trace: bool,
+        extra: Sequence[HostFunction],
+    ) -> Guest:
         limits = limits or self._host.limits
         if limits.fuel is not None and not self._counts_fuel:
             raise UsageError("the program was compiled without fuel: give Host a limit on fuel")
         observer = Observer(timed=stats, traced=trace)
         session = self._host.open_session(limits)
+        try:
+            functions, reading, bench = self._functions(session, dialect, observer)
+            needed = link(self.file, [*functions, *extra], self._host.runtime)
+            engine_limits = EngineLimits(limits.memory, limits.fuel)
+            instance = self._module.prepare(needed, wasi, engine_limits)
+        except BaseException:
+            session.close()
+            raise
+        return Guest(instance, session, observer, reading, bench, limits.timeout)
+
+    def _functions(
+        self, session: Session, dialect: str | None, observer: Observer
+    ) -> tuple[list[HostFunction], Reading | None, BenchTimer]:
         bench = BenchTimer()
-        functions = [*bench.host_functions(), *extra]
+        functions = bench.host_functions()
         reading = _reading(self.file, dialect)
         if reading is not None:
             legacy = reading.dialect.module == WamrLegacy.module
             abi: type[CoreAbi] = WamrLegacy if legacy else Witx
             functions += abi(session, reading).host_functions(observer)
-        started = time.perf_counter()
-        try:
-            needed = link(self.file, functions, self._host.runtime)
-            instance = self._module.instantiate(
-                needed, wasi or WasiConfig(), EngineLimits(limits.memory, limits.fuel)
-            )
-        except BaseException:
-            session.close()
-            raise
-        seconds = time.perf_counter() - started
-        return Guest(instance, session, observer, reading, bench, limits.timeout, seconds)
-
-
-class Guest:
-    """One instance of a program with its session. Used by the thread that made it, but for
-    ``interrupt``. A context manager."""
-
-    def __init__(
-        self,
-        instance: Instance,
-        session: Session,
-        observer: Observer,
-        reading: Reading | None,
-        bench: BenchTimer,
-        timeout: float | None,
-        seconds: float,
-    ) -> None:
-        self._instance = instance
-        self._session = session
-        self._reading = reading
-        self._bench = bench
-        self._timeout = timeout
-        self.observer = observer
-        self.instantiate_seconds = seconds
-
-    @property
-    def dialect(self) -> str | None:
-        """The dialect as far as it is known; None for a guest without wasi-nn."""
-        return self._reading.dialect.name if self._reading else None
-
-    @property
-    def bench(self) -> Sequence[float]:
-        """Seconds of each span that the guest marked."""
-        return self._bench.spans
-
-    @property
-    def graphs(self) -> tuple[GraphUse, ...]:
-        """The latest graphs that the guest has opened."""
-        return tuple(self._session.opened)
-
-    def start(self) -> int:
-        """Run ``_start``; gives the exit code and raises the kinds of ``GuestError``."""
-        with _Deadline(self, self._timeout):
-            return self._instance.start()
-
-    def call(self, export: str, *arguments: int) -> tuple[int | float, ...]:
-        """Call an exported function; the deadline counts for each call anew."""
-        with _Deadline(self, self._timeout):
-            return self._instance.call(export, *arguments)
-
-    def interrupt(self) -> None:
-        """Make the guest stop soon, a computation that it waits for included. Callable from any
-        thread."""
-        self._instance.interrupt()
-        self._session.cancel()
-
-    def close(self) -> None:
-        """Free the guest's graphs, contexts and store."""
-        self._session.close()
-        self._instance.close()
-
-    def __enter__(self) -> Guest:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class _Deadline:
-    """Interrupts the guest when its time is over, and says so."""
-
-    def __init__(self, guest: Guest, seconds: float | None) -> None:
-        self._guest = guest
-        self._seconds = seconds
-        self._timer: threading.Timer | None = None
-        self._passed = False
-
-    def __enter__(self) -> None:
-        if self._seconds is not None:
-            self._timer = threading.Timer(self._seconds, self._pass)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _pass(self) -> None:
-        self._passed = True
-        self._guest.interrupt()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if isinstance(error, Interrupted) and self._passed:
-            raise DeadlineExceeded(
-                f"the guest ran past its deadline of {self._seconds} s"
-            ) from None
+        return functions, reading, bench
 
 
 class _Capture:
@@ -296,6 +215,7 @@ class _Capture:
         self._enabled = enabled
         self._most = limits.output
         self._pieces: dict[str, bytearray] = {}
+        self._cut: set[str] = set()
 
     def stream(self, name: str, given: Stdout) -> Stdout:
         if given is not None or not self._enabled:
@@ -304,7 +224,8 @@ class _Capture:
 
         def collect(piece: bytes) -> None:
             room = self._most - len(collected)
-            if len(piece) > room:
+            if len(piece) > room and name not in self._cut:
+                self._cut.add(name)
                 log.warning("the guest's %s is cut at %d bytes", name, self._most)
             collected.extend(piece[: max(0, room)])
 
@@ -335,17 +256,27 @@ def wasi_config(
     for text in (*args, *(part for pair in pairs for part in pair)):
         if "\0" in text:
             raise UsageError(f"an argument or variable holds a NUL byte: {text!r}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"an argument or variable is no UTF-8: {text!r}") from None
+    if isinstance(stdin, (bytearray, memoryview)):
+        stdin = bytes(stdin)
+    if not (stdin is None or stdin == "inherit" or isinstance(stdin, bytes)):
+        raise UsageError(f"stdin is to be None, 'inherit' or bytes, not {stdin!r}")
+    for stream in (stdout, stderr):
+        if not (stream is None or stream == "inherit" or callable(stream)):
+            raise UsageError(f"an output is to be None, 'inherit' or a callable, not {stream!r}")
     return WasiConfig(list(args), pairs, preopens, stdin, stdout, stderr)
 
 
 def _reading(file: WasmFile, name: str | None) -> Reading | None:
+    chosen = None if name is None or name == "auto" else dialect_named(name)
     inferred = infer(file)
     if not inferred.candidates:
         return None
-    if name is None or name == "auto":
+    if chosen is None:
         return Reading(inferred.candidates)
-
-    chosen = dialect_named(name)
     if chosen.module != inferred.candidates[0].module:
         raise UsageError(
             f"dialect {name} is of guests that import {chosen.module}; "

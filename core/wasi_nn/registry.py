@@ -6,17 +6,21 @@ stay paths until a backend opens them, and nothing is loaded before it is first 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from wasi_nn import encodings
 from wasi_nn.backend import Backend, LoadOptions
 from wasi_nn.errors import InvalidEncoding, NotFound, UsageError
-from wasi_nn.loading import LoadedGraph, load_shared
+from wasi_nn.loading import LoadedGraph, Stopped, load_shared
 from wasi_nn.plugins import Plugins
 from wasi_nn.types import ExecutionTarget
+
+log = logging.getLogger("wasi_nn")
 
 
 class NamedModel(NamedTuple):
@@ -70,10 +74,12 @@ class Registry:
                 raise UsageError(f"the model name {model.name!r} is given twice")
             self._entries[model.name] = _Entry(model, backend, encoding)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._entries
-
-    def graph(self, name: str, config: Mapping[str, Any] | None = None) -> LoadedGraph:
+    def graph(
+        self,
+        name: str,
+        config: Mapping[str, Any] | None = None,
+        stopped: Stopped = lambda: False,
+    ) -> LoadedGraph:
         """The graph of a named model, loaded on first use.
 
         ``config`` (of ``load_by_name_with_config``) is laid over the registration's own: another
@@ -87,11 +93,20 @@ class Registry:
             return entry.held
         merged = {**entry.model.config, **(config or {})}
         options = LoadOptions(entry.encoding, entry.model.target, merged, self._allow_fallback)
-        loaded = load_shared(entry.backend, entry.model.paths, options)
+        loaded = load_shared(entry.backend, entry.model.paths, options, stopped)
         if not config:
             # Holding it here keeps it loaded from one guest to the next.
             entry.held = loaded
         return loaded
+
+    def size(self, name: str) -> int:
+        """Bytes of a named model's files; 0 for an unknown name and for a file that is gone."""
+        entry = self._entries.get(name)
+        if entry is None:
+            return 0
+        with suppress(OSError):
+            return sum(path.stat().st_size for path in entry.model.paths)
+        return 0
 
     def _resolve(self, model: NamedModel) -> tuple[Backend, str]:
         if model.encoding == encodings.AUTODETECT:
@@ -110,7 +125,7 @@ class Registry:
 
     def missing_libraries(self) -> list[str]:
         """What must be installed before the registered models can be loaded."""
-        found = (entry.backend.missing() for entry in list(self._entries.values()))
+        found = (_missing(entry.backend) for entry in list(self._entries.values()))
         return sorted({reason for reason in found if reason})
 
     def close(self) -> None:
@@ -128,7 +143,18 @@ def detect(plugins: Plugins, builders: Sequence[memoryview | Path]) -> str | Non
     if known is not None:
         return known
     for backend in plugins.backends:
-        sniffed = backend.sniff(head)
+        try:
+            sniffed = backend.sniff(head)
+        except Exception:
+            log.exception("backend %s failed to look at a model", backend.name)
+            continue
         if sniffed is not None:
             return sniffed
     return None
+
+
+def _missing(backend: Backend) -> str | None:
+    try:
+        return backend.missing()
+    except Exception as error:
+        return f"backend {backend.name} is broken: {error}"

@@ -116,8 +116,9 @@ class WasiConfig(NamedTuple):
 
 
 class EngineLimits(NamedTuple):
-    """What an engine enforces; None is no limit. ``memory`` is in bytes, ``fuel`` in the engine's
-    own units (about one per instruction on wasmtime)."""
+    """What an engine enforces; None is no limit. ``memory`` is in bytes (of linear memory, and
+    about as much again for tables), ``fuel`` in the engine's own units (about one per instruction
+    on wasmtime)."""
 
     memory: int | None = None
     fuel: int | None = None
@@ -137,6 +138,14 @@ class RuntimeFeatures(NamedTuple):
 
 class Instance(ABC):
     """One guest in one store. Used by the thread that made it, but for ``interrupt``."""
+
+    @abstractmethod
+    def instantiate(self) -> int | None:
+        """Link the module and run its start function; comes before ``start`` and ``call``.
+
+        Gives an exit code when the guest ended there, and None otherwise. Raises ``LinkError`` for
+        an import that nobody provides, ``LimitExceeded`` when the module starts above its limits,
+        and the other kinds of ``GuestError``."""
 
     @abstractmethod
     def start(self) -> int:
@@ -161,11 +170,11 @@ class Module(ABC):
     """Compiled code, shared by every instance and thread."""
 
     @abstractmethod
-    def instantiate(
+    def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
     ) -> Instance:
-        """A new instance. Raises ``LinkError`` for an import that nobody provides,
-        ``LimitExceeded`` when the module starts above its limits."""
+        """An instance to be, in a store of its own; nothing of the guest has run. Raises
+        ``UsageError`` for a WASI configuration that the engine refuses."""
 
 
 class Runtime(ABC):

@@ -49,13 +49,15 @@ class GraphUse(NamedTuple):
 class ContextEntry:
     """An open execution context; ``loaded`` keeps its graph alive."""
 
-    __slots__ = ("context", "graph_handle", "loaded", "unloaded")
+    __slots__ = ("context", "graph_handle", "held", "loaded", "unloaded")
 
     def __init__(self, context: ExecutionContext, loaded: LoadedGraph, graph_handle: int) -> None:
         self.context = context
         self.loaded = loaded
         self.graph_handle = graph_handle
         self.unloaded = False
+        #: Bytes of each input that the host keeps.
+        self.held: dict[int | str, int] = {}
 
 
 class Session:
@@ -73,6 +75,10 @@ class Session:
         self._limits = limits
         self._allow_fallback = allow_fallback
         self._graphs: dict[int, LoadedGraph] = {}
+        self._cancelled = False
+        #: Bytes that the host keeps for this guest alone: its own models (by handle) and inputs.
+        self._held = 0
+        self._model_bytes: dict[int, int] = {}
         self._contexts: dict[int, ContextEntry] = {}
         self._next_graph = 0
         self._next_context = 0
@@ -102,22 +108,29 @@ class Session:
                 )
             encoding = detected
         options = LoadOptions(encoding, target, config or {}, self._allow_fallback)
+        size = sum(len(builder) for builder in builders if isinstance(builder, memoryview))
+        self._check_held(size)
         started = time.perf_counter()
         with _told_to_the_guest():
             backend = self.plugins.backend_for(encoding)
-            return self._keep(loading.load(backend, builders, options), started)
+            return self._keep(loading.load(backend, builders, options), started, size)
 
     def load_by_name(self, name: str, config: Mapping[str, Any] | None = None) -> int:
         """Open a graph of the registry and give a new handle to it."""
         self._check_room(self._graphs, self._limits.graphs, "graphs")
+        # A config of the guest's own can be a model of its own.
+        size = self._registry.size(name) if config else 0
+        self._check_held(size)
         started = time.perf_counter()
         with _told_to_the_guest():
-            return self._keep(self._registry.graph(name, config), started)
+            loaded = self._registry.graph(name, config, self._is_cancelled)
+            return self._keep(loaded, started, size)
 
     def unload(self, graph: int) -> None:
         """Give a graph's handle back. Live contexts can still be drained."""
         self.graph(graph)
         del self._graphs[graph]
+        self._held -= self._model_bytes.pop(graph)
         for entry in self._contexts.values():
             if entry.graph_handle == graph:
                 entry.unloaded = True
@@ -135,7 +148,8 @@ class Session:
         """Open a context of a graph and give its handle."""
         loaded = self.graph(graph)
         self._check_room(self._contexts, self._limits.contexts, "execution contexts")
-        with loaded.guard:
+        self._check_held(0)
+        with loaded.turn(self._is_cancelled):
             context = loaded.graph.init_execution_context()
         handle = self._next_context
         self._next_context += 1
@@ -146,6 +160,7 @@ class Session:
         """Close a context and give its handle back."""
         entry = self.context(context)
         del self._contexts[context]
+        self._held -= sum(entry.held.values())
         _close(entry)
 
     def context(self, handle: int) -> ContextEntry:
@@ -158,38 +173,60 @@ class Session:
     def set_input(self, context: int, key: int | str, tensor: Tensor) -> None:
         """Set an input; the tensor's bytes are copied before this returns."""
         entry = self._loaded_context(context)
-        with entry.loaded.guard:
+        size = len(tensor.data)
+        known = entry.held.get(key, 0)
+        if size > known:
+            self._check_held(size - known)
+        with entry.loaded.turn(self._is_cancelled):
             entry.context.set_input(key, tensor)
+        if size > known:
+            entry.held[key] = size
+            self._held += size - known
 
     def compute(self, context: int) -> None:
         """Run the graph on the inputs that are set."""
         entry = self._loaded_context(context)
-        with entry.loaded.guard:
+        with entry.loaded.turn(self._is_cancelled):
             entry.context.compute()
 
     def get_output(self, context: int, key: int | str) -> Tensor:
         """An output of the last compute, valid until the next call on the context."""
-        return self.context(context).context.get_output(key)
+        entry = self.context(context)
+        with entry.loaded.turn(self._is_cancelled):
+            return entry.context.get_output(key)
 
     def compute_single(self, context: int) -> None:
         """Produce the next piece of a streamed output."""
         entry = self._loaded_context(context)
         stream = _streaming(entry)
-        with entry.loaded.guard:
+        with entry.loaded.turn(self._is_cancelled):
             stream.compute_single()
 
     def get_output_single(self, context: int, key: int | str) -> Tensor:
         """The newest piece of a streamed output."""
-        return _streaming(self.context(context)).get_output_single(key)
+        entry = self.context(context)
+        stream = _streaming(entry)
+        with entry.loaded.turn(self._is_cancelled):
+            return stream.get_output_single(key)
 
     def fini_single(self, context: int) -> None:
         """End a stream, early or not."""
-        _streaming(self.context(context)).fini_single()
+        entry = self.context(context)
+        stream = _streaming(entry)
+        with entry.loaded.turn(self._is_cancelled):
+            stream.fini_single()
 
     def cancel(self) -> None:
-        """Cancel what is under way. Callable from any thread."""
+        """Cancel what is under way, and refuse what would come next. Callable from any thread."""
+        self._cancelled = True
         for entry in list(self._contexts.values()):
             entry.context.cancel()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Close every context and let go of every graph."""
@@ -197,7 +234,21 @@ class Session:
             _close(self._contexts.popitem()[1])
         self._graphs.clear()
 
+    def _is_cancelled(self) -> bool:
+        return self._cancelled
+
+    def _check_held(self, more: int) -> None:
+        if self._cancelled:
+            raise RuntimeFailure("the guest is being stopped")
+        if self._held + more > self._limits.held:
+            raise RuntimeFailure(
+                f"the host holds {self._held} bytes of models and tensors for the guest: "
+                f"{more} more would be above its limit of {self._limits.held}"
+            )
+
     def _loaded_context(self, handle: int) -> ContextEntry:
+        if self._cancelled:
+            raise RuntimeFailure("the guest is being stopped")
         entry = self._contexts.get(handle)
         if entry is None:
             raise InvalidArgument(f"there is no execution context with handle {handle}")
@@ -208,10 +259,12 @@ class Session:
             )
         return entry
 
-    def _keep(self, loaded: LoadedGraph, started: float) -> int:
+    def _keep(self, loaded: LoadedGraph, started: float, size: int) -> int:
         handle = self._next_graph
         self._next_graph += 1
         self._graphs[handle] = loaded
+        self._model_bytes[handle] = size
+        self._held += size
         options = loaded.options
         seconds = time.perf_counter() - started
         self.opened.append(
@@ -248,7 +301,7 @@ def _streaming(entry: ContextEntry) -> StreamingContext:
 
 def _close(entry: ContextEntry) -> None:
     try:
-        with entry.loaded.guard:
+        with entry.loaded.turn(lambda: False):
             entry.context.close()
     except Exception:
         log.exception("backend %s failed to close a context", entry.loaded.backend.name)

@@ -80,6 +80,8 @@ class Tensor(NamedTuple):
         import numpy as np
 
         contiguous = np.ascontiguousarray(array)
+        if not contiguous.dtype.isnative:
+            contiguous = contiguous.astype(contiguous.dtype.newbyteorder("="))
         kind = _BY_NUMPY_NAME.get(contiguous.dtype.name)
         if kind is None:
             raise TypeError(
@@ -111,7 +113,11 @@ _NUMPY_NAMES = {
     TensorType.I32: "int32",
     TensorType.I64: "int64",
 }
-_BY_NUMPY_NAME = {name: kind for kind, name in _NUMPY_NAMES.items()} | {"bfloat16": TensorType.BF16}
+# Backends take bool as u8.
+_BY_NUMPY_NAME = {name: kind for kind, name in _NUMPY_NAMES.items()} | {
+    "bfloat16": TensorType.BF16,
+    "bool": TensorType.U8,
+}
 
 
 def _bfloat16() -> Any:

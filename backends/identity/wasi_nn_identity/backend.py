@@ -16,8 +16,13 @@ from wasi_nn.backend import (
     StreamingContext,
     position,
 )
-from wasi_nn.errors import EndOfSequence, InvalidArgument, RuntimeFailure
-from wasi_nn.types import Tensor, TensorInfo
+from wasi_nn.errors import (
+    EndOfSequence,
+    InvalidArgument,
+    RuntimeFailure,
+    UnsupportedOperation,
+)
+from wasi_nn.types import ExecutionTarget, Tensor, TensorInfo
 
 MAGIC = b"wasi-nn:identity"
 
@@ -43,7 +48,11 @@ class IdentityContext(ExecutionContext):
     def compute(self) -> None:
         if not self._inputs:
             raise InvalidArgument("no input has been set")
-        self._outputs = self._inputs
+        # Outputs are those of this compute, whatever is set afterwards.
+        self._outputs = {
+            index: tensor._replace(data=memoryview(bytes(tensor.data)))
+            for index, tensor in self._inputs.items()
+        }
 
     def get_output(self, key: int | str) -> Tensor:
         try:
@@ -122,11 +131,15 @@ class IdentityBackend(Backend):
 
     name = "identity"
     encodings = ("identity",)
+    config_keys = frozenset({"stream", "byte_tensors", "inputs"})
 
     def sniff(self, head: bytes) -> str | None:
         return "identity" if head.startswith(MAGIC) else None
 
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
+        on_cpu = options.target in (ExecutionTarget.CPU, ExecutionTarget.AUTO)
+        if not on_cpu and not options.allow_fallback:
+            raise UnsupportedOperation(f"an identity graph does not run on {options.target}")
         if len(builders) != 1:
             raise InvalidArgument(f"an identity graph has one builder, not {len(builders)}")
         builder = builders[0]

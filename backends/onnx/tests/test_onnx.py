@@ -263,6 +263,33 @@ def test_a_model_of_bytes_reads_no_file_of_the_host(host, tmp_path, monkeypatch,
         host.load(make(nodes, [condition], [y]))
 
 
+def test_no_spelling_of_the_protobuf_hides_a_file(host, tmp_path, monkeypatch):
+    """Readers cut tags to 32 bits: a longer one is another field than it looks like."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "weights.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4])
+    weight.data_location = TensorProto.EXTERNAL
+    entry = weight.external_data.add()
+    entry.key, entry.value = "location", "weights.bin"
+    x, y = info("x", TensorProto.FLOAT, [4]), info("y", TensorProto.FLOAT, [4])
+    w = info("w", TensorProto.FLOAT, [4])
+    model = make([helper.make_node("Add", ["x", "w"], ["y"])], [x, w], [y], [weight])
+    graph = model.index(b"\x3a", 2)
+    for tag in (b"\xba\x80\x80\x80\x10", b"\xba\x00", b"\xba\x80\x80\x80\x80\x01"):
+        with pytest.raises(RuntimeFailure):
+            host.load(model[:graph] + tag + model[graph + 1 :], encoding="onnx")
+
+
+def test_an_output_too_large_to_have(host):
+    huge = make(
+        [helper.make_node("Identity", ["x"], ["y"])],
+        [info("x", TensorProto.FLOAT, [1])],
+        [info("y", TensorProto.FLOAT, [1 << 60])],
+    )
+    with pytest.raises(RuntimeFailure):
+        host.load(huge).init_execution_context()
+
+
 def test_a_tensor_named_location_is_no_file(host):
     x, y = (info(name, TensorProto.FLOAT, [2]) for name in ("location", "y"))
     model = make([helper.make_node("Neg", ["location"], ["y"])], [x], [y])
@@ -329,7 +356,7 @@ class TestConfig:
             {"threads": "2"},
             {"threads": -1},
             {"threads": True},
-            {"threads": 1 << 40},
+            {"threads": 1024},
             {"allow-spinning": 1},
             {"optimize": "no"},
         ],

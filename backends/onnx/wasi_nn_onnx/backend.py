@@ -53,6 +53,7 @@ class OnnxBackend(Backend):
 
     name = "onnx"
     encodings = ("onnx",)
+    config_keys = frozenset({"threads", "inter-op-threads", "allow-spinning", "optimize"})
 
     def __init__(self) -> None:
         self._import_lock = threading.Lock()

@@ -31,7 +31,11 @@ class _Buffer:
     __slots__ = ("address", "array", "tensor")
 
     def __init__(self, kind: TensorType, dims: tuple[int, ...]) -> None:
-        self.array: NDArray[np.uint8] = np.zeros(prod(dims) * kind.size, np.uint8)
+        length = prod(dims) * kind.size
+        try:
+            self.array: NDArray[np.uint8] = np.zeros(length, np.uint8)
+        except (MemoryError, ValueError) as error:
+            raise RuntimeFailure(f"{length} bytes for a tensor cannot be had: {error}") from error
         self.address = self.array.ctypes.data
         self.tensor = Tensor(kind, dims, self.array.data)
 

@@ -61,9 +61,13 @@ def _messages(data: memoryview) -> Iterator[tuple[int, memoryview]]:
     at = 0
     while at < len(data):
         tag, at = _varint(data, at)
+        if not 8 <= tag < 1 << 32:
+            # Readers cut a longer tag to 32 bits, so it is not the field that it looks like.
+            raise ValueError("a tag is out of range")
         wire = tag & 7
         if wire == _BYTES:
             length, at = _varint(data, at)
+            # A length that a reader could cut to 32 bits is longer than any model here.
             if length > len(data) - at:
                 raise ValueError("a field is longer than its message")
             yield tag >> 3, data[at : at + length]
@@ -79,6 +83,7 @@ def _messages(data: memoryview) -> Iterator[tuple[int, memoryview]]:
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    """A number and the place behind it. Raises for what readers would disagree about."""
     value = shift = 0
     while True:
         byte = data[at]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wasi_nn.config import flag, whole_number
+from wasi_nn.config import flag
+from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import UnsupportedOperation
 from wasi_nn.types import ExecutionTarget
 
@@ -59,8 +60,8 @@ def session_options(config: Mapping[str, Any]) -> onnxruntime.SessionOptions:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = whole_number(config, "threads", 0)
-    options.inter_op_num_threads = whole_number(config, "inter-op-threads", 1)
+    options.intra_op_num_threads = number_of_threads(config)
+    options.inter_op_num_threads = number_of_threads(config, "inter-op-threads", 1)
     if options.inter_op_num_threads > 1:
         options.execution_mode = onnxruntime.ExecutionMode.ORT_PARALLEL
     # Spinning pools of several sessions collapse when they share the cores.

@@ -16,7 +16,8 @@ from wasi_nn.backend import (
     LoadOptions,
     missing_library,
 )
-from wasi_nn.config import choice, whole_number
+from wasi_nn.config import choice
+from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget, TensorInfo
 from wasi_nn_openvino.elements import ELEMENTS
@@ -65,6 +66,9 @@ class OpenvinoBackend(Backend):
 
     name = "openvino"
     encodings = ("openvino",)
+    config_keys = frozenset(
+        {"inference-precision", "performance-hint", "threads", "streams", "cache-dir"}
+    )
 
     def __init__(self) -> None:
         self._core: openvino.Core | None = None
@@ -156,10 +160,10 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     precision = choice(config, "inference-precision", _PRECISIONS)
     if precision != "default":
         settings["INFERENCE_PRECISION_HINT"] = precision
-    threads = whole_number(config, "threads", 0)
+    threads = number_of_threads(config)
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
-    streams = whole_number(config, "streams", 0)
+    streams = number_of_threads(config, "streams")
     if streams:
         settings["NUM_STREAMS"] = streams
     folder = config.get("cache-dir")

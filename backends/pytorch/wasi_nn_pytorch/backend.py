@@ -17,7 +17,7 @@ from wasi_nn.backend import (
     LoadOptions,
     missing_library,
 )
-from wasi_nn.config import whole_number
+from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget, TensorInfo
 from wasi_nn_pytorch import archive
@@ -64,6 +64,7 @@ class PytorchBackend(Backend):
 
     name = "pytorch"
     encodings = ("pytorch",)
+    config_keys = frozenset({"threads"})
 
     def missing(self) -> str | None:
         return missing_library("torch", "pytorch")
@@ -82,7 +83,7 @@ class PytorchBackend(Backend):
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
         if len(builders) != 1:
             raise InvalidArgument(f"a PyTorch graph has one builder, not {len(builders)}")
-        threads = whole_number(options.config, "threads", 0)
+        threads = number_of_threads(options.config)
         reason = self.missing()
         if reason is not None:
             raise Unavailable(reason)

@@ -15,7 +15,8 @@ from wasi_nn.backend import (
     Graph,
     LoadOptions,
 )
-from wasi_nn.config import flag, whole_number
+from wasi_nn.config import flag
+from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget, Quantization, TensorInfo, TensorType
 from wasi_nn_tflite import library
@@ -83,6 +84,7 @@ class TfliteBackend(Backend):
 
     name = "tflite"
     encodings = ("tensorflowlite",)
+    config_keys = frozenset({"threads", "xnnpack"})
 
     def missing(self) -> str | None:
         return library.missing()
@@ -103,7 +105,7 @@ class TfliteBackend(Backend):
                 "run on the CPU here; say --allow-fallback to do so"
             )
         settings: dict[str, Any] = {"xnnpack": flag(options.config, "xnnpack", True)}
-        threads = whole_number(options.config, "threads", 0)
+        threads = number_of_threads(options.config)
         if threads:
             settings["num_threads"] = threads
         reason = library.missing()

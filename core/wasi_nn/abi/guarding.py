@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import time
@@ -70,7 +71,9 @@ class Observer:
         """Remember and log a failure."""
         self.failed += 1
         self.failures.append(failure)
-        log.warning("%s", failure)
+        # A log handler that fails (a closed pipe, a full disk) is no business of the guest.
+        with contextlib.suppress(Exception):
+            log.warning("%s", failure)
 
     def watch(self, name: str, call: Callable[..., int]) -> Callable[..., int]:
         """``call``, timed and traced as asked; itself where nothing is asked."""
@@ -110,7 +113,8 @@ def guard(
             code, reason = error.code, str(error)
         except Exception as error:
             code, reason = ErrorCode.RUNTIME_ERROR, f"{type(error).__name__}: {error}"
-            log.exception("%s failed in an unforeseen way", name)
+            with contextlib.suppress(Exception):
+                log.exception("%s failed in an unforeseen way", name)
         errno = reading.dialect.errnos[code]
         if code not in _NO_FAILURE:
             observer.fail(Failure(name, arguments, code, errno, reason))

@@ -2,7 +2,8 @@
 
 Numbers that mean the same in every candidate dialect are simply read. Where they differ, the data
 decides: the length of a tensor tells its element size, the first bytes of a model its encoding.
-What one tensor shows holds for the whole guest: the candidates that it rules out are dropped.
+What an accepted tensor shows holds for the whole guest: the candidates that it rules out are
+dropped.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Reading:
             raise ValueError("a guest has at least one candidate dialect")
         self.candidates = tuple(candidates)
         self._guessing = len(candidates) > 1
+        #: What the newest tensor would leave of the candidates, until it has been accepted.
+        self.pending: tuple[Dialect, ...] | None = None
 
     @property
     def dialect(self) -> Dialect:
@@ -38,6 +41,7 @@ class Reading:
 
         Raises ``InvalidArgument`` when no candidate has the number, or when the length fits the
         dimensions in none of them."""
+        self.pending = None
         elements = prod(dims)
         types = self.candidates[0].tensor_types
         if number < len(types) and elements * types[number].size == length:
@@ -50,8 +54,8 @@ class Reading:
                 and elements * dialect.tensor_types[number].size == length
             )
             if fitting:
-                self._narrow(fitting, f"tensor type {number} with {length} bytes in {list(dims)}")
-                return self.candidates[0].tensor_types[number]
+                self.pending = fitting
+                return fitting[0].tensor_types[number]
         if number >= len(types):
             raise InvalidArgument(
                 f"tensor type {number} is unknown in the dialect {self.dialect.name}"
@@ -66,10 +70,13 @@ class Reading:
         types = self.candidates[0].tensor_types
         return types[number] if number < len(types) else TensorType.U8
 
-    def _narrow(self, fitting: tuple[Dialect, ...], why: str) -> None:
-        log.info("the guest's dialect is %s: %s", fitting[0].name, why)
-        self.candidates = fitting
-        self._guessing = len(fitting) > 1
+    def settle(self) -> None:
+        """The newest tensor was accepted: what it showed holds from now on."""
+        if self.pending is not None:
+            log.info("the guest's dialect is %s, as its tensor shows", self.pending[0].name)
+            self.candidates = self.pending
+            self._guessing = len(self.pending) > 1
+            self.pending = None
 
     def encoding(self, number: int, sniff: Callable[[], str | None]) -> str:
         """The encoding that ``number`` means for a model whose first bytes ``sniff`` recognises.

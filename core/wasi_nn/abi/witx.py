@@ -76,6 +76,8 @@ class Witx(CoreAbi):
         else:
             kind = self.reading.tensor_type(number, dims, length)
         self.session.set_input(context, index, Tensor(kind, dims, data))
+        if self.reading.pending is not None:
+            self.reading.settle()
 
     def get_output(
         self, memory: GuestMemory, context: int, index: int, buffer: int, size: int, out: int

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
 
 from wasi_nn import __version__
+from wasi_nn.cli.complaint import complain
 from wasi_nn.cli.inspect import inspect
 from wasi_nn.cli.run import run
 from wasi_nn.cli.status import doctor, plugins
@@ -33,9 +35,13 @@ def main() -> None:
         print(error.format_message(), file=sys.stderr)
         code = 2
     except click.ClickException as error:
-        print(f"wasi-nn: {error.format_message()}", file=sys.stderr)
+        complain(error.format_message())
         code = 2
+    except BrokenPipeError:
+        # Whoever read our output has enough of it (head, a pager that was left).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 141
     except (WasiNnError, OSError) as error:
-        print(f"wasi-nn: {error}", file=sys.stderr)
+        complain(str(error))
         code = 2
     sys.exit(code if isinstance(code, int) else 0)

@@ -13,6 +13,7 @@ from wasi_nn.abi.inference import infer
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import LinkError, UsageError
 from wasi_nn.host import Host
+from wasi_nn.modelspec import resolve_path
 from wasi_nn.registry import detect
 
 EXAMPLES = """Examples:
@@ -25,25 +26,26 @@ EXAMPLES = """Examples:
 
 
 @click.command(epilog=EXAMPLES, no_args_is_help=True)
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-def inspect(files: tuple[Path, ...]) -> int:
+@click.argument("files", nargs=-1, required=True)
+def inspect(files: tuple[str, ...]) -> int:
     """Show what a guest (.wasm) or a model is, and whether this installation can run it.
 
     The exit code is 0 when it can and 1 when it cannot."""
+    paths = [resolve_path(name) for name in files]
     try:
-        with files[0].open("rb") as file:
+        with paths[0].open("rb") as file:
             head = file.read(8)
+            guest = head + file.read() if wasmfile.is_wasm(head) else None
     except OSError as error:
-        raise UsageError(f"cannot read {files[0]}: {error.strerror}") from error
-    runnable = _inspect_guest(files[0]) if wasmfile.is_wasm(head) else _inspect_model(files)
+        raise UsageError(f"cannot read {paths[0]}: {error.strerror}") from error
+    runnable = _inspect_model(paths) if guest is None else _inspect_guest(guest)
     return 0 if runnable else 1
 
 
-def _inspect_guest(path: Path) -> bool:
-    data = path.read_bytes()
+def _inspect_guest(data: bytes) -> bool:
     if wasmfile.is_component(data):
         _line("kind", "component")
-        _line("runs here", "no: components are not supported yet, only core modules")
+        _line("starts here", "no: components are not supported yet, only core modules")
         return False
     module = wasmfile.parse(data)
     inferred = infer(module)
@@ -67,11 +69,11 @@ def _inspect_guest(path: Path) -> bool:
     else:
         _line("dialect", f"none: {inferred.evidence}")
     try:
-        host.compile(path).instantiate().close()
+        host.compile(data).link()
     except (LinkError, UsageError) as error:
-        _line("runs here", f"no: {error}")
+        _line("starts here", f"no: {error}")
         return False
-    _line("runs here", f"yes, on {host.runtime.name}")
+    _line("starts here", f"yes, on {host.runtime.name}")
     return True
 
 

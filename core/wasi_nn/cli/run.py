@@ -6,18 +6,19 @@ import json
 import logging
 import os
 import re
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
+from wasi_nn.cli.complaint import complain
 from wasi_nn.errors import UsageError
+from wasi_nn.guest import Guest
 from wasi_nn.host import Host
 from wasi_nn.limits import Limits
 from wasi_nn.modelspec import parse_graph, parse_nn_preload, parse_wasmtime_option
-from wasi_nn.program import Guest, Program, RunResult
+from wasi_nn.program import Program, RunResult
 from wasi_nn.registry import NamedModel
 from wasi_nn.runtime import Preopen
 
@@ -160,7 +161,7 @@ def run(
         timeout,
     )
     if result.error is not None:
-        print(f"wasi-nn: {result.error}", file=sys.stderr)
+        complain(str(result.error))
     if stats:
         from wasi_nn.cli.report import print_stats
 
@@ -178,7 +179,12 @@ def named_models(
     """The models of every spelling, with their configs."""
     models = [parse_graph(text) for text in graphs]
     models += [parse_nn_preload(text) for text in preloads]
-    models += [m for text in wasmtime_options if (m := parse_wasmtime_option(text))]
+    models += [
+        model
+        for text in wasmtime_options
+        for option in text.split(",")
+        if (model := parse_wasmtime_option(option)) is not None
+    ]
     by_name = {}
     for text in configs:
         name, _, value = text.partition("=")
@@ -228,7 +234,7 @@ def _run_in_thread(
 
 
 def _leave(code: int, text: str) -> None:
-    print(f"wasi-nn: {text}", file=sys.stderr, flush=True)
+    complain(text)
     os._exit(code)
 
 
@@ -242,11 +248,11 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         if self._left is not None:
             if self._left == 0:
-                print("wasi-nn: further messages are not shown (-v shows all)", file=sys.stderr)
+                complain("further messages are not shown (-v shows all)")
             self._left -= 1
             if self._left < 0:
                 return
-        print(f"wasi-nn: {self.format(record)}", file=sys.stderr)
+        complain(self.format(record))
 
 
 def _set_up_logging(verbose: bool) -> None:

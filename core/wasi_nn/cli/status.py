@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wasi_nn.backend import Availability
-from wasi_nn.plugins import PluginRecord, Plugins
+from wasi_nn.plugins import PluginRecord, Plugins, availability
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def plugins() -> int:
 def _states(record: PluginRecord) -> list[str]:
     if record.error:
         return [f"broken: {record.error}"]
-    found = [backend.availability() for backend in record.backends]
-    found += [runtime.availability() for runtime in record.runtimes]
+    found = [availability(backend) for backend in record.backends]
+    found += [availability(runtime) for runtime in record.runtimes]
     return [a.detail if a.usable else f"unavailable: {a.detail}" for a in found]
 
 
@@ -76,19 +76,19 @@ def doctor() -> int:
                 f"{record.error}"
             )
         for backend in record.backends:
-            found = backend.availability()
+            found = availability(backend)
             on = f"; runs on {', '.join(found.devices)}" if found.devices else ""
             click.echo(f"{_mark(found)} backend {backend.name}: {found.detail}{on}")
             if found.risk:
                 click.echo(f"          {found.risk}")
         for runtime in record.runtimes:
-            found = runtime.availability()
+            found = availability(runtime)
             click.echo(f"{_mark(found)} runtime {runtime.name}: {found.detail}")
-    if not any(runtime.availability().usable for runtime in installed.runtimes):
+    if not any(availability(runtime).usable for runtime in installed.runtimes):
         sound = False
         click.echo('[broken]  there is no Wasm engine: pip install "wasi-nn[wasmtime]"')
     return 0 if sound else 1
 
 
-def _mark(availability: Availability) -> str:
-    return "[ok]     " if availability.usable else "[missing]"
+def _mark(found: Availability) -> str:
+    return "[ok]     " if found.usable else "[missing]"

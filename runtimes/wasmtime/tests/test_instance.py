@@ -33,7 +33,7 @@ COMMAND = '(module (memory (export "memory") 1) (func (export "_start") {}))'
 LOOP = "(loop $l (br $l))"
 
 
-@pytest.mark.parametrize("code", [0, 1, 42, 125])
+@pytest.mark.parametrize("code", [0, 1, 42, 125, 126, 255])
 def test_exit_codes(host, wat, code):
     wasm = wat(f'(module {WRITE} (func (export "_start") (call $exit (i32.const {code}))))')
     result = host.run(wasm)
@@ -165,8 +165,67 @@ class TestLimits:
         )
         assert host.run(grows).exit_code == 0
         assert host.run(grows, limits=Limits(memory=8 << 16)).exit_code == 1
-        with pytest.raises(LimitExceeded, match="65535 bytes"):
-            host.run(grows, limits=Limits(memory=65535))
+        result = host.run(grows, limits=Limits(memory=65535))
+        assert isinstance(result.error, LimitExceeded)
+        assert "65535 bytes" in str(result.error)
+
+    def test_a_memory_limit_holds_for_tables_and_further_memories(self, host, wat):
+        wasm = wat(
+            """(module (table $t 1 funcref) (memory (export "memory") 1)
+            (func (export "grow") (result i32)
+              (table.grow $t (ref.null func) (i32.const 1000000))))"""
+        )
+        program = host.compile(wasm)
+        with program.instantiate() as guest:
+            assert guest.call("grow") == (1,)
+        with program.instantiate(limits=Limits(memory=1 << 20)) as guest:
+            assert guest.call("grow") == (-1,)
+        many = wat('(module (memory 1) (memory 1) (func (export "_start")))')
+        result = host.run(many, limits=Limits(memory=1 << 20))
+        assert isinstance(result.error, LimitExceeded)
+
+    def test_no_limit_on_fuel_where_the_host_has_one(self, plugins, wat):
+        with Host(plugins=plugins, limits=Limits(fuel=10)) as host:
+            turns = """(local i32) (loop $l (local.set 0 (i32.add (local.get 0) (i32.const 1)))
+                (br_if $l (i32.lt_u (local.get 0) (i32.const 1000))))"""
+            program = host.compile(wat(COMMAND.format(turns)))
+            assert isinstance(program.run().error, OutOfFuel)
+            assert program.run(limits=Limits()).error is None
+
+
+class TestStartFunctions:
+    """What runs while the module is instantiated is the guest, too."""
+
+    WASM = """(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1) (func $s {}) (start $s) (func (export "_start")))"""
+
+    def test_a_deadline_reaches_it(self, host, wat):
+        result = host.run(wat(self.WASM.format(LOOP)), limits=Limits(timeout=0.2))
+        assert isinstance(result.error, DeadlineExceeded)
+
+    def test_it_may_exit(self, host, wat):
+        result = host.run(wat(self.WASM.format("(call $exit (i32.const 3))")))
+        assert (result.exit_code, result.error) == (3, None)
+
+    def test_its_trap_is_a_result(self, host, wat):
+        program = host.compile(wat(self.WASM.format("unreachable")))
+        assert isinstance(program.run().error, GuestTrap)
+        with pytest.raises(GuestTrap):
+            program.instantiate()
+
+
+def test_a_callback_for_output_that_fails(host, guests):
+    def fail(piece):
+        raise KeyError("lost")
+
+    with pytest.raises(KeyError, match="lost"):
+        host.run(guests / "hello/hello.wasm", stdout=fail)
+
+
+@pytest.mark.parametrize("options", [{"stdin": "hello"}, {"stdout": "/path"}, {"stderr": 3}])
+def test_streams_that_are_none(host, guests, options):
+    with pytest.raises(UsageError, match="is to be None"):
+        host.run(guests / "hello/hello.wasm", **options)
 
 
 class TestMemory:
@@ -241,7 +300,7 @@ class TestExceptions:
         program = host.compile(wat(self.WASM))
         with program.instantiate(extra=[HostFunction("test", "fail", 0, False, fail)]) as guest:
             with pytest.raises(kind) as caught:
-                guest.start()
+                guest.call("_start")
             assert caught.value is raised
 
     def test_each_thread_gets_its_own(self, host, wat):
@@ -258,7 +317,7 @@ class TestExceptions:
                 extra = [HostFunction("test", "fail", 0, False, fail)]
                 with program.instantiate(extra=extra) as guest:
                     try:
-                        guest.start()
+                        guest.call("_start")
                     except ValueError as caught:
                         if caught is not error:
                             wrong.append(caught)
@@ -296,6 +355,6 @@ def test_nothing_leaks_over_many_runs(host, guests, identity_model):
 def test_a_guest_that_was_never_closed_is_collected(host, wat):
     program = host.compile(wat(COMMAND.format("")))
     guest = program.instantiate(wasi=WasiConfig(stdout=None, stderr=None))
-    guest.start()
+    guest.call("_start")
     del guest
     gc.collect()

@@ -18,7 +18,7 @@ from wasi_nn.errors import (
     OutOfFuel,
     UsageError,
 )
-from wasi_nn.runtime import EngineLimits, HostFunction, Instance, WasiConfig
+from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, Instance, WasiConfig
 from wasi_nn_wasmtime import wasi as wasi_setup
 from wasi_nn_wasmtime.capi import POINTER, lean
 from wasi_nn_wasmtime.hostcalls import HostCalls
@@ -34,6 +34,17 @@ _on_epoch = lean(
     "wasmtime_store_epoch_deadline_callback", None, POINTER, _EPOCH_CALLBACK, POINTER, POINTER
 )
 
+_MOST_TABLES = 4
+_WASI = ("wasi_snapshot_preview1", "wasi_unstable")
+
+
+class _Exit(BaseException):
+    """The guest called proc_exit."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
 
 class WasmtimeInstance(Instance):
     """A store with one instance in it."""
@@ -47,37 +58,68 @@ class WasmtimeInstance(Instance):
         limits: EngineLimits,
     ) -> None:
         self._engine = engine
+        self._module = module
+        self._memory_limit = limits.memory
+        self._instance: wasmtime.Instance | None = None
         self._stop = False
+        # What a callback for an output stream raised.
+        self._output_failures: list[BaseException] = []
         self._store = wasmtime.Store(engine)
         self._linker = wasmtime.Linker(engine)
         self._calls = HostCalls(self._linker)
         self._epoch_callback = self._watch_epoch()
         try:
             if limits.memory is not None:
-                self._store.set_limits(memory_size=limits.memory)
+                # A table's element takes 8 bytes.
+                self._store.set_limits(
+                    memory_size=limits.memory,
+                    table_elements=limits.memory // (8 * _MOST_TABLES),
+                    instances=1,
+                    tables=_MOST_TABLES,
+                    memories=1,
+                )
             if limits.fuel is not None:
                 self._store.set_fuel(limits.fuel)
-            self._store.set_wasi(wasi_setup.configure(wasi))
+            self._store.set_wasi(wasi_setup.configure(wasi, self._output_failures))
             self._linker.define_wasi()
+            self._define_exit(module)
             for function in functions:
                 self._calls.define(function)
-            self._instance = self._run(self._instantiate, module, limits)
         except BaseException:
             self.close()
             raise
 
-    def _instantiate(self, module: wasmtime.Module, limits: EngineLimits) -> wasmtime.Instance:
+    def instantiate(self) -> int | None:
         try:
-            return self._linker.instantiate(self._store, module)
+            self._instance = self._run(self._link)
+        except _Exit as exit:
+            return exit.code
+        return None
+
+    def _define_exit(self, module: wasmtime.Module) -> None:
+        """A proc_exit that takes every exit code: wasmtime's own traps above 125."""
+
+        def proc_exit(memory: BufferMemory | None, code: int) -> None:
+            raise _Exit(code & 0xFF)
+
+        self._linker.allow_shadowing = True
+        for imported in module.imports:
+            if imported.name == "proc_exit" and imported.module in _WASI:
+                self._calls.define(HostFunction(imported.module, "proc_exit", 1, False, proc_exit))
+
+    def _link(self) -> wasmtime.Instance:
+        limit = self._memory_limit
+        try:
+            return self._linker.instantiate(self._store, self._module)
         except wasmtime.Trap:
             raise
         except wasmtime.WasmtimeError as error:
             text = str(error)
             if "unknown import" in text or "incompatible import" in text:
                 raise LinkError(f"the guest cannot start: {text}") from None
-            if limits.memory is not None and "memory minimum size" in text:
+            if limit is not None and ("minimum size" in text or "limit" in text):
                 raise LimitExceeded(
-                    f"the guest needs more memory to start than its {limits.memory} bytes: {text}"
+                    f"the guest needs more memory to start than its {limit} bytes: {text}"
                 ) from None
             raise
 
@@ -85,16 +127,16 @@ class WasmtimeInstance(Instance):
         function = self._exported("_start", "this is no command: it exports no _start")
         try:
             self._run(function, self._store)
-        except wasmtime.ExitTrap as exit_trap:
-            return exit_trap.code
+        except _Exit as exit:
+            return exit.code
         return 0
 
     def call(self, export: str, *arguments: int) -> tuple[int | float, ...]:
         function = self._exported(export, f"the guest exports no function {export!r}")
         try:
             result = self._run(function, self._store, *arguments)
-        except wasmtime.ExitTrap as exit_trap:
-            raise GuestTrap(f"the guest called proc_exit({exit_trap.code})") from None
+        except _Exit as exit:
+            raise GuestTrap(f"the guest called proc_exit({exit.code})") from None
         if result is None:
             return ()
         return tuple(result) if isinstance(result, list) else (result,)
@@ -109,6 +151,8 @@ class WasmtimeInstance(Instance):
         self._calls.close()
 
     def _exported(self, name: str, otherwise: str) -> wasmtime.Func:
+        if self._instance is None:
+            raise UsageError("the guest was not instantiated")
         export = self._instance.exports(self._store).get(name)
         if not isinstance(export, wasmtime.Func):
             raise UsageError(otherwise)
@@ -119,14 +163,17 @@ class WasmtimeInstance(Instance):
         if self._stop:
             raise Interrupted("the guest was interrupted before it ran")
         try:
-            return function(*arguments)
-        except wasmtime.ExitTrap:
-            raise
+            result = function(*arguments)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
             raised = self._calls.take_exception()
+            if self._output_failures and (raised is None or isinstance(raised, _Exit)):
+                raised = self._output_failures.pop()
             if raised is not None:
                 raise raised from None
             raise self._translate(error) from None
+        if self._output_failures:
+            raise self._output_failures.pop()
+        return result
 
     def _translate(self, error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestError:
         if self._stop:

@@ -27,6 +27,9 @@ from wasi_nn.runtime import (
 if TYPE_CHECKING:
     import wasmtime
 
+# Code that counts fuel stops without any: this is as good as no limit.
+_ALL_FUEL = (1 << 64) - 1
+
 
 class WasmtimeRuntime(Runtime):
     """wasmtime: Cranelift code, zero-copy memory, deadlines by epochs, its own cache on disk."""
@@ -52,7 +55,7 @@ class WasmtimeRuntime(Runtime):
 
         engine = self._engine(fuel=limits.fuel is not None)
         try:
-            return WasmtimeModule(engine, wasmtime.Module(engine, wasm))
+            return WasmtimeModule(engine, wasmtime.Module(engine, wasm), limits.fuel is not None)
         except wasmtime.WasmtimeError as error:
             raise UsageError(f"wasmtime cannot compile the module: {error}") from error
 
@@ -80,13 +83,16 @@ def _make_engine(fuel: bool) -> wasmtime.Engine:
 class WasmtimeModule(Module):
     """A compiled module; wasmtime lets every thread use it."""
 
-    def __init__(self, engine: wasmtime.Engine, module: wasmtime.Module) -> None:
+    def __init__(self, engine: wasmtime.Engine, module: wasmtime.Module, fuel: bool) -> None:
         self._engine = engine
+        self._counts_fuel = fuel
         self._module = module
 
-    def instantiate(
+    def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
     ) -> Instance:
         from wasi_nn_wasmtime.instance import WasmtimeInstance
 
+        if self._counts_fuel and limits.fuel is None:
+            limits = limits._replace(fuel=_ALL_FUEL)
         return WasmtimeInstance(self._engine, self._module, functions, wasi, limits)

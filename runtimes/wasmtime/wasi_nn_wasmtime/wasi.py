@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,11 +12,13 @@ import wasmtime
 from wasmtime import _ffi as ffi
 
 from wasi_nn.errors import UsageError
-from wasi_nn.runtime import Stdout, WasiConfig
+from wasi_nn.runtime import WasiConfig
 
 
-def configure(wasi: WasiConfig) -> wasmtime.WasiConfig:
-    """wasmtime's configuration for ours. Raises ``UsageError`` for a directory that it refuses."""
+def configure(wasi: WasiConfig, failures: list[BaseException]) -> wasmtime.WasiConfig:
+    """wasmtime's configuration for ours. What a callback for an output raises is added to
+    ``failures``, and the guest sees an I/O error. Raises ``UsageError`` for a directory that
+    wasmtime refuses."""
     config = wasmtime.WasiConfig()
     config.argv = list(wasi.args)
     config.env = list(wasi.env)
@@ -28,33 +31,32 @@ def configure(wasi: WasiConfig) -> wasmtime.WasiConfig:
         config.inherit_stdin()
     elif isinstance(wasi.stdin, bytes):
         _stdin_bytes(config, wasi.stdin)
-    _output(wasi.stdout, sys.stdout, config.inherit_stdout, _custom(config, "stdout_custom"))
-    _output(wasi.stderr, sys.stderr, config.inherit_stderr, _custom(config, "stderr_custom"))
+    for stream, ours, name in (
+        (wasi.stdout, sys.stdout, "stdout"),
+        (wasi.stderr, sys.stderr, "stderr"),
+    ):
+        if stream == "inherit":
+            # What Python has buffered comes before what the guest writes to the same descriptor.
+            if ours is not None:
+                ours.flush()
+            getattr(config, f"inherit_{name}")()
+        elif callable(stream):
+            setattr(config, f"{name}_custom", _output(stream, failures))
     return config
 
 
-def _custom(config: wasmtime.WasiConfig, name: str) -> Callable[[Callable[[bytes], Any]], None]:
-    return lambda callback: setattr(config, name, callback)
-
-
 def _output(
-    stream: Stdout,
-    ours: Any,
-    inherit: Callable[[], None],
-    custom: Callable[[Callable[[bytes], Any]], None],
-) -> None:
-    if stream == "inherit":
-        # What Python has buffered comes before what the guest writes to the same descriptor.
-        if ours is not None:
-            ours.flush()
-        inherit()
-    elif callable(stream):
-        take = stream
-
-        def written(piece: bytes) -> None:
+    take: Callable[[bytes], Any], failures: list[BaseException]
+) -> Callable[[bytes], int | None]:
+    def written(piece: bytes) -> int | None:
+        try:
             take(piece)
+        except BaseException as error:
+            failures.append(error)
+            return -errno.EIO
+        return None
 
-        custom(written)
+    return written
 
 
 def _stdin_bytes(config: wasmtime.WasiConfig, data: bytes) -> None:

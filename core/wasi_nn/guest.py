@@ -1,0 +1,135 @@
+"""A guest: one instance of a program with its session, and the deadline that it runs under."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+from wasi_nn.abi.guarding import Observer
+from wasi_nn.abi.reading import Reading
+from wasi_nn.abi.timing import BenchTimer
+from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted
+from wasi_nn.runtime import Instance
+from wasi_nn.session import GraphUse, Session
+
+
+class Guest:
+    """One instance of a program with its session. Used by the thread that made it, but for
+    ``interrupt``. A context manager."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        session: Session,
+        observer: Observer,
+        reading: Reading | None,
+        bench: BenchTimer,
+        timeout: float | None,
+    ) -> None:
+        self._instance = instance
+        self._session = session
+        self._reading = reading
+        self._bench = bench
+        self._timeout = timeout
+        self.observer = observer
+        self.instantiate_seconds = 0.0
+
+    @property
+    def dialect(self) -> str | None:
+        """The dialect as far as it is known; None for a guest without wasi-nn."""
+        return self._reading.dialect.name if self._reading else None
+
+    @property
+    def bench(self) -> Sequence[float]:
+        """Seconds of each span that the guest marked."""
+        return self._bench.spans
+
+    @property
+    def graphs(self) -> tuple[GraphUse, ...]:
+        """The latest graphs that the guest has opened."""
+        return tuple(self._session.opened)
+
+    def run(self) -> int:
+        """Instantiate the module and run its ``_start``, under one deadline; gives the exit code
+        and raises the kinds of ``GuestError``."""
+        with _Deadline(self, self._timeout):
+            exit_code = self._instantiate()
+            return self._instance.start() if exit_code is None else exit_code
+
+    def begin(self) -> None:
+        """Instantiate the module, so that its exports can be called."""
+        with _Deadline(self, self._timeout):
+            exit_code = self._instantiate()
+        if exit_code is not None:
+            raise GuestTrap(f"the guest ended in its start function, with exit code {exit_code}")
+
+    def call(self, export: str, *arguments: int) -> tuple[int | float, ...]:
+        """Call an exported function; the deadline counts for each call anew. A guest that was
+        interrupted, by its deadline too, cannot be called again."""
+        with _Deadline(self, self._timeout):
+            return self._instance.call(export, *arguments)
+
+    def _instantiate(self) -> int | None:
+        started = time.perf_counter()
+        try:
+            return self._instance.instantiate()
+        finally:
+            self.instantiate_seconds = time.perf_counter() - started
+
+    def interrupt(self) -> None:
+        """Make the guest stop soon, a computation that it waits for included. Callable from any
+        thread."""
+        self._instance.interrupt()
+        self._session.cancel()
+
+    def close(self) -> None:
+        """Free the guest's graphs, contexts and store."""
+        self._session.close()
+        self._instance.close()
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class _Deadline:
+    """Interrupts the guest when its time is over, and says so."""
+
+    def __init__(self, guest: Guest, seconds: float | None) -> None:
+        self._guest = guest
+        self._seconds = seconds
+        self._timer: threading.Timer | None = None
+        self._passed = False
+
+    def __enter__(self) -> None:
+        if self._seconds is not None:
+            self._timer = threading.Timer(self._seconds, self._pass)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _pass(self) -> None:
+        self._passed = True
+        self._guest.interrupt()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        # A guest that ended after its deadline did so because a computation was cancelled.
+        if self._passed and (error is None or isinstance(error, Interrupted)):
+            raise DeadlineExceeded(
+                f"the guest ran past its deadline of {self._seconds} s"
+            ) from None
