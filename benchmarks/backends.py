@@ -12,12 +12,13 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.figures import ROOT, Figure, interleaved, per_call
-from benchmarks.subjects import SUBJECTS, Call, Network
+from benchmarks.figures import ROOT, Figure, interleaved, paired_ratio, per_call
+from benchmarks.subjects import ONE_THREAD, SUBJECTS, Call, Network
 from wasi_nn import Host, Model, Tensor
 
 CYCLE = ROOT / "conformance" / "guests" / "cycle" / "cycle.wasm"
 ROUNDS = 9
+PAIRS = 24
 THREADS = 4
 
 
@@ -30,8 +31,8 @@ def cycles(folder: Path) -> list[Figure]:
             continue
         small, large = make(folder)
         with Host() as host:
-            host.add_model("small", *small.paths)
-            host.add_model("large", *large.paths)
+            host.add_model("small", *small.paths, config=ONE_THREAD)
+            host.add_model("large", *large.paths, config=ONE_THREAD)
             figures += _cycle(host, name, small, large)
             figures += _parallel(name, host.model("large"), large)
     return figures
@@ -52,8 +53,8 @@ def _cycle(host: Host, name: str, small: Network, large: Network) -> list[Figure
     guest, direct = interleaved(
         ROUNDS, _guest(host, "small", small, 3000), lambda: per_call(direct_small, 3000)
     )
-    large_guest, large_direct = interleaved(
-        2 * ROUNDS, _guest(host, "large", large, 20), lambda: per_call(direct_large, 20)
+    ratio, large_guest, large_direct = paired_ratio(
+        PAIRS, _guest(host, "large", large, 10), lambda: per_call(direct_large, 10)
     )
     return [
         Figure(
@@ -65,7 +66,7 @@ def _cycle(host: Host, name: str, small: Network, large: Network) -> list[Figure
         ),
         Figure(
             f"large_input_ratio/{name}",
-            large_guest / large_direct,
+            ratio,
             "×",
             1.03,
             note=f"{large_guest * 1e3:.2f} ms, {large_direct * 1e3:.2f} ms direct; 602,112 bytes",
@@ -106,9 +107,11 @@ def _parallel(name: str, model: Model, network: Network) -> list[Figure]:
 
     contexts = [ours() for _ in range(THREADS)]
     sessions = [network.direct() for _ in range(THREADS)]
-    mine, theirs = interleaved(ROUNDS, lambda: _together(contexts), lambda: _together(sessions))
+    ratio, theirs, mine = paired_ratio(
+        PAIRS, lambda: _together(sessions), lambda: _together(contexts)
+    )
     note = f"{1 / mine:.0f} a second, {1 / theirs:.0f} direct; {THREADS} threads"
-    return [Figure(f"parallel_ratio/{name}", theirs / mine, "×", 0.97, at_least=True, note=note)]
+    return [Figure(f"parallel_ratio/{name}", ratio, "×", 0.97, at_least=True, note=note)]
 
 
 def _together(calls: list[Call], turns: int = 10) -> float:

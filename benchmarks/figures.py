@@ -40,6 +40,21 @@ def interleaved(rounds: int, *measures: Callable[[], float]) -> list[float]:
     return [statistics.median(values) for values in results]
 
 
+def paired_ratio(
+    rounds: int, one: Callable[[], float], other: Callable[[], float]
+) -> tuple[float, float, float]:
+    """The median of ``one / other`` over pairs measured side by side, so that what else the machine
+    does falls on both; and the medians of the two."""
+    pairs = []
+    for turn in range(rounds):
+        # Whoever comes second finds warmer caches: they swap.
+        first, second = (one, other) if turn % 2 else (other, one)
+        a, b = first(), second()
+        pairs.append((a, b) if turn % 2 else (b, a))
+    ratio = statistics.median(a / b for a, b in pairs)
+    return ratio, statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
+
+
 def per_call(function: Callable[[], Any], calls: int) -> float:
     """Seconds of one call, over a loop of ``calls``."""
     turns = range(calls)

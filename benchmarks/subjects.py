@@ -14,6 +14,9 @@ import numpy as np
 
 from benchmarks import models
 
+#: Thread pools of two sides that take turns on the same cores measure each other.
+ONE_THREAD = {"threads": 1}
+
 Call = Callable[[], object]
 Direct = Callable[[], Call]
 
@@ -38,7 +41,7 @@ def _onnx(path: Path, dims: tuple[int, ...], out_dims: tuple[int, ...]) -> Netwo
     from wasi_nn_onnx.providers import session_options
 
     session = onnxruntime.InferenceSession(
-        str(path), session_options({}), providers=["CPUExecutionProvider"]
+        str(path), session_options(ONE_THREAD), providers=["CPUExecutionProvider"]
     )
 
     def direct() -> Call:
@@ -64,7 +67,11 @@ def _openvino(source: Path, name: str, dims: tuple[int, ...], out_dims: tuple[in
 
     path = source.with_name(f"{name}.xml")
     openvino.save_model(openvino.convert_model(str(source)), str(path), compress_to_fp16=False)
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": 1,
+    }
     compiled = openvino.Core().compile_model(str(path), "CPU", settings)
 
     def direct() -> Call:
@@ -88,7 +95,7 @@ def _tflite(path: Path, dims: tuple[int, ...], output_bytes: int) -> Network:
     from ai_edge_litert.interpreter import Interpreter
 
     def direct() -> Call:
-        interpreter = Interpreter(model_path=str(path))
+        interpreter = Interpreter(model_path=str(path), num_threads=1)
         interpreter.allocate_tensors()
         interpreter.set_tensor(interpreter.get_input_details()[0]["index"], _pattern(dims))
         invoke = interpreter._interpreter.Invoke
@@ -106,6 +113,7 @@ def tflite(folder: Path) -> tuple[Network, Network]:
 def _pytorch(path: Path, dims: tuple[int, ...], output_bytes: int) -> Network:
     import torch
 
+    torch.set_num_threads(1)
     module = torch.jit.load(str(path)).eval()
     for parameter in module.parameters():
         parameter.requires_grad_(False)

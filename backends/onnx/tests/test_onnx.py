@@ -282,8 +282,8 @@ def test_no_spelling_of_the_protobuf_hides_a_file(host, tmp_path, monkeypatch):
 
 def test_an_output_too_large_to_have(host):
     huge = make(
-        [helper.make_node("Identity", ["x"], ["y"])],
-        [info("x", TensorProto.FLOAT, [1])],
+        [helper.make_node("Reshape", ["x", "s"], ["y"])],
+        [info("x", TensorProto.FLOAT, [1]), info("s", TensorProto.INT64, [1])],
         [info("y", TensorProto.FLOAT, [1 << 60])],
     )
     with pytest.raises(RuntimeFailure):
