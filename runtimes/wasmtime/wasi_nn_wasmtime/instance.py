@@ -22,6 +22,7 @@ from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, Instance, 
 from wasi_nn_wasmtime import wasi as wasi_setup
 from wasi_nn_wasmtime.capi import POINTER, lean
 from wasi_nn_wasmtime.hostcalls import HostCalls
+from wasi_nn_wasmtime.streams import OutputStream
 
 _EPOCH_CALLBACK: Any = ctypes.CFUNCTYPE(
     ctypes.c_size_t,
@@ -64,6 +65,7 @@ class WasmtimeInstance(Instance):
         self._stop = False
         # What a callback for an output stream raised.
         self._output_failures: list[BaseException] = []
+        self._streams: list[OutputStream] = []
         self._store = wasmtime.Store(engine)
         self._linker = wasmtime.Linker(engine)
         self._calls = HostCalls(self._linker)
@@ -80,7 +82,8 @@ class WasmtimeInstance(Instance):
                 )
             if limits.fuel is not None:
                 self._store.set_fuel(limits.fuel)
-            self._store.set_wasi(wasi_setup.configure(wasi, self._output_failures))
+            config, self._streams = wasi_setup.configure(wasi, self._output_failures)
+            self._store.set_wasi(config)
             self._linker.define_wasi()
             self._define_exit(module)
             for function in functions:
@@ -149,6 +152,8 @@ class WasmtimeInstance(Instance):
         self._store.close()
         self._linker.close()
         self._calls.close()
+        for stream in self._streams:
+            stream.wait()
 
     def _exported(self, name: str, otherwise: str) -> wasmtime.Func:
         if self._instance is None:

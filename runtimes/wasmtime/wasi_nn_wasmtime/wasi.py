@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import sys
-from collections.abc import Callable
-from typing import Any
 
 import wasmtime
 from wasmtime import _ffi as ffi
 
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import WasiConfig
+from wasi_nn_wasmtime.streams import OutputStream
 
 
-def configure(wasi: WasiConfig, failures: list[BaseException]) -> wasmtime.WasiConfig:
-    """wasmtime's configuration for ours. What a callback for an output raises is added to
-    ``failures``, and the guest sees an I/O error. Raises ``UsageError`` for a directory that
-    wasmtime refuses."""
+def configure(
+    wasi: WasiConfig, failures: list[BaseException]
+) -> tuple[wasmtime.WasiConfig, list[OutputStream]]:
+    """wasmtime's configuration for ours, and the streams that it writes to. What a callback for an
+    output raises is added to ``failures``. Raises ``UsageError`` for a directory that wasmtime
+    refuses."""
     config = wasmtime.WasiConfig()
+    streams: list[OutputStream] = []
     config.argv = list(wasi.args)
     config.env = list(wasi.env)
     for preopen in wasi.preopens:
@@ -41,22 +42,9 @@ def configure(wasi: WasiConfig, failures: list[BaseException]) -> wasmtime.WasiC
                 ours.flush()
             getattr(config, f"inherit_{name}")()
         elif callable(stream):
-            setattr(config, f"{name}_custom", _output(stream, failures))
-    return config
-
-
-def _output(
-    take: Callable[[bytes], Any], failures: list[BaseException]
-) -> Callable[[bytes], int | None]:
-    def written(piece: bytes) -> int | None:
-        try:
-            take(piece)
-        except BaseException as error:
-            failures.append(error)
-            return -errno.EIO
-        return None
-
-    return written
+            streams.append(OutputStream(stream, failures))
+            streams[-1].attach(config, name)
+    return config, streams
 
 
 def _stdin_bytes(config: wasmtime.WasiConfig, data: bytes) -> None:

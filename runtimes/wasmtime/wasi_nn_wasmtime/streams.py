@@ -1,0 +1,69 @@
+"""Output streams that go to Python callables.
+
+wasmtime writes them from a thread of its own, and lets go of them there too, some time after the
+store is gone. A Python that ends in that moment takes the whole process down (seen once in about
+180 programs with wasmtime-py's own streams), so closing an instance waits for the streams.
+
+The two C callbacks are made once and never freed: a callback must not go away while the thread that
+called it is on its way out.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from wasi_nn_wasmtime.capi import POINTER, lean
+
+_WRITE: Any = ctypes.CFUNCTYPE(ctypes.c_ssize_t, POINTER, POINTER, ctypes.c_size_t)
+_DROP: Any = ctypes.CFUNCTYPE(None, POINTER)
+_SETTERS = {
+    name: lean(f"wasi_config_set_{name}_custom", None, POINTER, _WRITE, POINTER, _DROP)
+    for name in ("stdout", "stderr")
+}
+# How long closing waits, in seconds; nothing but a wedged thread of wasmtime takes so long.
+_PATIENCE = 2.0
+
+_numbers = itertools.count(1)
+_streams: dict[int, OutputStream] = {}
+
+
+class OutputStream:
+    """One stream of one guest. What ``take`` raises is added to ``failures``, and the guest sees an
+    I/O error."""
+
+    def __init__(self, take: Callable[[bytes], Any], failures: list[BaseException]) -> None:
+        self._take = take
+        self._failures = failures
+        self._dropped = threading.Event()
+        self._number = next(_numbers)
+
+    def attach(self, config: Any, name: str) -> None:
+        """Make it the guest's ``stdout`` or ``stderr``."""
+        _streams[self._number] = self
+        _SETTERS[name](ctypes.cast(config.ptr(), POINTER), _write, self._number, _drop)
+
+    def write(self, piece: bytes) -> int:
+        try:
+            self._take(piece)
+        except BaseException as error:
+            self._failures.append(error)
+            return -errno.EIO
+        return len(piece)
+
+    def drop(self) -> None:
+        """wasmtime does not know it any more."""
+        self._dropped.set()
+
+    def wait(self) -> None:
+        """Wait until wasmtime has let go of it; the store is closed."""
+        if self._dropped.wait(_PATIENCE):
+            _streams.pop(self._number, None)
+
+
+_write = _WRITE(lambda number, data, size: _streams[number].write(ctypes.string_at(data, size)))
+_drop = _DROP(lambda number: _streams[number].drop())
