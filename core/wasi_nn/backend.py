@@ -199,15 +199,15 @@ def missing_library(package: str, extra: str) -> str | None:
 
 def position(key: int | str, tensors: Sequence[TensorInfo], what: str) -> int:
     """The index that ``key`` means among ``tensors``, or ``InvalidArgument``."""
-    if isinstance(key, str):
-        for index, info in enumerate(tensors):
-            if info.name == key:
-                return index
-        known = ", ".join(info.name for info in tensors)
-        raise InvalidArgument(f"there is no {what} named {key!r}; the graph has: {known}")
-    if 0 <= key < len(tensors):
-        return key
-    raise InvalidArgument(f"{what} index {key} is out of range: the graph has {len(tensors)}")
+    if isinstance(key, int):
+        if 0 <= key < len(tensors):
+            return key
+        raise InvalidArgument(f"{what} index {key} is out of range: the graph has {len(tensors)}")
+    for index, info in enumerate(tensors):
+        if info.name == key:
+            return index
+    known = ", ".join(info.name for info in tensors)
+    raise InvalidArgument(f"there is no {what} named {key!r}; the graph has: {known}")
 
 
 def check_input(info: TensorInfo, tensor: Tensor) -> None:

@@ -16,6 +16,7 @@ from wasi_nn.backend import (
     LoadOptions,
     missing_library,
 )
+from wasi_nn.bound import DescribedGraph
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget, TensorInfo
 from wasi_nn_onnx import providers
@@ -26,26 +27,18 @@ if TYPE_CHECKING:
     import onnxruntime
 
 
-class OnnxGraph(Graph):
+class OnnxGraph(DescribedGraph):
     """An onnxruntime session, which any number of threads may run at the same time."""
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
+        inputs = [_describe(node) for node in session.get_inputs()]
+        super().__init__(inputs, [_describe(node) for node in session.get_outputs()])
         self.session = session
-        self._inputs = [_describe(node) for node in session.get_inputs()]
-        self._outputs = [_describe(node) for node in session.get_outputs()]
-
-    @property
-    def inputs(self) -> Sequence[TensorInfo]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> Sequence[TensorInfo]:
-        return self._outputs
 
     def init_execution_context(self) -> ExecutionContext:
         from wasi_nn_onnx.context import OnnxContext
 
-        return OnnxContext(self.session, self._inputs, self._outputs)
+        return OnnxContext(self.session, self.inputs, self.outputs)
 
 
 class OnnxBackend(Backend):

@@ -16,6 +16,7 @@ from wasi_nn.backend import (
     LoadOptions,
     missing_library,
 )
+from wasi_nn.bound import DescribedGraph
 from wasi_nn.config import choice
 from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
@@ -37,28 +38,21 @@ _PRECISIONS = ("f32", "f16", "bf16", "default")
 _HINTS = ("latency", "throughput")
 
 
-class OpenvinoGraph(Graph):
+class OpenvinoGraph(DescribedGraph):
     """A compiled model; every context has an infer request of its own."""
 
     def __init__(self, compiled: openvino.CompiledModel, weights: Any = None) -> None:
+        inputs = [_describe(port, index) for index, port in enumerate(compiled.inputs)]
+        outputs = [_describe(port, index) for index, port in enumerate(compiled.outputs)]
+        super().__init__(inputs, outputs)
         self.compiled = compiled
         # OpenVINO reads the weights of a model of bytes where they lie.
         self._weights = weights
-        self._inputs = [_describe(port, index) for index, port in enumerate(compiled.inputs)]
-        self._outputs = [_describe(port, index) for index, port in enumerate(compiled.outputs)]
-
-    @property
-    def inputs(self) -> Sequence[TensorInfo]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> Sequence[TensorInfo]:
-        return self._outputs
 
     def init_execution_context(self) -> ExecutionContext:
         from wasi_nn_openvino.context import OpenvinoContext
 
-        return OpenvinoContext(self.compiled, self._inputs, self._outputs)
+        return OpenvinoContext(self.compiled, self.inputs, self.outputs)
 
 
 class OpenvinoBackend(Backend):

@@ -217,7 +217,7 @@ class TestWhatIsRefused:
 
     def test_a_guest_brings_no_exported_archive(self, host, tmp_path):
         data = exported(tmp_path)[0].read_bytes()
-        with pytest.raises(RuntimeFailure, match="runs code when it is loaded"):
+        with pytest.raises(RuntimeFailure, match="run code when they are loaded"):
             host.load(data)
 
     def test_a_guest_brings_no_code_that_reaches_files(self, host):

@@ -70,7 +70,7 @@ def _check_bytes(archive: zipfile.ZipFile, kind: Kind) -> None:
     is damaged is refused before torch's own reader, which does not survive all of it."""
     if kind is not Kind.TORCHSCRIPT:
         raise RuntimeFailure(
-            f"a {kind.value} archive runs code when it is loaded: a guest cannot bring one; "
+            f"{kind.value} archives run code when they are loaded: a guest cannot bring one; "
             "register it by its path"
         )
     for entry in archive.infolist():

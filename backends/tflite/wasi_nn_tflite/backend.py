@@ -15,6 +15,7 @@ from wasi_nn.backend import (
     Graph,
     LoadOptions,
 )
+from wasi_nn.bound import DescribedGraph
 from wasi_nn.config import flag
 from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
@@ -39,7 +40,7 @@ ELEMENTS = {
 }
 
 
-class TfliteGraph(Graph):
+class TfliteGraph(DescribedGraph):
     """A model's bytes or file, over which every context has an interpreter of its own."""
 
     def __init__(self, source: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -48,16 +49,10 @@ class TfliteGraph(Graph):
         self._lock = threading.Lock()
         # The interpreter that tells whether the model is sound serves the first context.
         self._spare: Any = self._interpreter()
-        self._inputs = [_describe(detail) for detail in self._spare.get_input_details()]
-        self._outputs = [_describe(detail) for detail in self._spare.get_output_details()]
-
-    @property
-    def inputs(self) -> Sequence[TensorInfo]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> Sequence[TensorInfo]:
-        return self._outputs
+        super().__init__(
+            [_describe(detail) for detail in self._spare.get_input_details()],
+            [_describe(detail) for detail in self._spare.get_output_details()],
+        )
 
     def init_execution_context(self) -> ExecutionContext:
         from wasi_nn_tflite.context import TfliteContext
@@ -66,7 +61,7 @@ class TfliteGraph(Graph):
             interpreter, self._spare = self._spare, None
         if interpreter is None:
             interpreter = self._interpreter()
-        return TfliteContext(interpreter, self._inputs, self._outputs)
+        return TfliteContext(interpreter, self.inputs, self.outputs)
 
     def _interpreter(self) -> Any:
         module = library.interpreter_module()
