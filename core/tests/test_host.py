@@ -71,6 +71,18 @@ class TestGuests:
         assert [graph.backend for graph in result.graphs] == ["identity"]
         assert echo.run(guests / "echo/echo.wasm", ["echo", "x"]).calls == {}
 
+    def test_a_sightglass_guest_marks_what_it_measures(self, host, wat):
+        wasm = wat(
+            """(module (import "bench" "start" (func $start)) (import "bench" "end" (func $end))
+            (memory (export "memory") 1)
+            (func (export "_start") (call $end) (call $start) (call $end) (call $start)
+              (call $end) (call $end)))"""
+        )
+        result = host.run(wasm)
+        assert result.exit_code == 0
+        assert len(result.timings.bench) == 2
+        assert all(0 <= span < 1 for span in result.timings.bench)
+
     def test_one_program_many_threads(self, echo, guests):
         program = echo.compile(guests / "echo/echo.wasm")
         outputs: dict[int, bytes] = {}

@@ -91,7 +91,10 @@ def known_config(backend: Backend, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) -> LoadedGraph:
-    """Load a graph for one holder. Whatever the library throws comes out as an ``NnError``."""
+    """Load a graph for one holder. Whatever the library throws comes out as an ``NnError``.
+
+    Every model goes to its library here, and nowhere else: this is where a backend in a process of
+    its own would stand in, for models that a guest brings."""
     started = time.perf_counter()
     options = options._replace(config=known_config(backend, options.config))
     try:
