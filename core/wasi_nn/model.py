@@ -119,13 +119,18 @@ class Model:
 
     def run(self, inputs: Mapping[int | str, Any] | Any) -> dict[str, NDArray[Any]]:
         """One inference in a context of its own: inputs by index or name (an array alone is input
-        0), outputs by name."""
+        0), outputs by name, or by number where the graph does not describe them."""
         if not isinstance(inputs, Mapping):
             inputs = {0: inputs}
-        if not self.outputs:
-            raise InvalidArgument("the graph does not name its outputs; open a context instead")
         with self.init_execution_context() as context:
             for key, array in inputs.items():
                 context.set_input(key, array)
             context.compute()
-            return {info.name: context.get_output(i) for i, info in enumerate(self.outputs)}
+            if self.outputs:
+                return {info.name: context.get_output(i) for i, info in enumerate(self.outputs)}
+            outputs: dict[str, NDArray[Any]] = {}
+            while True:
+                try:
+                    outputs[str(len(outputs))] = context.get_output(len(outputs))
+                except InvalidArgument:
+                    return outputs
