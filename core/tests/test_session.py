@@ -232,6 +232,6 @@ def test_a_missing_library_is_an_encoding_that_is_not_served():
 def test_every_session_error_can_be_told_to_a_guest():
     session = open_session(Recorder())
     with pytest.raises(NnError):
-        session.load([], "recorder", ExecutionTarget.CPU)
+        session.load([], "autodetect", ExecutionTarget.CPU)
     with pytest.raises(InvalidEncoding):
         session.load([memoryview(b"?")], "autodetect", ExecutionTarget.CPU)

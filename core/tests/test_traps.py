@@ -13,6 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from wasi_nn.abi.dialects import DIALECTS
+from wasi_nn.encodings import recognise
 from wasi_nn.errors import ErrorCode
 
 IDENTITY = b"wasi-nn:identity"
@@ -64,6 +65,15 @@ class TestTrap2OldEncodings:
     def test_onnx_is_recognised_by_either_number(self, caller, number):
         guest = caller()
         assert guest.load(onnx_add(), encoding=number) == 0
+
+    @pytest.mark.parametrize(("number", "encoding"), [(1, "pytorch"), (3, "tensorflowlite")])
+    def test_wasmedges_of_2022_are_recognised(self, caller, number, encoding):
+        head = {
+            "pytorch": b"PK\x03\x04" + bytes(22) + b"\x0a\0\0\0net/data/0",
+            "tensorflowlite": b"\x1c\0\0\0TFL3",
+        }[encoding]
+        guest = caller()
+        assert guest.reading.encoding(number, lambda: recognise(head)) == encoding
 
     def test_the_old_dialect_can_be_given(self, caller):
         guest = caller("witx-2022-04")
@@ -183,7 +193,7 @@ class TestTrap7Errnos:
         assert errnos[ErrorCode.NOT_FOUND] == 7
 
 
-@pytest.mark.parametrize("name", sorted(DIALECTS.keys() - {"wamr-legacy"}))
+@pytest.mark.parametrize("name", sorted(DIALECTS.keys() - {"wamr-legacy", "wasmedge-2022"}))
 def test_trap_9_target_auto_is_read_everywhere(caller, name):
     numbers = {encoding: number for number, encoding in DIALECTS[name].encodings.items()}
     assert caller(name).load(onnx_add(), encoding=numbers["onnx"], target=3) == 0

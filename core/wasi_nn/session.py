@@ -97,9 +97,9 @@ class Session:
         """Load a graph from the guest's own bytes and give its handle. ``autodetect`` looks at
         the first builder."""
         self._check_room(self._graphs, self._limits.graphs, "graphs")
-        if not builders:
-            raise InvalidArgument("a graph needs at least one graph builder")
         if encoding == AUTODETECT:
+            if not builders:
+                raise InvalidArgument("autodetect needs a graph builder to look at")
             detected = detect(self.plugins, builders)
             if detected is None:
                 raise InvalidEncoding(

@@ -156,6 +156,13 @@ DIALECTS = {
             unbounded_zero=True,
         ),
         Dialect(
+            "wasmedge-2022",
+            "WasmEdge's first PyTorch and TensorFlow Lite guests: pytorch is 1, tensorflowlite 3",
+            _TYPES_2020,
+            {0: OPENVINO, 1: PYTORCH, 2: TENSORFLOW, 3: TENSORFLOWLITE},
+            _ERRNOS,
+        ),
+        Dialect(
             "wamr",
             "WAMR 2.4 and newer: ggml is 5 and autodetect is 6",
             _TYPES_2023,

@@ -81,8 +81,8 @@ class Reading:
     def encoding(self, number: int, sniff: Callable[[], str | None]) -> str:
         """The encoding that ``number`` means for a model whose first bytes ``sniff`` recognises.
 
-        A number that some dialect reads otherwise (1, 2, 5, 6) is read as what the model shows it
-        to be, so that an old guest's onnx is not taken for tensorflow. With a single candidate
+        A number that some dialect reads otherwise (1, 2, 3, 5, 6) is read as what the model shows
+        it to be, so that an old guest's onnx is not taken for tensorflow. With a single candidate
         dialect its own table counts alone. Raises ``InvalidEncoding``."""
         own = self.dialect.encodings.get(number)
         if not self._guessing and own is not None:
