@@ -220,6 +220,17 @@ class TestWhatIsRefused:
         with pytest.raises(RuntimeFailure, match="run code when they are loaded"):
             host.load(data)
 
+    def test_a_guest_brings_no_zip_bomb(self, host):
+        sound = zipfile.ZipFile(io.BytesIO(scripted(DOUBLE)))
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bomb:
+            for entry in sound.infolist():
+                bomb.writestr(entry.filename, sound.read(entry))
+            bomb.writestr("archive/data/bomb", bytes(100 << 20))
+        assert len(buffer.getvalue()) < 1 << 20
+        with pytest.raises(RuntimeFailure, match="far more than its size"):
+            host.load(buffer.getvalue(), encoding="pytorch")
+
     def test_a_guest_brings_no_code_that_reaches_files(self, host):
         source = (
             "def forward(self, x):\n"

@@ -29,6 +29,7 @@ _EXPORT = (
     "export it with torch.jit.save(torch.jit.trace(module.eval(), example), path) or "
     "torch.export.save(torch.export.export(module.eval(), (example,)), path)"
 )
+_MOST_CODE = 64 << 20
 _REACHES_FILES = re.compile(rb"\b(from_file|torch\.(save|load)|torch\.ops\.load_library)\b")
 
 
@@ -39,7 +40,7 @@ def recognise(builder: Builder) -> Kind:
             names = archive.namelist()
             kind = _kind(names)
             if not isinstance(builder, Path):
-                _check_bytes(archive, kind)
+                _check_bytes(archive, kind, len(builder))
             return kind
     except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
         raise RuntimeFailure(f"the model is no PyTorch archive: {error}; {_EXPORT}") from error
@@ -65,7 +66,7 @@ def _kind(names: list[str]) -> Kind:
     raise RuntimeFailure(f"the archive is neither TorchScript nor torch.export; {_EXPORT}")
 
 
-def _check_bytes(archive: zipfile.ZipFile, kind: Kind) -> None:
+def _check_bytes(archive: zipfile.ZipFile, kind: Kind, size: int) -> None:
     """A model of bytes comes from a guest: it may reach no file and run no native code, and what
     is damaged is refused before torch's own reader, which does not survive all of it."""
     if kind is not Kind.TORCHSCRIPT:
@@ -73,7 +74,12 @@ def _check_bytes(archive: zipfile.ZipFile, kind: Kind) -> None:
             f"{kind.value} archives run code when they are loaded: a guest cannot bring one; "
             "register it by its path"
         )
-    for entry in archive.infolist():
+    entries = archive.infolist()
+    # torch compresses code alone, and stores weights as they are: an archive that would grow far
+    # beyond its size was made to fill the host's memory or time.
+    if sum(entry.file_size for entry in entries) > size + _MOST_CODE:
+        raise RuntimeFailure("the archive holds far more than its size: a guest cannot bring it")
+    for entry in entries:
         # Reading an entry checks its CRC.
         data = archive.read(entry)
         if "/code/" in entry.filename and _REACHES_FILES.search(data):
