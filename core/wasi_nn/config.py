@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from wasi_nn.errors import InvalidArgument
+from wasi_nn.errors import InvalidArgument, InvalidEncoding
 
 Config = Mapping[str, Any]
+
+
+def parse(text: str) -> dict[str, Any]:
+    """A config from its JSON; an empty text is an empty config.
+
+    Raises ``InvalidEncoding`` for what is not JSON (WasmEdge's ggml backend answers so) and
+    ``InvalidArgument`` for JSON that is no object."""
+    if not text.strip("\0 \t\r\n"):
+        return {}
+    try:
+        config = json.loads(text.rstrip("\0"))
+    except (ValueError, RecursionError) as error:
+        raise InvalidEncoding(f"the config is no JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise InvalidArgument("the config is no JSON object")
+    return config
 
 
 def whole_number(config: Config, key: str, default: int, least: int = 0, most: int = 1024) -> int:

@@ -50,7 +50,8 @@ def parse_graph(text: str) -> NamedModel:
 def parse_nn_preload(text: str) -> NamedModel:
     """WasmEdge's ``NAME:ENCODING:TARGET:PATH[:PATH…]`` (plugins/wasi_nn/wasinnenv.cpp).
 
-    For ggml the rest of the text is one path, whatever colons it holds. Raises ``UsageError``."""
+    For ggml the rest of the text is one path, whatever colons it holds. A missing file is for the
+    guest to hear of, as there. Raises ``UsageError``."""
     parts = text.split(":", 3)
     if len(parts) != 4 or not all(parts):
         raise UsageError(f"--nn-preload wants NAME:ENCODING:TARGET:PATH[:PATH…], not {text!r}")
@@ -59,7 +60,9 @@ def parse_nn_preload(text: str) -> NamedModel:
     whole = encoding == GGML or rest.startswith(_PACKAGE)
     paths = [rest] if whole else _split_paths(rest)
     resolved = tuple(resolve_path(path) for path in paths)
-    return NamedModel(name, resolved, encoding, ExecutionTarget.named(target))
+    return NamedModel(
+        name, resolved, encoding, ExecutionTarget.named(target), must_exist=False
+    )
 
 
 def parse_wasmtime_option(text: str) -> NamedModel | None:

@@ -25,13 +25,15 @@ log = logging.getLogger("wasi_nn")
 
 class NamedModel(NamedTuple):
     """One entry: ``encoding`` is an encoding's or a backend's name, ``autodetect`` to look at the
-    file. ``paths`` are the graph builders in their order."""
+    file. ``paths`` are the graph builders in their order. A file that is not there is the person's
+    mistake, or with ``must_exist`` False something that a guest is told (WasmEdge's way)."""
 
     name: str
     paths: tuple[Path, ...]
     encoding: str = encodings.AUTODETECT
     target: ExecutionTarget = ExecutionTarget.CPU
     config: Mapping[str, Any] = {}
+    must_exist: bool = True
 
 
 class _Entry:
@@ -57,14 +59,16 @@ class Registry:
         """Register a model, to be loaded when it is first used.
 
         Raises ``UsageError`` for a name that is taken, for no file at all, for a file that is not
-        there and for an encoding that no installed backend serves."""
+        there and must exist, and for an encoding that no installed backend serves."""
         if not model.name:
             raise UsageError("a named model needs a name that is not empty")
         if not model.paths:
             raise UsageError(f"model {model.name!r} has no file")
         for path in model.paths:
             if not path.exists():
-                raise UsageError(f"model {model.name!r}: there is no file {path}")
+                if model.must_exist:
+                    raise UsageError(f"model {model.name!r}: there is no file {path}")
+                log.warning("model %r: there is no file %s", model.name, path)
         try:
             backend, encoding = self._resolve(model)
         except InvalidEncoding as error:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from wasi_nn import config
 from wasi_nn.abi.reading import Reading
 from wasi_nn.errors import ErrorCode, InvalidArgument, MissingMemory, NnError
 from wasi_nn.runtime import GuestMemory
@@ -133,13 +133,4 @@ def read_text(memory: GuestMemory, pointer: int, length: int, what: str) -> str:
 
 def read_config(memory: GuestMemory, pointer: int, length: int) -> Mapping[str, Any]:
     """A JSON object of the guest; an empty string is an empty object."""
-    text = read_text(memory, pointer, length, "config")
-    if not text.strip("\0 \t\r\n"):
-        return {}
-    try:
-        config = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"the config is no JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise InvalidArgument("the config is no JSON object")
-    return config
+    return config.parse(read_text(memory, pointer, length, "config"))

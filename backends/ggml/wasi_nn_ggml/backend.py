@@ -1,0 +1,161 @@
+"""Loading GGUF models, and the graphs that come of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from wasi_nn import config as reading
+from wasi_nn.backend import (
+    Availability,
+    Backend,
+    Builder,
+    ExecutionContext,
+    Graph,
+    LoadOptions,
+)
+from wasi_nn.errors import InvalidArgument, ModelNotFound, Unavailable, UnsupportedOperation
+from wasi_nn.loading import known_config
+from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
+from wasi_nn_ggml import library, settings
+from wasi_nn_ggml.context import GgmlContext
+from wasi_nn_ggml.sampler import Sampler
+from wasi_nn_ggml.vision import Picture, Projector
+from wasi_nn_ggml.weights import Source, Weights
+
+
+class GgmlGraph(Graph):
+    """A model with a config. Its contexts have memory of their own and run side by side."""
+
+    byte_tensors = True
+
+    def __init__(
+        self,
+        backend: GgmlBackend,
+        source: Source,
+        projector: Path | None,
+        config: Mapping[str, Any],
+    ) -> None:
+        self.backend = backend
+        self.source = source
+        self.config = dict(config)
+        self.settings = settings.read(config)
+        self.weights: Weights = source.weights(self.settings.model)
+        self._projector_path = projector
+        self._projectors: dict[tuple[Path, int], Projector] = {}
+        self._lock = threading.Lock()
+        # A grammar that does not parse is a mistake of the load.
+        if self.settings.sampler.grammar or self.settings.sampler.json_schema:
+            Sampler(self.weights, self.settings.sampler)
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        return _INPUTS
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]:
+        return _OUTPUTS
+
+    def init_execution_context(self) -> ExecutionContext:
+        return GgmlContext(self)
+
+    def picture(self, weights: Weights, wanted: settings.Settings, prompt: str) -> Picture:
+        """A prompt with its images. Raises ``InvalidArgument`` without a projector."""
+        path = self._projector_path
+        if wanted.mmproj:
+            path = self._beside(wanted.mmproj, "mmproj")
+        if path is None:
+            raise InvalidArgument("images need a projector: the config's mmproj")
+        image = None
+        if wanted.image:
+            image = self._beside(wanted.image, "image").read_bytes()
+        with self._lock:
+            key = (path, id(weights))
+            projector = self._projectors.get(key)
+            if projector is None:
+                projector = self._projectors[key] = Projector(weights, path, wanted.context)
+        return projector.read(prompt, image)
+
+    def close(self) -> None:
+        self.source.close()
+
+    def _beside(self, name: str, key: str) -> Path:
+        """A file that a guest names in its config: it may name what lies in the model's folder.
+        Raises ``InvalidArgument`` and ``ModelNotFound``."""
+        if self.source.path is None:
+            raise InvalidArgument(f"the config's {key} names a file: the model is to be one too")
+        folder = self.source.path.resolve().parent
+        path = Path(name).resolve()
+        if not path.is_relative_to(folder):
+            path = (folder / name).resolve()
+        if not path.is_relative_to(folder):
+            raise InvalidArgument(f"the config's {key} is outside the model's folder: {name!r}")
+        if not path.is_file():
+            raise ModelNotFound(f"the config's {key}: there is no file {path}")
+        return path
+
+
+class GgmlBackend(Backend):
+    """llama.cpp: GGUF models. Builder 0 is the model; builder 1, when there is one, a JSON config
+    of a guest or the projector file of a registered model."""
+
+    name = "ggml"
+    encodings = ("ggml",)
+    config_keys = settings.KEYS
+
+    def missing(self) -> str | None:
+        if library.find() is None:
+            return f"llama.cpp is not installed; {library.INSTALL}"
+        return None
+
+    def availability(self) -> Availability:
+        reason = self.missing()
+        if reason is not None:
+            return Availability(False, reason)
+        try:
+            native = library.library()
+        except Unavailable as error:
+            return Availability(False, str(error))
+        devices = ("cpu", "gpu") if native.llama_supports_gpu_offload() else ("cpu",)
+        return Availability(True, native.version, devices)
+
+    def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
+        if not 1 <= len(builders) <= 2:
+            raise InvalidArgument(
+                f"a ggml graph has one builder, or two with its config, not {len(builders)}"
+            )
+        native = library.library()
+        gpu = options.target not in (ExecutionTarget.CPU, ExecutionTarget.AUTO)
+        if gpu and not native.llama_supports_gpu_offload() and not options.allow_fallback:
+            raise UnsupportedOperation(
+                f"the execution target {options.target} is not here: {native.version} was built "
+                "for the CPU"
+            )
+        config = dict(options.config)
+        projector = None
+        if len(builders) == 2:
+            second = builders[1]
+            if isinstance(second, Path):
+                projector = second
+            else:
+                config.update(known_config(self, reading.parse(_utf8(second))))
+        return GgmlGraph(self, Source(builders[0]), projector, config)
+
+
+def _utf8(data: memoryview) -> str:
+    try:
+        return bytes(data).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"the config is no UTF-8: {error}") from error
+
+
+_INPUTS = (
+    TensorInfo("prompt", TensorType.U8, (-1,), "text"),
+    TensorInfo("config", TensorType.U8, (-1,), "JSON"),
+)
+_OUTPUTS = (
+    TensorInfo("text", TensorType.U8, (-1,), "text"),
+    TensorInfo("metadata", TensorType.U8, (-1,), "JSON"),
+)

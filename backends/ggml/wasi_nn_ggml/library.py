@@ -1,0 +1,204 @@
+"""The llama.cpp library of this process: where it is found, its functions, and its log.
+
+llama-cpp-python and xllamacpp carry the same C library; either is driven through its C functions,
+and neither package is imported.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import logging
+import os
+import threading
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wasi_nn.errors import Unavailable
+from wasi_nn_ggml import layouts
+
+log = logging.getLogger("wasi_nn.ggml")
+
+#: Names a libllama of one's own (a file with the ggml functions in it or beside it).
+VARIABLE = "WASI_NN_LIBLLAMA"
+INSTALL = 'pip install "wasi-nn[ggml-prebuilt]" (or "wasi-nn[ggml]", which compiles for minutes)'
+
+_ERROR, _WARNING, _CONTINUED = 4, 3, 5
+
+
+class Provider(NamedTuple):
+    """A library file, the distribution that brought it, and the file with mtmd (images), if any."""
+
+    path: Path
+    distribution: str
+    vision: Path | None
+
+
+def find() -> Provider | None:
+    """The library to use: the one that the variable names, llama-cpp-python's, xllamacpp's."""
+    named = os.environ.get(VARIABLE)
+    if named:
+        path = Path(named)
+        return Provider(path, "", _first(path.parent, "libmtmd.*") or path)
+    folder = _folder("llama_cpp")
+    if folder is not None:
+        compiled = _first(folder / "lib", "libllama.so", "libllama.dylib", "llama.dll")
+        if compiled is not None:
+            vision = _first(folder / "lib", "libmtmd.so", "libmtmd.dylib", "mtmd.dll")
+            return Provider(compiled, "llama-cpp-python", vision)
+    folder = _folder("xllamacpp")
+    if folder is not None:
+        prebuilt = _first(folder, "xllamacpp*.so", "xllamacpp*.pyd")
+        if prebuilt is not None:
+            return Provider(prebuilt, "xllamacpp", prebuilt)
+    return None
+
+
+class Library:
+    """llama.cpp's functions by name (``library.llama_decode(…)``), prepared once."""
+
+    def __init__(self, provider: Provider) -> None:
+        # On an abort ggml would start a debugger for a backtrace, which takes seconds.
+        os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+        self.provider = provider
+        try:
+            self._native = ctypes.CDLL(str(provider.path))
+        except OSError as error:
+            raise Unavailable(f"llama.cpp's library cannot be loaded: {error}") from error
+        self._bind(self._native, layouts.FUNCTIONS)
+        mismatch = layouts.model_mismatch(self.llama_model_default_params())
+        mismatch = mismatch or self._bind_context()
+        if mismatch is not None:
+            raise Unavailable(
+                f"{provider.path} is a version of llama.cpp that is not known here ({mismatch}); "
+                f"{INSTALL}"
+            )
+        self._log = layouts.LogCallback(_receive)
+        self.llama_log_set(self._log, None)
+        self.llama_backend_init()
+        #: Build number and commit, as the library was built with them (0 and "unknown" in some).
+        self.build_number, self.commit = self._build()
+        #: Why images are not served, or None.
+        self.no_vision = self._bind_vision(provider.vision)
+
+    def __getattr__(self, name: str) -> Any:
+        # mypy's sake alone: the functions are set as attributes.
+        raise AttributeError(name)
+
+    @property
+    def version(self) -> str:
+        """The distribution and its version, or the file."""
+        if not self.provider.distribution:
+            return str(self.provider.path)
+        return f"{self.provider.distribution} {metadata.version(self.provider.distribution)}"
+
+    def _bind(self, native: ctypes.CDLL, functions: dict[str, tuple[Any, tuple[Any, ...]]]) -> None:
+        for name, (result, parameters) in functions.items():
+            try:
+                function = getattr(native, name)
+            except AttributeError:
+                raise Unavailable(
+                    f"{native._name} has no function {name}: a version of llama.cpp that is not "
+                    f"known here; {INSTALL}"
+                ) from None
+            function.restype = result
+            function.argtypes = parameters
+            setattr(self, name, function)
+
+    def _bind_context(self) -> str | None:
+        mismatch = None
+        for params in layouts.CONTEXT_PARAMS:
+            self._bind(self._native, layouts.context_functions(params))
+            mismatch = layouts.context_mismatch(self.llama_context_default_params())
+            if mismatch is None:
+                break
+        return mismatch
+
+    def _bind_vision(self, path: Path | None) -> str | None:
+        if path is None:
+            return f"{self.provider.path} comes without mtmd"
+        try:
+            native = self._native if path == self.provider.path else ctypes.CDLL(str(path))
+            self._bind(native, layouts.VISION_FUNCTIONS)
+        except (OSError, Unavailable) as error:
+            return str(error)
+        mismatch = layouts.vision_mismatch(self.mtmd_context_params_default())
+        if mismatch is None:
+            self.mtmd_log_set(self._log, None)
+        return mismatch
+
+    def _build(self) -> tuple[int, str]:
+        try:
+            number = ctypes.c_int.in_dll(self._native, "LLAMA_BUILD_NUMBER").value
+            commit = ctypes.c_char_p.in_dll(self._native, "LLAMA_COMMIT").value or b"unknown"
+        except ValueError:
+            return 0, "unknown"
+        return number, commit.decode("utf-8", "replace")
+
+
+_lock = threading.Lock()
+_loaded: Library | None = None
+
+
+def library() -> Library:
+    """The library, loaded on first use. Raises ``Unavailable`` with what to install."""
+    global _loaded
+    if _loaded is None:
+        with _lock:
+            if _loaded is None:
+                provider = find()
+                if provider is None:
+                    raise Unavailable(f"llama.cpp is not installed; {INSTALL}")
+                _loaded = Library(provider)
+    return _loaded
+
+
+class Complaints(threading.local):
+    """What llama.cpp wrote as errors in this thread, so that a failure can say why."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def take(self, otherwise: str) -> str:
+        """The last lines, in one; ``otherwise`` when there are none. Forgets them."""
+        text = "; ".join(line for line in self.lines[-3:] if line)
+        self.lines.clear()
+        return text or otherwise
+
+
+complaints = Complaints()
+_level = threading.local()
+
+
+def _receive(level: int, text: bytes | None, _: Any) -> None:
+    # llama.cpp's own log is for those who debug: its errors come out as the reason of a failure.
+    try:
+        line = (text or b"").decode("utf-8", "replace").rstrip("\n")
+        if level == _CONTINUED:
+            level = getattr(_level, "last", 0)
+        _level.last = level
+        if level >= _ERROR and line.strip(". "):
+            complaints.lines.append(line.strip())
+            del complaints.lines[:-8]
+        if line.strip(". "):
+            log.log(logging.INFO if level >= _WARNING else logging.DEBUG, "llama.cpp: %s", line)
+    except Exception:  # an exception cannot cross into C
+        log.exception("llama.cpp's log could not be written")
+
+
+def _folder(package: str) -> Path | None:
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _first(folder: Path, *patterns: str) -> Path | None:
+    for pattern in patterns:
+        for path in sorted(folder.glob(pattern)):
+            return path
+    return None

@@ -1,0 +1,184 @@
+"""Choosing the next token: llama.cpp's sampler chain, in the order of its command line tools.
+
+Source: llama.cpp's common/sampling.cpp. A grammar is asked about the chosen token alone; only when
+it forbids that one are all candidates put to it, which costs a pass over the vocabulary.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from wasi_nn.errors import InvalidArgument, RuntimeFailure
+from wasi_nn_ggml.layouts import LogitBias, TokenDataArray
+from wasi_nn_ggml.library import Library, complaints
+from wasi_nn_ggml.schema import grammar_of
+from wasi_nn_ggml.settings import SamplerSettings
+from wasi_nn_ggml.weights import Weights
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_MIROSTAT_TAU = 5.0
+_BREAKERS = (b"\n", b":", b'"', b"*")
+# A grammar of a guest is parsed by recursion.
+_MOST_GRAMMAR = 256 << 10
+_MOST_NESTING = 200
+
+
+class Sampler:
+    """A chain, and a grammar beside it, for one execution context."""
+
+    def __init__(self, weights: Weights, settings: SamplerSettings) -> None:
+        native = weights.native
+        self._native = native
+        self._weights = weights
+        self._grammar: int | None = None
+        self._candidates: _Candidates | None = None
+        self._sample = native.llama_sampler_sample
+        grammar = settings.grammar or grammar_of(settings.json_schema)
+        if grammar:
+            self._grammar = _grammar(native, weights.vocab, grammar)
+            weakref.finalize(self, native.llama_sampler_free, self._grammar)
+            self._candidates = _Candidates(weights.n_vocab)
+        self._chain = _chain(native, weights, settings)
+        weakref.finalize(self, native.llama_sampler_free, self._chain)
+
+    def reset(self) -> None:
+        """Begin a new text: what was sampled before counts no more, and the seed starts anew."""
+        self._native.llama_sampler_reset(self._chain)
+        if self._grammar is not None:
+            self._native.llama_sampler_reset(self._grammar)
+
+    def sample(self, context: int) -> int:
+        """The next token after what the context decoded last. Raises ``RuntimeFailure`` when no
+        token of the vocabulary continues the grammar."""
+        if self._grammar is None or self._candidates is None:
+            return int(self._sample(self._chain, context, -1))
+        candidates, native = self._candidates, self._native
+        logits = native.llama_get_logits_ith(context, -1)
+        token = candidates.choose(native, logits, self._chain, None)
+        if not candidates.allowed(native, token, self._grammar):
+            token = candidates.choose(native, logits, self._chain, self._grammar)
+        native.llama_sampler_accept(self._grammar, token)
+        native.llama_sampler_accept(self._chain, token)
+        return token
+
+
+class _Candidates:
+    """The vocabulary with its logits, as the samplers see it."""
+
+    def __init__(self, n_vocab: int) -> None:
+        import numpy as np
+
+        self._n_vocab = n_vocab
+        kind = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
+        self._all: NDArray[Any] = np.zeros(n_vocab, kind)
+        self._one: NDArray[Any] = np.zeros(1, kind)
+        self._ids = np.arange(n_vocab, dtype="<i4")
+
+    def choose(self, native: Library, logits: int, chain: int, grammar: int | None) -> int:
+        import numpy as np
+
+        everything = self._all
+        everything["id"] = self._ids
+        everything["logit"] = np.ctypeslib.as_array(
+            ctypes.cast(logits, ctypes.POINTER(ctypes.c_float)), (self._n_vocab,)
+        )
+        everything["p"] = 0
+        array = TokenDataArray(everything.ctypes.data, self._n_vocab, -1, False)
+        if grammar is not None:
+            native.llama_sampler_apply(grammar, ctypes.byref(array))
+            if not np.isfinite(everything["logit"]).any():
+                raise RuntimeFailure("no token of the model's vocabulary continues the grammar")
+        native.llama_sampler_apply(chain, ctypes.byref(array))
+        if not 0 <= array.selected < array.size:
+            raise RuntimeFailure("the sampler chose no token")
+        # A sampler may have put the candidates somewhere else.
+        chosen = array.data + int(array.selected) * everything.itemsize
+        return int(ctypes.c_int32.from_address(chosen).value)
+
+    def allowed(self, native: Library, token: int, grammar: int) -> bool:
+        one = self._one
+        one[0] = (token, 1.0, 0.0)
+        array = TokenDataArray(one.ctypes.data, 1, -1, False)
+        native.llama_sampler_apply(grammar, ctypes.byref(array))
+        return bool(one["logit"][0] > float("-inf"))
+
+
+def _chain(native: Library, weights: Weights, s: SamplerSettings) -> int:
+    params = native.llama_sampler_chain_default_params()
+    chain = native.llama_sampler_chain_init(params)
+
+    def add(sampler: int | None) -> None:
+        if sampler is None:
+            native.llama_sampler_free(chain)
+            raise InvalidArgument(complaints.take("llama.cpp refuses the sampler's settings"))
+        native.llama_sampler_chain_add(chain, sampler)
+
+    if s.ignore_eos:
+        ends = weights.ends_of_generation()
+        biases = (LogitBias * len(ends))(*(LogitBias(token, float("-inf")) for token in ends))
+        add(native.llama_sampler_init_logit_bias(weights.n_vocab, len(ends), biases))
+    if s.mirostat:
+        add(native.llama_sampler_init_temp(s.temp))
+        if s.mirostat == 1:
+            add(
+                native.llama_sampler_init_mirostat(
+                    weights.n_vocab, s.seed, _MIROSTAT_TAU, s.mirostat_eta, 100
+                )
+            )
+        else:
+            add(native.llama_sampler_init_mirostat_v2(s.seed, _MIROSTAT_TAU, s.mirostat_eta))
+        return int(chain)
+    last_n = weights.n_ctx_train if s.last_n_penalty < 0 else s.last_n_penalty
+    if (s.repeat_penalty, s.frequency_penalty, s.presence_penalty) != (1.0, 0.0, 0.0):
+        add(
+            native.llama_sampler_init_penalties(
+                weights.n_vocab,
+                last_n,
+                s.repeat_penalty,
+                s.frequency_penalty,
+                s.presence_penalty,
+            )
+        )
+    if s.dry_multiplier:
+        breakers = (ctypes.c_char_p * len(_BREAKERS))(*_BREAKERS)
+        add(
+            native.llama_sampler_init_dry(
+                weights.vocab,
+                s.dry_multiplier,
+                s.dry_base,
+                s.dry_allowed_length,
+                last_n,
+                breakers,
+                len(_BREAKERS),
+            )
+        )
+    add(native.llama_sampler_init_top_k(s.top_k))
+    if s.typ_p != 1.0:
+        add(native.llama_sampler_init_typical(s.typ_p, s.min_keep))
+    add(native.llama_sampler_init_top_p(s.top_p, s.min_keep))
+    add(native.llama_sampler_init_min_p(s.min_p, s.min_keep))
+    if s.xtc_probability > 0:
+        add(native.llama_sampler_init_xtc(s.xtc_probability, s.xtc_threshold, s.min_keep, s.seed))
+    add(native.llama_sampler_init_temp_ext(s.temp, s.dynatemp_range, s.dynatemp_exponent))
+    add(native.llama_sampler_init_dist(s.seed))
+    return int(chain)
+
+
+def _grammar(native: Library, vocab: int, text: str) -> int:
+    if len(text) > _MOST_GRAMMAR:
+        raise InvalidArgument(f"a grammar of {len(text)} characters is more than {_MOST_GRAMMAR}")
+    depth = deepest = 0
+    for character in text:
+        depth += (character == "(") - (character == ")")
+        deepest = max(deepest, depth)
+    if deepest > _MOST_NESTING:
+        raise InvalidArgument(f"the grammar nests {deepest} deep, more than {_MOST_NESTING}")
+    complaints.lines.clear()
+    sampler = native.llama_sampler_init_grammar(vocab, text.encode("utf-8", "replace"), b"root")
+    if not sampler:
+        raise InvalidArgument(f"the grammar does not parse: {complaints.take('no reason given')}")
+    return int(sampler)

@@ -1,0 +1,286 @@
+"""JSON schemas as grammars in llama.cpp's GBNF, so that a model can but answer with fitting JSON.
+
+Served: types and lists of types, ``properties``, ``required``, ``additionalProperties``, ``items``,
+``prefixItems``, ``minItems``, ``maxItems``, ``minLength``, ``maxLength``, ``enum``, ``const``,
+``anyOf``, ``oneOf``, ``allOf`` of objects, local ``$ref``, a lower bound of 0, and the formats
+``date``, ``time``, ``date-time`` and ``uuid``. What a grammar does not hold an answer to is logged,
+and left to whoever reads the answer, as llama.cpp's own converter leaves it. The order of an
+object's properties is the schema's.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wasi_nn.errors import InvalidArgument
+
+log = logging.getLogger("wasi_nn.ggml")
+
+_NOT_HELD = """
+pattern maximum exclusiveMaximum multipleOf not if then else contains uniqueItems minProperties
+maxProperties patternProperties propertyNames dependentRequired dependentSchemas
+unevaluatedProperties
+""".split()
+_MOST_DEPTH = 64
+_MOST_REPEATS = 1000
+_SPACE = '| " " | "\\n" [ \\t]{0,20}'
+_DATE = '[0-9]{4} "-" ( "0" [1-9] | "1" [0-2] ) "-" ( "0" [1-9] | [1-2] [0-9] | "3" [0-1] )'
+_TIME = (
+    '([01] [0-9] | "2" [0-3]) ":" [0-5] [0-9] ":" [0-5] [0-9] ( "." [0-9]{3} )? '
+    '( "Z" | ( "+" | "-" ) ( [01] [0-9] | "2" [0-3] ) ":" [0-5] [0-9] )'
+)
+_HEX = "[0-9a-fA-F]"
+#: Rules by name; those that a rule mentions come along with it.
+_RULES = {
+    "space": _SPACE,
+    "boolean": '("true" | "false") space',
+    "null": '"null" space',
+    "char": r'[^"\\\x7F\x00-\x1F] | [\\] (["\\bfnrt/] | "u" [0-9a-fA-F]{4})',
+    "string": r'"\"" char* "\"" space',
+    "integral": "[0] | [1-9] [0-9]{0,15}",
+    "integer": '("-"? integral) space',
+    "positive": "[1-9] [0-9]{0,15}",
+    "unsigned-integer": "integral",
+    "unsigned-number": 'integral ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,3})?',
+    "number": '("-"? integral) ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,3})? space',
+    "pair": 'string ":" space value',
+    "object": '"{" space ( pair ("," space pair)* )? "}" space',
+    "array": '"[" space ( value ("," space value)* )? "]" space',
+    "value": "object | array | string | number | boolean | null",
+    "date": rf'"\"" {_DATE} "\"" space',
+    "time": rf'"\"" {_TIME} "\"" space',
+    "date-time": rf'"\"" {_DATE} "T" {_TIME} "\"" space',
+    "uuid": rf'"\"" {_HEX}{{8}} "-" {_HEX}{{4}} "-" {_HEX}{{4}} "-" {_HEX}{{4}} "-" {_HEX}{{12}} '
+    r'"\"" space',
+}
+
+
+def grammar_of(text: str) -> str:
+    """The grammar of a JSON schema given as JSON; an empty text for an empty one. Raises
+    ``InvalidArgument`` for what is no schema, or one that cannot be held to."""
+    if not text:
+        return ""
+    try:
+        schema = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidArgument(f"the json-schema is no JSON: {error}") from error
+    return _Converter(schema).grammar()
+
+
+class _Converter:
+    def __init__(self, schema: Any) -> None:
+        self._root = schema
+        self._rules: dict[str, str] = {}
+        self._references: dict[str, str] = {}
+        self._depth = 0
+        self._not_held: set[str] = set()
+
+    def grammar(self) -> str:
+        self._rules["root"] = self._visit(self._root)
+        if self._not_held:
+            log.warning(
+                "the json-schema's %s cannot be put into a grammar: an answer may not keep to it",
+                ", ".join(sorted(self._not_held)),
+            )
+        pending = list(self._rules.values())
+        while pending:
+            for word in re.findall(r"[a-z][a-z-]*", _without_literals(pending.pop())):
+                if word in _RULES and word not in self._rules:
+                    self._rules[word] = _RULES[word]
+                    pending.append(_RULES[word])
+        return "\n".join(f"{name} ::= {body}" for name, body in sorted(self._rules.items()))
+
+    def _visit(self, schema: Any) -> str:
+        """The body of a rule for a schema."""
+        self._depth += 1
+        if self._depth > _MOST_DEPTH:
+            raise InvalidArgument(f"the json-schema nests deeper than {_MOST_DEPTH}")
+        try:
+            if schema is True:
+                return "value"
+            if not isinstance(schema, Mapping):
+                raise InvalidArgument(f"a json-schema is to be an object, not {schema!r}")
+            return self._object_of_keywords(schema)
+        finally:
+            self._depth -= 1
+
+    def _object_of_keywords(self, schema: Mapping[str, Any]) -> str:
+        self._not_held.update(key for key in _NOT_HELD if key in schema)
+        if "$ref" in schema:
+            return self._reference(schema["$ref"])
+        if "const" in schema:
+            return f"{_literal(schema['const'])} space"
+        if "enum" in schema:
+            return f"( {' | '.join(_literal(v) for v in _list(schema, 'enum'))} ) space"
+        for key in ("anyOf", "oneOf"):
+            if key in schema:
+                return self._either([self._visit(part) for part in _list(schema, key)])
+        if "allOf" in schema:
+            return self._visit(self._merged(schema))
+        kind = schema.get("type")
+        if isinstance(kind, list):
+            return self._either([self._visit({**schema, "type": each}) for each in kind])
+        if kind == "object" or (kind is None and "properties" in schema):
+            return self._object(schema)
+        if kind == "array" or (kind is None and ("items" in schema or "prefixItems" in schema)):
+            return self._array(schema)
+        if kind == "string":
+            return self._string(schema)
+        if kind in ("integer", "number"):
+            return self._number(kind, schema)
+        if kind in ("boolean", "null"):
+            return str(kind)
+        if kind is None:
+            return "value"
+        raise InvalidArgument(f"the json-schema has the unknown type {kind!r}")
+
+    def _rule(self, body: str) -> str:
+        name = f"r{_letters(len(self._rules))}"
+        self._rules[name] = body
+        return name
+
+    def _either(self, bodies: Sequence[str]) -> str:
+        return f"( {' | '.join(bodies)} )"
+
+    def _reference(self, reference: Any) -> str:
+        if not isinstance(reference, str) or not reference.startswith("#"):
+            raise InvalidArgument(f"the json-schema refers to {reference!r}: only #/… is served")
+        name = self._references.get(reference)
+        if name is None:
+            target = self._root
+            for part in reference[1:].split("/")[1:]:
+                key = part.replace("~1", "/").replace("~0", "~")
+                if not isinstance(target, Mapping) or key not in target:
+                    raise InvalidArgument(f"the json-schema has nothing at {reference!r}")
+                target = target[key]
+            name = self._references[reference] = self._rule("")
+            depth, self._depth = self._depth, 0
+            self._rules[name] = self._visit(target)
+            self._depth = depth
+            if self._rules[name] == name:
+                raise InvalidArgument(f"the json-schema's {reference!r} refers to itself alone")
+        return name
+
+    def _merged(self, schema: Mapping[str, Any]) -> dict[str, Any]:
+        merged: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
+        properties = dict(schema.get("properties") or {})
+        required = list(schema.get("required") or [])
+        for part in _list(schema, "allOf"):
+            if not isinstance(part, Mapping) or not part.keys() <= {
+                "type", "properties", "required", "title", "description",
+            }:  # fmt: skip
+                raise InvalidArgument("the json-schema's allOf is served for plain objects alone")
+            properties.update(part.get("properties") or {})
+            required.extend(part.get("required") or [])
+        return {**merged, "type": "object", "properties": properties, "required": required}
+
+    def _object(self, schema: Mapping[str, Any]) -> str:
+        properties = schema.get("properties") or {}
+        required = schema.get("required") or []
+        extra = schema.get("additionalProperties", not properties)
+        if not isinstance(properties, Mapping) or not isinstance(required, list):
+            raise InvalidArgument("the json-schema's properties or required cannot be right")
+        pairs = {
+            name: self._rule(f'{_literal(name)} space ":" space {self._visit(value)}')
+            for name, value in properties.items()
+        }
+        unknown = [name for name in required if name not in pairs]
+        if unknown:
+            raise InvalidArgument(f"the json-schema requires {unknown[0]!r} and does not define it")
+        optional = [rule for name, rule in pairs.items() if name not in required]
+        if extra is not False and not (extra is True and not properties):
+            pair = self._rule(f'string ":" space {self._visit(extra)}')
+            optional.append(self._rule(f'{pair} ("," space {pair})*'))
+        elif extra is True:
+            return "object"
+        body = ' "," space '.join(rule for name, rule in pairs.items() if name in required)
+        tail = ""
+        for rule in reversed(optional):
+            # Any of the optional ones, in their order: this one and maybe later ones, or later
+            # ones alone.
+            tail = self._rule(f'{rule} ( "," space {tail} )? | {tail}') if tail else rule
+        if tail:
+            body = f'{body} ( "," space {tail} )?' if body else f"( {tail} )?"
+        return f'"{{" space {body} "}}" space'
+
+    def _array(self, schema: Mapping[str, Any]) -> str:
+        prefix = schema.get("prefixItems")
+        if prefix is None and isinstance(schema.get("items"), list):
+            prefix = schema["items"]
+        if prefix is not None:
+            bodies = [self._visit(item) for item in _list({"prefixItems": prefix}, "prefixItems")]
+            return f'"[" space {_joined(bodies)} "]" space'
+        item = self._rule(self._visit(schema.get("items", True)))
+        least, most = _bounds(schema, "minItems", "maxItems")
+        if most == 0:
+            return '"[" space "]" space'
+        upper = "" if most is None else str(most - 1)
+        some = f'{item} ("," space {item}){{{max(least - 1, 0)},{upper}}}'
+        return f'"[" space {some if least else f"( {some} )?"} "]" space'
+
+    def _number(self, kind: str, schema: Mapping[str, Any]) -> str:
+        bounds = {key: schema[key] for key in ("minimum", "exclusiveMinimum") if key in schema}
+        if bounds:
+            lowest = max((v for v in bounds.values() if isinstance(v, int | float)), default=-1)
+            if lowest != 0 or (kind == "number" and "exclusiveMinimum" in bounds):
+                self._not_held.update(bounds)
+            if lowest >= 0:
+                positive = kind == "integer" and bounds.get("exclusiveMinimum") == 0
+                return f"{'positive' if positive else f'unsigned-{kind}'} space"
+        return kind
+
+    def _string(self, schema: Mapping[str, Any]) -> str:
+        form = schema.get("format")
+        if form in ("date", "time", "date-time", "uuid"):
+            return str(form)
+        least, most = _bounds(schema, "minLength", "maxLength")
+        if least == 0 and most is None:
+            return "string"
+        return rf'"\"" char{{{least},{"" if most is None else most}}} "\"" space'
+
+
+def _joined(bodies: Sequence[str]) -> str:
+    return ' "," space '.join(bodies)
+
+
+def _bounds(schema: Mapping[str, Any], low: str, high: str) -> tuple[int, int | None]:
+    least, most = schema.get(low, 0), schema.get(high)
+    for value in (least, most):
+        if value is not None and (type(value) is not int or not 0 <= value <= _MOST_REPEATS):
+            raise InvalidArgument(
+                f"the json-schema's {low} and {high} are to be from 0 to {_MOST_REPEATS}"
+            )
+    if most is not None and most < least:
+        raise InvalidArgument(f"the json-schema's {high} is below its {low}")
+    return least, most
+
+
+def _list(schema: Mapping[str, Any], key: str) -> list[Any]:
+    value = schema[key]
+    if not isinstance(value, list) or not value:
+        raise InvalidArgument(f"the json-schema's {key} is to be a list that is not empty")
+    return value
+
+
+def _literal(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'
+
+
+def _without_literals(body: str) -> str:
+    return re.sub(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]', " ", body)
+
+
+def _letters(number: int) -> str:
+    # Rules' names have letters and dashes only, as the ones above.
+    text = ""
+    while True:
+        text = chr(ord("a") + number % 26) + text
+        number = number // 26 - 1
+        if number < 0:
+            return f"-{text}"

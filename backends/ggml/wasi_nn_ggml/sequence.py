@@ -1,0 +1,213 @@
+"""The memory of one execution context: a llama.cpp context with the tokens that it has decoded.
+
+A prompt that begins as the last one did (a chat's next turn) costs only what is new: the keys and
+values of the common beginning stay. The tokens and their positions are the same as without that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import weakref
+from collections.abc import Sequence as Tokens
+
+from wasi_nn.errors import ContextFull, RuntimeFailure
+from wasi_nn_ggml.layouts import Batch
+from wasi_nn_ggml.library import Library, complaints
+from wasi_nn_ggml.settings import ContextSettings
+from wasi_nn_ggml.weights import Weights
+
+log = logging.getLogger("wasi_nn.ggml")
+
+_ABORTED = 2
+_NO_TOKEN = -1
+#: Bytes of an element of the KV cache by ggml's type: f32, f16, q4_0, …
+_CACHE_BYTES = {0: 4.0, 1: 2.0, 2: 0.57, 3: 0.63, 6: 0.69, 7: 0.75, 8: 1.07, 20: 0.57, 30: 2.0}
+# What a context takes beside its KV cache is not known beforehand: leave room.
+_SPARE_BYTES = 128 << 20
+
+
+class Sequence:
+    """Tokens and their keys and values. Used by one thread at a time, but for ``stop``."""
+
+    def __init__(self, weights: Weights, settings: ContextSettings) -> None:
+        native = weights.native
+        self._native = native
+        self.weights = weights
+        self.settings = settings
+        n_ctx = _fitting(weights, settings)
+        params = _params(native, settings, n_ctx)
+        complaints.lines.clear()
+        context = native.llama_init_from_model(weights.model, params)
+        if not context:
+            raise RuntimeFailure(
+                f"llama.cpp made no context of {n_ctx} tokens: "
+                f"{complaints.take('it gives no reason')}"
+            )
+        self.context = int(context)
+        self._free = weakref.finalize(self, _free, native, self.context, weights)
+        self._memory = native.llama_get_memory(self.context)
+        self.n_ctx = int(native.llama_n_ctx(self.context))
+        self.n_batch = int(native.llama_n_batch(self.context))
+        self._cached: list[int] = []
+        # llama.cpp asks its abort callback before every operation. strlen is one that costs no
+        # Python: the length of the text in this buffer is the answer.
+        self._stop = ctypes.create_string_buffer(2)
+        native.llama_set_abort_callback(self.context, _STRLEN, ctypes.addressof(self._stop))
+        self._decode = native.llama_decode
+        self._token = ctypes.c_int32()
+        self._single = Batch(1, ctypes.addressof(self._token))
+
+    def evaluate(self, tokens: Tokens[int]) -> int:
+        """Make the memory hold exactly these tokens, with logits for what follows the last; gives
+        how many had to be decoded. Raises ``RuntimeFailure`` and ``ContextFull``."""
+        if len(tokens) > self.n_ctx:
+            raise ContextFull(f"{len(tokens)} tokens do not fit a context of {self.n_ctx}")
+        kept = _common(self._cached, tokens[:-1])
+        if kept < len(self._cached) and not (
+            kept and self._native.llama_memory_seq_rm(self._memory, 0, kept, -1)
+        ):
+            # A recurrent model's memory has no part that could be taken away.
+            self.clear()
+            kept = 0
+        array = (ctypes.c_int32 * len(tokens))(*tokens)
+        at = kept
+        while at < len(tokens):
+            count = min(self.n_batch, len(tokens) - at)
+            batch = Batch(count, ctypes.addressof(array) + 4 * at)
+            self._run(batch)
+            self._cached.extend(tokens[at : at + count])
+            at += count
+        return len(tokens) - kept
+
+    def append(self, token: int) -> None:
+        """Decode one more token. Raises ``ContextFull`` when there is no room for it."""
+        if len(self._cached) >= self.n_ctx:
+            raise ContextFull(f"the context of {self.n_ctx} tokens is full")
+        self._token.value = token
+        self._run(self._single)
+        self._cached.append(token)
+
+    def filled(self, positions: int) -> None:
+        """Say that something else than tokens filled the first positions of a cleared memory."""
+        self._cached = [_NO_TOKEN] * positions
+
+    def clear(self) -> None:
+        """Forget every token."""
+        self._native.llama_memory_clear(self._memory, True)
+        self._cached.clear()
+
+    def stop(self) -> None:
+        """Make the decoding that is under way, and every later one, fail. Callable from any
+        thread."""
+        self._stop[0] = b"\1"
+
+    def close(self) -> None:
+        """Free the memory."""
+        self._free()
+
+    def _run(self, batch: Batch) -> None:
+        status = self._decode(self.context, batch)
+        if status == 0:
+            return
+        # Part of the batch may be in the memory.
+        self.clear()
+        if status == _ABORTED or self._stop[0] != b"\0":
+            raise RuntimeFailure("the guest is being stopped")
+        raise RuntimeFailure(
+            f"llama.cpp could not decode {batch.n_tokens} tokens ({status}): "
+            f"{complaints.take('it gives no reason')}"
+        )
+
+
+def _free(native: Library, context: int, weights: Weights) -> None:
+    # The weights are here so that they outlive the context.
+    native.llama_free(context)
+
+
+def _common(cached: Tokens[int], tokens: Tokens[int]) -> int:
+    length = min(len(cached), len(tokens))
+    if cached[:length] == tokens[:length]:
+        return length
+    return next(at for at in range(length) if cached[at] != tokens[at])
+
+
+def _params(native: Library, settings: ContextSettings, n_ctx: int) -> ctypes.Structure:
+    params: ctypes.Structure = native.llama_context_default_params()
+    params.n_ctx = n_ctx
+    params.n_batch = settings.n_batch
+    # An embedding looks at all its tokens at once.
+    params.n_ubatch = settings.n_batch if settings.embedding else settings.n_ubatch
+    threads = settings.threads if settings.threads > 0 else _cores()
+    params.n_threads = threads
+    params.n_threads_batch = settings.threads_batch if settings.threads_batch > 0 else threads
+    params.embeddings = settings.embedding
+    params.pooling_type = settings.pooling_type
+    params.attention_type = settings.attention_type
+    params.flash_attn_type = settings.flash_attention
+    params.rope_scaling_type = settings.rope_scaling_type
+    params.rope_freq_base = settings.rope_freq_base
+    params.rope_freq_scale = settings.rope_freq_scale
+    params.yarn_ext_factor = settings.yarn_ext_factor
+    params.yarn_attn_factor = settings.yarn_attn_factor
+    params.yarn_beta_fast = settings.yarn_beta_fast
+    params.yarn_beta_slow = settings.yarn_beta_slow
+    params.yarn_orig_ctx = settings.yarn_orig_ctx
+    params.type_k = settings.cache_type_k
+    params.type_v = settings.cache_type_v
+    params.offload_kqv = settings.offload_kv
+    return params
+
+
+def _fitting(weights: Weights, settings: ContextSettings) -> int:
+    """The number of tokens that a context is to have. Raises ``RuntimeFailure`` when its memory
+    would be more than there is: the system would find out by ending processes."""
+    each = weights.kv_elements / 2
+    each *= _CACHE_BYTES[settings.cache_type_k] + _CACHE_BYTES[settings.cache_type_v]
+    room = _available_memory() - _SPARE_BYTES
+    if settings.n_ctx:
+        if settings.n_ctx * each > room:
+            raise RuntimeFailure(
+                f"a context of {settings.n_ctx} tokens takes {settings.n_ctx * each / 1e9:.1f} GB; "
+                f"there are {max(room, 0) / 1e9:.1f} GB: make the config's ctx-size smaller"
+            )
+        return settings.n_ctx
+    n_ctx = max(weights.n_ctx_train, 1)
+    # Somebody who names no size does not mean all the memory there is.
+    while n_ctx > 4096 and n_ctx * each > room / 4:
+        n_ctx //= 2
+    if n_ctx < weights.n_ctx_train:
+        log.warning(
+            "the model's context of %d tokens does not fit the memory: using %d (config ctx-size)",
+            weights.n_ctx_train,
+            n_ctx,
+        )
+    if n_ctx * each > room:
+        raise RuntimeFailure(f"there is no memory for a context of {n_ctx} tokens")
+    return n_ctx
+
+
+def _available_memory() -> float:
+    """Bytes that can be had without swapping."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+    except (ValueError, OSError, AttributeError):
+        return float("inf")
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+_STRLEN = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value

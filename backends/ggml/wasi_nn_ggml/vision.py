@@ -1,0 +1,167 @@
+"""Images in prompts, through llama.cpp's mtmd and a projector model (``mmproj``).
+
+An image stands in the prompt as ``<img src="data:image/png;base64,…">``, or is named by the
+config's ``image`` and stands where the prompt says ``<image>`` (WasmEdge's conventions). PNG and
+JPEG are taken: the decoder behind mtmd knows more formats, and what nobody needs is not offered.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ctypes
+import re
+import threading
+import weakref
+from pathlib import Path
+
+from wasi_nn.errors import InvalidArgument, RuntimeFailure, UnsupportedOperation
+from wasi_nn_ggml import gguf
+from wasi_nn_ggml.layouts import VisionText
+from wasi_nn_ggml.library import Library, complaints
+from wasi_nn_ggml.sequence import Sequence
+from wasi_nn_ggml.settings import ContextSettings
+from wasi_nn_ggml.weights import Weights
+
+_MARKER = "<image>"
+_INLINE = re.compile(r'<img src="data:image/[a-z+.-]+;base64,([A-Za-z0-9+/=\s]*)"\s*/?>')
+_MOST_PIXELS = 64 << 20
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
+
+
+def find_picture(prompt: str) -> bool:
+    """Whether a prompt has an image in it."""
+    return _INLINE.search(prompt) is not None
+
+
+class Projector:
+    """A loaded projector for one model's weights. One image at a time goes through it."""
+
+    def __init__(self, weights: Weights, path: Path, settings: ContextSettings) -> None:
+        native = weights.native
+        if native.no_vision is not None:
+            raise UnsupportedOperation(f"images are not served: {native.no_vision}")
+        with path.open("rb") as file:
+            gguf.check(file.fileno())
+        params = native.mtmd_context_params_default()
+        params.media_marker = _MARKER.encode()
+        params.print_timings = False
+        if settings.threads > 0:
+            params.n_threads = settings.threads
+        complaints.lines.clear()
+        projector = native.mtmd_init_from_file(str(path).encode(), weights.model, params)
+        if not projector:
+            raise RuntimeFailure(
+                f"llama.cpp rejects the projector: {complaints.take('it gives no reason')}"
+            )
+        self.native = native
+        self.pointer = int(projector)
+        self.lock = threading.Lock()
+        weakref.finalize(self, _free, native, self.pointer, weights)
+        if not native.mtmd_support_vision(self.pointer):
+            raise RuntimeFailure("the projector is not for images")
+
+    def read(self, prompt: str, image: bytes | None) -> Picture:
+        """A prompt with its images, taken apart: those in the prompt, or the one given beside it.
+        Raises ``InvalidArgument``."""
+        images = [_decode(match) for match in _INLINE.findall(prompt)]
+        if images:
+            prompt = _INLINE.sub(_MARKER, prompt)
+        elif image is not None:
+            images = [image]
+        with self.lock:
+            return Picture(self, prompt, images)
+
+
+class Picture:
+    """A prompt of text and images, ready to be evaluated."""
+
+    def __init__(self, projector: Projector, prompt: str, images: list[bytes]) -> None:
+        native = projector.native
+        self._projector = projector
+        self._chunks = native.mtmd_input_chunks_init()
+        weakref.finalize(self, native.mtmd_input_chunks_free, self._chunks)
+        bitmaps = [_bitmap(projector, image) for image in images]
+        try:
+            data = prompt.encode("utf-8")
+            text = VisionText(data, len(data), True, True)
+            array = (ctypes.c_void_p * len(bitmaps))(*bitmaps)
+            status = native.mtmd_tokenize(
+                projector.pointer, self._chunks, ctypes.byref(text), array, len(bitmaps)
+            )
+        finally:
+            for bitmap in bitmaps:
+                native.mtmd_bitmap_free(bitmap)
+        if status == 1:
+            raise InvalidArgument(
+                f"the prompt has {prompt.count(_MARKER)} image markers for {len(images)} images"
+            )
+        if status:
+            raise InvalidArgument(f"the image cannot be taken ({status})")
+        self.n_tokens = int(native.mtmd_helper_get_n_tokens(self._chunks))
+
+    def evaluate(self, sequence: Sequence) -> None:
+        """Bring text and images into a memory that is empty before. Raises ``RuntimeFailure``."""
+        native = self._projector.native
+        sequence.clear()
+        after = ctypes.c_int32()
+        with self._projector.lock:
+            status = native.mtmd_helper_eval_chunks(
+                self._projector.pointer,
+                sequence.context,
+                self._chunks,
+                0,
+                0,
+                sequence.n_batch,
+                True,
+                ctypes.byref(after),
+            )
+        if status:
+            sequence.clear()
+            raise RuntimeFailure(
+                f"llama.cpp could not evaluate the image: {complaints.take(f'status {status}')}"
+            )
+        sequence.filled(after.value)
+
+
+def _free(native: Library, projector: int, weights: Weights) -> None:
+    # The weights are here so that they outlive the projector.
+    native.mtmd_free(projector)
+
+
+def _decode(text: str) -> bytes:
+    try:
+        return base64.b64decode(re.sub(r"\s", "", text), validate=True)
+    except binascii.Error as error:
+        raise InvalidArgument(f"the prompt's image is no base64: {error}") from error
+
+
+def _bitmap(projector: Projector, image: bytes) -> int:
+    native = projector.native
+    pixels = _pixels(image)
+    if not 0 < pixels <= _MOST_PIXELS:
+        raise InvalidArgument(f"an image of {pixels} pixels cannot be taken")
+    made = native.mtmd_helper_bitmap_init_from_buf(
+        projector.pointer, image, len(image), False, native.mtmd_helper_init_opt_default()
+    )
+    if made.video:
+        native.mtmd_helper_video_free(made.video)
+    if not made.bitmap:
+        raise InvalidArgument("the image is damaged")
+    return int(made.bitmap)
+
+
+def _pixels(image: bytes) -> int:
+    """The number of pixels that an image claims to have."""
+    if image.startswith(_PNG) and len(image) >= 24:
+        return int.from_bytes(image[16:20], "big") * int.from_bytes(image[20:24], "big")
+    if image.startswith(_JPEG):
+        at = 2
+        while at + 9 <= len(image) and image[at] == 0xFF:
+            kind = image[at + 1]
+            if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
+                return int.from_bytes(image[at + 5 : at + 7], "big") * int.from_bytes(
+                    image[at + 7 : at + 9], "big"
+                )
+            at += 2 + int.from_bytes(image[at + 2 : at + 4], "big")
+    raise InvalidArgument("the image is neither PNG nor JPEG")

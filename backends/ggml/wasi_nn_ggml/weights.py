@@ -1,0 +1,175 @@
+"""A model's weights and vocabulary: loaded once for all graphs that differ in nothing else."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import tempfile
+import threading
+import weakref
+from collections.abc import Hashable
+from pathlib import Path
+from typing import IO
+
+from wasi_nn.errors import ModelNotFound, RuntimeFailure
+from wasi_nn_ggml import gguf, trial
+from wasi_nn_ggml.library import complaints, library
+from wasi_nn_ggml.settings import ModelSettings
+
+# enum llama_load_mode
+_NO_MMAP, _MMAP, _LOCK, _MMAP_AND_LOCK = 0, 1, 2, 3
+
+
+class Weights:
+    """A loaded ``llama_model``. Any number of contexts and threads may use it."""
+
+    def __init__(self, path: str, settings: ModelSettings) -> None:
+        native = library()
+        self.native = native
+        self.settings = settings
+        params = native.llama_model_default_params()
+        params.n_gpu_layers = settings.n_gpu_layers
+        params.main_gpu = settings.main_gpu
+        params.split_mode = settings.split_mode
+        params.check_tensors = settings.check_tensors
+        if settings.use_mmap:
+            params.load_mode = _MMAP_AND_LOCK if settings.use_mlock else _MMAP
+        else:
+            params.load_mode = _LOCK if settings.use_mlock else _NO_MMAP
+        if settings.tensor_split:
+            count = max(native.llama_max_devices(), len(settings.tensor_split))
+            split = (ctypes.c_float * count)(*settings.tensor_split)
+            params.tensor_split = ctypes.addressof(split)
+        complaints.lines.clear()
+        model = native.llama_model_load_from_file(os.fsencode(path), params)
+        if not model:
+            raise RuntimeFailure(
+                f"llama.cpp rejects the model: {complaints.take('it gives no reason')}"
+            )
+        self.model = int(model)
+        weakref.finalize(self, native.llama_model_free, self.model)
+        self.vocab = int(native.llama_model_get_vocab(self.model) or 0)
+        self.n_vocab = int(native.llama_vocab_n_tokens(self.vocab))
+        self.n_ctx_train = int(native.llama_model_n_ctx_train(self.model))
+        self.n_embd = int(native.llama_model_n_embd(self.model))
+        if self.n_vocab < 1:
+            raise RuntimeFailure("the model has no vocabulary")
+        if native.llama_model_has_encoder(self.model):
+            raise RuntimeFailure("the model is an encoder-decoder, which is not served here")
+        heads = max(1, int(native.llama_model_n_head(self.model)))
+        #: Elements of the KV cache for each token, keys and values together.
+        self.kv_elements = (
+            2
+            * int(native.llama_model_n_layer(self.model))
+            * int(native.llama_model_n_head_kv(self.model))
+            * (self.n_embd // heads)
+        )
+        self._pieces: dict[int, bytes] = {}
+        self._ends: list[int] | None = None
+
+    def tokenize(self, text: bytes) -> list[int]:
+        """The tokens of a prompt, with the special ones that the model wants around it and those
+        that the text names (``<|im_start|>``)."""
+        room = len(text) + 8
+        tokens = (ctypes.c_int32 * room)()
+        count = self.native.llama_tokenize(
+            self.vocab, text, len(text), ctypes.addressof(tokens), room, True, True
+        )
+        if count < 0:
+            raise RuntimeFailure(f"llama.cpp could not tokenise the prompt ({count})")
+        return tokens[:count]
+
+    def piece(self, token: int) -> bytes:
+        """A token's bytes, which need not be whole characters; special tokens by their names."""
+        piece = self._pieces.get(token)
+        if piece is None:
+            buffer = ctypes.create_string_buffer(256)
+            length = self.native.llama_token_to_piece(
+                self.vocab, token, ctypes.addressof(buffer), 256, 0, True
+            )
+            if length < 0:
+                buffer = ctypes.create_string_buffer(-length)
+                length = self.native.llama_token_to_piece(
+                    self.vocab, token, ctypes.addressof(buffer), -length, 0, True
+                )
+            piece = self._pieces[token] = buffer.raw[: max(length, 0)]
+        return piece
+
+    def is_end(self, token: int) -> bool:
+        """Whether a token ends the generation."""
+        return bool(self.native.llama_vocab_is_eog(self.vocab, token))
+
+    def ends_of_generation(self) -> list[int]:
+        """Every token that ends the generation."""
+        if self._ends is None:
+            self._ends = [token for token in range(self.n_vocab) if self.is_end(token)]
+        return self._ends
+
+    def chat_template(self) -> str:
+        """The model's chat template (Jinja), or an empty text."""
+        return (self.native.llama_model_chat_template(self.model, None) or b"").decode(
+            "utf-8", "replace"
+        )
+
+
+class _Opening:
+    """Weights by what they were loaded from, as long as somebody holds them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: weakref.WeakValueDictionary[Hashable, Weights] = weakref.WeakValueDictionary()
+
+    def open(self, path: Path, settings: ModelSettings) -> Weights:
+        """The weights of a file. Raises ``ModelNotFound`` and ``RuntimeFailure``."""
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise ModelNotFound(f"model file {path}: {error.strerror or error}") from error
+        key = (str(path.resolve()), status.st_mtime_ns, status.st_size, settings)
+        with self._lock:
+            weights = self._held.get(key)
+            if weights is None:
+                with path.open("rb") as file:
+                    gguf.check(file.fileno())
+                weights = self._held[key] = Weights(str(path), settings)
+        return weights
+
+
+opened = _Opening()
+
+
+def _spill(data: memoryview) -> IO[bytes]:
+    """A file with a guest's bytes, which llama.cpp can map: in memory where the system can."""
+    if hasattr(os, "memfd_create"):
+        descriptor = os.memfd_create("model.gguf")
+        file: IO[bytes] = os.fdopen(descriptor, "wb", buffering=0)
+    else:
+        file = tempfile.NamedTemporaryFile(suffix=".gguf", buffering=0)  # noqa: SIM115
+    at = 0
+    while at < len(data):
+        at += file.write(data[at:])
+    return file
+
+
+class Source:
+    """Where a graph's weights come from: a file, or a guest's bytes in a file of our own."""
+
+    def __init__(self, builder: memoryview | Path) -> None:
+        self.path: Path | None = builder if isinstance(builder, Path) else None
+        self._file = None if isinstance(builder, Path) else _spill(builder)
+
+    def weights(self, settings: ModelSettings) -> Weights:
+        """The weights with these settings. Raises ``NnError``."""
+        if self.path is not None:
+            return opened.open(self.path, settings)
+        assert self._file is not None
+        gguf.check(self._file.fileno())
+        name = self._file.name
+        path = f"/proc/self/fd/{name}" if isinstance(name, int) else name
+        trial.run(path, self._file.fileno())
+        return Weights(path, settings)
+
+    def close(self) -> None:
+        """Let go of the bytes; what is loaded stays loaded."""
+        if self._file is not None:
+            self._file.close()
