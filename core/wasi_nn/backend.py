@@ -76,6 +76,26 @@ class Availability(NamedTuple):
     risk: str = ""
 
 
+class Generation(NamedTuple):
+    """What a language model has read and written in a context, for ``--stats``.
+
+    ``prompt_tokens`` were computed in ``prompt_seconds``; ``kept_tokens`` were known from an
+    earlier prompt. ``tokens`` came in ``seconds``. ``texts`` were begun, and their first tokens
+    together took ``first_seconds`` from the call that asked for them."""
+
+    prompt_tokens: int = 0
+    kept_tokens: int = 0
+    prompt_seconds: float = 0.0
+    tokens: int = 0
+    seconds: float = 0.0
+    texts: int = 0
+    first_seconds: float = 0.0
+
+    def plus(self, other: Generation) -> Generation:
+        """Both together."""
+        return Generation(*(a + b for a, b in zip(self, other, strict=True)))
+
+
 class ExecutionContext(ABC):
     """One guest's inputs and outputs of a graph. Used by one thread at a time.
 
@@ -102,6 +122,10 @@ class ExecutionContext(ABC):
     def cancel(self) -> None:
         """Make a call that another thread has under way fail soon, where the library can: the
         guest is to end. The only method that is called from another thread."""
+
+    def generation(self) -> Generation | None:
+        """What a language model did here; None for every other graph."""
+        return None
 
     def close(self) -> None:
         """Free what the context holds. Called once, whatever happened before."""

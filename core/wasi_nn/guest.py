@@ -10,6 +10,7 @@ from types import TracebackType
 from wasi_nn.abi.guarding import Observer
 from wasi_nn.abi.reading import Reading
 from wasi_nn.abi.timing import BenchTimer
+from wasi_nn.backend import Generation
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted
 from wasi_nn.runtime import Instance
 from wasi_nn.session import GraphUse, Session
@@ -50,6 +51,11 @@ class Guest:
     def graphs(self) -> tuple[GraphUse, ...]:
         """The latest graphs that the guest has opened."""
         return tuple(self._session.opened)
+
+    @property
+    def generation(self) -> Generation | None:
+        """What its language models did until now."""
+        return self._session.generation
 
     def run(self) -> int:
         """Instantiate the module and run its ``_start``, under one deadline; gives the exit code

@@ -14,6 +14,7 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ log = logging.getLogger("wasi_nn")
 Stopped = Callable[[], bool]
 # How long a thread waits before it asks again, in seconds.
 _SLICE = 0.05
+# More keys than this are not listed.
+_MANY = 16
 
 
 def take(lock: threading.Lock, stopped: Stopped) -> None:
@@ -81,11 +84,13 @@ def known_config(backend: Backend, config: Mapping[str, Any]) -> dict[str, Any]:
         return dict(config)
     unknown = sorted(config.keys() - keys)
     if unknown:
+        near = {like for key in unknown for like in get_close_matches(key, keys, 2)}
+        known = sorted(near if len(keys) > _MANY else keys)
         log.warning(
-            "backend %s does not know the config's %s; it knows: %s",
+            "backend %s does not know the config's %s%s",
             backend.name,
             ", ".join(unknown),
-            ", ".join(sorted(keys)) or "nothing",
+            f"; it knows: {', '.join(known)}" if known else "",
         )
     return {key: value for key, value in config.items() if key in keys}
 

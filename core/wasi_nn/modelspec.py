@@ -60,9 +60,7 @@ def parse_nn_preload(text: str) -> NamedModel:
     whole = encoding == GGML or rest.startswith(_PACKAGE)
     paths = [rest] if whole else _split_paths(rest)
     resolved = tuple(resolve_path(path) for path in paths)
-    return NamedModel(
-        name, resolved, encoding, ExecutionTarget.named(target), must_exist=False
-    )
+    return NamedModel(name, resolved, encoding, ExecutionTarget.named(target), must_exist=False)
 
 
 def parse_wasmtime_option(text: str) -> NamedModel | None:

@@ -16,6 +16,7 @@ from wasi_nn.abi.reading import Reading
 from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.abi.wamr_legacy import WamrLegacy
 from wasi_nn.abi.witx import Witx
+from wasi_nn.backend import Generation
 from wasi_nn.errors import GuestError, UsageError
 from wasi_nn.guest import Guest
 from wasi_nn.limits import Limits
@@ -57,7 +58,7 @@ class RunResult(NamedTuple):
     ``exit_code`` is the guest's own, or that of ``error`` (134 for a trap, 124 for a deadline).
     ``stdout`` and ``stderr`` hold what was captured. ``failures`` are the latest 100 of the
     ``failed`` calls that gave the guest an errno, with their reasons. ``calls`` is filled where
-    ``stats=True`` was asked for.
+    ``stats=True`` was asked for; ``generation`` where a language model ran.
     """
 
     exit_code: int
@@ -70,6 +71,7 @@ class RunResult(NamedTuple):
     failed: int
     calls: Mapping[str, CallStats]
     graphs: tuple[GraphUse, ...]
+    generation: Generation | None = None
 
     def check(self) -> RunResult:
         """This result; raises the error that ended the guest, if there was one."""
@@ -143,6 +145,7 @@ class Program:
                 guest.observer.failed,
                 {name: c for name, c in guest.observer.stats.items() if c.calls},
                 guest.graphs,
+                guest.generation,
             )
 
     def link(self) -> None:

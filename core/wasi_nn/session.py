@@ -13,11 +13,17 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wasi_nn import loading
-from wasi_nn.backend import Builder, ExecutionContext, LoadOptions, StreamingContext
+from wasi_nn.backend import (
+    Builder,
+    ExecutionContext,
+    Generation,
+    LoadOptions,
+    StreamingContext,
+)
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import (
     InvalidArgument,
@@ -84,6 +90,7 @@ class Session:
         self._next_context = 0
         #: The latest graphs that the guest opened.
         self.opened: deque[GraphUse] = deque(maxlen=100)
+        self._generated: Generation | None = None
 
     # Graphs
 
@@ -161,6 +168,7 @@ class Session:
         entry = self.context(context)
         del self._contexts[context]
         self._held -= sum(entry.held.values())
+        self._generated = self._sum([entry])
         _close(entry)
 
     def context(self, handle: int) -> ContextEntry:
@@ -169,6 +177,19 @@ class Session:
             return self._contexts[handle]
         except KeyError:
             raise InvalidArgument(f"there is no execution context with handle {handle}") from None
+
+    @property
+    def generation(self) -> Generation | None:
+        """What the guest's language models did until now; None for a guest without one."""
+        return self._sum(self._contexts.values())
+
+    def _sum(self, entries: Iterable[ContextEntry]) -> Generation | None:
+        total = self._generated
+        for entry in entries:
+            generation = entry.context.generation()
+            if generation is not None:
+                total = generation.plus(total) if total else generation
+        return total
 
     def set_input(self, context: int, key: int | str, tensor: Tensor) -> None:
         """Set an input; the tensor's bytes are copied before this returns."""

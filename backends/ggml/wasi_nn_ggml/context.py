@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn import config as reading
 from wasi_nn import loading
-from wasi_nn.backend import StreamingContext, position
+from wasi_nn.backend import Generation, StreamingContext, position
 from wasi_nn.errors import (
     EndOfSequence,
     InvalidArgument,
@@ -16,6 +17,7 @@ from wasi_nn.errors import (
 )
 from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml import embedding, settings
+from wasi_nn_ggml.meter import Meter
 from wasi_nn_ggml.sampler import Sampler
 from wasi_nn_ggml.sequence import Sequence
 from wasi_nn_ggml.vision import Picture, find_picture
@@ -51,6 +53,7 @@ class GgmlContext(StreamingContext):
         #: The token that was put out last and is not in the memory yet.
         self._pending: int | None = None
         self._stopped = False
+        self._meter = Meter()
 
     def set_input(self, key: int | str, tensor: Tensor) -> None:
         if position(key, self._graph.inputs, "input") == CONFIG:
@@ -117,6 +120,9 @@ class GgmlContext(StreamingContext):
         sequence = self._sequence
         if sequence is not None:
             sequence.stop()
+
+    def generation(self) -> Generation | None:
+        return self._meter.total()
 
     def close(self) -> None:
         self._let_go()
@@ -186,12 +192,15 @@ class GgmlContext(StreamingContext):
                 f"the prompt has {self._n_input} tokens; {sequence.n_ctx - _MARGIN} fit the "
                 f"context of {sequence.n_ctx} (config ctx-size)"
             )
+        started = time.perf_counter()
+        computed = self._n_input
         if self._picture is not None:
             self._picture.evaluate(sequence)
         elif self._tokens:
-            sequence.evaluate(self._tokens)
+            computed = sequence.evaluate(self._tokens)
         else:
             raise InvalidArgument("the prompt has no tokens")
+        self._meter.prompt(computed, self._n_input - computed, started)
         if not self._weights.native.llama_get_logits_ith(sequence.context, -1):
             raise RuntimeFailure("the model gives no logits: it is for embeddings")
         return sampler
@@ -199,17 +208,21 @@ class GgmlContext(StreamingContext):
     def _sample(self, sampler: Sampler) -> int | None:
         """Choose a token and put its bytes out; None when it ends the text."""
         assert self._sequence is not None
+        started = time.perf_counter()
         token = sampler.sample(self._sequence.context)
         self._piece = self._weights.piece(token)
         self._output += self._piece
         self._n_output += 1
+        self._meter.token(started)
         if not self._settings.sampler.ignore_eos and self._weights.is_end(token):
             return None
         return token
 
     def _append(self, token: int) -> None:
         assert self._sequence is not None
+        started = time.perf_counter()
         self._sequence.append(token)
+        self._meter.decoded(started)
 
     def _embed(self) -> None:
         if self._tokens is None:

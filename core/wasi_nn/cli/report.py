@@ -7,6 +7,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
+from wasi_nn.backend import Generation
 from wasi_nn.program import RunResult
 
 
@@ -26,6 +27,8 @@ def print_stats(result: RunResult) -> None:
     summary.add_row("run", _milliseconds(timings.run), f"dialect {result.dialect or 'none'}")
     for span in timings.bench:
         summary.add_row("bench.start to end", _milliseconds(span), "")
+    if result.generation is not None:
+        _generation(summary, result.generation)
     console.print(summary)
     called = [(name, calls) for name, calls in result.calls.items() if calls.calls]
     if not called:
@@ -46,6 +49,23 @@ def print_stats(result: RunResult) -> None:
         )
     console.print()
     console.print(table)
+
+
+def _generation(summary: Table, done: Generation) -> None:
+    kept = f", {done.kept_tokens} more kept from earlier" if done.kept_tokens else ""
+    summary.add_row(
+        "prompt",
+        _rate(done.prompt_tokens, done.prompt_seconds),
+        f"{done.prompt_tokens} tokens{kept}",
+    )
+    summary.add_row("generated", _rate(done.tokens, done.seconds), f"{done.tokens} tokens")
+    if done.texts:
+        mean = _milliseconds(done.first_seconds / done.texts)
+        summary.add_row("time to first token", mean, f"mean of {done.texts}")
+
+
+def _rate(tokens: int, seconds: float) -> str:
+    return f"{tokens / seconds:.1f} tokens/s" if seconds else "-"
 
 
 def _milliseconds(seconds: float) -> str:
