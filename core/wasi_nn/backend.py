@@ -93,7 +93,7 @@ class Generation(NamedTuple):
 
     def plus(self, other: Generation) -> Generation:
         """Both together."""
-        return Generation(*(a + b for a, b in zip(self, other, strict=True)))
+        return Generation._make(a + b for a, b in zip(self, other, strict=True))
 
 
 class ExecutionContext(ABC):

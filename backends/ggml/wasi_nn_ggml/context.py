@@ -16,7 +16,7 @@ from wasi_nn.errors import (
     RuntimeFailure,
 )
 from wasi_nn.types import Tensor, TensorType
-from wasi_nn_ggml import embedding, settings
+from wasi_nn_ggml import chat, embedding, settings
 from wasi_nn_ggml.meter import Meter
 from wasi_nn_ggml.sampler import Sampler
 from wasi_nn_ggml.sequence import Sequence
@@ -152,6 +152,8 @@ class GgmlContext(StreamingContext):
         self._forget_output()
         self._tokens = None
         self._picture = None
+        if self._settings.chat:
+            text = chat.prompt(self._weights, text, self._settings.chat_template)
         if self._settings.image or find_picture(text):
             self._picture = self._graph.picture(self._weights, self._settings, text)
             self._n_input = self._picture.n_tokens

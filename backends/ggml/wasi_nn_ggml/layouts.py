@@ -137,6 +137,12 @@ class LogitBias(c.Structure):
     _fields_ = (("token", c.c_int32), ("bias", c.c_float))
 
 
+class ChatMessage(c.Structure):
+    """``struct llama_chat_message``."""
+
+    _fields_ = (("role", c.c_char_p), ("content", c.c_char_p))
+
+
 class ChainParams(c.Structure):
     """``struct llama_sampler_chain_params``: small enough to travel in a register, so it has no
     room to spare."""
@@ -215,6 +221,9 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_model_n_head_kv": (_i32, (Pointer,)),
     "llama_model_n_layer": (_i32, (Pointer,)),
     "llama_model_chat_template": (_text, (Pointer, _text)),
+    "llama_chat_apply_template": (
+        _i32, (_text, c.POINTER(ChatMessage), _size, _bool, Pointer, _i32),
+    ),
     "llama_vocab_n_tokens": (_i32, (Pointer,)),
     "llama_vocab_is_eog": (_bool, (Pointer, _i32)),
     "llama_tokenize": (_i32, (Pointer, _text, _i32, Pointer, _i32, _bool, _bool)),

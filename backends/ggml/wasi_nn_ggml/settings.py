@@ -140,6 +140,8 @@ class Settings(NamedTuple):
     n_predict: int = -1
     reverse_prompt: str = ""
     stream_stdout: bool = False
+    chat: bool = False
+    chat_template: str = ""
     mmproj: str = ""
     image: str = ""
 
@@ -214,6 +216,8 @@ def read(config: Mapping[str, Any]) -> Settings:
         n_predict=given.whole("n-predict", -1, -(1 << 63), (1 << 63) - 1),
         reverse_prompt=given.text("reverse-prompt"),
         stream_stdout=given.flag("stream-stdout", False),
+        chat=given.flag("enable-chat-template", False),
+        chat_template=given.text("chat-template"),
         mmproj=given.text("mmproj"),
         image=given.text("image"),
     )
