@@ -141,7 +141,12 @@ class GgmlBackend(Backend):
                 projector = second
             else:
                 config.update(known_config(self, reading.parse(_utf8(second))))
-        return GgmlGraph(self, Source(builders[0]), projector, config)
+        source = Source(builders[0])
+        try:
+            return GgmlGraph(self, source, projector, config)
+        except BaseException:
+            source.close()
+            raise
 
 
 def _utf8(data: memoryview) -> str:

@@ -101,7 +101,7 @@ class _Reader:
         elif kind in _SIZES:
             self._skip(_SIZES[kind])
         else:
-            raise RuntimeFailure(f"the GGUF file's key {key!r} has the unknown type {kind}")
+            raise RuntimeFailure(f"the GGUF file's key {key[:80]!r} has the unknown type {kind}")
 
     def _array(self, key: bytes) -> None:
         kind, count = self._number(_U32), self._number(_U64)
@@ -109,7 +109,7 @@ class _Reader:
             self._skip(count * _SIZES[kind])
             return
         if kind != _STRING or count > self._size // 8:
-            raise RuntimeFailure(f"the GGUF file's array {key!r} cannot be right")
+            raise RuntimeFailure(f"the GGUF file's array {key[:80]!r} cannot be right")
         if key != _TOKENS:
             for _ in range(count):
                 self._skip(self._number(_U64))
@@ -123,11 +123,13 @@ class _Reader:
         name = self._string()
         rank = self._number(_U32)
         if rank > 4:
-            raise RuntimeFailure(f"tensor {name!r} of the GGUF file has {rank} dimensions")
+            raise RuntimeFailure(f"tensor {name[:80]!r} of the GGUF file has {rank} dimensions")
         elements = 1
         for _ in range(rank):
             elements *= self._number(_U64)
         if elements > _MOST_ELEMENTS:
-            raise RuntimeFailure(f"tensor {name!r} of the GGUF file claims {elements} elements")
+            raise RuntimeFailure(
+                f"tensor {name[:80]!r} of the GGUF file claims {elements} elements"
+            )
         self._number(_U32)
         return self._number(_U64)

@@ -11,6 +11,7 @@ import weakref
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.errors import InvalidArgument, RuntimeFailure
+from wasi_nn_ggml import gbnf
 from wasi_nn_ggml.layouts import LogitBias, TokenDataArray
 from wasi_nn_ggml.library import Library, complaints
 from wasi_nn_ggml.schema import grammar_of
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 _MIROSTAT_TAU = 5.0
 _BREAKERS = (b"\n", b":", b'"', b"*")
-# A grammar of a guest is parsed by recursion.
-_MOST_GRAMMAR = 256 << 10
-_MOST_NESTING = 200
 
 
 class Sampler:
@@ -169,14 +167,7 @@ def _chain(native: Library, weights: Weights, s: SamplerSettings) -> int:
 
 
 def _grammar(native: Library, vocab: int, text: str) -> int:
-    if len(text) > _MOST_GRAMMAR:
-        raise InvalidArgument(f"a grammar of {len(text)} characters is more than {_MOST_GRAMMAR}")
-    depth = deepest = 0
-    for character in text:
-        depth += (character == "(") - (character == ")")
-        deepest = max(deepest, depth)
-    if deepest > _MOST_NESTING:
-        raise InvalidArgument(f"the grammar nests {deepest} deep, more than {_MOST_NESTING}")
+    gbnf.check(text)
     complaints.lines.clear()
     sampler = native.llama_sampler_init_grammar(vocab, text.encode("utf-8", "replace"), b"root")
     if not sampler:

@@ -167,23 +167,20 @@ class _Converter:
 
     def _merged(self, schema: Mapping[str, Any]) -> dict[str, Any]:
         merged: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
-        properties = dict(schema.get("properties") or {})
-        required = list(schema.get("required") or [])
+        properties, required = _members(schema)
         for part in _list(schema, "allOf"):
             if not isinstance(part, Mapping) or not part.keys() <= {
                 "type", "properties", "required", "title", "description",
             }:  # fmt: skip
                 raise InvalidArgument("the json-schema's allOf is served for plain objects alone")
-            properties.update(part.get("properties") or {})
-            required.extend(part.get("required") or [])
+            more, wanted = _members(part)
+            properties.update(more)
+            required.extend(wanted)
         return {**merged, "type": "object", "properties": properties, "required": required}
 
     def _object(self, schema: Mapping[str, Any]) -> str:
-        properties = schema.get("properties") or {}
-        required = schema.get("required") or []
+        properties, required = _members(schema)
         extra = schema.get("additionalProperties", not properties)
-        if not isinstance(properties, Mapping) or not isinstance(required, list):
-            raise InvalidArgument("the json-schema's properties or required cannot be right")
         pairs = {
             name: self._rule(f'{_literal(name)} space ":" space {self._visit(value)}')
             for name, value in properties.items()
@@ -245,6 +242,15 @@ class _Converter:
 
 def _joined(bodies: Sequence[str]) -> str:
     return ' "," space '.join(bodies)
+
+
+def _members(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    if not isinstance(properties, Mapping) or not isinstance(required, list):
+        raise InvalidArgument("the json-schema's properties or required cannot be right")
+    if not all(isinstance(name, str) for name in required):
+        raise InvalidArgument("the json-schema's required is to be a list of names")
+    return dict(properties), list(required)
 
 
 def _bounds(schema: Mapping[str, Any], low: str, high: str) -> tuple[int, int | None]:

@@ -26,6 +26,8 @@ _NO_TOKEN = -1
 _CACHE_BYTES = {0: 4.0, 1: 2.0, 2: 0.57, 3: 0.63, 6: 0.69, 7: 0.75, 8: 1.07, 20: 0.57, 30: 2.0}
 # What a context takes beside its KV cache is not known beforehand: leave room.
 _SPARE_BYTES = 128 << 20
+# A context that was not asked for by size is not made smaller than this.
+_LEAST = 4096
 
 
 class Sequence:
@@ -65,12 +67,13 @@ class Sequence:
         if len(tokens) > self.n_ctx:
             raise ContextFull(f"{len(tokens)} tokens do not fit a context of {self.n_ctx}")
         kept = _common(self._cached, tokens[:-1])
-        if kept < len(self._cached) and not (
-            kept and self._native.llama_memory_seq_rm(self._memory, 0, kept, -1)
-        ):
-            # A recurrent model's memory has no part that could be taken away.
-            self.clear()
-            kept = 0
+        if kept < len(self._cached):
+            if kept and self._native.llama_memory_seq_rm(self._memory, 0, kept, -1):
+                del self._cached[kept:]
+            else:
+                # A recurrent model's memory has no part that could be taken away.
+                self.clear()
+                kept = 0
         array = (ctypes.c_int32 * len(tokens))(*tokens)
         at = kept
         while at < len(tokens):
@@ -165,17 +168,20 @@ def _fitting(weights: Weights, settings: ContextSettings) -> int:
     would be more than there is: the system would find out by ending processes."""
     each = weights.kv_elements / 2
     each *= _CACHE_BYTES[settings.cache_type_k] + _CACHE_BYTES[settings.cache_type_v]
-    room = _available_memory() - _SPARE_BYTES
+    # The mask of who may look at whom, in f32 and f16.
+    each += 6 * (settings.n_batch if settings.embedding else settings.n_ubatch)
+    # Half of what there is: the host has other guests.
+    room = (_available_memory() - _SPARE_BYTES) / 2
     if settings.n_ctx:
         if settings.n_ctx * each > room:
             raise RuntimeFailure(
                 f"a context of {settings.n_ctx} tokens takes {settings.n_ctx * each / 1e9:.1f} GB; "
-                f"there are {max(room, 0) / 1e9:.1f} GB: make the config's ctx-size smaller"
+                f"{max(room, 0) / 1e9:.1f} GB can be had: make the config's ctx-size smaller"
             )
         return settings.n_ctx
     n_ctx = max(weights.n_ctx_train, 1)
     # Somebody who names no size does not mean all the memory there is.
-    while n_ctx > 4096 and n_ctx * each > room / 4:
+    while n_ctx > _LEAST and n_ctx * each > room / 2:
         n_ctx //= 2
     if n_ctx < weights.n_ctx_train:
         log.warning(

@@ -1,0 +1,704 @@
+"""llama.cpp behind the backend contract: WasmEdge's protocol, memory, mistakes."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from conftest import needs
+
+from wasi_nn import ExecutionTarget, Host
+from wasi_nn.backend import LoadOptions
+from wasi_nn.errors import (
+    ContextFull,
+    EndOfSequence,
+    InvalidArgument,
+    InvalidEncoding,
+    ModelNotFound,
+    NnError,
+    PromptTooLong,
+    RuntimeFailure,
+    Unavailable,
+    UnsupportedOperation,
+)
+from wasi_nn.types import Tensor, TensorType
+from wasi_nn_ggml import layouts, library, settings
+from wasi_nn_ggml.backend import GgmlBackend
+
+needs("xllamacpp")
+
+TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "tiny.gguf"
+GREEDY = {"temp": 0.0, "threads": 1, "ctx-size": 512, "n-predict": 24}
+YES = 'root ::= "yes"'
+
+
+class Talk:
+    """A context with the calls that a test makes."""
+
+    def __init__(self, graph):
+        self.graph = graph
+        self.context = graph.init_execution_context()
+
+    def put(self, text, key=0):
+        data = text if isinstance(text, bytes) else text.encode()
+        self.context.set_input(key, Tensor(TensorType.U8, (1,), memoryview(data)))
+
+    def configure(self, **config):
+        self.put(json.dumps({key.replace("_", "-"): value for key, value in config.items()}), 1)
+
+    def text(self, key=0):
+        return bytes(self.context.get_output(key).data)
+
+    def metadata(self):
+        return json.loads(self.text(1))
+
+    def answer(self, prompt):
+        self.put(prompt)
+        self.context.compute()
+        return self.text()
+
+    def stream(self, most=1000):
+        pieces = []
+        try:
+            for _ in range(most):
+                self.context.compute_single()
+                pieces.append(bytes(self.context.get_output_single(0).data))
+        except EndOfSequence:
+            pass
+        return pieces
+
+
+@pytest.fixture
+def load():
+    """Loads the tiny model with a config over the greedy one."""
+
+    def make(builder=TINY, **config):
+        options = {**GREEDY, **{key.replace("_", "-"): value for key, value in config.items()}}
+        return GgmlBackend().load([builder], LoadOptions("ggml", config=options))
+
+    return make
+
+
+@pytest.fixture
+def talk(load):
+    return lambda *args, **config: Talk(load(*args, **config))
+
+
+class TestProtocol:
+    def test_text_and_counters(self, talk):
+        guest = talk()
+        text = guest.answer("Hello")
+        assert text.isascii()
+        assert guest.metadata() == {
+            "input_tokens": 6,
+            "output_tokens": 24,
+            "llama_build_number": guest.metadata()["llama_build_number"],
+            "llama_commit": guest.metadata()["llama_commit"],
+        }
+        assert isinstance(guest.metadata()["llama_build_number"], int)
+
+    def test_counters_can_be_read_before_any_compute(self, talk):
+        guest = talk()
+        assert guest.metadata()["input_tokens"] == 0
+        assert guest.text() == b""
+        guest.put("Hello")
+        assert guest.metadata()["input_tokens"] == 6
+
+    def test_dimensions_say_nothing(self, load):
+        context = load().init_execution_context()
+        for dims in ((1,), (5,), (7, 9)):
+            context.set_input(0, Tensor(TensorType.U8, dims, memoryview(b"Hello")))
+        assert json.loads(bytes(context.get_output(1).data))["input_tokens"] == 6
+
+    def test_the_same_text_every_time(self, talk):
+        guest = talk()
+        first = guest.answer("Hello")
+        guest.context.compute()
+        assert guest.text() == first == talk().answer("Hello")
+
+    def test_streaming_gives_the_same_text(self, talk):
+        guest = talk()
+        whole = guest.answer("the quick")
+        guest.put("the quick")
+        pieces = guest.stream(24)
+        assert len(pieces) == 24
+        assert b"".join(pieces) == whole
+        assert guest.text() == whole
+        assert json.loads(bytes(guest.context.get_output_single(1).data))["output_tokens"] == 24
+        guest.context.fini_single()
+        assert guest.text() == b""
+        guest.context.fini_single()
+        assert b"".join(guest.stream(24)) == whole
+
+    def test_the_end_of_a_stream(self, talk):
+        guest = talk(grammar=YES)
+        guest.put("is it")
+        assert b"".join(guest.stream()) == b"yes"
+        # As in WasmEdge, the piece that ended the text belongs to the whole of it.
+        assert guest.text() == b"yes<|im_end|>"
+        guest.context.fini_single()
+        assert b"".join(guest.stream()) == b"yes"
+
+    def test_the_newest_piece_is_empty_before_there_is_one(self, talk):
+        guest = talk()
+        guest.put("Hello")
+        assert bytes(guest.context.get_output_single(0).data) == b""
+
+    def test_n_predict(self, talk):
+        guest = talk(n_predict=5)
+        guest.answer("Hello")
+        assert guest.metadata()["output_tokens"] == 5
+        guest.configure(n_predict=0)
+        assert guest.answer("Hello") == b""
+
+    def test_reverse_prompt(self, talk):
+        whole = talk().answer("Hello")
+        stop = whole[6:11].decode()
+        text = talk(reverse_prompt=stop).answer("Hello")
+        assert stop.encode() in text
+        assert len(text) < len(whole)
+        assert whole.startswith(text)
+
+    def test_stream_stdout(self, talk, capfdbinary):
+        text = talk(stream_stdout=True).answer("Hello")
+        assert capfdbinary.readouterr().out == text
+
+    def test_context_full_leaves_what_was_written(self, talk):
+        guest = talk(ctx_size=256, n_predict=-1)
+        guest.put("Hello")
+        with pytest.raises(ContextFull, match="256"):
+            guest.context.compute()
+        assert guest.metadata()["output_tokens"] == 256 - 6 + 1
+        assert len(guest.text()) >= 250
+        guest.put("Hello")
+        with pytest.raises(ContextFull):
+            guest.stream()
+
+    def test_prompt_too_long(self, talk):
+        guest = talk(ctx_size=256)
+        guest.put("#" * 251)
+        guest.configure(n_predict=1)
+        guest.context.compute()
+        guest.put("#" * 252)
+        with pytest.raises(PromptTooLong, match="253 tokens; 252 fit"):
+            guest.context.compute()
+        with pytest.raises(PromptTooLong):
+            guest.context.compute_single()
+        with pytest.raises(PromptTooLong):
+            guest.put("#" * (1 << 20))
+
+    def test_compute_needs_a_prompt(self, talk):
+        guest = talk()
+        with pytest.raises(InvalidArgument, match="input 0"):
+            guest.context.compute()
+        with pytest.raises(InvalidArgument, match="input 0"):
+            guest.context.compute_single()
+
+    def test_inputs_and_outputs_by_name(self, talk):
+        guest = talk()
+        assert [info.name for info in guest.graph.inputs] == ["prompt", "config"]
+        guest.put("Hello", "prompt")
+        guest.put('{"n-predict": 2}', "config")
+        guest.context.compute()
+        assert guest.text("text") == guest.text(0)
+        assert json.loads(guest.text("metadata")) == guest.metadata()
+
+    @pytest.mark.parametrize("key", [2, -1, "text", "0"])
+    def test_unknown_inputs(self, talk, key):
+        with pytest.raises(InvalidArgument):
+            talk().put("Hello", key)
+
+    @pytest.mark.parametrize("key", [2, -1, "prompt"])
+    def test_unknown_outputs(self, talk, key):
+        with pytest.raises(InvalidArgument):
+            talk().text(key)
+
+    def test_embedding(self, talk):
+        guest = talk(embedding=True)
+        text = guest.answer("Hello")
+        assert text.startswith(b'{"n_embedding": 64, "embedding": [')
+        assert b", " not in text.split(b"[")[1]
+        values = json.loads(text)["embedding"]
+        assert len(values) == 64
+        assert sum(value * value for value in values) == pytest.approx(1, abs=1e-6)
+        assert json.loads(guest.answer("the quick"))["embedding"] != values
+        assert json.loads(guest.answer("Hello"))["embedding"] == pytest.approx(values, abs=1e-6)
+        with pytest.raises(InvalidArgument, match="use compute"):
+            guest.context.compute_single()
+
+    def test_embedding_of_too_long_a_text(self, talk):
+        guest = talk(embedding=True, batch_size=32)
+        guest.put("#" * 40)
+        with pytest.raises(PromptTooLong, match="batch-size"):
+            guest.context.compute()
+
+    def test_embedding_can_be_turned_on_and_off(self, talk):
+        guest = talk()
+        text = guest.answer("Hello")
+        guest.configure(embedding=True)
+        guest.context.compute()
+        assert json.loads(guest.text())["n_embedding"] == 64
+        guest.configure(embedding=False)
+        guest.context.compute()
+        assert guest.text() == text
+
+    def test_chat_template(self, talk):
+        messages = [{"role": "user", "content": "you and you"}]
+        guest = talk()
+        text = guest.answer("<|im_start|>user\nyou and you<|im_end|>\n<|im_start|>assistant\n")
+        guest.configure(enable_chat_template=True)
+        assert guest.answer(json.dumps(messages)) == text
+        for wrong in ("Hello", "{}", "[]", '[{"role": "user"}]', '[{"role": 1, "content": ""}]'):
+            with pytest.raises(InvalidArgument):
+                guest.put(wrong)
+        guest.configure(chat_template="no such template")
+        with pytest.raises(InvalidArgument, match="chat-template"):
+            guest.put(json.dumps(messages))
+
+
+class TestConfig:
+    def test_as_builder_1(self):
+        builders = [TINY, memoryview(json.dumps({**GREEDY, "n-predict": 3}).encode())]
+        guest = Talk(GgmlBackend().load(builders, LoadOptions("ggml")))
+        guest.answer("Hello")
+        assert guest.metadata()["output_tokens"] == 3
+
+    @pytest.mark.parametrize(
+        ("text", "error"),
+        [
+            (b"{", InvalidEncoding),
+            (b"nonsense", InvalidEncoding),
+            (b"[" * 100_000, InvalidEncoding),
+            (b"\xff\xfe", InvalidArgument),
+            (b"[1]", InvalidArgument),
+            (b'{"n-predict": "5"}', InvalidArgument),
+            (b'{"n-predict": 5.0}', InvalidArgument),
+            (b'{"n-predict": true}', InvalidArgument),
+            (b'{"temp": "0"}', InvalidArgument),
+            (b'{"embedding": 1}', InvalidArgument),
+            (b'{"grammar": 1}', InvalidArgument),
+            (b'{"webui": 1}', InvalidArgument),
+            (b'{"ctx-size": -1}', InvalidArgument),
+            (b'{"ctx-size": 99999999999999999999}', InvalidArgument),
+            (b'{"batch-size": 0}', InvalidArgument),
+            (b'{"batch-size": -5}', InvalidArgument),
+            (b'{"ubatch-size": 99999999999}', InvalidArgument),
+            (b'{"threads": -2}', InvalidArgument),
+            (b'{"temp": 1e999}', InvalidArgument),
+            (b'{"temp": NaN}', InvalidArgument),
+            (b'{"repeat-penalty": 0}', InvalidArgument),
+            (b'{"split-mode": "diagonal"}', InvalidArgument),
+            (b'{"flash-attn": "maybe"}', InvalidArgument),
+            (b'{"cache-type-k": 77}', InvalidArgument),
+            (b'{"tensor-split": "a,b"}', InvalidArgument),
+            (b'{"pooling-type": 9}', InvalidArgument),
+            (b'{"mirostat": 3}', InvalidArgument),
+            (b'{"grammar": "root ::= ("}', InvalidArgument),
+            (b'{"grammar": "nothing"}', InvalidArgument),
+            (b'{"json-schema": "{"}', InvalidArgument),
+            (b'{"tts": true}', UnsupportedOperation),
+        ],
+    )
+    def test_mistakes_change_nothing(self, talk, text, error):
+        guest = talk()
+        before = guest.answer("Hello")
+        with pytest.raises(error):
+            guest.put(text, 1)
+        guest.context.compute()
+        assert guest.text() == before
+        with pytest.raises(error):
+            GgmlBackend().load([TINY, memoryview(text)], LoadOptions("ggml"))
+
+    def test_an_empty_one(self, talk):
+        guest = talk()
+        before = guest.answer("Hello")
+        guest.put(b"", 1)
+        guest.put(b"{}", 1)
+        assert guest.answer("Hello") == before
+
+    def test_unknown_keys_are_logged(self, talk, caplog):
+        guest = talk()
+        guest.configure(n_predikt=3, n_predict=2)
+        guest.answer("Hello")
+        assert guest.metadata()["output_tokens"] == 2
+        assert "n-predikt" in caplog.text
+        assert "n-predict" in caplog.text
+
+    def test_every_key_of_the_reference_is_known(self):
+        """The kinds of 180 keys: none twice, and the ones that do something among them."""
+        kinds = settings._FLAGS, settings._WHOLE, settings._NUMBERS, settings._TEXTS
+        assert sum(map(len, kinds)) == len(settings.KEYS) >= 180
+        assert {"dry-multipier", "json-schema", "n-gpu-layers", "mmproj"} <= settings.KEYS
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"top-k": 1, "temp": 1.5},
+            {"top-p": 0.0, "temp": 1.5, "top-k": 0},
+            {"min-p": 1.0, "temp": 1.5},
+        ],
+    )
+    def test_samplers_that_leave_one_token(self, talk, config):
+        assert talk(**{key.replace("-", "_"): value for key, value in config.items()}).answer(
+            "Hello"
+        ) == talk().answer("Hello")
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"repeat-penalty": 5.0, "temp": 0.0},
+            {"frequency-penalty": 50.0},
+            {"presence-penalty": 50.0},
+            {"dry-multipier": 500.0, "dry-allowed-length": 0},
+            {"mirostat": 1, "temp": 1.0, "seed": 1},
+            {"mirostat": 2, "temp": 1.0, "seed": 1},
+            {"temp": 5.0, "seed": 7},
+            {"temp": 5.0, "seed": 7, "dynatemp-range": 4.0},
+            {"temp": 2.0, "seed": 7, "typ-p": 0.1},
+            {"temp": 2.0, "seed": 7, "xtc-probability": 1.0, "xtc-threshold": 0.01},
+        ],
+    )
+    def test_samplers_that_change_the_text(self, talk, config):
+        named = {key.replace("-", "_"): value for key, value in config.items()}
+        long = {"n_predict": 100, **named}
+        text = talk(**long).answer("Hello")
+        assert text == talk(**long).answer("Hello")
+        assert text != talk(n_predict=100).answer("Hello")
+
+    def test_seeds(self, talk):
+        texts = {talk(temp=5.0, seed=seed).answer("Hello") for seed in (1, 1, 2)}
+        assert len(texts) == 2
+        guest = talk(temp=5.0)
+        assert guest.answer("Hello") != guest.answer("Hello")
+
+    def test_ignore_eos(self, talk):
+        guest = talk(grammar='root ::= "y" | "y" root', ignore_eos=True, n_predict=30)
+        guest.answer("Hello")
+        assert guest.metadata()["output_tokens"] == 30
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"use-mmap": False},
+            {"check-tensors": True},
+            {"flash-attn": "on"},
+            {"batch-size": 8, "ubatch-size": 4},
+            {"n-gpu-layers": 100},
+            {"rope-freq-base": 10000.0},
+            {"no-kv-offload": True},
+        ],
+    )
+    def test_settings_that_keep_the_text(self, talk, config):
+        named = {key.replace("-", "_"): value for key, value in config.items()}
+        text = talk(**named).answer("Hello, this is a prompt of some length")
+        assert text == talk().answer("Hello, this is a prompt of some length")
+
+    def test_other_kv_types(self, talk):
+        assert talk(cache_type_k=0, cache_type_v=0).answer("Hello") == talk().answer("Hello")
+        # Blocks of 32 do not divide this model's heads of 16.
+        with pytest.raises(RuntimeFailure, match="q8_0"):
+            talk(cache_type_k=8).answer("Hello")
+
+
+class TestGrammar:
+    def test_gbnf(self, talk):
+        text = talk(grammar='root ::= [0-9]{3} "-" [a-c]+ "!"', n_predict=60).answer("Hello")
+        assert __import__("re").match(rb"\d{3}-[abc]+", text)
+
+    def test_no_token_continues_it(self, talk, monkeypatch):
+        guest = talk(grammar='root ::= "\U0001f600"')
+        # The vocabulary has bytes, so any text can be written.
+        assert guest.answer("Hello").decode() == "\U0001f600<|im_end|>"
+
+    def test_it_can_be_taken_away(self, talk):
+        guest = talk(grammar=YES)
+        assert guest.answer("Hello") == b"yes<|im_end|>"
+        guest.configure(grammar="")
+        assert guest.answer("Hello") == talk().answer("Hello")
+
+    @pytest.mark.parametrize("text", ["root ::= " + "(" * 100_000, "root ::= x" * 100_000])
+    def test_hostile_ones(self, talk, text):
+        with pytest.raises(InvalidArgument, match="grammar"):
+            talk(grammar=text)
+
+    def test_json_schema(self, talk):
+        schema = {
+            "type": "object",
+            "properties": {"name": {"enum": ["a", "b"]}, "old": {"type": "boolean"}},
+            "required": ["name", "old"],
+        }
+        text = talk(json_schema=json.dumps(schema), n_predict=200).answer("Hello")
+        answer = json.loads(text.removesuffix(b"<|im_end|>"))
+        assert answer.keys() == {"name", "old"}
+        assert answer["name"] in "ab"
+
+
+class TestMemory:
+    TURN = "the first turn of a talk that is long enough to see what it costs. " * 4
+
+    def test_a_longer_prompt_costs_what_is_new(self, talk):
+        guest = talk()
+        first = guest.answer(self.TURN)
+        done = guest.context.generation()
+        second = guest.answer(self.TURN + first.decode() + " and you?")
+        more = guest.context.generation()
+        assert more.kept_tokens >= done.prompt_tokens
+        assert more.prompt_tokens - done.prompt_tokens < 40
+        fresh = talk()
+        assert fresh.answer(self.TURN + first.decode() + " and you?") == second
+
+    def test_another_prompt_is_not_disturbed(self, talk):
+        guest = talk()
+        for prompt in ("Hello", "Hello you", "Help", "the", "Hello", "x" + self.TURN, self.TURN):
+            assert guest.answer(prompt) == talk().answer(prompt)
+
+    def test_a_stream_that_was_left_is_not_in_the_next_text(self, talk):
+        guest = talk()
+        guest.put("Hello")
+        guest.stream(3)
+        guest.context.fini_single()
+        assert guest.answer("Hello you") == talk().answer("Hello you")
+
+    def test_contexts_do_not_overwrite_each_other(self, load):
+        graph = load()
+        one, two = Talk(graph), Talk(graph)
+        alone = [talk.answer(prompt) for talk, prompt in ((one, "Hello"), (two, "the quick"))]
+        one.put("Hello")
+        two.put("the quick")
+        texts = [b"", b""]
+        for _ in range(24):
+            for index, guest in enumerate((one, two)):
+                guest.context.compute_single()
+                texts[index] += bytes(guest.context.get_output_single(0).data)
+        assert texts == alone
+
+    def test_threads(self, load):
+        graph = load()
+        prompts = ["Hello", "the quick", "you and", "it was"]
+        wanted = [Talk(graph).answer(prompt) for prompt in prompts]
+        found = [b""] * len(prompts)
+
+        def work(index):
+            guest = Talk(graph)
+            for _ in range(5):
+                found[index] = guest.answer(prompts[index])
+
+        threads = [threading.Thread(target=work, args=(i,)) for i in range(len(prompts))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == wanted
+
+    def test_graphs_share_weights(self, load):
+        one, two = load(), load(n_predict=3)
+        assert one.weights is two.weights
+        assert load(use_mmap=False).weights is not one.weights
+
+    def test_model_settings_can_change(self, talk):
+        guest = talk()
+        before = guest.answer("Hello")
+        guest.configure(use_mmap=False)
+        guest.context.compute()
+        assert guest.text() == before
+
+    def test_cancel(self, talk):
+        guest = talk(ctx_size=512, n_predict=-1, grammar='root ::= "y" root')
+        guest.put("Hello")
+        ended = []
+
+        def run():
+            with pytest.raises(RuntimeFailure, match="stopped"):
+                guest.context.compute()
+            ended.append(time.monotonic())
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        time.sleep(0.05)
+        guest.context.cancel()
+        thread.join(10)
+        assert ended
+        with pytest.raises(RuntimeFailure, match="stopped"):
+            guest.context.compute()
+
+    def test_cancel_before_the_memory_is_made(self, talk):
+        guest = talk()
+        guest.put("Hello")
+        guest.context.cancel()
+        with pytest.raises(RuntimeFailure, match="stopped"):
+            guest.context.compute()
+
+    def test_too_large_a_context(self, talk):
+        guest = talk(ctx_size=1 << 26)
+        guest.put("Hello")
+        with pytest.raises(RuntimeFailure, match="ctx-size"):
+            guest.context.compute()
+        guest.configure(ctx_size=256)
+        guest.context.compute()
+
+    def test_200_loads_leave_nothing(self, load):
+        def once():
+            graph = load()
+            guest = Talk(graph)
+            guest.answer("Hello")
+            guest.context.close()
+            graph.close()
+
+        for _ in range(20):
+            once()
+        gc.collect()
+        before, files = _resident(), len(os.listdir("/proc/self/fd"))
+        for _ in range(200):
+            once()
+        gc.collect()
+        assert _resident() - before < 4 << 20
+        assert len(os.listdir("/proc/self/fd")) == files
+
+
+def _resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class TestModels:
+    def test_from_bytes(self, load, talk):
+        graph = load(memoryview(TINY.read_bytes()))
+        assert graph.source.path is None
+        assert Talk(graph).answer("Hello") == talk().answer("Hello")
+        guest = Talk(graph)
+        guest.configure(use_mmap=False)
+        assert guest.answer("Hello") == talk().answer("Hello")
+        graph.close()
+
+    def test_missing(self, load):
+        with pytest.raises(ModelNotFound):
+            load(Path("no-such-file.gguf"))
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda data: b"",
+            lambda data: data[:10],
+            lambda data: data[:1000],
+            lambda data: data[:8000],
+            lambda data: data[: len(data) // 2],
+            lambda data: data[:-1],
+            lambda data: b"GGML" + data[4:],
+            lambda data: b"GGUF" + b"\x09" + data[5:],
+            lambda data: data[:8] + b"\xff" * 8 + data[16:],
+            lambda data: data[:16] + b"\xff" * 8 + data[24:],
+            # A token named twice ends llama.cpp's process.
+            lambda data: data.replace(b"<0x41>", b"<0x42>", 1),
+            lambda data: data.replace(b"llama.block_count", b"llama.block_cound", 1),
+        ],
+    )
+    def test_damaged(self, load, tmp_path, change):
+        data = change(TINY.read_bytes())
+        path = tmp_path / "damaged.gguf"
+        path.write_bytes(data)
+        for builder in (path, memoryview(data)):
+            with pytest.raises(RuntimeFailure, match=r"\w{4}"):
+                load(builder)
+
+    def test_a_model_that_ends_llama_cpp_does_not_end_the_host(self, load, monkeypatch):
+        """With the check of the vocabulary left out, llama.cpp itself gets the doubled token."""
+        from wasi_nn_ggml import weights
+
+        monkeypatch.setattr(weights.gguf, "check", lambda descriptor: None)
+        data = TINY.read_bytes().replace(b"<0x41>", b"<0x42>", 1)
+        with pytest.raises(RuntimeFailure, match="end its process"):
+            load(memoryview(data))
+
+    @pytest.mark.parametrize("count", [0, 3])
+    def test_builders(self, count):
+        with pytest.raises(InvalidArgument, match="one builder"):
+            GgmlBackend().load([TINY] * count, LoadOptions("ggml"))
+
+    def test_targets(self):
+        assert GgmlBackend().load([TINY], LoadOptions("ggml", ExecutionTarget.AUTO))
+        if not library.library().llama_supports_gpu_offload():
+            with pytest.raises(UnsupportedOperation, match="gpu"):
+                GgmlBackend().load([TINY], LoadOptions("ggml", ExecutionTarget.GPU))
+            options = LoadOptions("ggml", ExecutionTarget.GPU, allow_fallback=True)
+            assert GgmlBackend().load([TINY], options)
+
+    def test_prompts_that_are_no_utf8(self, talk):
+        for wrong in (b"\xff", b"ab\xc3", b"\xed\xa0\x80"):
+            with pytest.raises(InvalidArgument, match="UTF-8"):
+                talk().put(wrong)
+
+    def test_prompts_of_every_kind(self, talk):
+        guest = talk(n_predict=2)
+        for prompt in ("a\0b", "\U0001f600", "é" * 60, " ", "\n", "<|im_start|>", "<s><unk>"):
+            guest.answer(prompt)
+        guest.answer("")
+
+    def test_pictures_need_a_projector(self, talk):
+        guest = talk()
+        with pytest.raises(InvalidArgument, match="mmproj"):
+            guest.put('<img src="data:image/png;base64,AAAA">')
+        guest.configure(mmproj="missing.gguf")
+        with pytest.raises(ModelNotFound):
+            guest.put('<img src="data:image/png;base64,AAAA">')
+        guest.configure(mmproj="/etc/passwd")
+        with pytest.raises(InvalidArgument, match="outside"):
+            guest.put('<img src="data:image/png;base64,AAAA">')
+
+
+class TestLibrary:
+    def test_layouts_that_differ_are_seen(self):
+        native = library.library()
+        params = native.llama_context_default_params()
+        assert layouts.context_mismatch(params) is None
+        params.n_batch = 3
+        assert "n_batch" in layouts.context_mismatch(params)
+        model = native.llama_model_default_params()
+        model.split_mode = 9
+        assert "split_mode" in layouts.model_mismatch(model)
+
+    def test_another_library_is_refused(self, monkeypatch, tmp_path):
+        with pytest.raises(Unavailable, match="cannot be loaded"):
+            library.Library(library.Provider(tmp_path / "libllama.so", "", None))
+        libc = Path("/lib/x86_64-linux-gnu/libm.so.6")
+        if libc.exists():
+            with pytest.raises(Unavailable, match="no function llama_"):
+                library.Library(library.Provider(libc, "", None))
+
+    def test_not_installed(self, monkeypatch):
+        monkeypatch.setattr(library, "_folder", lambda package: None)
+        monkeypatch.delenv(library.VARIABLE, raising=False)
+        assert "wasi-nn[ggml-prebuilt]" in GgmlBackend().missing()
+        monkeypatch.setenv(library.VARIABLE, "/somewhere/libllama.so")
+        assert library.find().path == Path("/somewhere/libllama.so")
+
+    def test_nothing_on_stderr(self, talk, capfd):
+        talk().answer("Hello")
+        with pytest.raises(NnError):
+            talk(grammar="root ::= (")
+        assert capfd.readouterr() == ("", "")
+
+
+class TestHost:
+    def test_named_with_config(self, host: Host):
+        host.add_model("tiny", TINY)
+        session = host.open_session()
+        with session:
+            graph = session.load_by_name("tiny", {**GREEDY, "n-predict": 2})
+            other = session.load_by_name("tiny", {**GREEDY, "n-predict": 3})
+            counts = []
+            for handle in (graph, other):
+                context = session.init_execution_context(handle)
+                session.set_input(context, 0, Tensor(TensorType.U8, (1,), memoryview(b"Hello")))
+                session.compute(context)
+                data = bytes(session.get_output(context, 1).data)
+                counts.append(json.loads(data)["output_tokens"])
+            assert counts == [2, 3]
+            session.unload(graph)
+            assert session.get_output(0, 0).data
+            with pytest.raises(InvalidArgument, match="unloaded"):
+                session.compute(0)
+            assert session.generation.tokens == 5

@@ -1,0 +1,239 @@
+"""JSON schemas as grammars: what a grammar lets through, checked by llama.cpp itself."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from pathlib import Path
+
+import pytest
+from conftest import needs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wasi_nn.errors import InvalidArgument, NnError
+from wasi_nn_ggml import gbnf
+from wasi_nn_ggml.layouts import TokenDataArray
+from wasi_nn_ggml.schema import grammar_of
+from wasi_nn_ggml.settings import ModelSettings
+from wasi_nn_ggml.weights import opened
+
+needs("xllamacpp")
+np = needs("numpy")
+
+TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "tiny.gguf"
+
+
+@pytest.fixture(scope="module")
+def accepts():
+    """Whether a grammar, or a schema's grammar, takes a text to its end."""
+    weights = opened.open(TINY, ModelSettings())
+    native = weights.native
+    one = np.zeros(1, [("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
+
+    def allowed(sampler, token):
+        one[0] = (token, 1.0, 0.0)
+        array = TokenDataArray(one.ctypes.data, 1, -1, False)
+        native.llama_sampler_apply(sampler, ctypes.byref(array))
+        return bool(one["logit"][0] > float("-inf"))
+
+    def check(grammar, text):
+        if not isinstance(grammar, str):
+            grammar = grammar_of(json.dumps(grammar))
+        gbnf.check(grammar)
+        sampler = native.llama_sampler_init_grammar(weights.vocab, grammar.encode(), b"root")
+        assert sampler, grammar
+        try:
+            for byte in text.encode():
+                token = 4 + byte  # the vocabulary's byte tokens
+                if not allowed(sampler, token):
+                    return False
+                native.llama_sampler_accept(sampler, token)
+            return allowed(sampler, weights.ends_of_generation()[0])
+        finally:
+            native.llama_sampler_free(sampler)
+
+    return check
+
+
+PERSON = {
+    "type": "object",
+    "properties": {
+        "name": {"type": "string", "minLength": 1, "maxLength": 5},
+        "age": {"type": "integer", "minimum": 0},
+        "tags": {"type": "array", "items": {"enum": ["a", "b"]}, "minItems": 1, "maxItems": 2},
+        "boss": {"$ref": "#/$defs/boss"},
+    },
+    "required": ["name"],
+    "$defs": {"boss": {"anyOf": [{"type": "null"}, {"const": "me"}, {"$ref": "#"}]}},
+}
+
+
+class TestAccepts:
+    @pytest.mark.parametrize(
+        ("schema", "right", "wrong"),
+        [
+            ({}, ["1", "null", '{"a": [1, "b"]}'], ["", "nul", "{]"]),
+            (True, ["1"], ["x"]),
+            ({"type": "string"}, ['""', '"a\\n"', '"é"'], ['"', "a", '"\n"']),
+            ({"type": "integer"}, ["0", "-12"], ["01", "1.5", "-"]),
+            ({"type": "number"}, ["0.5", "-1e5", "3"], [".5", "1."]),
+            ({"type": "boolean"}, ["true", "false"], ["1"]),
+            ({"type": "null"}, ["null"], ["0"]),
+            ({"type": ["integer", "null"]}, ["3", "null"], ["true"]),
+            ({"const": {"a": '"\\'}}, ['{"a": "\\"\\\\"}'], ['{"a": ""}']),
+            ({"enum": [1, "two", None]}, ["1", '"two"', "null"], ["2"]),
+            ({"type": "integer", "minimum": 0}, ["0", "5"], ["-5"]),
+            ({"type": "integer", "exclusiveMinimum": 0}, ["5"], ["0", "-5"]),
+            ({"type": "number", "minimum": 0}, ["0", "5.5"], ["-5.5"]),
+            ({"type": "string", "format": "date"}, ['"2026-01-31"'], ['"2026-13-01"', '"x"']),
+            (
+                {"type": "string", "format": "date-time"},
+                ['"2026-01-31T23:59:00Z"', '"2026-01-31T23:59:00.123+01:00"'],
+                ['"2026-01-31"'],
+            ),
+            (
+                {"type": "string", "format": "uuid"},
+                ['"12345678-1234-1234-1234-1234567890ab"'],
+                ['"1234"'],
+            ),
+            ({"type": "array"}, ["[]", "[1, 2]"], ["[1,]"]),
+            ({"items": {"type": "null"}}, ["[]", "[null,null]"], ["[1]"]),
+            ({"type": "array", "maxItems": 0}, ["[]"], ["[1]"]),
+            ({"type": "array", "minItems": 2}, ["[1,2]", "[1,2,3]"], ["[1]"]),
+            ({"prefixItems": [{"type": "null"}, {"const": 1}]}, ["[null,1]"], ["[1,null]", "[]"]),
+            ({"type": "object"}, ["{}", '{"a":1}'], ["{a:1}"]),
+            ({"properties": {"a": {}}, "required": ["a"]}, ['{"a":1}'], ["{}", '{"b":1}']),
+            (
+                {"properties": {"a": {}, "b": {}, "c": {}}, "required": ["b"]},
+                ['{"b":1}', '{"b":1,"a":1}', '{"b":1,"c":1}', '{"b":1,"a":1,"c":1}'],
+                ["{}", '{"a":1}', '{"b":1,"c":1,"a":1}'],
+            ),
+            (
+                {"properties": {"a": {}}, "additionalProperties": {"type": "null"}},
+                ["{}", '{"a":1}', '{"x":null}', '{"a":1,"x":null,"y":null}'],
+                ['{"a":1,"x":2}'],
+            ),
+            (
+                {"allOf": [{"properties": {"a": {}}, "required": ["a"]}, {"properties": {}}]},
+                ['{"a":1}'],
+                ["{}"],
+            ),
+            (
+                PERSON,
+                ['{"name": "x"}', '{"name":"x","age":3,"tags":["a"],"boss":{"name":"y"}}'],
+                ['{"name": ""}', '{"name":"x","age":-1}', '{"name":"x","tags":[]}', "{}"],
+            ),
+        ],
+    )
+    def test_texts(self, accepts, schema, right, wrong):
+        for text in right:
+            assert accepts(schema, text), text
+        for text in wrong:
+            assert not accepts(schema, text), text
+
+    @settings(max_examples=150, deadline=None)
+    @given(
+        value=st.recursive(
+            st.none() | st.booleans() | st.integers(-999, 999) | st.text('ab"\\é\n', max_size=4),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(st.text("abc", min_size=1, max_size=2), inner, max_size=3)
+            ),
+            max_leaves=8,
+        )
+    )
+    def test_a_constant_is_itself(self, accepts, value):
+        text = json.dumps(value, ensure_ascii=False)
+        assert accepts({"const": value}, text)
+        assert accepts({}, text)
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "{",
+            "[]",
+            "3",
+            '{"type": "thing"}',
+            '{"enum": []}',
+            '{"anyOf": {}}',
+            '{"$ref": "http://example.com"}',
+            '{"$ref": "#/nothing"}',
+            '{"$ref": "#"}',
+            '{"properties": []}',
+            '{"properties": {}, "required": ["a"]}',
+            '{"type": "array", "minItems": 3, "maxItems": 2}',
+            '{"type": "string", "minLength": -1}',
+            '{"type": "string", "maxLength": 100000000}',
+            '{"allOf": [{"anyOf": []}]}',
+            '{"items": ' * 2000 + "{}" + "}" * 2000,
+        ],
+    )
+    def test_no_schema(self, text):
+        with pytest.raises(InvalidArgument, match="json-schema"):
+            grammar_of(text)
+
+    def test_what_cannot_be_held_is_logged(self, caplog):
+        grammar_of('{"type": "string", "pattern": "a+"}')
+        assert "pattern" in caplog.text
+
+    @settings(max_examples=300, deadline=None)
+    @given(
+        schema=st.recursive(
+            st.none() | st.booleans() | st.integers() | st.sampled_from(["string", "object", "#"]),
+            lambda inner: (
+                st.lists(inner, max_size=3)
+                | st.dictionaries(
+                    st.sampled_from(
+                        "type properties required items anyOf allOf enum const $ref minItems maxItems "
+                        "minLength additionalProperties prefixItems format minimum".split()
+                    ),
+                    inner,
+                    max_size=4,
+                )
+            ),
+            max_leaves=12,
+        )
+    )
+    def test_garbage_is_an_error_or_a_grammar(self, accepts, schema):
+        try:
+            grammar = grammar_of(json.dumps(schema))
+        except NnError:
+            return
+        accepts(grammar, "x")
+
+
+class TestGbnf:
+    @pytest.mark.parametrize(
+        "grammar",
+        [
+            'root ::= "a"',
+            'root ::= [^a-z"] # a comment (\n  | "\\"" b{2,3}\nb ::= ("x" | "y"\n | .)* c?\n'
+            "c ::= [)]+",
+            "root ::= <[1]> !<[2]> <think>",
+        ],
+    )
+    def test_sound(self, grammar):
+        gbnf.check(grammar)
+
+    @pytest.mark.parametrize(
+        ("grammar", "why"),
+        [
+            ("", "no rule named root"),
+            ('"a"', "begins with its name"),
+            ('root ::= "a', r"line 1"),
+            ("root ::= (\n", r"a \) is missing"),
+            ("root ::= )", r"a \) too many"),
+            ('root ::= "a"\n\nb ::= c', r"no rule named 'c' \(line 3\)"),
+            ("root ::= " + "(" * 300, "too many"),
+            ("root ::= [a", "line 1"),
+            ('root ::= "a"{1,99999}', "repetitions"),
+            ('root ::= ( b ::= "a" )', "inside"),
+            ("root ::= ;", "';' is not expected"),
+        ],
+    )
+    def test_mistakes(self, grammar, why):
+        with pytest.raises(InvalidArgument, match=why):
+            gbnf.check(grammar)
