@@ -1,10 +1,11 @@
 """The tiny language model of the tests: llama's architecture, random weights, a real tokenizer.
 
-    python conformance/language_model.py      writes conformance/graphs/tiny.gguf
+    python conformance/language_model.py      writes conformance/graphs/tiny.gguf, tiny-mmproj.gguf
 
 Its text is noise, and always the same noise: the weights come of a fixed seed. The vocabulary is a
 SentencePiece one of bytes, printable characters, a few words, and ChatML's special tokens; only
-printable tokens have any weight, so that greedy text is plain ASCII and never ends by itself.
+printable tokens have any weight, so that greedy text is plain ASCII and never ends by itself. The
+projector goes with it: a vision transformer of two layers that makes four tokens of an image.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import gguf
 import numpy as np
 
 PATH = Path(__file__).parent / "graphs" / "tiny.gguf"
+PROJECTOR = PATH.with_name("tiny-mmproj.gguf")
 CONTEXT = 512
 _WIDTH, _HEADS, _KV_HEADS, _HIDDEN, _LAYERS = 64, 4, 2, 128, 2
 _WORDS = "the and of to in is it you that he was for on are with as his they be at one have".split()
@@ -99,7 +101,56 @@ def write(path: Path) -> None:
     writer.close()
 
 
+def write_projector(path: Path) -> None:
+    """Write the projector; the same bytes every time."""
+    width, hidden, layers, side, patch = 16, 32, 2, 16, 8
+    writer = gguf.GGUFWriter(path, "clip")
+    writer.add_name("tiny-mmproj")
+    writer.add_bool("clip.has_vision_encoder", True)
+    writer.add_string("clip.projector_type", "mlp")
+    writer.add_bool("clip.use_gelu", True)
+    writer.add_uint32("clip.vision.image_size", side)
+    writer.add_uint32("clip.vision.patch_size", patch)
+    writer.add_uint32("clip.vision.embedding_length", width)
+    writer.add_uint32("clip.vision.feed_forward_length", hidden)
+    writer.add_uint32("clip.vision.block_count", layers)
+    writer.add_uint32("clip.vision.attention.head_count", 2)
+    writer.add_uint32("clip.vision.projection_dim", _WIDTH)
+    writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-5)
+    writer.add_array("clip.vision.image_mean", [0.5, 0.5, 0.5])
+    writer.add_array("clip.vision.image_std", [0.5, 0.5, 0.5])
+    random = np.random.Generator(np.random.PCG64(20261124))
+
+    def tensor(name: str, *shape: int, scale: float = 0.5) -> None:
+        values = random.standard_normal(shape) * scale
+        writer.add_tensor(name, values.astype(np.float32))
+
+    tensor("v.patch_embd.weight", width, 3, patch, patch)
+    tensor("v.position_embd.weight", (side // patch) ** 2, width)
+    for layer in range(layers):
+        for name in ("attn_q", "attn_k", "attn_v", "attn_out"):
+            tensor(f"v.blk.{layer}.{name}.weight", width, width)
+            tensor(f"v.blk.{layer}.{name}.bias", width)
+        for name in ("ln1", "ln2"):
+            tensor(f"v.blk.{layer}.{name}.weight", width)
+            tensor(f"v.blk.{layer}.{name}.bias", width)
+        tensor(f"v.blk.{layer}.ffn_up.weight", hidden, width)
+        tensor(f"v.blk.{layer}.ffn_up.bias", hidden)
+        tensor(f"v.blk.{layer}.ffn_down.weight", width, hidden)
+        tensor(f"v.blk.{layer}.ffn_down.bias", width)
+    tensor("mm.0.weight", _WIDTH, width)
+    tensor("mm.0.bias", _WIDTH)
+    tensor("mm.2.weight", _WIDTH, _WIDTH)
+    tensor("mm.2.bias", _WIDTH)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
 if __name__ == "__main__":
     PATH.parent.mkdir(exist_ok=True)
     write(PATH)
-    print(f"{PATH}: {PATH.stat().st_size} bytes")
+    write_projector(PROJECTOR)
+    for made in (PATH, PROJECTOR):
+        print(f"{made}: {made.stat().st_size} bytes")

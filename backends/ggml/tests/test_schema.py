@@ -187,8 +187,8 @@ class TestMistakes:
                 st.lists(inner, max_size=3)
                 | st.dictionaries(
                     st.sampled_from(
-                        "type properties required items anyOf allOf enum const $ref minItems maxItems "
-                        "minLength additionalProperties prefixItems format minimum".split()
+                        "type properties required items anyOf allOf enum const $ref minItems "
+                        "maxItems minLength additionalProperties prefixItems format minimum".split()
                     ),
                     inner,
                     max_size=4,

@@ -204,6 +204,8 @@ class GgmlContext(StreamingContext):
             raise InvalidArgument("the prompt has no tokens")
         self._meter.prompt(computed, self._n_input - computed, started)
         if not self._weights.native.llama_get_logits_ith(sequence.context, -1):
+            if self._picture is not None:
+                raise InvalidArgument("the prompt ends with an image: let text follow")
             raise RuntimeFailure("the model gives no logits: it is for embeddings")
         return sampler
 

@@ -277,7 +277,7 @@ def context_functions(params: type[c.Structure]) -> dict[str, tuple[Any, tuple[A
 
 #: The same for images; a library may come without them.
 VISION_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "mtmd_log_set": (None, (LogCallback, Pointer)),
+    "mtmd_helper_log_set": (None, (LogCallback, Pointer)),
     "mtmd_context_params_default": (VisionParams, ()),
     "mtmd_init_from_file": (Pointer, (_text, Pointer, VisionParams)),
     "mtmd_free": (None, (Pointer,)),

@@ -128,7 +128,7 @@ class Library:
             return str(error)
         mismatch = layouts.vision_mismatch(self.mtmd_context_params_default())
         if mismatch is None:
-            self.mtmd_log_set(self._log, None)
+            self.mtmd_helper_log_set(self._log, None)
         return mismatch
 
     def _build(self) -> tuple[int, str]:

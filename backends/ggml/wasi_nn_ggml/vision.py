@@ -69,6 +69,11 @@ class Projector:
             prompt = _INLINE.sub(_MARKER, prompt)
         elif image is not None:
             images = [image]
+        markers = prompt.count(_MARKER)
+        if markers != len(images):
+            raise InvalidArgument(
+                f"the prompt has {markers} image markers for {len(images)} images"
+            )
         with self.lock:
             return Picture(self, prompt, images)
 
@@ -92,10 +97,6 @@ class Picture:
         finally:
             for bitmap in bitmaps:
                 native.mtmd_bitmap_free(bitmap)
-        if status == 1:
-            raise InvalidArgument(
-                f"the prompt has {prompt.count(_MARKER)} image markers for {len(images)} images"
-            )
         if status:
             raise InvalidArgument(f"the image cannot be taken ({status})")
         self.n_tokens = int(native.mtmd_helper_get_n_tokens(self._chunks))
