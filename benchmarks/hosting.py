@@ -96,15 +96,16 @@ def memory(folder: Path) -> list[Figure]:
         host.add_model("heavy", path)
         program = host.compile(CYCLE)
         arguments = ["heavy", str(1 << 20), "1", "1", "1024"]
-        before = _resident()
+        before = resident()
         program.run(arguments).check()
-        first = _resident()
+        first = resident()
         program.run(arguments).check()
-        second = _resident()
+        second = resident()
     note = f"the first one added {(first - before) / 2**20:.0f} MB"
     return [Figure("second_guest_mb", (second - first) / 2**20, "MB", 4.0, note=note)]
 
 
-def _resident() -> int:
+def resident() -> int:
+    """Bytes of this process that are in memory."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from wasi_nn.backend import ExecutionContext
-from wasi_nn.errors import InvalidArgument
+from wasi_nn.backend import ExecutionContext, StreamingContext
+from wasi_nn.errors import EndOfSequence, InvalidArgument, UnsupportedOperation
 from wasi_nn.loading import LoadedGraph
 from wasi_nn.types import Tensor, TensorInfo
 
@@ -33,10 +33,13 @@ class Context:
             self._context: ExecutionContext = loaded.graph.init_execution_context()
 
     def set_input(self, key: int | str, array: Any) -> None:
-        """Set an input to a numpy array, bytes (one dimension of u8) or a ``Tensor``.
+        """Set an input to a numpy array, bytes (one dimension of u8), a text (in UTF-8) or a
+        ``Tensor``.
 
         Raises ``InvalidArgument`` for an unknown key and for a type or dimensions that the graph
         does not take, ``TypeError`` for an array that wasi-nn has no type for."""
+        if isinstance(array, str):
+            array = array.encode()
         if isinstance(array, (bytes, bytearray, memoryview)):
             import numpy as np
 
@@ -57,6 +60,28 @@ class Context:
         """A copy of an output of the last ``compute``."""
         with self._turn():
             return self._context.get_output(key).numpy()
+
+    def stream(self, key: int | str = 0) -> Iterator[bytes]:
+        """The pieces of an output as they are made: of a language model, tokens. Leaving the loop
+        early ends the text. Raises ``UnsupportedOperation`` for a graph that does not stream, and
+        the kinds of ``NnError`` that computing raises."""
+        context = self._context
+        if not isinstance(context, StreamingContext):
+            raise UnsupportedOperation(
+                f"backend {self._loaded.backend.name} does not stream: use compute and get_output"
+            )
+        try:
+            while True:
+                with self._turn():
+                    context.compute_single()
+                    piece = bytes(context.get_output_single(key).data)
+                yield piece
+        except EndOfSequence:
+            pass
+        finally:
+            if self._open:
+                with self._turn():
+                    context.fini_single()
 
     def close(self) -> None:
         """Free the context; a second call does nothing."""

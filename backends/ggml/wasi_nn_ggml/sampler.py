@@ -40,12 +40,12 @@ class Sampler:
             self._grammar = _grammar(native, weights.vocab, grammar)
             weakref.finalize(self, native.llama_sampler_free, self._grammar)
             self._candidates = _Candidates(weights.n_vocab)
-        self._chain = _chain(native, weights, settings)
-        weakref.finalize(self, native.llama_sampler_free, self._chain)
+        self.chain = _chain(native, weights, settings)
+        weakref.finalize(self, native.llama_sampler_free, self.chain)
 
     def reset(self) -> None:
         """Begin a new text: what was sampled before counts no more, and the seed starts anew."""
-        self._native.llama_sampler_reset(self._chain)
+        self._native.llama_sampler_reset(self.chain)
         if self._grammar is not None:
             self._native.llama_sampler_reset(self._grammar)
 
@@ -53,14 +53,14 @@ class Sampler:
         """The next token after what the context decoded last. Raises ``RuntimeFailure`` when no
         token of the vocabulary continues the grammar."""
         if self._grammar is None or self._candidates is None:
-            return int(self._sample(self._chain, context, -1))
+            return int(self._sample(self.chain, context, -1))
         candidates, native = self._candidates, self._native
         logits = native.llama_get_logits_ith(context, -1)
-        token = candidates.choose(native, logits, self._chain, None)
+        token = candidates.choose(native, logits, self.chain, None)
         if not candidates.allowed(native, token, self._grammar):
-            token = candidates.choose(native, logits, self._chain, self._grammar)
+            token = candidates.choose(native, logits, self.chain, self._grammar)
         native.llama_sampler_accept(self._grammar, token)
-        native.llama_sampler_accept(self._chain, token)
+        native.llama_sampler_accept(self.chain, token)
         return token
 
 

