@@ -239,6 +239,45 @@ class TestWhatIsRefused:
         with pytest.raises(RuntimeFailure, match="reaches files"):
             host.load(scripted(source))
 
+    @pytest.mark.parametrize(
+        "call",
+        [
+            "torch.save",
+            "torch . save",
+            "ops.aten.save",
+            "t = torch\n    t.save",
+            'getattr(torch, "sa" "ve")',
+            'getattr(getattr(ops, "aten"), "sa" "ve")',
+            'getattr(torch, "sa\\166e")',
+        ],
+    )
+    @pytest.mark.parametrize("folder", ["code", "CODE"])
+    def test_nor_under_another_name(self, host, tmp_path, call, folder):
+        """Nothing of the sort may be written as torch would write it, or where."""
+        path = tmp_path / "written"
+        sound = zipfile.ZipFile(io.BytesIO(scripted(DOUBLE)))
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as changed:
+            for name in sound.namelist():
+                line = f'{call}(x, "{path}")\n    return'.encode()
+                data = sound.read(name)
+                if name.endswith(".py"):
+                    data = data.replace(b"return", line)
+                    changed.writestr("archive/code/other.py", b"")
+                changed.writestr(name.replace("/code/", f"/{folder}/"), data)
+        with pytest.raises(RuntimeFailure, match="reaches files"):
+            host.load(buffer.getvalue(), encoding="pytorch").run(np.float32([1]))
+        assert not path.exists()
+
+    def test_what_torch_itself_writes_is_no_such_code(self, host):
+        layers = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2)), torch.nn.ReLU())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            data = archive(torch.jit.script(layers.eval()))
+        sound = zipfile.ZipFile(io.BytesIO(data))
+        assert any(b"getattr" in sound.read(name) for name in sound.namelist())
+        assert host.load(data).inputs
+
 
 @pytest.mark.parametrize(
     ("array", "says"),
