@@ -67,10 +67,36 @@ class Counting(torch.nn.Module):
         return x * self.count
 
 
-def counting() -> bytes:
+class CountingInPlace(Counting):
+    """The same, by an operator that writes to its tensor."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count.add_(1)
+        return x * self.count
+
+
+class CountingInAList(torch.nn.Module):
+    """The same, by the length of a list."""
+
+    __annotations__ = {"calls": list[torch.Tensor]}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.append(x)
+        return x * len(self.calls)
+
+
+def jit_scripted(module: torch.nn.Module) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return archive(torch.jit.script(Counting()))
+        return archive(torch.jit.script(module.eval()))
+
+
+def counting() -> bytes:
+    return jit_scripted(Counting())
 
 
 DOUBLE = "def forward(self, x):\n    return x + x\n"
@@ -140,15 +166,39 @@ def test_numbers_as_arguments(host):
             context.set_input("rate", np.int64([1, 2]))
 
 
-def test_a_module_with_state_has_one_in_every_context(host):
-    model = host.load(counting())
+@pytest.mark.parametrize("kind", [Counting, CountingInPlace, CountingInAList])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_module_with_state_has_one_in_every_context(host, kind, inside):
+    module = torch.nn.Sequential(kind()) if inside else kind()
+    assert states(host.load(jit_scripted(module))) == [[1], [2], [1]]
+
+
+def test_an_exported_program_with_state_too(host, tmp_path):
+    path = tmp_path / "counting.pt2"
+    torch.export.save(torch.export.export(CountingInPlace(), (torch.ones(1),)), path)
+    assert states(host.load(path)) == [[1], [2], [1]]
+
+
+def test_a_module_without_state_is_loaded_once():
+    """Though it writes in place: to what it has just computed, or when it is trained."""
+    layers = torch.nn.Sequential(
+        torch.nn.Linear(1, 1), torch.nn.BatchNorm1d(1), torch.nn.ReLU(inplace=True)
+    )
+    model = memoryview(jit_scripted(layers))
+    graph = PytorchBackend().load([model], LoadOptions("pytorch"))
+    first, second = graph.init_execution_context(), graph.init_execution_context()
+    assert first._module is second._module
+
+
+def states(model):
+    """What two calls in one context and one in another give."""
     first, second = model.init_execution_context(), model.init_execution_context()
     seen = []
     for context in (first, first, second):
         context.set_input(0, np.float32([1]))
         context.compute()
         seen.append(context.get_output(0).tolist())
-    assert seen == [[1], [2], [1]]
+    return seen
 
 
 def test_results_that_are_views(host):
@@ -271,9 +321,7 @@ class TestWhatIsRefused:
 
     def test_what_torch_itself_writes_is_no_such_code(self, host):
         layers = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2)), torch.nn.ReLU())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            data = archive(torch.jit.script(layers.eval()))
+        data = jit_scripted(layers)
         sound = zipfile.ZipFile(io.BytesIO(data))
         assert any(b"getattr" in sound.read(name) for name in sound.namelist())
         assert host.load(data).inputs

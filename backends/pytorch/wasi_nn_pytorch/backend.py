@@ -143,18 +143,32 @@ def _torchscript(builder: Builder, device: str) -> Graph:
     arguments = module.forward.schema.arguments[1:]
     inputs = [TensorInfo(a.name, None, None, str(a.type)) for a in arguments]
     required = sum(not argument.has_default_value() for argument in arguments)
-    keeps_state = any("prim::SetAttr" in str(m.graph) for m in _methods(module))
-    return PytorchGraph(module, inputs[: max(required, 1)], device, load if keeps_state else None)
+    fresh = load if _keeps_state(module) else None
+    return PytorchGraph(module, inputs[: max(required, 1)], device, fresh)
 
 
-def _methods(module: torch.jit.ScriptModule) -> list[Any]:
-    return [
-        part._c._get_method(name) for part in module.modules() for name in part._c._method_names()
-    ]
+def _keeps_state(module: torch.jit.ScriptModule) -> bool:
+    """Whether a call leaves something in the module: an attribute that is set, or written in place.
+    A frozen copy is looked at, in which what only training would write is gone."""
+    import torch
+
+    try:
+        graph = torch._C._freeze_module(module._c)._get_method("forward").graph
+    except RuntimeError:
+        # Not every module can be frozen, and one too many does no harm.
+        return True
+    if graph.findAllNodes("prim::SetAttr") or graph.findAllNodes("prim::CallMethod"):
+        return True
+    aliases = graph.alias_db()
+    return any(aliases.has_writers(node.output()) for node in graph.findAllNodes("prim::GetAttr"))
 
 
 def _exported(path: Path, device: str) -> Graph:
     import torch
+
+    def load() -> Any:
+        module = torch.export.load(str(path)).module()
+        return module if device == "cpu" else module.to(device)
 
     program = torch.export.load(str(path))
     names = set(program.graph_signature.user_inputs)
@@ -162,10 +176,24 @@ def _exported(path: Path, device: str) -> Graph:
         node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"
     }
     inputs = [_describe(name, value) for name, value in values.items() if name in names]
-    module = program.module()
-    if device != "cpu":
-        module = module.to(device)
-    return PytorchGraph(module, inputs, device)
+    return PytorchGraph(load(), inputs, device, load if _writes_buffers(program) else None)
+
+
+def _writes_buffers(program: torch.export.ExportedProgram) -> bool:
+    """Whether an operator writes in place to a buffer, or to what may be a view of one."""
+    import torch
+
+    buffers = program.graph_signature.inputs_to_buffers
+    for node in program.graph.nodes:
+        schema = getattr(node.target, "_schema", None)
+        if schema is None or not schema.is_mutable:
+            continue
+        written = node
+        while written.args and isinstance(written.args[0], torch.fx.Node):
+            written = written.args[0]
+        if written.name in buffers:
+            return True
+    return bool(program.graph_signature.buffers_to_mutate)
 
 
 def _aotinductor(path: Path, device: str) -> Graph:
