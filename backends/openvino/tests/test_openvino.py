@@ -159,6 +159,19 @@ def test_dimensions_that_change_from_run_to_run(host, dense):
             np.testing.assert_allclose(context.get_output(0), expected(x), rtol=1e-6)
 
 
+def test_empty_tensors(host, dense, tmp_path):
+    with host.load(*dense).init_execution_context() as context:
+        for rows in (0, 2, 0):
+            x = np.ones((rows, 4), np.float32)
+            context.set_input(0, x)
+            context.compute()
+            np.testing.assert_allclose(context.get_output(0), expected(x))
+    with host.load(*double(tmp_path, ov.Type.f32, (-1, -1))).init_execution_context() as context:
+        context.set_input(0, Tensor(TensorType.F32, (0, 2**32 - 1), memoryview(b"")))
+        context.compute()
+        assert context.get_output(0).shape == (0, 2**32 - 1)
+
+
 @pytest.mark.parametrize(
     "array",
     [np.zeros((2, 4)), np.zeros((2, 5), np.float32), np.zeros(4, np.float32), b"abcd"],

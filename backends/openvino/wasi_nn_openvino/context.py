@@ -76,6 +76,6 @@ class OpenvinoContext(BoundContext):
 def _bytes_of(memory: openvino.Tensor) -> memoryview:
     """A flat view of a tensor's memory, which the request keeps alive."""
     if not memory.byte_size:
-        return memoryview(b"")
+        return memoryview(bytearray())
     address = memory.data.ctypes.data
     return memoryview((ctypes.c_ubyte * memory.byte_size).from_address(address)).cast("B")

@@ -164,6 +164,10 @@ def test_numbers_as_arguments(host):
         np.testing.assert_array_equal(context.get_output(0), [-1.5, -3])
         with pytest.raises(InvalidArgument, match="one number"):
             context.set_input("rate", np.int64([1, 2]))
+        for value in (np.nan, np.inf):
+            context.set_input("rate", np.float32(value))
+            with pytest.raises(InvalidArgument, match="input 1 is to be a whole number"):
+                context.compute()
 
 
 @pytest.mark.parametrize("kind", [Counting, CountingInPlace, CountingInAList])
@@ -210,13 +214,51 @@ def test_results_that_are_views(host):
         np.testing.assert_array_equal(context.get_output(0), [[0, 3], [1, 4], [2, 5]])
 
 
-def test_a_result_is_no_view_of_the_input_that_is_set_next(host):
-    with host.load(
-        scripted("def forward(self, x):\n    return x\n")
-    ).init_execution_context() as context:
+@pytest.mark.parametrize("result", ["x", "x.view(1, 1)", "(x, x.t())"])
+def test_a_result_is_no_view_of_the_input_that_is_set_next(host, result):
+    source = f"def forward(self, x):\n    return {result}\n"
+    with host.load(scripted(source)).init_execution_context() as context:
         context.set_input(0, np.float32([1]))
         context.compute()
-        assert context.get_output(0).tolist() == [1]
+        context.set_input(0, np.float32([2]))
+        assert context.get_output(0).reshape(-1).tolist() == [1]
+
+
+class AddingInPlace(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.view(1, 1)
+        y.add_(1)
+        return y * 1
+
+
+def test_inputs_stay_as_they_were_set(host, tmp_path):
+    path = tmp_path / "adding.pt2"
+    torch.export.save(torch.export.export(AddingInPlace(), (torch.ones(1),)), path)
+    added = scripted("def forward(self, x):\n    return x.add_(1)\n")
+    for source in (added, jit_scripted(AddingInPlace()), path):
+        with host.load(source).init_execution_context() as context:
+            context.set_input(0, np.float32([1]))
+            for _ in range(2):
+                context.compute()
+                assert context.get_output(0).reshape(-1).tolist() == [2]
+
+
+@pytest.mark.parametrize("dims", [(0,), (0, 3), (2, 0), (0, 2**32 - 1)])
+def test_empty_tensors(host, dims):
+    with host.load(scripted(DOUBLE)).init_execution_context() as context:
+        for _ in range(2):
+            context.set_input(0, Tensor(TensorType.F32, dims, memoryview(b"")))
+            context.compute()
+            assert context.get_output(0).shape == dims
+
+
+def test_dimensions_that_torch_cannot_multiply(host):
+    dims = (0, *[2**32 - 1] * 3)
+    with host.load(scripted(DOUBLE)).init_execution_context() as context:
+        with pytest.raises(InvalidArgument, match="no tensor of dimensions"):
+            context.set_input(0, Tensor(TensorType.F32, dims, memoryview(b"")))
+        with pytest.raises(InvalidArgument, match="not been set"):
+            context.compute()
 
 
 def test_types_without_a_word(host):

@@ -20,7 +20,7 @@ from wasi_nn.backend import (
 from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget, TensorInfo
-from wasi_nn_pytorch import archive
+from wasi_nn_pytorch import archive, effects
 from wasi_nn_pytorch.archive import Kind
 from wasi_nn_pytorch.elements import ELEMENTS
 
@@ -34,7 +34,8 @@ RISK = (
 
 
 class PytorchGraph(Graph):
-    """A module. ``fresh`` makes another one where a module keeps state between calls."""
+    """A module. ``fresh`` makes another one where a module keeps state between calls; ``writes``
+    says that it may write to its arguments."""
 
     def __init__(
         self,
@@ -42,11 +43,13 @@ class PytorchGraph(Graph):
         inputs: Sequence[TensorInfo],
         device: str,
         fresh: Callable[[], Callable[..., Any]] | None = None,
+        writes: bool = False,
     ) -> None:
         self._module = module
         self._inputs = inputs
         self._device = device
         self._fresh = fresh
+        self._writes = writes
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:
@@ -56,7 +59,7 @@ class PytorchGraph(Graph):
         from wasi_nn_pytorch.context import PytorchContext
 
         module = self._fresh() if self._fresh is not None else self._module
-        return PytorchContext(module, self._inputs, self._device)
+        return PytorchContext(module, self._inputs, self._device, self._writes)
 
 
 class PytorchBackend(Backend):
@@ -143,24 +146,9 @@ def _torchscript(builder: Builder, device: str) -> Graph:
     arguments = module.forward.schema.arguments[1:]
     inputs = [TensorInfo(a.name, None, None, str(a.type)) for a in arguments]
     required = sum(not argument.has_default_value() for argument in arguments)
-    fresh = load if _keeps_state(module) else None
-    return PytorchGraph(module, inputs[: max(required, 1)], device, fresh)
-
-
-def _keeps_state(module: torch.jit.ScriptModule) -> bool:
-    """Whether a call leaves something in the module: an attribute that is set, or written in place.
-    A frozen copy is looked at, in which what only training would write is gone."""
-    import torch
-
-    try:
-        graph = torch._C._freeze_module(module._c)._get_method("forward").graph
-    except RuntimeError:
-        # Not every module can be frozen, and one too many does no harm.
-        return True
-    if graph.findAllNodes("prim::SetAttr") or graph.findAllNodes("prim::CallMethod"):
-        return True
-    aliases = graph.alias_db()
-    return any(aliases.has_writers(node.output()) for node in graph.findAllNodes("prim::GetAttr"))
+    found = effects.of_script(module)
+    inputs = inputs[: max(required, 1)]
+    return PytorchGraph(module, inputs, device, load if found.state else None, found.arguments)
 
 
 def _exported(path: Path, device: str) -> Graph:
@@ -176,24 +164,8 @@ def _exported(path: Path, device: str) -> Graph:
         node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"
     }
     inputs = [_describe(name, value) for name, value in values.items() if name in names]
-    return PytorchGraph(load(), inputs, device, load if _writes_buffers(program) else None)
-
-
-def _writes_buffers(program: torch.export.ExportedProgram) -> bool:
-    """Whether an operator writes in place to a buffer, or to what may be a view of one."""
-    import torch
-
-    buffers = program.graph_signature.inputs_to_buffers
-    for node in program.graph.nodes:
-        schema = getattr(node.target, "_schema", None)
-        if schema is None or not schema.is_mutable:
-            continue
-        written = node
-        while written.args and isinstance(written.args[0], torch.fx.Node):
-            written = written.args[0]
-        if written.name in buffers:
-            return True
-    return bool(program.graph_signature.buffers_to_mutate)
+    found = effects.of_program(program)
+    return PytorchGraph(load(), inputs, device, load if found.state else None, found.arguments)
 
 
 def _aotinductor(path: Path, device: str) -> Graph:

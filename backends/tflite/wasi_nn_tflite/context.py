@@ -84,6 +84,6 @@ class TfliteContext(BoundContext):
             )
         dims = tuple(array.shape)
         if not array.nbytes:
-            return Tensor(kind, dims, memoryview(b""))
+            return Tensor(kind, dims, memoryview(bytearray()))
         raw = (ctypes.c_ubyte * array.nbytes).from_address(array.ctypes.data)
         return Tensor(kind, dims, memoryview(raw).cast("B"))
