@@ -19,7 +19,7 @@ from conformance import mutants  # noqa: E402
 from conformance.flatbuffer import FlatModel  # noqa: E402
 from conformance.networks import reference, sample, tflite  # noqa: E402
 
-from wasi_nn import Host, TensorType  # noqa: E402
+from wasi_nn import Host, Tensor, TensorType  # noqa: E402
 from wasi_nn.backend import LoadOptions  # noqa: E402
 from wasi_nn.errors import (  # noqa: E402
     InvalidArgument,
@@ -133,6 +133,59 @@ def test_dimensions_that_do_not_go_together(host):
             context.set_input(key, np.ones((2, 2), np.float32))
         context.compute()
         np.testing.assert_array_equal(context.get_output(0), np.full((2, 2), 2))
+
+
+def test_inputs_that_the_library_moves_while_it_computes(host):
+    """Dimensions that depend on a value are known, and room for them is made, in the middle of a
+    computation."""
+    model = FlatModel()
+    x, times = model.tensor("x", (64,)), model.tensor("times", (1,), "int32")
+    tiled, twice = (model.tensor(name, (64,), signature=(-1,)) for name in ("tiled", "twice"))
+    model.operator("TILE", [x, times], [tiled])
+    model.operator("ADD", [tiled, tiled], [twice])
+    with host.load(model.finish([x, times], [twice])).init_execution_context() as context:
+        for count in (1, 1, 1000, 2, 100_000, 3):
+            array = np.random.default_rng(count).random(64, np.float32)
+            context.set_input("x", array)
+            context.set_input("times", np.int32([count]))
+            context.compute()
+            np.testing.assert_array_equal(context.get_output(0), np.tile(2 * array, count))
+
+
+def test_empty_tensors_and_dimensions_beyond_32_bits(host):
+    with host.load(arithmetic(signature=(-1, -1))).init_execution_context() as context:
+        for dims, number in (((0, 2), 1), ((2, 2), 2), ((0, 2**31), 3), ((1, 2), 4)):
+            data = memoryview(np.full(dims[0] * dims[1], number, np.float32).tobytes())
+            for key in "ab":
+                context.set_input(key, Tensor(TensorType.F32, dims, data))
+            if dims[1] > 2:
+                with pytest.raises(RuntimeFailure, match="cannot take these dimensions"):
+                    context.compute()
+                continue
+            for _ in range(2):
+                context.compute()
+                assert context.get_output(0).tolist() == np.full(dims, 2 * number).tolist()
+
+
+@pytest.mark.parametrize(
+    ("element", "error", "says"),
+    [
+        ("string", UnsupportedOperation, "no tensor type of wasi-nn"),
+        ("complex64", UnsupportedOperation, "complex64, which is no tensor type"),
+        ("float32", RuntimeFailure, "never gives orphan a value"),
+    ],
+)
+def test_outputs_that_are_never_computed(host, element, error, says):
+    model = FlatModel()
+    x, y = model.tensor("x", (2,)), model.tensor("y", (2,))
+    orphan = model.tensor("orphan", (2,), element)
+    model.operator("ADD", [x, x], [y])
+    with host.load(model.finish([x], [orphan, y])).init_execution_context() as context:
+        context.set_input(0, np.float32([1, 2]))
+        context.compute()
+        with pytest.raises(error, match=says):
+            context.get_output(0)
+        assert context.get_output(1).tolist() == [2, 4]
 
 
 def test_contexts_do_not_share_their_tensors(host):
