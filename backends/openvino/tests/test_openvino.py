@@ -201,6 +201,25 @@ def test_builders(dense):
             backend.load(builders, options)
 
 
+@pytest.mark.parametrize("front", [b"", b"\n\x05<net>"])
+def test_a_guest_brings_no_other_format_that_looks_like_ir(dense, tmp_path, front):
+    """An ONNX model of a guest could name files of the host as its weights."""
+    needs("onnx")
+    from conformance import networks
+
+    model = networks.onnx(tmp_path)[0].read_bytes() + b"\x32\x05<net>"  # the documentation
+    builders = [memoryview(front + model), memoryview(b"")]
+    with pytest.raises(RuntimeFailure, match="no IR XML"):
+        OpenvinoBackend().load(builders, LoadOptions("openvino"))
+
+
+def test_weights_in_a_buffer_of_floats(host, dense):
+    xml, weights = (path.read_bytes() for path in dense)
+    x = np.ones((1, 4), np.float32)
+    floats = memoryview(np.frombuffer(weights, np.float32))
+    np.testing.assert_allclose(host.load(xml, floats).run(x)["y"], expected(x))
+
+
 def test_damaged_models_are_errors_and_never_crashes(host, dense):
     xml, weights = (path.read_bytes() for path in dense)
     chance, rejected = random.Random(5), 0
