@@ -113,6 +113,7 @@ class Session:
         started = time.perf_counter()
         with _told_to_the_guest():
             backend = self.plugins.backend_for(encoding)
+            loading.check_guest_config(backend, options.config)
             return self._keep(loading.load(backend, builders, options), started, size)
 
     def load_by_name(self, name: str, config: Mapping[str, Any] | None = None) -> int:

@@ -64,6 +64,8 @@ class OpenvinoBackend(Backend):
     config_keys = frozenset(
         {"inference-precision", "performance-hint", "threads", "streams", "cache-dir"}
     )
+    # OpenVINO writes to this folder of the host, and reads compiled code from it.
+    person_keys = frozenset({"cache-dir"})
 
     def __init__(self) -> None:
         self._core: openvino.Core | None = None
