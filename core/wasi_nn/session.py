@@ -221,7 +221,11 @@ class Session:
         """Cancel what is under way, and refuse what would come next. Callable from any thread."""
         self._cancelled = True
         for entry in list(self._contexts.values()):
-            entry.context.cancel()
+            # One that cannot be cancelled does not keep the others going.
+            try:
+                entry.context.cancel()
+            except Exception:
+                log.exception("backend %s failed to cancel", entry.loaded.backend.name)
 
     def __enter__(self) -> Session:
         return self
