@@ -152,6 +152,33 @@ def test_inputs_that_the_library_moves_while_it_computes(host):
             np.testing.assert_array_equal(context.get_output(0), np.tile(2 * array, count))
 
 
+def test_tensors_without_dimensions(host):
+    model = FlatModel()
+    x = model.tensor("x", (1, 2), signature=(-1, 2))
+    offset, gain = model.tensor("offset", ()), model.tensor("gain", ())
+    y = model.tensor("y", (1, 2), signature=(-1, 2))
+    both = model.tensor("both", ())
+    model.operator("ADD", [x, offset], [y])
+    model.operator("ADD", [offset, gain], [both])
+    with host.load(model.finish([x, offset, gain], [y, both])).init_execution_context() as context:
+        context.set_input("gain", np.float32(100))
+        for value, rows in ((1, 1), (2, 1), (3, 4), (5, 2)):
+            context.set_input("offset", np.float32(value))
+            context.set_input("x", np.ones((rows, 2), np.float32))
+            context.compute()
+            np.testing.assert_array_equal(context.get_output("y"), np.full((rows, 2), 1 + value))
+            assert context.get_output("both").shape == ()
+            assert context.get_output("both") == 100 + value
+
+
+def test_a_model_that_needs_too_much_memory_is_refused_with_a_reason(host):
+    model = FlatModel()
+    x, y = (model.tensor(name, (1 << 26, 1 << 26)) for name in "xy")
+    model.operator("ADD", [x, x], [y])
+    with pytest.raises(RuntimeFailure, match="memory"):
+        host.load(model.finish([x], [y]))
+
+
 def test_empty_tensors_and_dimensions_beyond_32_bits(host):
     with host.load(arithmetic(signature=(-1, -1))).init_execution_context() as context:
         for dims, number in (((0, 2), 1), ((2, 2), 2), ((0, 2**31), 3), ((1, 2), 4)):

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from wasi_nn.bound import BoundContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
 from wasi_nn.types import Tensor, TensorInfo
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class TfliteContext(BoundContext):
@@ -30,9 +35,15 @@ class TfliteContext(BoundContext):
         # The functions that give the inputs' arrays, and where these were.
         self._arrays = [interpreter.tensor(at) for at in self._input_at]
         self._addresses = [0] * len(inputs)
+        # Of a tensor without dimensions the interpreter gives a copy: it is set before each run.
+        self._scalars: dict[int, NDArray[Any]] = {}
         self._resized = False
 
     def bind(self, index: int, tensor: Tensor) -> Tensor:
+        if not tensor.dims:
+            dtype = self._interpreter.get_input_details()[index]["dtype"]
+            scalar = self._scalars[index] = np.zeros((), dtype)
+            return Tensor(tensor.type, (), scalar.reshape(1).view(np.uint8).data)
         if not self._resized:
             bound = self._look_at_input(index)
             if bound.dims == tensor.dims:
@@ -47,6 +58,8 @@ class TfliteContext(BoundContext):
         if self._resized:
             self._resize()
         try:
+            for index, scalar in self._scalars.items():
+                self._interpreter.set_tensor(self._input_at[index], scalar)
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise RuntimeFailure(f"TensorFlow Lite failed to compute: {error}") from error
@@ -67,7 +80,8 @@ class TfliteContext(BoundContext):
         kept = [t._replace(data=memoryview(bytes(t.data))) for t in self.bound if t is not None]
         try:
             for at, tensor in zip(self._input_at, kept, strict=True):
-                self._interpreter.resize_tensor_input(at, list(tensor.dims))
+                if tensor.dims:
+                    self._interpreter.resize_tensor_input(at, list(tensor.dims))
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError, OverflowError) as error:
             self.forget()
@@ -76,6 +90,8 @@ class TfliteContext(BoundContext):
             ) from error
         self._resized = False
         for index, tensor in enumerate(kept):
+            if index in self._scalars:
+                continue
             bound = self._look_at_input(index)
             bound.data[:] = tensor.data
             self.bound[index] = bound
@@ -83,7 +99,7 @@ class TfliteContext(BoundContext):
     def _follow(self) -> None:
         """Look again for inputs that the library has moved."""
         for index, bound in enumerate(self.bound):
-            if bound is not None and self._address(index) != self._addresses[index]:
+            if bound is not None and bound.dims and self._address(index) != self._addresses[index]:
                 self.bound[index] = self._look_at_input(index)
 
     def _look_at_input(self, index: int) -> Tensor:
@@ -109,5 +125,7 @@ class TfliteContext(BoundContext):
         dims = tuple(array.shape)
         if not array.nbytes:
             return Tensor(info.type, dims, memoryview(bytearray()))
+        if not dims:
+            return Tensor(info.type, dims, memoryview(array.tobytes()))
         raw = (ctypes.c_ubyte * array.nbytes).from_address(array.ctypes.data)
         return Tensor(info.type, dims, memoryview(raw).cast("B"))
