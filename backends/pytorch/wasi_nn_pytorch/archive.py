@@ -30,6 +30,7 @@ _EXPORT = (
     "torch.export.save(torch.export.export(module.eval(), (example,)), path)"
 )
 _MOST_CODE = 64 << 20
+_MOST_NESTED = 16
 # Names alone, since TorchScript can call torch something else, and has torch.save as ops.aten.save.
 _REACHES_FILES = re.compile(
     rb"\b(from_file|read_file|write_file|save|load_tensor|load_library)\b", re.IGNORECASE
@@ -110,7 +111,9 @@ def _check_code(source: io.BytesIO) -> None:
 
 
 def _hides_names(code: bytes) -> bool:
-    found = 1
-    while found:
+    # One inside another takes a pass each, and torch writes few such.
+    for _ in range(_MOST_NESTED):
         code, found = _PLAIN_GETATTR.subn(b"_", code)
+        if not found:
+            break
     return b"getattr" in code
