@@ -159,6 +159,19 @@ def test_dimensions_that_change_from_run_to_run(host, dense):
             np.testing.assert_allclose(context.get_output(0), expected(x), rtol=1e-6)
 
 
+@pytest.mark.parametrize("dims", [[2], [-1]])
+def test_an_output_that_is_an_input_is_none_that_is_set_next(host, tmp_path, dims):
+    x = parameter(dims, ov.Type.f32, "x")
+    files = save(tmp_path, [x, named(op.add(x, x), "y")], [x])
+    with host.load(*files).init_execution_context() as context:
+        for array in (np.float32([1, 2]), np.float32([3, 4])):
+            context.set_input(0, array)
+            context.compute()
+            context.set_input(0, array + 1)
+            assert context.get_output(0).tolist() == array.tolist()
+            assert context.get_output(1).tolist() == (2 * array).tolist()
+
+
 def test_empty_tensors(host, dense, tmp_path):
     with host.load(*dense).init_execution_context() as context:
         for rows in (0, 2, 0):

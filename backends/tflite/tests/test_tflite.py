@@ -215,6 +215,19 @@ def test_outputs_that_are_never_computed(host, element, error, says):
         assert context.get_output(1).tolist() == [2, 4]
 
 
+def test_an_output_that_is_an_input_is_none_that_is_set_next(host):
+    model = FlatModel()
+    x, y = model.tensor("x", (2,), signature=(-1,)), model.tensor("y", (2,), signature=(-1,))
+    model.operator("ADD", [x, x], [y])
+    with host.load(model.finish([x], [x, y])).init_execution_context() as context:
+        for array in (np.float32([1, 2]), np.float32([3, 4, 5])):
+            context.set_input(0, array)
+            context.compute()
+            context.set_input(0, array + 1)
+            assert context.get_output(0).tolist() == array.tolist()
+            assert context.get_output(1).tolist() == (2 * array).tolist()
+
+
 def test_contexts_do_not_share_their_tensors(host):
     model = host.load(arithmetic())
     first, second = model.init_execution_context(), model.init_execution_context()

@@ -32,6 +32,7 @@ class TfliteContext(BoundContext):
         # A tensor's index in the interpreter is not its position among the inputs.
         self._input_at = [detail["index"] for detail in interpreter.get_input_details()]
         self._output_at = [detail["index"] for detail in interpreter.get_output_details()]
+        self.passed = [i for i, at in enumerate(self._output_at) if at in self._input_at]
         # The functions that give the inputs' arrays, and where these were.
         self._arrays = [interpreter.tensor(at) for at in self._input_at]
         self._addresses = [0] * len(inputs)
