@@ -15,6 +15,8 @@ _TYPES = {
     "int8": "INT8",
     "int64": "INT64",
     "bool": "BOOL",
+    "string": "STRING",
+    "complex64": "COMPLEX64",
 }
 
 
@@ -101,6 +103,7 @@ class FlatModel:
             "ADD": "AddOptionsT",
             "SUB": "SubOptionsT",
             "RESHAPE": "ReshapeOptionsT",
+            "TILE": "TileOptionsT",
         }
         return getattr(schema, plain[name])() if name in plain else None
 

@@ -83,6 +83,16 @@ class TestGuests:
         assert len(result.timings.bench) == 2
         assert all(0 <= span < 1 for span in result.timings.bench)
 
+    def test_marks_without_end_are_not_kept_without_end(self, host, wat):
+        wasm = wat(
+            """(module (import "bench" "start" (func $start)) (import "bench" "end" (func $end))
+            (memory (export "memory") 1)
+            (func (export "_start") (local $left i32) (local.set $left (i32.const 12000))
+              (loop $again (call $start) (call $end)
+                (br_if $again (local.tee $left (i32.sub (local.get $left) (i32.const 1)))))))"""
+        )
+        assert len(host.run(wasm).timings.bench) == 10_000
+
     def test_one_program_many_threads(self, echo, guests):
         program = echo.compile(guests / "echo/echo.wasm")
         outputs: dict[int, bytes] = {}

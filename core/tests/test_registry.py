@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from wasi_nn import Host, UsageError
+from wasi_nn import ExecutionTarget, Host, UsageError
 from wasi_nn.backend import Backend, Graph
 from wasi_nn.errors import InvalidArgument, ModelNotFound, NotFound, RuntimeFailure
 from wasi_nn.hookspecs import hookimpl
@@ -21,7 +21,8 @@ class Counting(Backend):
 
     name = "counting"
     encodings = ("counting",)
-    config_keys = frozenset({"a", "b"})
+    config_keys = frozenset({"a", "b", "folder"})
+    person_keys = frozenset({"folder"})
     loads: list[dict]
     closed = now = most = 0
 
@@ -138,6 +139,20 @@ def test_unknown_keys_of_a_config_make_no_other_graph(host, counting, file, capl
     graphs = [host.registry.graph("m", {"zz": number}) for number in range(3)]
     assert len({id(graph) for graph in graphs}) == 1
     assert "does not know the config's zz; it knows: a, b" in caplog.text
+
+
+def test_some_keys_are_the_persons_alone(host, counting, file):
+    """A guest names no folder of the host."""
+    host.add_model("net", file, encoding="counting", config={"folder": "/tmp"})
+    with host.open_session() as session:
+        for refused in (
+            lambda: session.load_by_name("net", {"a": 1, "folder": "/etc"}),
+            lambda: session.load([memoryview(b"")], "counting", ExecutionTarget.CPU, {"folder": 1}),
+        ):
+            with pytest.raises(InvalidArgument, match="may not set folder: give it with the model"):
+                refused()
+        session.load_by_name("net", {"a": 1})
+    assert counting.loads == [{"a": 1, "folder": "/tmp"}]
 
 
 def test_a_config_that_is_not_made_of_json(host, file):

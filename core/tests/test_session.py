@@ -185,6 +185,22 @@ def test_a_cancelled_session_refuses_what_comes_next():
             operation()
 
 
+def test_a_context_that_cannot_be_cancelled_does_not_keep_the_others_going(caplog):
+    backend = Recorder()
+    session = open_session(backend)
+    first, second = (session.init_execution_context(load(session)) for _ in range(2))
+    cancelled = []
+
+    def fail() -> None:
+        raise RuntimeError("not now")
+
+    session.context(first).context.cancel = fail
+    session.context(second).context.cancel = lambda: cancelled.append(second)
+    session.cancel()
+    assert cancelled == [second]
+    assert "recorder failed to cancel" in caplog.text
+
+
 def test_a_cancelled_session_does_not_wait_for_its_turn():
     backend = Recorder(concurrent=False)
     session = open_session(backend)

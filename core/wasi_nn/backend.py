@@ -185,6 +185,9 @@ class Backend(ABC):
     encodings: ClassVar[tuple[str, ...]]
     #: The keys of its config; others are logged and left out. None takes every key.
     config_keys: ClassVar[frozenset[str] | None] = frozenset()
+    #: The keys that are the person's alone, such as paths of the host: a guest's config that has
+    #: one is refused.
+    person_keys: ClassVar[frozenset[str]] = frozenset()
 
     def missing(self) -> str | None:
         """Why its library cannot be used and what to do about it, or None. Asked before every

@@ -42,6 +42,8 @@ class BoundContext(ExecutionContext):
         self._missing = len(inputs)
         self._seen: dict[int, Tensor] = {}
         self._computed = False
+        #: Outputs that lie where an input does, which the next input would change.
+        self.passed: Sequence[int] = ()
 
     @abstractmethod
     def bind(self, index: int, tensor: Tensor) -> Tensor:
@@ -75,6 +77,9 @@ class BoundContext(ExecutionContext):
         self._seen.clear()
         self.run()
         self._computed = True
+        for index in self.passed:
+            output = self.read(index)
+            self._seen[index] = output._replace(data=memoryview(bytes(output.data)))
 
     def get_output(self, key: int | str) -> Tensor:
         infos = self.output_infos

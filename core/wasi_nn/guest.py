@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
 from types import TracebackType
 
 from wasi_nn.abi.guarding import Observer
@@ -43,9 +42,9 @@ class Guest:
         return self._reading.dialect.name if self._reading else None
 
     @property
-    def bench(self) -> Sequence[float]:
-        """Seconds of each span that the guest marked."""
-        return self._bench.spans
+    def bench(self) -> tuple[float, ...]:
+        """Seconds of each span that the guest marked, of the latest 10,000."""
+        return tuple(self._bench.spans)
 
     @property
     def graphs(self) -> tuple[GraphUse, ...]:

@@ -95,6 +95,16 @@ def known_config(backend: Backend, config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key in keys}
 
 
+def check_guest_config(backend: Backend, config: Mapping[str, Any]) -> None:
+    """Raise ``InvalidArgument`` for a guest's config that sets what only the person may."""
+    refused = sorted(config.keys() & backend.person_keys)
+    if refused:
+        raise InvalidArgument(
+            f"a guest's config may not set {', '.join(refused)}: "
+            "give it with the model (--config NAME=JSON)"
+        )
+
+
 def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) -> LoadedGraph:
     """Load a graph for one holder. Whatever the library throws comes out as an ``NnError``.
 

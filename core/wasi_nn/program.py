@@ -139,7 +139,7 @@ class Program:
                 captured.bytes("stdout"),
                 captured.bytes("stderr"),
                 error,
-                Timings(self.compile_seconds, guest.instantiate_seconds, ran, tuple(guest.bench)),
+                Timings(self.compile_seconds, guest.instantiate_seconds, ran, guest.bench),
                 guest.dialect,
                 tuple(guest.observer.failures),
                 guest.observer.failed,

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from wasi_nn import encodings
 from wasi_nn.backend import Backend, LoadOptions
 from wasi_nn.errors import InvalidEncoding, NotFound, UsageError
-from wasi_nn.loading import LoadedGraph, Stopped, load_shared
+from wasi_nn.loading import LoadedGraph, Stopped, check_guest_config, load_shared
 from wasi_nn.plugins import Plugins
 from wasi_nn.types import ExecutionTarget
 
@@ -88,13 +88,15 @@ class Registry:
 
         ``config`` (of ``load_by_name_with_config``) is laid over the registration's own: another
         config is another graph, and is freed when the guest that asked for it has ended. Raises
-        ``NotFound``, ``ModelNotFound`` and what a backend's ``load`` raises."""
+        ``NotFound``, ``ModelNotFound``, ``InvalidArgument`` for a key that is the person's alone,
+        and what a backend's ``load`` raises."""
         entry = self._entries.get(name)
         if entry is None:
             known = ", ".join(sorted(self._entries)) or "none"
             raise NotFound(f"no model is registered as {name!r}; registered: {known}")
         if entry.held is not None and not config:
             return entry.held
+        check_guest_config(entry.backend, config or {})
         merged = {**entry.model.config, **(config or {})}
         options = LoadOptions(entry.encoding, entry.model.target, merged, self._allow_fallback)
         loaded = load_shared(entry.backend, entry.model.paths, options, stopped)

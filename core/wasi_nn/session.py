@@ -120,6 +120,7 @@ class Session:
         started = time.perf_counter()
         with _told_to_the_guest():
             backend = self.plugins.backend_for(encoding)
+            loading.check_guest_config(backend, options.config)
             return self._keep(loading.load(backend, builders, options), started, size)
 
     def load_by_name(self, name: str, config: Mapping[str, Any] | None = None) -> int:
@@ -241,7 +242,11 @@ class Session:
         """Cancel what is under way, and refuse what would come next. Callable from any thread."""
         self._cancelled = True
         for entry in list(self._contexts.values()):
-            entry.context.cancel()
+            # One that cannot be cancelled does not keep the others going.
+            try:
+                entry.context.cancel()
+            except Exception:
+                log.exception("backend %s failed to cancel", entry.loaded.backend.name)
 
     def __enter__(self) -> Session:
         return self

@@ -159,6 +159,32 @@ def test_dimensions_that_change_from_run_to_run(host, dense):
             np.testing.assert_allclose(context.get_output(0), expected(x), rtol=1e-6)
 
 
+@pytest.mark.parametrize("dims", [[2], [-1]])
+def test_an_output_that_is_an_input_is_none_that_is_set_next(host, tmp_path, dims):
+    x = parameter(dims, ov.Type.f32, "x")
+    files = save(tmp_path, [x, named(op.add(x, x), "y")], [x])
+    with host.load(*files).init_execution_context() as context:
+        for array in (np.float32([1, 2]), np.float32([3, 4])):
+            context.set_input(0, array)
+            context.compute()
+            context.set_input(0, array + 1)
+            assert context.get_output(0).tolist() == array.tolist()
+            assert context.get_output(1).tolist() == (2 * array).tolist()
+
+
+def test_empty_tensors(host, dense, tmp_path):
+    with host.load(*dense).init_execution_context() as context:
+        for rows in (0, 2, 0):
+            x = np.ones((rows, 4), np.float32)
+            context.set_input(0, x)
+            context.compute()
+            np.testing.assert_allclose(context.get_output(0), expected(x))
+    with host.load(*double(tmp_path, ov.Type.f32, (-1, -1))).init_execution_context() as context:
+        context.set_input(0, Tensor(TensorType.F32, (0, 2**32 - 1), memoryview(b"")))
+        context.compute()
+        assert context.get_output(0).shape == (0, 2**32 - 1)
+
+
 @pytest.mark.parametrize(
     "array",
     [np.zeros((2, 4)), np.zeros((2, 5), np.float32), np.zeros(4, np.float32), b"abcd"],
@@ -186,6 +212,25 @@ def test_builders(dense):
     for builders in ([weights, xml], [memoryview(b""), memoryview(b"")], [xml, memoryview(b"")]):
         with pytest.raises(RuntimeFailure):
             backend.load(builders, options)
+
+
+@pytest.mark.parametrize("front", [b"", b"\n\x05<net>"])
+def test_a_guest_brings_no_other_format_that_looks_like_ir(dense, tmp_path, front):
+    """An ONNX model of a guest could name files of the host as its weights."""
+    needs("onnx")
+    from conformance import networks
+
+    model = networks.onnx(tmp_path)[0].read_bytes() + b"\x32\x05<net>"  # the documentation
+    builders = [memoryview(front + model), memoryview(b"")]
+    with pytest.raises(RuntimeFailure, match="no IR XML"):
+        OpenvinoBackend().load(builders, LoadOptions("openvino"))
+
+
+def test_weights_in_a_buffer_of_floats(host, dense):
+    xml, weights = (path.read_bytes() for path in dense)
+    x = np.ones((1, 4), np.float32)
+    floats = memoryview(np.frombuffer(weights, np.float32))
+    np.testing.assert_allclose(host.load(xml, floats).run(x)["y"], expected(x))
 
 
 def test_damaged_models_are_errors_and_never_crashes(host, dense):

@@ -36,6 +36,7 @@ _CPU = "CPU"
 # OpenVINO computes in bf16 on CPUs that have it, unless it is told otherwise.
 _PRECISIONS = ("f32", "f16", "bf16", "default")
 _HINTS = ("latency", "throughput")
+_XML = (b"<", b"\xef\xbb\xbf<")
 
 
 class OpenvinoGraph(DescribedGraph):
@@ -63,6 +64,8 @@ class OpenvinoBackend(Backend):
     config_keys = frozenset(
         {"inference-precision", "performance-hint", "threads", "streams", "cache-dir"}
     )
+    # OpenVINO writes to this folder of the host, and reads compiled code from it.
+    person_keys = frozenset({"cache-dir"})
 
     def __init__(self) -> None:
         self._core: openvino.Core | None = None
@@ -138,10 +141,11 @@ def _read(core: openvino.Core, builders: Sequence[Builder]) -> tuple[openvino.Mo
     if isinstance(xml, Path) or isinstance(weights, Path):
         raise InvalidArgument("the builders are to be both files or both bytes")
     text = bytes(xml)
-    if b"<net" not in text:
-        # Only IR is read from bytes: other formats can name files of the host.
+    if not text.startswith(_XML) or b"<net" not in text:
+        # Only IR is read from bytes: other formats can name files of the host. Nothing but XML
+        # begins so: a line break in front may begin a protobuf, with the rest of this within.
         raise RuntimeFailure("the first builder of an OpenVINO graph is no IR XML")
-    copy = np.array(weights, np.uint8)
+    copy = np.frombuffer(weights, np.uint8).copy()
     empty = openvino.Tensor(openvino.Type.u8, [0])
     tensor = openvino.Tensor(copy, shared_memory=True) if copy.size else empty
     return core.read_model(text, tensor), (copy, tensor)

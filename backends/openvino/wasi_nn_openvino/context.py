@@ -31,6 +31,8 @@ class OpenvinoContext(BoundContext):
         self._types = [port.element_type for port in compiled.inputs]
         # With all dimensions fixed, OpenVINO writes an output to the same memory each time.
         self._fixed: dict[int, Tensor] = {}
+        # Whether other buffers were bound since it was looked for outputs that lie in them.
+        self._rebound = True
         # What the views of the outputs look into.
         self._held: dict[int, openvino.Tensor] = {}
 
@@ -38,6 +40,7 @@ class OpenvinoContext(BoundContext):
         try:
             memory = openvino.Tensor(self._types[index], list(tensor.dims))
             self._request.set_input_tensor(index, memory)
+            self._rebound = True
         except RuntimeError as error:
             name = self.input_infos[index].name
             raise RuntimeFailure(f"OpenVINO does not take input {name}: {error}") from error
@@ -48,6 +51,9 @@ class OpenvinoContext(BoundContext):
             self._request.infer(share_outputs=True)
         except RuntimeError as error:
             raise RuntimeFailure(f"OpenVINO failed to compute: {error}") from error
+        if self._rebound:
+            self._rebound = False
+            self.passed = self._find_passed()
 
     def read(self, index: int) -> Tensor:
         fixed = self._fixed.get(index)
@@ -65,6 +71,12 @@ class OpenvinoContext(BoundContext):
             self._fixed[index] = tensor
         return tensor
 
+    def _find_passed(self) -> list[int]:
+        request = self._request
+        known = [index for index, info in enumerate(self.output_infos) if info.type is not None]
+        inputs = {_address(request.get_input_tensor(i)) for i in range(len(self.input_infos))}
+        return [i for i in known if _address(request.get_output_tensor(i)) in inputs - {0}]
+
     def cancel(self) -> None:
         self._request.cancel()
 
@@ -73,9 +85,14 @@ class OpenvinoContext(BoundContext):
         self._fixed, self._held = {}, {}
 
 
+def _address(memory: openvino.Tensor) -> int:
+    """Where a tensor's bytes lie; 0 for one that has none."""
+    return int(memory.data.ctypes.data) if memory.byte_size else 0
+
+
 def _bytes_of(memory: openvino.Tensor) -> memoryview:
     """A flat view of a tensor's memory, which the request keeps alive."""
     if not memory.byte_size:
-        return memoryview(b"")
-    address = memory.data.ctypes.data
-    return memoryview((ctypes.c_ubyte * memory.byte_size).from_address(address)).cast("B")
+        return memoryview(bytearray())
+    raw = (ctypes.c_ubyte * memory.byte_size).from_address(_address(memory))
+    return memoryview(raw).cast("B")

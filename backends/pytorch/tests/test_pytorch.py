@@ -67,10 +67,36 @@ class Counting(torch.nn.Module):
         return x * self.count
 
 
-def counting() -> bytes:
+class CountingInPlace(Counting):
+    """The same, by an operator that writes to its tensor."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count.add_(1)
+        return x * self.count
+
+
+class CountingInAList(torch.nn.Module):
+    """The same, by the length of a list."""
+
+    __annotations__ = {"calls": list[torch.Tensor]}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls.append(x)
+        return x * len(self.calls)
+
+
+def jit_scripted(module: torch.nn.Module) -> bytes:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        return archive(torch.jit.script(Counting()))
+        return archive(torch.jit.script(module.eval()))
+
+
+def counting() -> bytes:
+    return jit_scripted(Counting())
 
 
 DOUBLE = "def forward(self, x):\n    return x + x\n"
@@ -138,17 +164,45 @@ def test_numbers_as_arguments(host):
         np.testing.assert_array_equal(context.get_output(0), [-1.5, -3])
         with pytest.raises(InvalidArgument, match="one number"):
             context.set_input("rate", np.int64([1, 2]))
+        for value in (np.nan, np.inf):
+            context.set_input("rate", np.float32(value))
+            with pytest.raises(InvalidArgument, match="input 1 is to be a whole number"):
+                context.compute()
 
 
-def test_a_module_with_state_has_one_in_every_context(host):
-    model = host.load(counting())
+@pytest.mark.parametrize("kind", [Counting, CountingInPlace, CountingInAList])
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_module_with_state_has_one_in_every_context(host, kind, inside):
+    module = torch.nn.Sequential(kind()) if inside else kind()
+    assert states(host.load(jit_scripted(module))) == [[1], [2], [1]]
+
+
+def test_an_exported_program_with_state_too(host, tmp_path):
+    path = tmp_path / "counting.pt2"
+    torch.export.save(torch.export.export(CountingInPlace(), (torch.ones(1),)), path)
+    assert states(host.load(path)) == [[1], [2], [1]]
+
+
+def test_a_module_without_state_is_loaded_once():
+    """Though it writes in place: to what it has just computed, or when it is trained."""
+    layers = torch.nn.Sequential(
+        torch.nn.Linear(1, 1), torch.nn.BatchNorm1d(1), torch.nn.ReLU(inplace=True)
+    )
+    model = memoryview(jit_scripted(layers))
+    graph = PytorchBackend().load([model], LoadOptions("pytorch"))
+    first, second = graph.init_execution_context(), graph.init_execution_context()
+    assert first._module is second._module
+
+
+def states(model):
+    """What two calls in one context and one in another give."""
     first, second = model.init_execution_context(), model.init_execution_context()
     seen = []
     for context in (first, first, second):
         context.set_input(0, np.float32([1]))
         context.compute()
         seen.append(context.get_output(0).tolist())
-    assert seen == [[1], [2], [1]]
+    return seen
 
 
 def test_results_that_are_views(host):
@@ -160,13 +214,51 @@ def test_results_that_are_views(host):
         np.testing.assert_array_equal(context.get_output(0), [[0, 3], [1, 4], [2, 5]])
 
 
-def test_a_result_is_no_view_of_the_input_that_is_set_next(host):
-    with host.load(
-        scripted("def forward(self, x):\n    return x\n")
-    ).init_execution_context() as context:
+@pytest.mark.parametrize("result", ["x", "x.view(1, 1)", "(x, x.t())"])
+def test_a_result_is_no_view_of_the_input_that_is_set_next(host, result):
+    source = f"def forward(self, x):\n    return {result}\n"
+    with host.load(scripted(source)).init_execution_context() as context:
         context.set_input(0, np.float32([1]))
         context.compute()
-        assert context.get_output(0).tolist() == [1]
+        context.set_input(0, np.float32([2]))
+        assert context.get_output(0).reshape(-1).tolist() == [1]
+
+
+class AddingInPlace(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.view(1, 1)
+        y.add_(1)
+        return y * 1
+
+
+def test_inputs_stay_as_they_were_set(host, tmp_path):
+    path = tmp_path / "adding.pt2"
+    torch.export.save(torch.export.export(AddingInPlace(), (torch.ones(1),)), path)
+    added = scripted("def forward(self, x):\n    return x.add_(1)\n")
+    for source in (added, jit_scripted(AddingInPlace()), path):
+        with host.load(source).init_execution_context() as context:
+            context.set_input(0, np.float32([1]))
+            for _ in range(2):
+                context.compute()
+                assert context.get_output(0).reshape(-1).tolist() == [2]
+
+
+@pytest.mark.parametrize("dims", [(0,), (0, 3), (2, 0), (0, 2**32 - 1)])
+def test_empty_tensors(host, dims):
+    with host.load(scripted(DOUBLE)).init_execution_context() as context:
+        for _ in range(2):
+            context.set_input(0, Tensor(TensorType.F32, dims, memoryview(b"")))
+            context.compute()
+            assert context.get_output(0).shape == dims
+
+
+def test_dimensions_that_torch_cannot_multiply(host):
+    dims = (0, *[2**32 - 1] * 3)
+    with host.load(scripted(DOUBLE)).init_execution_context() as context:
+        with pytest.raises(InvalidArgument, match="no tensor of dimensions"):
+            context.set_input(0, Tensor(TensorType.F32, dims, memoryview(b"")))
+        with pytest.raises(InvalidArgument, match="not been set"):
+            context.compute()
 
 
 def test_types_without_a_word(host):
@@ -238,6 +330,43 @@ class TestWhatIsRefused:
         )
         with pytest.raises(RuntimeFailure, match="reaches files"):
             host.load(scripted(source))
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            "torch.save",
+            "torch . save",
+            "ops.aten.save",
+            "t = torch\n    t.save",
+            'getattr(torch, "sa" "ve")',
+            'getattr(getattr(ops, "aten"), "sa" "ve")',
+            'getattr(torch, "sa\\166e")',
+        ],
+    )
+    @pytest.mark.parametrize("folder", ["code", "CODE"])
+    def test_nor_under_another_name(self, host, tmp_path, call, folder):
+        """Nothing of the sort may be written as torch would write it, or where."""
+        path = tmp_path / "written"
+        sound = zipfile.ZipFile(io.BytesIO(scripted(DOUBLE)))
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w") as changed:
+            for name in sound.namelist():
+                line = f'{call}(x, "{path}")\n    return'.encode()
+                data = sound.read(name)
+                if name.endswith(".py"):
+                    data = data.replace(b"return", line)
+                    changed.writestr("archive/code/other.py", b"")
+                changed.writestr(name.replace("/code/", f"/{folder}/"), data)
+        with pytest.raises(RuntimeFailure, match="reaches files"):
+            host.load(buffer.getvalue(), encoding="pytorch").run(np.float32([1]))
+        assert not path.exists()
+
+    def test_what_torch_itself_writes_is_no_such_code(self, host):
+        layers = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2)), torch.nn.ReLU())
+        data = jit_scripted(layers)
+        sound = zipfile.ZipFile(io.BytesIO(data))
+        assert any(b"getattr" in sound.read(name) for name in sound.namelist())
+        assert host.load(data).inputs
 
 
 @pytest.mark.parametrize(

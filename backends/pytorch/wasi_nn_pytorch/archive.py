@@ -30,19 +30,27 @@ _EXPORT = (
     "torch.export.save(torch.export.export(module.eval(), (example,)), path)"
 )
 _MOST_CODE = 64 << 20
-_REACHES_FILES = re.compile(rb"\b(from_file|torch\.(save|load)|torch\.ops\.load_library)\b")
+_MOST_NESTED = 16
+# Names alone, since TorchScript can call torch something else, and has torch.save as ops.aten.save.
+_REACHES_FILES = re.compile(
+    rb"\b(from_file|read_file|write_file|save|load_tensor|load_library)\b", re.IGNORECASE
+)
+# As torch writes it. A name may also be put together of several literals, which would hide it.
+_PLAIN_GETATTR = re.compile(rb'\bgetattr\((?:(?!getattr)[\w.()])*, "[^"\\]*"\)')
 
 
 def recognise(builder: Builder) -> Kind:
     """The kind of an archive. Raises ``RuntimeFailure`` with what to do for anything else."""
     try:
-        with zipfile.ZipFile(_open(builder)) as archive:
+        source = _open(builder)
+        with zipfile.ZipFile(source) as archive:
             names = archive.namelist()
             kind = _kind(names)
-            if not isinstance(builder, Path):
-                _check_bytes(archive, kind, len(builder))
+            if not isinstance(source, str):
+                _check_bytes(archive, kind, source.getbuffer().nbytes)
+                _check_code(source)
             return kind
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError) as error:
+    except (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, EOFError) as error:
         raise RuntimeFailure(f"the model is no PyTorch archive: {error}; {_EXPORT}") from error
 
 
@@ -81,8 +89,31 @@ def _check_bytes(archive: zipfile.ZipFile, kind: Kind, size: int) -> None:
         raise RuntimeFailure("the archive holds far more than its size: a guest cannot bring it")
     for entry in entries:
         # Reading an entry checks its CRC.
-        data = archive.read(entry)
-        if "/code/" in entry.filename and _REACHES_FILES.search(data):
+        archive.read(entry)
+
+
+def _check_code(source: io.BytesIO) -> None:
+    """Read with torch's own reader: it finds entries by names of any case, and another reader can
+    be shown other entries in the same bytes."""
+    import torch
+
+    source.seek(0)
+    reader = torch._C.PyTorchFileReader(source)
+    for name in reader.get_all_records():
+        if not name.lower().startswith("code/"):
+            continue
+        code = reader.get_record(name)
+        if _REACHES_FILES.search(code) or _hides_names(code):
             raise RuntimeFailure(
-                f"the TorchScript code in {entry.filename} reaches files: a guest cannot bring it"
+                f"the TorchScript code in {name} reaches files: a guest cannot bring it; "
+                "register it by its path"
             )
+
+
+def _hides_names(code: bytes) -> bool:
+    # One inside another takes a pass each, and torch writes few such.
+    for _ in range(_MOST_NESTED):
+        code, found = _PLAIN_GETATTR.subn(b"_", code)
+        if not found:
+            break
+    return b"getattr" in code

@@ -20,7 +20,7 @@ from wasi_nn.backend import (
 from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget, TensorInfo
-from wasi_nn_pytorch import archive
+from wasi_nn_pytorch import archive, effects
 from wasi_nn_pytorch.archive import Kind
 from wasi_nn_pytorch.elements import ELEMENTS
 
@@ -34,7 +34,8 @@ RISK = (
 
 
 class PytorchGraph(Graph):
-    """A module. ``fresh`` makes another one where a module keeps state between calls."""
+    """A module. ``fresh`` makes another one where a module keeps state between calls; ``writes``
+    says that it may write to its arguments."""
 
     def __init__(
         self,
@@ -42,11 +43,13 @@ class PytorchGraph(Graph):
         inputs: Sequence[TensorInfo],
         device: str,
         fresh: Callable[[], Callable[..., Any]] | None = None,
+        writes: bool = False,
     ) -> None:
         self._module = module
         self._inputs = inputs
         self._device = device
         self._fresh = fresh
+        self._writes = writes
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:
@@ -56,7 +59,7 @@ class PytorchGraph(Graph):
         from wasi_nn_pytorch.context import PytorchContext
 
         module = self._fresh() if self._fresh is not None else self._module
-        return PytorchContext(module, self._inputs, self._device)
+        return PytorchContext(module, self._inputs, self._device, self._writes)
 
 
 class PytorchBackend(Backend):
@@ -143,18 +146,17 @@ def _torchscript(builder: Builder, device: str) -> Graph:
     arguments = module.forward.schema.arguments[1:]
     inputs = [TensorInfo(a.name, None, None, str(a.type)) for a in arguments]
     required = sum(not argument.has_default_value() for argument in arguments)
-    keeps_state = any("prim::SetAttr" in str(m.graph) for m in _methods(module))
-    return PytorchGraph(module, inputs[: max(required, 1)], device, load if keeps_state else None)
-
-
-def _methods(module: torch.jit.ScriptModule) -> list[Any]:
-    return [
-        part._c._get_method(name) for part in module.modules() for name in part._c._method_names()
-    ]
+    found = effects.of_script(module)
+    inputs = inputs[: max(required, 1)]
+    return PytorchGraph(module, inputs, device, load if found.state else None, found.arguments)
 
 
 def _exported(path: Path, device: str) -> Graph:
     import torch
+
+    def load() -> Any:
+        module = torch.export.load(str(path)).module()
+        return module if device == "cpu" else module.to(device)
 
     program = torch.export.load(str(path))
     names = set(program.graph_signature.user_inputs)
@@ -162,10 +164,8 @@ def _exported(path: Path, device: str) -> Graph:
         node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"
     }
     inputs = [_describe(name, value) for name, value in values.items() if name in names]
-    module = program.module()
-    if device != "cpu":
-        module = module.to(device)
-    return PytorchGraph(module, inputs, device)
+    found = effects.of_program(program)
+    return PytorchGraph(load(), inputs, device, load if found.state else None, found.arguments)
 
 
 def _aotinductor(path: Path, device: str) -> Graph:

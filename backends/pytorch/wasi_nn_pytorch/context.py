@@ -22,11 +22,17 @@ class PytorchContext(ExecutionContext):
     """The arguments and results of one module."""
 
     def __init__(
-        self, module: Callable[..., Any], infos: Sequence[TensorInfo], device: str
+        self,
+        module: Callable[..., Any],
+        infos: Sequence[TensorInfo],
+        device: str,
+        writes: bool = False,
     ) -> None:
         self._module = module
         self._infos = infos
         self._device = device
+        # The module writes to its arguments: it gets copies, since inputs stay set.
+        self._writes = writes
         self._inputs: dict[int, Tensor] = {}
         self._arguments: dict[int, torch.Tensor] = {}
         self._results: list[tuple[str, torch.Tensor]] | None = None
@@ -54,13 +60,15 @@ class PytorchContext(ExecutionContext):
         arguments: list[Any] = [self._arguments[index] for index in range(count)]
         if self._device != "cpu":
             arguments = [argument.to(self._device) for argument in arguments]
+        elif self._writes:
+            arguments = [argument.clone() for argument in arguments]
         for index, scalar in self._scalars.items():
-            arguments[index] = scalar(arguments[index].item())
+            arguments[index] = self._number(index, scalar)
         try:
             # The mode belongs to the thread, and a guest may have come in another one.
             with torch.inference_mode():
                 results = self._module(*arguments)
-            self._results = list(_flatten("", results))
+            self._results = [(name, self._apart(result)) for name, result in _flatten("", results)]
         except NotImplementedError as error:
             raise RuntimeFailure(f"torch cannot compute this: {error}") from error
         except Exception as error:
@@ -81,6 +89,22 @@ class PytorchContext(ExecutionContext):
         self._outputs.clear()
         self._results = None
 
+    def _number(self, index: int, scalar: Callable[[Any], Any]) -> Any:
+        value = self._arguments[index].item()
+        try:
+            return scalar(value)
+        except (ValueError, OverflowError) as error:
+            raise InvalidArgument(f"input {index} is to be a whole number, not {value}") from error
+
+    def _apart(self, result: torch.Tensor) -> torch.Tensor:
+        """A result in memory of its own: a module may give back an argument, or a view of one,
+        which the next input would change."""
+        at = result.untyped_storage().data_ptr()
+        for argument in self._arguments.values():
+            if argument.untyped_storage().data_ptr() == at:
+                return result.clone()
+        return result
+
     def _index(self, key: int | str) -> int:
         if self._infos:
             return position(key, self._infos, "input")
@@ -94,7 +118,11 @@ class PytorchContext(ExecutionContext):
             check_input(info, tensor)
         if index in self._scalars and tensor.dims not in ((), (1,)):
             raise InvalidArgument(f"input {index} is one number, not {list(tensor.dims)} of them")
-        memory = torch.empty(tensor.dims, dtype=torch_dtype(tensor.type))
+        try:
+            memory = torch.empty(tensor.dims, dtype=torch_dtype(tensor.type))
+        except (RuntimeError, TypeError) as error:
+            dims = list(tensor.dims)
+            raise InvalidArgument(f"torch takes no tensor of dimensions {dims}: {error}") from error
         bound = Tensor(tensor.type, tensor.dims, _bytes_of(memory))
         self._arguments[index] = memory
         self._inputs[index] = bound
@@ -138,5 +166,5 @@ def _bytes_of(memory: torch.Tensor) -> memoryview:
     """A flat view of a contiguous tensor's memory, which its holder keeps alive."""
     length = memory.numel() * memory.element_size()
     if not length:
-        return memoryview(b"")
+        return memoryview(bytearray())
     return memoryview((ctypes.c_ubyte * length).from_address(memory.data_ptr())).cast("B")

@@ -19,7 +19,7 @@ from conformance import mutants  # noqa: E402
 from conformance.flatbuffer import FlatModel  # noqa: E402
 from conformance.networks import reference, sample, tflite  # noqa: E402
 
-from wasi_nn import Host, TensorType  # noqa: E402
+from wasi_nn import Host, Tensor, TensorType  # noqa: E402
 from wasi_nn.backend import LoadOptions  # noqa: E402
 from wasi_nn.errors import (  # noqa: E402
     InvalidArgument,
@@ -133,6 +133,99 @@ def test_dimensions_that_do_not_go_together(host):
             context.set_input(key, np.ones((2, 2), np.float32))
         context.compute()
         np.testing.assert_array_equal(context.get_output(0), np.full((2, 2), 2))
+
+
+def test_inputs_that_the_library_moves_while_it_computes(host):
+    """Dimensions that depend on a value are known, and room for them is made, in the middle of a
+    computation."""
+    model = FlatModel()
+    x, times = model.tensor("x", (64,)), model.tensor("times", (1,), "int32")
+    tiled, twice = (model.tensor(name, (64,), signature=(-1,)) for name in ("tiled", "twice"))
+    model.operator("TILE", [x, times], [tiled])
+    model.operator("ADD", [tiled, tiled], [twice])
+    with host.load(model.finish([x, times], [twice])).init_execution_context() as context:
+        for count in (1, 1, 1000, 2, 100_000, 3):
+            array = np.random.default_rng(count).random(64, np.float32)
+            context.set_input("x", array)
+            context.set_input("times", np.int32([count]))
+            context.compute()
+            np.testing.assert_array_equal(context.get_output(0), np.tile(2 * array, count))
+
+
+def test_tensors_without_dimensions(host):
+    model = FlatModel()
+    x = model.tensor("x", (1, 2), signature=(-1, 2))
+    offset, gain = model.tensor("offset", ()), model.tensor("gain", ())
+    y = model.tensor("y", (1, 2), signature=(-1, 2))
+    both = model.tensor("both", ())
+    model.operator("ADD", [x, offset], [y])
+    model.operator("ADD", [offset, gain], [both])
+    with host.load(model.finish([x, offset, gain], [y, both])).init_execution_context() as context:
+        context.set_input("gain", np.float32(100))
+        for value, rows in ((1, 1), (2, 1), (3, 4), (5, 2)):
+            context.set_input("offset", np.float32(value))
+            context.set_input("x", np.ones((rows, 2), np.float32))
+            context.compute()
+            np.testing.assert_array_equal(context.get_output("y"), np.full((rows, 2), 1 + value))
+            assert context.get_output("both").shape == ()
+            assert context.get_output("both") == 100 + value
+
+
+def test_a_model_that_needs_too_much_memory_is_refused_with_a_reason(host):
+    model = FlatModel()
+    x, y = (model.tensor(name, (1 << 26, 1 << 26)) for name in "xy")
+    model.operator("ADD", [x, x], [y])
+    with pytest.raises(RuntimeFailure, match="memory"):
+        host.load(model.finish([x], [y]))
+
+
+def test_empty_tensors_and_dimensions_beyond_32_bits(host):
+    with host.load(arithmetic(signature=(-1, -1))).init_execution_context() as context:
+        for dims, number in (((0, 2), 1), ((2, 2), 2), ((0, 2**31), 3), ((1, 2), 4)):
+            data = memoryview(np.full(dims[0] * dims[1], number, np.float32).tobytes())
+            for key in "ab":
+                context.set_input(key, Tensor(TensorType.F32, dims, data))
+            if dims[1] > 2:
+                with pytest.raises(RuntimeFailure, match="cannot take these dimensions"):
+                    context.compute()
+                continue
+            for _ in range(2):
+                context.compute()
+                assert context.get_output(0).tolist() == np.full(dims, 2 * number).tolist()
+
+
+@pytest.mark.parametrize(
+    ("element", "error", "says"),
+    [
+        ("string", UnsupportedOperation, "no tensor type of wasi-nn"),
+        ("complex64", UnsupportedOperation, "complex64, which is no tensor type"),
+        ("float32", RuntimeFailure, "never gives orphan a value"),
+    ],
+)
+def test_outputs_that_are_never_computed(host, element, error, says):
+    model = FlatModel()
+    x, y = model.tensor("x", (2,)), model.tensor("y", (2,))
+    orphan = model.tensor("orphan", (2,), element)
+    model.operator("ADD", [x, x], [y])
+    with host.load(model.finish([x], [orphan, y])).init_execution_context() as context:
+        context.set_input(0, np.float32([1, 2]))
+        context.compute()
+        with pytest.raises(error, match=says):
+            context.get_output(0)
+        assert context.get_output(1).tolist() == [2, 4]
+
+
+def test_an_output_that_is_an_input_is_none_that_is_set_next(host):
+    model = FlatModel()
+    x, y = model.tensor("x", (2,), signature=(-1,)), model.tensor("y", (2,), signature=(-1,))
+    model.operator("ADD", [x, x], [y])
+    with host.load(model.finish([x], [x, y])).init_execution_context() as context:
+        for array in (np.float32([1, 2]), np.float32([3, 4, 5])):
+            context.set_input(0, array)
+            context.compute()
+            context.set_input(0, array + 1)
+            assert context.get_output(0).tolist() == array.tolist()
+            assert context.get_output(1).tolist() == (2 * array).tolist()
 
 
 def test_contexts_do_not_share_their_tensors(host):

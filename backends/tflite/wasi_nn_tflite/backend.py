@@ -115,7 +115,9 @@ class TfliteBackend(Backend):
         try:
             return TfliteGraph(source, settings)
         except (ValueError, RuntimeError) as error:
-            raise RuntimeFailure(f"TensorFlow Lite rejects the model: {error}") from error
+            # It gives no reason where it runs out of memory.
+            reason = str(error) or "it may need more memory than there is"
+            raise RuntimeFailure(f"TensorFlow Lite rejects the model: {reason}") from error
 
 
 def _describe(detail: Mapping[str, Any]) -> TensorInfo:

@@ -1,19 +1,24 @@
 """An execution context: one interpreter, whose tensors are read and written where they lie.
 
 The interpreter offers its memory as numpy arrays, and refuses to run while one is alive. Only their
-addresses are taken: they are right until tensors are allocated anew, which happens here alone.
+addresses are taken: they are right until tensors are allocated anew. That happens here, and inside
+of the library when it computes a graph with tensors whose dimensions depend on values.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from wasi_nn.bound import BoundContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
 from wasi_nn.types import Tensor, TensorInfo
-from wasi_nn_tflite.backend import ELEMENTS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 
 class TfliteContext(BoundContext):
@@ -27,11 +32,21 @@ class TfliteContext(BoundContext):
         # A tensor's index in the interpreter is not its position among the inputs.
         self._input_at = [detail["index"] for detail in interpreter.get_input_details()]
         self._output_at = [detail["index"] for detail in interpreter.get_output_details()]
+        self.passed = [i for i, at in enumerate(self._output_at) if at in self._input_at]
+        # The functions that give the inputs' arrays, and where these were.
+        self._arrays = [interpreter.tensor(at) for at in self._input_at]
+        self._addresses = [0] * len(inputs)
+        # Of a tensor without dimensions the interpreter gives a copy: it is set before each run.
+        self._scalars: dict[int, NDArray[Any]] = {}
         self._resized = False
 
     def bind(self, index: int, tensor: Tensor) -> Tensor:
+        if not tensor.dims:
+            dtype = self._interpreter.get_input_details()[index]["dtype"]
+            scalar = self._scalars[index] = np.zeros((), dtype)
+            return Tensor(tensor.type, (), scalar.reshape(1).view(np.uint8).data)
         if not self._resized:
-            bound = self._look(self._input_at[index], self.input_infos[index])
+            bound = self._look_at_input(index)
             if bound.dims == tensor.dims:
                 return bound
         # Other inputs may have to change with this one before the interpreter can allocate: until
@@ -44,9 +59,13 @@ class TfliteContext(BoundContext):
         if self._resized:
             self._resize()
         try:
+            for index, scalar in self._scalars.items():
+                self._interpreter.set_tensor(self._input_at[index], scalar)
             self._interpreter.invoke()
         except (ValueError, RuntimeError) as error:
             raise RuntimeFailure(f"TensorFlow Lite failed to compute: {error}") from error
+        finally:
+            self._follow()
 
     def read(self, index: int) -> Tensor:
         return self._look(self._output_at[index], self.output_infos[index])
@@ -54,6 +73,7 @@ class TfliteContext(BoundContext):
     def close(self) -> None:
         self.forget()
         self._interpreter = None
+        self._arrays = []
 
     def _resize(self) -> None:
         """Give every input the dimensions that were set, and its bytes."""
@@ -61,29 +81,52 @@ class TfliteContext(BoundContext):
         kept = [t._replace(data=memoryview(bytes(t.data))) for t in self.bound if t is not None]
         try:
             for at, tensor in zip(self._input_at, kept, strict=True):
-                self._interpreter.resize_tensor_input(at, list(tensor.dims))
+                if tensor.dims:
+                    self._interpreter.resize_tensor_input(at, list(tensor.dims))
             self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
+        except (ValueError, RuntimeError, OverflowError) as error:
             self.forget()
             raise RuntimeFailure(
                 f"TensorFlow Lite cannot take these dimensions: {error}"
             ) from error
         self._resized = False
         for index, tensor in enumerate(kept):
-            bound = self._look(self._input_at[index], self.input_infos[index])
+            if index in self._scalars:
+                continue
+            bound = self._look_at_input(index)
             bound.data[:] = tensor.data
             self.bound[index] = bound
 
+    def _follow(self) -> None:
+        """Look again for inputs that the library has moved."""
+        for index, bound in enumerate(self.bound):
+            if bound is not None and bound.dims and self._address(index) != self._addresses[index]:
+                self.bound[index] = self._look_at_input(index)
+
+    def _look_at_input(self, index: int) -> Tensor:
+        self._addresses[index] = self._address(index)
+        return self._look(self._input_at[index], self.input_infos[index])
+
+    def _address(self, index: int) -> int:
+        """Where an input lies now. (An array's own ``ctypes`` takes three times as long.)"""
+        array = self._arrays[index]()
+        return ctypes.addressof(ctypes.c_char.from_buffer(array)) if array.size else 0
+
     def _look(self, at: int, info: TensorInfo) -> Tensor:
         """A tensor of the interpreter as it is now, by reference."""
-        array = self._interpreter.tensor(at)()
-        kind = ELEMENTS.get(array.dtype.name)
-        if kind is None:
+        # Looking at an array of strings before there are any takes the process down.
+        if info.type is None:
             raise UnsupportedOperation(
                 f"{info.name} is {info.native_type}, which is no tensor type of wasi-nn"
             )
+        try:
+            array = self._interpreter.tensor(at)()
+        except ValueError as error:
+            raise RuntimeFailure(f"the model never gives {info.name} a value: {error}") from error
         dims = tuple(array.shape)
         if not array.nbytes:
-            return Tensor(kind, dims, memoryview(b""))
+            return Tensor(info.type, dims, memoryview(bytearray()))
+        if not dims:
+            return Tensor(info.type, dims, memoryview(array.tobytes()))
         raw = (ctypes.c_ubyte * array.nbytes).from_address(array.ctypes.data)
-        return Tensor(kind, dims, memoryview(raw).cast("B"))
+        return Tensor(info.type, dims, memoryview(raw).cast("B"))
