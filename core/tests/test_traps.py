@@ -7,9 +7,11 @@ The ones about engines' configuration (9), command lines (19, 20), language mode
 from __future__ import annotations
 
 import struct
+from pathlib import Path
 
 import onnx
 import pytest
+from conftest import needs
 from onnx import TensorProto, helper
 
 from wasi_nn.abi.dialects import DIALECTS
@@ -17,7 +19,7 @@ from wasi_nn.encodings import recognise
 from wasi_nn.errors import ErrorCode
 
 IDENTITY = b"wasi-nn:identity"
-GGUF = b"GGUF\x03\0\0\0" + bytes(24)
+GGUF = Path(__file__).parents[2] / "conformance" / "graphs" / "tiny.gguf"
 
 
 def onnx_add(kind: int = TensorProto.FLOAT) -> bytes:
@@ -43,10 +45,10 @@ def onnx_identity(kind: int) -> bytes:
 class TestTrap1EncodingFiveAndSix:
     @pytest.mark.parametrize("number", [5, 6])
     def test_gguf_is_ggml_by_either_number(self, caller, number):
-        guest = caller()
-        out = guest.put(bytes(4))
-        assert guest("load", guest.builders(GGUF), 1, number, 0, out) == 2
-        assert "no backend serves ggml" in guest.reason
+        needs("xllamacpp")
+        guest = caller(size=1 << 20)
+        guest.load(GGUF.read_bytes(), encoding=number)
+        assert guest.session.graph(0).backend.name == "ggml"
 
     @pytest.mark.parametrize("number", [5, 6])
     def test_autodetect_by_either_number(self, caller, number):
@@ -56,7 +58,8 @@ class TestTrap1EncodingFiveAndSix:
     def test_a_dialect_that_is_given_is_taken_at_its_word(self, caller):
         guest = caller("wamr")
         out = guest.put(bytes(4))
-        assert guest("load", guest.builders(onnx_add()), 1, 5, 0, out) == 2, "5 is ggml in WAMR"
+        assert guest("load", guest.builders(onnx_add()), 1, 5, 0, out) != 0, "5 is ggml in WAMR"
+        assert "GGUF" in guest.reason
         assert guest.load(onnx_add(), encoding=6) == 0
 
 

@@ -204,9 +204,9 @@ def test_configs(caller, host, identity_model):
 
     assert load(b'{"stream": 2}') == 0
     assert load(b"") == 0
-    assert load(b"{") == INVALID_ARGUMENT
+    assert load(b"{") == INVALID_ENCODING
     assert load(b"[1]") == INVALID_ARGUMENT
-    assert load(b"[" * 5000) == INVALID_ARGUMENT
+    assert load(b"[" * 5000) == INVALID_ENCODING
     assert load(b'{"stream": "two"}') == INVALID_ARGUMENT
 
 

@@ -156,6 +156,14 @@ DIALECTS = {
             unbounded_zero=True,
         ),
         Dialect(
+            "wasmedge-2023-12",
+            "WasmEdge of December 2023, three weeks: end of sequence is 9 and context full 10",
+            _TYPES_2020,
+            _ENCODINGS_WASMEDGE,
+            {**_ERRNOS_LLM, _C.END_OF_SEQUENCE: 9, _C.CONTEXT_FULL: 10},
+            unbounded_zero=True,
+        ),
+        Dialect(
             "wasmedge-2022",
             "WasmEdge's first PyTorch and TensorFlow Lite guests: pytorch is 1, tensorflowlite 3",
             _TYPES_2020,
