@@ -19,7 +19,7 @@ from wasi_nn.encodings import recognise
 from wasi_nn.errors import ErrorCode
 
 IDENTITY = b"wasi-nn:identity"
-GGUF = Path(__file__).parents[2] / "conformance" / "graphs" / "tiny.gguf"
+GGUF = Path(__file__).parents[2] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
 
 
 def onnx_add(kind: int = TensorProto.FLOAT) -> bytes:

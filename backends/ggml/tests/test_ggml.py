@@ -32,7 +32,7 @@ from wasi_nn_ggml.backend import GgmlBackend
 
 needs("xllamacpp")
 
-TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "tiny.gguf"
+TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
 GREEDY = {"temp": 0.0, "threads": 1, "ctx-size": 512, "n-predict": 24}
 YES = 'root ::= "yes"'
 

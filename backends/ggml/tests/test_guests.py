@@ -20,7 +20,7 @@ from wasi_nn.limits import Limits
 needs("xllamacpp")
 needs("wasmtime")
 
-TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "tiny.gguf"
+TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
 GREEDY = {"temp": 0.0, "threads": 1, "ctx-size": 512}
 ENDS = {**GREEDY, "grammar": 'root ::= "yes" [a-z] "."'}
 

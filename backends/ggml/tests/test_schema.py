@@ -21,7 +21,7 @@ from wasi_nn_ggml.weights import opened
 needs("xllamacpp")
 np = needs("numpy")
 
-TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "tiny.gguf"
+TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
 
 
 @pytest.fixture(scope="module")

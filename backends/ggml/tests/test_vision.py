@@ -19,7 +19,7 @@ from wasi_nn_ggml.backend import GgmlBackend
 
 needs("xllamacpp")
 
-GRAPHS = Path(__file__).parents[3] / "conformance" / "graphs"
+GRAPHS = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml"
 GREEDY = {"temp": 0.0, "threads": 1, "ctx-size": 512, "n-predict": 16}
 
 

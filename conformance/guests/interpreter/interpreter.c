@@ -1,0 +1,8 @@
+/* The interpreter for the specification's functions: runs on every host of the core ABI. */
+#define GUEST "interpreter"
+#include "core.h"
+
+int main(void) {
+    static const Function functions[] = {CORE};
+    return run_script(functions, sizeof functions / sizeof *functions);
+}
