@@ -1,6 +1,6 @@
 """The tiny language model of the tests: llama's architecture, random weights, a real tokenizer.
 
-    python conformance/language_model.py      writes conformance/graphs/ggml/tiny.gguf, tiny-mmproj.gguf
+    python conformance/language_model.py      writes conformance/graphs/ggml/tiny*.gguf
 
 Its text is noise, and always the same noise: the weights come of a fixed seed. The vocabulary is a
 SentencePiece one of bytes, printable characters, a few words, and ChatML's special tokens; only

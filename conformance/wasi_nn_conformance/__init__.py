@@ -1,0 +1,1 @@
+"""The conformance suite: one set of cases for every engine, backend, dialect and host."""

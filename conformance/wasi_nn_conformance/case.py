@@ -1,0 +1,103 @@
+"""Cases: short scripts of wasi-nn calls with what must come back. docs/conformance.md explains the
+format, which cases/schema.json holds them to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wasi_nn.errors import UsageError
+from wasi_nn_conformance.places import CASES
+
+CORE, LEGACY = "core", "legacy"
+#: Calls whose parameters differ between the two core ABIs.
+_OF_CORE = frozenset(
+    "load get_output load_by_name_with_config compute_single get_output_single fini_single unload "
+    "finalize_execution_context".split()
+)
+_EXTENSIONS = frozenset(
+    "load_by_name_with_config compute_single get_output_single fini_single unload "
+    "finalize_execution_context".split()
+)
+
+
+class Case(NamedTuple):
+    """``id`` is FILE/NAME. ``encodings`` are those it is for (empty: every one that has its
+    graphs), ``dialects`` patterns of those that it makes sense in."""
+
+    id: str
+    why: str
+    source: str
+    steps: tuple[dict[str, Any], ...]
+    encodings: tuple[str, ...]
+    dialects: tuple[str, ...]
+    graphs: frozenset[str]
+    from_bytes: bool
+    extensions: bool
+    core_only: bool
+    legacy_only: bool
+    program: dict[str, Any] | None
+
+    def fits(self, dialect: str, legacy: bool) -> bool:
+        """Whether the case makes sense in a dialect."""
+        if self.dialects and not any(fnmatch(dialect, pattern) for pattern in self.dialects):
+            return False
+        return not (self.core_only if legacy else self.legacy_only)
+
+
+def load(folder: Path = CASES) -> list[Case]:
+    """Every case, in the order of the files. Raises ``UsageError`` for one that cannot be read."""
+    cases = [case for path in sorted(folder.glob("*.json")) for case in _read(path)]
+    seen: set[str] = set()
+    for case in cases:
+        if case.id in seen:
+            raise UsageError(f"the case {case.id} is there twice")
+        seen.add(case.id)
+    return cases
+
+
+def chosen(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
+    """The cases whose ids match one of the patterns; all of them without any. Raises
+    ``UsageError`` for a pattern that matches none."""
+    for pattern in patterns:
+        if not any(fnmatch(case.id, pattern) for case in cases):
+            raise UsageError(f"no case matches {pattern!r}; see them with --list")
+    return [c for c in cases if not patterns or any(fnmatch(c.id, p) for p in patterns)]
+
+
+def _read(path: Path) -> Iterator[Case]:
+    if path.name == "schema.json":
+        return
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        for entry in content["cases"]:
+            yield _case(path.stem, entry)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} holds no cases: {type(error).__name__} {error}") from error
+
+
+def _case(file: str, entry: dict[str, Any]) -> Case:
+    steps = tuple(entry.get("steps", ()))
+    calls = {step["call"] for step in steps if "call" in step}
+    graphs = {step[key] for step in steps for key in ("open", "load", "builders") if key in step}
+    graphs |= set(entry.get("graphs", ()))
+    program = entry.get("program")
+    layouts = any("tensor" in step or "builders" in step for step in steps)
+    return Case(
+        id=f"{file}/{entry['name']}",
+        why=entry["why"],
+        source=entry["source"],
+        steps=steps,
+        encodings=tuple(entry.get("encodings", ())),
+        dialects=tuple(entry.get("dialects", ())),
+        graphs=frozenset(graphs),
+        from_bytes=any("load" in step or "builders" in step for step in steps),
+        extensions=bool(calls & _EXTENSIONS) or bool(program and program.get("extensions")),
+        core_only=entry.get("abi") == CORE
+        or (entry.get("abi") != LEGACY and (bool(calls & _OF_CORE) or layouts or bool(program))),
+        legacy_only=entry.get("abi") == LEGACY,
+        program=program,
+    )

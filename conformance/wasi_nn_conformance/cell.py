@@ -1,0 +1,39 @@
+"""One cell of the matrix in a process of its own: a host, an encoding, a dialect.
+
+    python -m wasi_nn_conformance.cell HOST ENCODING DIALECT     (cases' ids on standard input)
+
+Prints a line of JSON before and after each case, so that whoever waits knows which case was under
+way when the process died.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from wasi_nn_conformance import case as cases
+from wasi_nn_conformance import graphs, hosts, running
+
+
+def main() -> int:
+    host, encoding, dialect = sys.argv[1:4]
+    wanted = set(sys.stdin.read().split())
+    subject = hosts.known()[host].subject(graphs.canonical(encoding), dialect)
+    try:
+        for case in cases.load():
+            if case.id in wanted:
+                _print({"begin": case.id})
+                result = running.run(case, subject, graphs.canonical(encoding), dialect)
+                _print(result._asdict())
+    finally:
+        subject.close()
+    return 0
+
+
+def _print(record: dict[str, Any]) -> None:
+    print(json.dumps(record), flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,39 @@
+"""The canonical graphs of an encoding: files by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wasi_nn_conformance.places import GRAPHS
+
+#: How the files of an encoding's graphs end, in the order of its builders.
+SUFFIXES = {
+    "onnx": (".onnx",),
+    "openvino": (".xml", ".bin"),
+    "tensorflowlite": (".tflite",),
+    "pytorch": (".pt",),
+    "ggml": (".gguf",),
+}
+_CONFIGS: dict[str, Mapping[str, Any]] = {
+    "ggml": {"temp": 0, "threads": 1, "ctx-size": 512, "n-predict": 16},
+}
+
+
+class GraphSet(NamedTuple):
+    """``files`` are a graph's builders in their order; ``config`` is what it is registered with."""
+
+    encoding: str
+    folder: Path
+    files: Mapping[str, tuple[Path, ...]]
+    config: Mapping[str, Any] = {}
+
+
+def canonical(encoding: str) -> GraphSet:
+    """The checked-in graphs of an encoding; none for an encoding without."""
+    folder = GRAPHS / encoding
+    suffixes = SUFFIXES.get(encoding, ())
+    names = sorted(path.stem for path in folder.glob(f"*{suffixes[0]}")) if suffixes else []
+    files = {name: tuple(folder / f"{name}{suffix}" for suffix in suffixes) for name in names}
+    return GraphSet(encoding, folder, files, _CONFIGS.get(encoding, {}))

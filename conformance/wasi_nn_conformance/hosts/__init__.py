@@ -1,0 +1,72 @@
+"""Hosts under test: this project's runtime adapters, and other hosts' commands."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wasi_nn_conformance.graphs import GraphSet
+from wasi_nn_conformance.transcript import Ending
+
+
+class Job(NamedTuple):
+    """One guest to run: a module, its arguments and standard input, and the named models that it
+    may use, by name (empty: the graph set's own)."""
+
+    module: Path
+    stdin: bytes
+    args: Sequence[str] = ()
+    models: Mapping[str, str] = {}
+    configs: Mapping[str, Mapping[str, Any]] = {}
+    seconds: float = 30.0
+
+
+class Subject(ABC):
+    """A host with the graphs of one encoding, in one dialect."""
+
+    @abstractmethod
+    def run(self, job: Job) -> Ending:
+        """Run a guest to its end. Raises ``TimeoutError``."""
+
+    def close(self) -> None:
+        """Let go of everything."""
+
+
+class HostUnderTest(ABC):
+    """A host that cases can be run on. One file each, in the manner of wasi-testsuite's adapters:
+    what it is called, its version, what it serves, and how it runs a guest."""
+
+    name: str
+
+    @abstractmethod
+    def unavailable(self) -> str | None:
+        """Why it cannot be run here, and what to do; or None."""
+
+    @abstractmethod
+    def version(self) -> str:
+        """What it says of its version."""
+
+    @abstractmethod
+    def encodings(self) -> frozenset[str]:
+        """The encodings that it serves here."""
+
+    @abstractmethod
+    def dialects(self) -> frozenset[str]:
+        """The dialects that its guests can be compiled for."""
+
+    @abstractmethod
+    def subject(self, graphs: GraphSet, dialect: str) -> Subject:
+        """The host, ready to run guests."""
+
+
+def known() -> dict[str, HostUnderTest]:
+    """Every host by name: our adapters first."""
+    from wasi_nn_conformance.hosts.adapters import adapters
+    from wasi_nn_conformance.hosts.iwasm import Iwasm
+    from wasi_nn_conformance.hosts.wasmedge import WasmEdge
+    from wasi_nn_conformance.hosts.wasmtime import Wasmtime
+
+    hosts: list[HostUnderTest] = [*adapters(), Wasmtime(), WasmEdge(), Iwasm()]
+    return {host.name: host for host in hosts}

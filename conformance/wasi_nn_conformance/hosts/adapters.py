@@ -1,0 +1,113 @@
+"""This project's own host on each of its runtime adapters."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+
+from wasi_nn import Host, __version__
+from wasi_nn.abi.dialects import DIALECTS
+from wasi_nn.errors import UsageError, WasiNnError
+from wasi_nn.limits import Limits
+from wasi_nn.plugins import Plugins
+from wasi_nn.program import Program
+from wasi_nn_conformance.graphs import GraphSet
+from wasi_nn_conformance.hosts import HostUnderTest, Job, Subject
+from wasi_nn_conformance.script import MOUNT
+from wasi_nn_conformance.transcript import Ending
+
+
+class Adapter(HostUnderTest):
+    """wasi-nn with one runtime adapter; ``plugins`` are the installed ones, and whatever an author
+    has registered."""
+
+    def __init__(self, runtime: str, plugins: Plugins | None = None) -> None:
+        self.name = runtime
+        self._given = plugins
+
+    @property
+    def _plugins(self) -> Plugins:
+        return self._given or Plugins.installed()
+
+    def unavailable(self) -> str | None:
+        try:
+            found = self._plugins.runtime(self.name).availability()
+        except UsageError as error:
+            return str(error)
+        return None if found.usable else found.detail
+
+    def version(self) -> str:
+        return f"{self._plugins.runtime(self.name).availability().detail}, wasi-nn {__version__}"
+
+    def encodings(self) -> frozenset[str]:
+        return frozenset(
+            encoding
+            for backend in self._plugins.backends
+            if backend.missing() is None
+            for encoding in backend.encodings
+        )
+
+    def dialects(self) -> frozenset[str]:
+        return frozenset(DIALECTS)
+
+    def subject(self, graphs: GraphSet, dialect: str) -> Subject:
+        return _Guests(Host(plugins=self._plugins, runtime=self.name), graphs, dialect)
+
+
+class _Guests(Subject):
+    def __init__(self, host: Host, graphs: GraphSet, dialect: str) -> None:
+        self._host = host
+        self._graphs = graphs
+        self._dialect = dialect
+        self._programs: dict[Path, Program] = {}
+        self._named: set[str] = set()
+        for name, files in graphs.files.items():
+            self._add(name, files, graphs)
+
+    def _add(self, name: str, files: tuple[Path, ...], graphs: GraphSet) -> None:
+        self._host.add_model(name, *files, encoding=graphs.encoding, config=dict(graphs.config))
+        self._named.add(name)
+
+    def run(self, job: Job) -> Ending:
+        for name, graph in job.models.items():
+            if name not in self._named:
+                config = {**self._graphs.config, **job.configs.get(name, {})}
+                self._add(name, self._graphs.files[graph], self._graphs._replace(config=config))
+        program = self._programs.get(job.module)
+        if program is None:
+            program = self._programs[job.module] = self._host.compile(job.module)
+        with _quiet():
+            result = program.run(
+                list(job.args),
+                stdin=job.stdin,
+                dirs={MOUNT: self._graphs.folder},
+                dialect=self._dialect,
+                limits=Limits(timeout=job.seconds, memory=1 << 30),
+            )
+        reasons = [str(failure) for failure in result.failures]
+        ended = [] if result.error is None else [str(result.error)]
+        errors = result.stderr.decode("utf-8", "replace").splitlines()
+        return Ending(result.stdout, result.exit_code, "\n".join([*reasons, *errors, *ended]))
+
+    def close(self) -> None:
+        self._host.close()
+
+
+class _quiet(contextlib.ContextDecorator):
+    """Cases make mistakes on purpose: their reasons come out in the results."""
+
+    def __enter__(self) -> None:
+        self._level = logging.getLogger("wasi_nn").level
+        logging.getLogger("wasi_nn").setLevel(logging.CRITICAL)
+
+    def __exit__(self, *exception: object) -> None:
+        logging.getLogger("wasi_nn").setLevel(self._level)
+
+
+def adapters() -> list[HostUnderTest]:
+    """An entry for each installed runtime plugin, usable or not."""
+    try:
+        return [Adapter(runtime.name) for runtime in Plugins.installed().runtimes]
+    except WasiNnError:
+        return []

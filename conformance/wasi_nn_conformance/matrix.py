@@ -1,0 +1,217 @@
+"""The matrix: every cell that was asked for, each in a process of its own, several at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from wasi_nn_conformance import expectations, graphs, hosts, running
+from wasi_nn_conformance.case import Case
+from wasi_nn_conformance.running import UNSUPPORTED
+from wasi_nn_conformance.transcript import CRASH, PASS, TIMEOUT
+
+UNAVAILABLE = "unavailable"
+FAILURES = frozenset({"fail", CRASH, TIMEOUT})
+# A cell that says nothing for so long hangs.
+_SILENCE = 90.0
+
+
+class Outcome(NamedTuple):
+    """A case in a cell. ``known`` is the reason of a known deviation."""
+
+    case: str
+    status: str
+    reason: str
+    known: str | None
+    seconds: float
+    transcript: str = ""
+    notes: str = ""
+
+    @property
+    def unexpected(self) -> bool:
+        """A failure that nobody knew of, or a pass where a failure was known."""
+        if self.status in FAILURES:
+            return self.known is None
+        return self.status == PASS and self.known is not None
+
+
+class Cell(NamedTuple):
+    """A host, an encoding and a dialect, and what came of it. ``unavailable`` says why it could not
+    be run."""
+
+    host: str
+    version: str
+    encoding: str
+    dialect: str
+    outcomes: tuple[Outcome, ...] = ()
+    unavailable: str = ""
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Cases by pass, fail, unsupported and unavailable; of the failures and passes those that
+        are unexpected."""
+        return {
+            "pass": sum(o.status == PASS for o in self.outcomes),
+            "fail": sum(o.status in FAILURES for o in self.outcomes),
+            "unsupported": sum(o.status == UNSUPPORTED for o in self.outcomes),
+            "unavailable": 1 if self.unavailable else 0,
+            "unexpected": sum(o.unexpected for o in self.outcomes),
+        }
+
+
+class Plan(NamedTuple):
+    """A cell to be run."""
+
+    host: str
+    version: str
+    encoding: str
+    dialect: str
+    unavailable: str
+
+
+def plan(
+    host_names: Sequence[str], encodings: Sequence[str], dialects: Sequence[str]
+) -> list[Plan]:
+    """The cells of some hosts, encodings and dialects. A host that is not installed, or has no
+    backend for an encoding, gets its cells too: they are unavailable."""
+    known = hosts.known()
+    plans = []
+    for name in host_names:
+        host = known[name]
+        missing = host.unavailable()
+        version = "" if missing else host.version()
+        served = frozenset() if missing else host.encodings()
+        for encoding in encodings:
+            for dialect in dialects:
+                if dialect not in host.dialects():
+                    continue
+                why = missing or ""
+                if not why and encoding not in served:
+                    why = f"{name} has no backend for {encoding} here"
+                plans.append(Plan(name, version, encoding, dialect, why))
+    return plans
+
+
+def run(
+    plans: Sequence[Plan],
+    cases: Sequence[Case],
+    jobs: int,
+    progress: Callable[[], None] = lambda: None,
+) -> Iterator[Cell]:
+    """Run the cells; they come as they end. ``progress`` is called after each case."""
+    with ThreadPoolExecutor(max(1, jobs)) as pool:
+        yield from pool.map(lambda one: _cell(one, cases, progress), plans)
+
+
+def _cell(one: Plan, cases: Sequence[Case], progress: Callable[[], None]) -> Cell:
+    cell = Cell(one.host, one.version, one.encoding, one.dialect, unavailable=one.unavailable)
+    if one.unavailable:
+        for _ in cases:
+            progress()
+        return cell
+    deviations = expectations.load(one.host)
+    graph_set = graphs.canonical(one.encoding)
+    outcomes: dict[str, Outcome] = {}
+
+    def add(record: Mapping[str, Any]) -> None:
+        known = expectations.reason(deviations, record["case"], one.encoding, one.dialect)
+        outcomes[record["case"]] = Outcome(
+            record["case"],
+            record["status"],
+            record["reason"],
+            known,
+            record["seconds"],
+            record.get("transcript", ""),
+            record.get("notes", ""),
+        )
+        progress()
+
+    left = []
+    for case in cases:
+        why = running.unsupported(case, graph_set, one.dialect)
+        if why is None:
+            left.append(case.id)
+        else:
+            add({"case": case.id, "status": UNSUPPORTED, "reason": why, "seconds": 0.0})
+    while left:
+        for record in _process(one, left):
+            add(record)
+        left = [case for case in left if case not in outcomes]
+    return cell._replace(outcomes=tuple(outcomes[case.id] for case in cases))
+
+
+def _process(one: Plan, left: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The results of one process, until it ends or dies: then the last one is what killed it."""
+    command = [
+        sys.executable,
+        "-m",
+        "wasi_nn_conformance.cell",
+        one.host,
+        one.encoding,
+        one.dialect,
+    ]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+    ) as child:
+        assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+        lines: queue.Queue[bytes | None] = queue.Queue()
+        said = bytearray()
+        readers = [
+            threading.Thread(target=_lines, args=(child.stdout, lines.put), daemon=True),
+            threading.Thread(target=_collect, args=(child.stderr, said), daemon=True),
+        ]
+        for reader in readers:
+            reader.start()
+        child.stdin.write("\n".join(left).encode())
+        child.stdin.close()
+        under_way = None
+        status = CRASH
+        while True:
+            try:
+                line = lines.get(timeout=_SILENCE)
+            except queue.Empty:
+                status = TIMEOUT
+                child.kill()
+                break
+            if line is None:
+                break
+            record = json.loads(line)
+            under_way = record.get("begin")
+            if under_way is None:
+                yield record
+        child.wait()
+        readers[1].join(5)
+        if under_way is None and child.returncode == 0:
+            return
+        tail = said[-2000:].decode("utf-8", "replace").strip()
+        how = "it hangs" if status == TIMEOUT else f"its process ended with {child.returncode}"
+        reason = f"{how}: {tail.splitlines()[-1] if tail else 'nothing was said'}"
+        yield {
+            "case": under_way or left[0],
+            "status": status,
+            "reason": reason,
+            "seconds": 0.0,
+            "notes": tail,
+        }
+
+
+def _lines(stream: Any, put: Callable[[bytes | None], None]) -> None:
+    for line in stream:
+        put(line)
+    put(None)
+
+
+def _collect(stream: Any, into: bytearray) -> None:
+    for line in stream:
+        into.extend(line)
