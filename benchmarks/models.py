@@ -67,7 +67,7 @@ def heavy(folder: Path, megabytes: int) -> Path:
 
 def tflite(folder: Path) -> tuple[Path, Path, tuple[int, ...]]:
     """A small and a large network for TensorFlow Lite, and the input of the large one."""
-    from conformance.flatbuffer import FlatModel
+    from authoring.flatbuffer import FlatModel
 
     random = np.random.default_rng(7)
     tiny = FlatModel()

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 from conftest import needs
 
 needs("gguf")
 
-SOURCE = Path(__file__).parents[1] / "language_model.py"
+from authoring import language_model  # noqa: E402
 
 
 def test_the_same_bytes(tmp_path):
-    spec = importlib.util.spec_from_file_location("language_model", SOURCE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     for write, checked_in in (
-        (module.write, module.PATH),
-        (module.write_projector, module.PROJECTOR),
+        (language_model.write, language_model.PATH),
+        (language_model.write_projector, language_model.PROJECTOR),
     ):
         write(tmp_path / "made.gguf")
         assert (tmp_path / "made.gguf").read_bytes() == checked_in.read_bytes()
-    assert module.PATH.stat().st_size < 1 << 20
+    assert language_model.PATH.stat().st_size < 1 << 20

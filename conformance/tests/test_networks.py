@@ -11,8 +11,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
-from conformance import networks  # noqa: E402
 from conftest import needs  # noqa: E402
+
+from authoring import networks  # noqa: E402
 
 LIBRARIES = {
     "onnx": ["onnxruntime"],

@@ -164,7 +164,9 @@ def _process(one: Plan, left: Sequence[str]) -> Iterator[dict[str, Any]]:
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
     ) as child:
-        assert child.stdin is not None and child.stdout is not None and child.stderr is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
+        assert child.stderr is not None
         lines: queue.Queue[bytes | None] = queue.Queue()
         said = bytearray()
         readers = [

@@ -109,7 +109,7 @@ def test_the_guests_bytes_may_change_after_the_load(dense):
 
 def test_other_formats_where_the_person_asks_for_this_backend(host, tmp_path):
     needs("onnx")
-    from conformance import networks
+    from authoring import networks
 
     x = networks.sample()
     for path in (networks.onnx(tmp_path)[0], networks.tflite(tmp_path)[0]):
@@ -218,7 +218,7 @@ def test_builders(dense):
 def test_a_guest_brings_no_other_format_that_looks_like_ir(dense, tmp_path, front):
     """An ONNX model of a guest could name files of the host as its weights."""
     needs("onnx")
-    from conformance import networks
+    from authoring import networks
 
     model = networks.onnx(tmp_path)[0].read_bytes() + b"\x32\x05<net>"  # the documentation
     builders = [memoryview(front + model), memoryview(b"")]

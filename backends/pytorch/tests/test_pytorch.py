@@ -19,9 +19,8 @@ from conftest import needs
 torch = needs("torch")
 ml_dtypes = needs("ml_dtypes")
 
-from conformance import mutants  # noqa: E402
-from conformance.networks import exported, reference, sample, torchscript  # noqa: E402
-
+from authoring import mutants  # noqa: E402
+from authoring.networks import exported, reference, sample, torchscript  # noqa: E402
 from wasi_nn import Host, Tensor, TensorType  # noqa: E402
 from wasi_nn.backend import LoadOptions  # noqa: E402
 from wasi_nn.errors import (  # noqa: E402

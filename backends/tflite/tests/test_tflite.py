@@ -15,10 +15,9 @@ from conftest import needs
 
 needs("ai_edge_litert")
 
-from conformance import mutants  # noqa: E402
-from conformance.flatbuffer import FlatModel  # noqa: E402
-from conformance.networks import reference, sample, tflite  # noqa: E402
-
+from authoring import mutants  # noqa: E402
+from authoring.flatbuffer import FlatModel  # noqa: E402
+from authoring.networks import reference, sample, tflite  # noqa: E402
 from wasi_nn import Host, Tensor, TensorType  # noqa: E402
 from wasi_nn.backend import LoadOptions  # noqa: E402
 from wasi_nn.errors import (  # noqa: E402

@@ -1,6 +1,6 @@
 """Loading and running damaged models in a process of its own, since a library may die of one.
 
-``python -m conformance.mutants ENCODING FOLDER INPUT.npy`` runs every file of FOLDER and prints a
+``python -m authoring.mutants ENCODING FOLDER INPUT.npy`` runs every file of FOLDER and prints a
 line before and after each; ``deaths`` starts it again behind a model that it did not survive.
 """
 
@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 _MEMORY = 8 << 30
 _SECONDS = 120.0
 
@@ -39,7 +39,7 @@ def deaths(encoding: str, mutants: Sequence[bytes], example: Path, folder: Path)
         left.append(path.name)
     died = []
     while left:
-        command = [sys.executable, "-m", "conformance.mutants", encoding, str(folder), str(example)]
+        command = [sys.executable, "-m", "authoring.mutants", encoding, str(folder), str(example)]
         try:
             run = subprocess.run(
                 command, cwd=ROOT, capture_output=True, text=True, timeout=_SECONDS, check=False

@@ -142,7 +142,7 @@ def exported(folder: Path) -> list[Path]:
 def tflite(folder: Path) -> list[Path]:
     """TensorFlow Lite, of its flatbuffer schema. A transposition in front takes the other formats'
     layout of the input (channels first)."""
-    from conformance.flatbuffer import FlatModel
+    from authoring.flatbuffer import FlatModel
 
     w = weights()
     model = FlatModel()

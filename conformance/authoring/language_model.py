@@ -1,6 +1,6 @@
 """The tiny language model of the tests: llama's architecture, random weights, a real tokenizer.
 
-    python conformance/language_model.py      writes conformance/graphs/ggml/tiny*.gguf
+    python conformance/authoring/language_model.py      writes conformance/graphs/ggml/tiny*.gguf
 
 Its text is noise, and always the same noise: the weights come of a fixed seed. The vocabulary is a
 SentencePiece one of bytes, printable characters, a few words, and ChatML's special tokens; only
@@ -15,7 +15,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 
-PATH = Path(__file__).parent / "graphs" / "ggml" / "tiny.gguf"
+PATH = Path(__file__).parents[1] / "graphs" / "ggml" / "tiny.gguf"
 PROJECTOR = PATH.with_name("tiny-mmproj.gguf")
 CONTEXT = 512
 _WIDTH, _HEADS, _KV_HEADS, _HIDDEN, _LAYERS = 64, 4, 2, 128, 2

@@ -1,6 +1,6 @@
 """The canonical graphs of the conformance cases, in every encoding.
 
-    python -m conformance.canonical [ENCODING ...]     writes conformance/graphs/ENCODING/…
+    python -m authoring.canonical [ENCODING ...]     writes conformance/graphs/ENCODING/…
 
 | graph | inputs | outputs |
 |---|---|---|
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-GRAPHS = Path(__file__).resolve().parent / "graphs"
+GRAPHS = Path(__file__).resolve().parents[1] / "graphs"
 #: The files of a graph, in the order of its builders.
 SUFFIXES = {
     "onnx": (".onnx",),
@@ -124,7 +124,7 @@ def openvino(folder: Path) -> None:
 
 def tensorflowlite(folder: Path) -> None:
     """TensorFlow Lite."""
-    from conformance.flatbuffer import FlatModel
+    from authoring.flatbuffer import FlatModel
 
     def save(name: str, model: FlatModel, inputs: list[int], outputs: list[int]) -> None:
         (folder / f"{name}.tflite").write_bytes(model.finish(inputs, outputs))
