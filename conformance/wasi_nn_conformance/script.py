@@ -326,6 +326,8 @@ def _checker(step: Mapping[str, Any]) -> Callable[[bytes], str | None]:
         return _equals(wanted, "the bytes")
 
     def check(found: bytes) -> str | None:
+        if len(found) != len(wanted):
+            return f"there are {len(found)} bytes, expected {len(wanted)}"
         form = f"<{len(wanted) // struct.calcsize(_FORMATS[kind])}{_FORMATS[kind]}"
         got, expected = struct.unpack(form, found), struct.unpack(form, wanted)
         if all(math.isclose(a, b, abs_tol=tolerance) for a, b in zip(got, expected, strict=True)):

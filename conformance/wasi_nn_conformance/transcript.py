@@ -34,7 +34,10 @@ def judge(script: Script, ending: Ending) -> Verdict:
         if isinstance(check, Call):
             if words[:2] != ["call", check.function] or len(words) != 3:
                 return _cut(check.step, f"call {check.function}", line, ending)
-            number = int(words[2])
+            try:
+                number = int(words[2])
+            except ValueError:
+                return _cut(check.step, f"call {check.function} NUMBER", line, ending)
             if number not in check.wanted:
                 pairs = zip(check.wanted, check.names, strict=True)
                 wanted = " or ".join(f"{n} {name}" for n, name in pairs)
@@ -45,7 +48,10 @@ def judge(script: Script, ending: Ending) -> Verdict:
             continue
         if words[:2] != ["show", check.buffer] or len(words) != 3:
             return _cut(check.step, f"show {check.buffer}", line, ending)
-        wrong = check.check(bytes.fromhex(words[2]))
+        try:
+            wrong = check.check(bytes.fromhex(words[2]))
+        except ValueError:
+            return _cut(check.step, f"show {check.buffer} HEX", line, ending)
         if wrong is not None:
             return Verdict(FAIL, f"step {check.step}: {wrong}")
     if "end" not in lines[len(script.checks) :]:

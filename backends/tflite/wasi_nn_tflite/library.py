@@ -30,6 +30,9 @@ def missing() -> str | None:
 def interpreter_module() -> Any:
     """The module that has ``Interpreter``."""
     package = LITERT if find_spec(LITERT) is not None else TFLITE_RUNTIME
+    if find_spec("ml_dtypes") is not None:
+        # Teaches numpy bfloat16, without which LiteRT cannot describe such tensors.
+        import_module("ml_dtypes")
     return import_module(f"{package}.interpreter")
 
 

