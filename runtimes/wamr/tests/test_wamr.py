@@ -1,0 +1,9 @@
+"""WAMR runs guests as every engine does."""
+
+from __future__ import annotations
+
+from conformance.engines import EngineSuite
+
+
+class TestWamr(EngineSuite):
+    runtime = "wamr"
