@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from conformance.engines import EngineSuite
+from conformance.engines import EngineSuite, need
+
+need("wamr")
 
 
 class TestWamr(EngineSuite):

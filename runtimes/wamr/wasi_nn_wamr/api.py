@@ -87,7 +87,7 @@ class Api:
         self.clear_exception = quick("wasm_runtime_clear_exception", None, POINTER)
         self.terminate = slow("wasm_runtime_terminate", None, POINTER)
         self.instance_of = quick("wasm_runtime_get_module_inst", POINTER, POINTER)
-        self.lookup_memory = quick("wasm_runtime_lookup_memory", POINTER, POINTER, _STRING)
+        self.memory_of = quick("wasm_runtime_get_default_memory", POINTER, POINTER)
         self.memory_pages = quick("wasm_memory_get_cur_page_count", ctypes.c_uint64, POINTER)
         self.memory_base = quick("wasm_memory_get_base_address", POINTER, POINTER)
         three = (ctypes.POINTER(_U32),) * 3

@@ -34,7 +34,7 @@ _MOST_FUEL = (1 << 31) - 1
 class _Running(threading.local):
     """The instance that the thread runs."""
 
-    instance: WamrInstance
+    instance: WamrInstance | None = None
 
 
 running = _Running()
@@ -75,10 +75,10 @@ class WamrInstance(AdapterInstance):
     def memory_now(self, exec_env: int) -> BufferMemory | None:
         """The guest's memory at its present size and place, without a copy."""
         if not self._memory_at:
-            instance = self._api.instance_of(exec_env)
-            self._memory_at = self._api.lookup_memory(instance, b"memory") or 0
-            if not self._memory_at:
+            # (WAMR finds the first memory, whatever its name.)
+            if not self._module.exports_memory:
                 return None
+            self._memory_at = self._api.memory_of(self._api.instance_of(exec_env))
         pages = self._api.memory_pages(self._memory_at)
         if pages != self._pages:
             self._pages = pages
@@ -171,7 +171,7 @@ class WamrInstance(AdapterInstance):
 
 
 class _Entered:
-    """The thread runs this instance; a host function may run another one meanwhile."""
+    """The thread runs this instance."""
 
     def __init__(self, api: Api, instance: WamrInstance) -> None:
         self._thread = api.thread()
@@ -179,15 +179,17 @@ class _Entered:
         self._before: WamrInstance | None = None
 
     def __enter__(self) -> None:
+        self._before = running.instance
+        if self._before not in (None, self._instance):
+            # It would answer 'invalid exec env'.
+            raise UsageError(
+                "WAMR cannot run a guest within a host function of another; use another thread"
+            )
         self._thread.__enter__()
-        self._before = getattr(running, "instance", None)
         running.instance = self._instance
 
     def __exit__(self, *raised: Any) -> None:
-        if self._before is None:
-            del running.instance
-        else:
-            running.instance = self._before
+        running.instance = self._before
         self._thread.__exit__(*raised)
 
 

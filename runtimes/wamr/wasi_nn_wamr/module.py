@@ -36,6 +36,7 @@ class WamrModule(Module):
         self._api = api
         file = wasmfile.parse(wasm)
         self.memory_pages = file.memory_pages
+        self.exports_memory = ("memory", "memory") in file.exports
         #: Held from setting the WASI arguments, which are the module's, until they are used.
         self.instantiating = threading.RLock()
         # WAMR changes the bytes, and refers to them for as long as the module lives.
@@ -102,9 +103,10 @@ def _trampoline(
     stop = 2 * parameters
 
     def trampoline(exec_env: int, slots: Any) -> None:
-        instance: WamrInstance | None = None
+        instance = running.instance
         try:
-            instance = running.instance
+            if instance is None:
+                raise RuntimeError("WAMR calls from a thread that runs no guest")
             if instance.stopped:
                 raise Interrupted("the guest was interrupted")
             # (ctypes gives one element for the empty slice 0:0:2.)
