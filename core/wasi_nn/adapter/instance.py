@@ -44,7 +44,8 @@ def check_start_memory(pages: int, limit: int | None) -> None:
 class AdapterInstance(Instance):
     """An instance whose adapter gives ``_link``, ``_invoke`` and ``_stop_guest``.
 
-    Whatever enters the guest raises a kind of ``GuestError`` when the guest did not come back. A
+    Whatever enters the guest raises a kind of ``GuestError`` when the guest did not come back, or
+    ``GuestExit`` where the engine itself knows of an exit. A
     host function's trampoline catches every exception, keeps it in ``raised`` and traps; an output
     stream's callback puts what it raised into ``output_failures``. From there they come out of
     ``instantiate``, ``start`` and ``call`` as they were."""
@@ -104,9 +105,11 @@ class AdapterInstance(Instance):
             raise Interrupted("the guest was interrupted before it ran")
         try:
             result = enter(*arguments)
-        except GuestError as error:
+        except (GuestError, GuestExit) as error:
             self._settle()
             raised, self.raised = self.raised, None
+            if isinstance(error, GuestExit):
+                raised = error
             if self.output_failures and (raised is None or isinstance(raised, GuestExit)):
                 raised = self.output_failures.pop()
             if raised is not None:
