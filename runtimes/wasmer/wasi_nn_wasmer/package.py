@@ -2,7 +2,7 @@
 
 Its objects belong to the thread that made them (another thread's touch makes it panic), and its
 guests hold the GIL while they run. It has no way to stop a guest, to limit it, or to give
-it other standard streams than the process's, which it also buffers. So the streams are Python's own (wasi_nn.adapter.stdio). Files stay wasmer's: a guest's
+it other standard streams than the process's, which it also buffers. So the streams and arguments are Python's own (wasi_nn.adapter.preview1). Files stay wasmer's: a guest's
 fd_write to a file is handed on to wasmer's function, which finds the memory that it works on in the
 exports of whoever imports it. That is a little module of ours that imports the guest's memory and
 exports it again.
@@ -21,8 +21,8 @@ from wasmer_compiler_cranelift import Compiler
 
 from wasi_nn import wasmfile
 from wasi_nn.adapter import values
-from wasi_nn.adapter.instance import HOST_TRAP, WASI_MODULES, AdapterInstance, proc_exit
-from wasi_nn.adapter.stdio import StandardStreams
+from wasi_nn.adapter.instance import HOST_TRAP, WASI_MODULES, AdapterInstance
+from wasi_nn.adapter.preview1 import Preview1
 from wasi_nn.errors import GuestTrap, LinkError, UsageError
 from wasi_nn.runtime import (
     BufferMemory,
@@ -117,7 +117,7 @@ class PackageInstance(AdapterInstance):
         for preopen in wasi.preopens:
             if not preopen.writable:
                 raise UsageError(f"wasmer cannot give {preopen.host} to a guest for reading only")
-        self._streams = StandardStreams(wasi, self.output_failures)
+        self._streams = Preview1(wasi, self.output_failures)
 
     def close(self) -> None:
         self._instance = self._files = self._exported = self._memory = self._store = None
@@ -134,7 +134,7 @@ class PackageInstance(AdapterInstance):
         if module.wasi is not None:
             own = self._own_wasi(module.wasi)
             imports[module.wasi] = dict(own)
-            functions = [*functions, *self._streams.functions(module.wasi), proc_exit(module.wasi)]
+            functions = [*functions, *self._streams.functions(module.wasi)]
         for function in functions:
             if (function.module, function.name) in module.own:
                 members = imports.setdefault(function.module, {})
@@ -186,9 +186,7 @@ class PackageInstance(AdapterInstance):
 
     def _own_wasi(self, version: str) -> dict[str, Any]:
         wasi = self._wasi
-        builder = wasmer_wasi.StateBuilder(wasi.args[0] if wasi.args else "guest")
-        for argument in wasi.args[1:]:
-            builder.argument(argument)
+        builder = wasmer_wasi.StateBuilder("guest")
         try:
             for preopen in wasi.preopens:
                 builder.map_directory(preopen.guest, str(preopen.host))

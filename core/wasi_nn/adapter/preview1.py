@@ -1,8 +1,8 @@
-"""Some functions of WASI preview 1 in Python, for engines whose own ones fall short.
+"""The part of WASI preview 1 that Python serves well: streams, arguments, variables, exit codes.
 
-``fd_write`` and ``fd_read`` serve the three standard streams, for engines that know no others than
-the process's own. What they are not for (files) goes to the engine's function of that name, which
-the adapter gives as ``files``. ``environ_get`` and ``environ_sizes_get`` take any variable.
+For engines whose own functions fall short, or that have none. Standard streams can go anywhere;
+what ``fd_write`` and ``fd_read`` are not for (files) goes to the engine's function of that name,
+which the adapter gives as ``files``. There is nothing of directories here: those need an engine.
 
 Layouts: an iovec is ``{u32 pointer, u32 length}`` (wasi_snapshot_preview1.witx).
 """
@@ -14,10 +14,11 @@ import sys
 from collections.abc import Callable
 from struct import Struct
 
+from wasi_nn.adapter.instance import proc_exit
 from wasi_nn.errors import InvalidArgument
 from wasi_nn.runtime import GuestMemory, HostFunction, Stdout, WasiConfig
 
-_BADF, _FAULT, _INVAL, _IO, _PIPE = 8, 21, 28, 29, 64
+_BADF, _FAULT, _IO, _PIPE = 8, 21, 29, 64
 _U32 = Struct("<I")
 _PAIR = Struct("<II")
 _STREAMS = 3
@@ -25,7 +26,7 @@ _MOST_VECTORS = 1024
 _MOST_AT_ONCE = 1 << 20
 
 
-class StandardStreams:
+class Preview1:
     """The functions for one guest. What a callback for an output raises is added to
     ``failures``, and the guest sees an I/O error."""
 
@@ -34,8 +35,8 @@ class StandardStreams:
         self._stdin = memoryview(wasi.stdin) if isinstance(wasi.stdin, bytes) else None
         self._inherits_stdin = wasi.stdin == "inherit"
         self._outputs: dict[int, Stdout] = {1: wasi.stdout, 2: wasi.stderr}
-        pairs = [f"{name}={value}".encode() + b"\0" for name, value in wasi.env]
-        self._variables = pairs
+        self._arguments = [argument.encode() + b"\0" for argument in wasi.args]
+        self._variables = [f"{name}={value}".encode() + b"\0" for name, value in wasi.env]
         #: The engine's own functions by name, for what is no standard stream.
         self.files: dict[str, Callable[..., int]] = {}
         for stream, ours in ((wasi.stdout, sys.stdout), (wasi.stderr, sys.stderr)):
@@ -45,12 +46,19 @@ class StandardStreams:
 
     def functions(self, module: str) -> list[HostFunction]:
         """The functions for one WASI module."""
+        table: dict[str, tuple[int, Callable[..., int]]] = {
+            "fd_write": (4, self.fd_write),
+            "fd_read": (4, self.fd_read),
+            "args_get": (2, lambda memory, *at: _put(memory, self._arguments, *at)),
+            "args_sizes_get": (2, lambda memory, *at: _put_sizes(memory, self._arguments, *at)),
+            "environ_get": (2, lambda memory, *at: _put(memory, self._variables, *at)),
+            "environ_sizes_get": (2, lambda memory, *at: _put_sizes(memory, self._variables, *at)),
+        }
         return [
-            HostFunction(module, "fd_write", 4, True, self._guarded(self.fd_write)),
-            HostFunction(module, "fd_read", 4, True, self._guarded(self.fd_read)),
-            HostFunction(module, "environ_get", 2, True, self._guarded(self.environ_get)),
-            HostFunction(
-                module, "environ_sizes_get", 2, True, self._guarded(self.environ_sizes_get)
+            proc_exit(module),
+            *(
+                HostFunction(module, name, parameters, True, _guarded(function))
+                for name, (parameters, function) in table.items()
             ),
         ]
 
@@ -62,7 +70,8 @@ class StandardStreams:
         if descriptor == 0:
             return _BADF
         memory.check(out, 4)
-        data = b"".join(memory.read(at, length) for at, length in self._vectors(memory, vectors, count))
+        pieces = self._vectors(memory, vectors, count)
+        data = b"".join(memory.read(at, length) for at, length in pieces)
         errno = self._write(descriptor, data)
         if not errno:
             memory.write(out, _U32.pack(len(data)))
@@ -87,33 +96,6 @@ class StandardStreams:
             done += len(piece)
         memory.write(out, _U32.pack(done))
         return 0
-
-    def environ_sizes_get(self, memory: GuestMemory, count: int, size: int) -> int:
-        memory.check(size, 4)
-        memory.write(count, _U32.pack(len(self._variables)))
-        memory.write(size, _U32.pack(sum(map(len, self._variables))))
-        return 0
-
-    def environ_get(self, memory: GuestMemory, pointers: int, buffer: int) -> int:
-        memory.check(pointers, 4 * len(self._variables))
-        memory.check(buffer, sum(map(len, self._variables)))
-        for number, variable in enumerate(self._variables):
-            memory.write(pointers + 4 * number, _U32.pack(buffer))
-            memory.write(buffer, variable)
-            buffer += len(variable)
-        return 0
-
-    @staticmethod
-    def _guarded(function: Callable[..., int]) -> Callable[..., int]:
-        def guarded(memory: GuestMemory | None, *arguments: int) -> int:
-            if memory is None:
-                return _FAULT
-            try:
-                return function(memory, *arguments)
-            except InvalidArgument:
-                return _FAULT
-
-        return guarded
 
     def _elsewhere(self, name: str, *arguments: int) -> int:
         function = self.files.get(name)
@@ -155,3 +137,32 @@ class StandardStreams:
             return b""
         piece, self._stdin = self._stdin[:most], self._stdin[most:]
         return piece
+
+
+def _put(memory: GuestMemory, texts: list[bytes], pointers: int, buffer: int) -> int:
+    memory.check(pointers, 4 * len(texts))
+    memory.check(buffer, sum(map(len, texts)))
+    for number, text in enumerate(texts):
+        memory.write(pointers + 4 * number, _U32.pack(buffer))
+        memory.write(buffer, text)
+        buffer += len(text)
+    return 0
+
+
+def _put_sizes(memory: GuestMemory, texts: list[bytes], count: int, size: int) -> int:
+    memory.check(size, 4)
+    memory.write(count, _U32.pack(len(texts)))
+    memory.write(size, _U32.pack(sum(map(len, texts))))
+    return 0
+
+
+def _guarded(function: Callable[..., int]) -> Callable[..., int]:
+    def guarded(memory: GuestMemory | None, *arguments: int) -> int:
+        if memory is None:
+            return _FAULT
+        try:
+            return function(memory, *arguments)
+        except InvalidArgument:
+            return _FAULT
+
+    return guarded
