@@ -5,12 +5,13 @@
     class TestWamr(EngineSuite):
         runtime = "wamr"
 
-``need`` skips them, with the reason, where the engine is not installed. Limits that an engine cannot
-hold have to be refused.
+``need`` skips them, with the reason, where the engine is not installed. Limits that an engine
+cannot hold have to be refused.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import struct
 import threading
@@ -92,14 +93,14 @@ class EngineSuite:
         assert result.stderr == b"echo: load_by_name: not_found\n"
         assert result.exit_code == 1
 
-    def test_classify(self, host: Host, tmp_path: Path, identity_model: Callable[..., Path]) -> None:
+    def test_classify(
+        self, host: Host, tmp_path: Path, identity_model: Callable[..., Path]
+    ) -> None:
         identity_model("model")
         scores = [0.125, 0.5, 0.25, 0.0625]
         (tmp_path / "input.raw").write_bytes(struct.pack("<4f", *scores))
         arguments = ["/data/model.identity", "/data/input.raw", "1,4"]
-        result = host.run(
-            GUESTS / "classify/classify.wasm", arguments, dirs={"/data": tmp_path}
-        )
+        result = host.run(GUESTS / "classify/classify.wasm", arguments, dirs={"/data": tmp_path})
         assert result.exit_code == 0, result.stderr
         lines = result.stdout.decode().split("\n")
         assert [line.split()[0] for line in lines if line] == ["1", "2", "0", "3"], lines
@@ -165,7 +166,7 @@ class EngineSuite:
 
     def test_what_cannot_be_compiled(self, host: Host, wat: Wat) -> None:
         valid = wat('(module (func (export "_start")))')
-        with pytest.raises(UsageError, match="cannot (compile|load)"):
+        with pytest.raises(UsageError, match=r"cannot (compile|load)"):
             host.run(valid.replace(b"\x00\x0b", b"\x00\x1a"))
 
     def test_import_mismatches_are_explained_before_the_start(self, host: Host, wat: Wat) -> None:
@@ -255,11 +256,8 @@ class EngineSuite:
         (tmp_path / "input.raw").write_bytes(bytes(16))
         arguments = ["/data/m.identity", "/data/input.raw", "1,4"]
         guest, preopen = GUESTS / "classify/classify.wasm", Preopen(tmp_path, "/data", False)
-        try:
+        with _may_refuse("reading only"):
             result = host.run(guest, arguments, dirs=[preopen])
-        except UsageError as refused:
-            assert "reading only" in str(refused)
-        else:
             assert result.exit_code == 0, result.stderr
 
     # Limits
@@ -510,14 +508,11 @@ class EngineSuite:
             outputs.append(inner.run().stdout)
 
         extra = [HostFunction("test", "fail", 0, False, nested)]
-        with host.compile(wat(self.FAIL)).instantiate(extra=extra) as guest:
-            try:
-                guest.call("_start")
-            except UsageError as refused:
-                assert "within a host function" in str(refused)
-            else:
-                guest.call("_start")
-                assert outputs == [b"hello, wasi-nn\n"] * 2
+        program = host.compile(wat(self.FAIL))
+        with program.instantiate(extra=extra) as guest, _may_refuse("within a host function"):
+            guest.call("_start")
+            guest.call("_start")
+            assert outputs == [b"hello, wasi-nn\n"] * 2
 
     def test_the_same_name_with_two_signatures(self, host: Host, wat: Wat) -> None:
         one = wat(
@@ -571,11 +566,7 @@ class EngineSuite:
                 assert program.run(["--stream", "stream", "hello"]).stdout == b"hello"
             gc.collect()
 
-        run(100)
-        before, open_before = resident(), descriptors()
-        run(500)
-        assert resident() - before < 4 << 20
-        assert descriptors() == open_before
+        _assert_flat(run, 500)
 
     def test_nothing_leaks_over_many_programs(self, host: Host, wat: Wat) -> None:
         wasm = wat(self.FAIL)
@@ -587,11 +578,7 @@ class EngineSuite:
                     guest.call("_start")
             gc.collect()
 
-        run(50)
-        before, open_before = resident(), descriptors()
-        run(200)
-        assert resident() - before < 4 << 20
-        assert descriptors() == open_before
+        _assert_flat(run, 200)
 
     def test_a_guest_that_was_never_closed_is_collected(self, host: Host, wat: Wat) -> None:
         program = host.compile(wat(COMMAND.format("")))
@@ -603,6 +590,30 @@ class EngineSuite:
     def _needs(self, host: Host, feature: str) -> None:
         if not getattr(host.runtime.features, feature):
             pytest.skip(f"{self.runtime}, as it is installed here, has no {feature}")
+
+
+def _assert_flat(run: Callable[[int], None], times: int) -> None:
+    """Memory and open files stay as they are. An allocator may take a piece once in a while; a leak
+    takes one in every round."""
+    run(times // 4)
+    grown: list[tuple[int, int]] = []
+    for _ in range(3):
+        before, open_before = resident(), descriptors()
+        run(times)
+        grown.append((resident() - before, descriptors() - open_before))
+        if grown[-1][0] < 4 << 20 and grown[-1][1] <= 0:
+            return
+    pytest.fail(f"bytes and open files grew by {grown}")
+
+
+@contextlib.contextmanager
+def _may_refuse(says: str) -> Iterator[None]:
+    """What an engine cannot do, its adapter has to refuse in so many words."""
+    try:
+        yield
+    except UsageError as refused:
+        if says not in str(refused):
+            raise
 
 
 def _together(works: list[Callable[[], None]]) -> None:

@@ -10,8 +10,8 @@ import ctypes
 from functools import lru_cache
 
 import pytest
-
 from conformance.engines import EngineSuite
+
 from wasi_nn import hookimpl
 from wasi_nn.adapter.instance import WASI_MODULES
 from wasi_nn.adapter.preview1 import Preview1

@@ -17,7 +17,7 @@ _BITS = {I32: 32, I64: 64}
 class Value(ctypes.Structure):
     """16 bytes; ``raw`` holds a number of any kind."""
 
-    _fields_ = [("kind", ctypes.c_uint8), ("padding", ctypes.c_uint8 * 7), ("raw", ctypes.c_uint64)]  # noqa: RUF012
+    _fields_ = [("kind", ctypes.c_uint8), ("padding", ctypes.c_uint8 * 7), ("raw", ctypes.c_uint64)]
 
 
 def pack(kinds: Sequence[int], numbers: Sequence[float]) -> Any:

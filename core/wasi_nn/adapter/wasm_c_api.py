@@ -1,8 +1,8 @@
 """Guests through the standard C API, wasm.h (github.com/WebAssembly/wasm-c-api).
 
 The engine-neutral half of an adapter: a library's adapter derives from ``CApiModule`` and
-``CApiInstance`` and adds what wasm.h lacks, which is WASI above all: it has none, and no way to stop
-or limit a guest either.
+``CApiInstance`` and adds what wasm.h lacks, which is WASI above all: it has none, and no way to
+stop or limit a guest either.
 
 A module of wasm.h belongs to one store. So each instance has a store of its own, and the module in
 it comes from the serialised code of the one that was compiled.
@@ -27,15 +27,13 @@ _SIZE = ctypes.c_size_t
 _I32 = 0
 
 #: ``wasm_trap_t *(*)(const wasm_val_vec_t *, wasm_val_vec_t *)``; a vector is a size and a pointer.
-CALLBACK = ctypes.CFUNCTYPE(
-    POINTER, *(ctypes.POINTER(ctypes.POINTER(ctypes.c_uint32)),) * 2
-)
+CALLBACK = ctypes.CFUNCTYPE(POINTER, *(ctypes.POINTER(ctypes.POINTER(ctypes.c_uint32)),) * 2)
 
 
 class Vector(ctypes.Structure):
     """Every ``wasm_…_vec_t``."""
 
-    _fields_ = [("size", ctypes.c_size_t), ("data", ctypes.c_void_p)]  # noqa: RUF012
+    _fields_ = [("size", ctypes.c_size_t), ("data", ctypes.c_void_p)]
 
 
 class CApi:
@@ -160,9 +158,7 @@ class CApiInstance(AdapterInstance):
         items = self._imports(self.foreign(module))
         api.extern_vector(ctypes.byref(imports), len(items), ctypes.addressof(items))
         trap = POINTER()
-        made = api.instantiate(
-            self.store, module, ctypes.byref(imports), ctypes.addressof(trap)
-        )
+        made = api.instantiate(self.store, module, ctypes.byref(imports), ctypes.addressof(trap))
         api.extern_vector_delete(ctypes.byref(imports))
         if trap.value:
             raise GuestTrap(api.trap_text(trap.value))

@@ -28,7 +28,7 @@ NATIVE = ctypes.CFUNCTYPE(None, POINTER, ctypes.POINTER(ctypes.c_uint32))
 class NativeSymbol(ctypes.Structure):
     """lib_export.h; WAMR keeps these pointers, and reads them whenever it loads a module."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("symbol", ctypes.c_char_p),
         ("function", ctypes.c_void_p),
         ("signature", ctypes.c_char_p),
@@ -39,7 +39,7 @@ class NativeSymbol(ctypes.Structure):
 class InstantiationArgs(ctypes.Structure):
     """wasm_export.h."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("stack_size", ctypes.c_uint32),
         ("heap_size", ctypes.c_uint32),
         ("max_memory_pages", ctypes.c_uint32),

@@ -157,8 +157,7 @@ class WamrInstance(AdapterInstance):
             if not done:
                 raise _trap(api.get_exception(handle))
         return tuple(
-            values.from_raw(kind, result.raw)
-            for kind, result in zip(kinds, results, strict=False)
+            values.from_raw(kind, result.raw) for kind, result in zip(kinds, results, strict=False)
         )
 
     def _kinds(self, function: int, count: Any, types: Any) -> bytes:

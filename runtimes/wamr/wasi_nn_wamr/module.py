@@ -44,10 +44,7 @@ class WamrModule(Module):
         self.deferred = data is not wasm
         self._bytes = (ctypes.c_ubyte * len(data)).from_buffer_copy(data)
         self._callbacks: list[Any] = []
-        tables = [
-            self._symbols(module, names)
-            for module, names in _callable_imports(file).items()
-        ]
+        tables = [self._symbols(module, names) for module, names in _callable_imports(file).items()]
         error = ctypes.create_string_buffer(_ERROR_SIZE)
         with api.thread(), api.linking:
             for name, symbols in tables:

@@ -21,9 +21,7 @@ class WamrRuntime(Runtime):
             library = api()
         except Unavailable:
             return RuntimeFeatures(memory_limit=True)
-        return RuntimeFeatures(
-            memory_limit=True, interrupt=library.interrupts, fuel=library.meters
-        )
+        return RuntimeFeatures(memory_limit=True, interrupt=library.interrupts, fuel=library.meters)
 
     def availability(self) -> Availability:
         try:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 from conformance.engines import EngineSuite, need
+
 from wasi_nn import Host, Limits
 from wasi_nn.errors import OutOfFuel
 

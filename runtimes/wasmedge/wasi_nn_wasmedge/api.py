@@ -21,7 +21,7 @@ _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
 class String(ctypes.Structure):
     """WasmEdge_String, and WasmEdge_Bytes, which has the same shape; passed by value."""
 
-    _fields_ = [("length", ctypes.c_uint32), ("buffer", ctypes.c_char_p)]  # noqa: RUF012
+    _fields_ = [("length", ctypes.c_uint32), ("buffer", ctypes.c_char_p)]
 
     @classmethod
     def of(cls, text: str) -> String:
@@ -32,7 +32,7 @@ class String(ctypes.Structure):
 class Value(ctypes.Structure):
     """WasmEdge_Value: 16 bytes, of which numbers use the first 8, and the type."""
 
-    _fields_ = [  # noqa: RUF012
+    _fields_ = [
         ("raw", ctypes.c_uint64),
         ("high", ctypes.c_uint64),
         ("kind", ctypes.c_uint64),

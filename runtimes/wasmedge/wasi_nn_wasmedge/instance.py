@@ -12,7 +12,7 @@ from wasi_nn.adapter import values
 from wasi_nn.adapter.instance import PAGE, AdapterInstance, GuestExit, check_start_memory
 from wasi_nn.adapter.library import POINTER, strings, view_at
 from wasi_nn.adapter.streams import Streams
-from wasi_nn.errors import GuestError, GuestTrap, LinkError, OutOfFuel, UsageError
+from wasi_nn.errors import GuestTrap, LinkError, OutOfFuel, UsageError
 from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig
 from wasi_nn_wasmedge.api import HOST_FUNCTION, Api, String, Value
 

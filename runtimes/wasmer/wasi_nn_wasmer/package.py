@@ -1,11 +1,11 @@
 """Guests on the PyPI package `wasmer` 1.1.0, which is for Python 3.10 and older.
 
 Its objects belong to the thread that made them (another thread's touch makes it panic), and its
-guests hold the GIL while they run. It has no way to stop a guest, to limit it, or to give
-it other standard streams than the process's, which it also buffers. So the streams and arguments are Python's own (wasi_nn.adapter.preview1). Files stay wasmer's: a guest's
-fd_write to a file is handed on to wasmer's function, which finds the memory that it works on in the
-exports of whoever imports it. That is a little module of ours that imports the guest's memory and
-exports it again.
+guests hold the GIL while they run. It has no way to stop a guest, to limit it, or to give it other
+standard streams than the process's, which it also buffers. So streams, arguments and variables are
+Python's own (wasi_nn.adapter.preview1). Files stay wasmer's: a guest's fd_write to a file is handed
+on to wasmer's function, which finds the memory that it works on in the exports of whoever imports
+it. That is a little module of ours that imports the guest's memory and exports it again.
 """
 
 from __future__ import annotations
