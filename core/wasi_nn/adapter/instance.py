@@ -113,7 +113,11 @@ class AdapterInstance(Instance):
             if self.output_failures and (raised is None or isinstance(raised, GuestExit)):
                 raised = self.output_failures.pop()
             if raised is not None:
-                raise raised from None
+                try:
+                    raise raised from None
+                finally:
+                    # Its traceback refers to this frame: no cycle is to keep the guest alive.
+                    del raised
             if self.stopped:
                 raise Interrupted("the guest was interrupted") from None
             raise

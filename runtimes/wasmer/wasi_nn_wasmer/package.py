@@ -10,6 +10,7 @@ it. That is a little module of ours that imports the guest's memory and exports 
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,7 +22,8 @@ from wasmer_compiler_cranelift import Compiler
 
 from wasi_nn import wasmfile
 from wasi_nn.adapter import values
-from wasi_nn.adapter.instance import HOST_TRAP, WASI_MODULES, AdapterInstance
+from wasi_nn.adapter.instance import HOST_TRAP, PAGE, WASI_MODULES, AdapterInstance
+from wasi_nn.adapter.library import view_at
 from wasi_nn.adapter.preview1 import Preview1
 from wasi_nn.errors import GuestTrap, LinkError, UsageError
 from wasi_nn.runtime import (
@@ -224,12 +226,19 @@ class PackageInstance(AdapterInstance):
         pages = exported.size
         if pages != self._pages:
             self._pages = pages
-            view = memoryview(exported.buffer) if pages else memoryview(b"")
+            view = view_at(_address(exported.buffer), pages * PAGE) if pages else memoryview(b"")
             if self._memory is None:
                 self._memory = BufferMemory(view)
             else:
                 self._memory.replace(view)
         return self._memory
+
+
+def _address(buffer: Any) -> int:
+    """Where a buffer begins. A view of the buffer itself would panic when it ends on a thread other
+    than its own, as what an exception's traceback refers to may."""
+    with memoryview(buffer) as view:
+        return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
 
 def _unsigned(function: Any) -> Callable[..., int]:
