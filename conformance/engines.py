@@ -396,6 +396,21 @@ class EngineSuite:
             assert guest.call("run") == (1,)
         assert seen == [(65536, b"fore"), (201 * 65536, b"alst")]
 
+    def test_a_memory_of_several_pages_that_never_grows(self, host: Host, wat: Wat) -> None:
+        seen: list[tuple[int, bytes]] = []
+
+        def look(memory: object) -> None:
+            seen.append((memory.size, bytes(memory.read(720890, 6))))  # type: ignore[attr-defined]
+
+        wasm = wat(
+            """(module (import "test" "look" (func $look)) (memory (export "memory") 11)
+            (data (i32.const 720890) "at end") (func (export "run") (call $look)))"""
+        )
+        extra = [HostFunction("test", "look", 0, False, look)]
+        with host.compile(wasm).instantiate(extra=extra) as guest:
+            guest.call("run")
+        assert seen == [(11 * 65536, b"at end")]
+
     def test_a_guest_may_grow_its_memory_during_a_host_call(self, host: Host, wat: Wat) -> None:
         sizes: list[int] = []
         wasm = wat(

@@ -89,6 +89,7 @@ class Api:
         self.instance_of = quick("wasm_runtime_get_module_inst", POINTER, POINTER)
         self.memory_of = quick("wasm_runtime_get_default_memory", POINTER, POINTER)
         self.memory_pages = quick("wasm_memory_get_cur_page_count", ctypes.c_uint64, POINTER)
+        self.page_bytes = quick("wasm_memory_get_bytes_per_page", ctypes.c_uint64, POINTER)
         self.memory_base = quick("wasm_memory_get_base_address", POINTER, POINTER)
         three = (ctypes.POINTER(_U32),) * 3
         version = quick("wasm_runtime_get_version", None, *three)

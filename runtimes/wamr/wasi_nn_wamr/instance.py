@@ -82,7 +82,9 @@ class WamrInstance(AdapterInstance):
         pages = self._api.memory_pages(self._memory_at)
         if pages != self._pages:
             self._pages = pages
-            view = view_at(self._api.memory_base(self._memory_at), pages * PAGE)
+            # (A memory that its module never grows is one large page to WAMR.)
+            size = pages * self._api.page_bytes(self._memory_at)
+            view = view_at(self._api.memory_base(self._memory_at), size)
             if self._memory is None:
                 self._memory = BufferMemory(view)
             else:
