@@ -66,6 +66,7 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks
+	@if test -e $(OLD)/.dev; then $(OLD)/bin/python -m benchmarks.engines; fi
 
 guests: $(VENV)/.dev
 	$(BIN)/python conformance/guests/build.py

@@ -6,12 +6,13 @@ wasmer package) it takes the engines of that one.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 
 import wasmtime
 
-from benchmarks.figures import Figure, paired_ratio, report
+from benchmarks.figures import OUTPUT, Figure, paired_ratio, report
 from wasi_nn import Host
 from wasi_nn.guest import Guest
 from wasi_nn.plugins import Plugins, availability
@@ -103,4 +104,4 @@ def _timed(guest: Guest, export: str, calls: int) -> Callable[[], float]:
 
 
 if __name__ == "__main__":
-    report(overhead())
+    report(overhead(), OUTPUT.with_name(f"bench-engines-{sys.version_info[1]}.json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -48,12 +49,17 @@ class AdapterInstance(Instance):
     ``GuestExit`` where the engine itself knows of an exit. A
     host function's trampoline catches every exception, keeps it in ``raised`` and traps; an output
     stream's callback puts what it raised into ``output_failures``. From there they come out of
-    ``instantiate``, ``start`` and ``call`` as they were."""
+    ``instantiate``, ``start`` and ``call`` as they were. ``close`` can come more than once."""
 
     def __init__(self) -> None:
         self.stopped = False
         self.raised: BaseException | None = None
         self.output_failures: list[BaseException] = []
+
+    def __del__(self) -> None:
+        # A guest that nobody closed. (One whose making failed may lack what closing needs.)
+        with contextlib.suppress(AttributeError):
+            self.close()
 
     @abstractmethod
     def _link(self) -> None:
