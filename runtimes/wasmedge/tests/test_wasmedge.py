@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from conformance.engines import EngineSuite, need
 
 from wasi_nn import Host, Limits
 from wasi_nn.errors import OutOfFuel
+from wasi_nn_wasmedge.api import api
 
 need("wasmedge")
 
@@ -23,6 +25,18 @@ class TestWasmEdge(EngineSuite):
         used up WasmEdge aborts the process. A limit on fuel ends such a guest in time."""
         with Host(plugins=host.plugins, runtime="wasmedge", limits=Limits(fuel=10**6)) as limited:
             assert isinstance(limited.run(wat(RECURSION)).error, OutOfFuel)
+
+    def test_wasmedges_own_plugin_does_not_clash(self, host, identity_model):
+        """A VM registers a mock of each plugin, `wasi_ephemeral_nn` among them, and ours would be
+        refused there; nor do the plugins matter that are installed."""
+        library = ctypes.CDLL(api().library)
+        library.WasmEdge_PluginLoadWithDefaultPaths()
+        library.WasmEdge_VMCreate.restype = ctypes.c_void_p
+        machine = ctypes.c_void_p(library.WasmEdge_VMCreate(None, None))
+        try:
+            self.test_echo(host, identity_model)
+        finally:
+            library.WasmEdge_VMDelete(machine)
 
     def test_endless_recursion_without_fuel_aborts(self, tmp_path, wat):
         path = tmp_path / "recursion.wasm"

@@ -53,6 +53,7 @@ class Api:
     def __init__(self) -> None:
         library = load(VARIABLE, "wasmedge", _PLACES, _HELP)
         slow, quick = partial(lean, library), partial(lean, holding_gil(library))
+        self.library = library._name
         self.version = quick("WasmEdge_VersionGet", ctypes.c_char_p)().decode()
         self.message = quick("WasmEdge_ResultGetMessage", ctypes.c_char_p, _U32)
         self.configure = quick("WasmEdge_ConfigureCreate", POINTER)
