@@ -13,6 +13,7 @@ from conformance.engines.common import (
     WASI,
     Engine,
     Wat,
+    together,
 )
 from wasi_nn import Host, Limits
 from wasi_nn.errors import (
@@ -55,6 +56,23 @@ class Limited(Engine):
             assert isinstance(limited.error, DeadlineExceeded)
         other.join()
         assert (results[0].exit_code, results[0].error) == (0, None)
+
+    def test_deadlines_at_any_moment(self, host: Host, wat: Wat) -> None:
+        """Before, while and after the guest runs, in several threads."""
+        self.needs(host, "interrupt")
+        programs = [host.compile(wat(COMMAND.format(body))) for body in (LOOP, "")]
+        ended: list[str] = []
+
+        def work(number: int) -> None:
+            for turn in range(60):
+                limits = Limits(timeout=1e-5 * (1 + (turn * 37 + number * 11) % 200))
+                result = programs[turn % 2].run(limits=limits)
+                if turn % 2 == 0:
+                    ended.append(type(result.error).__name__)
+
+        together([lambda number=number: work(number) for number in range(4)])  # type: ignore[misc]
+        assert set(ended) == {"DeadlineExceeded"}
+        assert len(ended) == 120
 
     def test_interrupt_from_another_thread(self, host: Host, wat: Wat) -> None:
         self.needs(host, "interrupt")

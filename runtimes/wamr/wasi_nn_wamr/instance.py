@@ -18,7 +18,7 @@ from wasi_nn.adapter.instance import (
 )
 from wasi_nn.adapter.library import strings, view_at
 from wasi_nn.adapter.streams import Streams
-from wasi_nn.errors import GuestError, GuestTrap, LinkError, OutOfFuel, UsageError
+from wasi_nn.errors import GuestError, GuestTrap, Interrupted, LinkError, OutOfFuel, UsageError
 from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig
 from wasi_nn_wamr.api import Api, InstantiationArgs
 
@@ -152,6 +152,9 @@ class WamrInstance(AdapterInstance):
         results = (values.Value * max(1, len(kinds)))()
         with self._entered():
             api.clear_exception(handle)
+            # An interrupt that came before would be cleared with it.
+            if self.stopped:
+                raise Interrupted("the guest was interrupted")
             if self._limits.fuel is not None:
                 fuel = min(self._limits.fuel, _MOST_FUEL)
                 api.set_fuel(self._exec_env, fuel)
