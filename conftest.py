@@ -20,6 +20,9 @@ from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import BufferMemory
 from wasi_nn.session import Session
 
+# So that their asserts say what they saw.
+pytest.register_assert_rewrite("enginetests")
+
 
 def needs(package: str) -> Any:
     """The package, or a skip that says why; where CI has installed it, a failure."""

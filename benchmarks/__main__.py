@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import backends, hosting, language
+from benchmarks import backends, engines, hosting, language
 from benchmarks.figures import report
 
 
@@ -15,6 +15,7 @@ def main() -> None:
         folder = Path(scratch)
         steps = [
             ("host calls", hosting.host_call),
+            ("engines", engines.overhead),
             ("backends", lambda: backends.cycles(folder)),
             ("language models", language.figures),
             ("start-up", hosting.start),

@@ -64,7 +64,7 @@ def per_call(function: Callable[[], Any], calls: int) -> float:
     return (time.perf_counter() - started) / calls
 
 
-def report(figures: list[Figure]) -> None:
+def report(figures: list[Figure], output: Path = OUTPUT) -> None:
     """Print the table and write the file."""
     from rich.console import Console
     from rich.table import Table
@@ -84,10 +84,10 @@ def report(figures: list[Figure]) -> None:
         met = {None: "", True: "yes", False: "NO"}[figure.met]
         table.add_row(figure.name, f"{figure.value:.3f}", figure.unit, goal, met, figure.note)
     Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(table)
-    OUTPUT.parent.mkdir(exist_ok=True)
+    output.parent.mkdir(exist_ok=True)
     records = [
         {"name": f.name, "value": f.value, "unit": f.unit, "goal": f.goal, "met": f.met}
         for f in figures
     ]
-    OUTPUT.write_text(json.dumps(records, indent=1) + "\n")
-    print(f"\nwritten to {OUTPUT.relative_to(ROOT)}")
+    output.write_text(json.dumps(records, indent=1) + "\n")
+    print(f"\nwritten to {output.relative_to(ROOT)}")

@@ -26,6 +26,7 @@ from wasi_nn.runtime import (
     HostFunction,
     Module,
     Preopen,
+    Runtime,
     Stdin,
     Stdout,
     WasiConfig,
@@ -186,6 +187,7 @@ class Program:
         limits = limits or self._host.limits
         if limits.fuel is not None and not self._counts_fuel:
             raise UsageError("the program was compiled without fuel: give Host a limit on fuel")
+        _check_limits(limits, self._host.runtime)
         observer = Observer(timed=stats, traced=trace)
         session = self._host.open_session(limits)
         try:
@@ -209,6 +211,18 @@ class Program:
             abi: type[CoreAbi] = WamrLegacy if legacy else Witx
             functions += abi(session, reading).host_functions(observer)
         return functions, reading, bench
+
+
+def _check_limits(limits: Limits, runtime: Runtime) -> None:
+    """A limit that the engine cannot hold is an error, and not a promise that is broken later."""
+    features = runtime.features
+    for given, able, what in (
+        (limits.timeout, features.interrupt, "stop a guest at a deadline"),
+        (limits.memory, features.memory_limit, "limit a guest's memory"),
+        (limits.fuel, features.fuel, "count fuel"),
+    ):
+        if given is not None and not able:
+            raise UsageError(f"{runtime.name}, as it is installed here, cannot {what}")
 
 
 class _Capture:

@@ -125,14 +125,17 @@ class EngineLimits(NamedTuple):
 
 
 class RuntimeFeatures(NamedTuple):
-    """What an engine can do, as ``wasi-nn plugins`` shows it."""
+    """What an engine can do, as ``wasi-nn plugins`` shows it. ``zero_copy_memory`` is a view of
+    guest memory and no copy of it; ``threads`` that guests of several threads run side by side."""
 
+    core: bool = True
     components: bool = False
     wasi: bool = True
     zero_copy_memory: bool = True
     interrupt: bool = False
     memory_limit: bool = False
     fuel: bool = False
+    threads: bool = True
     compile_cache: bool = False
 
 
@@ -182,7 +185,8 @@ class Runtime(ABC):
 
     #: What people call it (``--runtime``), unique among the installed plugins.
     name: ClassVar[str]
-    features: ClassVar[RuntimeFeatures]
+    #: What it can do; where that depends on the library, a property.
+    features: RuntimeFeatures
     #: The import modules that the engine's own WASI provides.
     wasi_modules: ClassVar[frozenset[str]] = frozenset({"wasi_snapshot_preview1"})
 

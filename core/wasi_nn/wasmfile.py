@@ -15,7 +15,7 @@ MAGIC = b"\0asm"
 _CORE_VERSION = b"\x01\0\0\0"
 _VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128"}
 _KINDS = ("func", "table", "memory", "global", "tag")
-_TYPE, _IMPORT, _EXPORT, _CUSTOM = 1, 2, 7, 0
+_TYPE, _IMPORT, _MEMORY, _EXPORT, _CUSTOM = 1, 2, 5, 7, 0
 
 
 class Signature(NamedTuple):
@@ -38,11 +38,13 @@ class Import(NamedTuple):
 
 
 class WasmFile(NamedTuple):
-    """What a core module imports, exports, and carries in custom sections."""
+    """What a core module imports, exports, and carries in custom sections; and the pages (of 64
+    KiB) that its memories start with."""
 
     imports: tuple[Import, ...]
     exports: tuple[tuple[str, str], ...]
     custom: tuple[tuple[str, memoryview], ...]
+    memory_pages: int = 0
 
     def imported(self, module: str) -> set[str]:
         """The names imported from a module."""
@@ -80,6 +82,7 @@ class _Reader:
         self.data = data
         self.at = 8
         self.types: list[Signature] = []
+        self.memory_pages = 0
 
     def module(self) -> WasmFile:
         imports: list[Import] = []
@@ -98,10 +101,12 @@ class _Reader:
                 self.type_section(end)
             elif section == _IMPORT:
                 imports = [self.import_entry() for _ in range(self.count())]
+            elif section == _MEMORY:
+                self.memory_pages += sum(self.limits() for _ in range(self.count()))
             elif section == _EXPORT:
                 exports = [self.export_entry() for _ in range(self.count())]
             self.at = end
-        return WasmFile(tuple(imports), tuple(exports), tuple(custom))
+        return WasmFile(tuple(imports), tuple(exports), tuple(custom), self.memory_pages)
 
     def byte(self) -> int:
         value = self.data[self.at]
@@ -156,7 +161,7 @@ class _Reader:
             self.byte()
             self.limits()
         elif kind == 2:
-            self.limits()
+            self.memory_pages += self.limits()
         elif kind == 3:
             self.at += 2
         elif kind == 4:
@@ -172,8 +177,10 @@ class _Reader:
         self.number()
         return name, _KINDS[kind] if kind < len(_KINDS) else "unknown"
 
-    def limits(self) -> None:
+    def limits(self) -> int:
+        """The minimum."""
         flags = self.byte()
-        self.number()
+        minimum = self.number()
         if flags & 1:
             self.number()
+        return minimum

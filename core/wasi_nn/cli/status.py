@@ -16,6 +16,16 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 
+# What people call the engines' features.
+_TITLES = {
+    "core": "core ABI",
+    "components": "component ABI",
+    "wasi": "WASI",
+    "zero_copy_memory": "memory",
+    "interrupt": "deadline",
+}
+
+
 @click.command()
 def plugins() -> int:
     """List the plugins and what the engines can do."""
@@ -56,10 +66,16 @@ def _engines(runtimes: list[Runtime]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("engine")
     for field in RuntimeFeatures._fields:
-        table.add_column(field.replace("_", " "))
+        table.add_column(_TITLES.get(field, field.replace("_", " ")))
     for runtime in runtimes:
-        table.add_row(runtime.name, *("yes" if value else "no" for value in runtime.features))
+        table.add_row(runtime.name, *map(_able, RuntimeFeatures._fields, runtime.features))
     return table
+
+
+def _able(field: str, value: bool) -> str:
+    if field == "zero_copy_memory":
+        return "view" if value else "copy"
+    return "yes" if value else "no"
 
 
 @click.command()

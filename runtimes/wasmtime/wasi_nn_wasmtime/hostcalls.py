@@ -26,6 +26,8 @@ from typing import Any
 import wasmtime
 from wasmtime import _ffi as ffi
 
+from wasi_nn.adapter.instance import HOST_TRAP, AdapterInstance
+from wasi_nn.adapter.library import view_at
 from wasi_nn.runtime import BufferMemory, HostFunction
 from wasi_nn_wasmtime.capi import POINTER, lean
 
@@ -33,7 +35,7 @@ _CALLBACK: Any = ctypes.CFUNCTYPE(
     POINTER, POINTER, POINTER, ctypes.POINTER(ctypes.c_uint32), ctypes.c_size_t
 )
 _MEMORY = b"memory"
-_TRAP_TEXT = b"a host function ended the guest"
+_TRAP_TEXT = HOST_TRAP.encode()
 
 _define = lean(
     "wasmtime_linker_define_func_unchecked",
@@ -65,13 +67,14 @@ FAST = None not in (_define, _caller_context, _export_get, _memory_data, _memory
 
 
 class HostCalls:
-    """The host functions of one store, its guest's memory, and the exception that ended it."""
+    """The host functions of one store and its guest's memory. What a host function raises goes to
+    ``owner.raised``."""
 
-    def __init__(self, linker: wasmtime.Linker, fast: bool = FAST) -> None:
+    def __init__(self, linker: wasmtime.Linker, owner: AdapterInstance, fast: bool = FAST) -> None:
         self._linker = linker
+        self._owner = owner
         self._fast = fast
         self._kept: list[Any] = []
-        self._exception: BaseException | None = None
         self._memory: BufferMemory | None = None
         self._memory_extern: ffi.wasmtime_memory_t | None = None
         self._memory_at = 0
@@ -90,11 +93,6 @@ class HostCalls:
             self._linker.define_func(
                 function.module, function.name, kind, self._slow(function.call), access_caller=True
             )
-
-    def take_exception(self) -> BaseException | None:
-        """What a host function raised, once."""
-        exception, self._exception = self._exception, None
-        return exception
 
     def close(self) -> None:
         """Let go of the callbacks; the store and the linker are gone."""
@@ -136,7 +134,7 @@ class HostCalls:
                     slots[0] = result
                 return None
             except BaseException as exception:
-                self._exception = exception
+                self._owner.raised = exception
                 trap: int = _trap_new(_TRAP_TEXT, len(_TRAP_TEXT))
                 return trap
 
@@ -156,10 +154,7 @@ class HostCalls:
         return self._look_again(_memory_size(self._context, self._memory_at))
 
     def _look_again(self, size: int) -> BufferMemory:
-        view = memoryview(b"")
-        if size:
-            address = _memory_data(self._context, self._memory_at)
-            view = memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
+        view = view_at(_memory_data(self._context, self._memory_at), size)
         if self._memory is None:
             self._memory = BufferMemory(view)
         else:
@@ -191,7 +186,7 @@ class HostCalls:
                     memory = BufferMemory(memoryview(buffer).cast("B"))
                 return call(memory, *(value & 0xFFFFFFFF for value in values))
             except BaseException as exception:
-                self._exception = exception
-                raise wasmtime.Trap(_TRAP_TEXT.decode()) from None
+                self._owner.raised = exception
+                raise wasmtime.Trap(HOST_TRAP) from None
 
         return checked

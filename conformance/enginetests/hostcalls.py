@@ -1,0 +1,170 @@
+"""Host functions, and many guests."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from enginetests.common import (
+    COMMAND,
+    FAIL,
+    GUESTS,
+    Engine,
+    Wat,
+    assert_flat,
+    may_refuse,
+    together,
+)
+from wasi_nn import Host
+from wasi_nn.runtime import HostFunction, WasiConfig
+
+
+class HostCalls(Engine):
+    def test_values_arrive_unsigned(self, host: Host, wat: Wat) -> None:
+        seen: list[tuple[int, ...]] = []
+
+        def five(memory: object, *values: int) -> int:
+            seen.append(values)
+            return 0xFFFFFFFE
+
+        wasm = wat(
+            """(module
+            (import "t" "five" (func $five (param i32 i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "five") (result i32) (call $five (i32.const 0) (i32.const -1)
+              (i32.const 8) (i32.const 4) (i32.const 0x80000000))))"""
+        )
+        extra = [HostFunction("t", "five", 5, True, five)]
+        with host.compile(wasm).instantiate(extra=extra) as guest:
+            assert guest.call("five") == (-2,)
+        assert seen == [(0, 0xFFFFFFFF, 8, 4, 0x80000000)]
+
+    @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, ValueError])
+    def test_what_a_host_function_raises_comes_out_as_it_was(
+        self, host: Host, wat: Wat, kind: type[BaseException]
+    ) -> None:
+        raised = kind("from within")
+
+        def fail(memory: object) -> None:
+            raise raised
+
+        program = host.compile(wat(FAIL))
+        with program.instantiate(extra=[HostFunction("test", "fail", 0, False, fail)]) as guest:
+            with pytest.raises(kind) as caught:
+                guest.call("_start")
+            assert caught.value is raised
+
+    def test_each_thread_gets_its_own_exception(self, host: Host, wat: Wat) -> None:
+        program = host.compile(wat(FAIL))
+        wrong: list[object] = []
+
+        def work(number: int) -> None:
+            for turn in range(50):
+                error = ValueError(number, turn)
+
+                def fail(memory: object, error: ValueError = error) -> None:
+                    raise error
+
+                extra = [HostFunction("test", "fail", 0, False, fail)]
+                with program.instantiate(extra=extra) as guest:
+                    try:
+                        guest.call("_start")
+                        wrong.append("nothing")
+                    except BaseException as caught:
+                        if caught is not error:
+                            wrong.append(caught)
+
+        together([lambda number=number: work(number) for number in range(4)])  # type: ignore[misc]
+        assert wrong == []
+
+    def test_a_host_function_may_run_another_guest(self, host: Host, wat: Wat) -> None:
+        inner = host.compile(GUESTS / "hello/hello.wasm")
+        outputs: list[bytes] = []
+
+        def nested(memory: object) -> None:
+            outputs.append(inner.run().stdout)
+
+        extra = [HostFunction("test", "fail", 0, False, nested)]
+        program = host.compile(wat(FAIL))
+        with program.instantiate(extra=extra) as guest, may_refuse("within a host function"):
+            guest.call("_start")
+            guest.call("_start")
+            assert outputs == [b"hello, wasi-nn\n"] * 2
+
+    def test_the_same_name_with_two_signatures(self, host: Host, wat: Wat) -> None:
+        one = wat(
+            """(module (import "t" "f" (func $f (param i32) (result i32)))
+            (func (export "run") (result i32) (call $f (i32.const 7))))"""
+        )
+        two = wat('(module (import "t" "f" (func $f)) (func (export "run") (call $f)))')
+        called: list[str] = []
+
+        def first(memory: object, value: int) -> int:
+            return value + 1
+
+        def second(memory: object) -> None:
+            called.append("two")
+
+        programs = host.compile(one), host.compile(two)
+        for _ in range(2):
+            with programs[0].instantiate(extra=[HostFunction("t", "f", 1, True, first)]) as guest:
+                assert guest.call("run") == (8,)
+            with programs[1].instantiate(extra=[HostFunction("t", "f", 0, False, second)]) as guest:
+                guest.call("run")
+        assert called == ["two", "two"]
+
+    def test_guests_in_several_threads(
+        self, host: Host, identity_model: Callable[..., Path]
+    ) -> None:
+        host.add_model("stream", identity_model("stream", stream=3))
+        program = host.compile(GUESTS / "echo/echo.wasm")
+        outputs: list[tuple[bytes, bytes]] = []
+
+        def work(number: int) -> None:
+            for turn in range(10):
+                text = f"{number} {turn}".encode()
+                result = program.run(["--stream", "stream", text.decode()])
+                outputs.append((result.stdout, text))
+
+        together([lambda number=number: work(number) for number in range(4)])  # type: ignore[misc]
+        assert len(outputs) == 40
+        assert all(stdout == text for stdout, text in outputs)
+
+    def test_nothing_leaks_over_many_runs(
+        self, host: Host, identity_model: Callable[..., Path]
+    ) -> None:
+        host.add_model("stream", identity_model("stream", stream=3))
+        program = host.compile(GUESTS / "echo/echo.wasm")
+
+        def run(times: int) -> None:
+            for _ in range(times):
+                assert program.run(["--stream", "stream", "hello"]).stdout == b"hello"
+            gc.collect()
+
+        assert_flat(run, 500)
+
+    def test_nothing_leaks_over_many_programs(self, host: Host, wat: Wat) -> None:
+        wasm = wat(FAIL)
+        extra = [HostFunction("test", "fail", 0, False, lambda memory: None)]
+
+        def run(times: int) -> None:
+            for _ in range(times):
+                with host.compile(wasm).instantiate(extra=extra) as guest:
+                    guest.call("_start")
+            gc.collect()
+
+        assert_flat(run, 200)
+
+    def test_guests_that_were_never_closed_are_collected(self, host: Host, wat: Wat) -> None:
+        program = host.compile(wat(COMMAND.format("")))
+
+        def run(times: int) -> None:
+            for _ in range(times):
+                wasi = WasiConfig(stdout=lambda piece: None, stderr=None)
+                program.instantiate(wasi=wasi).call("_start")
+            gc.collect()
+
+        assert_flat(run, 50)

@@ -1,0 +1,121 @@
+"""Limits: what is to stop a guest."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from enginetests.common import (
+    COMMAND,
+    LOOP,
+    WASI,
+    Engine,
+    Wat,
+    together,
+)
+from wasi_nn import Host, Limits
+from wasi_nn.errors import (
+    DeadlineExceeded,
+    Interrupted,
+    LimitExceeded,
+    OutOfFuel,
+    UsageError,
+)
+from wasi_nn.plugins import Plugins
+
+
+class Limited(Engine):
+    def test_deadline(self, host: Host, wat: Wat) -> None:
+        wasm = wat(COMMAND.format(LOOP))
+        if not host.runtime.features.interrupt:
+            with pytest.raises(UsageError, match="cannot stop a guest at a deadline"):
+                host.run(wasm, limits=Limits(timeout=0.2))
+            return
+        started = time.monotonic()
+        result = host.run(wasm, limits=Limits(timeout=0.2))
+        assert isinstance(result.error, DeadlineExceeded)
+        assert result.exit_code == 124
+        assert time.monotonic() - started < 20
+        assert host.run(wat(COMMAND.format("")), limits=Limits(timeout=20)).exit_code == 0
+
+    def test_deadline_of_one_guest_stops_no_other(self, host: Host, wat: Wat) -> None:
+        self.needs(host, "interrupt")
+        # The other one counts for a while, in the same engine.
+        wasm = wat(
+            """(module (memory (export "memory") 1) (func (export "_start") (local i64)
+            (loop $l (local.set 0 (i64.add (local.get 0) (i64.const 1)))
+              (br_if $l (i64.lt_u (local.get 0) (i64.const 5000000))))))"""
+        )
+        results = []
+        other = threading.Thread(target=lambda: results.append(host.run(wasm)))
+        other.start()
+        for _ in range(4):
+            limited = host.run(wat(COMMAND.format(LOOP)), limits=Limits(timeout=0.05))
+            assert isinstance(limited.error, DeadlineExceeded)
+        other.join()
+        assert (results[0].exit_code, results[0].error) == (0, None)
+
+    def test_deadlines_at_any_moment(self, host: Host, wat: Wat) -> None:
+        """Before, while and after the guest runs, in several threads."""
+        self.needs(host, "interrupt")
+        programs = [host.compile(wat(COMMAND.format(body))) for body in (LOOP, "")]
+        ended: list[str] = []
+
+        def work(number: int) -> None:
+            for turn in range(60):
+                limits = Limits(timeout=1e-5 * (1 + (turn * 37 + number * 11) % 200))
+                result = programs[turn % 2].run(limits=limits)
+                if turn % 2 == 0:
+                    ended.append(type(result.error).__name__)
+
+        together([lambda number=number: work(number) for number in range(4)])  # type: ignore[misc]
+        assert set(ended) == {"DeadlineExceeded"}
+        assert len(ended) == 120
+
+    def test_interrupt_from_another_thread(self, host: Host, wat: Wat) -> None:
+        self.needs(host, "interrupt")
+        timers = []
+
+        def soon(guest: object) -> None:
+            timers.append(threading.Timer(0.1, guest.interrupt))  # type: ignore[attr-defined]
+            timers[0].start()
+
+        result = host.compile(wat(COMMAND.format(LOOP))).run(on_start=soon)
+        timers[0].join()
+        assert isinstance(result.error, Interrupted)
+        assert result.exit_code == 130
+
+    def test_interrupt_before_the_start(self, host: Host, wat: Wat) -> None:
+        result = host.compile(wat(COMMAND.format(""))).run(on_start=lambda guest: guest.interrupt())
+        assert isinstance(result.error, Interrupted)
+
+    def test_an_interrupt_after_the_end_does_nothing(self, host: Host, wat: Wat) -> None:
+        with host.compile(wat(COMMAND.format(""))).instantiate() as guest:
+            guest.call("_start")
+        guest.interrupt()
+
+    def test_fuel(self, plugins: Plugins, host: Host, wat: Wat) -> None:
+        with Host(plugins=plugins, runtime=self.runtime, limits=Limits(fuel=10_000)) as limited:
+            if not host.runtime.features.fuel:
+                with pytest.raises(UsageError, match="cannot count fuel"):
+                    limited.run(wat(COMMAND.format("")))
+                return
+            assert limited.run(wat(COMMAND.format(""))).exit_code == 0
+            assert isinstance(limited.run(wat(COMMAND.format(LOOP))).error, OutOfFuel)
+
+    def test_memory_limit(self, host: Host, wat: Wat) -> None:
+        grows = wat(
+            f"""(module {WASI} (func (export "_start")
+            (call $exit (i32.eq (memory.grow (i32.const 16)) (i32.const -1)))))"""
+        )
+        assert host.run(grows).exit_code == 0
+        if not host.runtime.features.memory_limit:
+            with pytest.raises(UsageError, match="cannot limit a guest's memory"):
+                host.run(grows, limits=Limits(memory=8 << 16))
+            return
+        assert host.run(grows, limits=Limits(memory=8 << 16)).exit_code == 1
+        result = host.run(grows, limits=Limits(memory=65535))
+        assert isinstance(result.error, LimitExceeded)
+        assert "65535 bytes" in str(result.error)

@@ -1,0 +1,174 @@
+"""Programs: how they start, what they say, how they end."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from enginetests.common import (
+    COMMAND,
+    GUESTS,
+    LOOP,
+    WASI,
+    Engine,
+    Wat,
+)
+from wasi_nn import Host, Limits
+from wasi_nn.errors import (
+    DeadlineExceeded,
+    GuestTrap,
+    LinkError,
+    UsageError,
+)
+
+
+class Programs(Engine):
+    def test_hello(self, host: Host) -> None:
+        result = host.run(GUESTS / "hello/hello.wasm")
+        assert (result.exit_code, result.stdout, result.error) == (0, b"hello, wasi-nn\n", None)
+
+    def test_echo(self, host: Host, identity_model: Callable[..., Path]) -> None:
+        host.add_model("stream", identity_model("stream", stream=3))
+        result = host.run(GUESTS / "echo/echo.wasm", ["--stream", "stream", "hello"])
+        assert (result.exit_code, result.stdout) == (0, b"hello")
+        result = host.run(GUESTS / "echo/echo.wasm", ["nothing", "hello"])
+        assert result.stderr == b"echo: load_by_name: not_found\n"
+        assert result.exit_code == 1
+
+    def test_classify(
+        self, host: Host, tmp_path: Path, identity_model: Callable[..., Path]
+    ) -> None:
+        identity_model("model")
+        scores = [0.125, 0.5, 0.25, 0.0625]
+        (tmp_path / "input.raw").write_bytes(struct.pack("<4f", *scores))
+        arguments = ["/data/model.identity", "/data/input.raw", "1,4"]
+        result = host.run(GUESTS / "classify/classify.wasm", arguments, dirs={"/data": tmp_path})
+        assert result.exit_code == 0, result.stderr
+        lines = result.stdout.decode().split("\n")
+        assert [line.split()[0] for line in lines if line] == ["1", "2", "0", "3"], lines
+
+    def test_arguments_and_variables(self, host: Host, wat: Wat) -> None:
+        # Writes the strings of argv and of the environment, as they lie in memory.
+        wasm = wat(
+            """(module
+            (import "wasi_snapshot_preview1" "args_get" (func $args (param i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "args_sizes_get"
+              (func $args_sizes (param i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "environ_get"
+              (func $environ (param i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "environ_sizes_get"
+              (func $environ_sizes (param i32 i32) (result i32)))
+            (import "wasi_snapshot_preview1" "fd_write"
+              (func $write (param i32 i32 i32 i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "_start")
+              (drop (call $args_sizes (i32.const 100) (i32.const 4)))
+              (drop (call $args (i32.const 200) (i32.const 1000)))
+              (i32.store (i32.const 0) (i32.const 1000))
+              (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 100)))
+              (drop (call $environ_sizes (i32.const 100) (i32.const 4)))
+              (drop (call $environ (i32.const 200) (i32.const 1000)))
+              (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 100)))))"""
+        )
+        host_result = host.run(wasm, ["one", "zwölf", ""], env={"KEY": "a=b", "LEER": ""})
+        assert host_result.stdout == "guest.wasm\0one\0zwölf\0\0KEY=a=b\0LEER=\0".encode()
+
+    @pytest.mark.parametrize("code", [0, 1, 3, 42, 125, 126, 255])
+    def test_exit_codes(self, host: Host, wat: Wat, code: int) -> None:
+        wasm = wat(f'(module {WASI} (func (export "_start") (call $exit (i32.const {code}))))')
+        result = host.run(wasm)
+        assert (result.exit_code, result.error) == (code, None)
+
+    @pytest.mark.parametrize(
+        ("body", "says"),
+        [
+            ("unreachable", "unreachable"),
+            ("(drop (i32.load (i32.const 0xfffffff0)))", "out of bounds"),
+            ("(drop (i32.div_u (i32.const 1) (i32.const 0)))", "divide by zero"),
+        ],
+    )
+    def test_traps_are_results(self, host: Host, wat: Wat, body: str, says: str) -> None:
+        result = host.run(wat(COMMAND.format(body)))
+        assert isinstance(result.error, GuestTrap)
+        assert says in str(result.error)
+        assert result.exit_code == 134
+
+    def test_endless_recursion_is_a_trap(self, host: Host, wat: Wat) -> None:
+        result = host.run(
+            wat('(module (memory (export "memory") 1) (func $f (export "_start") (call $f)))')
+        )
+        assert isinstance(result.error, GuestTrap)
+        assert any(word in str(result.error) for word in ("stack", "recursion"))
+
+    def test_no_start(self, host: Host, wat: Wat) -> None:
+        with pytest.raises(UsageError, match="no _start"):
+            host.run(wat("(module)"))
+        with pytest.raises(UsageError, match="no _start"):
+            host.run(wat('(module (memory (export "_start") 1))'))
+
+    def test_what_cannot_be_compiled(self, host: Host, wat: Wat) -> None:
+        valid = wat('(module (func (export "_start")))')
+        with pytest.raises(UsageError, match=r"cannot (compile|load)"):
+            host.run(valid.replace(b"\x00\x0b", b"\x00\x1a"))
+
+    def test_import_mismatches_are_explained_before_the_start(self, host: Host, wat: Wat) -> None:
+        with pytest.raises(LinkError, match="nothing that this host knows"):
+            host.run(wat('(module (import "x" "y" (func)) (memory (export "memory") 1))'))
+        wrong = '(module (import "wasi_ephemeral_nn" "compute" (func (param i64) (result i32))))'
+        with pytest.raises(LinkError, match="this host has"):
+            host.run(wat(wrong))
+
+    def test_exports_can_be_called(self, host: Host, wat: Wat) -> None:
+        wasm = wat(
+            """(module
+            (func (export "add") (param i32 i32) (result i32)
+              (i32.add (local.get 0) (local.get 1)))
+            (func (export "kinds") (param i64 f32 f64) (result f64)
+              (f64.add (f64.convert_i64_s (local.get 0))
+                (f64.add (f64.promote_f32 (local.get 1)) (local.get 2))))
+            (func (export "two") (result i32 i64) (i32.const 1) (i64.const -2))
+            (func (export "none"))
+            (func (export "trap") unreachable))"""
+        )
+        with host.compile(wasm).instantiate() as guest:
+            assert guest.call("add", 2, 3) == (5,)
+            assert guest.call("add", -2, 1) == (-1,)
+            assert guest.call("two") == (1, -2)
+            assert guest.call("none") == ()
+            assert guest.call("kinds", -(1 << 40), 1, 2) == (3.0 - (1 << 40),)
+            with pytest.raises(GuestTrap):
+                guest.call("trap")
+            assert guest.call("add", 2, 3) == (5,)
+            with pytest.raises(UsageError, match="no function 'sub'"):
+                guest.call("sub")
+
+    START = """(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1) (func $s {}) (start $s) (func (export "_start")))"""
+
+    def test_a_deadline_reaches_a_start_function(self, host: Host, wat: Wat) -> None:
+        self.needs(host, "interrupt")
+        result = host.run(wat(self.START.format(LOOP)), limits=Limits(timeout=0.2))
+        assert isinstance(result.error, DeadlineExceeded)
+
+    def test_a_start_function_may_exit(self, host: Host, wat: Wat) -> None:
+        result = host.run(wat(self.START.format("(call $exit (i32.const 3))")))
+        assert (result.exit_code, result.error) == (3, None)
+
+    def test_the_trap_of_a_start_function_is_a_result(self, host: Host, wat: Wat) -> None:
+        program = host.compile(wat(self.START.format("unreachable")))
+        assert isinstance(program.run().error, GuestTrap)
+        with pytest.raises(GuestTrap):
+            program.instantiate()
+
+    def test_a_start_function_may_call_the_host(self, host: Host, wat: Wat) -> None:
+        wasm = wat(
+            """(module (import "wasi_ephemeral_nn" "compute" (func $f (param i32) (result i32)))
+            (memory (export "memory") 1) (global $errno (mut i32) (i32.const -1))
+            (func $init (global.set $errno (call $f (i32.const 5)))) (start $init)
+            (func (export "errno") (result i32) (global.get $errno)))"""
+        )
+        with host.compile(wasm).instantiate() as guest:
+            assert guest.call("errno") in {(1,), (3,)}

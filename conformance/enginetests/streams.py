@@ -1,0 +1,77 @@
+"""Standard streams and directories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from enginetests.common import (
+    GUESTS,
+    WASI,
+    Engine,
+    Wat,
+    may_refuse,
+)
+from wasi_nn import Host
+from wasi_nn.runtime import Preopen
+
+
+class StandardStreams(Engine):
+    def test_streams_are_captured_or_go_where_they_are_told(self, host: Host, wat: Wat) -> None:
+        # Copies three bytes of stdin to stdout and writes "out" to stderr.
+        wasm = wat(
+            f"""(module {WASI} (func (export "_start")
+            (drop (call $read (i32.const 0) (i32.const 12) (i32.const 1) (i32.const 100)))
+            (drop (call $write (i32.const 1) (i32.const 12) (i32.const 1) (i32.const 100)))
+            (drop (call $write (i32.const 2) (i32.const 0) (i32.const 1) (i32.const 100)))))"""
+        )
+        result = host.run(wasm, stdin=b"xyz and more")
+        assert (result.stdout, result.stderr) == (b"xyz", b"out")
+        pieces: list[bytes] = []
+        result = host.run(wasm, stdin=b"abc", stdout=pieces.append, capture=False)
+        assert (b"".join(pieces), result.stdout, result.stderr) == (b"abc", b"", b"")
+
+    def test_inherited_streams(self, host: Host, capfd: pytest.CaptureFixture[str]) -> None:
+        print("before", end=" ")
+        host.run(GUESTS / "hello/hello.wasm", stdout="inherit")
+        assert capfd.readouterr().out == "before hello, wasi-nn\n"
+
+    def test_no_stdin_is_an_empty_one(self, host: Host, wat: Wat) -> None:
+        # The exit code is the number of bytes read.
+        wasm = wat(
+            f"""(module {WASI} (func (export "_start")
+            (drop (call $read (i32.const 0) (i32.const 12) (i32.const 1) (i32.const 100)))
+            (call $exit (i32.load (i32.const 100)))))"""
+        )
+        assert host.run(wasm).exit_code == 0
+        assert host.run(wasm, stdin=b"ab").exit_code == 2
+
+    def test_much_output(self, host: Host, wat: Wat) -> None:
+        # 300 times 4,096 bytes: more than any pipe holds.
+        wasm = wat(
+            f"""(module {WASI} (func (export "_start") (local i32)
+            (i32.store (i32.const 200) (i32.const 1024))
+            (i32.store (i32.const 204) (i32.const 4096))
+            (loop $l
+              (drop (call $write (i32.const 1) (i32.const 200) (i32.const 1) (i32.const 100)))
+              (local.set 0 (i32.add (local.get 0) (i32.const 1)))
+              (br_if $l (i32.lt_u (local.get 0) (i32.const 300))))))"""
+        )
+        assert host.run(wasm).stdout == bytes(300 * 4096)
+
+    def test_a_callback_for_output_that_fails(self, host: Host) -> None:
+        def fail(piece: bytes) -> None:
+            raise KeyError("lost")
+
+        with pytest.raises(KeyError, match="lost"):
+            host.run(GUESTS / "hello/hello.wasm", stdout=fail)
+
+    def test_a_directory_for_reading_only(self, host: Host, tmp_path: Path) -> None:
+        (tmp_path / "m.identity").write_text("wasi-nn:identity\n")
+        (tmp_path / "input.raw").write_bytes(bytes(16))
+        arguments = ["/data/m.identity", "/data/input.raw", "1,4"]
+        guest, preopen = GUESTS / "classify/classify.wasm", Preopen(tmp_path, "/data", False)
+        with may_refuse("reading only"):
+            result = host.run(guest, arguments, dirs=[preopen])
+            assert result.exit_code == 0, result.stderr

@@ -1,0 +1,239 @@
+"""What engines' adapters share, by itself; the engines' own tests use it in earnest."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import threading
+
+import pytest
+
+from wasi_nn import wasmfile
+from wasi_nn.adapter import values
+from wasi_nn.adapter.deferred import START, defer_start
+from wasi_nn.adapter.instance import GuestExit, check_start_memory
+from wasi_nn.adapter.library import lean, load, view_at
+from wasi_nn.adapter.preview1 import Preview1
+from wasi_nn.adapter.streams import Streams
+from wasi_nn.errors import LimitExceeded, Unavailable, UsageError
+from wasi_nn.runtime import BufferMemory, HostFunction, WasiConfig
+
+
+class TestDeferredStarts:
+    @pytest.mark.parametrize(
+        "exports", ["", '(export "memory" (memory 0)) (export "also" (func $s))']
+    )
+    def test_a_start_function_becomes_an_export(self, host, wat, exports):
+        wasm = wat(
+            f"""(module (import "test" "called" (func $called)) (memory 1) {exports}
+            (table 1 funcref) (global (mut i32) (i32.const 0)) (elem (i32.const 0) $s)
+            (func $s (call $called)) (start $s) (data (i32.const 0) "x"))"""
+        )
+        called: list[int] = []
+        extra = [HostFunction("test", "called", 0, False, lambda memory: called.append(1))]
+        with host.compile(defer_start(wasm)).instantiate(extra=extra) as guest:
+            assert called == []
+            guest.call(START)
+            assert called == [1]
+        names = [name for name, _ in wasmfile.parse(defer_start(wasm)).exports]
+        assert names == [name for name, _ in wasmfile.parse(wasm).exports] + [START]
+
+    def test_numbers_of_more_than_seven_bits(self, host, wat):
+        functions = "".join(f'(func (export "export number {n}"))' for n in range(300))
+        wasm = wat(f'(module {functions} (func $s unreachable) (start $s) (memory (export "m") 1))')
+        with host.compile(defer_start(wasm)).instantiate() as guest:
+            guest.call("export number 299")
+            with pytest.raises(Exception, match="unreachable"):
+                guest.call(START)
+
+    def test_without_a_start_function_nothing_changes(self, wat):
+        wasm = wat('(module (func (export "_start")))')
+        assert defer_start(wasm) is wasm
+
+
+@pytest.mark.parametrize(
+    ("module", "pages"),
+    [
+        ("(module)", 0),
+        ("(module (memory 3))", 3),
+        ("(module (memory 200 300))", 200),
+        ('(module (import "a" "b" (memory 2 4)))', 2),
+    ],
+)
+def test_the_pages_that_a_module_starts_with(wat, module, pages):
+    assert wasmfile.parse(wat(module)).memory_pages == pages
+
+
+def test_memory_at_the_start():
+    check_start_memory(1, None)
+    check_start_memory(2, 131072)
+    with pytest.raises(LimitExceeded, match="its 131071 bytes: 131072 bytes"):
+        check_start_memory(2, 131071)
+
+
+class TestValues:
+    @pytest.mark.parametrize(
+        ("kind", "given", "comes"),
+        [
+            (values.I32, -1, -1),
+            (values.I32, 0xFFFFFFFF, -1),
+            (values.I64, (1 << 64) - 2, -2),
+            (values.F32, 1, 1.0),
+            (values.F64, 0.1, 0.1),
+        ],
+    )
+    def test_there_and_back(self, kind, given, comes):
+        (value,) = values.pack([kind], [given])
+        assert ctypes.sizeof(value) == 16
+        assert values.from_raw(kind, value.raw) == comes
+
+    @pytest.mark.parametrize(
+        ("kinds", "numbers", "says"),
+        [
+            ([values.I32], [], "takes 1 arguments, not 0"),
+            ([values.I32], [1 << 32], "does not fit an i32"),
+            ([values.I64], [-(1 << 63) - 1], "does not fit an i64"),
+            ([128], [0], "no number"),
+        ],
+    )
+    def test_what_does_not_fit(self, kinds, numbers, says):
+        with pytest.raises(UsageError, match=says):
+            values.pack(kinds, numbers)
+
+
+class TestStreams:
+    def test_pieces_arrive_in_order_while_the_guest_runs_and_after(self):
+        pieces: list[bytes] = []
+        streams = Streams(WasiConfig(stdout=pieces.append, stderr=None), [])
+        try:
+            for number in range(200):
+                # 200 KB: more than the pipe holds, so the thread has to read.
+                os.write(streams.stdout, str(number).encode().rjust(1000))
+            os.write(streams.stderr, b"to nobody")
+            streams.settle()
+            assert [int(n) for n in b"".join(pieces).split()] == list(range(200))
+        finally:
+            streams.close()
+
+    def test_stdin(self):
+        for given, comes in ((b"abc", b"abc"), (None, b""), (b"", b"")):
+            streams = Streams(WasiConfig(stdin=given, stdout=None, stderr=None), [])
+            assert os.read(streams.stdin, 10) == comes
+            streams.close()
+
+    def test_after_a_failure_the_rest_is_dropped(self):
+        failures: list[BaseException] = []
+        calls: list[bytes] = []
+
+        def fail(piece):
+            calls.append(piece)
+            raise KeyError("lost")
+
+        streams = Streams(WasiConfig(stdout=fail, stderr=None), failures)
+        for _ in range(100):
+            os.write(streams.stdout, bytes(4096))
+        streams.settle()
+        streams.close()
+        assert (len(calls), len(failures)) == (1, 1)
+
+    def test_nothing_stays_open(self):
+        before = sorted(os.listdir("/proc/self/fd"))
+        threads = threading.active_count()
+        for _ in range(3):
+            Streams(WasiConfig(stdin=b"x", stdout=print, stderr="inherit"), []).close()
+        assert sorted(os.listdir("/proc/self/fd")) == before
+        assert threading.active_count() == threads
+
+
+class TestPreview1:
+    @pytest.fixture
+    def wasi(self):
+        """Calls a function by name on a memory of a page."""
+        config = WasiConfig(["guest", "zwölf"], [("A", "b=c")], (), b"input", None, None)
+        pieces: list[bytes] = []
+        served = Preview1(config._replace(stdout=pieces.append), [])
+        functions = {f.name: f.call for f in served.functions("wasi_snapshot_preview1")}
+        data = bytearray(65536)
+        memory = BufferMemory(memoryview(data))
+
+        def call(name, *arguments):
+            return functions[name](memory, *arguments)
+
+        call.data, call.pieces, call.served, call.functions = data, pieces, served, functions
+        return call
+
+    def test_arguments_and_variables(self, wasi):
+        assert wasi("args_sizes_get", 0, 4) == 0
+        assert struct.unpack_from("<II", wasi.data) == (2, 13)
+        assert wasi("args_get", 0, 100) == 0
+        assert struct.unpack_from("<II", wasi.data) == (100, 106)
+        assert wasi.data[100:113] == "guest\0zwölf\0".encode()
+        assert wasi("environ_get", 0, 100) == 0
+        assert wasi.data[100:106] == b"A=b=c\0"
+
+    @pytest.mark.parametrize("name", ["args_get", "args_sizes_get", "environ_get", "fd_read"])
+    @pytest.mark.parametrize("at", [65535, 0xFFFFFFFF])
+    def test_pointers_outside(self, wasi, name, at):
+        before = bytes(wasi.data)
+        arguments = (0, at, 1, at) if name == "fd_read" else (at, at)
+        assert wasi(name, *arguments) == 21
+        assert bytes(wasi.data) == before
+        assert wasi.functions[name](None, *arguments) == 21
+
+    def test_streams(self, wasi):
+        struct.pack_into("<4I", wasi.data, 0, 100, 3, 200, 9)
+        assert wasi("fd_read", 0, 0, 2, 50) == 0
+        assert (wasi.data[100:103], wasi.data[200:202]) == (b"inp", b"ut")
+        assert wasi.data[50] == 5
+        struct.pack_into("<4I", wasi.data, 0, 100, 3, 200, 2)
+        assert wasi("fd_write", 1, 0, 2, 50) == 0
+        assert wasi("fd_write", 2, 0, 2, 50) == 0
+        assert wasi.pieces == [b"input"]
+        assert wasi("fd_write", 0, 0, 2, 50) == wasi("fd_read", 1, 0, 2, 50) == 8
+
+    def test_a_guest_that_names_its_memory_many_times_over(self, wasi):
+        for number in range(1024):
+            struct.pack_into("<II", wasi.data, 8 * number, 0, 65536)
+        assert wasi("fd_write", 1, 0, 1024, 50) == 0
+        assert len(wasi.pieces[0]) == 1 << 20
+        assert wasi("fd_write", 1, 0, 1025, 50) == 21
+
+    def test_files_are_the_engines(self, wasi):
+        assert wasi("fd_write", 5, 0, 0, 0) == 8
+        wasi.served.files["fd_write"] = lambda *arguments: sum(arguments)
+        assert wasi("fd_write", 5, 1, 2, 3) == 11
+
+    def test_exits(self, wasi):
+        with pytest.raises(GuestExit) as exit:
+            wasi("proc_exit", 0x1FF)
+        assert exit.value.code == 255
+
+
+class TestLibraries:
+    def test_what_the_variable_names_counts(self, monkeypatch, tmp_path):
+        ffi = pytest.importorskip("wasmtime._ffi")
+        monkeypatch.setenv("WASI_NN_LIBTEST", str(ffi.filename))
+        library = load("WASI_NN_LIBTEST", "no-such-library")
+        with pytest.raises(Unavailable, match="has no function wasm_runtime_init"):
+            lean(library, "wasm_runtime_init", None)
+        monkeypatch.setenv("WASI_NN_LIBTEST", str(tmp_path / "x.so"))
+        with pytest.raises(Unavailable, match=r"WASI_NN_LIBTEST names .*x\.so, which cannot"):
+            load("WASI_NN_LIBTEST", "c")
+
+    def test_what_is_nowhere(self, monkeypatch, tmp_path):
+        monkeypatch.delenv("WASI_NN_LIBTEST", raising=False)
+        with pytest.raises(Unavailable, match="is not found; build it and name it with WASI_NN"):
+            load("WASI_NN_LIBTEST", "no-such-library", [tmp_path], "build it")
+
+    def test_places(self, monkeypatch, tmp_path):
+        ffi = pytest.importorskip("wasmtime._ffi")
+        monkeypatch.delenv("WASI_NN_LIBTEST", raising=False)
+        (tmp_path / "libodd-name.so").symlink_to(ffi.filename)
+        assert load("WASI_NN_LIBTEST", "odd-name", [tmp_path])
+
+    def test_views_are_writable_and_no_copies(self):
+        data = ctypes.create_string_buffer(8)
+        view_at(ctypes.addressof(data), 8)[2:4] = b"xy"
+        assert data.raw == b"\0\0xy\0\0\0\0"
+        assert view_at(0, 0).nbytes == 0

@@ -1,0 +1,74 @@
+"""The room for wasm.h, against the `wasm_*` functions that wasmtime's shared library has.
+
+No adapter for wasmtime: a test of what other libraries' adapters share. wasm.h knows no WASI, so
+guests get here what Python serves of it, and none that needs files is run.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import lru_cache
+
+import pytest
+
+from enginetests import EngineSuite
+from wasi_nn import hookimpl
+from wasi_nn.adapter.instance import WASI_MODULES
+from wasi_nn.adapter.preview1 import Preview1
+from wasi_nn.adapter.wasm_c_api import CApi, CApiInstance, CApiModule
+from wasi_nn.backend import Availability
+from wasi_nn.plugins import Plugins
+from wasi_nn.runtime import Runtime, RuntimeFeatures
+
+ffi = pytest.importorskip("wasmtime._ffi")
+
+
+@lru_cache(maxsize=1)
+def api() -> CApi:
+    return CApi(ctypes.CDLL(str(ffi.filename)))
+
+
+class Instance(CApiInstance):
+    def __init__(self, module, functions, wasi):
+        super().__init__(module, functions)
+        streams = Preview1(wasi, self.output_failures)
+        for name in WASI_MODULES:
+            self._functions |= {(f.module, f.name): f for f in streams.functions(name)}
+
+
+class Module(CApiModule):
+    def prepare(self, functions, wasi, limits):
+        return Instance(self, functions, wasi)
+
+
+class WasmH(Runtime):
+    name = "wasm.h"
+    features = RuntimeFeatures()
+
+    def availability(self):
+        return Availability(True, "ready")
+
+    def compile(self, wasm, limits):
+        return Module(api(), wasm, "wasmtime")
+
+
+class Plugin:
+    @hookimpl
+    def wasi_nn_runtimes(self):
+        return [WasmH()]
+
+
+class TestWasmCApi(EngineSuite):
+    runtime = "wasm.h"
+
+    @pytest.fixture
+    def plugins(self):
+        plugins = Plugins.installed()
+        plugins.register(Plugin(), "wasm.h")
+        return plugins
+
+    def test_classify(self):
+        pytest.skip("the guest reads files, and wasm.h has no WASI")
+
+    def test_a_directory_for_reading_only(self):
+        pytest.skip("the guest reads files, and wasm.h has no WASI")

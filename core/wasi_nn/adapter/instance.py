@@ -1,0 +1,133 @@
+"""How a guest ends, the same for every engine."""
+
+from __future__ import annotations
+
+import contextlib
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+from wasi_nn.errors import GuestError, GuestTrap, Interrupted, LimitExceeded
+from wasi_nn.runtime import GuestMemory, HostFunction, Instance
+
+WASI_MODULES = ("wasi_snapshot_preview1", "wasi_unstable")
+PAGE = 65536
+#: The text of the trap that ends a guest whose host function raised; the exception is kept.
+HOST_TRAP = "a host function ended the guest"
+
+
+class GuestExit(BaseException):
+    """The guest called proc_exit. Raised by a host function, and caught by ``AdapterInstance``."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code & 0xFF
+
+
+def proc_exit(module: str) -> HostFunction:
+    """A ``proc_exit`` that takes every exit code, for engines whose own one does not."""
+
+    def leave(memory: GuestMemory | None, code: int) -> None:
+        raise GuestExit(code)
+
+    return HostFunction(module, "proc_exit", 1, False, leave)
+
+
+def check_start_memory(pages: int, limit: int | None) -> None:
+    """Raise ``LimitExceeded`` for a module whose ``pages`` of initial memory are above the limit,
+    for engines that would raise the limit instead."""
+    if limit is not None and pages * PAGE > limit:
+        raise LimitExceeded(
+            f"the guest needs more memory to start than its {limit} bytes: {pages * PAGE} bytes"
+        )
+
+
+class AdapterInstance(Instance):
+    """An instance whose adapter gives ``_link``, ``_invoke`` and ``_stop_guest``.
+
+    Whatever enters the guest raises a kind of ``GuestError`` when the guest did not come back, or
+    ``GuestExit`` where the engine itself knows of an exit. A
+    host function's trampoline catches every exception, keeps it in ``raised`` and traps; an output
+    stream's callback puts what it raised into ``output_failures``. From there they come out of
+    ``instantiate``, ``start`` and ``call`` as they were. ``close`` can come more than once."""
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self.raised: BaseException | None = None
+        self.output_failures: list[BaseException] = []
+
+    def __del__(self) -> None:
+        # A guest that nobody closed. (One whose making failed may lack what closing needs.)
+        with contextlib.suppress(AttributeError):
+            self.close()
+
+    @abstractmethod
+    def _link(self) -> None:
+        """Instantiate the module, its start function included. Raises ``LinkError`` and the kinds
+        of ``GuestError``."""
+
+    @abstractmethod
+    def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+        """Call an export. Raises ``UsageError`` with the text ``otherwise`` where there is no such
+        function, and the kinds of ``GuestError``."""
+
+    def _stop_guest(self) -> None:
+        """Make an engine that runs the guest stop; ``stopped`` is set. Called from any thread."""
+
+    def _settle(self) -> None:
+        """The guest has come back: deliver what its output streams still hold."""
+
+    def instantiate(self) -> int | None:
+        try:
+            self._run(self._link)
+        except GuestExit as exit:
+            return exit.code
+        return None
+
+    def start(self) -> int:
+        try:
+            self._run(self._invoke, "_start", "this is no command: it exports no _start", ())
+        except GuestExit as exit:
+            return exit.code
+        return 0
+
+    def call(self, export: str, *arguments: int) -> tuple[int | float, ...]:
+        try:
+            result: tuple[int | float, ...] = self._run(
+                self._invoke, export, f"the guest exports no function {export!r}", arguments
+            )
+        except GuestExit as exit:
+            raise GuestTrap(f"the guest called proc_exit({exit.code})") from None
+        return result
+
+    def interrupt(self) -> None:
+        self.stopped = True
+        self._stop_guest()
+
+    def _run(self, enter: Callable[..., Any], *arguments: Any) -> Any:
+        """Enter the guest. An exception of a host function, or of an output stream, comes out in
+        the place of the trap that it was turned into."""
+        if self.stopped:
+            raise Interrupted("the guest was interrupted before it ran")
+        try:
+            result = enter(*arguments)
+        except (GuestError, GuestExit) as error:
+            self._settle()
+            raised, self.raised = self.raised, None
+            if isinstance(error, GuestExit):
+                raised = error
+            if self.output_failures and (raised is None or isinstance(raised, GuestExit)):
+                raised = self.output_failures.pop()
+            if raised is not None:
+                try:
+                    raise raised from None
+                finally:
+                    # Its traceback refers to this frame: no cycle is to keep the guest alive.
+                    del raised
+            if self.stopped:
+                raise Interrupted("the guest was interrupted") from None
+            raise
+        self._settle()
+        if self.output_failures:
+            raise self.output_failures.pop()
+        return result

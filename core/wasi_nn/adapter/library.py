@@ -1,0 +1,80 @@
+"""Native shared libraries: where they are, and functions of theirs that are cheap to call."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wasi_nn.errors import Unavailable
+
+POINTER = ctypes.c_void_p
+
+_loaded: dict[str, ctypes.CDLL] = {}
+
+
+def load(variable: str, name: str, places: Sequence[Path] = (), help: str = "") -> ctypes.CDLL:
+    """The shared library ``name`` (as in ``iwasm``): the file that the environment variable names,
+    or else what the loader's path or one of the folders ``places`` has. Loaded once a process.
+
+    Raises ``Unavailable`` with the reason, and ``help``, the way to get it."""
+    given = os.environ.get(variable)
+    if given:
+        try:
+            return _open(given)
+        except OSError as error:
+            reason = f"{variable} names {given}, which cannot be loaded: {error}"
+            raise Unavailable(reason) from None
+    file = _file_name(name)
+    for candidate in (file, *(str(place / file) for place in places if (place / file).exists())):
+        try:
+            return _open(candidate)
+        except OSError:
+            continue
+    raise Unavailable(f"{file} is not found; {help} and name it with {variable}")
+
+
+def _open(path: str) -> ctypes.CDLL:
+    if path not in _loaded:
+        _loaded[path] = ctypes.CDLL(path)
+    return _loaded[path]
+
+
+def _file_name(name: str) -> str:
+    if sys.platform == "win32":
+        return f"{name}.dll"
+    return f"lib{name}.dylib" if sys.platform == "darwin" else f"lib{name}.so"
+
+
+def holding_gil(library: ctypes.CDLL) -> ctypes.PyDLL:
+    """The same library for calls that keep the GIL: right for getters, on which letting go of it
+    would cost more than they take, and would let other threads in on every host call."""
+    return ctypes.PyDLL(library._name, handle=library._handle)
+
+
+def lean(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Any:
+    """A C function with pointers as plain integers (typed pointers cost about 0.3 µs each on every
+    call). A library that lacks it raises ``Unavailable``."""
+    try:
+        # Not by attribute, which would be shared with whoever else types the same function.
+        function = library[name]
+    except AttributeError:
+        raise Unavailable(f"{library._name} has no function {name}") from None
+    function.restype = result
+    function.argtypes = arguments
+    return function
+
+
+def view_at(address: int, size: int) -> memoryview:
+    """A writable view of memory that somebody else owns."""
+    if not size:
+        return memoryview(b"")
+    return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
+
+
+def strings(texts: Sequence[str]) -> Any:
+    """A C array of strings, which keeps their bytes alive."""
+    return (ctypes.c_char_p * len(texts))(*(text.encode() for text in texts))

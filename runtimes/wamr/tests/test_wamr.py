@@ -1,0 +1,76 @@
+"""WAMR runs guests as every engine does, and its hazards are met."""
+
+from __future__ import annotations
+
+import gc
+import threading
+
+import pytest
+
+from enginetests import EngineSuite, need
+from wasi_nn import Host
+from wasi_nn.errors import UsageError
+from wasi_nn.runtime import HostFunction
+
+need("wamr")
+
+CALLS = """(module (import "test" "name" (func $name (param i32) (result i32)))
+    (func (export "run") (result i32) (call $name (i32.const 1))))"""
+
+
+def adds(number):
+    return [HostFunction("test", "name", 1, True, lambda memory, value: value + number)]
+
+
+class TestWamr(EngineSuite):
+    runtime = "wamr"
+
+    def test_natives_of_two_hosts_do_not_meet(self, host, wat):
+        """They are one list for the process, looked up by name alone."""
+        other = Host(runtime="wamr")
+        wasm = wat(CALLS)
+        with (
+            host.compile(wasm).instantiate(extra=adds(1)) as one,
+            other.compile(wasm).instantiate(extra=adds(2)) as two,
+        ):
+            assert (one.call("run"), two.call("run"), one.call("run")) == ((2,), (3,), (2,))
+
+    def test_names_of_natives_that_are_gone(self, host, wat):
+        """WAMR keeps the pointers to names; where they dangle, imports stay unlinked silently."""
+        first = host.compile(wat(CALLS))
+        for turn in range(50):
+            wasm = wat(CALLS.replace("name", f"name{turn}"))
+            extra = [HostFunction("test", f"name{turn}", 1, True, lambda memory, value: value)]
+            with host.compile(wasm).instantiate(extra=extra) as guest:
+                assert guest.call("run") == (1,)
+            gc.collect()
+        with first.instantiate(extra=adds(1)) as guest:
+            assert guest.call("run") == (2,)
+
+    def test_a_thread_that_wamr_has_not_seen(self, host, wat):
+        """Without its own preparation WAMR refuses to work there."""
+        program = host.compile(wat(CALLS))
+        results = []
+
+        def work():
+            with program.instantiate(extra=adds(1)) as guest:
+                results.append(guest.call("run"))
+
+        for _ in range(3):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        assert results == [(2,)] * 3
+
+    def test_a_guest_goes_from_thread_to_thread(self, host, wat):
+        results = []
+        with host.compile(wat(CALLS)).instantiate(extra=adds(1)) as guest:
+            thread = threading.Thread(target=lambda: results.append(guest.call("run")))
+            thread.start()
+            thread.join()
+            results.append(guest.call("run"))
+        assert results == [(2,), (2,)]
+
+    def test_a_command_without_memory_is_refused_by_wamr(self, host, wat):
+        with pytest.raises(UsageError, match="must export memory"):
+            host.compile(wat('(module (func (export "_start")))'))

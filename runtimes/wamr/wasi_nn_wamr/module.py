@@ -1,0 +1,119 @@
+"""A loaded module, with its imports linked to callbacks of its own.
+
+WAMR's native symbols are one list for the whole process, read when a module is loaded, by name
+alone. So each module registers callbacks for what it imports, is loaded, and takes them off the
+list again: two modules, or two hosts, that import the same name get each their own. A callback asks
+the thread for the instance that it runs, because a module is shared by all of its instances.
+
+The raw calling convention is used: no signature strings, and so no translation of pointers, which
+the abi layer checks itself. Ours come first on the list, so that a libiwasm with a wasi-nn of its
+own runs guests on our backends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from wasi_nn import wasmfile
+from wasi_nn.adapter.deferred import defer_start
+from wasi_nn.adapter.instance import HOST_TRAP, WASI_MODULES
+from wasi_nn.errors import Interrupted, UsageError
+from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
+from wasi_nn_wamr.api import NATIVE, Api, NativeSymbol
+from wasi_nn_wamr.instance import WamrInstance, running
+
+_ERROR_SIZE = 512
+
+
+class WamrModule(Module):
+    """A module that every thread can instantiate."""
+
+    def __init__(self, api: Api, wasm: bytes) -> None:
+        self._api = api
+        file = wasmfile.parse(wasm)
+        self.memory_pages = file.memory_pages
+        self.exports_memory = ("memory", "memory") in file.exports
+        #: Held from setting the WASI arguments, which are the module's, until they are used.
+        self.instantiating = threading.RLock()
+        # WAMR changes the bytes, and refers to them for as long as the module lives.
+        data = defer_start(wasm)
+        self.deferred = data is not wasm
+        self._bytes = (ctypes.c_ubyte * len(data)).from_buffer_copy(data)
+        self._callbacks: list[Any] = []
+        tables = [self._symbols(module, names) for module, names in _callable_imports(file).items()]
+        error = ctypes.create_string_buffer(_ERROR_SIZE)
+        with api.thread(), api.linking:
+            for name, symbols in tables:
+                api.register(name, symbols, len(symbols))
+            try:
+                handle = api.load(ctypes.addressof(self._bytes), len(data), error, _ERROR_SIZE)
+            finally:
+                for name, symbols in tables:
+                    api.unregister(name, symbols)
+        if not handle:
+            reason = error.value.decode(errors="replace")
+            raise UsageError(f"WAMR cannot load the module: {reason}")
+        self.handle: int = handle
+        weakref.finalize(self, _unload, api, handle, self._bytes, self._callbacks, tables)
+
+    def prepare(
+        self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
+    ) -> Instance:
+        return WamrInstance(self._api, self, functions, wasi, limits)
+
+    def _symbols(self, module: str, names: dict[str, tuple[int, bool]]) -> tuple[bytes, Any]:
+        symbols = (NativeSymbol * len(names))()
+        for symbol, (name, (parameters, has_result)) in zip(symbols, names.items(), strict=True):
+            trampoline = _trampoline(self._api, (module, name), parameters, has_result)
+            callback = NATIVE(trampoline)
+            self._callbacks.append(callback)
+            symbol.symbol = name.encode()
+            symbol.function = ctypes.cast(callback, ctypes.c_void_p)
+        return module.encode(), symbols
+
+
+def _unload(api: Api, handle: int, *kept: Any) -> None:
+    api.unload(handle)
+
+
+def _callable_imports(file: wasmfile.WasmFile) -> dict[str, dict[str, tuple[int, bool]]]:
+    """What a host function can serve: functions of i32 alone, but those of WASI."""
+    found: dict[str, dict[str, tuple[int, bool]]] = {}
+    for item in file.imports:
+        signature = item.signature
+        if signature is None or (item.module in WASI_MODULES and item.name != "proc_exit"):
+            continue
+        kinds = {*signature.parameters, *signature.results}
+        if kinds <= {"i32"} and len(signature.results) <= 1:
+            shape = (len(signature.parameters), bool(signature.results))
+            found.setdefault(item.module, {})[item.name] = shape
+    return found
+
+
+def _trampoline(
+    api: Api, key: tuple[str, str], parameters: int, has_result: bool
+) -> Callable[[int, Any], None]:
+    stop = 2 * parameters
+
+    def trampoline(exec_env: int, slots: Any) -> None:
+        instance = running.instance
+        try:
+            if instance is None:
+                raise RuntimeError("WAMR calls from a thread that runs no guest")
+            if instance.stopped:
+                raise Interrupted("the guest was interrupted")
+            # (ctypes gives one element for the empty slice 0:0:2.)
+            values = slots[0:stop:2] if stop else ()
+            result = instance.functions[key](instance.memory_now(exec_env), *values)
+            if has_result:
+                slots[0] = result
+        except BaseException as exception:
+            if instance is not None:
+                instance.raised = exception
+            api.set_exception(api.instance_of(exec_env), HOST_TRAP.encode())
+
+    return trampoline

@@ -1,0 +1,157 @@
+"""The functions of WasmEdge's C API that the adapter calls (wasmedge.h, 0.16 and newer)."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+from wasi_nn.adapter import values
+from wasi_nn.adapter.library import POINTER, holding_gil, lean, load
+
+VARIABLE = "WASI_NN_LIBWASMEDGE"
+_HELP = "install WasmEdge 0.16 or newer (see runtimes/wasmedge/README.md)"
+# Where WasmEdge's installer puts it: for one person, and for everybody.
+_PLACES = (Path.home() / ".wasmedge" / "lib", Path("/usr/local/lib"), Path("/usr/local/lib64"))
+_U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
+
+
+class String(ctypes.Structure):
+    """WasmEdge_String, and WasmEdge_Bytes, which has the same shape; passed by value."""
+
+    _fields_ = [("length", ctypes.c_uint32), ("buffer", ctypes.c_char_p)]
+
+    @classmethod
+    def of(cls, text: str) -> String:
+        data = text.encode()
+        return cls(len(data), data)
+
+
+class Value(ctypes.Structure):
+    """WasmEdge_Value: 16 bytes, of which numbers use the first 8, and the type."""
+
+    _fields_ = [
+        ("raw", ctypes.c_uint64),
+        ("high", ctypes.c_uint64),
+        ("kind", ctypes.c_uint64),
+        ("padding", ctypes.c_uint64),
+    ]
+
+
+#: ``WasmEdge_Result (*)(void *, const CallingFrameContext *, const Value *, Value *)``. The result
+#: is a struct of one u32, which comes back as a u32 does.
+HOST_FUNCTION = ctypes.CFUNCTYPE(
+    _U32, POINTER, POINTER, ctypes.POINTER(ctypes.c_uint32), ctypes.POINTER(ctypes.c_uint32)
+)
+
+
+class Api:
+    """libwasmedge. Raises ``Unavailable`` where it is not found or lacks a function."""
+
+    def __init__(self) -> None:
+        library = load(VARIABLE, "wasmedge", _PLACES, _HELP)
+        slow, quick = partial(lean, library), partial(lean, holding_gil(library))
+        self.library = library._name
+        self.version = quick("WasmEdge_VersionGet", ctypes.c_char_p)().decode()
+        self.message = quick("WasmEdge_ResultGetMessage", ctypes.c_char_p, _U32)
+        self.configure = quick("WasmEdge_ConfigureCreate", POINTER)
+        self.set_max_pages = quick("WasmEdge_ConfigureSetMaxMemoryPage", None, POINTER, _U64)
+        self.measure_cost = quick(
+            "WasmEdge_ConfigureStatisticsSetCostMeasuring", None, POINTER, ctypes.c_bool
+        )
+        self.statistics = quick("WasmEdge_StatisticsCreate", POINTER)
+        self.set_cost_limit = quick("WasmEdge_StatisticsSetCostLimit", None, POINTER, _U64)
+        self.loader = quick("WasmEdge_LoaderCreate", POINTER, POINTER)
+        self.parse = slow(
+            "WasmEdge_LoaderParseFromBytes", _U32, POINTER, ctypes.POINTER(POINTER), String
+        )
+        self.validator = quick("WasmEdge_ValidatorCreate", POINTER, POINTER)
+        self.validate = slow("WasmEdge_ValidatorValidate", _U32, POINTER, POINTER)
+        self.store = quick("WasmEdge_StoreCreate", POINTER)
+        self.executor = quick("WasmEdge_ExecutorCreate", POINTER, POINTER, POINTER)
+        self.register_import = slow(
+            "WasmEdge_ExecutorRegisterImport", _U32, POINTER, POINTER, POINTER
+        )
+        self.instantiate = slow(
+            "WasmEdge_ExecutorInstantiate",
+            _U32,
+            POINTER,
+            ctypes.POINTER(POINTER),
+            POINTER,
+            POINTER,
+        )
+        self.invoke = slow(
+            "WasmEdge_ExecutorInvoke", _U32, POINTER, POINTER, POINTER, _U32, POINTER, _U32
+        )
+        self.invoke_async = slow(
+            "WasmEdge_ExecutorAsyncInvoke", POINTER, POINTER, POINTER, POINTER, _U32
+        )
+        self.async_wait = slow("WasmEdge_AsyncWait", None, POINTER)
+        self.async_cancel = quick("WasmEdge_AsyncCancel", None, POINTER)
+        self.module = quick("WasmEdge_ModuleInstanceCreate", POINTER, String)
+        lists = (POINTER, _U32) * 3
+        self.wasi = quick(
+            "WasmEdge_ModuleInstanceCreateWASIWithFds", POINTER, *lists, *(ctypes.c_int32,) * 3
+        )
+        self.exit_code = quick("WasmEdge_ModuleInstanceWASIGetExitCode", _U32, POINTER)
+        types = (POINTER, _U32) * 2
+        self.function_type = quick("WasmEdge_FunctionTypeCreate", POINTER, *types)
+        self.function = quick(
+            "WasmEdge_FunctionInstanceCreate", POINTER, POINTER, HOST_FUNCTION, POINTER, _U64
+        )
+        self.add_function = quick(
+            "WasmEdge_ModuleInstanceAddFunction", _U32, POINTER, String, POINTER
+        )
+        self.find_function = quick("WasmEdge_ModuleInstanceFindFunction", POINTER, POINTER, String)
+        self.type_of = quick("WasmEdge_FunctionInstanceGetFunctionType", POINTER, POINTER)
+        self.parameters = self._types(quick, "Parameters")
+        self.results = self._types(quick, "Returns")
+        self.frame_module = quick("WasmEdge_CallingFrameGetModuleInstance", POINTER, POINTER)
+        self.find_memory = quick("WasmEdge_ModuleInstanceFindMemory", POINTER, POINTER, String)
+        self.memory_pages = quick("WasmEdge_MemoryInstanceGetPageSize", _U32, POINTER)
+        self.memory_pointer = quick(
+            "WasmEdge_MemoryInstanceGetPointer", POINTER, POINTER, _U64, _U64
+        )
+        self.delete = {
+            kind: slow(f"WasmEdge_{kind}Delete", None, POINTER)
+            for kind in (
+                "Configure Statistics Loader Validator ASTModule Store Executor ModuleInstance "
+                "FunctionType FunctionInstance Async"
+            ).split()
+        }
+        numbers = ("I32", "I64", "F32", "F64")
+        #: The engine's word for each kind of number ...
+        self.kinds: dict[int, int] = {
+            getattr(values, name): quick(f"WasmEdge_ValTypeGen{name}", _U64)() for name in numbers
+        }
+        # ... and the other way round, where words of one kind can differ in their padding.
+        self._tests = {
+            getattr(values, name): quick(f"WasmEdge_ValTypeIs{name}", ctypes.c_bool, _U64)
+            for name in numbers
+        }
+        # Otherwise every trap prints a dozen lines.
+        slow("WasmEdge_LogOff", None)()
+
+    def kind_of(self, word: int) -> int:
+        """The kind of number that a word stands for; -1 for a reference."""
+        return next((kind for kind, test in self._tests.items() if test(word)), -1)
+
+    @staticmethod
+    def _types(quick: partial[Any], which: str) -> Callable[[int], list[int]]:
+        length = quick(f"WasmEdge_FunctionTypeGet{which}Length", _U32, POINTER)
+        get = quick(f"WasmEdge_FunctionTypeGet{which}", _U32, POINTER, POINTER, _U32)
+
+        def types(function_type: int) -> list[int]:
+            found = (_U64 * length(function_type))()
+            get(function_type, ctypes.addressof(found), len(found))
+            return list(found)
+
+        return types
+
+
+@lru_cache(maxsize=1)
+def api() -> Api:
+    """The one library of the process."""
+    return Api()

@@ -1,0 +1,261 @@
+"""One guest in one WasmEdge store, with an executor of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from wasi_nn.adapter import values
+from wasi_nn.adapter.instance import PAGE, AdapterInstance, GuestExit, check_start_memory
+from wasi_nn.adapter.library import POINTER, strings, view_at
+from wasi_nn.adapter.streams import Streams
+from wasi_nn.errors import GuestTrap, LinkError, OutOfFuel, UsageError
+from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig
+from wasi_nn_wasmedge.api import HOST_FUNCTION, Api, String, Value
+
+if TYPE_CHECKING:
+    from wasi_nn_wasmedge.module import WasmEdgeModule
+
+# enum_errcode.h; the codes of linking are 0x03__.
+_TERMINATED, _COST_LIMIT, _LINKING = 0x01, 0x03, 0x03
+# A result of the category of user-level errors: ours.
+_HOST_FAILED = 0x01000001
+_MEMORY = String.of("memory")
+
+
+class WasmEdgeInstance(AdapterInstance):
+    """A store. Everything in it is freed by ``close``, in the order that WasmEdge asks for."""
+
+    def __init__(
+        self,
+        api: Api,
+        module: WasmEdgeModule,
+        functions: Sequence[HostFunction],
+        wasi: WasiConfig,
+        limits: EngineLimits,
+    ) -> None:
+        super().__init__()
+        self._api = api
+        self._module = module
+        self._limits = limits
+        self._owned: list[tuple[str, int]] = []
+        self._callbacks: list[Any] = []
+        self._instance: int | None = None
+        self._memory: BufferMemory | None = None
+        self._memory_at = 0
+        self._pages = -1
+        # Held while the executor is used by another thread, or goes away.
+        self._alive = threading.Lock()
+        for preopen in wasi.preopens:
+            if ":" in f"{preopen.guest}{preopen.host}":
+                raise UsageError(f"WasmEdge takes no colon in a directory's name: {preopen.host}")
+        self._streams = Streams(wasi, self.output_failures)
+        try:
+            self._executor: int | None = self._make_executor(limits)
+            self._store = self._own("Store", api.store())
+            self._wasi = self._register_wasi(wasi) if module.imports_wasi else 0
+            self._register(functions)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        with self._alive:
+            self._executor = None
+        for kind, handle in reversed(self._owned):
+            self._api.delete[kind](handle)
+        self._owned.clear()
+        self._callbacks.clear()
+        self._instance = self._memory = None
+        self._streams.close()
+
+    def _settle(self) -> None:
+        self._streams.settle()
+
+    def _stop_guest(self) -> None:
+        """The C API stops an executor through the handle of an asynchronous call only, and such a
+        call would run the guest, and its host functions, on a thread that Python does not know. So
+        the guest runs synchronously, and to stop it another call is made that fails at once,
+        because its arguments are wrong: its handle stops everything that the executor runs."""
+        api = self._api
+        with self._alive:
+            if self._executor is None:
+                return
+            call = api.invoke_async(self._executor, self._stopper, None, 0)
+            api.async_wait(call)
+            api.async_cancel(call)
+            api.delete["Async"](call)
+
+    def _link(self) -> None:
+        check_start_memory(self._module.memory_pages, self._limits.memory)
+        found = POINTER()
+        result = self._api.instantiate(
+            self._executor, ctypes.byref(found), self._store, self._module.handle
+        )
+        if result:
+            self._fail(result)
+        self._instance = self._own("ModuleInstance", found.value)
+
+    def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+        api = self._api
+        if self._instance is None:
+            raise UsageError("the guest was not instantiated")
+        function = api.find_function(self._instance, String.of(export))
+        if not function:
+            raise UsageError(otherwise)
+        kind = api.type_of(function)
+        given = self._values(api.parameters(kind), arguments)
+        results = (Value * len(api.results(kind)))()
+        result = api.invoke(
+            self._executor,
+            function,
+            ctypes.addressof(given),
+            len(given),
+            ctypes.addressof(results),
+            len(results),
+        )
+        if result:
+            self._fail(result)
+        return tuple(values.from_raw(api.kind_of(r.kind), r.raw) for r in results)
+
+    def _values(self, kinds: Sequence[int], arguments: Sequence[int]) -> Any:
+        names = [self._api.kind_of(kind) for kind in kinds]
+        packed = values.pack(names, arguments)
+        return (Value * len(kinds))(
+            *(Value(one.raw, 0, kind) for one, kind in zip(packed, kinds, strict=True))
+        )
+
+    def _fail(self, result: int) -> None:
+        code = result & 0xFFFFFF
+        if result == _TERMINATED and self._wasi:
+            raise GuestExit(self._api.exit_code(self._wasi))
+        text = self._api.message(result).decode(errors="replace")
+        error: Exception = GuestTrap(text)
+        if code == _COST_LIMIT:
+            error = OutOfFuel("the guest used up its fuel")
+        elif code >> 8 == _LINKING:
+            error = LinkError(f"the guest cannot start: {text}")
+        raise error
+
+    # What the store consists of
+
+    def _own(self, kind: str, handle: int | None) -> int:
+        if not handle:
+            raise MemoryError(f"WasmEdge made no {kind}")
+        self._owned.append((kind, handle))
+        return handle
+
+    def _make_executor(self, limits: EngineLimits) -> int:
+        api = self._api
+        configure = self._own("Configure", api.configure())
+        statistics = None
+        if limits.memory is not None:
+            api.set_max_pages(configure, max(1, limits.memory // PAGE))
+        if limits.fuel is not None:
+            api.measure_cost(configure, True)
+            statistics = self._own("Statistics", api.statistics())
+        executor = self._own("Executor", api.executor(configure, statistics))
+        if limits.fuel is not None:
+            # Making the executor resets the limit.
+            api.set_cost_limit(statistics, min(limits.fuel, (1 << 64) - 1))
+        self._stopper = self._own(
+            "FunctionInstance", self._function(HostFunction("", "", 1, False, lambda *_: None))
+        )
+        return executor
+
+    def _register_wasi(self, wasi: WasiConfig) -> int:
+        lists = [
+            strings(wasi.args),
+            strings([f"{name}={value}" for name, value in wasi.env]),
+            strings(
+                [f"{p.guest}:{p.host}" + ("" if p.writable else ":readonly") for p in wasi.preopens]
+            ),
+        ]
+        counted = [item for array in lists for item in (ctypes.addressof(array), len(array))]
+        streams = self._streams
+        made = self._api.wasi(*counted, streams.stdin, streams.stdout, streams.stderr)
+        handle = self._own("ModuleInstance", made)
+        self._import(handle)
+        return handle
+
+    def _register(self, functions: Sequence[HostFunction]) -> None:
+        modules: dict[str, list[HostFunction]] = defaultdict(list)
+        for function in functions:
+            modules[function.module].append(function)
+        for name, members in modules.items():
+            handle = self._own("ModuleInstance", self._api.module(String.of(name)))
+            for function in members:
+                # The module instance owns it from then on.
+                made = self._function(function)
+                self._api.add_function(handle, String.of(function.name), made)
+            self._import(handle)
+
+    def _import(self, handle: int) -> None:
+        result = self._api.register_import(self._executor_handle, self._store, handle)
+        if result:
+            text = self._api.message(result).decode()
+            raise LinkError(f"WasmEdge refuses a module of host functions: {text}")
+
+    @property
+    def _executor_handle(self) -> int:
+        return next(handle for kind, handle in self._owned if kind == "Executor")
+
+    def _function(self, function: HostFunction) -> int:
+        api = self._api
+        i32 = api.kinds[values.I32]
+        parameters = (ctypes.c_uint64 * max(1, function.parameters))(*[i32] * function.parameters)
+        results = (ctypes.c_uint64 * 1)(i32)
+        kind = api.function_type(
+            ctypes.addressof(parameters),
+            function.parameters,
+            ctypes.addressof(results),
+            int(function.has_result),
+        )
+        callback = HOST_FUNCTION(self._trampoline(function))
+        self._callbacks.append(callback)
+        made: int = api.function(kind, callback, None, 0)
+        api.delete["FunctionType"](kind)
+        return made
+
+    def _trampoline(self, function: HostFunction) -> Callable[..., int]:
+        call = function.call
+        # Values are 32 bytes apart.
+        stop = 8 * function.parameters
+        has_result = function.has_result
+        memory_now = self._memory_now
+
+        def trampoline(data: int, frame: int, parameters: Any, results: Any) -> int:
+            try:
+                # (ctypes gives one element for the empty slice 0:0:8.)
+                numbers = parameters[0:stop:8] if stop else ()
+                result = call(memory_now(frame), *numbers)
+                if has_result:
+                    results[0] = result
+                return 0
+            except BaseException as exception:
+                self.raised = exception
+                return _HOST_FAILED
+
+        return trampoline
+
+    def _memory_now(self, frame: int) -> BufferMemory | None:
+        """The guest's memory at its present size and place, without a copy."""
+        api = self._api
+        if not self._memory_at:
+            self._memory_at = api.find_memory(api.frame_module(frame), _MEMORY) or 0
+            if not self._memory_at:
+                return None
+        pages = api.memory_pages(self._memory_at)
+        if pages != self._pages:
+            self._pages = pages
+            # (The pointer of an empty range is null.)
+            base = api.memory_pointer(self._memory_at, 0, 1) if pages else 0
+            view = view_at(base, pages * PAGE)
+            if self._memory is None:
+                self._memory = BufferMemory(view)
+            else:
+                self._memory.replace(view)
+        return self._memory

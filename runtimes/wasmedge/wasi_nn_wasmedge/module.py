@@ -1,0 +1,45 @@
+"""A parsed and validated module, which every thread can instantiate."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+
+from wasi_nn import wasmfile
+from wasi_nn.adapter.instance import WASI_MODULES
+from wasi_nn.adapter.library import POINTER
+from wasi_nn.errors import UsageError
+from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
+from wasi_nn_wasmedge.api import Api, String
+from wasi_nn_wasmedge.instance import WasmEdgeInstance
+
+
+class WasmEdgeModule(Module):
+    """An AST module. Not a WasmEdge VM: that one registers mock modules of its own under the names
+    of plugins, ``wasi_ephemeral_nn`` among them, and refuses ours for their sake."""
+
+    def __init__(self, api: Api, wasm: bytes) -> None:
+        self._api = api
+        file = wasmfile.parse(wasm)
+        self.memory_pages = file.memory_pages
+        self.imports_wasi = any(item.module in WASI_MODULES for item in file.imports)
+        loader, validator = api.loader(None), api.validator(None)
+        found = POINTER()
+        try:
+            result = api.parse(loader, ctypes.byref(found), String(len(wasm), wasm))
+            result = result or api.validate(validator, found)
+        finally:
+            api.delete["Loader"](loader)
+            api.delete["Validator"](validator)
+        if found.value:
+            weakref.finalize(self, api.delete["ASTModule"], found.value)
+        if result:
+            reason = api.message(result).decode()
+            raise UsageError(f"WasmEdge cannot load the module: {reason}")
+        self.handle: int = found.value or 0
+
+    def prepare(
+        self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
+    ) -> Instance:
+        return WasmEdgeInstance(self._api, self, functions, wasi, limits)

@@ -1,0 +1,26 @@
+"""The adapter for WasmEdge, through libwasmedge's C API."""
+
+from __future__ import annotations
+
+from wasi_nn.backend import Availability
+from wasi_nn.errors import Unavailable
+from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
+from wasi_nn_wasmedge.api import api
+
+
+class WasmEdgeRuntime(Runtime):
+    """WasmEdge: its interpreter, or the code in a module that its own compiler has made."""
+
+    name = "wasmedge"
+    features = RuntimeFeatures(interrupt=True, memory_limit=True, fuel=True)
+
+    def availability(self) -> Availability:
+        try:
+            return Availability(True, f"WasmEdge {api().version}", ("cpu",))
+        except Unavailable as reason:
+            return Availability(False, str(reason))
+
+    def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
+        from wasi_nn_wasmedge.module import WasmEdgeModule
+
+        return WasmEdgeModule(api(), wasm)

@@ -1,0 +1,62 @@
+"""wasmer runs guests as every engine does."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+
+import pytest
+
+from enginetests import EngineSuite, need
+
+need("wasmer")
+
+
+class TestWasmer(EngineSuite):
+    runtime = "wasmer"
+
+    def test_another_thread_is_told_so(self, host, wat):
+        """The package's objects panic on another thread."""
+        if host.runtime.features.threads:
+            pytest.skip("libwasmer's objects may go to other threads")
+        program = host.compile(wat('(module (func (export "run")))'))
+        answers = []
+
+        def elsewhere(guest):
+            try:
+                guest.call("run")
+            except Exception as error:
+                answers.append(str(error))
+
+        with program.instantiate() as guest:
+            thread = threading.Thread(target=elsewhere, args=(guest,))
+            thread.start()
+            thread.join()
+            guest.call("run")
+        assert answers == ["wasmer runs a guest only on the thread that instantiated it"]
+
+    @pytest.mark.parametrize("body", ["(call $exit (i32.const 3))", "unreachable", ""])
+    def test_nothing_of_a_thread_ends_on_another(self, host, wat, body):
+        """A buffer of the package's panics when that happens."""
+        wasm = wat(
+            f"""(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+            (import "wasi_ephemeral_nn" "compute" (func $f (param i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "_start") (drop (call $f (i32.const 9))) {body}))"""
+        )
+        program = host.compile(wasm)
+        results = []
+        problems = []
+        before, sys.unraisablehook = sys.unraisablehook, problems.append
+        try:
+            gc.disable()
+            thread = threading.Thread(target=lambda: results.append(program.run()))
+            thread.start()
+            thread.join()
+            gc.enable()
+            gc.collect()
+        finally:
+            sys.unraisablehook = before
+        assert len(results) == 1
+        assert problems == []

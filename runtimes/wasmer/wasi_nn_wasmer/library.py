@@ -1,0 +1,139 @@
+"""Guests on libwasmer, wasmer's C library (4 and newer), through wasm.h and its wasi.h.
+
+wasm.h is the common room's; here is what wasmer adds to it. Its WASI gives the files; streams,
+arguments, variables and exit codes are Python's, as with the PyPI package.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+
+from wasi_nn.adapter.instance import WASI_MODULES
+from wasi_nn.adapter.library import POINTER, holding_gil, lean, load
+from wasi_nn.adapter.preview1 import Preview1
+from wasi_nn.adapter.wasm_c_api import CApi, CApiInstance, CApiModule, Vector
+from wasi_nn.errors import UsageError
+from wasi_nn.runtime import EngineLimits, HostFunction, Instance, WasiConfig
+
+VARIABLE = "WASI_NN_LIBWASMER"
+_HELP = (
+    "the wasmer package is for Python 3.10 and older; for this one get wasmer's release, which "
+    "holds its C library (runtimes/wasmer/README.md),"
+)
+
+
+class WasmerApi(CApi):
+    """wasm.h and wasmer's wasi.h. Raises ``Unavailable`` for a library that lacks a function."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        super().__init__(library)
+        quick = partial(lean, holding_gil(library))
+        text, vector = ctypes.c_char_p, ctypes.POINTER(Vector)
+        self.version = quick("wasmer_version", text)().decode()
+        self.config = quick("wasi_config_new", POINTER, text)
+        self.map_directory = quick("wasi_config_mapdir", ctypes.c_bool, POINTER, text, text)
+        self.environment = quick("wasi_env_new", POINTER, POINTER, POINTER)
+        self.initialize = quick(
+            "wasi_env_initialize_instance", ctypes.c_bool, POINTER, POINTER, POINTER
+        )
+        self.wasi_imports = quick(
+            "wasi_get_unordered_imports", ctypes.c_bool, POINTER, POINTER, vector
+        )
+        self.import_module = quick("wasmer_named_extern_module", vector, POINTER)
+        self.import_name = quick("wasmer_named_extern_name", vector, POINTER)
+        self.import_extern = quick("wasmer_named_extern_unwrap", POINTER, POINTER)
+        self.imports_delete = quick("wasmer_named_extern_vec_delete", None, vector)
+        self.delete["environment"] = quick("wasi_env_delete", None, POINTER)
+
+
+@lru_cache(maxsize=1)
+def api() -> WasmerApi:
+    """The one library of the process."""
+    return WasmerApi(load(VARIABLE, "wasmer", help=_HELP))
+
+
+class LibraryModule(CApiModule):
+    """A module for libwasmer."""
+
+    api: WasmerApi
+
+    def __init__(self, api: WasmerApi, wasm: bytes) -> None:
+        super().__init__(api, wasm, "wasmer")
+        names = {item.module for item in self.file.imports}
+        #: The WASI that the guest imports, if any.
+        self.wasi = next((name for name in WASI_MODULES if name in names), None)
+
+    def prepare(
+        self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
+    ) -> Instance:
+        return LibraryInstance(self, functions, wasi)
+
+
+class LibraryInstance(CApiInstance):
+    """An instance with wasmer's files."""
+
+    api: WasmerApi
+
+    def __init__(
+        self, module: LibraryModule, functions: Sequence[HostFunction], wasi: WasiConfig
+    ) -> None:
+        for preopen in wasi.preopens:
+            if not preopen.writable:
+                raise UsageError(f"wasmer cannot give {preopen.host} to a guest for reading only")
+        self._wasi = wasi
+        self._named = Vector()
+        self._environment = 0
+        super().__init__(module, functions)
+        self._wasi_name = module.wasi
+        self._streams = Preview1(wasi, self.output_failures)
+        if module.wasi is not None:
+            ours = self._streams.functions(module.wasi)
+            self._functions |= {(f.module, f.name): f for f in ours}
+
+    def foreign(self, module: int) -> Mapping[tuple[str, str], int]:
+        if self._wasi_name is None:
+            return {}
+        api = self.api
+        config = api.config(b"guest")
+        for preopen in self._wasi.preopens:
+            if not api.map_directory(config, preopen.guest.encode(), str(preopen.host).encode()):
+                raise UsageError(f"wasmer cannot open the directory {preopen.host}")
+        # (It takes the configuration over.)
+        self._environment = self._own("environment", api.environment(self.store, config))
+        if not api.wasi_imports(self._environment, module, ctypes.byref(self._named)):
+            return {}
+        found = {}
+        count = self._named.size
+        for item in (ctypes.c_void_p * count).from_address(self._named.data) if count else ():
+            key = _text(api.import_module(item)), _text(api.import_name(item))
+            found[key] = api.import_extern(item)
+        for name in ("fd_read", "fd_write"):
+            extern = found.get((self._wasi_name, name))
+            if extern:
+                self._streams.files[name] = self._file_function(extern)
+        return found
+
+    def instantiated(self, instance: int) -> None:
+        if self._environment:
+            self.api.initialize(self._environment, self.store, instance)
+
+    def close(self) -> None:
+        self._streams.files.clear()
+        if self._named.size:
+            self.api.imports_delete(ctypes.byref(self._named))
+            self._named = Vector()
+        super().close()
+
+    def _file_function(self, extern: int) -> Callable[..., int]:
+        def call(*arguments: int) -> int:
+            (errno,) = self.enter(self.api.as_func(extern), arguments)
+            return int(errno)
+
+        return call
+
+
+def _text(vector: object) -> str:
+    name: Vector = vector.contents  # type: ignore[attr-defined]
+    return ctypes.string_at(name.data, name.size).decode()

@@ -1,0 +1,251 @@
+"""Guests on the PyPI package `wasmer` 1.1.0, which is for Python 3.10 and older.
+
+Its objects belong to the thread that made them (another thread's touch makes it panic), and its
+guests hold the GIL while they run. It has no way to stop a guest, to limit it, or to give it other
+standard streams than the process's, which it also buffers. So streams, arguments and variables are
+Python's own (wasi_nn.adapter.preview1). Files stay wasmer's: a guest's fd_write to a file is handed
+on to wasmer's function, which finds the memory that it works on in the exports of whoever imports
+it. That is a little module of ours that imports the guest's memory and exports it again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import wasmer
+from wasmer import engine
+from wasmer import wasi as wasmer_wasi
+from wasmer_compiler_cranelift import Compiler
+
+from wasi_nn import wasmfile
+from wasi_nn.adapter import values
+from wasi_nn.adapter.instance import HOST_TRAP, PAGE, WASI_MODULES, AdapterInstance
+from wasi_nn.adapter.library import view_at
+from wasi_nn.adapter.preview1 import Preview1
+from wasi_nn.errors import GuestTrap, LinkError, UsageError
+from wasi_nn.runtime import (
+    BufferMemory,
+    EngineLimits,
+    HostFunction,
+    Instance,
+    Module,
+    WasiConfig,
+)
+
+_FILES = wasmer.wat2wasm(
+    """(module
+    (import "guest" "memory" (memory 0))
+    (import "wasi" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+    (import "wasi" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+    (export "memory" (memory 0))
+    (func (export "fd_read") (param i32 i32 i32 i32) (result i32)
+      (call $read (local.get 0) (local.get 1) (local.get 2) (local.get 3)))
+    (func (export "fd_write") (param i32 i32 i32 i32) (result i32)
+      (call $write (local.get 0) (local.get 1) (local.get 2) (local.get 3))))"""
+)
+_VERSIONS = {
+    "wasi_snapshot_preview1": wasmer_wasi.Version.SNAPSHOT1,
+    "wasi_unstable": wasmer_wasi.Version.SNAPSHOT0,
+}
+
+
+class _Compiled(threading.local):
+    """What a thread has of a module."""
+
+    store: Any = None
+    module: Any = None
+    files: Any = None
+
+
+class PackageModule(Module):
+    """A compiled module; other threads than the first get theirs from its serialised code."""
+
+    def __init__(self, wasm: bytes) -> None:
+        self._compiled = _Compiled()
+        store = wasmer.Store(engine.Universal(Compiler))
+        try:
+            module = wasmer.Module(store, wasm)
+        except RuntimeError as error:
+            raise UsageError(f"wasmer cannot compile the module: {error}") from None
+        files = wasmer.Module(store, _FILES)
+        self._code, self._files_code = module.serialize(), files.serialize()
+        self._keep(store, module, files)
+        file = wasmfile.parse(wasm)
+        names = {item.module for item in file.imports}
+        #: The WASI that the guest imports, if any. (None has ever imported both.)
+        self.wasi = next((name for name in WASI_MODULES if name in names), None)
+        self.own = {(item.module, item.name) for item in file.imports}
+
+    def compiled(self) -> _Compiled:
+        """The module for this thread."""
+        if self._compiled.module is None:
+            store = wasmer.Store(engine.Universal(Compiler))
+            self._keep(
+                store,
+                wasmer.Module.deserialize(store, self._code),
+                wasmer.Module.deserialize(store, self._files_code),
+            )
+        return self._compiled
+
+    def _keep(self, store: Any, module: Any, files: Any) -> None:
+        self._compiled.store, self._compiled.module, self._compiled.files = store, module, files
+
+    def prepare(
+        self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
+    ) -> Instance:
+        return PackageInstance(self, functions, wasi)
+
+
+class PackageInstance(AdapterInstance):
+    """An instance, for the thread that makes it."""
+
+    def __init__(
+        self, module: PackageModule, functions: Sequence[HostFunction], wasi: WasiConfig
+    ) -> None:
+        super().__init__()
+        self._module = module
+        self._functions = list(functions)
+        self._wasi = wasi
+        self._thread = 0
+        self._store: Any = None
+        self._instance: Any = None
+        self._files: Any = None
+        self._exported: Any = None
+        self._memory: BufferMemory | None = None
+        self._pages = -1
+        for preopen in wasi.preopens:
+            if not preopen.writable:
+                raise UsageError(f"wasmer cannot give {preopen.host} to a guest for reading only")
+        self._streams = Preview1(wasi, self.output_failures)
+
+    def close(self) -> None:
+        self._instance = self._files = self._exported = self._memory = self._store = None
+        self._streams.files.clear()
+
+    def _link(self) -> None:
+        module = self._module
+        self._thread = threading.get_ident()
+        compiled = module.compiled()
+        self._store = compiled.store
+        imports: dict[str, dict[str, Any]] = {}
+        functions = self._functions
+        own: dict[str, Any] = {}
+        if module.wasi is not None:
+            own = self._own_wasi(module.wasi)
+            imports[module.wasi] = dict(own)
+            functions = [*functions, *self._streams.functions(module.wasi)]
+        for function in functions:
+            if (function.module, function.name) in module.own:
+                members = imports.setdefault(function.module, {})
+                members[function.name] = self._function(function)
+        self._instance = self._entered(wasmer.Instance, compiled.module, imports)
+        self._exported = self._export("memory", wasmer.Memory)
+        if own and self._exported is not None:
+            given = {"guest": {"memory": self._exported}, "wasi": own}
+            self._files = wasmer.Instance(compiled.files, given)
+            self._streams.files = {
+                "fd_read": _unsigned(self._files.exports.fd_read),
+                "fd_write": _unsigned(self._files.exports.fd_write),
+            }
+
+    def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+        if self._instance is None:
+            raise UsageError("the guest was not instantiated")
+        if threading.get_ident() != self._thread:
+            # wasmer would panic.
+            raise UsageError("wasmer runs a guest only on the thread that instantiated it")
+        function = self._export(export, wasmer.Function)
+        if function is None:
+            raise UsageError(otherwise)
+        # wasmer's kinds begin at 1, and it takes numbers as signed.
+        kinds = [int(kind) - 1 for kind in function.type.params]
+        packed = values.pack(kinds, arguments)
+        given = [values.from_raw(kind, one.raw) for kind, one in zip(kinds, packed, strict=True)]
+        result = self._entered(function, *given)
+        if result is None:
+            return ()
+        return result if isinstance(result, tuple) else (result,)
+
+    def _export(self, name: str, kind: Any) -> Any:
+        try:
+            found = getattr(self._instance.exports, name)
+        except LookupError:
+            return None
+        return found if isinstance(found, kind) else None
+
+    def _entered(self, enter: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return enter(*arguments)
+        except (RuntimeError, TypeError) as error:
+            if self.raised is None:
+                text = str(error)
+                if "importing" in text or "incompatible import" in text:
+                    raise LinkError(f"the guest cannot start: {text}") from None
+            raise GuestTrap(str(error)) from None
+
+    def _own_wasi(self, version: str) -> dict[str, Any]:
+        wasi = self._wasi
+        builder = wasmer_wasi.StateBuilder("guest")
+        try:
+            for preopen in wasi.preopens:
+                builder.map_directory(preopen.guest, str(preopen.host))
+            state = builder.finalize()
+        except RuntimeError as error:
+            raise UsageError(f"wasmer refuses the guest's WASI: {error}") from None
+        made: dict[str, Any] = state.generate_imports(self._store, _VERSIONS[version])
+        return dict(made[version])
+
+    def _function(self, function: HostFunction) -> Any:
+        call = function.call
+        memory_now = self._memory_now
+        i32 = wasmer.Type.I32
+        kind = wasmer.FunctionType([i32] * function.parameters, [i32] * function.has_result)
+
+        def trampoline(*numbers: int) -> Any:
+            try:
+                result = call(memory_now(), *[number & 0xFFFFFFFF for number in numbers])
+                if result is None:
+                    return None
+                return result if result < 0x80000000 else result - 0x100000000
+            except BaseException as exception:
+                self.raised = exception
+                # Whatever else wasmer would make of it.
+                raise RuntimeError(HOST_TRAP) from None
+
+        return wasmer.Function(self._store, trampoline, kind)
+
+    def _memory_now(self) -> BufferMemory | None:
+        """The guest's memory at its present size and place, without a copy."""
+        exported = self._exported
+        if exported is None:
+            # A start function runs before there are exports.
+            return None
+        pages = exported.size
+        if pages != self._pages:
+            self._pages = pages
+            view = view_at(_address(exported.buffer), pages * PAGE) if pages else memoryview(b"")
+            if self._memory is None:
+                self._memory = BufferMemory(view)
+            else:
+                self._memory.replace(view)
+        return self._memory
+
+
+def _address(buffer: Any) -> int:
+    """Where a buffer begins. A view of the buffer itself would panic when it ends on a thread other
+    than its own, as what an exception's traceback refers to may."""
+    with memoryview(buffer) as view:
+        return ctypes.addressof(ctypes.c_char.from_buffer(view))
+
+
+def _unsigned(function: Any) -> Callable[..., int]:
+    """wasmer takes numbers as signed."""
+
+    def call(*numbers: int) -> int:
+        errno: int = function(*[n if n < 0x80000000 else n - 0x100000000 for n in numbers])
+        return errno
+
+    return call

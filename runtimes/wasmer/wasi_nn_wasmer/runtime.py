@@ -1,0 +1,51 @@
+"""The adapter for wasmer: by its PyPI package where that can be imported, or by libwasmer."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+
+from wasi_nn.backend import Availability
+from wasi_nn.errors import Unavailable
+from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
+from wasi_nn_wasmer.library import VARIABLE, LibraryModule, api
+
+
+class WasmerRuntime(Runtime):
+    """Wasmer, with the code of its compilers."""
+
+    name = "wasmer"
+    wasi_modules = frozenset({"wasi_snapshot_preview1", "wasi_unstable"})
+
+    @property
+    def features(self) -> RuntimeFeatures:  # type: ignore[override]
+        """The package's guests hold the GIL, so that those of other threads wait."""
+        return RuntimeFeatures(threads=not _package())
+
+    def availability(self) -> Availability:
+        if _package():
+            from importlib.metadata import version
+
+            return Availability(True, f"wasmer {version('wasmer')} (Python package)", ("cpu",))
+        try:
+            return Availability(True, f"wasmer {api().version} (libwasmer)", ("cpu",))
+        except Unavailable as reason:
+            if sys.version_info < (3, 11) and not os.environ.get(VARIABLE):
+                return Availability(False, 'wasmer is not installed; pip install "wasi-nn[wasmer]"')
+            return Availability(False, str(reason))
+
+    def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
+        if _package():
+            from wasi_nn_wasmer.package import PackageModule
+
+            return PackageModule(wasm)
+        return LibraryModule(api(), wasm)
+
+
+def _package() -> bool:
+    """Whether the PyPI package serves: a library that was named comes first, and on newer Pythons
+    an empty package of that name can be installed, which the compiler cannot."""
+    if os.environ.get(VARIABLE):
+        return False
+    return importlib.util.find_spec("wasmer_compiler_cranelift") is not None
