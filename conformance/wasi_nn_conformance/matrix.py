@@ -90,7 +90,7 @@ def plan(
         served = frozenset() if missing else host.encodings()
         for encoding in encodings:
             for dialect in dialects:
-                if dialect not in host.dialects():
+                if dialect not in host.dialects() or encoding not in host.speaks():
                     continue
                 why = missing or ""
                 if not why and encoding not in served:

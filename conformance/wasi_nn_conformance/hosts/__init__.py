@@ -52,6 +52,10 @@ class HostUnderTest(ABC):
     def encodings(self) -> frozenset[str]:
         """The encodings that it serves here."""
 
+    def speaks(self) -> frozenset[str]:
+        """The encodings that it could serve; what it lacks of these here is unavailable."""
+        return self.encodings()
+
     @abstractmethod
     def dialects(self) -> frozenset[str]:
         """The dialects that its guests can be compiled for."""

@@ -12,7 +12,7 @@ from wasi_nn.errors import UsageError, WasiNnError
 from wasi_nn.limits import Limits
 from wasi_nn.plugins import Plugins
 from wasi_nn.program import Program
-from wasi_nn_conformance.graphs import GraphSet
+from wasi_nn_conformance.graphs import SUFFIXES, GraphSet
 from wasi_nn_conformance.hosts import HostUnderTest, Job, Subject
 from wasi_nn_conformance.script import MOUNT
 from wasi_nn_conformance.transcript import Ending
@@ -47,6 +47,9 @@ class Adapter(HostUnderTest):
             if backend.missing() is None
             for encoding in backend.encodings
         )
+
+    def speaks(self) -> frozenset[str]:
+        return frozenset(SUFFIXES)
 
     def dialects(self) -> frozenset[str]:
         return frozenset(DIALECTS)
