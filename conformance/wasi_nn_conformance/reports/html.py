@@ -1,0 +1,61 @@
+"""The matrix as one page that needs nothing else: click a cell, then a case."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from wasi_nn import __version__
+from wasi_nn_conformance.case import Case
+from wasi_nn_conformance.matrix import Cell
+
+_MARK = "__DATA__"
+
+
+def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -> None:
+    """Write the page, with cases, transcripts and reasons inside."""
+    template = files("wasi_nn_conformance.reports").joinpath("template.html").read_text("utf-8")
+    data = json.dumps(_data(cells, cases, date), ensure_ascii=True, separators=(",", ":"))
+    # A script element ends at </script, whatever the JSON around it says.
+    path.write_text(template.replace(_MARK, data.replace("<", "\\u003c")), encoding="utf-8")
+
+
+def _data(cells: Sequence[Cell], cases: Sequence[Case], date: str) -> dict[str, Any]:
+    return {
+        "date": date,
+        "version": __version__,
+        "cases": {
+            case.id: {
+                "why": case.why,
+                "source": case.source,
+                "steps": case.steps or case.program,
+            }
+            for case in cases
+        },
+        "cells": [
+            {
+                "host": cell.host,
+                "version": cell.version,
+                "encoding": cell.encoding,
+                "dialect": cell.dialect,
+                "unavailable": cell.unavailable,
+                "counts": cell.counts,
+                "outcomes": [
+                    {
+                        "case": o.case,
+                        "status": o.status,
+                        "reason": o.reason,
+                        "known": o.known,
+                        "unexpected": o.unexpected,
+                        "transcript": o.transcript,
+                        "notes": o.notes,
+                    }
+                    for o in cell.outcomes
+                ],
+            }
+            for cell in cells
+        ],
+    }

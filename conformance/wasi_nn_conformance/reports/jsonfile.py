@@ -1,0 +1,52 @@
+"""The matrix as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from wasi_nn import __version__
+from wasi_nn_conformance.case import Case
+from wasi_nn_conformance.matrix import Cell
+
+
+def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -> None:
+    """Write the matrix: for each cell the engine (the host), its version, encoding, dialect, the
+    counts, and each case's result."""
+    text = json.dumps(record(cells, cases, date), ensure_ascii=False, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+
+
+def record(cells: Sequence[Cell], cases: Sequence[Case], date: str) -> dict[str, Any]:
+    """What the file holds."""
+    return {
+        "schema": 1,
+        "date": date,
+        "version": __version__,
+        "number_of_cases": len(cases),
+        "cells": [
+            {
+                "engine": cell.host,
+                "native": cell.host.startswith("native-"),
+                "version": cell.version,
+                "encoding": cell.encoding,
+                "dialect": cell.dialect,
+                **cell.counts,
+                "why_unavailable": cell.unavailable,
+                "cases": [
+                    {
+                        "case": outcome.case,
+                        "status": outcome.status,
+                        "reason": outcome.reason,
+                        "known": outcome.known,
+                        "unexpected": outcome.unexpected,
+                        "seconds": round(outcome.seconds, 6),
+                    }
+                    for outcome in cell.outcomes
+                ],
+            }
+            for cell in cells
+        ],
+    }
