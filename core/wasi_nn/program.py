@@ -215,6 +215,8 @@ class Program:
 
 def _check_limits(limits: Limits, runtime: Runtime) -> None:
     """A limit that the engine cannot hold is an error, and not a promise that is broken later."""
+    if limits.timeout is limits.memory is limits.fuel is None:
+        return
     features = runtime.features
     for given, able, what in (
         (limits.timeout, features.interrupt, "stop a guest at a deadline"),
