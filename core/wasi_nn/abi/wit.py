@@ -1,0 +1,498 @@
+"""The component ABI: `wasi:nn` in its published versions, for one session.
+
+A version's interfaces differ in three places only: `errors` has a constructor until 2024-06-25, and
+the execution context has `set-input`, `compute` and `get-output` until 2024-08-19, one `compute`
+with named tensors since 2024-10-28 (WebAssembly/wasi-nn, wit/wasi-nn.wit and its history). Nothing
+is compatible between prereleases: a component imports exactly one of the names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from wasi_nn.abi.common import MAX_BUILDERS, MAX_RANK
+from wasi_nn.abi.guarding import CallStats, Failure, Observer
+from wasi_nn.component import (
+    U32,
+    Borrow,
+    Bytes,
+    Enumeration,
+    Function,
+    Interface,
+    ListOf,
+    Own,
+    Resource,
+    Result,
+    ResultOf,
+    Text,
+    TupleOf,
+    Type,
+)
+from wasi_nn.errors import ErrorCode, InvalidArgument, NnError, UsageError
+from wasi_nn.session import Session
+from wasi_nn.types import ExecutionTarget, Tensor, TensorType
+
+log = logging.getLogger("wasi_nn")
+
+#: Newest first; the empty one is what came before versions (2023-12-08 to 2024-06-25).
+VERSIONS = ("0.2.0-rc-2024-10-28", "0.2.0-rc-2024-08-19", "0.2.0-rc-2024-06-25", "")
+_NAMED_TENSORS = frozenset(VERSIONS[:1])
+_ERROR_CONSTRUCTOR = frozenset(VERSIONS[2:])
+
+PACKAGE = "wasi:nn/"
+#: ``wit`` gives outputs under the model's own names; ``wit-wasmtime`` under "0", "1", as wasmtime
+#: does with OpenVINO.
+DIALECTS = ("wit", "wit-wasmtime")
+
+ERROR_CODES = (
+    "invalid-argument",
+    "invalid-encoding",
+    "timeout",
+    "runtime-error",
+    "unsupported-operation",
+    "too-large",
+    "not-found",
+    "security",
+    "unknown",
+)
+_CODES = {
+    ErrorCode.INVALID_ARGUMENT: "invalid-argument",
+    ErrorCode.INVALID_ENCODING: "invalid-encoding",
+    ErrorCode.MISSING_MEMORY: "invalid-argument",
+    ErrorCode.BUSY: "timeout",
+    ErrorCode.RUNTIME_ERROR: "runtime-error",
+    ErrorCode.UNSUPPORTED_OPERATION: "unsupported-operation",
+    ErrorCode.TOO_LARGE: "too-large",
+    ErrorCode.NOT_FOUND: "not-found",
+    ErrorCode.END_OF_SEQUENCE: "runtime-error",
+    ErrorCode.CONTEXT_FULL: "too-large",
+    ErrorCode.PROMPT_TOO_LONG: "too-large",
+    ErrorCode.MODEL_NOT_FOUND: "not-found",
+}
+_TENSOR_TYPES = {
+    "FP16": TensorType.F16,
+    "FP32": TensorType.F32,
+    "FP64": TensorType.F64,
+    "BF16": TensorType.BF16,
+    "U8": TensorType.U8,
+    "I32": TensorType.I32,
+    "I64": TensorType.I64,
+}
+_TYPE_NAMES = {kind: name for name, kind in _TENSOR_TYPES.items()}
+_ENCODINGS = ("openvino", "onnx", "tensorflow", "pytorch", "tensorflowlite", "ggml", "autodetect")
+
+# What a tensor or error costs the host beside its bytes: it counts against the guest's limit, so
+# that a guest cannot make any number of empty ones.
+_OVERHEAD = 256
+#: The number of what a constructor, which cannot fail, had no room for.
+_REFUSED = 0
+
+_TENSOR, _GRAPH, _CONTEXT, _ERROR = "tensor", "graph", "graph-execution-context", "error"
+_DIMENSIONS = ListOf(U32())
+_TENSOR_TYPE = Enumeration(tuple(_TENSOR_TYPES))
+_ENCODING = Enumeration(_ENCODINGS)
+_TARGET = Enumeration(("cpu", "gpu", "tpu"))
+_ERROR_CODE = Enumeration(ERROR_CODES)
+_NAMED = ListOf(TupleOf((Text(), Own(_TENSOR))))
+
+
+class _GuestTensor(NamedTuple):
+    dims: tuple[int, ...]
+    type: TensorType
+    data: bytes
+
+
+class _GuestError(NamedTuple):
+    code: str
+    data: str
+
+
+class _Graph:
+    """A graph of the session; its handle is given back when neither the guest nor a context of
+    the guest's has it any more."""
+
+    __slots__ = ("contexts", "dropped", "handle")
+
+    def __init__(self, handle: int) -> None:
+        self.handle = handle
+        self.contexts = 0
+        self.dropped = False
+
+
+class _Context:
+    """An execution context, with the inputs that are set on it."""
+
+    __slots__ = ("graph", "handle", "set")
+
+    def __init__(self, handle: int, graph: _Graph) -> None:
+        self.handle = handle
+        self.graph = graph
+        self.set: set[int | str] = set()
+
+
+def version_of(imports: Sequence[str]) -> str | None:
+    """The version of `wasi:nn` that a component imports ("" for the unversioned one), or None.
+    Raises ``UsageError`` for a version that nobody has published."""
+    versions = {name.partition("@")[2] for name in imports if name.startswith(PACKAGE)}
+    unknown = sorted(versions - set(VERSIONS))
+    if unknown:
+        served = ", ".join(version for version in VERSIONS if version)
+        raise UsageError(
+            f"it imports wasi:nn@{unknown[0]}; this host serves {served}, and the unversioned one"
+        )
+    return next((version for version in VERSIONS if version in versions), None)
+
+
+class Wit:
+    """Every resource of one guest, and the functions of `wasi:nn` on them."""
+
+    def __init__(self, session: Session, observer: Observer, dialect: str = "wit") -> None:
+        self.session = session
+        self.observer = observer
+        self.dialect = dialect
+        self._next = 1
+        self._refusal = "the tensor was refused"
+        self.tensors: dict[int, _GuestTensor] = {}
+        self.graphs: dict[int, _Graph] = {}
+        self.contexts: dict[int, _Context] = {}
+        self.errors: dict[int, _GuestError] = {}
+
+    def interfaces(self, version: str) -> list[Interface]:
+        """The four interfaces of a version."""
+        suffix = f"@{version}" if version else ""
+        tensor = (
+            self._function(
+                "[constructor]tensor", (_DIMENSIONS, _TENSOR_TYPE, Bytes()), Own(_TENSOR), self.make
+            ),
+            self._method(_TENSOR, "dimensions", (), _DIMENSIONS, self.dimensions),
+            self._method(_TENSOR, "ty", (), _TENSOR_TYPE, self.type_name),
+            self._method(_TENSOR, "data", (), Bytes(), self.data),
+        )
+        graph = (
+            self._method(
+                _GRAPH, "init-execution-context", (), _fallible(Own(_CONTEXT)), self.init_context
+            ),
+            self._function(
+                "load", (ListOf(Bytes()), _ENCODING, _TARGET), _fallible(Own(_GRAPH)), self.load
+            ),
+            self._function("load-by-name", (Text(),), _fallible(Own(_GRAPH)), self.load_by_name),
+        )
+        errors = [
+            self._method(_ERROR, "code", (), _ERROR_CODE, lambda error: self._error(error).code),
+            self._method(_ERROR, "data", (), Text(), lambda error: self._error(error).data),
+        ]
+        if version in _ERROR_CONSTRUCTOR:
+            errors.append(
+                self._function(
+                    "[constructor]error", (_ERROR_CODE, Text()), Own(_ERROR), self._make_error
+                )
+            )
+        return [
+            Interface(
+                f"{PACKAGE}errors{suffix}", [Resource(_ERROR, self._drop_error)], tuple(errors)
+            ),
+            Interface(f"{PACKAGE}tensor{suffix}", [Resource(_TENSOR, self._drop_tensor)], tensor),
+            Interface(
+                f"{PACKAGE}inference{suffix}",
+                [Resource(_CONTEXT, self._drop_context)],
+                self._inference(version),
+            ),
+            Interface(f"{PACKAGE}graph{suffix}", [Resource(_GRAPH, self._drop_graph)], graph),
+        ]
+
+    def _inference(self, version: str) -> tuple[Function, ...]:
+        if version in _NAMED_TENSORS:
+            return (
+                self._method(_CONTEXT, "compute", (_NAMED,), _fallible(_NAMED), self.compute_named),
+            )
+        return (
+            self._method(
+                _CONTEXT, "set-input", (Text(), Own(_TENSOR)), _fallible(None), self.set_input
+            ),
+            self._method(_CONTEXT, "compute", (), _fallible(None), self.compute),
+            self._method(
+                _CONTEXT, "get-output", (Text(),), _fallible(Own(_TENSOR)), self.get_output
+            ),
+        )
+
+    # Tensors
+
+    def make(self, dims: list[int], kind: str, data: bytes) -> int:
+        """The constructor. It cannot fail, so what does not fit is told when it is used."""
+        return self._keep_tensor(_GuestTensor(tuple(dims), _TENSOR_TYPES[kind], data))
+
+    def dimensions(self, tensor: int) -> tuple[int, ...]:
+        """The dimensions, as they were given."""
+        return self._tensor(tensor).dims
+
+    def type_name(self, tensor: int) -> str:
+        """The tensor type's name."""
+        return _TYPE_NAMES[self._tensor(tensor).type]
+
+    def data(self, tensor: int) -> bytes:
+        """The bytes."""
+        return self._tensor(tensor).data
+
+    def _tensor(self, number: int) -> _GuestTensor:
+        return self.tensors[number] if number else _NO_TENSOR
+
+    def _keep_tensor(self, tensor: _GuestTensor) -> int:
+        try:
+            self.session.hold(_OVERHEAD + len(tensor.data) + 8 * len(tensor.dims))
+        except NnError as error:
+            self._refusal = str(error)
+            return _REFUSED
+        return self._keep(self.tensors, tensor)
+
+    def _take_tensor(self, number: int) -> _GuestTensor:
+        tensor = self.tensors.pop(number)
+        self.session.release(_OVERHEAD + len(tensor.data) + 8 * len(tensor.dims))
+        return tensor
+
+    def _drop_tensor(self, number: int) -> None:
+        if number:
+            self._take_tensor(number)
+
+    # Graphs
+
+    def load(self, builders: list[bytes], encoding: str, target: str) -> int:
+        """`load`."""
+        if len(builders) > MAX_BUILDERS:
+            raise InvalidArgument(f"{len(builders)} graph builders are more than {MAX_BUILDERS}")
+        parts = [memoryview(builder) for builder in builders]
+        handle = self.session.load(parts, encoding, ExecutionTarget(target))
+        return self._keep(self.graphs, _Graph(handle))
+
+    def load_by_name(self, name: str) -> int:
+        """`load-by-name`."""
+        return self._keep(self.graphs, _Graph(self.session.load_by_name(name)))
+
+    def init_context(self, graph: int) -> int:
+        """`init-execution-context`."""
+        kept = self.graphs[graph]
+        context = _Context(self.session.init_execution_context(kept.handle), kept)
+        kept.contexts += 1
+        return self._keep(self.contexts, context)
+
+    def _drop_graph(self, number: int) -> None:
+        graph = self.graphs.pop(number)
+        graph.dropped = True
+        self._unload_unused(graph)
+
+    def _unload_unused(self, graph: _Graph) -> None:
+        if graph.dropped and not graph.contexts:
+            self.session.unload(graph.handle)
+
+    # Execution contexts
+
+    def compute_named(self, context: int, inputs: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        """`compute` since 2024-10-28: the inputs are those given, and none of before."""
+        kept = self.contexts[context]
+        try:
+            wanted = {self._input_key(kept, name): number for name, number in inputs}
+            if len(wanted) < len(inputs):
+                raise InvalidArgument("an input is given twice")
+            if kept.set - wanted.keys():
+                # No backend can forget an input: a fresh context has none.
+                self._renew(kept)
+            for key, number in wanted.items():
+                self._set(kept, key, number)
+        finally:
+            for _, number in inputs:
+                if number in self.tensors:
+                    self._drop_tensor(number)
+        self.session.compute(kept.handle)
+        return self._outputs(kept)
+
+    def set_input(self, context: int, name: str, tensor: int) -> None:
+        """`set-input` until 2024-08-19."""
+        kept = self.contexts[context]
+        try:
+            self._set(kept, self._input_key(kept, name), tensor)
+        finally:
+            if tensor in self.tensors:
+                self._drop_tensor(tensor)
+
+    def compute(self, context: int) -> None:
+        """`compute` until 2024-08-19."""
+        self.session.compute(self.contexts[context].handle)
+
+    def get_output(self, context: int, name: str) -> int:
+        """`get-output` until 2024-08-19."""
+        kept = self.contexts[context]
+        names = [info.name for info in self._loaded(kept).outputs]
+        return self._output(kept, _key(name, names))
+
+    def _loaded(self, context: _Context) -> Any:
+        return self.session.context(context.handle).loaded.graph
+
+    def _input_key(self, context: _Context, name: str) -> int | str:
+        return _key(name, [info.name for info in self._loaded(context).inputs])
+
+    def _set(self, context: _Context, key: int | str, number: int) -> None:
+        if number == _REFUSED:
+            raise InvalidArgument(f"a tensor was refused when it was made: {self._refusal}")
+        given = self.tensors[number]
+        if len(given.dims) > MAX_RANK:
+            raise InvalidArgument(f"{len(given.dims)} dimensions are more than {MAX_RANK}")
+        if not self._loaded(context).byte_tensors:
+            expected = math.prod(given.dims) * given.type.size
+            if expected != len(given.data):
+                raise InvalidArgument(
+                    f"a {given.type} tensor of dimensions {list(given.dims)} has {expected} bytes, "
+                    f"not {len(given.data)}"
+                )
+        tensor = Tensor(given.type, given.dims, memoryview(given.data))
+        self.session.set_input(context.handle, key, tensor)
+        context.set.add(key)
+
+    def _outputs(self, context: _Context) -> list[tuple[str, int]]:
+        described = self._loaded(context).outputs
+        indexed = self.dialect == "wit-wasmtime"
+        given: list[tuple[str, int]] = []
+        try:
+            for index, info in enumerate(described):
+                name = str(index) if indexed else info.name or str(index)
+                given.append((name, self._output(context, index)))
+            if not described:
+                # The model names none: by index, as far as they go.
+                for index in range(MAX_BUILDERS):
+                    try:
+                        given.append((str(index), self._output(context, index)))
+                    except InvalidArgument:
+                        if not given:
+                            raise
+                        break
+        except BaseException:
+            for _, number in given:
+                self._drop_tensor(number)
+            raise
+        return given
+
+    def _output(self, context: _Context, key: int | str) -> int:
+        output = self.session.get_output(context.handle, key)
+        size = _OVERHEAD + len(output.data) + 8 * len(output.dims)
+        self.session.hold(size)
+        # The guest may keep the tensor for longer than the library keeps the bytes.
+        tensor = _GuestTensor(output.dims, output.type, bytes(output.data))
+        return self._keep(self.tensors, tensor)
+
+    def _renew(self, context: _Context) -> None:
+        fresh = self.session.init_execution_context(context.graph.handle)
+        self.session.finalize_execution_context(context.handle)
+        context.handle = fresh
+        context.set.clear()
+
+    def _drop_context(self, number: int) -> None:
+        context = self.contexts.pop(number)
+        self.session.finalize_execution_context(context.handle)
+        context.graph.contexts -= 1
+        self._unload_unused(context.graph)
+
+    # Errors
+
+    def _make_error(self, code: str, data: str) -> int:
+        try:
+            self.session.hold(_OVERHEAD + len(data))
+        except NnError:
+            return _REFUSED
+        return self._keep(self.errors, _GuestError(code, data))
+
+    def _error(self, number: int) -> _GuestError:
+        return self.errors[number] if number else _NO_ERROR
+
+    def _drop_error(self, number: int) -> None:
+        if number:
+            self.session.release(_OVERHEAD + len(self.errors.pop(number).data))
+
+    # The way in and out
+
+    def close(self) -> None:
+        """Forget every resource; the session frees what is behind them."""
+        for table in (self.tensors, self.graphs, self.contexts, self.errors):
+            table.clear()
+
+    def _keep(self, table: dict[int, Any], item: Any) -> int:
+        number = self._next
+        self._next += 1
+        table[number] = item
+        return number
+
+    def _method(
+        self,
+        resource: str,
+        name: str,
+        parameters: tuple[Type, ...],
+        result: Type,
+        call: Callable[..., Any],
+    ) -> Function:
+        return self._function(
+            f"[method]{resource}.{name}", (Borrow(resource), *parameters), result, call
+        )
+
+    def _function(
+        self, name: str, parameters: tuple[Type, ...], result: Type, call: Callable[..., Any]
+    ) -> Function:
+        if isinstance(result, ResultOf):
+            call = self._fallible(name, call)
+        return Function(name, parameters, result, self._watched(name, call))
+
+    def _fallible(self, name: str, call: Callable[..., Any]) -> Callable[..., Result]:
+        """``call`` with what it raises as an `error` resource."""
+
+        def guarded(*arguments: Any) -> Result:
+            try:
+                return Result(True, call(*arguments))
+            except NnError as error:
+                code, text, reason = error.code, _CODES[error.code], str(error)
+            except Exception as error:
+                code, text = ErrorCode.RUNTIME_ERROR, "unknown"
+                reason = f"{type(error).__name__}: {error}"
+                with contextlib.suppress(Exception):
+                    log.exception("%s failed in an unforeseen way", name)
+            numbers = tuple(value for value in arguments if isinstance(value, int))
+            failure = Failure(name, numbers, code, ERROR_CODES.index(text), reason)
+            self.observer.fail(failure)
+            return Result(False, self._make_error(text, reason))
+
+        return guarded
+
+    def _watched(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        observer = self.observer
+        if not (observer.timed or observer.traced):
+            return call
+        stats = observer.stats.setdefault(name, CallStats())
+
+        def watched(*arguments: Any) -> Any:
+            started = time.perf_counter()
+            value = call(*arguments)
+            seconds = time.perf_counter() - started
+            failed = isinstance(value, Result) and not value.ok
+            stats.add(seconds, failed)
+            if observer.traced and not failed:
+                log.info("%s in %.3f ms", name, seconds * 1e3)
+            return value
+
+        return watched
+
+
+def _fallible(ok: Type | None) -> ResultOf:
+    return ResultOf(ok, Own(_ERROR))
+
+
+def _key(name: str, names: Sequence[str]) -> int | str:
+    """A model's own name, else a decimal index, else the name for the backend to refuse."""
+    if name in names:
+        return names.index(name)
+    if name.isascii() and name.isdecimal() and len(name) < 10:
+        return int(name)
+    return name
+
+
+_NO_TENSOR = _GuestTensor((0,), TensorType.U8, b"")
+_NO_ERROR = _GuestError("too-large", "the guest holds more than its limit allows")
