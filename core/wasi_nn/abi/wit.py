@@ -438,9 +438,10 @@ class Wit:
     def _function(
         self, name: str, parameters: tuple[Type, ...], result: Type, call: Callable[..., Any]
     ) -> Function:
+        label = name.rpartition("]")[2]
         if isinstance(result, ResultOf):
-            call = self._fallible(name, call)
-        return Function(name, parameters, result, self._watched(name, call))
+            call = self._fallible(label, call)
+        return Function(name, parameters, result, self._watched(label, call))
 
     def _fallible(self, name: str, call: Callable[..., Any]) -> Callable[..., Result]:
         """``call`` with what it raises as an `error` resource."""

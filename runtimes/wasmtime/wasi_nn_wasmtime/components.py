@@ -14,7 +14,7 @@ from wasi_nn.component import Component, Function, Interface
 from wasi_nn.errors import LimitExceeded, LinkError, UsageError
 from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn_wasmtime.capi import POINTER, lean
-from wasi_nn_wasmtime.store import StoreInstance
+from wasi_nn_wasmtime.store import Exit, StoreInstance
 from wasi_nn_wasmtime.values import SIZE, reader, writer
 
 _CALLBACK: Any = ctypes.CFUNCTYPE(
@@ -112,7 +112,7 @@ class WasmtimeComponentInstance(StoreInstance):
     def instantiate(self) -> int | None:
         try:
             self._instance = self._enter(self._link)
-        except wasmtime.ExitTrap as exit:
+        except Exit as exit:
             return exit.code
         return None
 
@@ -129,7 +129,7 @@ class WasmtimeComponentInstance(StoreInstance):
             raise UsageError(f"{_RUN} has no function run")
         try:
             result = self._enter(lambda: function(store))
-        except wasmtime.ExitTrap as exit:
+        except Exit as exit:
             return exit.code
         return 1 if getattr(result, "tag", "ok") == "err" else 0
 

@@ -78,6 +78,8 @@ class StoreInstance(Instance):
                 raised = self._output_failures.pop()
             if raised is not None:
                 raise raised from None
+            if isinstance(error, wasmtime.ExitTrap):
+                raise Exit(error.code) from None
             raise self._translate(error) from None
         if self._output_failures:
             raise self._output_failures.pop()
