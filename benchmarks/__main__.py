@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import backends, hosting
+from benchmarks import backends, components, hosting
 from benchmarks.figures import report
 
 
@@ -15,6 +15,7 @@ def main() -> None:
         folder = Path(scratch)
         steps = [
             ("host calls", hosting.host_call),
+            ("component calls", components.calls),
             ("backends", lambda: backends.cycles(folder)),
             ("start-up", hosting.start),
             ("memory", lambda: hosting.memory(folder)),

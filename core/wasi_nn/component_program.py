@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from wasi_nn.abi.guarding import Observer
 from wasi_nn.abi.timing import BenchTimer
-from wasi_nn.abi.wit import DIALECTS, PACKAGE, Wit, version_of
+from wasi_nn.abi.wit import Wit
+from wasi_nn.abi.wit_words import DIALECTS, PACKAGE, version_of
 from wasi_nn.component import Component
 from wasi_nn.errors import LinkError, UsageError
 from wasi_nn.guest import Guest

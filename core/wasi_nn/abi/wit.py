@@ -17,6 +17,17 @@ from typing import Any, NamedTuple
 
 from wasi_nn.abi.common import MAX_BUILDERS, MAX_RANK
 from wasi_nn.abi.guarding import CallStats, Failure, Observer
+from wasi_nn.abi.wit_words import (
+    CODES,
+    DIALECTS,
+    ENCODINGS,
+    ERROR_CODES,
+    ERROR_CONSTRUCTOR,
+    NAMED_TENSORS,
+    PACKAGE,
+    TENSOR_TYPES,
+    TYPE_NAMES,
+)
 from wasi_nn.component import (
     U32,
     Borrow,
@@ -33,58 +44,11 @@ from wasi_nn.component import (
     TupleOf,
     Type,
 )
-from wasi_nn.errors import ErrorCode, InvalidArgument, NnError, UsageError
+from wasi_nn.errors import ErrorCode, InvalidArgument, NnError
 from wasi_nn.session import Session
 from wasi_nn.types import ExecutionTarget, Tensor, TensorType
 
 log = logging.getLogger("wasi_nn")
-
-#: Newest first; the empty one is what came before versions (2023-12-08 to 2024-06-25).
-VERSIONS = ("0.2.0-rc-2024-10-28", "0.2.0-rc-2024-08-19", "0.2.0-rc-2024-06-25", "")
-_NAMED_TENSORS = frozenset(VERSIONS[:1])
-_ERROR_CONSTRUCTOR = frozenset(VERSIONS[2:])
-
-PACKAGE = "wasi:nn/"
-#: ``wit`` gives outputs under the model's own names; ``wit-wasmtime`` under "0", "1", as wasmtime
-#: does with OpenVINO.
-DIALECTS = ("wit", "wit-wasmtime")
-
-ERROR_CODES = (
-    "invalid-argument",
-    "invalid-encoding",
-    "timeout",
-    "runtime-error",
-    "unsupported-operation",
-    "too-large",
-    "not-found",
-    "security",
-    "unknown",
-)
-_CODES = {
-    ErrorCode.INVALID_ARGUMENT: "invalid-argument",
-    ErrorCode.INVALID_ENCODING: "invalid-encoding",
-    ErrorCode.MISSING_MEMORY: "invalid-argument",
-    ErrorCode.BUSY: "timeout",
-    ErrorCode.RUNTIME_ERROR: "runtime-error",
-    ErrorCode.UNSUPPORTED_OPERATION: "unsupported-operation",
-    ErrorCode.TOO_LARGE: "too-large",
-    ErrorCode.NOT_FOUND: "not-found",
-    ErrorCode.END_OF_SEQUENCE: "runtime-error",
-    ErrorCode.CONTEXT_FULL: "too-large",
-    ErrorCode.PROMPT_TOO_LONG: "too-large",
-    ErrorCode.MODEL_NOT_FOUND: "not-found",
-}
-_TENSOR_TYPES = {
-    "FP16": TensorType.F16,
-    "FP32": TensorType.F32,
-    "FP64": TensorType.F64,
-    "BF16": TensorType.BF16,
-    "U8": TensorType.U8,
-    "I32": TensorType.I32,
-    "I64": TensorType.I64,
-}
-_TYPE_NAMES = {kind: name for name, kind in _TENSOR_TYPES.items()}
-_ENCODINGS = ("openvino", "onnx", "tensorflow", "pytorch", "tensorflowlite", "ggml", "autodetect")
 
 # What a tensor or error costs the host beside its bytes: it counts against the guest's limit, so
 # that a guest cannot make any number of empty ones.
@@ -94,8 +58,8 @@ _REFUSED = 0
 
 _TENSOR, _GRAPH, _CONTEXT, _ERROR = "tensor", "graph", "graph-execution-context", "error"
 _DIMENSIONS = ListOf(U32())
-_TENSOR_TYPE = Enumeration(tuple(_TENSOR_TYPES))
-_ENCODING = Enumeration(_ENCODINGS)
+_TENSOR_TYPE = Enumeration(tuple(TENSOR_TYPES))
+_ENCODING = Enumeration(ENCODINGS)
 _TARGET = Enumeration(("cpu", "gpu", "tpu"))
 _ERROR_CODE = Enumeration(ERROR_CODES)
 _NAMED = ListOf(TupleOf((Text(), Own(_TENSOR))))
@@ -135,23 +99,10 @@ class _Context:
         self.set: set[int | str] = set()
 
 
-def version_of(imports: Sequence[str]) -> str | None:
-    """The version of `wasi:nn` that a component imports ("" for the unversioned one), or None.
-    Raises ``UsageError`` for a version that nobody has published."""
-    versions = {name.partition("@")[2] for name in imports if name.startswith(PACKAGE)}
-    unknown = sorted(versions - set(VERSIONS))
-    if unknown:
-        served = ", ".join(version for version in VERSIONS if version)
-        raise UsageError(
-            f"it imports wasi:nn@{unknown[0]}; this host serves {served}, and the unversioned one"
-        )
-    return next((version for version in VERSIONS if version in versions), None)
-
-
 class Wit:
     """Every resource of one guest, and the functions of `wasi:nn` on them."""
 
-    def __init__(self, session: Session, observer: Observer, dialect: str = "wit") -> None:
+    def __init__(self, session: Session, observer: Observer, dialect: str = DIALECTS[0]) -> None:
         self.session = session
         self.observer = observer
         self.dialect = dialect
@@ -186,7 +137,7 @@ class Wit:
             self._method(_ERROR, "code", (), _ERROR_CODE, lambda error: self._error(error).code),
             self._method(_ERROR, "data", (), Text(), lambda error: self._error(error).data),
         ]
-        if version in _ERROR_CONSTRUCTOR:
+        if version in ERROR_CONSTRUCTOR:
             errors.append(
                 self._function(
                     "[constructor]error", (_ERROR_CODE, Text()), Own(_ERROR), self._make_error
@@ -206,7 +157,7 @@ class Wit:
         ]
 
     def _inference(self, version: str) -> tuple[Function, ...]:
-        if version in _NAMED_TENSORS:
+        if version in NAMED_TENSORS:
             return (
                 self._method(_CONTEXT, "compute", (_NAMED,), _fallible(_NAMED), self.compute_named),
             )
@@ -224,7 +175,7 @@ class Wit:
 
     def make(self, dims: list[int], kind: str, data: bytes) -> int:
         """The constructor. It cannot fail, so what does not fit is told when it is used."""
-        return self._keep_tensor(_GuestTensor(tuple(dims), _TENSOR_TYPES[kind], data))
+        return self._keep_tensor(_GuestTensor(tuple(dims), TENSOR_TYPES[kind], data))
 
     def dimensions(self, tensor: int) -> tuple[int, ...]:
         """The dimensions, as they were given."""
@@ -232,7 +183,7 @@ class Wit:
 
     def type_name(self, tensor: int) -> str:
         """The tensor type's name."""
-        return _TYPE_NAMES[self._tensor(tensor).type]
+        return TYPE_NAMES[self._tensor(tensor).type]
 
     def data(self, tensor: int) -> bytes:
         """The bytes."""
@@ -353,7 +304,7 @@ class Wit:
 
     def _outputs(self, context: _Context) -> list[tuple[str, int]]:
         described = self._loaded(context).outputs
-        indexed = self.dialect == "wit-wasmtime"
+        indexed = self.dialect == DIALECTS[1]
         given: list[tuple[str, int]] = []
         try:
             for index, info in enumerate(described):
@@ -450,7 +401,7 @@ class Wit:
             try:
                 return Result(True, call(*arguments))
             except NnError as error:
-                code, text, reason = error.code, _CODES[error.code], str(error)
+                code, text, reason = error.code, CODES[error.code], str(error)
             except Exception as error:
                 code, text = ErrorCode.RUNTIME_ERROR, "unknown"
                 reason = f"{type(error).__name__}: {error}"

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from wasi_nn import Host
 from wasi_nn.abi.guarding import Observer
-from wasi_nn.abi.wit import ERROR_CODES, VERSIONS, Wit
+from wasi_nn.abi.wit import Wit
+from wasi_nn.abi.wit_words import ERROR_CODES, VERSIONS
 from wasi_nn.component import Result
 from wasi_nn.errors import GuestTrap, LinkError, UsageError
 from wasi_nn.limits import Limits
