@@ -8,17 +8,22 @@ is compatible between prereleases: a component imports exactly one of the names.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import math
-import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from wasi_nn.abi.common import MAX_BUILDERS, MAX_RANK
-from wasi_nn.abi.guarding import CallStats, Failure, Observer
+from wasi_nn.abi.guarding import Observer
+from wasi_nn.abi.wit_guarding import fallible, watched
+from wasi_nn.abi.wit_resources import (
+    NO_ERROR,
+    NO_TENSOR,
+    GuestContext,
+    GuestError,
+    GuestGraph,
+    GuestTensor,
+)
 from wasi_nn.abi.wit_words import (
-    CODES,
     DIALECTS,
     ENCODINGS,
     ERROR_CODES,
@@ -38,17 +43,14 @@ from wasi_nn.component import (
     ListOf,
     Own,
     Resource,
-    Result,
     ResultOf,
     Text,
     TupleOf,
     Type,
 )
-from wasi_nn.errors import ErrorCode, InvalidArgument, NnError
+from wasi_nn.errors import InvalidArgument, NnError
 from wasi_nn.session import Session
-from wasi_nn.types import ExecutionTarget, Tensor, TensorType
-
-log = logging.getLogger("wasi_nn")
+from wasi_nn.types import ExecutionTarget, Tensor
 
 # What a tensor or error costs the host beside its bytes: it counts against the guest's limit, so
 # that a guest cannot make any number of empty ones.
@@ -65,40 +67,6 @@ _ERROR_CODE = Enumeration(ERROR_CODES)
 _NAMED = ListOf(TupleOf((Text(), Own(_TENSOR))))
 
 
-class _GuestTensor(NamedTuple):
-    dims: tuple[int, ...]
-    type: TensorType
-    data: bytes
-
-
-class _GuestError(NamedTuple):
-    code: str
-    data: str
-
-
-class _Graph:
-    """A graph of the session; its handle is given back when neither the guest nor a context of
-    the guest's has it any more."""
-
-    __slots__ = ("contexts", "dropped", "handle")
-
-    def __init__(self, handle: int) -> None:
-        self.handle = handle
-        self.contexts = 0
-        self.dropped = False
-
-
-class _Context:
-    """An execution context, with the inputs that are set on it."""
-
-    __slots__ = ("graph", "handle", "set")
-
-    def __init__(self, handle: int, graph: _Graph) -> None:
-        self.handle = handle
-        self.graph = graph
-        self.set: set[int | str] = set()
-
-
 class Wit:
     """Every resource of one guest, and the functions of `wasi:nn` on them."""
 
@@ -108,10 +76,10 @@ class Wit:
         self.dialect = dialect
         self._next = 1
         self._refusal = "the tensor was refused"
-        self.tensors: dict[int, _GuestTensor] = {}
-        self.graphs: dict[int, _Graph] = {}
-        self.contexts: dict[int, _Context] = {}
-        self.errors: dict[int, _GuestError] = {}
+        self.tensors: dict[int, GuestTensor] = {}
+        self.graphs: dict[int, GuestGraph] = {}
+        self.contexts: dict[int, GuestContext] = {}
+        self.errors: dict[int, GuestError] = {}
 
     def interfaces(self, version: str) -> list[Interface]:
         """The four interfaces of a version."""
@@ -175,7 +143,7 @@ class Wit:
 
     def make(self, dims: list[int], kind: str, data: bytes) -> int:
         """The constructor. It cannot fail, so what does not fit is told when it is used."""
-        return self._keep_tensor(_GuestTensor(tuple(dims), TENSOR_TYPES[kind], data))
+        return self._keep_tensor(GuestTensor(tuple(dims), TENSOR_TYPES[kind], data))
 
     def dimensions(self, tensor: int) -> tuple[int, ...]:
         """The dimensions, as they were given."""
@@ -189,10 +157,10 @@ class Wit:
         """The bytes."""
         return self._tensor(tensor).data
 
-    def _tensor(self, number: int) -> _GuestTensor:
-        return self.tensors[number] if number else _NO_TENSOR
+    def _tensor(self, number: int) -> GuestTensor:
+        return self.tensors[number] if number else NO_TENSOR
 
-    def _keep_tensor(self, tensor: _GuestTensor) -> int:
+    def _keep_tensor(self, tensor: GuestTensor) -> int:
         try:
             self.session.hold(_OVERHEAD + len(tensor.data) + 8 * len(tensor.dims))
         except NnError as error:
@@ -200,7 +168,7 @@ class Wit:
             return _REFUSED
         return self._keep(self.tensors, tensor)
 
-    def _take_tensor(self, number: int) -> _GuestTensor:
+    def _take_tensor(self, number: int) -> GuestTensor:
         tensor = self.tensors.pop(number)
         self.session.release(_OVERHEAD + len(tensor.data) + 8 * len(tensor.dims))
         return tensor
@@ -217,16 +185,16 @@ class Wit:
             raise InvalidArgument(f"{len(builders)} graph builders are more than {MAX_BUILDERS}")
         parts = [memoryview(builder) for builder in builders]
         handle = self.session.load(parts, encoding, ExecutionTarget(target))
-        return self._keep(self.graphs, _Graph(handle))
+        return self._keep(self.graphs, GuestGraph(handle))
 
     def load_by_name(self, name: str) -> int:
         """`load-by-name`."""
-        return self._keep(self.graphs, _Graph(self.session.load_by_name(name)))
+        return self._keep(self.graphs, GuestGraph(self.session.load_by_name(name)))
 
     def init_context(self, graph: int) -> int:
         """`init-execution-context`."""
         kept = self.graphs[graph]
-        context = _Context(self.session.init_execution_context(kept.handle), kept)
+        context = GuestContext(self.session.init_execution_context(kept.handle), kept)
         kept.contexts += 1
         return self._keep(self.contexts, context)
 
@@ -235,7 +203,7 @@ class Wit:
         graph.dropped = True
         self._unload_unused(graph)
 
-    def _unload_unused(self, graph: _Graph) -> None:
+    def _unload_unused(self, graph: GuestGraph) -> None:
         if graph.dropped and not graph.contexts:
             self.session.unload(graph.handle)
 
@@ -279,13 +247,13 @@ class Wit:
         names = [info.name for info in self._loaded(kept).outputs]
         return self._output(kept, _key(name, names))
 
-    def _loaded(self, context: _Context) -> Any:
+    def _loaded(self, context: GuestContext) -> Any:
         return self.session.context(context.handle).loaded.graph
 
-    def _input_key(self, context: _Context, name: str) -> int | str:
+    def _input_key(self, context: GuestContext, name: str) -> int | str:
         return _key(name, [info.name for info in self._loaded(context).inputs])
 
-    def _set(self, context: _Context, key: int | str, number: int) -> None:
+    def _set(self, context: GuestContext, key: int | str, number: int) -> None:
         if number == _REFUSED:
             raise InvalidArgument(f"a tensor was refused when it was made: {self._refusal}")
         given = self.tensors[number]
@@ -302,7 +270,7 @@ class Wit:
         self.session.set_input(context.handle, key, tensor)
         context.set.add(key)
 
-    def _outputs(self, context: _Context) -> list[tuple[str, int]]:
+    def _outputs(self, context: GuestContext) -> list[tuple[str, int]]:
         described = self._loaded(context).outputs
         indexed = self.dialect == DIALECTS[1]
         given: list[tuple[str, int]] = []
@@ -325,15 +293,15 @@ class Wit:
             raise
         return given
 
-    def _output(self, context: _Context, key: int | str) -> int:
+    def _output(self, context: GuestContext, key: int | str) -> int:
         output = self.session.get_output(context.handle, key)
         size = _OVERHEAD + len(output.data) + 8 * len(output.dims)
         self.session.hold(size)
         # The guest may keep the tensor for longer than the library keeps the bytes.
-        tensor = _GuestTensor(output.dims, output.type, bytes(output.data))
+        tensor = GuestTensor(output.dims, output.type, bytes(output.data))
         return self._keep(self.tensors, tensor)
 
-    def _renew(self, context: _Context) -> None:
+    def _renew(self, context: GuestContext) -> None:
         fresh = self.session.init_execution_context(context.graph.handle)
         self.session.finalize_execution_context(context.handle)
         context.handle = fresh
@@ -352,10 +320,10 @@ class Wit:
             self.session.hold(_OVERHEAD + len(data))
         except NnError:
             return _REFUSED
-        return self._keep(self.errors, _GuestError(code, data))
+        return self._keep(self.errors, GuestError(code, data))
 
-    def _error(self, number: int) -> _GuestError:
-        return self.errors[number] if number else _NO_ERROR
+    def _error(self, number: int) -> GuestError:
+        return self.errors[number] if number else NO_ERROR
 
     def _drop_error(self, number: int) -> None:
         if number:
@@ -391,46 +359,8 @@ class Wit:
     ) -> Function:
         label = name.rpartition("]")[2]
         if isinstance(result, ResultOf):
-            call = self._fallible(label, call)
-        return Function(name, parameters, result, self._watched(label, call))
-
-    def _fallible(self, name: str, call: Callable[..., Any]) -> Callable[..., Result]:
-        """``call`` with what it raises as an `error` resource."""
-
-        def guarded(*arguments: Any) -> Result:
-            try:
-                return Result(True, call(*arguments))
-            except NnError as error:
-                code, text, reason = error.code, CODES[error.code], str(error)
-            except Exception as error:
-                code, text = ErrorCode.RUNTIME_ERROR, "unknown"
-                reason = f"{type(error).__name__}: {error}"
-                with contextlib.suppress(Exception):
-                    log.exception("%s failed in an unforeseen way", name)
-            numbers = tuple(value for value in arguments if isinstance(value, int))
-            failure = Failure(name, numbers, code, ERROR_CODES.index(text), reason)
-            self.observer.fail(failure)
-            return Result(False, self._make_error(text, reason))
-
-        return guarded
-
-    def _watched(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        observer = self.observer
-        if not (observer.timed or observer.traced):
-            return call
-        stats = observer.stats.setdefault(name, CallStats())
-
-        def watched(*arguments: Any) -> Any:
-            started = time.perf_counter()
-            value = call(*arguments)
-            seconds = time.perf_counter() - started
-            failed = isinstance(value, Result) and not value.ok
-            stats.add(seconds, failed)
-            if observer.traced and not failed:
-                log.info("%s in %.3f ms", name, seconds * 1e3)
-            return value
-
-        return watched
+            call = fallible(label, call, self.observer, self._make_error)
+        return Function(name, parameters, result, watched(label, call, self.observer))
 
 
 def _fallible(ok: Type | None) -> ResultOf:
@@ -444,7 +374,3 @@ def _key(name: str, names: Sequence[str]) -> int | str:
     if name.isascii() and name.isdecimal() and len(name) < 10:
         return int(name)
     return name
-
-
-_NO_TENSOR = _GuestTensor((0,), TensorType.U8, b"")
-_NO_ERROR = _GuestError("too-large", "the guest holds more than its limit allows")
