@@ -197,6 +197,17 @@ def test_a_trap_is_a_guest_error(host: Host) -> None:
     assert result.exit_code == 134
 
 
+def test_more_than_wasmtime_takes_in_one_call_ends_the_guest_with_advice(host: Host) -> None:
+    builders = "".join(
+        f"(i32.store (i32.const {256 + 8 * i}) (i32.const 0))"
+        f"(i32.store (i32.const {260 + 8 * i}) (i32.const 2000000))"
+        for i in range(3)
+    )
+    load = "(call $load (i32.const 256) (i32.const 3) (i32.const 6) (i32.const 0) (i32.const 64))"
+    result = compiled(host, f"{builders}{load}(i32.const 0)").run()
+    assert "about 4 MiB in one call" in str(result.error)
+
+
 def test_dropping_twice_traps_and_no_more(host: Host) -> None:
     twice = "(call $drop_tensor (local.get $t))" * 2
     result = compiled(host, OPEN + TENSOR + twice + "(i32.const 0)").run()

@@ -11,7 +11,7 @@ import wasmtime.component
 from wasmtime import _ffi as ffi
 
 from wasi_nn.component import Component, Function, Interface
-from wasi_nn.errors import LimitExceeded, LinkError, UsageError
+from wasi_nn.errors import GuestError, LimitExceeded, LinkError, UsageError
 from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn_wasmtime.capi import POINTER, lean
 from wasi_nn_wasmtime.store import Exit, StoreInstance
@@ -141,6 +141,16 @@ class WasmtimeComponentInstance(StoreInstance):
         self._linker.close()
         self._kept.clear()
         self._wait_for_streams()
+
+    @staticmethod
+    def _translate(error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestError:
+        if "fuel allocated for hostcalls" in str(error):
+            # 128 MiB of values of 32 bytes, one for each byte; the C API cannot raise it.
+            return LimitExceeded(
+                "the guest passed more than about 4 MiB in one call, the most that wasmtime's C "
+                "API takes from a component; name the model with --graph, or use a core module"
+            )
+        return StoreInstance._translate(error)
 
     def _take_exception(self) -> BaseException | None:
         exception, self._exception = self._exception, None
