@@ -142,15 +142,14 @@ class WasmtimeComponentInstance(StoreInstance):
         self._kept.clear()
         self._wait_for_streams()
 
-    @staticmethod
-    def _translate(error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestError:
+    def _translate(self, error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestError:
         if "fuel allocated for hostcalls" in str(error):
             # 128 MiB of values of 32 bytes, one for each byte; the C API cannot raise it.
             return LimitExceeded(
                 "the guest passed more than about 4 MiB in one call, the most that wasmtime's C "
                 "API takes from a component; name the model with --graph, or use a core module"
             )
-        return StoreInstance._translate(error)
+        return super()._translate(error)
 
     def _take_exception(self) -> BaseException | None:
         exception, self._exception = self._exception, None
