@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import backends, engines, hosting, language
+from benchmarks import backends, components, engines, hosting, language
 from benchmarks.figures import report
 
 
@@ -16,6 +16,7 @@ def main() -> None:
         steps = [
             ("host calls", hosting.host_call),
             ("engines", engines.overhead),
+            ("component calls", components.calls),
             ("backends", lambda: backends.cycles(folder)),
             ("language models", language.figures),
             ("start-up", hosting.start),

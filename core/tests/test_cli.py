@@ -387,7 +387,12 @@ def test_inspect(guests, relu, wat, tmp_path):
     component = tmp_path / "component.wasm"
     component.write_bytes(b"\0asm\x0d\0\x01\0")
     code, out, _ = wasi_nn("inspect", component)
-    assert (code, "component" in out) == (1, True)
+    assert code == 0
+    for line in ("component", "no wasi:nn", "yes, on wasmtime"):
+        assert line in out
+    component.write_bytes(b"\0asm\x0d\0\x01\0\x0a\x05x")
+    code, _, err = wasi_nn("inspect", component)
+    assert (code, "damaged" in err) == (2, True)
     code, out, _ = wasi_nn("inspect", guests / "build.py")
     assert (code, "not recognised" in out) == (1, True)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from wasi_nn.abi.guarding import Observer
-from wasi_nn.abi.reading import Reading
 from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.backend import Generation
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted
@@ -24,13 +24,13 @@ class Guest:
         instance: Instance,
         session: Session,
         observer: Observer,
-        reading: Reading | None,
+        dialect: Callable[[], str | None],
         bench: BenchTimer,
         timeout: float | None,
     ) -> None:
         self._instance = instance
         self._session = session
-        self._reading = reading
+        self._dialect = dialect
         self._bench = bench
         self._timeout = timeout
         self.observer = observer
@@ -39,7 +39,7 @@ class Guest:
     @property
     def dialect(self) -> str | None:
         """The dialect as far as it is known; None for a guest without wasi-nn."""
-        return self._reading.dialect.name if self._reading else None
+        return self._dialect()
 
     @property
     def bench(self) -> tuple[float, ...]:

@@ -10,6 +10,7 @@ from typing import Any, Union
 
 from wasi_nn import encodings, loading, wasmfile
 from wasi_nn.backend import LoadOptions
+from wasi_nn.component_program import ComponentProgram
 from wasi_nn.errors import InvalidEncoding, UsageError
 from wasi_nn.limits import Limits
 from wasi_nn.model import Model
@@ -118,7 +119,7 @@ class Host:
     def compile(self, wasm: Source) -> Program:
         """Compile a guest (a path or its bytes), to run it more than once.
 
-        Raises ``UsageError`` for what is no core module."""
+        Raises ``UsageError`` for what is neither a core module nor a component."""
         name = "guest.wasm"
         if isinstance(wasm, _BYTES):
             data = bytes(wasm)
@@ -129,9 +130,15 @@ class Host:
                 data = path.read_bytes()
             except OSError as error:
                 raise UsageError(f"cannot read {wasm}: {error.strerror or error}") from error
+        limits = EngineLimits(self.limits.memory, self.limits.fuel)
+        if wasmfile.is_component(data):
+            imports = wasmfile.component_imports(data)
+            started = time.perf_counter()
+            component = self.runtime.compile_component(data, limits)
+            seconds = time.perf_counter() - started
+            return ComponentProgram(self, name, component, imports, seconds)
         file = wasmfile.parse(data)
         started = time.perf_counter()
-        limits = EngineLimits(self.limits.memory, self.limits.fuel)
         module = self.runtime.compile(data, limits)
         seconds = time.perf_counter() - started
         return Program(self, name, module, file, seconds)

@@ -85,7 +85,7 @@ class Program:
     """A compiled guest. Made by ``Host.compile``; ``name`` is what the guest sees as its own."""
 
     def __init__(
-        self, host: Host, name: str, module: Module, file: WasmFile, seconds: float
+        self, host: Host, name: str, module: Module | None, file: WasmFile, seconds: float
     ) -> None:
         self._host = host
         self.name = name
@@ -184,21 +184,30 @@ class Program:
         trace: bool,
         extra: Sequence[HostFunction],
     ) -> Guest:
-        limits = limits or self._host.limits
-        if limits.fuel is not None and not self._counts_fuel:
-            raise UsageError("the program was compiled without fuel: give Host a limit on fuel")
-        _check_limits(limits, self._host.runtime)
+        limits = self._checked(limits)
         observer = Observer(timed=stats, traced=trace)
         session = self._host.open_session(limits)
         try:
             functions, reading, bench = self._functions(session, dialect, observer)
             needed = link(self.file, [*functions, *extra], self._host.runtime)
             engine_limits = EngineLimits(limits.memory, limits.fuel)
+            assert self._module is not None
             instance = self._module.prepare(needed, wasi, engine_limits)
         except BaseException:
             session.close()
             raise
-        return Guest(instance, session, observer, reading, bench, limits.timeout)
+
+        def dialect_name() -> str | None:
+            return reading.dialect.name if reading else None
+
+        return Guest(instance, session, observer, dialect_name, bench, limits.timeout)
+
+    def _checked(self, limits: Limits | None) -> Limits:
+        limits = limits or self._host.limits
+        if limits.fuel is not None and not self._counts_fuel:
+            raise UsageError("the program was compiled without fuel: give Host a limit on fuel")
+        _check_limits(limits, self._host.runtime)
+        return limits
 
     def _functions(
         self, session: Session, dialect: str | None, observer: Observer

@@ -10,10 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, Union
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Union
 
 from wasi_nn.backend import Availability
-from wasi_nn.errors import InvalidArgument
+from wasi_nn.errors import InvalidArgument, UsageError
+
+if TYPE_CHECKING:
+    from wasi_nn.component import Component
 
 
 class GuestMemory(Protocol):
@@ -198,3 +201,8 @@ class Runtime(ABC):
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
         """Compile a core module, or take it from the cache. ``limits.fuel`` says whether the code
         must count fuel. Raises ``UsageError`` for bytes that are no valid module."""
+
+    def compile_component(self, wasm: bytes, limits: EngineLimits) -> Component:
+        """Compile a component, as ``compile`` does a core module. Raises ``UsageError`` where the
+        engine runs none (``features.components`` says so before)."""
+        raise UsageError(f"{self.name} runs no components; use --runtime wasmtime")

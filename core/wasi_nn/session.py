@@ -238,6 +238,16 @@ class Session:
         with entry.loaded.turn(self._is_cancelled):
             stream.fini_single()
 
+    def hold(self, size: int) -> None:
+        """Count ``size`` bytes more that the host keeps for the guest. Raises ``RuntimeFailure``
+        above the limit, and then counts nothing."""
+        self._check_held(size)
+        self._held += size
+
+    def release(self, size: int) -> None:
+        """Count ``size`` bytes less."""
+        self._held -= size
+
     def cancel(self) -> None:
         """Cancel what is under way, and refuse what would come next. Callable from any thread."""
         self._cancelled = True

@@ -16,6 +16,7 @@ _CORE_VERSION = b"\x01\0\0\0"
 _VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128"}
 _KINDS = ("func", "table", "memory", "global", "tag")
 _TYPE, _IMPORT, _MEMORY, _EXPORT, _CUSTOM = 1, 2, 5, 7, 0
+_COMPONENT_IMPORT = 10
 
 
 class Signature(NamedTuple):
@@ -65,6 +66,14 @@ def is_component(data: bytes) -> bool:
     return data[:4] == MAGIC and data[6:8] == b"\x01\0"
 
 
+def component_imports(data: bytes) -> tuple[str, ...]:
+    """The names that a component imports (component model, Binary.md). Raises ``UsageError``."""
+    try:
+        return _Reader(memoryview(data)).component_imports()
+    except (IndexError, ValueError, UnicodeDecodeError) as error:
+        raise UsageError(f"the component is damaged: {error}") from error
+
+
 def parse(data: bytes) -> WasmFile:
     """Read a core module. Raises ``UsageError`` for anything else."""
     if is_component(data):
@@ -107,6 +116,36 @@ class _Reader:
                 exports = [self.export_entry() for _ in range(self.count())]
             self.at = end
         return WasmFile(tuple(imports), tuple(exports), tuple(custom), self.memory_pages)
+
+    def component_imports(self) -> tuple[str, ...]:
+        names: list[str] = []
+        while self.at < len(self.data):
+            section = self.byte()
+            size = self.number()
+            end = self.at + size
+            if end > len(self.data):
+                raise ValueError("a section is longer than the file")
+            if section == _COMPONENT_IMPORT:
+                for _ in range(self.count()):
+                    self.byte()  # 0, or 1 in binaries of before 2024
+                    names.append(self.name())
+                    self.external_type()
+            self.at = end
+        return tuple(names)
+
+    def external_type(self) -> None:
+        sort = self.byte()
+        if sort == 0:
+            self.byte()
+            self.number()
+        elif sort in (2, 3):
+            # A bound: the type that it equals, or "any resource"; a value's is always followed.
+            if self.byte() == 0 or sort == 2:
+                self.number()
+        elif sort in (1, 4, 5):
+            self.number()
+        else:
+            raise ValueError(f"an import has the unknown sort {sort}")
 
     def byte(self) -> int:
         value = self.data[self.at]

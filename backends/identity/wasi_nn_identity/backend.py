@@ -99,12 +99,12 @@ class IdentityGraph(Graph):
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._piece = _whole_number(settings, "stream")
-        self._count = _whole_number(settings, "inputs")
+        self._names = _names(settings)
         self.byte_tensors = bool(settings.get("byte_tensors", False))
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:
-        return [TensorInfo(str(i), None, None, "any") for i in range(self._count or 0)]
+        return [TensorInfo(name, None, None, "any") for name in self._names or ()]
 
     @property
     def outputs(self) -> Sequence[TensorInfo]:
@@ -112,7 +112,7 @@ class IdentityGraph(Graph):
 
     def index(self, key: int | str, what: str) -> int:
         """An index for a key; names are the decimal indexes."""
-        if self._count is not None:
+        if self._names is not None:
             return position(key, self.inputs, what)
         if isinstance(key, int):
             return key
@@ -154,6 +154,15 @@ class IdentityBackend(Backend):
         if not isinstance(settings, dict):
             raise RuntimeFailure("the identity model's settings are no JSON object")
         return IdentityGraph({**settings, **options.config})
+
+
+def _names(settings: Mapping[str, Any]) -> list[str] | None:
+    """The names of the inputs: a list of them, or a number for "0", "1"."""
+    value = settings.get("inputs")
+    if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
+        return value
+    count = _whole_number(settings, "inputs")
+    return None if count is None else [str(i) for i in range(count)]
 
 
 def _whole_number(settings: Mapping[str, Any], key: str) -> int | None:

@@ -10,6 +10,7 @@ import click
 from wasi_nn import wasmfile
 from wasi_nn.abi.dialects import EPHEMERAL, LEGACY
 from wasi_nn.abi.inference import infer
+from wasi_nn.abi.wit_words import PACKAGE
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import LinkError, UsageError
 from wasi_nn.host import Host
@@ -44,9 +45,7 @@ def inspect(files: tuple[str, ...]) -> int:
 
 def _inspect_guest(data: bytes) -> bool:
     if wasmfile.is_component(data):
-        _line("kind", "component")
-        _line("starts here", "no: components are not supported yet, only core modules")
-        return False
+        return _inspect_component(data)
     module = wasmfile.parse(data)
     inferred = infer(module)
     command = ("_start", "func") in module.exports
@@ -68,6 +67,19 @@ def _inspect_guest(data: bytes) -> bool:
         _line("served here", ", ".join(e for e in named if e in served) or "none of them")
     else:
         _line("dialect", f"none: {inferred.evidence}")
+    return _starts_here(host, data)
+
+
+def _inspect_component(data: bytes) -> bool:
+    imports = wasmfile.component_imports(data)
+    _line("kind", "component")
+    nn = [name for name in imports if name.startswith(PACKAGE)]
+    _line("imports", ", ".join(nn) or "no wasi:nn")
+    _line("also imports", ", ".join(name for name in imports if name not in nn) or "nothing")
+    return _starts_here(Host(), data)
+
+
+def _starts_here(host: Host, data: bytes) -> bool:
     try:
         host.compile(data).link()
     except (LinkError, UsageError) as error:

@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from typing import Any
 
 import wasmtime
-from wasmtime import _ffi as ffi
 
-from wasi_nn.adapter.instance import WASI_MODULES, AdapterInstance, proc_exit
-from wasi_nn.errors import (
-    GuestError,
-    GuestTrap,
-    LimitExceeded,
-    LinkError,
-    OutOfFuel,
-    UsageError,
-)
+from wasi_nn.adapter.instance import WASI_MODULES, proc_exit
+from wasi_nn.errors import LimitExceeded, LinkError, UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
-from wasi_nn_wasmtime import wasi as wasi_setup
-from wasi_nn_wasmtime.capi import POINTER, lean
 from wasi_nn_wasmtime.hostcalls import HostCalls
-from wasi_nn_wasmtime.streams import OutputStream
-
-_EPOCH_CALLBACK: Any = ctypes.CFUNCTYPE(
-    ctypes.c_size_t,
-    POINTER,
-    POINTER,
-    ctypes.POINTER(ctypes.c_uint64),
-    ctypes.POINTER(ctypes.c_uint8),
-)
-_on_epoch = lean(
-    "wasmtime_store_epoch_deadline_callback", None, POINTER, _EPOCH_CALLBACK, POINTER, POINTER
-)
+from wasi_nn_wasmtime.store import StoreInstance
 
 _MOST_TABLES = 4
 
 
-class WasmtimeInstance(AdapterInstance):
+class WasmtimeInstance(StoreInstance):
     """A store with one instance in it."""
 
     def __init__(
@@ -49,16 +27,12 @@ class WasmtimeInstance(AdapterInstance):
         wasi: WasiConfig,
         limits: EngineLimits,
     ) -> None:
-        super().__init__()
-        self._engine = engine
+        super().__init__(engine, limits)
         self._module = module
         self._memory_limit = limits.memory
         self._instance: wasmtime.Instance | None = None
-        self._streams: list[OutputStream] = []
-        self._store = wasmtime.Store(engine)
         self._linker = wasmtime.Linker(engine)
         self._calls = HostCalls(self._linker, self)
-        self._epoch_callback = self._watch_epoch()
         try:
             if limits.memory is not None:
                 # A table's element takes 8 bytes.
@@ -69,10 +43,7 @@ class WasmtimeInstance(AdapterInstance):
                     tables=_MOST_TABLES,
                     memories=1,
                 )
-            if limits.fuel is not None:
-                self._store.set_fuel(limits.fuel)
-            config, self._streams = wasi_setup.configure(wasi, self.output_failures)
-            self._store.set_wasi(config)
+            self._configure(wasi)
             self._linker.define_wasi()
             self._define_exit(module)
             for function in functions:
@@ -93,7 +64,7 @@ class WasmtimeInstance(AdapterInstance):
         try:
             self._instance = self._linker.instantiate(self._store, self._module)
         except wasmtime.Trap as error:
-            raise _translate(error) from None
+            raise self._translate(error) from None
         except wasmtime.WasmtimeError as error:
             text = str(error)
             if "unknown import" in text or "incompatible import" in text:
@@ -102,7 +73,7 @@ class WasmtimeInstance(AdapterInstance):
                 raise LimitExceeded(
                     f"the guest needs more memory to start than its {limit} bytes: {text}"
                 ) from None
-            raise _translate(error) from None
+            raise self._translate(error) from None
 
     def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         if self._instance is None:
@@ -119,41 +90,13 @@ class WasmtimeInstance(AdapterInstance):
         try:
             result = function(self._store, *given)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-            raise _translate(error) from None
+            raise self._translate(error) from None
         if result is None:
             return ()
         return tuple(result) if isinstance(result, list) else (result,)
-
-    def _stop_guest(self) -> None:
-        self._engine.increment_epoch()
 
     def close(self) -> None:
         self._store.close()
         self._linker.close()
         self._calls.close()
-        for stream in self._streams:
-            stream.wait()
-
-    def _watch_epoch(self) -> Any:
-        """An epoch stops only the store that was interrupted; the others go on."""
-
-        def reached(context: Any, data: Any, delta: Any, kind: Any) -> int:
-            delta[0] = 1
-            kind[0] = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE
-            if not self.stopped:
-                return 0
-            error = ffi.wasmtime_error_new(b"interrupted")
-            return ctypes.cast(error, ctypes.c_void_p).value or 0
-
-        callback = _EPOCH_CALLBACK(reached)
-        _on_epoch(ctypes.cast(self._store.ptr(), POINTER), callback, None, None)
-        self._store.set_epoch_deadline(1)
-        return callback
-
-
-def _translate(error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestError:
-    if isinstance(error, wasmtime.Trap) and error.trap_code is wasmtime.TrapCode.OUT_OF_FUEL:
-        return OutOfFuel("the guest used up its fuel")
-    backtrace, _, cause = str(error).strip().partition("Caused by:")
-    lines = [line.strip() for line in cause.splitlines() if line.strip()]
-    return GuestTrap("\n".join([*lines, backtrace.rstrip()]))
+        self._wait_for_streams()

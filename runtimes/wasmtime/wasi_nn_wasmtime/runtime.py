@@ -27,6 +27,8 @@ from wasi_nn.runtime import (
 if TYPE_CHECKING:
     import wasmtime
 
+    from wasi_nn.component import Component
+
 # Code that counts fuel stops without any: this is as good as no limit.
 _ALL_FUEL = (1 << 64) - 1
 
@@ -35,7 +37,9 @@ class WasmtimeRuntime(Runtime):
     """wasmtime: Cranelift code, zero-copy memory, deadlines by epochs, its own cache on disk."""
 
     name = "wasmtime"
-    features = RuntimeFeatures(interrupt=True, memory_limit=True, fuel=True, compile_cache=True)
+    features = RuntimeFeatures(
+        components=True, interrupt=True, memory_limit=True, fuel=True, compile_cache=True
+    )
     wasi_modules = frozenset({"wasi_snapshot_preview1", "wasi_unstable"})
 
     def __init__(self) -> None:
@@ -58,6 +62,19 @@ class WasmtimeRuntime(Runtime):
             return WasmtimeModule(engine, wasmtime.Module(engine, wasm), limits.fuel is not None)
         except wasmtime.WasmtimeError as error:
             raise UsageError(f"wasmtime cannot compile the module: {error}") from error
+
+    def compile_component(self, wasm: bytes, limits: EngineLimits) -> Component:
+        import wasmtime
+
+        from wasi_nn_wasmtime.components import WasmtimeComponent
+
+        counts_fuel = limits.fuel is not None
+        try:
+            return WasmtimeComponent(
+                self._engine(fuel=counts_fuel), wasm, _ALL_FUEL if counts_fuel else None
+            )
+        except wasmtime.WasmtimeError as error:
+            raise UsageError(f"wasmtime cannot compile the component: {error}") from error
 
     def _engine(self, fuel: bool) -> wasmtime.Engine:
         with self._lock:

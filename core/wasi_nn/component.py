@@ -1,0 +1,117 @@
+"""Component interfaces, described without an engine: names, resources, functions and types.
+
+An ABI writes its interfaces down in these words, and a runtime adapter turns them into definitions
+of its engine. Values are plain Python: a u32 is an int, a string a str, a ``list<u8>`` is bytes on
+its way in and any flat buffer on its way out, an enum is the name of its case, a list or tuple is a
+list or tuple, a result is a ``Result``, and a resource is the number under which the host keeps it.
+
+Whoever receives an ``Own`` owns the resource: its ``drop`` is not called again. A ``Borrow`` is
+valid during the call.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Union
+
+from wasi_nn.runtime import EngineLimits, Instance, WasiConfig
+
+
+class U32(NamedTuple):
+    """``u32``."""
+
+
+class Text(NamedTuple):
+    """``string``."""
+
+
+class Bytes(NamedTuple):
+    """``list<u8>``."""
+
+
+class Enumeration(NamedTuple):
+    """``enum``."""
+
+    cases: tuple[str, ...]
+
+
+class ListOf(NamedTuple):
+    """``list<element>``."""
+
+    element: Type
+
+
+class TupleOf(NamedTuple):
+    """``tuple<…>``."""
+
+    elements: tuple[Type, ...]
+
+
+class Own(NamedTuple):
+    """A resource that changes hands; ``resource`` is its name."""
+
+    resource: str
+
+
+class Borrow(NamedTuple):
+    """A resource that is lent for the time of the call."""
+
+    resource: str
+
+
+class ResultOf(NamedTuple):
+    """``result<ok, error>``; None stands for ``_``."""
+
+    ok: Type | None
+    error: Type | None
+
+
+Type = Union[U32, Text, Bytes, Enumeration, ListOf, TupleOf, Own, Borrow, ResultOf]
+
+
+class Result(NamedTuple):
+    """A value of ``ResultOf``."""
+
+    ok: bool
+    value: Any = None
+
+
+class Function(NamedTuple):
+    """A function of an interface, under its name in the component (``[method]tensor.data``).
+
+    ``call(*parameters)`` gives the value of ``result``. What it raises ends the guest: an adapter
+    turns that into a trap and raises it again from ``Instance.start``."""
+
+    name: str
+    parameters: tuple[Type, ...]
+    result: Type | None
+    call: Callable[..., Any]
+
+
+class Resource(NamedTuple):
+    """A resource of the host's. ``drop`` gets the number of one that the guest has dropped; names
+    are unique among the interfaces that are given together."""
+
+    name: str
+    drop: Callable[[int], None]
+
+
+class Interface(NamedTuple):
+    """An interface that components can import, under its full name
+    (``wasi:nn/tensor@0.2.0-rc-2024-10-28``)."""
+
+    name: str
+    resources: Sequence[Resource]
+    functions: Sequence[Function]
+
+
+class Component(ABC):
+    """A compiled component, shared by every instance and thread."""
+
+    @abstractmethod
+    def prepare(
+        self, interfaces: Sequence[Interface], wasi: WasiConfig, limits: EngineLimits
+    ) -> Instance:
+        """An instance to be, in a store of its own; ``start`` calls ``run`` of
+        ``wasi:cli/run``."""

@@ -1,0 +1,92 @@
+"""A guest program that is a component."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from wasi_nn.abi.guarding import Observer
+from wasi_nn.abi.timing import BenchTimer
+from wasi_nn.abi.wit import Wit
+from wasi_nn.abi.wit_words import DIALECTS, PACKAGE, version_of
+from wasi_nn.component import Component
+from wasi_nn.errors import LinkError, UsageError
+from wasi_nn.guest import Guest
+from wasi_nn.limits import Limits
+from wasi_nn.program import Program
+from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
+from wasi_nn.wasmfile import WasmFile
+
+if TYPE_CHECKING:
+    from wasi_nn.host import Host
+
+# What an engine that runs components brings itself (WASI 0.2).
+_WASI = tuple(f"wasi:{name}/" for name in "cli clocks filesystem io random sockets".split())
+_INTERFACES = frozenset(f"{PACKAGE}{name}" for name in ("errors", "tensor", "inference", "graph"))
+
+
+class ComponentProgram(Program):
+    """A compiled component. Made by ``Host.compile``; its dialect is the version of `wasi:nn`."""
+
+    def __init__(
+        self, host: Host, name: str, component: Component, imports: tuple[str, ...], seconds: float
+    ) -> None:
+        super().__init__(host, name, None, WasmFile((), (), ()), seconds)
+        self._component = component
+        self.imports = imports
+
+    def link(self) -> None:
+        self._version()
+
+    def instantiate(self, **options: object) -> Guest:
+        raise UsageError("a component is run as a command; only core modules are instantiated")
+
+    def _version(self) -> str | None:
+        try:
+            version = version_of(self.imports)
+        except UsageError as error:
+            raise LinkError(f"the guest cannot start: {error}") from None
+        for name in self.imports:
+            known = name.partition("@")[0] in _INTERFACES or name.startswith(_WASI)
+            # What is imported beside interfaces (types) concerns the engine alone.
+            if not known and ":" in name:
+                raise LinkError(
+                    f"the guest cannot start: it imports {name}, which nothing here provides"
+                )
+        return version
+
+    def _prepare(
+        self,
+        wasi: WasiConfig,
+        dialect: str | None,
+        limits: Limits | None,
+        stats: bool,
+        trace: bool,
+        extra: Sequence[HostFunction],
+    ) -> Guest:
+        limits = self._checked(limits)
+        version = self._version()
+        chosen = DIALECTS[0] if dialect in (None, "auto") else dialect
+        if chosen not in DIALECTS:
+            raise UsageError(
+                f"dialect {chosen} is of core modules; components have {', '.join(DIALECTS)}"
+            )
+        observer = Observer(timed=stats, traced=trace)
+        session = self._host.open_session(limits)
+        try:
+            instance = self._component.prepare(
+                [] if version is None else Wit(session, observer, chosen).interfaces(version),
+                wasi,
+                EngineLimits(limits.memory, limits.fuel),
+            )
+        except BaseException:
+            session.close()
+            raise
+
+        def dialect_name() -> str | None:
+            if version is None:
+                return None
+            quirks = "" if chosen == DIALECTS[0] else f" ({chosen})"
+            return f"{PACKAGE[:-1]}{'@' + version if version else ''}{quirks}"
+
+        return Guest(instance, session, observer, dialect_name, BenchTimer(), limits.timeout)

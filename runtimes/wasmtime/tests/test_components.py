@@ -1,0 +1,275 @@
+"""Components on wasmtime: every version, who owns what, and what a guest may do wrong."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from authoring.components import component
+from wasi_nn import Host
+from wasi_nn.abi.guarding import Observer
+from wasi_nn.abi.wit import Wit
+from wasi_nn.abi.wit_words import ERROR_CODES, VERSIONS
+from wasi_nn.component import Result
+from wasi_nn.errors import GuestTrap, LinkError, UsageError
+from wasi_nn.limits import Limits
+
+wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
+
+NEWEST = VERSIONS[0]
+# "net" at 1024, the name "0" at 1028, dimensions [2, 4] at 1032, eight bytes at 1040.
+DATA = r"net\000\00\00\00\02\00\00\00\04\00\00\00abcdefgh"
+# $g: the graph, $x: a context of it; unreachable where one is refused.
+OPEN = """
+  (local $g i32) (local $x i32) (local $t i32)
+  (call $load_by_name (i32.const 1024) (i32.const 3) (i32.const 64))
+  (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
+  (local.set $g (i32.load (i32.const 68)))
+  (call $init (local.get $g) (i32.const 64))
+  (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
+  (local.set $x (i32.load (i32.const 68)))
+"""
+TENSOR = """
+  (local.set $t (call $tensor (i32.const 1032) (i32.const 2) (i32.const 4)
+    (i32.const 1040) (i32.const 8)))
+"""
+# One input named "0" at 256, computed; the result at 64.
+COMPUTE = """
+  (i32.store (i32.const 256) (i32.const 1028)) (i32.store (i32.const 260) (i32.const 1))
+  (i32.store (i32.const 264) (local.get $t))
+  (call $compute (local.get $x) (i32.const 256) (i32.const 1) (i32.const 64))
+  (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
+"""
+# Unless the output's bytes are those of the input.
+CHECK = """
+  (call $data (local.get $t) (i32.const 80))
+  (if (i32.ne (i32.load (i32.const 84)) (i32.const 8)) (then unreachable))
+  (if (i64.ne (i64.load (i32.load (i32.const 80))) (i64.load (i32.const 1040)))
+    (then unreachable))
+  (call $dimensions (local.get $t) (i32.const 80))
+  (if (i64.ne (i64.load (i32.load (i32.const 80))) (i64.load (i32.const 1032)))
+    (then unreachable))
+"""
+TAKE = "(local.set $t (i32.load offset=8 (i32.load (i32.const 68))))"
+OLD = """
+  (call $set_input (local.get $x) (i32.const 1028) (i32.const 1) (local.get $t) (i32.const 64))
+  (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
+  (call $compute (local.get $x) (i32.const 64))
+  (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
+  (call $get_output (local.get $x) (i32.const 1028) (i32.const 1) (i32.const 64))
+  (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
+  (local.set $t (i32.load (i32.const 68)))
+"""
+
+
+@pytest.fixture
+def host(tmp_path: Path):
+    model = tmp_path / "net.model"
+    model.write_text("wasi-nn:identity {}\n")
+    with Host(runtime="wasmtime") as host:
+        host.add_model("net", model, encoding="identity")
+        yield host
+
+
+def compiled(host: Host, run: str, version: str = NEWEST, data: str = DATA, more: str = ""):
+    return host.compile(wasmtime.wat2wasm(component(run, version, data, more)))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_version_computes(host: Host, version: str) -> None:
+    way = COMPUTE + TAKE if version == NEWEST else OLD
+    drop = "(call $drop_tensor (local.get $t)) (call $drop_context (local.get $x))"
+    run = OPEN + TENSOR + way + CHECK + drop + "(call $drop_graph (local.get $g)) (i32.const 0)"
+    result = compiled(host, run, version).run(stats=True).check()
+    assert result.exit_code == 0
+    assert result.failed == 0
+    assert result.dialect == ("wasi:nn@" + version if version else "wasi:nn")
+    assert result.calls["tensor.data"].calls == 1
+
+
+@pytest.mark.parametrize("version", VERSIONS[2:])
+def test_a_guest_makes_errors_of_all_nine_codes(host: Host, version: str) -> None:
+    each = "".join(
+        f"""(local.set $e (call $error (i32.const {number}) (i32.const 1024) (i32.const 3)))
+        (if (i32.ne (call $code (local.get $e)) (i32.const {number})) (then unreachable))
+        (call $reason (local.get $e) (i32.const 64))
+        (if (i32.ne (i32.load (i32.const 68)) (i32.const 3)) (then unreachable))
+        (call $drop_error (local.get $e))"""
+        for number in range(len(ERROR_CODES))
+    )
+    run = f"(local $e i32) {each} (i32.const 0)"
+    assert compiled(host, run, version).run().check().exit_code == 0
+
+
+def test_a_graph_dropped_while_a_context_lives_computes_on(host: Host) -> None:
+    run = OPEN + "(call $drop_graph (local.get $g))" + TENSOR + COMPUTE + TAKE + CHECK
+    assert compiled(host, run + "(i32.const 0)").run().check().exit_code == 0
+
+
+def test_an_unknown_name_is_an_error_with_its_reason(host: Host) -> None:
+    # The guest compares the code, and reads what the reason begins with.
+    run = """
+      (call $load_by_name (i32.const 1024) (i32.const 2) (i32.const 64))
+      (if (i32.ne (i32.load8_u (i32.const 64)) (i32.const 1)) (then unreachable))
+      (if (i32.ne (call $code (i32.load (i32.const 68))) (i32.const 6)) (then unreachable))
+      (call $reason (i32.load (i32.const 68)) (i32.const 80))
+      (i32.ne (i32.load (i32.load (i32.const 80))) (i32.const 0x6d206f6e))"""  # "no m"
+    result = compiled(host, run).run()
+    assert result.check().exit_code == 0
+    assert "no model is registered as 'ne'" in result.failures[0].reason
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        (TENSOR.replace("(i32.const 8)", "(i32.const 7)"), "has 8 bytes, not 7"),
+        (TENSOR.replace("(i32.const 2) (i32.const 4)", "(i32.const 2) (i32.const 1)"), "32 bytes"),
+        (TENSOR.replace("(i32.const 2) (i32.const 4)", "(i32.const 65) (i32.const 4)"), "65 dim"),
+        (TENSOR + "(i32.store8 (i32.const 1028) (i32.const 120))", "there is no input named 'x'"),
+    ],
+)
+def test_a_wrong_tensor_is_an_error(host: Host, wrong: str, reason: str) -> None:
+    # The guest ignores the error value: nothing comes of that.
+    result = compiled(host, OPEN + wrong + COMPUTE + "(i32.const 0)").run()
+    assert result.check().exit_code == 1
+    assert reason in result.failures[0].reason
+
+
+def test_an_input_of_before_is_not_kept(host: Host) -> None:
+    again = "(call $compute (local.get $x) (i32.const 256) (i32.const 0) (i32.const 64))"
+    run = OPEN + TENSOR + COMPUTE + again + "(i32.load8_u (i32.const 64))"
+    result = compiled(host, run).run()
+    assert result.exit_code == 1
+    assert result.failed == 1
+
+
+def test_wrong_dimensions_for_the_model(host: Host, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    onnx = pytest.importorskip("onnx", reason="onnx is not installed")
+    value = onnx.helper.make_tensor_value_info
+    kind = onnx.TensorProto.UINT8
+    node = onnx.helper.make_node("Identity", ["in"], ["out"])
+    graph = onnx.helper.make_graph([node], "g", [value("in", kind, [3])], [value("out", kind, [3])])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    path = tmp_path / "three.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    host.add_model("onn", path)
+    run = OPEN + TENSOR + COMPUTE + "(i32.const 0)"
+    result = compiled(host, run, data="onn" + DATA[3:]).run()
+    assert result.check().exit_code == 1
+    assert "does not take a tensor of dimensions [2, 4]" in result.failures[0].reason
+
+
+def test_a_version_that_nobody_serves(host: Host) -> None:
+    program = compiled(host, "(i32.const 0)", "0.3.0")
+    with pytest.raises(LinkError, match=r"wasi:nn@0\.3\.0; this host serves 0\.2\.0-rc-2024-10-28"):
+        program.link()
+    with pytest.raises(LinkError, match=r"0\.3\.0"):
+        program.run()
+
+
+def test_a_world_with_other_imports(host: Host) -> None:
+    more = '(import "acme:shop/cart@1.0.0" (instance $cart (export "buy" (func))))'
+    with pytest.raises(LinkError, match=r"acme:shop/cart@1\.0\.0, which nothing here provides"):
+        compiled(host, "(i32.const 0)", more=more).run()
+
+
+def test_an_interface_of_wasi_that_is_not_there(host: Host) -> None:
+    more = '(import "wasi:cli/nothing@0.2.0" (instance $n (export "x" (func))))'
+    with pytest.raises(LinkError, match="wasi:cli/nothing"):
+        compiled(host, "(i32.const 0)", more=more).run()
+
+
+def test_a_core_dialect_and_damaged_bytes_are_refused(host: Host) -> None:
+    with pytest.raises(UsageError, match="components have wit, wit-wasmtime"):
+        compiled(host, "(i32.const 0)").run(dialect="wasmedge")
+    with pytest.raises(UsageError, match="component"):
+        host.compile(b"\0asm\x0d\0\1\0\x0a\x05junk")
+
+
+def test_a_trap_is_a_guest_error(host: Host) -> None:
+    result = compiled(host, OPEN + "unreachable").run()
+    assert isinstance(result.error, GuestTrap)
+    assert result.exit_code == 134
+
+
+def test_more_than_wasmtime_takes_in_one_call_ends_the_guest_with_advice(host: Host) -> None:
+    builders = "".join(
+        f"(i32.store (i32.const {256 + 8 * i}) (i32.const 0))"
+        f"(i32.store (i32.const {260 + 8 * i}) (i32.const 2000000))"
+        for i in range(3)
+    )
+    load = "(call $load (i32.const 256) (i32.const 3) (i32.const 6) (i32.const 0) (i32.const 64))"
+    result = compiled(host, f"{builders}{load}(i32.const 0)").run()
+    assert "about 4 MiB in one call" in str(result.error)
+
+
+def test_dropping_twice_traps_and_no_more(host: Host) -> None:
+    twice = "(call $drop_tensor (local.get $t))" * 2
+    result = compiled(host, OPEN + TENSOR + twice + "(i32.const 0)").run()
+    assert "unknown handle index" in str(result.error)
+
+
+def test_the_host_forgets_what_a_thousand_trapping_guests_left(host: Host) -> None:
+    # 64 KiB in a tensor, an error, a context and a graph are left behind each time.
+    big = """(i32.store (i32.const 1032) (i32.const 65536))
+      (drop (call $tensor (i32.const 1032) (i32.const 1) (i32.const 4) (i32.const 1024)
+        (i32.const 65536)))
+      (call $load_by_name (i32.const 1024) (i32.const 1) (i32.const 64))"""
+    program = compiled(host, OPEN + TENSOR + big + "unreachable")
+    for _ in range(50):
+        program.run(capture=False)
+    gc.collect()
+    before = _resident()
+    for _ in range(1000):
+        assert isinstance(program.run(capture=False).error, GuestTrap)
+    gc.collect()
+    assert _resident() - before < 20 << 20  # a leak of the tensors alone is 65 MB
+
+
+def test_a_guest_may_not_hold_more_than_its_limit(host: Host) -> None:
+    make = "(loop $l" + TENSOR + "(local.set $n (i32.add (local.get $n) (i32.const 1)))"
+    make += "(br_if $l (i32.lt_u (local.get $n) (i32.const 2000))))"
+    run = "(local $n i32)" + OPEN + make + COMPUTE + "(i32.const 0)"
+    result = compiled(host, run).run(limits=Limits(held=100_000))
+    assert result.check().exit_code == 1
+    assert "above its limit of 100000" in result.failures[0].reason
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(st.integers(0, 2**32 - 1), max_size=70),
+    st.sampled_from(["FP16", "FP32", "FP64", "BF16", "U8", "I32", "I64"]),
+    st.binary(max_size=64),
+    st.text(max_size=12),
+)
+def test_whatever_a_tensor_says_is_answered(
+    host: Host, dims: list[int], kind: str, data: bytes, name: str
+) -> None:
+    with host.open_session() as session:
+        wit = Wit(session, Observer())
+        for version in VERSIONS:
+            functions = {f.name: f.call for i in wit.interfaces(version) for f in i.functions}
+            graph = functions["load-by-name"]("net").value
+            context = functions["[method]graph.init-execution-context"](graph).value
+            tensor = functions["[constructor]tensor"](dims, kind, data)
+            assert functions["[method]tensor.ty"](tensor) == kind
+            if version == NEWEST:
+                way = "[method]graph-execution-context.compute"
+                result = functions[way](context, [(name, tensor)])
+            else:
+                way = "[method]graph-execution-context.set-input"
+                result = functions[way](context, name, tensor)
+            assert isinstance(result, Result)
+            assert tensor not in wit.tensors
+            if not result.ok:
+                assert wit.errors[result.value].code != "unknown"

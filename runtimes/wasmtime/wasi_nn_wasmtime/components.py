@@ -1,0 +1,229 @@
+"""One component in one wasmtime store, and the host functions that it imports."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import wasmtime
+import wasmtime.component
+from wasmtime import _ffi as ffi
+
+from wasi_nn.adapter.instance import GuestExit
+from wasi_nn.component import Component, Function, Interface
+from wasi_nn.errors import GuestError, LimitExceeded, LinkError, UsageError
+from wasi_nn.runtime import EngineLimits, WasiConfig
+from wasi_nn_wasmtime.capi import POINTER, lean
+from wasi_nn_wasmtime.store import StoreInstance
+from wasi_nn_wasmtime.values import SIZE, reader, writer
+
+_CALLBACK: Any = ctypes.CFUNCTYPE(
+    POINTER, POINTER, POINTER, POINTER, POINTER, ctypes.c_size_t, POINTER, ctypes.c_size_t
+)
+_DROP: Any = ctypes.CFUNCTYPE(POINTER, POINTER, POINTER, ctypes.c_uint32)
+_add_function = lean(
+    "wasmtime_component_linker_instance_add_func",
+    POINTER,
+    POINTER,
+    ctypes.c_char_p,
+    ctypes.c_size_t,
+    _CALLBACK,
+    POINTER,
+    POINTER,
+)
+_add_resource = lean(
+    "wasmtime_component_linker_instance_add_resource",
+    POINTER,
+    POINTER,
+    ctypes.c_char_p,
+    ctypes.c_size_t,
+    POINTER,
+    _DROP,
+    POINTER,
+    POINTER,
+)
+_error_new = lean("wasmtime_error_new", POINTER, ctypes.c_char_p)
+
+# A component is several core instances, each with tables and memories of its own: the limit on
+# memory holds for each memory.
+_MOST_INSTANCES, _MOST_TABLES, _MOST_MEMORIES = 1000, 100, 4
+_RUN = "wasi:cli/run"
+
+
+class WasmtimeComponent(Component):
+    """A compiled component; wasmtime lets every thread use it."""
+
+    def __init__(self, engine: wasmtime.Engine, wasm: bytes, all_fuel: int | None) -> None:
+        self._engine = engine
+        self._all_fuel = all_fuel
+        self._component = wasmtime.component.Component(engine, wasm)
+        exports = self._component.type.exports(engine)
+        self._run = next(
+            (name for name in exports if name.partition("@")[0] == _RUN),
+            None,
+        )
+
+    def prepare(
+        self, interfaces: Sequence[Interface], wasi: WasiConfig, limits: EngineLimits
+    ) -> WasmtimeComponentInstance:
+        if limits.fuel is None:
+            limits = limits._replace(fuel=self._all_fuel)
+        return WasmtimeComponentInstance(
+            self._engine, self._component, self._run, interfaces, wasi, limits
+        )
+
+
+class WasmtimeComponentInstance(StoreInstance):
+    """A store with one component in it."""
+
+    def __init__(
+        self,
+        engine: wasmtime.Engine,
+        component: wasmtime.component.Component,
+        run: str | None,
+        interfaces: Sequence[Interface],
+        wasi: WasiConfig,
+        limits: EngineLimits,
+    ) -> None:
+        super().__init__(engine, limits)
+        self._component = component
+        self._run_export = run
+        self._limit = limits.memory
+        self._kept: list[Any] = []
+        self._instance: wasmtime.component.Instance | None = None
+        self._linker = wasmtime.component.Linker(engine)
+        try:
+            if limits.memory is not None:
+                self._store.set_limits(
+                    memory_size=limits.memory,
+                    table_elements=limits.memory // (8 * _MOST_TABLES),
+                    instances=_MOST_INSTANCES,
+                    tables=_MOST_TABLES,
+                    memories=_MOST_MEMORIES,
+                )
+            self._configure(wasi)
+            self._linker.add_wasip2()
+            self._define(interfaces)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self) -> int:
+        if self._run_export is None:
+            raise UsageError(f"this is no command: it exports no {_RUN}")
+        try:
+            (result,) = self._run(self._invoke, self._run_export, f"{_RUN} has no function run", ())
+        except GuestExit as exit:
+            return exit.code
+        return 1 if getattr(result, "tag", "ok") == "err" else 0
+
+    def call(self, export: str, *arguments: int) -> tuple[int | float, ...]:
+        raise UsageError("a component is run as a command")
+
+    def close(self) -> None:
+        self._store.close()
+        self._linker.close()
+        self._kept.clear()
+        self._wait_for_streams()
+
+    def _translate(self, error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestError | GuestExit:
+        if "fuel allocated for hostcalls" in str(error):
+            # 128 MiB of values of 32 bytes, one for each byte; the C API cannot raise it.
+            return LimitExceeded(
+                "the guest passed more than about 4 MiB in one call, the most that wasmtime's C "
+                "API takes from a component; name the model with --graph, or use a core module"
+            )
+        return super()._translate(error)
+
+    def _link(self) -> None:
+        try:
+            self._instance = self._linker.instantiate(self._store, self._component)
+        except (wasmtime.Trap, wasmtime.ExitTrap) as error:
+            raise self._translate(error) from None
+        except wasmtime.WasmtimeError as error:
+            text = str(error)
+            if "matching implementation" in text or "component imports" in text:
+                raise LinkError(f"the guest cannot start: {text}") from None
+            if self._limit is not None and ("minimum size" in text or "limit" in text):
+                raise LimitExceeded(
+                    f"the guest needs more to start than its limits allow: {text}"
+                ) from None
+            raise self._translate(error) from None
+
+    def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+        if self._instance is None:
+            raise UsageError("the guest was not instantiated")
+        store = self._store
+        inside = self._instance.get_export_index(store, export)
+        index = self._instance.get_export_index(store, "run", inside)
+        function = None if index is None else self._instance.get_func(store, index)
+        if function is None:
+            raise UsageError(otherwise)
+        try:
+            return (function(store),)
+        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+            raise self._translate(error) from None
+
+    def _define(self, interfaces: Sequence[Interface]) -> None:
+        names = [resource.name for interface in interfaces for resource in interface.resources]
+        numbers = {name: number for number, name in enumerate(names, 1)}
+        if not interfaces:
+            return
+        with self._linker.root() as root:
+            for interface in interfaces:
+                with root.add_instance(interface.name) as linker:
+                    at = ctypes.cast(linker.ptr(), POINTER)
+                    for resource in interface.resources:
+                        kind = wasmtime.component.ResourceType.host(numbers[resource.name])
+                        drop = _DROP(self._dropper(resource.drop))
+                        self._kept += (drop, kind)
+                        name = resource.name.encode()
+                        type_at = ctypes.cast(kind.ptr(), POINTER)
+                        _raise(_add_resource(at, name, len(name), type_at, drop, None, None))
+                    for function in interface.functions:
+                        callback = _CALLBACK(self._trampoline(function, numbers))
+                        self._kept.append(callback)
+                        name = function.name.encode()
+                        _raise(_add_function(at, name, len(name), callback, None, None))
+
+    def _trampoline(self, function: Function, numbers: dict[str, int]) -> Callable[..., int | None]:
+        call = function.call
+        readers = [(SIZE * i, reader(kind)) for i, kind in enumerate(function.parameters)]
+        write = None if function.result is None else writer(function.result, numbers)
+
+        def trampoline(
+            data: int, context: int, kind: int, values: int, count: int, results: int, given: int
+        ) -> int | None:
+            try:
+                result = call(*[read(context, values + offset) for offset, read in readers])
+                if write is not None:
+                    write(context, results, result)
+                return None
+            except BaseException as exception:
+                return self._fail(exception)
+
+        return trampoline
+
+    def _dropper(self, drop: Callable[[int], None]) -> Callable[..., int | None]:
+        def dropped(data: int, context: int, number: int) -> int | None:
+            try:
+                drop(number)
+                return None
+            except BaseException as exception:
+                return self._fail(exception)
+
+        return dropped
+
+    def _fail(self, exception: BaseException) -> int:
+        """No exception may leave a callback: it is kept, and the guest ends."""
+        self.raised = exception
+        error: int = _error_new(b"a host function ended the guest")
+        return error
+
+
+def _raise(error: int | None) -> None:
+    if error:
+        raise wasmtime.WasmtimeError._from_ptr(
+            ctypes.cast(error, ctypes.POINTER(ffi.wasmtime_error_t))
+        )

@@ -1,0 +1,76 @@
+"""What every guest of wasmtime has: a store with its limits, WASI, and a way to be stopped."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import wasmtime
+from wasmtime import _ffi as ffi
+
+from wasi_nn.adapter.instance import AdapterInstance, GuestExit
+from wasi_nn.errors import GuestError, GuestTrap, OutOfFuel
+from wasi_nn.runtime import EngineLimits, WasiConfig
+from wasi_nn_wasmtime import wasi as wasi_setup
+from wasi_nn_wasmtime.capi import POINTER, lean
+from wasi_nn_wasmtime.streams import OutputStream
+
+_EPOCH_CALLBACK: Any = ctypes.CFUNCTYPE(
+    ctypes.c_size_t,
+    POINTER,
+    POINTER,
+    ctypes.POINTER(ctypes.c_uint64),
+    ctypes.POINTER(ctypes.c_uint8),
+)
+_on_epoch = lean(
+    "wasmtime_store_epoch_deadline_callback", None, POINTER, _EPOCH_CALLBACK, POINTER, POINTER
+)
+
+
+class StoreInstance(AdapterInstance):
+    """A store of its own, and how what wasmtime raises comes out of it."""
+
+    def __init__(self, engine: wasmtime.Engine, limits: EngineLimits) -> None:
+        super().__init__()
+        self._engine = engine
+        self._streams: list[OutputStream] = []
+        self._store = wasmtime.Store(engine)
+        self._epoch_callback = self._watch_epoch()
+        if limits.fuel is not None:
+            self._store.set_fuel(limits.fuel)
+
+    def _configure(self, wasi: WasiConfig) -> None:
+        config, self._streams = wasi_setup.configure(wasi, self.output_failures)
+        self._store.set_wasi(config)
+
+    def _stop_guest(self) -> None:
+        self._engine.increment_epoch()
+
+    def _wait_for_streams(self) -> None:
+        for stream in self._streams:
+            stream.wait()
+
+    def _translate(self, error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestError | GuestExit:
+        if isinstance(error, wasmtime.ExitTrap):
+            return GuestExit(error.code)
+        if isinstance(error, wasmtime.Trap) and error.trap_code is wasmtime.TrapCode.OUT_OF_FUEL:
+            return OutOfFuel("the guest used up its fuel")
+        backtrace, _, cause = str(error).strip().partition("Caused by:")
+        lines = [line.strip() for line in cause.splitlines() if line.strip()]
+        return GuestTrap("\n".join([*lines, backtrace.rstrip()]))
+
+    def _watch_epoch(self) -> Any:
+        """An epoch stops only the store that was interrupted; the others go on."""
+
+        def reached(context: Any, data: Any, delta: Any, kind: Any) -> int:
+            delta[0] = 1
+            kind[0] = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE
+            if not self.stopped:
+                return 0
+            error = ffi.wasmtime_error_new(b"interrupted")
+            return ctypes.cast(error, ctypes.c_void_p).value or 0
+
+        callback = _EPOCH_CALLBACK(reached)
+        _on_epoch(ctypes.cast(self._store.ptr(), POINTER), callback, None, None)
+        self._store.set_epoch_deadline(1)
+        return callback
