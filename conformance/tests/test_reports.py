@@ -1,0 +1,115 @@
+"""The reports, on a matrix with awkward content."""
+
+from __future__ import annotations
+
+import json
+import re
+from xml.etree import ElementTree as xml
+
+import pytest
+
+from wasi_nn_conformance import case
+from wasi_nn_conformance.matrix import Cell, Outcome
+from wasi_nn_conformance.reports import html, jsonfile, junit, markdown, terminal
+
+AWKWARD = "</script><b>&amp; \"quoted\" 'é' \x00\x1b[31m \ud800 [red]not markup[/red] | pipe"
+CASES = case.load()
+NAMES = [one.id for one in CASES[:6]]
+
+
+@pytest.fixture
+def cells() -> list[Cell]:
+    outcomes = (
+        Outcome(NAMES[0], "pass", "", None, 0.01, "call compute 0\nend\n"),
+        Outcome(NAMES[1], "fail", AWKWARD, None, 0.02, AWKWARD, AWKWARD),
+        Outcome(NAMES[2], "fail", "differs", "it is known", 0.03),
+        Outcome(NAMES[3], "pass", "", "it used to fail", 0.04),
+        Outcome(NAMES[4], "crash", "its process ended with -6", None, 0.0),
+        Outcome(NAMES[5], "unsupported", "it is about ggml", None, 0.0),
+    )
+    return [
+        Cell("wasmtime", "1.0 [x]", "onnx", "witx", outcomes),
+        Cell("wasmtime", "1.0 [x]", "ggml", "witx", unavailable=AWKWARD),
+        Cell("native-x", "2.0", "onnx", "wamr", outcomes[:1]),
+    ]
+
+
+COUNTS = {"pass": 2, "fail": 3, "unsupported": 1, "unavailable": 0, "unexpected": 3}
+
+
+def test_counts(cells):
+    assert cells[0].counts == COUNTS
+
+
+def test_json(cells, tmp_path):
+    path = tmp_path / "a.json"
+    # A lone surrogate, which a transcript never has, is no UTF-8.
+    clean = [cells[0]._replace(outcomes=cells[0].outcomes[2:]), cells[2]]
+    jsonfile.write(path, clean, CASES, "2026-01-02")
+    found = json.loads(path.read_text("utf-8"))
+    assert found["date"] == "2026-01-02"
+    assert found["schema"] == 1
+    first, second = found["cells"]
+    assert (first["engine"], first["native"], second["native"]) == ("wasmtime", False, True)
+    assert first["cases"][1] == {
+        "case": NAMES[3],
+        "status": "pass",
+        "reason": "",
+        "known": "it used to fail",
+        "unexpected": True,
+        "seconds": 0.04,
+    }
+    whole = jsonfile.record(cells, CASES, "")["cells"]
+    assert {key: whole[0][key] for key in COUNTS} == COUNTS
+    assert whole[1]["unavailable"] == 1
+
+
+def test_junit(cells, tmp_path):
+    path = tmp_path / "a.xml"
+    junit.write(path, cells)
+    suites = list(xml.parse(path).getroot())
+    assert [suite.get("failures") for suite in suites] == ["3", "0", "0"]
+    assert [suite.get("skipped") for suite in suites] == ["2", "1", "0"]
+    assert [len(suite.findall("testcase/failure")) for suite in suites] == [3, 0, 0]
+    assert [len(suite.findall("testcase/skipped")) for suite in suites] == [2, 1, 0]
+    failure = suites[0].find("testcase/failure")
+    assert failure.get("message").startswith("</script><b>&amp;")
+    assert "\ufffd" in failure.text
+
+
+def test_html(cells, tmp_path):
+    path = tmp_path / "a.html"
+    html.write(path, cells, CASES, "2026-01-02")
+    page = path.read_text("utf-8")
+    assert page.count("</script>") == 2
+    assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
+    embedded = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
+    data = json.loads(embedded[1])
+    assert data["cells"][0]["counts"] == COUNTS
+    assert data["cells"][0]["outcomes"][1]["reason"] == AWKWARD
+    assert data["cells"][1]["unavailable"] == AWKWARD
+    assert set(data["cases"]) == {one.id for one in CASES}
+
+
+def test_markdown(cells, tmp_path):
+    path = tmp_path / "a.md"
+    markdown.write(path, [cells[0]._replace(outcomes=cells[0].outcomes[2:]), cells[2]], CASES, "d")
+    page = path.read_text("utf-8")
+    assert "| wasmtime | 1 / **2** / 1 |" in page
+    assert f"- it is known: `{NAMES[2]}`" in page
+    assert f"- unexpected: its process ended with -6: `{NAMES[4]}`" in page
+
+
+def test_terminal(cells, capsys):
+    clean = cells[0].outcomes[1]._replace(reason="gave [red]1[/red]")
+    outcomes = (cells[0].outcomes[0], clean, *cells[0].outcomes[2:])
+    missing = cells[1]._replace(unavailable="not [installed]")
+    terminal.print_matrix([cells[0]._replace(outcomes=outcomes), missing, cells[2]], CASES)
+    out = capsys.readouterr().out
+    assert "2 / 3 / 1" in out
+    assert "unavailable" in out
+    assert "wasmtime: not [installed]" in out
+    assert "gave [red]1[/red]" in out
+    assert "it was known to fail: it used to fail" in out
+    assert "3 passed, 3 failed, 3 unexpected" in out
+    assert "\x1b[3" not in out.replace("\x1b[31m", "")
