@@ -11,6 +11,7 @@ _TYPES = {
     "float32": "FLOAT32",
     "float16": "FLOAT16",
     "bfloat16": "BFLOAT16",
+    "int4": "INT4",
     "int32": "INT32",
     "uint8": "UINT8",
     "int8": "INT8",

@@ -379,3 +379,51 @@ class TestLibrary:
         assert not TfliteBackend().availability().usable
         with pytest.raises(Unavailable):
             TfliteBackend().load([memoryview(b"")], LoadOptions("tensorflowlite"))
+
+
+class TestPacked:
+    """Elements smaller than a byte, whose bytes LiteRT's Python interface miscounts."""
+
+    @staticmethod
+    def model() -> bytes:
+        """y = x + x beside p = q, four bits an element."""
+        made = FlatModel()
+        x, y = (made.tensor(name, (1, 4)) for name in "xy")
+        p, q = (made.tensor(name, (1, 4096), "int4", scale=1.0) for name in "pq")
+        made.operator("ADD", [x, x], [y])
+        shape = made.constant("shape", np.array([1, 4096], np.int32))
+        made.operator("RESHAPE", [p, shape], [q])
+        return made.finish([x, p], [y, q])
+
+    def test_they_are_described_and_refused(self, host):
+        model = host.load(self.model())
+        assert [info.native_type for info in model.inputs] == ["float32", "int4"]
+        assert model.inputs[1].type is None
+        with model.init_execution_context() as context:
+            context.set_input(0, np.ones((1, 4), np.float32))
+            with pytest.raises(InvalidArgument, match="int4"):
+                context.set_input(1, np.zeros((1, 4096), np.uint8))
+            with pytest.raises(InvalidArgument, match="not been set"):
+                context.compute()
+
+    def test_from_a_file(self, host, tmp_path):
+        path = tmp_path / "packed.tflite"
+        path.write_bytes(self.model())
+        assert host.load(path).outputs[1].native_type == "int4"
+
+    @pytest.mark.parametrize("length", range(0, 200, 7))
+    def test_models_that_are_cut(self, length):
+        from wasi_nn_tflite.packed import packed_tensors
+
+        assert packed_tensors(self.model()[:length]) == {}
+
+    def test_garbage(self):
+        from wasi_nn_tflite.packed import packed_tensors
+
+        random = np.random.default_rng(3)
+        data = bytearray(self.model())
+        for _ in range(2000):
+            changed = bytearray(data)
+            at = int(random.integers(0, len(data) - 4))
+            changed[at : at + 4] = random.bytes(4)
+            packed_tensors(bytes(changed))

@@ -21,6 +21,7 @@ from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget, Quantization, TensorInfo, TensorType
 from wasi_nn_tflite import library
+from wasi_nn_tflite.packed import packed_tensors
 
 RISK = "a damaged model can crash the process: give it models that you trust"
 
@@ -49,9 +50,11 @@ class TfliteGraph(DescribedGraph):
         self._lock = threading.Lock()
         # The interpreter that tells whether the model is sound serves the first context.
         self._spare: Any = self._interpreter()
+        model = source.get("model_content")
+        packed = packed_tensors(Path(source["model_path"]) if model is None else model)
         super().__init__(
-            [_describe(detail) for detail in self._spare.get_input_details()],
-            [_describe(detail) for detail in self._spare.get_output_details()],
+            [_describe(detail, packed) for detail in self._spare.get_input_details()],
+            [_describe(detail, packed) for detail in self._spare.get_output_details()],
         )
 
     def init_execution_context(self) -> ExecutionContext:
@@ -120,8 +123,8 @@ class TfliteBackend(Backend):
             raise RuntimeFailure(f"TensorFlow Lite rejects the model: {reason}") from error
 
 
-def _describe(detail: Mapping[str, Any]) -> TensorInfo:
-    native = detail["dtype"].__name__
+def _describe(detail: Mapping[str, Any], packed: Mapping[int, str]) -> TensorInfo:
+    native = packed.get(int(detail["index"])) or detail["dtype"].__name__
     signature = detail.get("shape_signature")
     shape = detail["shape"] if signature is None or not len(signature) else signature
     scale, zero = detail["quantization"]
