@@ -273,3 +273,34 @@ def test_whatever_a_tensor_says_is_answered(
             assert tensor not in wit.tensors
             if not result.ok:
                 assert wit.errors[result.value].code != "unknown"
+
+
+def test_a_language_model_through_named_tensors(host: Host) -> None:
+    """ggml: the prompt in by its name, the text out as the first output."""
+    pytest.importorskip("xllamacpp", reason="xllamacpp is not installed")
+    graphs = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml"
+    config = {"temp": 0, "threads": 1, "ctx-size": 256, "grammar": 'root ::= "yes"'}
+    host.add_model("llm", graphs / "tiny.gguf", config=config)
+    data = r"llm\00prompt\00\00\05\00\00\00Hello"
+    run = (
+        OPEN
+        + """
+      (local.set $t (call $tensor (i32.const 1036) (i32.const 1) (i32.const 4)
+        (i32.const 1040) (i32.const 5)))
+      (i32.store (i32.const 256) (i32.const 1028)) (i32.store (i32.const 260) (i32.const 6))
+      (i32.store (i32.const 264) (local.get $t))
+      (call $compute (local.get $x) (i32.const 256) (i32.const 1) (i32.const 64))
+      (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
+      (if (i32.ne (i32.load (i32.const 72)) (i32.const 2)) (then unreachable))
+      """
+        + TAKE
+        + """
+      (call $data (local.get $t) (i32.const 80))
+      (if (i32.ne (i32.load (i32.load (i32.const 80))) (i32.const 0x3c736579)) (then unreachable))
+      (i32.const 0)
+      """
+    )
+    result = host.run(wasmtime.wat2wasm(component(run, data=data)))
+    assert result.exit_code == 0, (result.error, result.failures)
+    assert result.generation is not None
+    assert result.generation.tokens == 4
