@@ -415,6 +415,26 @@ class TestGrammar:
         # The vocabulary has bytes, so any text can be written.
         assert guest.answer("Hello").decode() == "\U0001f600<|im_end|>"
 
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"ignore-eos": True, "json-schema": '{"enum": [1]}', "n-predict": 50},
+            {"typ-p": -1, "xtc-threshold": -5, "min-p": -1e30, "json-schema": "{}"},
+            {"temp": 1e9, "typ-p": -1e30, "json-schema": "{}"},
+        ],
+    )
+    def test_settings_that_leave_no_token(self, talk, config):
+        """llama.cpp would end the process."""
+        guest = talk(**{key.replace("-", "_"): value for key, value in config.items()})
+        guest.put("Hello")
+
+        def write():
+            for _ in range(20):
+                guest.context.compute()
+
+        with pytest.raises(RuntimeFailure, match="no token"):
+            write()
+
     def test_it_can_be_taken_away(self, talk):
         guest = talk(grammar=YES)
         assert guest.answer("Hello") == b"yes<|im_end|>"

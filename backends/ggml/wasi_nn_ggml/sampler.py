@@ -59,6 +59,9 @@ class Sampler:
         token = candidates.choose(native, logits, self.chain, None)
         if not candidates.allowed(native, token, self._grammar):
             token = candidates.choose(native, logits, self.chain, self._grammar)
+            if not candidates.allowed(native, token, self._grammar):
+                # llama.cpp ends the process when a grammar has to accept such a token.
+                raise RuntimeFailure("the sampler's settings leave no token that the grammar takes")
         native.llama_sampler_accept(self._grammar, token)
         native.llama_sampler_accept(self.chain, token)
         return token

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 
 
@@ -10,5 +11,11 @@ def complain(text: str) -> None:
     """Print a line to stderr. Nobody may be there to read it: a closed stream is no error."""
     if sys.stderr is None:
         return
-    with contextlib.suppress(OSError, ValueError):
+    try:
         print(f"wasi-nn: {text}", file=sys.stderr, flush=True)
+    except ValueError:
+        pass
+    except OSError:
+        # What is left in the buffer would make Python end with 120: let it go nowhere.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
