@@ -50,6 +50,12 @@ class Engine:
     """The engine under test; ``runtime`` names it."""
 
     runtime: ClassVar[str]
+    #: How many guests a test of many runs, for an engine that starts a process for each: a part.
+    share: ClassVar[float] = 1.0
+
+    def times(self, many: int) -> int:
+        """As many as the engine's share of it."""
+        return max(8, int(many * self.share))
 
     @pytest.fixture
     def host(self, plugins: Plugins) -> Iterator[Host]:

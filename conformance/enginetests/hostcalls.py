@@ -144,7 +144,7 @@ class HostCalls(Engine):
                 assert program.run(["--stream", "stream", "hello"]).stdout == b"hello"
             gc.collect()
 
-        assert_flat(run, 500)
+        assert_flat(run, self.times(500))
 
     def test_nothing_leaks_over_many_programs(self, host: Host, wat: Wat) -> None:
         wasm = wat(FAIL)
@@ -156,7 +156,7 @@ class HostCalls(Engine):
                     guest.call("_start")
             gc.collect()
 
-        assert_flat(run, 200)
+        assert_flat(run, self.times(200))
 
     def test_guests_that_were_never_closed_are_collected(self, host: Host, wat: Wat) -> None:
         program = host.compile(wat(COMMAND.format("")))
@@ -167,4 +167,4 @@ class HostCalls(Engine):
                 program.instantiate(wasi=wasi).call("_start")
             gc.collect()
 
-        assert_flat(run, 50)
+        assert_flat(run, self.times(50))

@@ -17,6 +17,9 @@ from wasi_nn_conformance.hosts import HostUnderTest, Job, Subject
 from wasi_nn_conformance.script import MOUNT
 from wasi_nn_conformance.transcript import Ending
 
+# More than any case takes.
+_MOST_MEMORY = 1 << 30
+
 
 class Adapter(HostUnderTest):
     """wasi-nn with one runtime adapter; ``plugins`` are the installed ones, and whatever an author
@@ -80,13 +83,18 @@ class _Guests(Subject):
         program = self._programs.get(job.module)
         if program is None:
             program = self._programs[job.module] = self._host.compile(job.module)
+        features = self._host.runtime.features
+        limits = Limits(
+            timeout=job.seconds if features.interrupt else None,
+            memory=_MOST_MEMORY if features.memory_limit else None,
+        )
         with _quiet():
             result = program.run(
                 list(job.args),
                 stdin=job.stdin,
                 dirs={MOUNT: self._graphs.folder},
                 dialect=self._dialect,
-                limits=Limits(timeout=job.seconds, memory=1 << 30),
+                limits=limits,
             )
         reasons = [str(failure) for failure in result.failures]
         ended = [] if result.error is None else [str(result.error)]

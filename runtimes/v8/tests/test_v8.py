@@ -1,0 +1,110 @@
+"""V8 runs guests as every engine does, from a process of its own."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from enginetests import EngineSuite, need
+from wasi_nn import Host
+from wasi_nn.errors import GuestTrap, UsageError
+from wasi_nn.runtime import HostFunction, Preopen, WasiConfig
+
+need("v8")
+
+CALL = """(module (import "test" "f" (func $f (param i32) (result i32)))
+    (memory (export "memory") 2)
+    (data (i32.const 1000) "what lies there")
+    (func (export "run") (param i32) (result i32) (call $f (local.get 0)))
+    (func (export "peek") (param i32) (result i32) (i32.load8_u (local.get 0))))"""
+
+
+class TestV8(EngineSuite):
+    runtime = "v8"
+    share = 0.15
+
+    def with_f(self, host, wat, function):
+        extra = [HostFunction("test", "f", 1, True, function)]
+        return host.compile(wat(CALL)).instantiate(extra=extra)
+
+    def test_memory_near_and_far_from_the_arguments(self, host, wat):
+        """What came along with the call, and what has to be asked for."""
+
+        def look(memory, at):
+            assert bytes(memory.read(at, 15)) == b"what lies there"
+            assert bytes(memory.read(1005, 4)) == b"lies"
+            assert bytes(memory.read(990, 12)) == bytes(10) + b"wh"
+            assert bytes(memory.read(131_000, 72)) == bytes(72)
+            assert memory.read(5, 0) == b""
+            return len(memory.read(0, 131_072))
+
+        with self.with_f(host, wat, look) as guest:
+            assert guest.call("run", 1000) == (131_072,)
+            assert guest.call("run", 1000) == (131_072,)
+
+    def test_what_is_written_is_read(self, host, wat):
+        def write(memory, at):
+            memory.write(at + 2, b"XYZ")
+            assert bytes(memory.read(at, 6)) == b"whXYZl"
+            memory.write(0, bytes(100_000))
+            memory.write(7, b"\x2a")
+            return memory.read(at + 2, 1)[0]
+
+        with self.with_f(host, wat, write) as guest:
+            # The last large write went over the earlier one.
+            assert guest.call("run", 1000) == (0,)
+            assert guest.call("peek", 7) == (42,)
+
+    def test_a_process_that_dies_in_the_middle(self, host, wat):
+        def kill(memory, at):
+            guest._instance._child._process.kill()
+            guest._instance._child._process.wait()
+            return len(memory.read(0, 5000))
+
+        with self.with_f(host, wat, kill) as guest:
+            with pytest.raises(GuestTrap, match="process ended with -9"):
+                guest.call("run", 1000)
+            with pytest.raises(GuestTrap):
+                guest.call("run", 1000)
+
+    def test_a_program_that_talks_nonsense(self, monkeypatch, tmp_path, wat):
+        program = tmp_path / "node"
+        program.write_text(
+            "#!/bin/sh\n"
+            'if [ "$1" = --version ]; then echo v22.0.0; exit; fi\n'
+            'printf "this is no message at all, but long enough" > /proc/self/fd/$4\n'
+            "exec sleep 5\n"
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("WASI_NN_NODE", str(program))
+        with Host(runtime="v8") as host, pytest.raises(UsageError, match="protocol"):
+            host.compile(wat(CALL))
+
+    @pytest.mark.parametrize("says", ["v18.2.0", "nonsense"])
+    def test_another_node(self, monkeypatch, tmp_path, says):
+        program = tmp_path / "node"
+        program.write_text(f"#!/bin/sh\necho {says}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("WASI_NN_NODE", str(program))
+        with Host(runtime="v8") as host, pytest.raises(UsageError, match=r"Node\.js 20"):
+            host.run(b"\0asm\1\0\0\0")
+
+    def test_node_is_not_there(self, monkeypatch):
+        monkeypatch.setenv("WASI_NN_NODE", "/nowhere/node")
+        with Host(runtime="v8") as host, pytest.raises(UsageError, match="WASI_NN_NODE"):
+            host.run(b"\0asm\1\0\0\0")
+
+    def test_a_folder_for_reading_only_is_refused(self, host, wat, tmp_path):
+        wasi = WasiConfig(preopens=[Preopen(tmp_path, "/", writable=False)])
+        with pytest.raises(UsageError, match="reading only"):
+            host.compile(wat("(module)")).instantiate(wasi=wasi)
+
+    def test_no_process_and_no_descriptor_is_left(self, host, wat):
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(5):
+            with self.with_f(host, wat, lambda memory, at: at) as guest:
+                child = guest._instance._child._process
+                assert guest.call("run", 3) == (3,)
+            assert child.returncode == -9
+        assert len(os.listdir("/proc/self/fd")) == before

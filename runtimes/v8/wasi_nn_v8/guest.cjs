@@ -1,0 +1,158 @@
+// One guest in one Node.js process: V8 compiles and runs it, node:wasi is its system, and its other
+// imports are answered by the process that started this one, over two pipes. protocol.py has the
+// messages. Nothing here knows what the imports are for.
+"use strict";
+const fs = require("node:fs");
+
+const [FROM_HOST, TO_HOST, STDIN, STDOUT, STDERR] = process.argv.slice(2).map(Number);
+const PREPARE = 1, LINK = 2, CALL = 3, READ = 4, WRITE = 5, RETURN = 6, TRAP = 7;
+const OK = 1, FAILED = 2, HOST_CALL = 3, DATA = 4;
+// What lies at each argument goes along with a call: structs and short strings need no question.
+const PEEK = 64;
+
+let memory = null;
+
+class Exit extends Error {
+  constructor(code) {
+    super(`proc_exit(${code})`);
+    this.code = code;
+  }
+}
+class Stopped extends Error {}
+
+function read(length) {
+  const bytes = Buffer.allocUnsafe(length);
+  for (let done = 0; done < length;) {
+    const got = fs.readSync(FROM_HOST, bytes, done, length - done);
+    if (got === 0) process.exit(0); // The host is gone.
+    done += got;
+  }
+  return bytes;
+}
+
+function receive() {
+  const head = read(8);
+  return { kind: head.readUInt32LE(0), body: read(head.readUInt32LE(4)) };
+}
+
+function send(kind, ...parts) {
+  const head = Buffer.allocUnsafe(8);
+  head.writeUInt32LE(kind, 0);
+  head.writeUInt32LE(parts.reduce((sum, part) => sum + part.length, 0), 4);
+  let left = [head, ...parts];
+  while (left.length) {
+    let wrote = fs.writevSync(TO_HOST, left);
+    while (left.length && wrote >= left[0].length) wrote -= left.shift().length;
+    if (wrote) left = [left[0].subarray(wrote), ...left.slice(1)];
+  }
+}
+
+const sendJson = (kind, value) => send(kind, Buffer.from(JSON.stringify(value)));
+
+function hostFunction(index, hasResult) {
+  return (...values) => {
+    const size = memory ? memory.buffer.byteLength : 0xffffffff;
+    const head = Buffer.allocUnsafe(12 + 8 * values.length);
+    head.writeUInt32LE(index, 0);
+    head.writeUInt32LE(size, 4);
+    head.writeUInt32LE(memory ? 1 : 0, 8);
+    const peeks = [];
+    values.forEach((value, at) => {
+      const from = value >>> 0;
+      const length = memory ? Math.max(0, Math.min(PEEK, size - from)) : 0;
+      head.writeUInt32LE(from, 12 + 8 * at);
+      head.writeUInt32LE(length, 16 + 8 * at);
+      if (length) peeks.push(new Uint8Array(memory.buffer, from, length));
+    });
+    send(HOST_CALL, head, ...peeks);
+    for (;;) {
+      const { kind, body } = receive();
+      if (kind === READ) {
+        send(DATA, new Uint8Array(memory.buffer, body.readUInt32LE(0), body.readUInt32LE(4)));
+      } else if (kind === WRITE) {
+        new Uint8Array(memory.buffer).set(body.subarray(4), body.readUInt32LE(0));
+      } else if (kind === RETURN) {
+        return hasResult ? body.readInt32LE(0) : undefined;
+      } else if (kind === TRAP) {
+        throw new Stopped();
+      } else if (kind === CALL) {
+        guarded(() => call(instance, JSON.parse(body)));
+      }
+    }
+  };
+}
+
+function system(options, module) {
+  const wanted = new Set(WebAssembly.Module.imports(module).map((one) => one.module));
+  const modules = {};
+  for (const [name, version] of [["wasi_snapshot_preview1", "preview1"],
+    ["wasi_unstable", "unstable"]]) {
+    if (!wanted.has(name)) continue;
+    const { WASI } = require("node:wasi");
+    const wasi = new WASI({ version, args: options.args, env: options.env,
+      preopens: options.preopens, stdin: STDIN, stdout: STDOUT, stderr: STDERR });
+    modules[name] = { wasi, imports: { ...wasi.wasiImport,
+      proc_exit: (code) => { throw new Exit(code >>> 0); } } };
+  }
+  return modules;
+}
+
+function instantiate(module, options) {
+  const modules = system(options, module);
+  const imports = {};
+  for (const [name, one] of Object.entries(modules)) imports[name] = { ...one.imports };
+  options.functions.forEach(({ module: name, name: field, hasResult }, index) => {
+    (imports[name] ??= {})[field] = hostFunction(index, hasResult);
+  });
+  // A start function may call the system before the instance is there to give its memory.
+  const instance = new WebAssembly.Instance(module, imports);
+  const exported = instance.exports.memory;
+  memory = exported instanceof WebAssembly.Memory ? exported : null;
+  for (const { wasi } of Object.values(modules)) {
+    // node:wasi takes its memory from what it starts; the guest itself is started by the host.
+    wasi.start({ exports: { memory: memory ?? new WebAssembly.Memory({ initial: 0 }), _start() {} } });
+  }
+  return instance;
+}
+
+// V8 wants a BigInt for an i64 and a number for everything else, and does not say which is which:
+// it refuses before it enters the guest, so every way can be tried.
+function enter(found, values) {
+  for (let ways = 0; ; ways++) {
+    try {
+      return found(...values.map((value, at) => ((ways >> at) & 1 ? BigInt(value) : value)));
+    } catch (error) {
+      const wrong = error instanceof TypeError && /BigInt/.test(error.message);
+      if (!wrong || ways + 1 >= 1 << Math.min(values.length, 12)) throw error;
+    }
+  }
+}
+
+function call(instance, { name, values }) {
+  const found = instance.exports[name];
+  if (typeof found !== "function") return { missing: true };
+  const result = enter(found, values);
+  const results = result === undefined ? [] : Array.isArray(result) ? result : [result];
+  return { results: results.map((one) => typeof one === "bigint" ? { big: String(one) }
+    : Number.isFinite(one) ? one : { number: String(one) }) };
+}
+
+function guarded(work) {
+  try {
+    const answer = work() ?? {};
+    sendJson(OK, { ...answer, size: memory ? memory.buffer.byteLength : 0 });
+  } catch (error) {
+    const kind = error instanceof Exit ? "exit" : error instanceof Stopped ? "stopped"
+      : error instanceof WebAssembly.LinkError ? "link"
+        : error instanceof WebAssembly.CompileError ? "compile" : "trap";
+    sendJson(FAILED, { kind, code: error.code, text: `${error?.name}: ${error?.message ?? error}` });
+  }
+}
+
+let compiled = null, instance = null;
+for (;;) {
+  const { kind, body } = receive();
+  if (kind === PREPARE) guarded(() => { compiled = new WebAssembly.Module(body); });
+  if (kind === LINK) guarded(() => { instance = instantiate(compiled, JSON.parse(body)); });
+  if (kind === CALL) guarded(() => call(instance, JSON.parse(body)));
+}

@@ -1,0 +1,60 @@
+"""The adapter for V8, through Node.js 20 or newer."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from functools import lru_cache
+
+from wasi_nn.backend import Availability
+from wasi_nn.errors import Unavailable
+from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
+
+#: Names a program ``node`` of one's own.
+VARIABLE = "WASI_NN_NODE"
+_OLDEST = 20
+_INSTALL = f"install Node.js {_OLDEST} or newer (https://nodejs.org), or name it with {VARIABLE}"
+
+
+class V8Runtime(Runtime):
+    """V8 in a process of its own for each guest."""
+
+    name = "v8"
+    features = RuntimeFeatures(zero_copy_memory=False, interrupt=True)
+    wasi_modules = frozenset({"wasi_snapshot_preview1", "wasi_unstable"})
+
+    def availability(self) -> Availability:
+        try:
+            node = _node()
+        except Unavailable as reason:
+            return Availability(False, str(reason))
+        return Availability(True, f"V8 of Node.js {_version(node)}", ("cpu",))
+
+    def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
+        from wasi_nn_v8.instance import V8Module
+
+        return V8Module(_node(), wasm)
+
+
+def _node() -> str:
+    """Where Node.js is. Raises ``Unavailable`` with what to do."""
+    named = os.environ.get(VARIABLE)
+    path = shutil.which(named or "node")
+    if path is None:
+        raise Unavailable(f"{named or 'node'} is not found; {_INSTALL}")
+    version = _version(path)
+    found = re.match(r"(\d+)\.", version)
+    if found is None or int(found[1]) < _OLDEST:
+        raise Unavailable(f"{path} is {version or 'no Node.js'}; {_INSTALL}")
+    return path
+
+
+@lru_cache(maxsize=8)
+def _version(path: str) -> str:
+    try:
+        ended = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return ended.stdout.strip().removeprefix("v")
