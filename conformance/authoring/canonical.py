@@ -221,6 +221,8 @@ def main() -> None:
         folder = GRAPHS / encoding
         folder.mkdir(parents=True, exist_ok=True)
         WRITERS[encoding](folder)
+        # What program guests read.
+        (folder / "input.raw").write_bytes(np.array([1, 2, 3, 4], "<f4").tobytes())
         print(f"{folder}: {len(list(folder.iterdir()))} files")
 
 
