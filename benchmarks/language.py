@@ -40,8 +40,8 @@ def _streaming(host: Host) -> Figure:
     def guest() -> float:
         nonlocal tokens
         started = time.perf_counter()
-        # Standard output goes nowhere on both sides: a Python callback for each piece that the guest
-        # prints is what embedders may choose, and costs a switch between threads each time.
+        # Standard output goes nowhere on both sides: a Python callback for each piece that the
+        # guest prints is what embedders may choose, and costs a switch between threads each time.
         result = program.run(stdin=f"{QUESTION}\n".encode(), capture=False).check()
         seconds = time.perf_counter() - started
         assert result.generation is not None
