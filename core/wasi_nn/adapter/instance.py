@@ -53,6 +53,7 @@ class AdapterInstance(Instance):
 
     def __init__(self) -> None:
         self.stopped = False
+        self.inside = False
         self.raised: BaseException | None = None
         self.output_failures: list[BaseException] = []
 
@@ -72,7 +73,8 @@ class AdapterInstance(Instance):
         function, and the kinds of ``GuestError``."""
 
     def _stop_guest(self) -> None:
-        """Make an engine that runs the guest stop; ``stopped`` is set. Called from any thread."""
+        """Make an engine that runs the guest stop; ``stopped`` is set, and ``inside`` is until the
+        guest has been left. Called from any thread."""
 
     def _settle(self) -> None:
         """The guest has come back: deliver what its output streams still hold."""
@@ -107,8 +109,18 @@ class AdapterInstance(Instance):
     def _run(self, enter: Callable[..., Any], *arguments: Any) -> Any:
         """Enter the guest. An exception of a host function, or of an output stream, comes out in
         the place of the trap that it was turned into."""
-        if self.stopped:
-            raise Interrupted("the guest was interrupted before it ran")
+        outside = not self.inside
+        # In this order: whoever interrupts finds us inside, or we find that we are stopped.
+        self.inside = True
+        try:
+            if self.stopped:
+                raise Interrupted("the guest was interrupted before it ran")
+            return self._entered(enter, *arguments)
+        finally:
+            if outside:
+                self.inside = False
+
+    def _entered(self, enter: Callable[..., Any], *arguments: Any) -> Any:
         try:
             result = enter(*arguments)
         except (GuestError, GuestExit) as error:

@@ -8,7 +8,7 @@ import pytest
 
 from enginetests import EngineSuite, need
 from wasi_nn import Host, Limits
-from wasi_nn.errors import LimitExceeded, OutOfFuel, UsageError
+from wasi_nn.errors import DeadlineExceeded, LimitExceeded, OutOfFuel, UsageError
 
 need("wasmtime")
 
@@ -49,6 +49,29 @@ class TestWasmtime(EngineSuite):
         hosts.append(Host(plugins=plugins, runtime="wasmtime", limits=Limits(fuel=10_000)))
         for host in hosts:
             host.compile(wasm).instantiate().close()
+
+    def test_an_interrupt_that_a_store_did_not_see_comes_again(self, host, wat):
+        """A store that goes on after another one's interrupt can step over the next one."""
+        loop = '(module (memory (export "memory") 1) (func (export "_start") (loop $l (br $l))))'
+
+        class Deaf:
+            def __init__(self, engine):
+                self.engine, self.heard = engine, 0
+
+            def increment_epoch(self):
+                self.heard += 1
+                if self.heard > 1:
+                    self.engine.increment_epoch()
+
+        deaf = []
+
+        def soon(guest):
+            deaf.append(Deaf(guest._instance._engine))
+            guest._instance._engine = deaf[0]
+
+        result = host.compile(wat(loop)).run(limits=Limits(timeout=0.05), on_start=soon)
+        assert isinstance(result.error, DeadlineExceeded)
+        assert deaf[0].heard > 1
 
     def test_exceptions_of_many_threads_at_once(self, host, wat):
         """wasmtime-py's own way keeps them in a global of its module, where threads race."""
