@@ -1,9 +1,10 @@
 """Component interfaces, described without an engine: names, resources, functions and types.
 
 An ABI writes its interfaces down in these words, and a runtime adapter turns them into definitions
-of its engine. Values are plain Python: a u32 is an int, a string a str, a ``list<u8>`` is bytes on
-its way in and any flat buffer on its way out, an enum is the name of its case, a list or tuple is a
-list or tuple, a result is a ``Result``, and a resource is the number under which the host keeps it.
+of its engine. Values are plain Python: a u32 is an int, a string a str, a ``list<u8>`` is a flat
+buffer of bytes (on its way in it is valid during the call), an enum is the name of its case, a list
+or tuple is a list or tuple, a result is a ``Result``, and a resource is the number under which the
+host keeps it.
 
 Whoever receives an ``Own`` owns the resource: its ``drop`` is not called again. A ``Borrow`` is
 valid during the call.
@@ -16,6 +17,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Union
 
 from wasi_nn.runtime import EngineLimits, Instance, WasiConfig
+
+# What an engine that runs components brings itself (WASI 0.2).
+_WASI = tuple(f"wasi:{name}/" for name in "cli clocks filesystem io random sockets".split())
+
+
+def is_wasi(interface: str) -> bool:
+    """Whether an interface is one of WASI, which the engine brings."""
+    return interface.startswith(_WASI)
 
 
 class U32(NamedTuple):

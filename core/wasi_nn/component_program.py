@@ -9,7 +9,7 @@ from wasi_nn.abi.guarding import Observer
 from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.abi.wit import Wit
 from wasi_nn.abi.wit_words import DIALECTS, PACKAGE, version_of
-from wasi_nn.component import Component
+from wasi_nn.component import Component, is_wasi
 from wasi_nn.errors import LinkError, UsageError
 from wasi_nn.guest import Guest
 from wasi_nn.limits import Limits
@@ -20,8 +20,6 @@ from wasi_nn.wasmfile import WasmFile
 if TYPE_CHECKING:
     from wasi_nn.host import Host
 
-# What an engine that runs components brings itself (WASI 0.2).
-_WASI = tuple(f"wasi:{name}/" for name in "cli clocks filesystem io random sockets".split())
 _INTERFACES = frozenset(f"{PACKAGE}{name}" for name in ("errors", "tensor", "inference", "graph"))
 
 
@@ -47,7 +45,7 @@ class ComponentProgram(Program):
         except UsageError as error:
             raise LinkError(f"the guest cannot start: {error}") from None
         for name in self.imports:
-            known = name.partition("@")[0] in _INTERFACES or name.startswith(_WASI)
+            known = name.partition("@")[0] in _INTERFACES or is_wasi(name)
             # What is imported beside interfaces (types) concerns the engine alone.
             if not known and ":" in name:
                 raise LinkError(

@@ -69,7 +69,7 @@ def is_component(data: bytes) -> bool:
 def component_imports(data: bytes) -> tuple[str, ...]:
     """The names that a component imports (component model, Binary.md). Raises ``UsageError``."""
     try:
-        return _Reader(memoryview(data)).component_imports()
+        return _FileReader(memoryview(data)).component_imports()
     except (IndexError, ValueError, UnicodeDecodeError) as error:
         raise UsageError(f"the component is damaged: {error}") from error
 
@@ -81,15 +81,57 @@ def parse(data: bytes) -> WasmFile:
     if data[:8] != MAGIC + _CORE_VERSION:
         raise UsageError("this is no WebAssembly module (it does not begin with \\0asm, version 1)")
     try:
-        return _Reader(memoryview(data)).module()
+        return _FileReader(memoryview(data)).module()
     except (IndexError, ValueError, UnicodeDecodeError) as error:
         raise UsageError(f"the WebAssembly module is damaged: {error}") from error
 
 
-class _Reader:
+class Reader:
+    """The numbers and names of a binary, from after its preamble on. Raises ``IndexError`` and
+    ``ValueError`` (``UnicodeDecodeError``) for one that is damaged."""
+
     def __init__(self, data: memoryview) -> None:
         self.data = data
         self.at = 8
+
+    def byte(self) -> int:
+        """One byte."""
+        value = self.data[self.at]
+        self.at += 1
+        return value
+
+    def number(self) -> int:
+        """An unsigned LEB128 number."""
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+            if shift > 63:
+                raise ValueError("a LEB128 number is too long")
+
+    def count(self) -> int:
+        """How many elements a vector has."""
+        value = self.number()
+        if value > len(self.data):
+            raise ValueError("a vector is longer than the file")
+        return value
+
+    def name(self) -> str:
+        """A text."""
+        length = self.number()
+        raw = self.data[self.at : self.at + length]
+        if len(raw) != length:
+            raise ValueError("a name is longer than the file")
+        self.at += length
+        return bytes(raw).decode()
+
+
+class _FileReader(Reader):
+    def __init__(self, data: memoryview) -> None:
+        super().__init__(data)
         self.types: list[Signature] = []
         self.memory_pages = 0
 
@@ -146,36 +188,6 @@ class _Reader:
             self.number()
         else:
             raise ValueError(f"an import has the unknown sort {sort}")
-
-    def byte(self) -> int:
-        value = self.data[self.at]
-        self.at += 1
-        return value
-
-    def number(self) -> int:
-        value = shift = 0
-        while True:
-            byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return value
-            shift += 7
-            if shift > 63:
-                raise ValueError("a LEB128 number is too long")
-
-    def count(self) -> int:
-        value = self.number()
-        if value > len(self.data):
-            raise ValueError("a vector is longer than the file")
-        return value
-
-    def name(self) -> str:
-        length = self.number()
-        raw = self.data[self.at : self.at + length]
-        if len(raw) != length:
-            raise ValueError("a name is longer than the file")
-        self.at += length
-        return bytes(raw).decode()
 
     def type_section(self, end: int) -> None:
         for _ in range(self.count()):

@@ -141,9 +141,15 @@ class Wit:
 
     # Tensors
 
-    def make(self, dims: list[int], kind: str, data: bytes) -> int:
+    def make(self, dims: list[int], kind: str, data: bytes | memoryview) -> int:
         """The constructor. It cannot fail, so what does not fit is told when it is used."""
-        return self._keep_tensor(GuestTensor(tuple(dims), TENSOR_TYPES[kind], data))
+        try:
+            self.session.hold(_size(dims, data))
+        except NnError as error:
+            self._refusal = str(error)
+            return _REFUSED
+        kept = GuestTensor(tuple(dims), TENSOR_TYPES[kind], bytes(data))
+        return self._keep(self.tensors, kept)
 
     def dimensions(self, tensor: int) -> tuple[int, ...]:
         """The dimensions, as they were given."""
@@ -160,17 +166,9 @@ class Wit:
     def _tensor(self, number: int) -> GuestTensor:
         return self.tensors[number] if number else NO_TENSOR
 
-    def _keep_tensor(self, tensor: GuestTensor) -> int:
-        try:
-            self.session.hold(_OVERHEAD + len(tensor.data) + 8 * len(tensor.dims))
-        except NnError as error:
-            self._refusal = str(error)
-            return _REFUSED
-        return self._keep(self.tensors, tensor)
-
     def _take_tensor(self, number: int) -> GuestTensor:
         tensor = self.tensors.pop(number)
-        self.session.release(_OVERHEAD + len(tensor.data) + 8 * len(tensor.dims))
+        self.session.release(_size(tensor.dims, tensor.data))
         return tensor
 
     def _drop_tensor(self, number: int) -> None:
@@ -179,7 +177,7 @@ class Wit:
 
     # Graphs
 
-    def load(self, builders: list[bytes], encoding: str, target: str) -> int:
+    def load(self, builders: list[bytes | memoryview], encoding: str, target: str) -> int:
         """`load`."""
         if len(builders) > MAX_BUILDERS:
             raise InvalidArgument(f"{len(builders)} graph builders are more than {MAX_BUILDERS}")
@@ -295,8 +293,7 @@ class Wit:
 
     def _output(self, context: GuestContext, key: int | str) -> int:
         output = self.session.get_output(context.handle, key)
-        size = _OVERHEAD + len(output.data) + 8 * len(output.dims)
-        self.session.hold(size)
+        self.session.hold(_size(output.dims, output.data))
         # The guest may keep the tensor for longer than the library keeps the bytes.
         tensor = GuestTensor(output.dims, output.type, bytes(output.data))
         return self._keep(self.tensors, tensor)
@@ -365,6 +362,11 @@ class Wit:
 
 def _fallible(ok: Type | None) -> ResultOf:
     return ResultOf(ok, Own(_ERROR))
+
+
+def _size(dims: Sequence[int], data: bytes | memoryview) -> int:
+    """What a tensor that is kept counts against the guest's limit."""
+    return _OVERHEAD + len(data) + 8 * len(dims)
 
 
 def _key(name: str, names: Sequence[str]) -> int | str:

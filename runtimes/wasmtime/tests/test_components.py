@@ -204,7 +204,11 @@ def test_more_than_wasmtime_takes_in_one_call_ends_the_guest_with_advice(host: H
         for i in range(3)
     )
     load = "(call $load (i32.const 256) (i32.const 3) (i32.const 6) (i32.const 0) (i32.const 64))"
-    result = compiled(host, f"{builders}{load}(i32.const 0)").run()
+    run = f"{builders}{load}(i32.load8_u (i32.const 64))"
+    assert compiled(host, run).run().check().exit_code == 1
+    # With a second memory, its lists go through wasmtime's C API.
+    more = "(core module $more (memory 1)) (core instance (instantiate $more))"
+    result = compiled(host, run, more=more).run()
     assert "about 4 MiB in one call" in str(result.error)
 
 

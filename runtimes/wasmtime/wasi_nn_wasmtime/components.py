@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import wasmtime
 import wasmtime.component
 from wasmtime import _ffi as ffi
 
 from wasi_nn.adapter.instance import GuestExit
-from wasi_nn.component import Component, Function, Interface
+from wasi_nn.component import Component, Function, Interface, is_wasi
 from wasi_nn.errors import GuestError, LimitExceeded, LinkError, UsageError
 from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn_wasmtime.capi import POINTER, lean
+from wasi_nn_wasmtime.component_types import Unfit
+from wasi_nn_wasmtime.memories import POSSIBLE, LinearMemory, memories_into
+from wasi_nn_wasmtime.relowering import ASK, relowered
 from wasi_nn_wasmtime.store import StoreInstance
-from wasi_nn_wasmtime.values import SIZE, reader, writer
+from wasi_nn_wasmtime.values import SIZE, Reader, read_u32, reader, write_place, writer
+
+log = logging.getLogger("wasi_nn")
 
 _CALLBACK: Any = ctypes.CFUNCTYPE(
     POINTER, POINTER, POINTER, POINTER, POINTER, ctypes.c_size_t, POINTER, ctypes.c_size_t
@@ -51,14 +57,27 @@ _MOST_INSTANCES, _MOST_TABLES, _MOST_MEMORIES = 1000, 100, 4
 _RUN = "wasi:cli/run"
 
 
+class _Compiled(NamedTuple):
+    """Code, with the engine that made it; ``giving`` as in ``Relowered``."""
+
+    engine: wasmtime.Engine
+    component: wasmtime.component.Component
+    giving: frozenset[tuple[str, str]] = frozenset()
+
+
 class WasmtimeComponent(Component):
     """A compiled component; wasmtime lets every thread use it."""
 
-    def __init__(self, engine: wasmtime.Engine, wasm: bytes, all_fuel: int | None) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        engine: Callable[..., wasmtime.Engine],
+        wasm: bytes,
+        all_fuel: int | None,
+    ) -> None:
+        """``engine(memories=...)`` gives an engine that has its memories made here, or not."""
         self._all_fuel = all_fuel
-        self._component = wasmtime.component.Component(engine, wasm)
-        exports = self._component.type.exports(engine)
+        self._compiled = _compile(engine, wasm)
+        exports = self._compiled.component.type.exports(self._compiled.engine)
         self._run = next(
             (name for name in exports if name.partition("@")[0] == _RUN),
             None,
@@ -69,9 +88,21 @@ class WasmtimeComponent(Component):
     ) -> WasmtimeComponentInstance:
         if limits.fuel is None:
             limits = limits._replace(fuel=self._all_fuel)
-        return WasmtimeComponentInstance(
-            self._engine, self._component, self._run, interfaces, wasi, limits
-        )
+        return WasmtimeComponentInstance(self._compiled, self._run, interfaces, wasi, limits)
+
+
+def _compile(engine: Callable[..., wasmtime.Engine], wasm: bytes) -> _Compiled:
+    if POSSIBLE:
+        making = engine(memories=True)
+        try:
+            changed = relowered(wasm, is_wasi)
+            component = wasmtime.component.Component(making, changed.wasm)
+            return _Compiled(making, component, changed.giving)
+        except (Unfit, wasmtime.WasmtimeError) as error:
+            # What is wrong with the component itself is said below.
+            log.debug("lists of bytes go through wasmtime's C API: %s", error)
+    plain = engine()
+    return _Compiled(plain, wasmtime.component.Component(plain, wasm))
 
 
 class WasmtimeComponentInstance(StoreInstance):
@@ -79,20 +110,21 @@ class WasmtimeComponentInstance(StoreInstance):
 
     def __init__(
         self,
-        engine: wasmtime.Engine,
-        component: wasmtime.component.Component,
+        compiled: _Compiled,
         run: str | None,
         interfaces: Sequence[Interface],
         wasi: WasiConfig,
         limits: EngineLimits,
     ) -> None:
-        super().__init__(engine, limits)
-        self._component = component
+        super().__init__(compiled.engine, limits)
+        self._component = compiled.component
+        self._giving = compiled.giving
+        self._memories: list[LinearMemory] = []
         self._run_export = run
         self._limit = limits.memory
         self._kept: list[Any] = []
         self._instance: wasmtime.component.Instance | None = None
-        self._linker = wasmtime.component.Linker(engine)
+        self._linker = wasmtime.component.Linker(compiled.engine)
         try:
             if limits.memory is not None:
                 self._store.set_limits(
@@ -138,7 +170,8 @@ class WasmtimeComponentInstance(StoreInstance):
 
     def _link(self) -> None:
         try:
-            self._instance = self._linker.instantiate(self._store, self._component)
+            with memories_into(self._memories):
+                self._instance = self._linker.instantiate(self._store, self._component)
         except (wasmtime.Trap, wasmtime.ExitTrap) as error:
             raise self._translate(error) from None
         except wasmtime.WasmtimeError as error:
@@ -182,14 +215,17 @@ class WasmtimeComponentInstance(StoreInstance):
                         type_at = ctypes.cast(kind.ptr(), POINTER)
                         _raise(_add_resource(at, name, len(name), type_at, drop, None, None))
                     for function in interface.functions:
-                        callback = _CALLBACK(self._trampoline(function, numbers))
+                        call = self._trampoline(function, numbers)
+                        if (interface.name, function.name) in self._giving:
+                            call = self._giver(function)
+                        callback = _CALLBACK(call)
                         self._kept.append(callback)
                         name = function.name.encode()
                         _raise(_add_function(at, name, len(name), callback, None, None))
 
     def _trampoline(self, function: Function, numbers: dict[str, int]) -> Callable[..., int | None]:
         call = function.call
-        readers = [(SIZE * i, reader(kind)) for i, kind in enumerate(function.parameters)]
+        readers = self._readers(function)
         write = None if function.result is None else writer(function.result, numbers)
 
         def trampoline(
@@ -204,6 +240,41 @@ class WasmtimeComponentInstance(StoreInstance):
                 return self._fail(exception)
 
         return trampoline
+
+    def _giver(self, function: Function) -> Callable[..., int | None]:
+        """A function that gives bytes to a shim: it is asked for their number, and then to put
+        them at an address."""
+        call = function.call
+        readers = self._readers(function)
+        last = SIZE * len(readers)
+        given = b""
+
+        def giver(
+            data: int, context: int, kind: int, values: int, count: int, results: int, size: int
+        ) -> int | None:
+            nonlocal given
+            try:
+                arguments = [read(context, values + offset) for offset, read in readers]
+                place = read_u32(values + last)
+                if place == ASK:
+                    given = call(*arguments)
+                else:
+                    self._view(place, len(given))[:] = given
+                write_place(results, place, len(given))
+                if place != ASK:
+                    given = b""
+                return None
+            except BaseException as exception:
+                return self._fail(exception)
+
+        return giver
+
+    def _readers(self, function: Function) -> list[tuple[int, Reader]]:
+        kinds = enumerate(function.parameters)
+        return [(SIZE * i, reader(kind, self._view)) for i, kind in kinds]
+
+    def _view(self, pointer: int, length: int) -> memoryview:
+        return self._memories[0].view(pointer, length)
 
     def _dropper(self, drop: Callable[[int], None]) -> Callable[..., int | None]:
         def dropped(data: int, context: int, number: int) -> int | None:

@@ -1,8 +1,8 @@
 """The adapter for wasmtime, through the PyPI package `wasmtime` (wasmtime-py).
 
-Engines are shared by all stores, one that counts fuel and one that does not. Every engine has
-epochs, so that a guest can always be stopped: an epoch is raised only to interrupt, and each
-store's callback decides whether it was meant.
+Engines are shared by all stores: with and without fuel, for modules and for components. Every
+engine has epochs, so that a guest can always be stopped: an epoch is raised only to interrupt, and
+each store's callback decides whether it was meant.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from wasi_nn.backend import Availability, missing_library
@@ -43,7 +44,7 @@ class WasmtimeRuntime(Runtime):
     wasi_modules = frozenset({"wasi_snapshot_preview1", "wasi_unstable"})
 
     def __init__(self) -> None:
-        self._engines: dict[bool, wasmtime.Engine] = {}
+        self._engines: dict[tuple[bool, bool], wasmtime.Engine] = {}
         self._lock = threading.Lock()
 
     def availability(self) -> Availability:
@@ -71,19 +72,20 @@ class WasmtimeRuntime(Runtime):
         counts_fuel = limits.fuel is not None
         try:
             return WasmtimeComponent(
-                self._engine(fuel=counts_fuel), wasm, _ALL_FUEL if counts_fuel else None
+                partial(self._engine, counts_fuel), wasm, _ALL_FUEL if counts_fuel else None
             )
         except wasmtime.WasmtimeError as error:
             raise UsageError(f"wasmtime cannot compile the component: {error}") from error
 
-    def _engine(self, fuel: bool) -> wasmtime.Engine:
+    def _engine(self, fuel: bool, memories: bool = False) -> wasmtime.Engine:
+        """An engine whose code counts fuel or not, and whose memories are made here or not."""
         with self._lock:
-            if fuel not in self._engines:
-                self._engines[fuel] = _make_engine(fuel)
-            return self._engines[fuel]
+            if (fuel, memories) not in self._engines:
+                self._engines[fuel, memories] = _make_engine(fuel, memories)
+            return self._engines[fuel, memories]
 
 
-def _make_engine(fuel: bool) -> wasmtime.Engine:
+def _make_engine(fuel: bool, memories: bool) -> wasmtime.Engine:
     import wasmtime
 
     config = wasmtime.Config()
@@ -91,6 +93,10 @@ def _make_engine(fuel: bool) -> wasmtime.Engine:
     config.consume_fuel = fuel
     # wasi-nn's pointers are 32 bits wide: a memory's whole 4 GiB are reserved, and it stays put.
     config.memory_may_move = False
+    if memories:
+        from wasi_nn_wasmtime.memories import make_memories
+
+        make_memories(config)
     # A home that cannot be written to costs compile time, and not the run.
     with contextlib.suppress(wasmtime.WasmtimeError):
         config.cache = True

@@ -3,7 +3,9 @@
 wasmtime-py converts every value, each byte of a `list<u8>` included, to a Python object of its own:
 about 700 ms for 602,112 bytes. A value in C is a record of 32 bytes, its kind at 0 and what it
 holds at 8 (wasmtime/crates/c-api/include/wasmtime/component/val.h), and the elements of a list lie
-side by side. So a list of bytes is every 32nd byte of that memory from 8 on: one strided copy.
+side by side. So a list of bytes is every 32nd byte of that memory from 8 on: one strided copy. In a
+component that was relowered it is a pair of numbers instead, its address and its length in the
+guest's memory.
 
 For each type a reader and a writer is made once, when a function is defined. All they get is
 addresses.
@@ -22,6 +24,8 @@ SIZE = 32
 _HOLDS = 8
 _U8, _U32, _STRING, _LIST, _TUPLE, _ENUM, _RESULT, _RESOURCE = 2, 6, 12, 13, 15, 17, 19, 21
 
+#: ``view(address, length)`` gives bytes of the guest's memory.
+View = Callable[[int, int], memoryview]
 #: ``reader(context, address)`` gives the value there.
 Reader = Callable[[int, int], Any]
 #: ``writer(context, address, value)`` puts the value there.
@@ -54,18 +58,18 @@ def _view(address: int, count: int) -> memoryview:
     return memoryview((ctypes.c_ubyte * (SIZE * count)).from_address(address)).cast("B")
 
 
-def reader(kind: component.Type) -> Reader:
+def reader(kind: component.Type, view: View) -> Reader:
     """How values of a type are read."""
     if isinstance(kind, component.Bytes):
-        return _read_bytes
+        return lambda context, at: _read_bytes(at, view)
     if isinstance(kind, (component.Own, component.Borrow)):
         return _read_resource
     if isinstance(kind, (component.Text, component.Enumeration)):
         return _read_text
     if isinstance(kind, component.U32):
-        return lambda context, at: _word(at + _HOLDS).value
+        return lambda context, at: read_u32(at)
     if isinstance(kind, component.ListOf):
-        element = reader(kind.element)
+        element = reader(kind.element, view)
 
         def read_list(context: int, at: int) -> list[Any]:
             count, start = _long(at + _HOLDS).value, _long(at + 16).value
@@ -73,7 +77,7 @@ def reader(kind: component.Type) -> Reader:
 
         return read_list
     if isinstance(kind, component.TupleOf):
-        elements = [reader(part) for part in kind.elements]
+        elements = [reader(part, view) for part in kind.elements]
 
         def read_tuple(context: int, at: int) -> tuple[Any, ...]:
             start = _long(at + 16).value
@@ -83,7 +87,15 @@ def reader(kind: component.Type) -> Reader:
     raise NotImplementedError(f"no host function takes a {type(kind).__name__}")
 
 
-def _read_bytes(context: int, at: int) -> bytes:
+def read_u32(at: int) -> int:
+    """A u32 that came in."""
+    return _word(at + _HOLDS).value
+
+
+def _read_bytes(at: int, view: View) -> bytes | memoryview:
+    if _byte(at).value == _TUPLE:
+        start = _long(at + 16).value
+        return view(read_u32(start), read_u32(start + SIZE))
     count = _long(at + _HOLDS).value
     if not count:
         return b""
@@ -176,6 +188,13 @@ def _write_bytes(context: int, at: int, value: Any) -> None:
         records[::SIZE] = bytes((_U8,)) * count
         records[_HOLDS::SIZE] = value
     _byte(at).value = _LIST
+
+
+def write_place(at: int, address: int, count: int) -> None:
+    """Where a list of bytes lies in the guest's memory."""
+    start = _make_room(_tuple_new, at, 2, _TUPLE)
+    _write_u32(0, start, address)
+    _write_u32(0, start + SIZE, count)
 
 
 def _write_name(at: int, value: str, kind: int) -> None:

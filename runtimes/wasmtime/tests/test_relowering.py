@@ -1,0 +1,226 @@
+"""Components whose lists of bytes go through their memory: they do what they did before."""
+
+from __future__ import annotations
+
+import gc
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from authoring.components import component
+from wasi_nn import Host
+from wasi_nn.component import is_wasi
+from wasi_nn.errors import GuestTrap, LimitExceeded
+from wasi_nn.limits import Limits
+
+wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
+pytest.importorskip("wasmtime.component")
+
+from wasi_nn_wasmtime import memories  # noqa: E402
+from wasi_nn_wasmtime.component_types import Unfit  # noqa: E402
+from wasi_nn_wasmtime.relowering import relowered  # noqa: E402
+
+pytestmark = pytest.mark.skipif(not memories.POSSIBLE, reason="memories cannot be made here")
+
+SIZE = 600_000
+# $t: a tensor of 600,000 changing bytes from 100,001 on.
+LARGE = f"""
+  (local $t i32) (local $i i32) (local $at i32)
+  (loop $l
+    (i32.store8 (i32.add (i32.const 100001) (local.get $i))
+      (i32.mul (local.get $i) (i32.const 7)))
+    (local.set $i (i32.add (local.get $i) (i32.const 1)))
+    (br_if $l (i32.lt_u (local.get $i) (i32.const {SIZE}))))
+  (i32.store (i32.const 256) (i32.const {SIZE}))
+  (local.set $t (call $tensor (i32.const 256) (i32.const 1) (i32.const 4)
+    (i32.const 100001) (i32.const {SIZE})))
+  (call $data (local.get $t) (i32.const 64))
+  (if (i32.ne (i32.load (i32.const 68)) (i32.const {SIZE})) (then unreachable))
+  (local.set $at (i32.load (i32.const 64)))
+  (local.set $i (i32.const 0))
+  (loop $l
+    (if (i32.ne (i32.load8_u (i32.add (local.get $at) (local.get $i)))
+        (i32.and (i32.mul (local.get $i) (i32.const 7)) (i32.const 255)))
+      (then unreachable))
+    (local.set $i (i32.add (local.get $i) (i32.const 1)))
+    (br_if $l (i32.lt_u (local.get $i) (i32.const {SIZE}))))
+  (i32.const 0)
+"""
+SMALL = """
+  (local $t i32)
+  (local.set $t (call $tensor (i32.const 256) (i32.const 0) (i32.const 4)
+    (i32.const {address}) (i32.const {size})))
+  (call $data (local.get $t) (i32.const 64))
+  (i32.ne (i32.load (i32.const 68)) (i32.const {size}))
+"""
+SECOND_MEMORY = "(core module $more (memory 1)) (core instance (instantiate $more))"
+
+
+@pytest.fixture
+def host():
+    with Host(runtime="wasmtime") as host:
+        yield host
+
+
+def built(text: str) -> bytes:
+    return bytes(wasmtime.wat2wasm(text))
+
+
+def is_relowered(program) -> bool:
+    return bool(program._component._compiled.giving)
+
+
+@pytest.mark.parametrize(("more", "through_memory"), [("", True), (SECOND_MEMORY, False)])
+def test_large_lists_come_and_go_either_way(host: Host, more: str, through_memory: bool) -> None:
+    program = host.compile(built(component(LARGE, more=more)))
+    assert is_relowered(program) is through_memory
+    assert program.run().check().exit_code == 0
+
+
+@pytest.mark.parametrize(("address", "size"), [(2621440, 0), (2621439, 1), (0, 0), (3, 5)])
+def test_lists_at_the_edges(host: Host, address: int, size: int) -> None:
+    run = SMALL.format(address=address, size=size)
+    assert host.compile(built(component(run))).run().check().exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "size"), [(2621439, 2), (2621441, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0, 0x80000000)]
+)
+@pytest.mark.parametrize("more", ["", SECOND_MEMORY])
+def test_a_list_outside_of_the_memory_ends_the_guest(
+    host: Host, more: str, address: int, size: int
+) -> None:
+    run = SMALL.format(address=address, size=size)
+    result = host.compile(built(component(run, more=more))).run()
+    assert isinstance(result.error, GuestTrap)
+
+
+def test_builders_outside_of_the_memory_end_the_guest(host: Host) -> None:
+    run = """(i32.store (i32.const 256) (i32.const 2621439)) (i32.store (i32.const 260)
+        (i32.const 100)) (call $load (i32.const 256) (i32.const 1) (i32.const 6) (i32.const 0)
+        (i32.const 64)) (i32.const 0)"""
+    result = host.compile(built(component(run))).run()
+    assert "a list of 100 bytes at 0x27ffff is outside" in str(result.error)
+
+
+@pytest.mark.parametrize("place", ["(i32.const 2621433)", "(i32.const -4)", "unreachable"])
+def test_a_realloc_that_gives_nonsense_ends_the_guest(host: Host, place: str) -> None:
+    text = component(SMALL.format(address=1024, size=8))
+    text = text.replace("(local.get $at)))", f"{place}))")
+    result = host.compile(built(text)).run()
+    assert isinstance(result.error, GuestTrap)
+
+
+def test_a_function_is_lowered_twice_and_the_last_one_serves(host: Host) -> None:
+    text = component(LARGE)
+    lowered = "(core func $data (canon lower"
+    again = lowered.replace("$data", "$other")
+    assert lowered in text
+    text = text.replace(
+        lowered, f"{again} (func $host_data) (memory $bytes) (realloc $realloc)))\n{lowered}"
+    )
+    wasm = built(text)
+    assert relowered(wasm, is_wasi).wasm.count(b"\0asm") == wasm.count(b"\0asm") + 2
+    assert host.compile(wasm).run().check().exit_code == 0
+
+
+def test_memory_grows_while_the_guest_runs_up_to_its_limit(host: Host) -> None:
+    run = """(local $t i32)
+      (if (i32.ne (memory.grow (i32.const 16)) (i32.const 40)) (then (return (i32.const 1))))
+      (i32.store (i32.const 3670012) (i32.const 7))
+      (local.set $t (call $tensor (i32.const 256) (i32.const 0) (i32.const 4)
+        (i32.const 3670012) (i32.const 4)))
+      (call $data (local.get $t) (i32.const 64))
+      (i32.ne (i32.load (i32.load (i32.const 64))) (i32.const 7))"""
+    program = host.compile(built(component(run)))
+    assert program.run().check().exit_code == 0
+    assert program.run(limits=Limits(memory=56 << 16)).check().exit_code == 0
+    assert program.run(limits=Limits(memory=55 << 16)).exit_code == 1
+    assert isinstance(program.run(limits=Limits(memory=39 << 16)).error, LimitExceeded)
+
+
+def test_memories_are_freed(host: Host) -> None:
+    program = host.compile(built(component(SMALL.format(address=0, size=0))))
+    for _ in range(20):
+        assert program.run().exit_code == 0
+    gc.collect()
+    assert not memories._memories
+
+
+def test_a_touch_outside_of_the_memory_traps(host: Host) -> None:
+    for address in (40 << 16, (1 << 32) - 4):
+        result = host.compile(built(component(f"(i32.load (i32.const {address}))"))).run()
+        assert "out of bounds memory access" in str(result.error)
+
+
+def test_what_wasi_brings_is_left_alone() -> None:
+    text = component("(i32.const 0)").replace("wasi:nn/", "wasi:io/")
+    assert not relowered(built(text), is_wasi).giving
+    assert relowered(built(text), lambda name: False).giving
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (
+            "(result (list u8))",
+            "(result (list (list u8)))",
+            "gives lists of bytes inside of others",
+        ),
+        (
+            '"[method]tensor.data" (func (param "self" (borrow $tensor))',
+            '"[method]tensor.data" (func (param "self" (borrow $tensor)) (param "x" string)',
+            "takes more than numbers",
+        ),
+        ("(core module $memory", f"{SECOND_MEMORY} (core module $memory", "2 memories"),
+        ("(core module $memory", "(component (core module)) (core module $memory", "inside"),
+    ],
+)
+def test_what_is_not_understood_is_left_alone(old: str, new: str, reason: str) -> None:
+    text = component("(i32.const 0)")
+    assert old in text
+    if "string" in new:
+        text = text.replace("$data (param i32 i32)", "$data (param i32 i32 i32 i32)")
+    with pytest.raises(Unfit, match=reason):
+        relowered(built(text.replace(old, new)), is_wasi)
+
+
+WASM = built(component(LARGE))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(8, len(WASM) - 1), st.integers(0, 255)), max_size=4),
+    st.integers(8, len(WASM)),
+)
+def test_damaged_components_are_unfit_or_refused(
+    changes: list[tuple[int, int]], length: int
+) -> None:
+    data = bytearray(WASM)
+    for at, byte in changes:
+        data[at] = byte
+    for wasm in (bytes(data), bytes(data[:length])):
+        try:
+            changed = relowered(wasm, is_wasi).wasm
+        except Unfit:
+            continue
+        try:
+            wasmtime.component.Component(_ENGINE, changed)
+        except wasmtime.WasmtimeError:
+            continue
+        wasmtime.component.Component(_ENGINE, wasm)
+
+
+_ENGINE = wasmtime.Engine()
+
+
+def test_a_list_of_bytes_with_a_name(host: Host) -> None:
+    """As tools write it that begin with WIT."""
+    kinds = '(type $t (enum "FP16"'
+    named = '(type $b (list u8)) (export "tensor-data" (type $d (eq $b)))'
+    text = component(LARGE).replace(kinds, f"{named} {kinds}")
+    text = text.replace('(param "data" (list u8))', '(param "data" $d)')
+    program = host.compile(built(text.replace("(result (list u8))", "(result $d)")))
+    assert is_relowered(program)
+    assert program.run().check().exit_code == 0

@@ -1,0 +1,412 @@
+"""Rewriting a component so that lists of bytes come and go through its memory.
+
+wasmtime's C API makes a value of 32 bytes of every byte of a `list<u8>`. The canonical ABI passes
+such a list as its address and its length, two i32, and so it does a `tuple<u32, u32>`: a component
+whose imported functions take the tuple in place of the list has the same core code, and the host
+gets the address (memories.py says how it reads there).
+
+A list that a function gives needs more, since its place is made by the guest's `realloc`, which
+only wasmtime may call. So the function gets a last parameter, an address, and a core module of our
+own (``_SHIM``) stands between it and the guest: it asks for the size, has `realloc` make the place,
+and asks again with the address.
+
+Types and functions keep their numbers, but the shims add core modules, core instances and core
+functions, so every number of those that comes later is raised. What is not understood is left alone
+(``Unfit``), and wasmtime validates what comes out. The binary format is that of the component
+model's Binary.md.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+import wasmtime
+
+from wasi_nn_wasmtime.component_types import Space, TypeReader, Unfit
+
+#: The address with which a function that gives bytes is asked for their number.
+ASK = 0xFFFFFFFF
+
+_CUSTOM, _MODULE, _INSTANCE, _CORE_TYPE, _COMPONENT, _INSTANCES = range(6)
+_ALIAS, _TYPE, _CANON, _START, _IMPORT, _EXPORT = range(6, 12)
+_MEMORIES = 5
+_MODULE_SORT, _INSTANCE_SORT = 0x11, 0x12
+_PAIR = b"\x6f\x02\x79\x79"  # tuple<u32, u32>
+_U32 = b"\x79"
+
+# $realloc with the guest's memory is what the function was lowered with.
+_SHIM = """(module
+  (import "" "m" (memory 0))
+  (import "" "r" (func $realloc (param i32 i32 i32 i32) (result i32)))
+  (import "" "f" (func $given (param {parameters} i32 i32)))
+  (func (export "f") (param {parameters}) (param $result i32)
+    (call $given {arguments} (i32.const -1) (local.get $result))
+    (call $given {arguments}
+      (call $realloc (i32.const 0) (i32.const 0) (i32.const 1)
+        (i32.load offset=4 (local.get $result)))
+      (local.get $result))))"""
+
+
+class Relowered(NamedTuple):
+    """A component of the same behaviour; ``giving`` are the functions, by interface and name, that
+    take an address as their last parameter."""
+
+    wasm: bytes
+    giving: frozenset[tuple[str, str]]
+
+
+def relowered(wasm: bytes, theirs: Callable[[str], bool]) -> Relowered:
+    """The component with lists of bytes through memory, in all imported interfaces but ``theirs``.
+    Raises ``Unfit`` with the reason for one that is to be run as it is."""
+    try:
+        return _Rewriter(wasm, theirs).rewritten()
+    except (IndexError, ValueError) as error:
+        raise Unfit(f"it is not understood: {error}") from error
+
+
+class _Patch(NamedTuple):
+    """Bytes to replace: by a text, or by what a number of an index space has become."""
+
+    start: int
+    end: int
+    text: bytes = b""
+    space: int | None = None
+    number: int = 0
+
+
+class _Lowering(NamedTuple):
+    """A function that gives bytes, lowered: its entry in its section, and what the shim is made
+    of. ``modules`` and ``core_instances`` are how many there were."""
+
+    end: int
+    entry: int
+    modules: int
+    core_instances: int
+    core_function: int
+    parameters: int
+    memory: int
+    realloc: int
+
+
+class _Rewriter(TypeReader):
+    def __init__(self, wasm: bytes, theirs: Callable[[str], bool]) -> None:
+        super().__init__(memoryview(wasm))
+        self._theirs = theirs
+        self._root = Space(None)
+        self._patches: list[_Patch] = []
+        self._lowerings: list[_Lowering] = []
+        # Index spaces: what a function or instance of the component is, or None.
+        self._functions: list[tuple[int, str] | None] = []
+        self._instances: list[str | None] = []
+        self._core_functions = 0
+        self._modules: list[int] = []
+        self._memories = 0
+        # The numbers from which on core functions, modules and instances have moved.
+        self._moved: dict[int, list[int]] = {0: [], _MODULE_SORT: [], _INSTANCE_SORT: []}
+        self._core_instances = 0
+        self._giving: dict[tuple[str, str], int] = {}
+        # Each with its number, its content's start and its end; and the entry that is read.
+        self._sections: list[tuple[int, int, int]] = []
+        self._entry = 0
+        self._described: set[int] = set()
+
+    def rewritten(self) -> Relowered:
+        while self.at < len(self.data):
+            section, size = self.byte(), self.number()
+            end = self.at + size
+            if end > len(self.data):
+                raise ValueError("a section is longer than the file")
+            self._sections.append((section, self.at, end))
+            self._section(section, end)
+            self.at = end
+        if self._memories != 1:
+            raise Unfit(f"it has {self._memories} memories")
+        return Relowered(self._written(), frozenset(self._giving))
+
+    # Reading
+
+    def _section(self, section: int, end: int) -> None:
+        if section == _MODULE:
+            self._modules.append(self._count_memories(end))
+        elif section == _COMPONENT:
+            self._look_into(end)
+        elif section == _START or section > _EXPORT:
+            raise Unfit(f"it has a section {section}")
+        elif section not in (_CUSTOM, _CORE_TYPE):
+            read = {
+                _INSTANCE: self._core_instance,
+                _INSTANCES: self._instance,
+                _ALIAS: self._alias,
+                _TYPE: self._type,
+                _CANON: self._canon,
+                _IMPORT: self._import,
+                _EXPORT: self._export,
+            }[section]
+            self._entry = 0
+            for _ in range(self.count()):
+                self._entry += 1
+                read()
+
+    def _count_memories(self, end: int) -> int:
+        self.at += 8
+        memories = 0
+        while self.at < end:
+            section = self.byte()
+            size = self.number()
+            after = self.at + size
+            if section == _MEMORIES:
+                memories += self.count()
+                flags = self.byte() if memories else 0
+                if flags & ~1:
+                    raise Unfit("its memory is shared or of 64 bits")
+            self.at = after
+        return memories
+
+    def _look_into(self, end: int) -> None:
+        """A component inside: the ones that only give the exports a shape have no code."""
+        self.at += 8
+        while self.at < end:
+            section = self.byte()
+            size = self.number()
+            if section in (_MODULE, _INSTANCE, _COMPONENT, _CANON):
+                raise Unfit("components with code are inside")
+            self.at += size
+
+    def _index(self, space: int) -> int:
+        """A number of an index space that may have moved."""
+        start = self.at
+        number = self.number()
+        self._patches.append(_Patch(start, self.at, space=space, number=number))
+        return number
+
+    def _core_sort(self) -> None:
+        sort = self.byte()
+        if sort in self._moved:
+            self._index(sort)
+        else:
+            self.number()
+
+    def _core_instance(self) -> None:
+        self._core_instances += 1
+        if self.byte() == 0:
+            self._memories += self._modules[self._index(_MODULE_SORT)]
+            for _ in range(self.count()):
+                self.name()
+                self._core_sort()
+        else:
+            for _ in range(self.count()):
+                self.name()
+                self._core_sort()
+
+    def _instance(self) -> None:
+        self._instances.append(None)
+        if self.byte() == 0:
+            self.number()
+            names = self.name
+        else:
+            names = self.extern_name
+        for _ in range(self.count()):
+            names()
+            self._sort_index()
+
+    def _sort_index(self) -> int:
+        sort = self.byte()
+        if sort == 0:
+            raise Unfit("core modules are passed on")
+        self.number()
+        return sort
+
+    def _alias(self) -> None:
+        sort = self.byte()
+        if sort == 0:
+            kind = self.byte()
+            if self.byte() != 1 or kind in (_MODULE_SORT, _INSTANCE_SORT):
+                raise Unfit("core modules are passed on")
+            self._index(_INSTANCE_SORT)
+            self.name()
+            self._core_functions += kind == 0
+            return
+        target, number = self.byte(), self.number()
+        name = self.name() if target == 0 else str(self.number())
+        source = (number, name) if target == 0 else None
+        if sort == 3:
+            self._root.add_alias(target, number, name)
+        else:
+            self._add(sort, source)
+
+    def _add(self, sort: int, function: tuple[int, str] | None = None) -> None:
+        if sort == 1:
+            self._functions.append(function)
+        elif sort == 5:
+            self._instances.append(None)
+
+    def _type(self) -> None:
+        before = len(self.destructors)
+        self.define(self._root)
+        for start, end, number in self.destructors[before:]:
+            self._patches.append(_Patch(start, end, space=0, number=number))
+
+    def _import(self) -> None:
+        name = self.extern_name()
+        sort, number = self.description(self._root, name)
+        if sort == 0:
+            raise Unfit("it imports a core module")
+        if sort != 5:
+            self._add(sort)
+            return
+        self._instances.append(name)
+        interface = self._root.types[number].inside
+        self._root.instances[len(self._instances) - 1] = interface
+        if interface is None:
+            return
+        if number in self._described:
+            raise Unfit("one type describes two interfaces")
+        self._described.add(number)
+        if self._theirs(name):
+            return
+        for start, end in interface.byte_lists:
+            self._patches.append(_Patch(start, end, _PAIR))
+        for label, kind in interface.functions.items():
+            function = interface.types[kind].function
+            if function is None or function.result is None:
+                continue
+            if interface.is_bytes(function.result):
+                if not all(interface.is_small(kind) for kind in function.parameters):
+                    raise Unfit(f"{label} takes more than numbers and gives bytes")
+                self._giving[name, label] = len(function.parameters)
+                text = b"\x0bbytes-place" + _U32
+                count = _leb(len(function.parameters) + 1)
+                self._patches.append(_Patch(*function.number_at, count))
+                self._patches.append(_Patch(function.end, function.end, text))
+            elif interface.has_bytes(function.result):
+                raise Unfit(f"{label} gives lists of bytes inside of others")
+
+    def _export(self) -> None:
+        name = self.extern_name()
+        sort = self._sort_index()
+        if self.byte():
+            self.description(self._root, name)
+        elif sort == 3:
+            self._root.add_unknown()
+        self._add(sort)
+
+    def _canon(self) -> None:
+        operation = self.byte()
+        if operation in (0, 1):
+            self.byte()
+        if operation == 0:
+            self._index(0)
+            self._options()
+            self.number()
+            self._functions.append(None)
+        elif operation == 1:
+            source = self._functions[self.number()]
+            memory, realloc = self._options()
+            lowered = self._core_functions
+            self._core_functions += 1
+            if source is None or source[0] >= len(self._instances):
+                return
+            parameters = self._giving.get((self._instances[source[0]] or "", source[1]))
+            if parameters is not None:
+                if memory is None or realloc is None:
+                    raise Unfit("a function that gives bytes is lowered without memory")
+                counts = len(self._modules), self._core_instances
+                self._lowerings.append(
+                    _Lowering(self.at, self._entry, *counts, lowered, parameters, memory, realloc)
+                )
+                for space, number in zip(self._moved, (lowered, *counts), strict=True):
+                    self._moved[space].append(number)
+        elif operation in (2, 3, 4):
+            self.number()
+            self._core_functions += 1
+        else:
+            raise Unfit("it uses what is newer than WASI 0.2")
+
+    def _options(self) -> tuple[int | None, int | None]:
+        memory = realloc = None
+        for _ in range(self.count()):
+            option = self.byte()
+            if option == 3:
+                memory = self.number()
+            elif option == 4:
+                realloc = self._index(0)
+            elif option == 5:
+                self._index(0)
+            elif option > 2:
+                raise Unfit("it uses what is newer than WASI 0.2")
+        return memory, realloc
+
+    # Writing
+
+    def _written(self) -> bytes:
+        self._patches.sort()
+        out: list[bytes | memoryview] = [self.data[:8]]
+        for section, start, end in self._sections:
+            inside = [
+                one for one in self._lowerings if section == _CANON and start < one.end <= end
+            ]
+            if not inside:
+                out += _section(section, *self._patched(start, end))
+                continue
+            self.at = start
+            count, done, start = self.count(), 0, self.at
+            for lowering in inside:
+                entries = self._patched(start, lowering.end)
+                out += _section(_CANON, _leb(lowering.entry - done), *entries)
+                out += self._shim(lowering)
+                done, start = lowering.entry, lowering.end
+            out += _section(_CANON, _leb(count - done), *self._patched(start, end))
+        return b"".join(out)
+
+    def _patched(self, start: int, end: int) -> Iterator[bytes | memoryview]:
+        first = bisect_left(self._patches, (start,))
+        for patch in self._patches[first : bisect_left(self._patches, (end,))]:
+            yield self.data[start : patch.start]
+            yield patch.text if patch.space is None else self._now(patch.space, patch.number)
+            start = patch.end
+        yield self.data[start:end]
+
+    def _now(self, space: int, number: int) -> bytes:
+        """What has become of a number: each shim brings one more, and of instances two."""
+        moved = bisect_right(self._moved[space], number)
+        return _leb(number + moved * (2 if space == _INSTANCE_SORT else 1))
+
+    def _shim(self, lowering: _Lowering) -> list[bytes | memoryview]:
+        """The module, an instance of what it imports, the instance, and its function, whose number
+        is the next one after that of the function which it stands before."""
+        before = self._lowerings.index(lowering)
+        instance = lowering.core_instances + 2 * before
+        imports = (
+            b"\x01\x03"
+            + (b"\x01m\x02" + _leb(lowering.memory))
+            + (b"\x01r\x00" + self._now(0, lowering.realloc))
+            + (b"\x01f\x00" + _leb(lowering.core_function + before))
+        )
+        instantiated = b"\x00" + _leb(lowering.modules + before) + b"\x01\x00\x12" + _leb(instance)
+        return (
+            _section(_MODULE, _shim_module(lowering.parameters))
+            + _section(_INSTANCE, b"\x02" + imports + instantiated)
+            + _section(_ALIAS, b"\x01\x00\x00\x01" + _leb(instance + 1) + b"\x01f")
+        )
+
+
+@lru_cache(maxsize=16)
+def _shim_module(parameters: int) -> bytes:
+    arguments = " ".join(f"(local.get {i})" for i in range(parameters))
+    text = _SHIM.format(parameters="i32 " * parameters, arguments=arguments)
+    return bytes(wasmtime.wat2wasm(text))
+
+
+def _section(number: int, *content: bytes | memoryview) -> list[bytes | memoryview]:
+    return [bytes((number,)), _leb(sum(map(len, content))), *content]
+
+
+def _leb(number: int) -> bytes:
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*out, number))
