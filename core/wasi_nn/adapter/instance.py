@@ -115,12 +115,12 @@ class AdapterInstance(Instance):
         try:
             if self.stopped:
                 raise Interrupted("the guest was interrupted before it ran")
-            return self._entered(enter, *arguments)
+            return self._come_back(enter, *arguments)
         finally:
             if outside:
                 self.inside = False
 
-    def _entered(self, enter: Callable[..., Any], *arguments: Any) -> Any:
+    def _come_back(self, enter: Callable[..., Any], *arguments: Any) -> Any:
         try:
             result = enter(*arguments)
         except (GuestError, GuestExit) as error:
