@@ -260,6 +260,17 @@ class TestProtocol:
         with pytest.raises(InvalidArgument, match="chat-template"):
             guest.put(json.dumps(messages))
 
+    def test_a_config_after_its_prompt(self, talk):
+        """Named inputs come in any order."""
+        prompt = json.dumps([{"role": "user", "content": "you and you"}])
+        guest = talk(enable_chat_template=True)
+        text = guest.answer(prompt)
+        guest = talk()
+        guest.put(prompt)
+        guest.configure(enable_chat_template=True)
+        guest.context.compute()
+        assert guest.text() == text
+
 
 class TestConfig:
     def test_as_builder_1(self):

@@ -43,6 +43,8 @@ class GgmlContext(StreamingContext):
         self._weights = graph.weights
         self._sequence: Sequence | None = None
         self._sampler: Sampler | None = None
+        # The prompt as it was given, until it is computed: a config may still change what it means.
+        self._asked: str | None = None
         self._tokens: list[int] | None = None
         self._picture: Picture | None = None
         self._n_input = 0
@@ -145,6 +147,8 @@ class GgmlContext(StreamingContext):
             self._sampler = Sampler(self._weights, wanted.sampler)
         self._config = config
         self._settings = wanted
+        if self._asked is not None:
+            self._prompt(self._asked)
 
     def _prompt(self, text: str) -> None:
         self._streaming = False
@@ -152,11 +156,14 @@ class GgmlContext(StreamingContext):
         self._forget_output()
         self._tokens = None
         self._picture = None
+        self._asked = None
+        asked = text
         if self._settings.chat:
             text = chat.prompt(self._weights, text, self._settings.chat_template)
         if self._settings.image or find_picture(text):
             self._picture = self._graph.picture(self._weights, self._settings, text)
             self._n_input = self._picture.n_tokens
+            self._asked = asked
             return
         data = text.encode("utf-8")
         most = _LONGEST_TOKEN * (self._settings.context.n_ctx or self._weights.n_ctx_train)
@@ -164,12 +171,14 @@ class GgmlContext(StreamingContext):
             raise PromptTooLong(f"a prompt of {len(data)} bytes cannot fit the context")
         self._tokens = self._weights.tokenize(data)
         self._n_input = len(self._tokens)
+        self._asked = asked
 
     # Computing
 
     def _begin(self) -> None:
         if self._tokens is None and self._picture is None:
             raise InvalidArgument("the prompt, input 0, has not been set")
+        self._asked = None
         self._streaming = False
         self._pending = None
         self._forget_output()
