@@ -20,7 +20,7 @@ help:
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   print what the host costs, and write build/bench.json"
 	@echo "make conformance  run the conformance cases on every host and backend here"
-	@echo "make guests  rebuild the guest programs from their C sources"
+	@echo "make guests  rebuild the guest programs from their sources"
 
 $(VENV)/.demo: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -86,7 +86,11 @@ conformance: $(VENV)/.dev
 	@$(BIN)/wasi-nn conformance --json build/conformance.json --junit build/conformance.xml \
 	    --html build/conformance.html
 
-guests: $(VENV)/.dev
+$(VENV)/.guests: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check componentize-py==0.25.1
+	@touch $@
+
+guests: $(VENV)/.guests
 	$(BIN)/python conformance/guests/build.py
 
 clean:

@@ -1,7 +1,10 @@
-"""Build the guests from their C sources, with the compiler of the `ziglang` wheel.
+"""Build the guests from their sources.
 
-Every folder NAME with a NAME.c gives NAME/NAME.wasm. The result is the same, byte for byte, on
-every machine: the compiler is pinned, paths are relative, and nothing of the build is recorded.
+Every folder NAME with a NAME.c gives NAME/NAME.wasm, by the compiler of the `ziglang` wheel; where
+NAME ends with -wit it is a component, by `jco` on Node.js. The result is the same, byte for byte,
+on every machine: the tools are pinned, paths are relative, and nothing of the build is recorded.
+The components in Python and JavaScript carry a whole language (12 to 18 MB), so they are not
+checked in and go to build/guests.
 """
 
 from __future__ import annotations
@@ -9,13 +12,17 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-CACHE = HERE.parent.parent / "build" / "zig-cache"
+BUILD = HERE.parent.parent / "build"
+CACHE = BUILD / "zig-cache"
+COMPONENTS = HERE / "components"
+LARGE = {"ask": COMPONENTS / "python" / "ask.py", "infer": COMPONENTS / "js" / "infer.js"}
 # The least that every engine has: no bulk memory, no SIMD.
 FLAGS = [
     "-target",
@@ -47,6 +54,42 @@ def build(source: Path, output: Path) -> None:
     }
     command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, "-o", str(output), str(source)]
     subprocess.run(command, cwd=HERE, env=environment, check=True)
+    if is_component(source):
+        componentize("program", output, output)
+
+
+def is_component(source: Path) -> bool:
+    """Whether a C source is one of a component."""
+    return source.stem.endswith("-wit")
+
+
+def componentize(world: str, source: Path, output: Path) -> None:
+    """Make a component of a core module or a JavaScript source, in one of components/wit."""
+    command = ["node", "componentize.mjs", world, str(source), str(output)]
+    subprocess.run(command, cwd=COMPONENTS, check=True)
+
+
+def build_large(source: Path, output: Path) -> None:
+    """Make a component of a program in Python or JavaScript. Raises ``CalledProcessError``."""
+    if source.suffix == ".js":
+        componentize("guest-with-arguments", source, output)
+        return
+    # Beside this interpreter, where pip has put it.
+    tool = [str(Path(sys.executable).parent / "componentize-py"), "-d", "../wit", "-w", "guest"]
+    command = [*tool, "componentize", source.stem, "-o", str(output)]
+    subprocess.run(command, cwd=source.parent, check=True, stdout=subprocess.DEVNULL)
+
+
+def lacks_node() -> str | None:
+    """Why components cannot be built here, or None; installs what they need from npm, once."""
+    if shutil.which("node") is None or shutil.which("npm") is None:
+        return "Node.js and npm are not installed"
+    if not (COMPONENTS / "node_modules" / "@bytecodealliance" / "jco").exists():
+        print("Installing jco and componentize-js (once) ...", flush=True)
+        options = ["--no-package-lock", "--no-audit", "--no-fund", "--silent"]
+        if subprocess.run(["npm", "install", *options], cwd=COMPONENTS).returncode:
+            return "npm install failed"
+    return None
 
 
 def main() -> int:
@@ -63,10 +106,17 @@ def main() -> int:
     if importlib.util.find_spec("ziglang") is None:
         print('build.py: ziglang is not installed; pip install "wasi-nn[dev]"', file=sys.stderr)
         return 2
-    unknown = set(options.names) - {source.stem for source in sources()}
+    names = {source.stem for source in sources()}
+    unknown = set(options.names) - names - LARGE.keys()
     if unknown:
         parser.error(f"no such guest: {', '.join(sorted(unknown))}")
     wanted = [s for s in sources() if not options.names or s.stem in options.names]
+    large = [] if options.check else [n for n in LARGE if not options.names or n in options.names]
+    reason = lacks_node() if large or any(map(is_component, wanted)) else None
+    if reason is not None:
+        print(f"build.py: components are left as they are: {reason}", file=sys.stderr)
+        wanted = [source for source in wanted if not is_component(source)]
+        large = [name for name in large if LARGE[name].suffix != ".js"]
     different: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         for source in wanted:
@@ -83,6 +133,15 @@ def main() -> int:
                 print(f"{target}: {len(data)} bytes")
             elif not (HERE / target).exists() or (HERE / target).read_bytes() != data:
                 different.append(str(target))
+    for name in large:
+        output = BUILD / "guests" / f"{name}.wasm"
+        output.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            build_large(LARGE[name], output)
+        except subprocess.CalledProcessError:
+            print(f"build.py: {LARGE[name].name} is no component; see above", file=sys.stderr)
+            return 1
+        print(f"build/guests/{output.name}: {output.stat().st_size} bytes")
     if different:
         print(f"build.py: not what the sources give: {', '.join(different)}", file=sys.stderr)
         return 1

@@ -1,0 +1,4 @@
+/* `classify` as a component. */
+#include "wasi_nn_wit.h"
+
+#include "../classify/classify.c"
