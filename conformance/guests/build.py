@@ -22,6 +22,8 @@ HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent.parent / "build"
 CACHE = BUILD / "zig-cache"
 COMPONENTS = HERE / "components"
+# npm's packages lie where no wheel takes them along.
+NODE = BUILD / "components"
 LARGE = {"ask": COMPONENTS / "python" / "ask.py", "infer": COMPONENTS / "js" / "infer.js"}
 # The least that every engine has: no bulk memory, no SIMD.
 FLAGS = [
@@ -65,8 +67,10 @@ def is_component(source: Path) -> bool:
 
 def componentize(world: str, source: Path, output: Path) -> None:
     """Make a component of a core module or a JavaScript source, in one of components/wit."""
-    command = ["node", "componentize.mjs", world, str(source), str(output)]
-    subprocess.run(command, cwd=COMPONENTS, check=True)
+    shutil.copy(COMPONENTS / "componentize.mjs", NODE)
+    files = [str(source), str(output)]
+    command = ["node", "componentize.mjs", str(COMPONENTS / "wit"), world, *files]
+    subprocess.run(command, cwd=NODE, check=True)
 
 
 def build_large(source: Path, output: Path) -> None:
@@ -84,10 +88,14 @@ def lacks_node() -> str | None:
     """Why components cannot be built here, or None; installs what they need from npm, once."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         return "Node.js and npm are not installed"
-    if not (COMPONENTS / "node_modules" / "@bytecodealliance" / "jco").exists():
+    wanted, installed = COMPONENTS / "package.json", NODE / "package.json"
+    if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
         print("Installing jco and componentize-js (once) ...", flush=True)
+        NODE.mkdir(parents=True, exist_ok=True)
+        shutil.copy(wanted, installed)
         options = ["--no-package-lock", "--no-audit", "--no-fund", "--silent"]
-        if subprocess.run(["npm", "install", *options], cwd=COMPONENTS).returncode:
+        if subprocess.run(["npm", "install", *options], cwd=NODE).returncode:
+            installed.unlink()
             return "npm install failed"
     return None
 
