@@ -16,9 +16,10 @@ from wasi_nn.cli.complaint import complain
 from wasi_nn.errors import UsageError
 from wasi_nn_conformance import case, hosts, matrix
 from wasi_nn_conformance.graphs import SUFFIXES
+from wasi_nn_conformance.wit import NAME as WIT
 
-#: The dialects that the matrix has: the specification's two numberings and each host's own.
-DEFAULT_DIALECTS = ("witx", "witx-2022", "wasmedge", "wamr", "wamr-legacy")
+#: The dialects that the matrix has: the specification's core ABI, each host's own, and components.
+DEFAULT_DIALECTS = ("witx", "witx-2022", "wasmedge", "wamr", "wamr-legacy", WIT)
 
 _EXAMPLES = """\b
 examples:
@@ -158,7 +159,7 @@ def _known(what: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
 def _dialects(given: Sequence[str]) -> list[str]:
     if "all" in given:
         return list(DIALECTS)
-    return _known("dialect", given, list(DIALECTS)) if given else list(DEFAULT_DIALECTS)
+    return _known("dialect", given, [*DIALECTS, WIT]) if given else list(DEFAULT_DIALECTS)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ SUFFIXES = {
 _CONFIGS: dict[str, Mapping[str, Any]] = {
     "ggml": {"temp": 0, "threads": 1, "ctx-size": 512, "n-predict": 16},
 }
+_INPUTS = {"add": ("x", "y"), "pair": ("a", "b"), "tiny": ("prompt", "config")}
 
 
 class GraphSet(NamedTuple):
@@ -37,3 +38,9 @@ def canonical(encoding: str) -> GraphSet:
     names = sorted(path.stem for path in folder.glob(f"*{suffixes[0]}")) if suffixes else []
     files = {name: tuple(folder / f"{name}{suffix}" for suffix in suffixes) for name in names}
     return GraphSet(encoding, folder, files, _CONFIGS.get(encoding, {}))
+
+
+def inputs(encoding: str, graph: str) -> tuple[str, ...]:
+    """The names of a graph's inputs; numbers where the encoding has no names."""
+    names = _INPUTS.get(graph, ("x",))
+    return tuple(map(str, range(len(names)))) if encoding == "pytorch" else names

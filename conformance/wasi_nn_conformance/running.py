@@ -12,6 +12,7 @@ from wasi_nn_conformance.graphs import GraphSet
 from wasi_nn_conformance.hosts import Job, Subject
 from wasi_nn_conformance.script import Script, Unsupported, compile_case
 from wasi_nn_conformance.transcript import FAIL, PASS, TIMEOUT, Ending, Verdict, judge
+from wasi_nn_conformance.wit import NAME as WIT
 
 UNSUPPORTED = "unsupported"
 LEGACY = "wamr-legacy"
@@ -37,6 +38,8 @@ def unsupported(case: Case, graphs: GraphSet, dialect: str) -> str | None:
         return f"the encoding has no canonical graph {missing[0]}"
     if not case.fits(dialect, dialect == LEGACY):
         return "it is about other dialects"
+    if case.program and not places.guest(_guest(case.program, dialect)).exists():
+        return "its program is no component"
     if case.extensions and not dialect.startswith("wasmedge"):
         return "it uses functions that only WasmEdge's dialects have"
     return None
@@ -58,7 +61,7 @@ def run(case: Case, subject: Subject, graphs: GraphSet, dialect: str) -> Result:
         return result(Verdict(UNSUPPORTED, why))
     script: Script | None = None
     if case.program is not None:
-        job = _program_job(case.program)
+        job = _program_job(case.program, dialect)
     else:
         try:
             script = compile_case(case, dialect, graphs)
@@ -76,19 +79,25 @@ def run(case: Case, subject: Subject, graphs: GraphSet, dialect: str) -> Result:
 
 
 def _interpreter(dialect: str) -> str:
+    if dialect == WIT:
+        return "interpreter-wit"
     if dialect == LEGACY:
         return "interpreter-wamr"
     return "interpreter-wasmedge" if dialect.startswith("wasmedge") else "interpreter"
 
 
-def _program_job(program: dict[str, Any]) -> Job:
+def _program_job(program: dict[str, Any], dialect: str) -> Job:
     return Job(
-        places.guest(program["guest"]),
+        places.guest(_guest(program, dialect)),
         program.get("stdin", "").encode(),
         tuple(program.get("args", ())),
         program.get("models", {}),
         program.get("configs", {}),
     )
+
+
+def _guest(program: dict[str, Any], dialect: str) -> str:
+    return str(program["guest"]) + ("-wit" if dialect == WIT else "")
 
 
 def _judge_program(program: dict[str, Any], ending: Ending) -> Verdict:

@@ -49,10 +49,16 @@ class Script(NamedTuple):
 
 def compile_case(case: Case, dialect_name: str, graphs: GraphSet) -> Script:
     """The script of a case. Raises ``Unsupported`` with the reason."""
-    return _Compiler(DIALECTS[dialect_name], graphs).compile(case)
+    from wasi_nn_conformance import wit
+
+    if dialect_name == wit.NAME:
+        return wit.WitCompiler(graphs).compile(case)
+    return Compiler(DIALECTS[dialect_name], graphs).compile(case)
 
 
-class _Compiler:
+class Compiler:
+    """Compiles for a dialect of the core ABI. The steps are methods of their own names."""
+
     def __init__(self, dialect: Dialect, graphs: GraphSet) -> None:
         self._dialect = dialect
         self._legacy = dialect.name == "wamr-legacy"
@@ -64,9 +70,9 @@ class _Compiler:
 
     def compile(self, case: Case) -> Script:
         for self._step, step in enumerate(case.steps, 1):
-            for word, method in _STEPS.items():
+            for word in _STEPS:
                 if word in step:
-                    method(self, step)
+                    getattr(self, word)(step)
                     break
             else:
                 raise ValueError(f"{case.id}: step {self._step} is of no known kind: {step}")
@@ -187,6 +193,14 @@ class _Compiler:
             self._emit("init_execution_context", [f"*g{suffix}", f"&c{suffix}"], "success")
 
     def set(self, step: Mapping[str, Any]) -> None:
+        tensor = self._tensor_of(step)
+        self._emit(
+            "set_input",
+            [f"*{step['set']}", step.get("index", 0), f"&{tensor}"],
+            step.get("is", "success"),
+        )
+
+    def _tensor_of(self, step: Mapping[str, Any]) -> str:
         kind = step.get("type", "f32")
         if "text" in step:
             kind, data = "u8", step["text"].encode()
@@ -196,10 +210,7 @@ class _Compiler:
         tensor = self._new()
         where = self._data(data)
         self._tensor(tensor, {"type": kind, "dims": dims, "data": f"&{where}", "length": len(data)})
-        context = f"*{step['set']}"
-        self._emit(
-            "set_input", [context, step.get("index", 0), f"&{tensor}"], step.get("is", "success")
-        )
+        return tensor
 
     def compute(self, step: Mapping[str, Any]) -> None:
         self._emit("compute", [f"*{step['compute']}"], step.get("is", "success"))
@@ -272,17 +283,7 @@ class _Compiler:
         return name, len(files)
 
 
-_STEPS: dict[str, Callable[[_Compiler, Mapping[str, Any]], None]] = {
-    "buffer": _Compiler.buffer,
-    "grow": _Compiler.grow,
-    "call": _Compiler.call,
-    "expect": _Compiler.expect,
-    "open": _Compiler.open,
-    "load": _Compiler.load,
-    "set": _Compiler.set,
-    "compute": _Compiler.compute,
-    "get": _Compiler.get,
-}
+_STEPS = ("buffer", "grow", "call", "expect", "open", "load", "set", "compute", "get")
 _CONTENT = ("text", "bytes", "values", *_FORMATS, "bf16")
 
 

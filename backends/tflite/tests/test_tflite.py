@@ -80,6 +80,20 @@ def test_types(host, element, kind):
     np.testing.assert_array_equal(result.view(element).reshape(-1), [1, 0, 1, 1, 0, 1])
 
 
+def test_bf16(host):
+    """numpy learns it from ml_dtypes, which LiteRT may lack."""
+    needs("ml_dtypes")
+    graphs = Path(__file__).resolve().parents[3] / "conformance" / "graphs" / "tensorflowlite"
+    host.add_model("bf16", graphs / "identity_bf16.tflite")
+    values = struct.pack("<4H", 0x3F00, 0xC000, 0x4300, 0)
+    with host.model("bf16").init_execution_context() as context:
+        context.set_input(0, Tensor(TensorType.BF16, (1, 4), memoryview(values)))
+        context.compute()
+        output = context.get_output(0)
+        assert (str(output.dtype), output.shape) == ("bfloat16", (1, 4))
+        assert output.tobytes() == values
+
+
 def test_several_inputs_and_outputs_by_index_and_by_name(host):
     with host.load(arithmetic()).init_execution_context() as context:
         context.set_input("b", np.float32([[1, 2]]))

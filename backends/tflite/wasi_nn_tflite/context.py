@@ -110,7 +110,10 @@ class TfliteContext(BoundContext):
     def _address(self, index: int) -> int:
         """Where an input lies now. (An array's own ``ctypes`` takes three times as long.)"""
         array = self._arrays[index]()
-        return ctypes.addressof(ctypes.c_char.from_buffer(array)) if array.size else 0
+        if not array.size:
+            return 0
+        # As bytes, since a bfloat16 is nothing that a buffer can say.
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.view(np.uint8)))
 
     def _look(self, at: int, info: TensorInfo) -> Tensor:
         """A tensor of the interpreter as it is now, by reference."""

@@ -16,6 +16,7 @@ from wasi_nn_conformance.graphs import SUFFIXES, GraphSet
 from wasi_nn_conformance.hosts import HostUnderTest, Job, Subject
 from wasi_nn_conformance.script import MOUNT
 from wasi_nn_conformance.transcript import Ending
+from wasi_nn_conformance.wit import NAME as WIT
 
 # More than any case takes.
 _MOST_MEMORY = 1 << 30
@@ -55,7 +56,8 @@ class Adapter(HostUnderTest):
         return frozenset(SUFFIXES)
 
     def dialects(self) -> frozenset[str]:
-        return frozenset(DIALECTS)
+        components = self._plugins.runtime(self.name).features.components
+        return frozenset((*DIALECTS, WIT) if components else DIALECTS)
 
     def subject(self, graphs: GraphSet, dialect: str) -> Subject:
         return _Guests(Host(plugins=self._plugins, runtime=self.name), graphs, dialect)

@@ -14,6 +14,7 @@ from wasi_nn_conformance.graphs import GraphSet
 from wasi_nn_conformance.hosts import Job
 from wasi_nn_conformance.hosts.command import Command
 from wasi_nn_conformance.script import MOUNT
+from wasi_nn_conformance.wit import NAME as WIT
 
 
 class Wasmtime(Command):
@@ -57,7 +58,7 @@ class Wasmtime(Command):
         return frozenset({"openvino"})
 
     def dialects(self) -> frozenset[str]:
-        return frozenset({"witx"})
+        return frozenset({"witx", WIT})
 
     def line(self, job: Job, graphs: GraphSet, scratch: Path) -> Sequence[str]:
         options = []

@@ -1,0 +1,80 @@
+"""A case as a script for the interpreter that is a component (`wasi:nn` of 2024-10-28).
+
+The interface has resources where the core ABI has handles and addresses, so what is about those
+says nothing about it. An error is its code and one. `compute` takes every input, and none of
+before: what a case has set goes into each call, and a mistake in an input is one of the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from wasi_nn.abi.dialects import Dialect
+from wasi_nn.abi.wit_words import CODES, ENCODINGS, ERROR_CODES, TENSOR_TYPES
+from wasi_nn_conformance.graphs import GraphSet, inputs
+from wasi_nn_conformance.script import Compiler, Unsupported
+
+NAME = "wit"
+_WIT = Dialect(
+    NAME,
+    "wasi:nn@0.2.0-rc-2024-10-28",
+    tuple(TENSOR_TYPES.values()),
+    dict(enumerate(ENCODINGS)),
+    {code: 1 + ERROR_CODES.index(text) for code, text in CODES.items()},
+)
+
+
+class WitCompiler(Compiler):
+    """Compiles the steps that open, load, set, compute and get."""
+
+    def __init__(self, graphs: GraphSet) -> None:
+        super().__init__(_WIT, graphs)
+        # By context: the names of its graph's inputs, and what is set.
+        self._names: dict[str, tuple[str, ...]] = {}
+        self._inputs: dict[str, dict[int, Mapping[str, Any]]] = {}
+
+    def buffer(self, step: Mapping[str, Any]) -> None:
+        raise Unsupported("a component passes no addresses to the host")
+
+    grow = call = expect = buffer
+
+    def open(self, step: Mapping[str, Any]) -> None:
+        super().open(step)
+        self._opened(step, step["open"])
+
+    def load(self, step: Mapping[str, Any]) -> None:
+        super().load(step)
+        self._opened(step, step["load"])
+
+    def set(self, step: Mapping[str, Any]) -> None:
+        given = self._inputs[step["set"]]
+        index = step.get("index", 0)
+        if step.get("is", "success") == "success":
+            given[index] = step
+        else:
+            self._compute(step["set"], {**given, index: step}, step["is"])
+
+    def compute(self, step: Mapping[str, Any]) -> None:
+        context = step["compute"]
+        self._compute(context, self._inputs[context], step.get("is", "success"))
+
+    def get(self, step: Mapping[str, Any]) -> None:
+        if step.get("single") or "capacity" in step or step.get("is", "success") != "success":
+            raise Unsupported("a component is given outputs, and reads none into a buffer")
+        super().get(step)
+
+    def _opened(self, step: Mapping[str, Any], graph: str) -> None:
+        context = f"c{step.get('as', '')}"
+        self._names[context] = inputs(self._graphs.encoding, graph)
+        self._inputs[context] = {}
+
+    def _compute(self, context: str, given: Mapping[int, Mapping[str, Any]], wanted: Any) -> None:
+        names = self._names[context]
+        for index, step in given.items():
+            name = self._data((names[index] if index < len(names) else str(index)).encode())
+            tensor = self._tensor_of(step)
+            self._emit(
+                "set_input", [f"*{context}", f"&{name}", f"#{name}", f"&{tensor}"], "success"
+            )
+        self._emit("compute", [f"*{context}"], wanted)
