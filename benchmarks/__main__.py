@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import backends, components, engines, hosting, language
+from benchmarks import backends, components, engines, hosting, language, native
 from benchmarks.figures import report
 
 
@@ -17,6 +17,7 @@ def main() -> None:
             ("host calls", hosting.host_call),
             ("engines", engines.overhead),
             ("component calls", components.calls),
+            ("a component on another host", native.components),
             ("backends", lambda: backends.cycles(folder)),
             ("language models", language.figures),
             ("start-up", hosting.start),

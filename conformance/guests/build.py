@@ -84,12 +84,15 @@ def build_large(source: Path, output: Path) -> None:
     subprocess.run(command, cwd=source.parent, check=True, stdout=subprocess.DEVNULL)
 
 
-def lacks_node() -> str | None:
-    """Why components cannot be built here, or None; installs what they need from npm, once."""
+def lacks_node(as_it_is: bool) -> str | None:
+    """Why components cannot be built here, or None; installs what they need from npm, once, unless
+    everything is to be left ``as_it_is``."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         return "Node.js and npm are not installed"
     wanted, installed = COMPONENTS / "package.json", NODE / "package.json"
     if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
+        if as_it_is:
+            return "jco is not installed; build.py without --check installs it"
         print("Installing jco and componentize-js (once) ...", flush=True)
         NODE.mkdir(parents=True, exist_ok=True)
         shutil.copy(wanted, installed)
@@ -120,7 +123,7 @@ def main() -> int:
         parser.error(f"no such guest: {', '.join(sorted(unknown))}")
     wanted = [s for s in sources() if not options.names or s.stem in options.names]
     large = [] if options.check else [n for n in LARGE if not options.names or n in options.names]
-    reason = lacks_node() if large or any(map(is_component, wanted)) else None
+    reason = lacks_node(options.check) if large or any(map(is_component, wanted)) else None
     if reason is not None:
         print(f"build.py: components are left as they are: {reason}", file=sys.stderr)
         wanted = [source for source in wanted if not is_component(source)]

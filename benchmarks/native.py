@@ -1,0 +1,99 @@
+"""A component and an OpenVINO model, here and on wasmtime's own command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.figures import ROOT, Figure, paired_ratio
+from wasi_nn_conformance.graphs import GraphSet
+from wasi_nn_conformance.hosts import Job
+from wasi_nn_conformance.hosts.wasmtime import Wasmtime
+from wasi_nn_conformance.places import guest
+
+_DIMS = (1, 3, 224, 224)
+_SIZE = 602_112
+_FEW, _MANY = 5, 205
+_ROUNDS = 5
+
+
+def components() -> list[Figure]:
+    """The time of one turn (602,112 bytes in, compute, 602,112 bytes out) of the interpreter that
+    is a component: of runs of many turns less those of few."""
+    native = Wasmtime()
+    if native.unavailable() is not None:
+        return []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        graphs = _graph(folder)
+        module = guest("interpreter-wit")
+
+        def ours(turns: int) -> float:
+            model = f"large=openvino:{graphs.files['large'][0]}"
+            line = [sys.executable, "-m", "wasi_nn", "run", "--graph", model, str(module)]
+            return _seconds(line, _script(turns))
+
+        def theirs(turns: int) -> float:
+            job = Job(module, b"")
+            line = [*native.line(job, graphs, folder)]
+            return _seconds(line, _script(turns), dict(native.environment(folder)))
+
+        ratio, here, there = paired_ratio(_ROUNDS, _turn(ours), _turn(theirs))
+    note = f"a turn takes {here * 1e3:.2f} ms here, {there * 1e3:.2f} ms on wasmtime's command line"
+    return [Figure("component_turn_ratio/native-wasmtime", ratio, "", note=note)]
+
+
+def _turn(run: Callable[[int], float]) -> Callable[[], float]:
+    return lambda: (run(_MANY) - run(_FEW)) / (_MANY - _FEW)
+
+
+def _seconds(line: list[str], script: bytes, environment: dict[str, str] | None = None) -> float:
+    started = time.perf_counter()
+    ended = subprocess.run(
+        line,
+        input=script,
+        capture_output=True,
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+    )
+    seconds = time.perf_counter() - started
+    if ended.returncode or not ended.stdout.endswith(b"end\n"):
+        raise RuntimeError(f"{line[0]} did not run the component: {ended.stderr.decode()[-500:]}")
+    return seconds
+
+
+def _script(turns: int) -> bytes:
+    """Words for the interpreter (docs/conformance.md)."""
+    dims = b"".join(number.to_bytes(4, "little") for number in _DIMS).hex()
+    begin = [
+        "buf name 5", f"put name 0 {b'large'.hex()}", "buf g 4", "buf c 4",
+        "call load_by_name &name #name &g", "call init_execution_context *g &c",
+        "buf x 1", f"put x 0 {b'x'.hex()}", f"buf data {_SIZE}", f"buf out {_SIZE}", "buf size 4",
+        "buf dims 16", f"put dims 0 {dims}", "buf tensor 20", "ptr tensor 0 &dims",
+        "ptr tensor 4 4", "put tensor 8 01000000", "ptr tensor 12 &data", f"ptr tensor 16 {_SIZE}",
+    ]  # fmt: skip
+    turn = [
+        "call set_input *c &x #x &tensor",
+        "call compute *c",
+        f"call get_output *c 0 &out {_SIZE} &size",
+    ]
+    return ("\n".join(begin + turn * turns) + "\n").encode()
+
+
+def _graph(folder: Path) -> GraphSet:
+    """y = x + x."""
+    import openvino
+    from openvino import opset13 as ops
+
+    x = ops.parameter(list(_DIMS), openvino.Type.f32, "x")
+    x.output(0).set_names({"x"})
+    y = ops.add(x, x)
+    y.output(0).set_names({"y"})
+    paths = (folder / "large.xml", folder / "large.bin")
+    openvino.serialize(openvino.Model([ops.result(y)], [x], "large"), *paths)
+    return GraphSet("openvino", folder, {"large": paths})
