@@ -143,12 +143,18 @@ class Plugins:
 
     def runtime(self, name: str | None = None) -> Runtime:
         """The runtime adapter called ``name``, or the first usable one for None or ``auto``.
-        Raises ``UsageError`` for an unknown name and ``Unavailable`` where its engine is not
-        installed."""
+        ``NAME@PYTHON`` is that adapter in a process of another Python, and ``NAME@`` in one of this
+        Python. Raises ``UsageError`` for an unknown name and ``Unavailable`` where its engine is
+        not installed."""
         runtimes = self.runtimes
         if name and name != "auto":
+            plain, separate, python = name.partition("@")
             for runtime in runtimes:
-                if runtime.name == name:
+                if runtime.name == plain:
+                    if separate:
+                        from wasi_nn.adapter.process import ProcessRuntime
+
+                        runtime = ProcessRuntime(runtime, python)
                     found = availability(runtime)
                     if not found.usable:
                         raise Unavailable(f"runtime {name} is unavailable: {found.detail}")

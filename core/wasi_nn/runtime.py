@@ -57,21 +57,22 @@ class BufferMemory:
     def read(self, pointer: int, length: int) -> memoryview:
         end = pointer + length
         if end > self.size:
-            raise _outside(pointer, length, self.size)
+            raise outside(pointer, length, self.size)
         return self.view[pointer:end]
 
     def write(self, pointer: int, data: memoryview | bytes) -> None:
         end = pointer + len(data)
         if end > self.size:
-            raise _outside(pointer, len(data), self.size)
+            raise outside(pointer, len(data), self.size)
         self.view[pointer:end] = data
 
     def check(self, pointer: int, length: int) -> None:
         if pointer + length > self.size:
-            raise _outside(pointer, length, self.size)
+            raise outside(pointer, length, self.size)
 
 
-def _outside(pointer: int, length: int, size: int) -> InvalidArgument:
+def outside(pointer: int, length: int, size: int) -> InvalidArgument:
+    """What a guest's memory raises for bytes that are not in it."""
     return InvalidArgument(
         f"{length} bytes at 0x{pointer:x} are outside the guest's memory of {size} bytes"
     )

@@ -1,181 +1,30 @@
-"""One guest in one Node.js process."""
+"""Guests in Node.js processes."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
+from importlib.resources import as_file, files
 
-from wasi_nn.adapter.instance import AdapterInstance, GuestExit
-from wasi_nn.adapter.streams import Streams
-from wasi_nn.errors import GuestError, GuestTrap, Interrupted, LinkError, UsageError
-from wasi_nn.runtime import EngineLimits, HostFunction, Module, WasiConfig
-from wasi_nn_v8.child import (
-    CALL,
-    CALL_HEAD,
-    FAILED,
-    HOST_CALL,
-    LINK,
-    OK,
-    PREPARE,
-    RETURN,
-    TRAP,
-    Child,
-    RemoteMemory,
-    as_json,
-)
+from wasi_nn.adapter.child import Child
+from wasi_nn.adapter.remote import RemoteInstance, RemoteModule
+from wasi_nn.errors import UsageError
+from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
 
 
-class V8Module(Module):
-    """A module that V8 has taken. Every guest of it has a process of its own."""
+class V8Module(RemoteModule):
+    """A module that V8 has taken."""
 
     def __init__(self, node: str, wasm: bytes) -> None:
-        self._node = node
-        self._wasm = wasm
-        child = Child(node)
-        try:
-            child.send(PREPARE, wasm)
-            kind, data = child.receive()
-        except GuestTrap as error:
-            raise UsageError(str(error)) from error
-        finally:
-            child.close()
-        if kind != OK:
-            raise UsageError(f"V8 cannot compile this module: {json.loads(bytes(data))['text']}")
+        def make_child(streams: Sequence[int]) -> Child:
+            with as_file(files("wasi_nn_v8").joinpath("guest.cjs")) as script:
+                return Child([node, "--no-warnings", str(script)], streams, adopts=False)
+
+        super().__init__("V8", make_child, wasm)
 
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
-    ) -> V8Instance:
-        return V8Instance(self._node, self._wasm, functions, wasi)
-
-
-class V8Instance(AdapterInstance):
-    """A process with one instance in it."""
-
-    def __init__(
-        self, node: str, wasm: bytes, functions: Sequence[HostFunction], wasi: WasiConfig
-    ) -> None:
-        super().__init__()
+    ) -> RemoteInstance:
         for preopen in wasi.preopens:
             if not preopen.writable:
                 raise UsageError(f"node:wasi cannot give {preopen.host} for reading only")
-        self._functions = functions
-        # The memories of the host calls under way, the innermost last.
-        self._memories: list[RemoteMemory] = []
-        self._wasi = wasi
-        self._streams = Streams(wasi, self.output_failures)
-        try:
-            streams = (self._streams.stdin, self._streams.stdout, self._streams.stderr)
-            self._child = Child(node, streams)
-            self._child.send(PREPARE, wasm)
-        except BaseException:
-            self._streams.close()
-            raise
-
-    def close(self) -> None:
-        self._child.close()
-        self._streams.close()
-
-    def _settle(self) -> None:
-        self._streams.settle()
-
-    def _stop_guest(self) -> None:
-        self._child.kill()
-
-    def _link(self) -> None:
-        self._answer()
-        wasi = self._wasi
-        self._child.send(
-            LINK,
-            as_json(
-                {
-                    "args": list(wasi.args),
-                    "env": dict(wasi.env),
-                    "preopens": {p.guest: str(p.host.resolve()) for p in wasi.preopens},
-                    "functions": [
-                        {"module": f.module, "name": f.name, "hasResult": f.has_result}
-                        for f in self._functions
-                    ],
-                }
-            ),
-        )
-        self._answer()
-
-    def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
-        # A host function may call back into the guest.
-        for memory in self._memories:
-            memory.flush()
-        self._child.send(CALL, as_json({"name": export, "values": arguments}))
-        answer = self._answer()
-        for memory in self._memories:
-            memory.follow(int(answer["size"]))
-        if answer.get("missing"):
-            raise UsageError(otherwise)
-        return tuple(_number(value) for value in answer["results"])
-
-    def _answer(self) -> dict[str, Any]:
-        """Serve the guest's calls until it answers. Raises the kinds of ``GuestError``."""
-        while True:
-            kind, data = self._receive()
-            if kind == HOST_CALL:
-                self._serve(data)
-                continue
-            answer: dict[str, Any] = json.loads(bytes(data))
-            if kind == OK:
-                return answer
-            if kind == FAILED:
-                raise _failure(answer)
-            raise GuestTrap("the guest's process does not keep to its protocol")
-
-    def _receive(self) -> tuple[int, memoryview]:
-        try:
-            return self._child.receive()
-        except GuestTrap:
-            if self.stopped:
-                raise Interrupted("the guest was interrupted") from None
-            raise
-
-    def _serve(self, data: memoryview) -> None:
-        number, size, has_memory = CALL_HEAD.unpack_from(data)
-        if number >= len(self._functions):
-            raise GuestTrap("the guest's process does not keep to its protocol")
-        function = self._functions[number]
-        heads = data[CALL_HEAD.size : CALL_HEAD.size + 8 * function.parameters].cast("I")
-        values, lengths = heads[::2].tolist(), heads[1::2].tolist()
-        at = CALL_HEAD.size + 8 * function.parameters
-        peeks = []
-        for value, length in zip(values, lengths, strict=True):
-            peeks.append((value, data[at : at + length]))
-            at += length
-        memory = RemoteMemory(self._child, size, peeks) if has_memory else None
-        if memory is not None:
-            self._memories.append(memory)
-        try:
-            result = function.call(memory, *values)
-        except BaseException as raised:
-            self.raised = raised
-            self._child.send(TRAP)
-            return
-        finally:
-            if memory is not None:
-                self._memories.pop()
-        if memory is not None:
-            memory.flush()
-        answer = (int(result) & 0xFFFFFFFF).to_bytes(4, "little") if function.has_result else b""
-        self._child.send(RETURN, answer)
-
-
-def _failure(answer: dict[str, Any]) -> BaseException:
-    text = str(answer["text"])
-    if answer["kind"] == "exit":
-        return GuestExit(int(answer["code"]))
-    if answer["kind"] == "link":
-        return LinkError(f"the guest cannot start: {text}")
-    failed: GuestError = GuestTrap(text)
-    return failed
-
-
-def _number(value: Any) -> int | float:
-    if isinstance(value, dict):
-        return int(value["big"]) if "big" in value else float(value["number"])
-    return value  # type: ignore[no-any-return]
+        return super().prepare(functions, wasi, limits)

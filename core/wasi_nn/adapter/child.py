@@ -5,7 +5,7 @@ module), LINK (JSON) and CALL (JSON), each answered by OK or FAILED (JSON). Whil
 the guest may ask for HOST_CALL: ``{u32 function, u32 size of the memory, u32 whether there is
 one}``, for each argument ``{u32 value, u32 length}``, and then for each argument the bytes that lie
 there. It waits for RETURN (i32) or TRAP; before that the host may READ ``{u32 pointer, u32
-length}``, answered by DATA, and WRITE ``{u32 pointer}`` and bytes, which has no answer.
+length}``, answered by DATA, WRITE ``{u32 pointer}`` and bytes, which has no answer, and CALL.
 """
 
 from __future__ import annotations
@@ -15,73 +15,55 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Sequence
-from importlib.resources import as_file, files
+from collections.abc import Container, Sequence
 from struct import Struct
 from typing import Any
 
-from wasi_nn.errors import GuestTrap, InvalidArgument
+from wasi_nn.errors import GuestTrap
+from wasi_nn.runtime import outside
 
 PREPARE, LINK, CALL, READ, WRITE, RETURN, TRAP = range(1, 8)
 OK, FAILED, HOST_CALL, DATA = range(1, 5)
-_HEAD, _U32, _PAIR = Struct("<II"), Struct("<I"), Struct("<II")
+TO_GUEST, FROM_GUEST = range(PREPARE, TRAP + 1), range(OK, DATA + 1)
+HEAD, U32, PAIR = Struct("<II"), Struct("<I"), Struct("<II")
 CALL_HEAD = Struct("<III")
+#: How many bytes at each argument go along with a call: most structures need no question.
+PEEK = 64
 # A guest's memory has 4 GiB at most.
 _MOST = (1 << 32) + 64
 _PIPE_BYTES = 1 << 20
 
 
-class Child:
-    """A Node.js process. Used by one thread at a time, but for ``kill``."""
+class Channel:
+    """Two descriptors that messages go through. Raises ``EOFError`` when nobody is at the other
+    end."""
 
-    def __init__(self, node: str, streams: Sequence[int] = ()) -> None:
-        """``streams`` are the guest's standard descriptors; without them it has none."""
-        ours_in, theirs_out = os.pipe()
-        theirs_in, ours_out = os.pipe()
-        self._in, self._out = ours_in, ours_out
-        self._lock = threading.Lock()
-        self._gone = False
-        for end in (ours_in, ours_out):
-            _widen(end)
-        theirs = (theirs_in, theirs_out, *streams)
-        try:
-            with as_file(files("wasi_nn_v8").joinpath("guest.cjs")) as script:
-                self._process = subprocess.Popen(
-                    [node, "--no-warnings", str(script), *map(str, theirs)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    pass_fds=theirs,
-                )
-        except OSError as error:
-            os.close(ours_in)
-            os.close(ours_out)
-            raise GuestTrap(f"{node} does not start: {error}") from error
-        finally:
-            os.close(theirs_in)
-            os.close(theirs_out)
+    def __init__(self, reader: int, writer: int, kinds: Container[int]) -> None:
+        """``kinds`` are those of the messages that come."""
+        self._reader, self._writer = reader, writer
+        self._kinds = kinds
 
     def send(self, kind: int, *parts: bytes | memoryview) -> None:
-        """Send a message. Raises ``GuestTrap`` when the process is gone."""
+        """Send a message."""
         left: list[bytes | memoryview] = [
-            _HEAD.pack(kind, sum(len(part) for part in parts)),
+            HEAD.pack(kind, sum(len(part) for part in parts)),
             *(part for part in parts if len(part)),
         ]
-        try:
-            while left:
-                wrote = os.writev(self._out, left[:64])
-                while left and wrote >= len(left[0]):
-                    wrote -= len(left.pop(0))
-                if wrote:
-                    left[0] = memoryview(left[0])[wrote:]
-        except OSError:
-            raise self._ended() from None
+        while left:
+            try:
+                wrote = os.writev(self._writer, left[:64])
+            except OSError as error:
+                raise EOFError from error
+            while left and wrote >= len(left[0]):
+                wrote -= len(left.pop(0))
+            if wrote:
+                left[0] = memoryview(left[0])[wrote:]
 
     def receive(self) -> tuple[int, memoryview]:
-        """The next message. Raises ``GuestTrap`` when the process is gone or talks nonsense."""
-        kind, length = _HEAD.unpack(self._read(_HEAD.size))
-        if kind not in (OK, FAILED, HOST_CALL, DATA) or length > _MOST:
-            self.kill()
-            raise GuestTrap("the guest's process does not keep to its protocol")
+        """The next message. Raises ``ValueError`` for one that is none."""
+        kind, length = HEAD.unpack(self._read(HEAD.size))
+        if kind not in self._kinds or length > _MOST:
+            raise ValueError("a message of an unknown kind")
         return kind, self._read(length)
 
     def _read(self, length: int) -> memoryview:
@@ -89,13 +71,69 @@ class Child:
         done = 0
         while done < length:
             try:
-                got = os.readv(self._in, [data[done:]])
+                got = os.readv(self._reader, [data[done:]])
             except OSError:
                 got = 0
             if not got:
-                raise self._ended()
+                raise EOFError
             done += got
         return data
+
+
+class Child:
+    """The process of a guest. Used by one thread at a time, but for ``kill``."""
+
+    def __init__(self, command: Sequence[str], streams: Sequence[int], adopts: bool) -> None:
+        """``command`` gets the descriptors to read from and to write to as further arguments.
+        ``streams`` are the guest's standard ones (without them it has none): the process's own
+        where it ``adopts`` them, further arguments otherwise."""
+        ours_in, theirs_out = os.pipe()
+        theirs_in, ours_out = os.pipe()
+        self._ends = (ours_in, ours_out)
+        self._channel = Channel(ours_in, ours_out, FROM_GUEST)
+        self._lock = threading.Lock()
+        self._gone = False
+        for end in self._ends:
+            _widen(end)
+        theirs = (theirs_in, theirs_out, *(() if adopts else streams))
+        nothing = subprocess.DEVNULL
+        own: Sequence[int | None] = streams if adopts and streams else (nothing, nothing, None)
+        try:
+            self._process = subprocess.Popen(
+                [*command, *map(str, theirs)],
+                stdin=own[0],
+                stdout=own[1],
+                stderr=own[2],
+                pass_fds=theirs,
+            )
+        except OSError as error:
+            os.close(ours_in)
+            os.close(ours_out)
+            raise GuestTrap(f"{command[0]} does not start: {error}") from error
+        finally:
+            os.close(theirs_in)
+            os.close(theirs_out)
+
+    def send(self, kind: int, *parts: bytes | memoryview) -> None:
+        """Send a message. Raises ``GuestTrap`` when the process is gone."""
+        try:
+            self._channel.send(kind, *parts)
+        except EOFError:
+            raise self._ended() from None
+
+    def receive(self) -> tuple[int, memoryview]:
+        """The next message. Raises ``GuestTrap`` when the process is gone or talks nonsense."""
+        try:
+            return self._channel.receive()
+        except EOFError:
+            raise self._ended() from None
+        except ValueError:
+            raise self.nonsense() from None
+
+    def nonsense(self) -> GuestTrap:
+        """End a process that says what it should not."""
+        self.kill()
+        return GuestTrap("the guest's process does not keep to its protocol")
 
     def kill(self) -> None:
         """End the process at once. Callable from any thread."""
@@ -111,8 +149,8 @@ class Child:
             self._gone = True
             self._process.kill()
         self._process.wait()
-        os.close(self._in)
-        os.close(self._out)
+        for end in self._ends:
+            os.close(end)
 
     def _ended(self) -> GuestTrap:
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -139,10 +177,7 @@ class RemoteMemory:
 
     def check(self, pointer: int, length: int) -> None:
         if pointer + length > self.size:
-            raise InvalidArgument(
-                f"{length} bytes at 0x{pointer:x} are outside the guest's memory of {self.size} "
-                "bytes"
-            )
+            raise outside(pointer, length, self.size)
 
     def read(self, pointer: int, length: int) -> memoryview:
         self.check(pointer, length)
@@ -152,11 +187,10 @@ class RemoteMemory:
             if at <= pointer and pointer + length <= at + len(data):
                 return data[pointer - at : pointer - at + length]
         self.flush()
-        self._child.send(READ, _PAIR.pack(pointer, length))
+        self._child.send(READ, PAIR.pack(pointer, length))
         kind, data = self._child.receive()
         if kind != DATA or len(data) != length:
-            self._child.kill()
-            raise GuestTrap("the guest's process does not keep to its protocol")
+            raise self._child.nonsense()
         return data
 
     def write(self, pointer: int, data: memoryview | bytes) -> None:
@@ -168,7 +202,7 @@ class RemoteMemory:
     def flush(self) -> None:
         """Bring what was written to the guest."""
         for pointer, data in self._writes:
-            self._child.send(WRITE, _U32.pack(pointer), data)
+            self._child.send(WRITE, U32.pack(pointer), data)
         self._writes.clear()
 
 

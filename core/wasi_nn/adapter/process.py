@@ -1,0 +1,99 @@
+"""Any engine in a process of its own, under this Python or another one.
+
+Some engines live in other Pythons only (wasmer's package in 3.10 and older), and a guest in its own
+process can be ended at any moment and takes nobody along when its engine dies. Models stay here:
+the process has the engine and the guest's memory, and asks for everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from wasi_nn.adapter.child import Child
+from wasi_nn.adapter.remote import RemoteModule
+from wasi_nn.backend import Availability
+from wasi_nn.errors import Unavailable
+from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
+
+_BOOT = Path(__file__).with_name("boot.py")
+
+
+class ProcessRuntime(Runtime):
+    """A runtime adapter whose guests run in processes of another Python."""
+
+    def __init__(self, runtime: Runtime, python: str) -> None:
+        """``python`` is a program's name or path; empty for the one that runs here."""
+        self.name = f"{runtime.name}@{python}"  # type: ignore[misc]
+        self._python = python or sys.executable
+        self._plugin = (type(runtime).__module__.partition(".")[0], runtime.name)
+
+    @property
+    def features(self) -> RuntimeFeatures:  # type: ignore[override]
+        """Those of the engine, as far as a process changes nothing."""
+        engine = RuntimeFeatures(**self._described()["features"])
+        return engine._replace(
+            components=False, zero_copy_memory=False, interrupt=True, threads=True
+        )
+
+    @property
+    def wasi_modules(self) -> frozenset[str]:  # type: ignore[override]
+        """What the engine's own WASI provides."""
+        return frozenset(self._described()["wasi"])
+
+    def availability(self) -> Availability:
+        try:
+            described = self._described()
+        except Unavailable as reason:
+            return Availability(False, str(reason))
+        detail = f"{described['detail']}, in a process of {self._python}"
+        return Availability(described["usable"], detail, ("cpu",))
+
+    def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
+        what = "plain" if limits.fuel is None else "fuel"
+        command = [*_command(self._python, *self._plugin), what]
+
+        def make_child(streams: Sequence[int]) -> Child:
+            return Child(command, streams, adopts=True)
+
+        return RemoteModule(self.name, make_child, wasm)
+
+    def _described(self) -> dict[str, Any]:
+        return _describe(self._python, *self._plugin)
+
+
+def _command(python: str, package: str, name: str) -> list[str]:
+    folders = {}
+    for needed in ("wasi_nn", package, "pluggy"):
+        spec = find_spec(needed)
+        if spec is not None and spec.submodule_search_locations:
+            folders[needed] = str(next(iter(spec.submodule_search_locations)))
+    return [python, str(_BOOT), json.dumps(folders), package, name]
+
+
+@lru_cache(maxsize=32)
+def _describe(python: str, package: str, name: str) -> dict[str, Any]:
+    """What a runtime says of itself under another Python. Raises ``Unavailable``."""
+    if shutil.which(python) is None:
+        raise Unavailable(f"{python} is not found; name a Python 3.10 or newer")
+    try:
+        ended = subprocess.run(
+            [*_command(python, package, name), "describe"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        described: dict[str, Any] = json.loads(ended.stdout)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(f"{python} does not start: {error}") from error
+    except ValueError:
+        said = ended.stderr.strip().splitlines()[-1:] or ["it says nothing"]
+        raise Unavailable(f"{python} cannot run the adapter for {name}: {said[0]}") from None
+    return described

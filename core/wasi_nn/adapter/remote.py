@@ -1,0 +1,211 @@
+"""A guest in a process of its own, which speaks the protocol of ``child``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from wasi_nn.adapter.child import (
+    CALL,
+    CALL_HEAD,
+    FAILED,
+    HOST_CALL,
+    LINK,
+    OK,
+    PREPARE,
+    RETURN,
+    TRAP,
+    Child,
+    RemoteMemory,
+    as_json,
+)
+from wasi_nn.adapter.instance import AdapterInstance, GuestExit
+from wasi_nn.adapter.streams import Streams
+from wasi_nn.errors import (
+    GuestTrap,
+    Interrupted,
+    LimitExceeded,
+    LinkError,
+    OutOfFuel,
+    UsageError,
+)
+from wasi_nn.runtime import EngineLimits, HostFunction, Module, WasiConfig
+
+#: Makes the process of a guest with these standard streams.
+MakeChild = Callable[[Sequence[int]], Child]
+
+
+class RemoteModule(Module):
+    """A module that an engine in another process has taken. Every guest of it has a process of its
+    own."""
+
+    def __init__(self, engine: str, make_child: MakeChild, wasm: bytes) -> None:
+        """Raises ``UsageError`` for a module that ``engine`` cannot compile."""
+        self._make_child = make_child
+        self._wasm = wasm
+        try:
+            child = make_child(())
+            try:
+                child.send(PREPARE, wasm)
+                kind, data = child.receive()
+            finally:
+                child.close()
+        except GuestTrap as error:
+            raise UsageError(str(error)) from error
+        if kind != OK:
+            text = json.loads(bytes(data))["text"]
+            raise UsageError(f"{engine} cannot compile this module: {text}")
+
+    def prepare(
+        self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
+    ) -> RemoteInstance:
+        return RemoteInstance(self._make_child, self._wasm, functions, wasi, limits)
+
+
+class RemoteInstance(AdapterInstance):
+    """A process with one instance in it."""
+
+    def __init__(
+        self,
+        make_child: MakeChild,
+        wasm: bytes,
+        functions: Sequence[HostFunction],
+        wasi: WasiConfig,
+        limits: EngineLimits,
+    ) -> None:
+        super().__init__()
+        self._functions = functions
+        # The memories of the host calls under way, the innermost last.
+        self._memories: list[RemoteMemory] = []
+        self._wasi = wasi
+        self._limits = limits
+        self._streams = Streams(wasi, self.output_failures)
+        try:
+            streams = (self._streams.stdin, self._streams.stdout, self._streams.stderr)
+            self._child = make_child(streams)
+            self._child.send(PREPARE, wasm)
+        except BaseException:
+            self._streams.close()
+            raise
+
+    def close(self) -> None:
+        self._child.close()
+        self._streams.close()
+
+    def _settle(self) -> None:
+        self._streams.settle()
+
+    def _stop_guest(self) -> None:
+        self._child.kill()
+
+    def _link(self) -> None:
+        self._answer()
+        wasi = self._wasi
+        self._child.send(
+            LINK,
+            as_json(
+                {
+                    "args": list(wasi.args),
+                    "env": dict(wasi.env),
+                    "preopens": {p.guest: str(p.host.resolve()) for p in wasi.preopens},
+                    "readOnly": [p.guest for p in wasi.preopens if not p.writable],
+                    "functions": [
+                        {
+                            "module": f.module,
+                            "name": f.name,
+                            "parameters": f.parameters,
+                            "hasResult": f.has_result,
+                        }
+                        for f in self._functions
+                    ],
+                    **self._limits._asdict(),
+                }
+            ),
+        )
+        self._answer()
+
+    def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+        # A host function may call back into the guest.
+        for memory in self._memories:
+            memory.flush()
+        self._child.send(CALL, as_json({"name": export, "values": arguments}))
+        answer = self._answer()
+        for memory in self._memories:
+            memory.follow(int(answer["size"]))
+        if answer.get("missing"):
+            raise UsageError(otherwise)
+        return tuple(_number(value) for value in answer["results"])
+
+    def _answer(self) -> dict[str, Any]:
+        """Serve the guest's calls until it answers. Raises the kinds of ``GuestError``."""
+        while True:
+            kind, data = self._receive()
+            if kind == HOST_CALL:
+                self._serve(data)
+                continue
+            answer: dict[str, Any] = json.loads(bytes(data))
+            if kind == OK:
+                return answer
+            if kind == FAILED:
+                raise _failure(answer)
+            raise self._child.nonsense()
+
+    def _receive(self) -> tuple[int, memoryview]:
+        try:
+            return self._child.receive()
+        except GuestTrap:
+            if self.stopped:
+                raise Interrupted("the guest was interrupted") from None
+            raise
+
+    def _serve(self, data: memoryview) -> None:
+        number, size, has_memory = CALL_HEAD.unpack_from(data)
+        if number >= len(self._functions):
+            raise self._child.nonsense()
+        function = self._functions[number]
+        heads = data[CALL_HEAD.size : CALL_HEAD.size + 8 * function.parameters].cast("I")
+        values, lengths = heads[::2].tolist(), heads[1::2].tolist()
+        at = CALL_HEAD.size + 8 * function.parameters
+        peeks = []
+        for value, length in zip(values, lengths, strict=True):
+            peeks.append((value, data[at : at + length]))
+            at += length
+        memory = RemoteMemory(self._child, size, peeks) if has_memory else None
+        if memory is not None:
+            self._memories.append(memory)
+        try:
+            result = function.call(memory, *values)
+        except BaseException as raised:
+            self.raised = raised
+            self._child.send(TRAP)
+            return
+        finally:
+            if memory is not None:
+                self._memories.pop()
+        if memory is not None:
+            memory.flush()
+        answer = (int(result) & 0xFFFFFFFF).to_bytes(4, "little") if function.has_result else b""
+        self._child.send(RETURN, answer)
+
+
+def _failure(answer: dict[str, Any]) -> BaseException:
+    kind, text = answer["kind"], str(answer["text"])
+    if kind == "exit":
+        return GuestExit(int(answer["code"]))
+    if kind == "link":
+        return LinkError(f"the guest cannot start: {text}")
+    return _FAILURES.get(kind, GuestTrap)(text)
+
+
+_FAILURES: dict[str, type[Exception]] = {
+    "fuel": OutOfFuel,
+    "limit": LimitExceeded,
+    "usage": UsageError,
+}
+
+
+def _number(value: Any) -> int | float:
+    if isinstance(value, dict):
+        return int(value["big"]) if "big" in value else float(value["number"])
+    return value  # type: ignore[no-any-return]
