@@ -12,6 +12,7 @@ import json
 import sys
 from typing import Any
 
+from wasi_nn.errors import UsageError
 from wasi_nn_conformance import case as cases
 from wasi_nn_conformance import graphs, hosts, running
 
@@ -19,7 +20,10 @@ from wasi_nn_conformance import graphs, hosts, running
 def main() -> int:
     host, encoding, dialect = sys.argv[1:4]
     wanted = set(sys.stdin.read().split())
-    subject = hosts.known()[host].subject(graphs.canonical(encoding), dialect)
+    found = hosts.find(host)
+    if found is None:
+        raise UsageError(f"there is no host {host!r}")
+    subject = found.subject(graphs.canonical(encoding), dialect)
     try:
         for case in cases.load():
             if case.id in wanted:

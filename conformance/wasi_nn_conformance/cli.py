@@ -114,7 +114,7 @@ def conformance(
             print(f"{one.id:<52} {one.why}")
         return 0
     plans = matrix.plan(
-        _known("host", host_names, list(hosts.known())),
+        host_names or list(hosts.known()),
         _known("encoding", encodings, list(SUFFIXES)),
         _dialects(dialects),
     )

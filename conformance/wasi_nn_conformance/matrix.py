@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+from wasi_nn.errors import UsageError
 from wasi_nn_conformance import expectations, graphs, hosts, running
 from wasi_nn_conformance.case import Case
 from wasi_nn_conformance.running import UNSUPPORTED
@@ -81,10 +82,12 @@ def plan(
 ) -> list[Plan]:
     """The cells of some hosts, encodings and dialects. A host that is not installed, or has no
     backend for an encoding, gets its cells too: they are unavailable."""
-    known = hosts.known()
     plans = []
     for name in host_names:
-        host = known[name]
+        host = hosts.find(name)
+        if host is None:
+            here = ", ".join(hosts.known())
+            raise UsageError(f"there is no host {name!r}; known: {here}")
         missing = host.unavailable()
         version = "" if missing else host.version()
         served = frozenset() if missing else host.encodings()

@@ -74,3 +74,14 @@ def known() -> dict[str, HostUnderTest]:
 
     hosts: list[HostUnderTest] = [*adapters(), Wasmtime(), WasmEdge(), Iwasm()]
     return {host.name: host for host in hosts}
+
+
+def find(name: str) -> HostUnderTest | None:
+    """A host by its name; RUNTIME@PYTHON is an adapter in a process of another Python."""
+    from wasi_nn_conformance.hosts.adapters import Adapter
+
+    hosts = known()
+    runtime = name.partition("@")[0]
+    if name != runtime and isinstance(hosts.get(runtime), Adapter):
+        return Adapter(name)
+    return hosts.get(name)

@@ -56,7 +56,10 @@ class Adapter(HostUnderTest):
         return frozenset(SUFFIXES)
 
     def dialects(self) -> frozenset[str]:
-        components = self._plugins.runtime(self.name).features.components
+        # Also of an engine that is not there, whose cells say so.
+        components = self.unavailable() is None and (
+            self._plugins.runtime(self.name).features.components
+        )
         return frozenset((*DIALECTS, WIT) if components else DIALECTS)
 
     def subject(self, graphs: GraphSet, dialect: str) -> Subject:

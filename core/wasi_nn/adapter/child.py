@@ -15,7 +15,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from struct import Struct
 from typing import Any
 
@@ -83,7 +83,13 @@ class Channel:
 class Child:
     """The process of a guest. Used by one thread at a time, but for ``kill``."""
 
-    def __init__(self, command: Sequence[str], streams: Sequence[int], adopts: bool) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        streams: Sequence[int],
+        adopts: bool,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         """``command`` gets the descriptors to read from and to write to as further arguments.
         ``streams`` are the guest's standard ones (without them it has none): the process's own
         where it ``adopts`` them, further arguments otherwise."""
@@ -105,6 +111,7 @@ class Child:
                 stdout=own[1],
                 stderr=own[2],
                 pass_fds=theirs,
+                env=environment,
             )
         except OSError as error:
             os.close(ours_in)

@@ -8,6 +8,7 @@ the process has the engine and the guest's memory, and asks for everything else.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -61,7 +62,7 @@ class ProcessRuntime(Runtime):
         command = [*_command(self._python, *self._plugin), what]
 
         def make_child(streams: Sequence[int]) -> Child:
-            return Child(command, streams, adopts=True)
+            return Child(command, streams, True, _environment(self._python))
 
         return RemoteModule(self.name, make_child, wasm)
 
@@ -78,6 +79,12 @@ def _command(python: str, package: str, name: str) -> list[str]:
     return [python, str(_BOOT), json.dumps(folders), package, name]
 
 
+def _environment(python: str) -> dict[str, str]:
+    """This process's, without the places of this Python's modules where they are another's."""
+    own = python == sys.executable
+    return {k: v for k, v in os.environ.items() if own or k not in ("PYTHONHOME", "PYTHONPATH")}
+
+
 @lru_cache(maxsize=32)
 def _describe(python: str, package: str, name: str) -> dict[str, Any]:
     """What a runtime says of itself under another Python. Raises ``Unavailable``."""
@@ -89,6 +96,7 @@ def _describe(python: str, package: str, name: str) -> dict[str, Any]:
             capture_output=True,
             text=True,
             timeout=120,
+            env=_environment(python),
         )
         described: dict[str, Any] = json.loads(ended.stdout)
     except (OSError, subprocess.TimeoutExpired) as error:

@@ -89,6 +89,11 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 )
 @click.option("--runtime", metavar="NAME", help="The engine; see wasi-nn plugins.")
 @click.option(
+    "--python",
+    metavar="PYTHON",
+    help="Run the engine in a process of another Python, which has its library.",
+)
+@click.option(
     "--dialect",
     default="auto",
     show_default=True,
@@ -125,6 +130,7 @@ def run(
     dirs: tuple[str, ...],
     variables: tuple[str, ...],
     runtime: str | None,
+    python: str | None,
     dialect: str,
     timeout: float | None,
     max_memory: str | None,
@@ -133,12 +139,16 @@ def run(
     stats: bool,
     verbose: bool,
 ) -> int:
-    """Run a guest, a core module (.wasm), with ARGS of its own.
+    """Run a guest, a core module or a component (.wasm), with ARGS of its own.
 
     The guest's exit code is this command's; 134 after a trap, 124 after the deadline, 130 after
     Ctrl-C, 2 for a mistake on the command line."""
     _set_up_logging(verbose)
     limits = Limits(timeout=timeout, memory=_size(max_memory), fuel=fuel)
+    if python is not None:
+        if runtime in (None, "auto"):
+            raise click.UsageError("--python needs --runtime, the engine that runs there")
+        runtime = f"{runtime}@{python}"
     host = Host(runtime=runtime, limits=limits, allow_fallback=allow_fallback)
     for model in named_models(graphs, configs, preloads, wasmtime_options):
         host.registry.add(model)
