@@ -30,6 +30,7 @@ EXAMPLES = """Examples:
   wasi-nn run --graph m=onnx:gpu:model.onnx --allow-fallback --stats guest.wasm
   wasi-nn run --nn-preload default:ONNX:CPU:model.onnx --dir .:. guest.wasm default
   wasi-nn run -S nn-graph=onnx::models/mobilenet --timeout 10 guest.wasm
+  wasi-nn run --runtime wasmer --python python3.10 guest.wasm
 """
 
 _SHOWN_FAILURES = 20
