@@ -23,12 +23,13 @@ def main() -> int:
     found = hosts.find(host)
     if found is None:
         raise UsageError(f"there is no host {host!r}")
-    subject = found.subject(graphs.canonical(encoding), dialect)
+    files = graphs.canonical(encoding)
+    subject = found.subject(files, dialect)
     try:
         for case in cases.load():
             if case.id in wanted:
                 _print({"begin": case.id})
-                result = running.run(case, subject, graphs.canonical(encoding), dialect)
+                result = running.run(case, subject, files, dialect)
                 _print(result._asdict())
     finally:
         subject.close()

@@ -13,8 +13,9 @@ from wasi_nn.component import Component, is_wasi
 from wasi_nn.errors import LinkError, UsageError
 from wasi_nn.guest import Guest
 from wasi_nn.limits import Limits
-from wasi_nn.program import Program
+from wasi_nn.program import Made, Program
 from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
+from wasi_nn.session import Session
 from wasi_nn.wasmfile import WasmFile
 
 if TYPE_CHECKING:
@@ -53,38 +54,26 @@ class ComponentProgram(Program):
                 )
         return version
 
-    def _prepare(
+    def _make(
         self,
-        wasi: WasiConfig,
+        session: Session,
+        observer: Observer,
         dialect: str | None,
-        limits: Limits | None,
-        stats: bool,
-        trace: bool,
         extra: Sequence[HostFunction],
-    ) -> Guest:
-        limits = self._checked(limits)
+        wasi: WasiConfig,
+        limits: Limits,
+    ) -> Made:
         version = self._version()
         chosen = DIALECTS[0] if dialect in (None, "auto") else dialect
         if chosen not in DIALECTS:
             raise UsageError(
                 f"dialect {chosen} is of core modules; components have {', '.join(DIALECTS)}"
             )
-        observer = Observer(timed=stats, traced=trace)
-        session = self._host.open_session(limits)
-        try:
-            instance = self._component.prepare(
-                [] if version is None else Wit(session, observer, chosen).interfaces(version),
-                wasi,
-                EngineLimits(limits.memory, limits.fuel),
-            )
-        except BaseException:
-            session.close()
-            raise
-
-        def dialect_name() -> str | None:
-            if version is None:
-                return None
+        interfaces = [] if version is None else Wit(session, observer, chosen).interfaces(version)
+        engine_limits = EngineLimits(limits.memory, limits.fuel)
+        instance = self._component.prepare(interfaces, wasi, engine_limits)
+        name = None
+        if version is not None:
             quirks = "" if chosen == DIALECTS[0] else f" ({chosen})"
-            return f"{PACKAGE[:-1]}{'@' + version if version else ''}{quirks}"
-
-        return Guest(instance, session, observer, dialect_name, BenchTimer(), limits.timeout)
+            name = f"{PACKAGE[:-1]}{'@' + version if version else ''}{quirks}"
+        return Made(instance, lambda: name, BenchTimer())

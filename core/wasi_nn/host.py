@@ -10,7 +10,6 @@ from typing import Any, Union
 
 from wasi_nn import encodings, loading, wasmfile
 from wasi_nn.backend import LoadOptions
-from wasi_nn.component_program import ComponentProgram
 from wasi_nn.errors import InvalidEncoding, UsageError
 from wasi_nn.limits import Limits
 from wasi_nn.model import Model
@@ -132,6 +131,9 @@ class Host:
                 raise UsageError(f"cannot read {wasm}: {error.strerror or error}") from error
         limits = EngineLimits(self.limits.memory, self.limits.fuel)
         if wasmfile.is_component(data):
+            # Most guests are core modules, and start without the component ABI.
+            from wasi_nn.component_program import ComponentProgram
+
             imports = wasmfile.component_imports(data)
             started = time.perf_counter()
             component = self.runtime.compile_component(data, limits)

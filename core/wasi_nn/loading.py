@@ -14,7 +14,6 @@ import time
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +83,8 @@ def known_config(backend: Backend, config: Mapping[str, Any]) -> dict[str, Any]:
         return dict(config)
     unknown = sorted(config.keys() - keys)
     if unknown:
+        from difflib import get_close_matches
+
         near = {like for key in unknown for like in get_close_matches(key, keys, 2)}
         known = sorted(near if len(keys) > _MANY else keys)
         log.warning(

@@ -24,6 +24,7 @@ from wasi_nn.linking import link
 from wasi_nn.runtime import (
     EngineLimits,
     HostFunction,
+    Instance,
     Module,
     Preopen,
     Runtime,
@@ -79,6 +80,14 @@ class RunResult(NamedTuple):
         if self.error is not None:
             raise self.error
         return self
+
+
+class Made(NamedTuple):
+    """An instance with what is known of its guest: ``dialect`` as far as it was inferred."""
+
+    instance: Instance
+    dialect: Callable[[], str | None]
+    bench: BenchTimer
 
 
 class Program:
@@ -188,19 +197,26 @@ class Program:
         observer = Observer(timed=stats, traced=trace)
         session = self._host.open_session(limits)
         try:
-            functions, reading, bench = self._functions(session, dialect, observer)
-            needed = link(self.file, [*functions, *extra], self._host.runtime)
-            engine_limits = EngineLimits(limits.memory, limits.fuel)
-            assert self._module is not None
-            instance = self._module.prepare(needed, wasi, engine_limits)
+            made = self._make(session, observer, dialect, extra, wasi, limits)
         except BaseException:
             session.close()
             raise
+        return Guest(made.instance, session, observer, made.dialect, made.bench, limits.timeout)
 
-        def dialect_name() -> str | None:
-            return reading.dialect.name if reading else None
-
-        return Guest(instance, session, observer, dialect_name, bench, limits.timeout)
+    def _make(
+        self,
+        session: Session,
+        observer: Observer,
+        dialect: str | None,
+        extra: Sequence[HostFunction],
+        wasi: WasiConfig,
+        limits: Limits,
+    ) -> Made:
+        functions, reading, bench = self._functions(session, dialect, observer)
+        needed = link(self.file, [*functions, *extra], self._host.runtime)
+        assert self._module is not None
+        instance = self._module.prepare(needed, wasi, EngineLimits(limits.memory, limits.fuel))
+        return Made(instance, lambda: reading.dialect.name if reading else None, bench)
 
     def _checked(self, limits: Limits | None) -> Limits:
         limits = limits or self._host.limits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from functools import cached_property
 from pathlib import Path
 
 from wasi_nn import Host, __version__
@@ -30,7 +31,7 @@ class Adapter(HostUnderTest):
         self.name = runtime
         self._given = plugins
 
-    @property
+    @cached_property
     def _plugins(self) -> Plugins:
         return self._given or Plugins.installed()
 

@@ -7,7 +7,7 @@ gets the address (memories.py says how it reads there).
 
 A list that a function gives needs more, since its place is made by the guest's `realloc`, which
 only wasmtime may call. So the function gets a last parameter, an address, and a core module of our
-own (``_SHIM``) stands between it and the guest: it asks for the size, has `realloc` make the place,
+own (shims.py) stands between it and the guest: it asks for the size, has `realloc` make the place,
 and asks again with the address.
 
 Types and functions keep their numbers, but the shims add core modules, core instances and core
@@ -20,12 +20,10 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
-import wasmtime
-
 from wasi_nn_wasmtime.component_types import Space, TypeReader, Unfit
+from wasi_nn_wasmtime.shims import Imports, leb, section_bytes, shim
 
 #: The address with which a function that gives bytes is asked for their number.
 ASK = 0xFFFFFFFF
@@ -36,18 +34,6 @@ _MEMORIES = 5
 _MODULE_SORT, _INSTANCE_SORT = 0x11, 0x12
 _PAIR = b"\x6f\x02\x79\x79"  # tuple<u32, u32>
 _U32 = b"\x79"
-
-# $realloc with the guest's memory is what the function was lowered with.
-_SHIM = """(module
-  (import "" "m" (memory 0))
-  (import "" "r" (func $realloc (param i32 i32 i32 i32) (result i32)))
-  (import "" "f" (func $given (param {parameters} i32 i32)))
-  (func (export "f") (param {parameters}) (param $result i32)
-    (call $given {arguments} (i32.const -1) (local.get $result))
-    (call $given {arguments}
-      (call $realloc (i32.const 0) (i32.const 0) (i32.const 1)
-        (i32.load offset=4 (local.get $result)))
-      (local.get $result))))"""
 
 
 class Relowered(NamedTuple):
@@ -278,7 +264,7 @@ class _Rewriter(TypeReader):
                     raise Unfit(f"{label} takes more than numbers and gives bytes")
                 self._giving[name, label] = len(function.parameters)
                 text = b"\x0bbytes-place" + _U32
-                count = _leb(len(function.parameters) + 1)
+                count = leb(len(function.parameters) + 1)
                 self._patches.append(_Patch(*function.number_at, count))
                 self._patches.append(_Patch(function.end, function.end, text))
             elif interface.has_bytes(function.result):
@@ -349,16 +335,16 @@ class _Rewriter(TypeReader):
                 one for one in self._lowerings if section == _CANON and start < one.end <= end
             ]
             if not inside:
-                out += _section(section, *self._patched(start, end))
+                out += section_bytes(section, *self._patched(start, end))
                 continue
             self.at = start
             count, done, start = self.count(), 0, self.at
             for lowering in inside:
                 entries = self._patched(start, lowering.end)
-                out += _section(_CANON, _leb(lowering.entry - done), *entries)
+                out += section_bytes(_CANON, leb(lowering.entry - done), *entries)
                 out += self._shim(lowering)
                 done, start = lowering.entry, lowering.end
-            out += _section(_CANON, _leb(count - done), *self._patched(start, end))
+            out += section_bytes(_CANON, leb(count - done), *self._patched(start, end))
         return b"".join(out)
 
     def _patched(self, start: int, end: int) -> Iterator[bytes | memoryview]:
@@ -372,41 +358,17 @@ class _Rewriter(TypeReader):
     def _now(self, space: int, number: int) -> bytes:
         """What has become of a number: each shim brings one more, and of instances two."""
         moved = bisect_right(self._moved[space], number)
-        return _leb(number + moved * (2 if space == _INSTANCE_SORT else 1))
+        return leb(number + moved * (2 if space == _INSTANCE_SORT else 1))
 
     def _shim(self, lowering: _Lowering) -> list[bytes | memoryview]:
-        """The module, an instance of what it imports, the instance, and its function, whose number
-        is the next one after that of the function which it stands before."""
         before = self._lowerings.index(lowering)
-        instance = lowering.core_instances + 2 * before
-        imports = (
-            b"\x01\x03"
-            + (b"\x01m\x02" + _leb(lowering.memory))
-            + (b"\x01r\x00" + self._now(0, lowering.realloc))
-            + (b"\x01f\x00" + _leb(lowering.core_function + before))
+        return shim(
+            lowering.parameters,
+            Imports(
+                leb(lowering.memory),
+                self._now(0, lowering.realloc),
+                leb(lowering.core_function + before),
+            ),
+            lowering.modules + before,
+            lowering.core_instances + 2 * before,
         )
-        instantiated = b"\x00" + _leb(lowering.modules + before) + b"\x01\x00\x12" + _leb(instance)
-        return (
-            _section(_MODULE, _shim_module(lowering.parameters))
-            + _section(_INSTANCE, b"\x02" + imports + instantiated)
-            + _section(_ALIAS, b"\x01\x00\x00\x01" + _leb(instance + 1) + b"\x01f")
-        )
-
-
-@lru_cache(maxsize=16)
-def _shim_module(parameters: int) -> bytes:
-    arguments = " ".join(f"(local.get {i})" for i in range(parameters))
-    text = _SHIM.format(parameters="i32 " * parameters, arguments=arguments)
-    return bytes(wasmtime.wat2wasm(text))
-
-
-def _section(number: int, *content: bytes | memoryview) -> list[bytes | memoryview]:
-    return [bytes((number,)), _leb(sum(map(len, content))), *content]
-
-
-def _leb(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes((*out, number))
