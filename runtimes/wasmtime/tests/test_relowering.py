@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from authoring.components import component
 from wasi_nn import Host
 from wasi_nn.component import is_wasi
-from wasi_nn.errors import GuestTrap, LimitExceeded
+from wasi_nn.errors import DeadlineExceeded, GuestTrap, LimitExceeded, OutOfFuel
 from wasi_nn.limits import Limits
 
 wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
@@ -138,6 +139,32 @@ def test_memory_grows_while_the_guest_runs_up_to_its_limit(host: Host) -> None:
     assert program.run(limits=Limits(memory=56 << 16)).check().exit_code == 0
     assert program.run(limits=Limits(memory=55 << 16)).exit_code == 1
     assert isinstance(program.run(limits=Limits(memory=39 << 16)).error, LimitExceeded)
+
+
+def test_a_deadline_and_fuel_hold(host: Host) -> None:
+    wasm = built(component("(loop $l (br $l)) (i32.const 0)"))
+    program = host.compile(wasm)
+    assert is_relowered(program)
+    assert isinstance(program.run(limits=Limits(timeout=0.1)).error, DeadlineExceeded)
+    with Host(runtime="wasmtime", limits=Limits(fuel=100_000)) as limited:
+        program = limited.compile(wasm)
+        assert is_relowered(program)
+        assert isinstance(program.run().error, OutOfFuel)
+
+
+def test_guests_in_two_threads(host: Host) -> None:
+    program = host.compile(built(component(LARGE)))
+    codes: list[int] = []
+
+    def work() -> None:
+        codes.extend(program.run().check().exit_code for _ in range(5))
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert codes == [0] * 10
 
 
 def test_memories_are_freed(host: Host) -> None:

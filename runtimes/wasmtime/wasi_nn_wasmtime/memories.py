@@ -168,9 +168,12 @@ def _failed(error: BaseException) -> int:
     return made
 
 
-# wasmtime keeps these for as long as there are engines.
 _get_callback, _grow_callback, _free_callback = _GET(_get), _GROW(_grow), _FREE(_free)
-_maker = _Maker(None, _NEW(_new), None)
+_new_callback = _NEW(_new)
+_maker = _Maker(None, _new_callback, None)
+# Engines and stores may outlive this module when the interpreter ends.
+for _callback in (_get_callback, _grow_callback, _free_callback, _new_callback):
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(_callback))
 
 if POSSIBLE:
     _process = ctypes.CDLL(None)
