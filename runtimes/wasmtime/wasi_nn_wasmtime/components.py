@@ -13,7 +13,7 @@ from wasmtime import _ffi as ffi
 
 from wasi_nn.adapter.instance import GuestExit
 from wasi_nn.component import Component, Function, Interface, is_wasi
-from wasi_nn.errors import GuestError, LimitExceeded, LinkError, UsageError
+from wasi_nn.errors import GuestError, LimitExceeded, LinkError, OutOfFuel, UsageError
 from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn_wasmtime.capi import POINTER, lean
 from wasi_nn_wasmtime.component_types import Unfit
@@ -166,6 +166,9 @@ class WasmtimeComponentInstance(StoreInstance):
                 "the guest passed more than about 4 MiB in one call, the most that wasmtime's C "
                 "API takes from a component; name the model with --graph, or use a core module"
             )
+        if "all fuel consumed by WebAssembly" in str(error):
+            # No Trap with its code, as a core module's is.
+            return OutOfFuel("the guest used up its fuel")
         return super()._translate(error)
 
     def _link(self) -> None:
