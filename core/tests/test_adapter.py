@@ -181,6 +181,24 @@ class TestPreview1:
         assert bytes(wasi.data) == before
         assert wasi.functions[name](None, *arguments) == 21
 
+    def test_a_terminal_is_said_to_be_one(self, monkeypatch):
+        """Programs print prompts to a person, and none into a pipe."""
+        data = bytearray(64)
+        memory = BufferMemory(memoryview(data))
+        for terminal in (True, False):
+            monkeypatch.setattr(os, "isatty", lambda descriptor, there=terminal: there)
+            for stdin, kind in (("inherit", 2 if terminal else 0), (b"text", 0), (None, 0)):
+                config = WasiConfig(stdin=stdin, stdout="inherit", stderr=None)
+                served = Preview1(config, [])
+                assert served.fd_fdstat_get(memory, 0, 0) == 0
+                assert data[0] == kind
+                assert struct.unpack_from("<Q", data, 8) == (1 << 1 | 1 << 27,)
+                assert served.fd_fdstat_get(memory, 1, 0) == 0
+                assert data[0] == (2 if terminal else 0)
+                assert served.fd_fdstat_get(memory, 2, 0) == 0
+                assert data[0] == 0
+                assert served.fd_fdstat_get(memory, 3, 0) == 8
+
     def test_streams(self, wasi):
         struct.pack_into("<4I", wasi.data, 0, 100, 3, 200, 9)
         assert wasi("fd_read", 0, 0, 2, 50) == 0

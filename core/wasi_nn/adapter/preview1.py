@@ -1,7 +1,7 @@
 """The part of WASI preview 1 that Python serves well: streams, arguments, variables, exit codes.
 
 For engines whose own functions fall short, or that have none. Standard streams can go anywhere;
-what ``fd_write`` and ``fd_read`` are not for (files) goes to the engine's function of that name,
+what these functions are asked of files goes to the engine's function of that name (``OF_FILES``),
 which the adapter gives as ``files``. There is nothing of directories here: those need an engine.
 
 Layouts: an iovec is ``{u32 pointer, u32 length}`` (wasi_snapshot_preview1.witx).
@@ -18,7 +18,14 @@ from wasi_nn.adapter.instance import proc_exit
 from wasi_nn.errors import InvalidArgument
 from wasi_nn.runtime import GuestMemory, HostFunction, Stdout, WasiConfig
 
+#: The functions that serve files as well, and how many parameters they have.
+OF_FILES = {"fd_write": 4, "fd_read": 4, "fd_fdstat_get": 2}
 _BADF, _FAULT, _IO, _PIPE = 8, 21, 29, 64
+# File type, flags, rights, inherited rights. A program asks whether it talks with a person: a
+# stream is a character device where it is a terminal, and "unknown" otherwise.
+_STATUS = Struct("<BxHxxxxQQ")
+_TERMINAL, _UNKNOWN = 2, 0
+_READ_RIGHT, _WRITE_RIGHT, _POLL_RIGHT = 1 << 1, 1 << 6, 1 << 27
 _U32 = Struct("<I")
 _PAIR = Struct("<II")
 _STREAMS = 3
@@ -50,6 +57,7 @@ class Preview1:
         table: dict[str, tuple[int, Callable[..., int]]] = {
             "fd_write": (4, self.fd_write),
             "fd_read": (4, self.fd_read),
+            "fd_fdstat_get": (2, self.fd_fdstat_get),
             "args_get": (2, lambda memory, *at: _put(memory, self._arguments, *at)),
             "args_sizes_get": (2, lambda memory, *at: _put_sizes(memory, self._arguments, *at)),
             "environ_get": (2, lambda memory, *at: _put(memory, self._variables, *at)),
@@ -99,6 +107,15 @@ class Preview1:
         memory.write(out, _U32.pack(done))
         return 0
 
+    def fd_fdstat_get(self, memory: GuestMemory, descriptor: int, out: int) -> int:
+        if descriptor >= _STREAMS:
+            return self._elsewhere("fd_fdstat_get", descriptor, out)
+        inherits = self._outputs[descriptor] == "inherit" if descriptor else self._inherits_stdin
+        kind = _TERMINAL if inherits and _is_terminal(descriptor) else _UNKNOWN
+        rights = (_WRITE_RIGHT if descriptor else _READ_RIGHT) | _POLL_RIGHT
+        memory.write(out, _STATUS.pack(kind, 0, rights, 0))
+        return 0
+
     def _elsewhere(self, name: str, *arguments: int) -> int:
         function = self.files.get(name)
         return _BADF if function is None else function(*arguments)
@@ -139,6 +156,13 @@ class Preview1:
             return b""
         piece, self._stdin = self._stdin[:most], self._stdin[most:]
         return piece
+
+
+def _is_terminal(descriptor: int) -> bool:
+    try:
+        return os.isatty(descriptor)
+    except OSError:
+        return False
 
 
 def _put(memory: GuestMemory, texts: list[bytes], pointers: int, buffer: int) -> int:

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 
 from wasi_nn.adapter.instance import WASI_MODULES
 from wasi_nn.adapter.library import POINTER, holding_gil, lean, load
-from wasi_nn.adapter.preview1 import Preview1
+from wasi_nn.adapter.preview1 import OF_FILES, Preview1
 from wasi_nn.adapter.wasm_c_api import CApi, CApiInstance, CApiModule, Vector
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, WasiConfig
@@ -109,7 +109,7 @@ class LibraryInstance(CApiInstance):
         for item in (ctypes.c_void_p * count).from_address(self._named.data) if count else ():
             key = _text(api.import_module(item)), _text(api.import_name(item))
             found[key] = api.import_extern(item)
-        for name in ("fd_read", "fd_write"):
+        for name in OF_FILES:
             extern = found.get((self._wasi_name, name))
             if extern:
                 self._streams.files[name] = self._file_function(extern)

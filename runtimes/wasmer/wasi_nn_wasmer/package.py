@@ -24,7 +24,7 @@ from wasi_nn import wasmfile
 from wasi_nn.adapter import values
 from wasi_nn.adapter.instance import HOST_TRAP, PAGE, WASI_MODULES, AdapterInstance
 from wasi_nn.adapter.library import view_at
-from wasi_nn.adapter.preview1 import Preview1
+from wasi_nn.adapter.preview1 import OF_FILES, Preview1
 from wasi_nn.errors import GuestTrap, LinkError, UsageError
 from wasi_nn.runtime import (
     BufferMemory,
@@ -35,17 +35,22 @@ from wasi_nn.runtime import (
     WasiConfig,
 )
 
-_FILES = wasmer.wat2wasm(
-    """(module
-    (import "guest" "memory" (memory 0))
-    (import "wasi" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
-    (import "wasi" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-    (export "memory" (memory 0))
-    (func (export "fd_read") (param i32 i32 i32 i32) (result i32)
-      (call $read (local.get 0) (local.get 1) (local.get 2) (local.get 3)))
-    (func (export "fd_write") (param i32 i32 i32 i32) (result i32)
-      (call $write (local.get 0) (local.get 1) (local.get 2) (local.get 3))))"""
-)
+
+def _files() -> bytes:
+    """A module that passes on what is asked of files, with the guest's memory as its own."""
+    imports = exports = ""
+    for name, count in OF_FILES.items():
+        kind = f"(param {'i32 ' * count}) (result i32)"
+        values = " ".join(f"(local.get {i})" for i in range(count))
+        imports += f'(import "wasi" "{name}" (func ${name} {kind}))\n'
+        exports += f'(func (export "{name}") {kind} (call ${name} {values}))\n'
+    memory = '(import "guest" "memory" (memory 0))'
+    return wasmer.wat2wasm(  # type: ignore[no-any-return]
+        f'(module {memory}\n{imports}(export "memory" (memory 0))\n{exports})'
+    )
+
+
+_FILES = _files()
 _VERSIONS = {
     "wasi_snapshot_preview1": wasmer_wasi.Version.SNAPSHOT1,
     "wasi_unstable": wasmer_wasi.Version.SNAPSHOT0,
@@ -147,8 +152,7 @@ class PackageInstance(AdapterInstance):
             given = {"guest": {"memory": self._exported}, "wasi": own}
             self._files = wasmer.Instance(compiled.files, given)
             self._streams.files = {
-                "fd_read": _unsigned(self._files.exports.fd_read),
-                "fd_write": _unsigned(self._files.exports.fd_write),
+                name: _unsigned(getattr(self._files.exports, name)) for name in OF_FILES
             }
 
     def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
