@@ -38,6 +38,10 @@ def test_imports_and_exports(wat):
 
 def test_real_guests(guests):
     for path in guests.glob("*/*.wasm"):
+        if path.stem.endswith("-wit"):
+            names = wasmfile.component_imports(path.read_bytes())
+            assert "wasi:nn/graph@0.2.0-rc-2024-10-28" in names
+            continue
         module = wasmfile.parse(path.read_bytes())
         assert ("_start", "func") in module.exports
         assert ("memory", "memory") in module.exports
