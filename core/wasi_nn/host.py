@@ -30,7 +30,8 @@ _BYTES = (bytes, bytearray, memoryview)
 class Host:
     """Runs guests and models. Thread-safe: any number of threads may run guests of one host.
 
-    ``runtime`` names an engine (the first installed one by default). ``limits`` hold for every
+    ``runtime`` names an engine (the first installed one by default); ``NAME@PYTHON`` is one in a
+    process of another Python, and ``NAME@`` in one of this Python. ``limits`` hold for every
     guest that is not given its own. ``allow_fallback`` lets a model whose execution target is not
     available run on the CPU; without it that is an error::
 
