@@ -52,6 +52,8 @@ class Engine:
     runtime: ClassVar[str]
     #: How many guests a test of many runs, for an engine that starts a process for each: a part.
     share: ClassVar[float] = 1.0
+    #: Whether a process of its own can find it; a stand-in that lives in a test's module cannot.
+    installed: ClassVar[bool] = True
 
     def times(self, many: int) -> int:
         """As many as the engine's share of it."""

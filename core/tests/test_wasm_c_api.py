@@ -60,6 +60,7 @@ class Plugin:
 
 class TestWasmCApi(EngineSuite):
     runtime = "wasm.h"
+    installed = False
 
     @pytest.fixture
     def plugins(self):

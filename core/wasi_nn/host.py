@@ -32,8 +32,9 @@ class Host:
 
     ``runtime`` names an engine (the first installed one by default); ``NAME@PYTHON`` is one in a
     process of another Python, and ``NAME@`` in one of this Python. ``limits`` hold for every
-    guest that is not given its own. ``allow_fallback`` lets a model whose execution target is not
-    available run on the CPU; without it that is an error::
+    guest that is not given its own; for one with a timeout, an engine that cannot be stopped runs
+    as ``NAME@``, whose process can be ended. ``allow_fallback`` lets a model whose execution target
+    is not available run on the CPU; without it that is an error::
 
         with Host() as host:
             host.add_model("squeezenet", "squeezenet.onnx")
@@ -60,7 +61,10 @@ class Host:
     def runtime(self) -> Runtime:
         """The engine that runs the guests. Raises ``Unavailable`` where there is none."""
         if self._runtime is None:
-            self._runtime = self.plugins.runtime(self._runtime_name)
+            runtime = self.plugins.runtime(self._runtime_name)
+            if self.limits.timeout is not None and not runtime.features.interrupt:
+                runtime = self.plugins.runtime(f"{runtime.name}@")
+            self._runtime = runtime
         return self._runtime
 
     # Models

@@ -244,7 +244,12 @@ def _check_limits(limits: Limits, runtime: Runtime) -> None:
         return
     features = runtime.features
     for given, able, what in (
-        (limits.timeout, features.interrupt, "stop a guest at a deadline"),
+        (
+            limits.timeout,
+            features.interrupt,
+            "stop a guest at a deadline; a process of its own can be ended: give the Host a "
+            f"timeout, or its runtime as {runtime.name}@",
+        ),
         (limits.memory, features.memory_limit, "limit a guest's memory"),
         (limits.fuel, features.fuel, "count fuel"),
     ):

@@ -141,6 +141,7 @@ def _pointer(address):
 
 class TestLibrary(EngineSuite):
     runtime = "stand-in"
+    installed = False
 
     @pytest.fixture
     def library(self, monkeypatch):

@@ -19,7 +19,8 @@ from wasi_nn.runtime import EngineLimits, HostFunction, Instance, WasiConfig
 
 VARIABLE = "WASI_NN_LIBWASMER"
 _HELP = (
-    "the wasmer package is for Python 3.10 and older; for this one get wasmer's release, which "
+    "the wasmer package is for Python 3.10 and older: install it there and give --python "
+    "python3.10 (in Python, runtime wasmer@python3.10), or get wasmer's release, which "
     "holds its C library (runtimes/wasmer/README.md),"
 )
 
