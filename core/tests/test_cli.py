@@ -330,6 +330,7 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
         (("run", "--runtime", "abacus", "{hello}"), "no runtime 'abacus'"),
         (("run", "--timeout", "0", "{hello}"), "--timeout"),
         (("run", "--max-memory", "lots", "{hello}"), "--max-memory wants"),
+        (("run", "--max-held", "much", "{hello}"), "--max-held wants"),
         (("run", "--no-such-option", "{hello}"), "No such option"),
         (("run", "{echo}"), "no WebAssembly module"),
         (("walk",), "No such command"),

@@ -227,6 +227,22 @@ def test_limits_on_what_the_host_holds():
     load(session, b"1234567890")
 
 
+def test_limits_on_what_a_context_takes():
+    session = open_session(Recorder(), held=10)
+    graph = load(session, b"1234")
+    first = session.init_execution_context(graph)
+    second = session.init_execution_context(graph)
+    hold = session.context(first).context.hold
+    hold(6)
+    with pytest.raises(RuntimeFailure, match="above its limit of 10"):
+        session.context(second).context.hold(1)
+    hold(-2)
+    session.context(second).context.hold(2)
+    session.finalize_execution_context(first)
+    session.finalize_execution_context(second)
+    load(session, b"123456")
+
+
 def test_limits_on_handles():
     session = open_session(Recorder(), graphs=2, contexts=1)
     load(session)

@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Union
 
@@ -101,6 +101,11 @@ class ExecutionContext(ABC):
 
     ``key`` is an index from 0 or a name; an unknown one raises ``InvalidArgument``.
     """
+
+    #: Counts bytes that the context takes beside its inputs (a language model's KV cache) against
+    #: the guest's ``Limits.held``, before they are taken, and less when they are given back. Raises
+    #: ``RuntimeFailure`` above the limit. Core sets it; a context without a guest has no limit.
+    hold: Callable[[int], None] = staticmethod(lambda size: None)
 
     @abstractmethod
     def set_input(self, key: int | str, tensor: Tensor) -> None:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import NamedTuple
+
+
+def _half_of_memory() -> int:
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, OSError, ValueError):
+        return 0
 
 
 class Limits(NamedTuple):
@@ -10,8 +18,9 @@ class Limits(NamedTuple):
 
     ``timeout`` is in seconds of wall-clock time, ``memory`` in bytes of linear memory, ``fuel`` in
     the engine's units. ``graphs`` counts the graphs, and ``contexts`` the execution contexts, that
-    the guest holds at one time; ``held`` the bytes of the models and input tensors that the host
-    keeps for it alone; ``output`` the bytes that are captured of each of its streams.
+    the guest holds at one time; ``held`` the bytes that the host keeps for it alone (models, input
+    tensors, the KV caches of language models), by default half of this machine's memory and at
+    least 4 GiB; ``output`` the bytes that are captured of each of its streams.
 
     A deadline reaches a guest that computes, in Wasm or in a library that can be stopped. One that
     sits in a system call (it sleeps, it reads a terminal) is noticed when the call returns.
@@ -22,5 +31,5 @@ class Limits(NamedTuple):
     fuel: int | None = None
     graphs: int = 1024
     contexts: int = 65536
-    held: int = 4 << 30
+    held: int = max(4 << 30, _half_of_memory())
     output: int = 256 << 20

@@ -14,6 +14,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 from wasi_nn import loading
@@ -82,9 +83,11 @@ class Session:
         self._allow_fallback = allow_fallback
         self._graphs: dict[int, LoadedGraph] = {}
         self._cancelled = False
-        #: Bytes that the host keeps for this guest alone: its own models (by handle) and inputs.
+        #: Bytes that the host keeps for this guest alone: its own models (by handle), inputs, and
+        #: what contexts say they take (by handle).
         self._held = 0
         self._model_bytes: dict[int, int] = {}
+        self._context_bytes: dict[int, int] = {}
         self._contexts: dict[int, ContextEntry] = {}
         self._next_graph = 0
         self._next_context = 0
@@ -162,15 +165,16 @@ class Session:
         handle = self._next_context
         self._next_context += 1
         self._contexts[handle] = ContextEntry(context, loaded, graph)
+        context.hold = partial(self._hold_for, handle)
         return handle
 
     def finalize_execution_context(self, context: int) -> None:
         """Close a context and give its handle back."""
         entry = self.context(context)
         del self._contexts[context]
-        self._held -= sum(entry.held.values())
         self._generated = self._sum([entry])
         _close(entry)
+        self._held -= sum(entry.held.values()) + self._context_bytes.pop(context, 0)
 
     def context(self, handle: int) -> ContextEntry:
         """The open context under a handle."""
@@ -248,6 +252,12 @@ class Session:
         """Count ``size`` bytes less."""
         self._held -= size
 
+    def _hold_for(self, context: int, size: int) -> None:
+        if size > 0:
+            self._check_held(size)
+        self._held += size
+        self._context_bytes[context] = self._context_bytes.get(context, 0) + size
+
     def cancel(self) -> None:
         """Cancel what is under way, and refuse what would come next. Callable from any thread."""
         self._cancelled = True
@@ -278,7 +288,7 @@ class Session:
             raise RuntimeFailure("the guest is being stopped")
         if self._held + more > self._limits.held:
             raise RuntimeFailure(
-                f"the host holds {self._held} bytes of models and tensors for the guest: "
+                f"the host holds {self._held} bytes of models, tensors and contexts for the guest: "
                 f"{more} more would be above its limit of {self._limits.held}"
             )
 

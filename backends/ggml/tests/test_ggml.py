@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import needs
 
-from wasi_nn import ExecutionTarget, Host
+from wasi_nn import ExecutionTarget, Host, Limits
 from wasi_nn.backend import LoadOptions
 from wasi_nn.errors import (
     ContextFull,
@@ -733,3 +733,22 @@ class TestHost:
             with pytest.raises(InvalidArgument, match="unloaded"):
                 session.compute(0)
             assert session.generation.tokens == 5
+
+    def test_the_cache_counts_against_the_guests_limit(self, host: Host):
+        host.add_model("tiny", TINY)
+        prompt = Tensor(TensorType.U8, (1,), memoryview(b"Hello"))
+        with host.open_session(Limits(held=3 << 20)) as session:
+            graph = session.load_by_name("tiny", GREEDY)
+            first, second = (session.init_execution_context(graph) for _ in range(2))
+            for context in (first, second):
+                session.set_input(context, 0, prompt)
+            session.compute(first)
+            with pytest.raises(RuntimeFailure, match="above its limit of 3145728"):
+                session.compute(second)
+            # Another config takes another memory, and a closed context none.
+            session.set_input(
+                first, 1, Tensor(TensorType.U8, (1,), memoryview(b'{"ctx-size": 256}'))
+            )
+            session.compute(first)
+            session.finalize_execution_context(first)
+            session.compute(second)

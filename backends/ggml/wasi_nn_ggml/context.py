@@ -185,7 +185,7 @@ class GgmlContext(StreamingContext):
 
     def _ready(self) -> Sequence:
         if self._sequence is None:
-            self._sequence = Sequence(self._weights, self._settings.context)
+            self._sequence = Sequence(self._weights, self._settings.context, self.hold)
         if self._stopped:
             self._sequence.stop()
         return self._sequence

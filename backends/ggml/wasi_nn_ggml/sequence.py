@@ -10,7 +10,9 @@ import ctypes
 import logging
 import os
 import weakref
+from collections.abc import Callable
 from collections.abc import Sequence as Tokens
+from functools import partial
 
 from wasi_nn.errors import ContextFull, RuntimeFailure
 from wasi_nn_ggml.layouts import Batch
@@ -33,16 +35,22 @@ _LEAST = 4096
 class Sequence:
     """Tokens and their keys and values. Used by one thread at a time, but for ``stop``."""
 
-    def __init__(self, weights: Weights, settings: ContextSettings) -> None:
+    def __init__(
+        self, weights: Weights, settings: ContextSettings, hold: Callable[[int], None]
+    ) -> None:
+        """``hold`` counts the bytes that it takes, as that of ``ExecutionContext``."""
         native = weights.native
         self._native = native
         self.weights = weights
         self.settings = settings
-        n_ctx = _fitting(weights, settings)
+        n_ctx, size = _fitting(weights, settings)
+        hold(size)
+        self._give_back = partial(hold, -size)
         params = _params(native, settings, n_ctx)
         complaints.lines.clear()
         context = native.llama_init_from_model(weights.model, params)
         if not context:
+            self._give_back()
             raise RuntimeFailure(
                 f"llama.cpp made no context of {n_ctx} tokens: "
                 f"{complaints.take('it gives no reason')}"
@@ -107,8 +115,9 @@ class Sequence:
         self._stop[0] = b"\1"
 
     def close(self) -> None:
-        """Free the memory."""
+        """Free the memory. Once."""
         self._free()
+        self._give_back()
 
     def _run(self, batch: Batch) -> None:
         status = self._decode(self.context, batch)
@@ -163,9 +172,10 @@ def _params(native: Library, settings: ContextSettings, n_ctx: int) -> ctypes.St
     return params
 
 
-def _fitting(weights: Weights, settings: ContextSettings) -> int:
-    """The number of tokens that a context is to have. Raises ``RuntimeFailure`` when its memory
-    would be more than there is: the system would find out by ending processes."""
+def _fitting(weights: Weights, settings: ContextSettings) -> tuple[int, int]:
+    """The number of tokens that a context is to have, and about how many bytes it takes. Raises
+    ``RuntimeFailure`` when that is more than there is: the system would find out by ending
+    processes."""
     each = weights.kv_elements / 2
     each *= _CACHE_BYTES[settings.cache_type_k] + _CACHE_BYTES[settings.cache_type_v]
     # The mask of who may look at whom, in f32 and f16.
@@ -178,7 +188,7 @@ def _fitting(weights: Weights, settings: ContextSettings) -> int:
                 f"a context of {settings.n_ctx} tokens takes {settings.n_ctx * each / 1e9:.1f} GB; "
                 f"{max(room, 0) / 1e9:.1f} GB can be had: make the config's ctx-size smaller"
             )
-        return settings.n_ctx
+        return settings.n_ctx, int(settings.n_ctx * each)
     n_ctx = max(weights.n_ctx_train, 1)
     # Somebody who names no size does not mean all the memory there is.
     while n_ctx > _LEAST and n_ctx * each > room / 2:
@@ -191,7 +201,7 @@ def _fitting(weights: Weights, settings: ContextSettings) -> int:
         )
     if n_ctx * each > room:
         raise RuntimeFailure(f"there is no memory for a context of {n_ctx} tokens")
-    return n_ctx
+    return n_ctx, int(n_ctx * each)
 
 
 def _available_memory() -> float:

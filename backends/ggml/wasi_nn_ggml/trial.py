@@ -53,7 +53,8 @@ def _try(path: str) -> None:
     from wasi_nn_ggml.weights import Weights
 
     weights = Weights(path, ModelSettings())
-    sequence = Sequence(weights, ContextSettings(n_ctx=min(256, weights.n_ctx_train or 256)))
+    settings = ContextSettings(n_ctx=min(256, weights.n_ctx_train or 256))
+    sequence = Sequence(weights, settings, lambda size: None)
     sequence.evaluate(weights.tokenize(b"a b")[:8] or [0])
     sequence.close()
 

@@ -40,6 +40,15 @@ _GRACE = 2.0
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
+def _size(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", text.strip().lower())
+    if found is None:
+        raise UsageError(f"{option.opts[0]} wants a size such as 64M or 2G, not {text!r}")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
 @click.command(
     context_settings={"allow_interspersed_args": False}, epilog=EXAMPLES, no_args_is_help=True
 )
@@ -107,7 +116,18 @@ _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
     metavar="SECONDS",
     help="Stop the guest after that time (exit code 124).",
 )
-@click.option("--max-memory", metavar="SIZE", help="The most linear memory, as in 64M or 2G.")
+@click.option(
+    "--max-memory",
+    metavar="SIZE",
+    callback=_size,
+    help="The most linear memory, as in 64M or 2G.",
+)
+@click.option(
+    "--max-held",
+    metavar="SIZE",
+    callback=_size,
+    help="The most that the host keeps for the guest: models, tensors, KV caches.",
+)
 @click.option(
     "--fuel",
     type=click.IntRange(min=0),
@@ -134,7 +154,8 @@ def run(
     python: str | None,
     dialect: str,
     timeout: float | None,
-    max_memory: str | None,
+    max_memory: int | None,
+    max_held: int | None,
     fuel: int | None,
     allow_fallback: bool,
     stats: bool,
@@ -145,7 +166,9 @@ def run(
     The guest's exit code is this command's; 134 after a trap, 124 after the deadline, 130 after
     Ctrl-C, 2 for a mistake on the command line."""
     _set_up_logging(verbose)
-    limits = Limits(timeout=timeout, memory=_size(max_memory), fuel=fuel)
+    limits = Limits(timeout=timeout, memory=max_memory, fuel=fuel)
+    if max_held is not None:
+        limits = limits._replace(held=max_held)
     if python is not None:
         if runtime in (None, "auto"):
             raise click.UsageError("--python needs --runtime, the engine that runs there")
@@ -290,12 +313,3 @@ def _preopen(text: str) -> Preopen:
     if not Path(host).is_dir():
         raise UsageError(f"--dir {text}: {host!r} is no directory")
     return Preopen(Path(host), guest or host)
-
-
-def _size(text: str | None) -> int | None:
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", text.strip().lower())
-    if found is None:
-        raise UsageError(f"--max-memory wants a size such as 64M or 2G, not {text!r}")
-    return int(float(found[1]) * _UNITS[found[2]])
