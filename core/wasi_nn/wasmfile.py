@@ -1,4 +1,4 @@
-"""Reading what a Wasm binary says of itself: imports, exports, custom sections.
+"""Reading what a Wasm binary says of itself (imports, exports, custom sections), and its framing.
 
 Engines differ in what they tell of a module, and `wasi-nn inspect` needs no engine at all, so the
 few sections that matter are read here (WebAssembly core specification, section 5.5). Function
@@ -7,6 +7,7 @@ bodies are skipped, so a module of many megabytes costs well under a millisecond
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from wasi_nn.errors import UsageError
@@ -94,6 +95,19 @@ class Reader:
         self.data = data
         self.at = 8
 
+    def sections(self, end: int | None = None) -> Iterator[tuple[int, int]]:
+        """Each section's number and where it ends, when ``at`` is where its content begins; up to
+        ``end``, or the file's."""
+        last = len(self.data) if end is None else end
+        while self.at < last:
+            section = self.byte()
+            size = self.number()
+            after = self.at + size
+            if after > last:
+                raise ValueError("a section is longer than the file")
+            yield section, after
+            self.at = after
+
     def byte(self) -> int:
         """One byte."""
         value = self.data[self.at]
@@ -129,6 +143,20 @@ class Reader:
         return bytes(raw).decode()
 
 
+def section_bytes(section: int, *content: bytes | memoryview) -> list[bytes | memoryview]:
+    """A section, in pieces."""
+    return [bytes((section,)), leb(sum(map(len, content))), *content]
+
+
+def leb(number: int) -> bytes:
+    """An unsigned LEB128 number."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*out, number))
+
+
 class _FileReader(Reader):
     def __init__(self, data: memoryview) -> None:
         super().__init__(data)
@@ -139,12 +167,7 @@ class _FileReader(Reader):
         imports: list[Import] = []
         exports: list[tuple[str, str]] = []
         custom: list[tuple[str, memoryview]] = []
-        while self.at < len(self.data):
-            section = self.byte()
-            size = self.number()
-            end = self.at + size
-            if end > len(self.data):
-                raise ValueError("a section is longer than the file")
+        for section, end in self.sections():
             if section == _CUSTOM:
                 name = self.name()
                 custom.append((name, self.data[self.at : end]))
@@ -156,23 +179,16 @@ class _FileReader(Reader):
                 self.memory_pages += sum(self.limits() for _ in range(self.count()))
             elif section == _EXPORT:
                 exports = [self.export_entry() for _ in range(self.count())]
-            self.at = end
         return WasmFile(tuple(imports), tuple(exports), tuple(custom), self.memory_pages)
 
     def component_imports(self) -> tuple[str, ...]:
         names: list[str] = []
-        while self.at < len(self.data):
-            section = self.byte()
-            size = self.number()
-            end = self.at + size
-            if end > len(self.data):
-                raise ValueError("a section is longer than the file")
+        for section, _end in self.sections():
             if section == _COMPONENT_IMPORT:
                 for _ in range(self.count()):
                     self.byte()  # 0, or 1 in binaries of before 2024
                     names.append(self.name())
                     self.external_type()
-            self.at = end
         return tuple(names)
 
     def external_type(self) -> None:

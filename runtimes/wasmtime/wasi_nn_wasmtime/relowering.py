@@ -22,8 +22,9 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from wasi_nn.wasmfile import leb, section_bytes
 from wasi_nn_wasmtime.component_types import Space, TypeReader, Unfit
-from wasi_nn_wasmtime.shims import Imports, leb, section_bytes, shim
+from wasi_nn_wasmtime.shims import Imports, shim
 
 #: The address with which a function that gives bytes is asked for their number.
 ASK = 0xFFFFFFFF
@@ -100,14 +101,9 @@ class _Rewriter(TypeReader):
         self._described: set[int] = set()
 
     def rewritten(self) -> Relowered:
-        while self.at < len(self.data):
-            section, size = self.byte(), self.number()
-            end = self.at + size
-            if end > len(self.data):
-                raise ValueError("a section is longer than the file")
+        for section, end in self.sections():
             self._sections.append((section, self.at, end))
             self._section(section, end)
-            self.at = end
         if self._memories != 1:
             raise Unfit(f"it has {self._memories} memories")
         return Relowered(self._written(), frozenset(self._giving))
@@ -139,27 +135,20 @@ class _Rewriter(TypeReader):
     def _count_memories(self, end: int) -> int:
         self.at += 8
         memories = 0
-        while self.at < end:
-            section = self.byte()
-            size = self.number()
-            after = self.at + size
+        for section, _end in self.sections(end):
             if section == _MEMORIES:
                 memories += self.count()
                 flags = self.byte() if memories else 0
                 if flags & ~1:
                     raise Unfit("its memory is shared or of 64 bits")
-            self.at = after
         return memories
 
     def _look_into(self, end: int) -> None:
         """A component inside: the ones that only give the exports a shape have no code."""
         self.at += 8
-        while self.at < end:
-            section = self.byte()
-            size = self.number()
+        for section, _end in self.sections(end):
             if section in (_MODULE, _INSTANCE, _COMPONENT, _CANON):
                 raise Unfit("components with code are inside")
-            self.at += size
 
     def _index(self, space: int) -> int:
         """A number of an index space that may have moved."""

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import wasmtime
 
+from wasi_nn.wasmfile import leb, section_bytes
+
 _MODULE, _INSTANCE, _ALIAS = 1, 2, 6
 # $realloc with the guest's memory is what the function was lowered with.
 _SHIM = """(module
@@ -51,17 +53,3 @@ def _shim_module(parameters: int) -> bytes:
     arguments = " ".join(f"(local.get {i})" for i in range(parameters))
     text = _SHIM.format(parameters="i32 " * parameters, arguments=arguments)
     return bytes(wasmtime.wat2wasm(text))
-
-
-def section_bytes(number: int, *content: bytes | memoryview) -> list[bytes | memoryview]:
-    """A section, in pieces."""
-    return [bytes((number,)), leb(sum(map(len, content))), *content]
-
-
-def leb(number: int) -> bytes:
-    """An unsigned LEB128 number."""
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes((*out, number))
