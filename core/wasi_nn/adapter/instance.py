@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from wasi_nn.errors import GuestError, GuestTrap, Interrupted, LimitExceeded
-from wasi_nn.runtime import GuestMemory, HostFunction, Instance
+from wasi_nn.errors import GuestError, GuestTrap, Interrupted, LimitExceeded, UsageError
+from wasi_nn.runtime import GuestMemory, HostFunction, Instance, Preopen
 
 WASI_MODULES = ("wasi_snapshot_preview1", "wasi_unstable")
 PAGE = 65536
@@ -40,6 +40,14 @@ def check_start_memory(pages: int, limit: int | None) -> None:
         raise LimitExceeded(
             f"the guest needs more memory to start than its {limit} bytes: {pages * PAGE} bytes"
         )
+
+
+def refuse_read_only(engine: str, preopens: Sequence[Preopen]) -> None:
+    """Raise ``UsageError`` for a directory that is to be read only, for engines whose WASI would
+    let the guest write."""
+    for preopen in preopens:
+        if not preopen.writable:
+            raise UsageError(f"{engine} cannot give {preopen.host} to a guest for reading only")
 
 
 class AdapterInstance(Instance):

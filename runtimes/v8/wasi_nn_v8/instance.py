@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from importlib.resources import as_file, files
 
 from wasi_nn.adapter.child import Child
+from wasi_nn.adapter.instance import refuse_read_only
 from wasi_nn.adapter.remote import RemoteInstance, RemoteModule
-from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
 
 
@@ -24,7 +24,5 @@ class V8Module(RemoteModule):
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
     ) -> RemoteInstance:
-        for preopen in wasi.preopens:
-            if not preopen.writable:
-                raise UsageError(f"node:wasi cannot give {preopen.host} for reading only")
+        refuse_read_only("node:wasi", wasi.preopens)
         return super().prepare(functions, wasi, limits)

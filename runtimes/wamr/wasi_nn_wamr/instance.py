@@ -15,6 +15,7 @@ from wasi_nn.adapter.instance import (
     AdapterInstance,
     check_start_memory,
     proc_exit,
+    refuse_read_only,
 )
 from wasi_nn.adapter.library import strings, view_at
 from wasi_nn.adapter.streams import Streams
@@ -67,9 +68,7 @@ class WamrInstance(AdapterInstance):
         self._pages = -1
         # Held while the handle is used by another thread, or goes away.
         self._alive = threading.Lock()
-        for preopen in wasi.preopens:
-            if not preopen.writable:
-                raise UsageError(f"WAMR cannot give {preopen.host} to a guest for reading only")
+        refuse_read_only("WAMR", wasi.preopens)
         self._streams = Streams(wasi, self.output_failures)
 
     def memory_now(self, exec_env: int) -> BufferMemory | None:

@@ -10,7 +10,7 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 
-from wasi_nn.adapter.instance import WASI_MODULES
+from wasi_nn.adapter.instance import WASI_MODULES, refuse_read_only
 from wasi_nn.adapter.library import POINTER, holding_gil, lean, load
 from wasi_nn.adapter.preview1 import OF_FILES, Preview1
 from wasi_nn.adapter.wasm_c_api import CApi, CApiInstance, CApiModule, Vector
@@ -80,9 +80,7 @@ class LibraryInstance(CApiInstance):
     def __init__(
         self, module: LibraryModule, functions: Sequence[HostFunction], wasi: WasiConfig
     ) -> None:
-        for preopen in wasi.preopens:
-            if not preopen.writable:
-                raise UsageError(f"wasmer cannot give {preopen.host} to a guest for reading only")
+        refuse_read_only("wasmer", wasi.preopens)
         self._wasi = wasi
         self._named = Vector()
         self._environment = 0

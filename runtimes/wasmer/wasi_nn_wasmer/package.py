@@ -22,7 +22,13 @@ from wasmer_compiler_cranelift import Compiler
 
 from wasi_nn import wasmfile
 from wasi_nn.adapter import values
-from wasi_nn.adapter.instance import HOST_TRAP, PAGE, WASI_MODULES, AdapterInstance
+from wasi_nn.adapter.instance import (
+    HOST_TRAP,
+    PAGE,
+    WASI_MODULES,
+    AdapterInstance,
+    refuse_read_only,
+)
 from wasi_nn.adapter.library import view_at
 from wasi_nn.adapter.preview1 import OF_FILES, Preview1
 from wasi_nn.errors import GuestTrap, LinkError, UsageError
@@ -121,9 +127,7 @@ class PackageInstance(AdapterInstance):
         self._exported: Any = None
         self._memory: BufferMemory | None = None
         self._pages = -1
-        for preopen in wasi.preopens:
-            if not preopen.writable:
-                raise UsageError(f"wasmer cannot give {preopen.host} to a guest for reading only")
+        refuse_read_only("wasmer", wasi.preopens)
         self._streams = Preview1(wasi, self.output_failures)
 
     def close(self) -> None:
