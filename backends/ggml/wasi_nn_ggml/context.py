@@ -25,8 +25,8 @@ from wasi_nn_ggml.vision import Picture, find_picture
 if TYPE_CHECKING:
     from wasi_nn_ggml.backend import GgmlGraph
 
-PROMPT, CONFIG = 0, 1
-TEXT, METADATA = 0, 1
+#: Input 0 is the prompt, output 0 the text.
+CONFIG, METADATA = 1, 1
 # Room that the peer leaves in a context for special tokens.
 _MARGIN = 4
 # No token of a vocabulary is longer, so that a longer prompt need not be tokenised.
@@ -51,8 +51,7 @@ class GgmlContext(StreamingContext):
         self._output = bytearray()
         self._n_output = 0
         self._piece = b""
-        self._streaming = False
-        #: The token that was put out last and is not in the memory yet.
+        #: The token that a stream put out last and that is not in the memory yet; None outside one.
         self._pending: int | None = None
         self._stopped = False
         self._meter = Meter()
@@ -87,21 +86,17 @@ class GgmlContext(StreamingContext):
         if self._settings.context.embedding:
             raise InvalidArgument("an embedding is computed at once: use compute")
         try:
-            if self._streaming and self._sampler is not None:
+            if self._pending is not None and self._sampler is not None:
                 sampler = self._sampler
-                if self._pending is not None:
-                    self._append(self._pending)
+                self._append(self._pending)
             else:
                 self._begin()
                 sampler = self._evaluate()
-                self._streaming = True
             self._pending = self._sample(sampler)
         except BaseException:
-            self._streaming = False
             self._pending = None
             raise
         if self._pending is None:
-            self._streaming = False
             raise EndOfSequence("the model has ended its text")
 
     def get_output(self, key: int | str) -> Tensor:
@@ -111,7 +106,6 @@ class GgmlContext(StreamingContext):
         return self._given(key, lambda: memoryview(self._piece))
 
     def fini_single(self) -> None:
-        self._streaming = False
         self._pending = None
         self._forget_output()
         if self._sampler is not None:
@@ -151,7 +145,6 @@ class GgmlContext(StreamingContext):
             self._prompt(self._asked)
 
     def _prompt(self, text: str) -> None:
-        self._streaming = False
         self._pending = None
         self._forget_output()
         self._tokens = None
@@ -179,7 +172,6 @@ class GgmlContext(StreamingContext):
         if self._tokens is None and self._picture is None:
             raise InvalidArgument("the prompt, input 0, has not been set")
         self._asked = None
-        self._streaming = False
         self._pending = None
         self._forget_output()
 
@@ -279,7 +271,6 @@ class GgmlContext(StreamingContext):
             self._sequence.close()
         self._sequence = None
         self._sampler = None
-        self._streaming = False
         self._pending = None
 
 
