@@ -241,21 +241,23 @@ def _run_in_thread(
     """Run the guest beside the main thread, which stays free to hear Ctrl-C."""
     outcome: list[RunResult | BaseException] = []
     guests: list[Guest] = []
+    # Not the thread's end: until Python 3.12 a join that Ctrl-C breaks off takes it for ended.
+    ended = threading.Event()
 
     def work() -> None:
         try:
             outcome.append(program.run(args, on_start=guests.append, **options))  # type: ignore[arg-type]
         except BaseException as error:
             outcome.append(error)
+        ended.set()
 
-    thread = threading.Thread(target=work, name="guest", daemon=True)
-    thread.start()
+    threading.Thread(target=work, name="guest", daemon=True).start()
     try:
-        thread.join(None if timeout is None else timeout + _GRACE)
+        ended.wait(None if timeout is None else timeout + _GRACE)
     except KeyboardInterrupt:
         for guest in guests:
             guest.interrupt()
-        thread.join(_GRACE)
+        ended.wait(_GRACE)
         if not outcome:
             _leave(130, "interrupted")
     if not outcome:
