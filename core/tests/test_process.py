@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from enginetests import GUESTS, EngineSuite, need
+from enginetests.common import COMMAND, LOOP
 from wasi_nn import Host
 from wasi_nn.adapter import process
 from wasi_nn.errors import GuestTrap, Unavailable
@@ -83,3 +85,38 @@ def test_a_python_that_has_nothing_of_us(tmp_path):
 def test_what_is_no_python(program):
     with pytest.raises(Unavailable, match=program), Host(runtime=f"wasmtime@{program}") as host:
         host.runtime  # noqa: B018
+
+
+_COMPUTES = """
+import sys
+import time
+from wasi_nn import Host
+def started(guest):
+    print(guest._instance._child._process.pid, flush=True)
+Host(runtime=sys.argv[1]).compile(bytes.fromhex(sys.argv[2])).run(on_start=started)
+"""
+
+
+def _lives(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in "ZX"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the test looks into /proc")
+@pytest.mark.parametrize("runtime", ["wasmtime@", "v8"])
+def test_a_guest_that_computes_ends_with_its_host(wat, runtime):
+    need(runtime.rstrip("@"))
+    wasm = wat(COMMAND.format(LOOP))
+    line = [sys.executable, "-c", _COMPUTES, runtime, wasm.hex()]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as host:
+        guest = int(host.stdout.readline())
+        time.sleep(0.3)
+        assert _lives(guest)
+        host.kill()
+    deadline = time.monotonic() + 10
+    while _lives(guest):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

@@ -95,11 +95,12 @@ class Child:
         where it ``adopts`` them, further arguments otherwise."""
         ours_in, theirs_out = os.pipe()
         theirs_in, ours_out = os.pipe()
-        self._ends = (ours_in, ours_out)
+        lifeline, self._lifeline = os.pipe()
+        self._ends = (ours_in, ours_out, self._lifeline)
         self._channel = Channel(ours_in, ours_out, FROM_GUEST)
         self._lock = threading.Lock()
         self._gone = False
-        for end in self._ends:
+        for end in (ours_in, ours_out):
             _widen(end)
         theirs = (theirs_in, theirs_out, *(() if adopts else streams))
         nothing = subprocess.DEVNULL
@@ -110,16 +111,17 @@ class Child:
                 stdin=own[0],
                 stdout=own[1],
                 stderr=own[2],
-                pass_fds=theirs,
+                pass_fds=(*theirs, lifeline),
                 env=environment,
             )
+            _end_with_us(self._process.pid, lifeline)
         except OSError as error:
-            os.close(ours_in)
-            os.close(ours_out)
+            for end in self._ends:
+                os.close(end)
             raise GuestTrap(f"{command[0]} does not start: {error}") from error
         finally:
-            os.close(theirs_in)
-            os.close(theirs_out)
+            for end in (theirs_in, theirs_out, lifeline):
+                os.close(end)
 
     def send(self, kind: int, *parts: bytes | memoryview) -> None:
         """Send a message. Raises ``GuestTrap`` when the process is gone."""
@@ -216,6 +218,18 @@ class RemoteMemory:
 def as_json(value: Any) -> bytes:
     """JSON for the guest's process."""
     return json.dumps(value).encode()
+
+
+def _end_with_us(process: int, lifeline: int) -> None:
+    """Have the system end a process when this one is gone, however it went: a guest that computes
+    would do so for ever. ``lifeline`` is the end to read from, open there, of a pipe that is only
+    written to here; the signal of its close is SIGIO, which nobody waits for."""
+    import fcntl
+
+    with contextlib.suppress(OSError, AttributeError):
+        fcntl.fcntl(lifeline, fcntl.F_SETOWN, process)
+        flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+        fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
 
 
 def _widen(pipe: int) -> None:
