@@ -19,7 +19,7 @@ from wasi_nn.backend import (
 from wasi_nn.errors import InvalidArgument, ModelNotFound, Unavailable, UnsupportedOperation
 from wasi_nn.loading import known_config
 from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
-from wasi_nn_ggml import library, settings
+from wasi_nn_ggml import embedding, library, settings
 from wasi_nn_ggml.context import GgmlContext
 from wasi_nn_ggml.sampler import Sampler
 from wasi_nn_ggml.vision import Picture, Projector
@@ -46,6 +46,7 @@ class GgmlGraph(Graph):
         self._projector_path = projector
         self._projectors: dict[tuple[Path, int], Projector] = {}
         self._lock = threading.Lock()
+        embedding.check(self.weights, self.settings.context)
         # A grammar that does not parse is a mistake of the load.
         if self.settings.sampler.grammar or self.settings.sampler.json_schema:
             Sampler(self.weights, self.settings.sampler)

@@ -132,9 +132,11 @@ class GgmlContext(StreamingContext):
         wanted = settings.read(config)
         if wanted.model != self._settings.model:
             weights = self._graph.source.weights(wanted.model)
+            embedding.check(weights, wanted.context)
             self._let_go()
             self._weights = weights
         elif wanted.context != self._settings.context:
+            embedding.check(self._weights, wanted.context)
             self._let_go()
         if wanted.sampler != self._settings.sampler:
             # A grammar that does not parse is this call's mistake.

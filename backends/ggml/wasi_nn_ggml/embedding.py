@@ -5,18 +5,38 @@ from __future__ import annotations
 import ctypes
 import math
 
-from wasi_nn.errors import RuntimeFailure
+from wasi_nn.errors import InvalidArgument, RuntimeFailure
 from wasi_nn_ggml.sequence import Sequence
+from wasi_nn_ggml.settings import RANK, ContextSettings
 from wasi_nn_ggml.weights import Weights
 
 # enum llama_pooling_type
-_NONE, _RANK = 0, 4
+_NONE = 0
+
+
+def check(weights: Weights, settings: ContextSettings) -> None:
+    """Raise ``InvalidArgument`` for scores that are asked of a model which gives none, and
+    ``RuntimeFailure`` for one whose numbers about its embeddings cannot be right."""
+    if not settings.embedding:
+        return
+    if settings.pooling_type == RANK and not weights.ranks:
+        # llama.cpp would give the first number of an embedding for the score.
+        raise InvalidArgument(
+            "the model has no head that ranks: leave out the config's reranking "
+            f"(pooling-type {RANK})"
+        )
+    # llama.cpp copies that many out of a row of n_embd, and ends the process when it is shorter.
+    for width, what in ((weights.n_embd_out, "an embedding"), (weights.n_cls_out, "a score")):
+        if not 0 < width <= weights.n_embd:
+            raise RuntimeFailure(
+                f"the model claims {what} of {width} numbers, and computes {weights.n_embd}"
+            )
 
 
 def as_json(weights: Weights, sequence: Sequence) -> bytes:
     """``{"n_embedding": N, "embedding": [v1,v2,…]}`` of the evaluated text, ten significant digits,
-    of length 1 (Euclid); of the last token where the model does not pool, and the score alone, as
-    it is, where it ranks."""
+    of length 1 (Euclid); of the last token where the model does not pool, and the scores, as they
+    are, where it ranks. Raises ``RuntimeFailure``, for what is no number too."""
     native = weights.native
     pooling = native.llama_pooling_type(sequence.context)
     if pooling == _NONE:
@@ -25,11 +45,13 @@ def as_json(weights: Weights, sequence: Sequence) -> bytes:
         address = native.llama_get_embeddings_seq(sequence.context, 0)
     if not address:
         raise RuntimeFailure("the model gives no embedding")
-    if pooling == _RANK:
-        values = [float(ctypes.c_float.from_address(address).value)]
-    else:
-        values = list((ctypes.c_float * weights.n_embd).from_address(address))
-        length = math.sqrt(math.fsum(value * value for value in values))
+    count = weights.n_cls_out if pooling == RANK else weights.n_embd_out
+    values = list((ctypes.c_float * count).from_address(address))
+    if not all(map(math.isfinite, values)):
+        # JSON has no word for them.
+        raise RuntimeFailure("the model's embedding holds what is no finite number")
+    if pooling != RANK:
+        length = math.hypot(*values)
         values = [value / length if length else 0.0 for value in values]
     numbers = ",".join(format(value, ".10g") for value in values)
     return f'{{"n_embedding": {len(values)}, "embedding": [{numbers}]}}'.encode()

@@ -220,6 +220,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_model_n_head": (_i32, (Pointer,)),
     "llama_model_n_head_kv": (_i32, (Pointer,)),
     "llama_model_n_layer": (_i32, (Pointer,)),
+    "llama_model_meta_val_str": (_i32, (Pointer, _text, Pointer, _size)),
     "llama_model_chat_template": (_text, (Pointer, _text)),
     "llama_chat_apply_template": (
         _i32, (_text, c.POINTER(ChatMessage), _size, _bool, Pointer, _i32),
@@ -265,6 +266,28 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     ),
     "llama_sampler_init_logit_bias": (Pointer, (_i32, _i32, c.POINTER(LogitBias))),
 }  # fmt: skip
+
+
+class HeaderParams(c.Structure):
+    """``struct gguf_init_params``."""
+
+    _fields_ = (("no_alloc", c.c_bool), ("context", Pointer))
+
+
+#: Functions that a library may come without, each with what to do then where it is used. Those of
+#: gguf.h are in a library beside llama's, where not every system finds them.
+OPTIONAL_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "llama_model_n_embd_out": (_i32, (Pointer,)),
+    "llama_model_n_cls_out": (_u32, (Pointer,)),
+    "gguf_init_from_file": (Pointer, (_text, HeaderParams)),
+    "gguf_free": (None, (Pointer,)),
+    "gguf_find_key": (c.c_int64, (Pointer, _text)),
+    "gguf_get_kv_type": (c.c_int, (Pointer, c.c_int64)),
+    "gguf_get_arr_type": (c.c_int, (Pointer, c.c_int64)),
+    "gguf_get_arr_n": (_size, (Pointer, c.c_int64)),
+    "gguf_get_arr_data": (Pointer, (Pointer, c.c_int64)),
+    "gguf_find_tensor": (c.c_int64, (Pointer, _text)),
+}
 
 
 def context_functions(params: type[c.Structure]) -> dict[str, tuple[Any, tuple[Any, ...]]]:

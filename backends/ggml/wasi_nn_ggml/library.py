@@ -11,6 +11,7 @@ import importlib.util
 import logging
 import os
 import threading
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -70,6 +71,9 @@ class Library:
         except OSError as error:
             raise Unavailable(f"llama.cpp's library cannot be loaded: {error}") from error
         self._bind(self._native, layouts.FUNCTIONS)
+        for name, types in layouts.OPTIONAL_FUNCTIONS.items():
+            with suppress(Unavailable):
+                self._bind(self._native, {name: types})
         mismatch = layouts.model_mismatch(self.llama_model_default_params())
         mismatch = mismatch or self._bind_context()
         if mismatch is not None:

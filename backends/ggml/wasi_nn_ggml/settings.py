@@ -60,7 +60,8 @@ _FLASH_ATTENTION = {
 #: ggml's numbers of what a KV cache can be made of: f32, f16, q4_0, q4_1, q5_0, q5_1, q8_0, iq4_nl,
 #: bf16.
 _CACHE_TYPES = (0, 1, 2, 3, 6, 7, 8, 20, 30)
-_RANK = 4
+#: llama.cpp's pooling type of models that score a text instead of embedding it.
+RANK = 4
 
 RANDOM_SEED = 0xFFFFFFFF
 
@@ -170,7 +171,7 @@ def read(config: Mapping[str, Any]) -> Settings:
             threads=given.threads("threads"),
             threads_batch=given.threads("threads-batch"),
             embedding=given.flag("embedding", False) or reranking,
-            pooling_type=_RANK if reranking else given.whole("pooling-type", -1, -1, 4),
+            pooling_type=RANK if reranking else given.whole("pooling-type", -1, -1, 4),
             attention_type=given.whole("attention-type", -1, -1, 1),
             flash_attention=given.choice("flash-attn", _FLASH_ATTENTION, -1),
             rope_scaling_type=given.whole("rope-scaling-type", -1, -1, 3),

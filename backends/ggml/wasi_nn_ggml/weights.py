@@ -14,7 +14,8 @@ from typing import IO
 from wasi_nn.errors import ModelNotFound, RuntimeFailure
 from wasi_nn_ggml import gguf, trial
 from wasi_nn_ggml.library import complaints, library
-from wasi_nn_ggml.settings import ModelSettings
+from wasi_nn_ggml.metadata import Metadata
+from wasi_nn_ggml.settings import RANK, ModelSettings
 
 # enum llama_load_mode
 _NO_MMAP, _MMAP, _LOCK, _MMAP_AND_LOCK = 0, 1, 2, 3
@@ -56,6 +57,8 @@ class Weights:
             raise RuntimeFailure("the model has no vocabulary")
         if native.llama_model_has_encoder(self.model):
             raise RuntimeFailure("the model is an encoder-decoder, which is not served here")
+        with Metadata(native, self.model, path) as metadata:
+            self._read(metadata)
         heads = max(1, int(native.llama_model_n_head(self.model)))
         #: Elements of the KV cache for each token, keys and values together.
         self.kv_elements = (
@@ -66,6 +69,20 @@ class Weights:
         )
         self._pieces: dict[int, bytes] = {}
         self._ends: list[int] | None = None
+
+    def _read(self, metadata: Metadata) -> None:
+        native = self.native
+        #: The numbers of an embedding, and of a score.
+        self.n_embd_out = metadata.number("embedding_length_out") or self.n_embd
+        if hasattr(native, "llama_model_n_embd_out"):
+            self.n_embd_out = int(native.llama_model_n_embd_out(self.model))
+        self.n_cls_out = 1
+        if hasattr(native, "llama_model_n_cls_out"):
+            self.n_cls_out = int(native.llama_model_n_cls_out(self.model))
+        #: Whether the model gives scores. Older files have the head and do not say so.
+        self.ranks = metadata.number("pooling_type") == RANK or metadata.has_tensor(
+            "cls.weight", "cls.output.weight"
+        )
 
     def tokenize(self, text: bytes) -> list[int]:
         """The tokens of a prompt, with the special ones that the model wants around it and those

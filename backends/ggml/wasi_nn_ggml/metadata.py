@@ -1,0 +1,84 @@
+"""What a model's GGUF header says: its numbers, by layer where they differ, and its tensors."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from types import TracebackType
+
+from wasi_nn_ggml.layouts import HeaderParams
+from wasi_nn_ggml.library import Library
+
+_ARRAY = 9
+# ggml's numbers of the whole-number types.
+_WHOLE = {
+    0: ctypes.c_uint8, 1: ctypes.c_int8, 2: ctypes.c_uint16, 3: ctypes.c_int16,
+    4: ctypes.c_uint32, 5: ctypes.c_int32, 10: ctypes.c_uint64, 11: ctypes.c_int64,
+}  # fmt: skip
+# No model has more layers.
+_MOST = 4096
+
+
+class Metadata:
+    """The header of a loaded model's file, until it is closed. A library without gguf.h's functions
+    knows of no array and no tensor."""
+
+    def __init__(self, native: Library, model: int, path: str) -> None:
+        self._native = native
+        self._model = model
+        self._header = 0
+        if hasattr(native, "gguf_init_from_file"):
+            params = HeaderParams(True, None)
+            self._header = int(native.gguf_init_from_file(os.fsencode(path), params) or 0)
+        self.architecture = self.text("general.architecture")
+
+    def text(self, key: str) -> str:
+        """A value as text; empty for a key that is not there, and for an array."""
+        buffer = ctypes.create_string_buffer(128)
+        length = self._native.llama_model_meta_val_str(
+            self._model, key.encode(), ctypes.addressof(buffer), len(buffer)
+        )
+        return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
+
+    def number(self, name: str) -> int:
+        """A whole number of the architecture's, the largest where it is one for every layer; 0
+        where there is none."""
+        return max(self.numbers(name), default=0)
+
+    def numbers(self, name: str) -> list[int]:
+        """The same for each layer; one number holds for all of them."""
+        key = f"{self.architecture}.{name}"
+        try:
+            return [int(self.text(key))]
+        except ValueError:
+            return self._array(key.encode())
+
+    def has_tensor(self, *names: str) -> bool:
+        """Whether the file has one of these tensors."""
+        return bool(self._header) and any(
+            self._native.gguf_find_tensor(self._header, name.encode()) >= 0 for name in names
+        )
+
+    def _array(self, key: bytes) -> list[int]:
+        native, header = self._native, self._header
+        at = native.gguf_find_key(header, key) if header else -1
+        if at < 0 or native.gguf_get_kv_type(header, at) != _ARRAY:
+            return []
+        kind = _WHOLE.get(native.gguf_get_arr_type(header, at))
+        count = native.gguf_get_arr_n(header, at)
+        if kind is None or not 0 < count <= _MOST:
+            return []
+        return list((kind * count).from_address(native.gguf_get_arr_data(header, at)))
+
+    def __enter__(self) -> Metadata:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._header:
+            self._native.gguf_free(self._header)
+            self._header = 0
