@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import struct
+import tempfile
 from pathlib import Path
 
 import pytest
 from conftest import needs
 
 from wasi_nn.backend import LoadOptions
-from wasi_nn.errors import InvalidArgument, RuntimeFailure
+from wasi_nn.errors import InvalidArgument, PromptTooLong, RuntimeFailure
 from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml import embedding, metadata
 from wasi_nn_ggml.backend import GgmlBackend
@@ -130,3 +133,118 @@ def test_a_head_that_the_model_does_not_speak_of(load, tmp_path):
         assert not header.has_tensor("cls.weight", "cls.output.weight")
         assert header.numbers("no such key") == []
         assert header.number("block_count") == 2
+
+
+LONG = "hello " * 30
+
+
+class TestTokensThatLookAtLaterOnes:
+    """llama.cpp takes their prompt in one part, or ends the process."""
+
+    def test_by_config(self, load):
+        model = load(attention_type=1, ubatch_size=16)
+        text = answer(model, LONG)
+        assert text == answer(model, LONG, batch_size=256)
+        assert text != answer(load(), LONG)
+        with pytest.raises(PromptTooLong, match="100 can look at each other"):
+            answer(model, LONG, batch_size=100)
+
+    @pytest.mark.parametrize("attention", [-1, 1])
+    def test_by_the_model(self, load, attention):
+        model = load(variant(attention__causal=False), ubatch_size=256, attention_type=attention)
+        assert answer(model, LONG) == answer(load(attention_type=1), LONG)
+        with pytest.raises(PromptTooLong):
+            answer(model, LONG, ubatch_size=16, batch_size=64)
+        assert answer(model, LONG, ubatch_size=16, batch_size=64, attention_type=0) == answer(
+            load(), LONG
+        )
+
+    def test_a_longer_prompt_begins_anew(self, load):
+        model = load(attention_type=1)
+        context = model.init_execution_context()
+        for prompt in ("hello", "hello you", "hello you and"):
+            put(context, prompt)
+            context.compute()
+            assert bytes(context.get_output(0).data) == answer(model, prompt)
+
+    def test_images_in_their_prompt(self, tmp_path):
+        """llama.cpp makes batches of the size that it is told, of text and of image."""
+        image = needs("PIL.Image")
+        file = io.BytesIO()
+        image.new("RGB", (20, 20), "red").save(file, "PNG")
+        url = base64.b64encode(file.getvalue()).decode()
+        prompt = f'{LONG} <img src="data:image/png;base64,{url}"> {LONG}'
+        for more in ({"attention-type": 1}, {"batch-size": 16}, {"attention-type": 1}):
+            config = {"ubatch-size": 2, "ctx-size": 512, "n-predict": 2, "threads": 1, **more}
+            projector = TINY.with_name("tiny-mmproj.gguf")
+            graph = GgmlBackend().load([TINY, projector], LoadOptions("ggml", config=config))
+            assert answer(graph, prompt)
+
+    def test_without_a_function_that_says_so(self, load, monkeypatch):
+        model = load(attention_type=1)
+        monkeypatch.delattr(model.weights.native, "llama_get_causal_attn")
+        with pytest.raises(PromptTooLong):
+            answer(model, LONG, batch_size=64)
+        assert answer(model, LONG, attention_type=0) == answer(load(), LONG)
+
+
+def encoder() -> bytes:
+    """A BERT of one layer and 40 positions."""
+    gguf, np = pytest.importorskip("gguf"), pytest.importorskip("numpy")
+    width, positions = 16, 40
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(chr(9601) + c for c in "abcdef")]
+    with tempfile.TemporaryDirectory() as folder:
+        writer = gguf.GGUFWriter(Path(folder) / "bert.gguf", "bert")
+        writer.add_context_length(positions)
+        writer.add_embedding_length(width)
+        writer.add_block_count(1)
+        writer.add_feed_forward_length(32)
+        writer.add_head_count(2)
+        writer.add_layer_norm_eps(1e-5)
+        writer.add_causal_attention(False)
+        writer.add_pooling_type(gguf.PoolingType.MEAN)
+        writer.add_vocab_size(len(tokens))
+        writer.add_tokenizer_model("bert")
+        writer.add_tokenizer_pre("jina-v2-en")
+        writer.add_token_list(tokens)
+        writer.add_token_types([3] * 5 + [1] * 6)
+        writer.add_token_type_count(2)
+        writer.add_bos_token_id(2)
+        writer.add_eos_token_id(3)
+        writer.add_sep_token_id(3)
+        random = np.random.Generator(np.random.PCG64(3))
+
+        def tensor(name, *shape):
+            writer.add_tensor(name, random.standard_normal(shape).astype(np.float32))
+
+        tensor("token_embd.weight", len(tokens), width)
+        tensor("token_types.weight", 2, width)
+        tensor("position_embd.weight", positions, width)
+        norms = ("token_embd_norm", "blk.0.attn_output_norm", "blk.0.layer_output_norm")
+        for name in (*norms, *(f"blk.0.attn_{part}" for part in ("q", "k", "v", "output"))):
+            if name not in norms:
+                tensor(f"{name}.weight", width, width)
+            else:
+                tensor(f"{name}.weight", width)
+            tensor(f"{name}.bias", width)
+        for name, rows, columns in (("ffn_up", 32, width), ("ffn_down", width, 32)):
+            tensor(f"blk.0.{name}.weight", rows, columns)
+            tensor(f"blk.0.{name}.bias", rows)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return (Path(folder) / "bert.gguf").read_bytes()
+
+
+def test_a_model_for_embeddings_alone(load):
+    model = load(encoder(), ubatch_size=8, ctx_size=256)
+    short, long, longer = "a b c", "a b c d e " * 6, "a b c d e " * 20
+    for prompt in (short, long, longer):
+        with pytest.raises(RuntimeFailure, match="for embeddings"):
+            answer(model, prompt)
+    for prompt in (short, long):
+        assert len(json.loads(answer(model, prompt, embedding=True))["embedding"]) == 16
+    # It has learned 40 positions, whatever the config says.
+    with pytest.raises(PromptTooLong, match="takes 40"):
+        answer(model, longer, embedding=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import needs
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from wasi_nn.backend import LoadOptions
@@ -45,6 +45,8 @@ values = {
 configs = st.lists(st.sampled_from(sorted(values)), max_size=6, unique=True).flatmap(
     lambda keys: st.fixed_dictionaries({key: values[key] for key in keys})
 )
+# More tokens than a small part of a batch has; about as many as the context.
+LONG = "hello you " * 24
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,13 @@ def put(context, text, key):
 
 
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(config=configs, prompt=st.text(max_size=40), single=st.booleans())
+@given(
+    config=configs,
+    prompt=st.text(max_size=40) | st.sampled_from([LONG, LONG[:100]]),
+    single=st.booleans(),
+)
+@example(config={"attention-type": 1, "ubatch-size": 16}, prompt=LONG, single=False)
+@example(config={"embedding": True, "ubatch-size": 2}, prompt=LONG, single=False)
 def test_configs(graph, config, prompt, single):
     if config.get("ctx-size", 0) > 100_000:
         return  # refused for its memory, which differs from machine to machine

@@ -187,6 +187,10 @@ class GgmlContext(StreamingContext):
     def _evaluate(self) -> Sampler:
         """Bring the prompt into memory; gives the sampler, at its beginning."""
         sequence = self._ready()
+        if sequence.memory is None:
+            raise RuntimeFailure(
+                "the model writes no text: it is for embeddings (config embedding)"
+            )
         sampler = self._sampler
         if sampler is None:
             sampler = self._sampler = Sampler(self._weights, self._settings.sampler)

@@ -231,7 +231,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_token_to_piece": (_i32, (Pointer, _i32, Pointer, _i32, _i32, _bool)),
     "llama_free": (None, (Pointer,)),
     "llama_n_ctx": (_u32, (Pointer,)),
-    "llama_n_batch": (_u32, (Pointer,)),
+    "llama_n_ubatch": (_u32, (Pointer,)),
     "llama_set_abort_callback": (None, (Pointer, Pointer, Pointer)),
     "llama_get_memory": (Pointer, (Pointer,)),
     "llama_memory_clear": (None, (Pointer, _bool)),
@@ -279,6 +279,7 @@ class HeaderParams(c.Structure):
 OPTIONAL_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_model_n_embd_out": (_i32, (Pointer,)),
     "llama_model_n_cls_out": (_u32, (Pointer,)),
+    "llama_get_causal_attn": (_bool, (Pointer,)),
     "gguf_init_from_file": (Pointer, (_text, HeaderParams)),
     "gguf_free": (None, (Pointer,)),
     "gguf_find_key": (c.c_int64, (Pointer, _text)),

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 from functools import partial
 
-from wasi_nn.errors import ContextFull, RuntimeFailure
+from wasi_nn.errors import ContextFull, PromptTooLong, RuntimeFailure
 from wasi_nn_ggml.layouts import Batch
 from wasi_nn_ggml.library import Library, complaints
 from wasi_nn_ggml.settings import ContextSettings
@@ -24,6 +24,8 @@ log = logging.getLogger("wasi_nn.ggml")
 
 _ABORTED = 2
 _NO_TOKEN = -1
+# enum llama_attention_type
+_NON_CAUSAL = 1
 #: Bytes of an element of the KV cache by ggml's type: f32, f16, q4_0, …
 _CACHE_BYTES = {0: 4.0, 1: 2.0, 2: 0.57, 3: 0.63, 6: 0.69, 7: 0.75, 8: 1.07, 20: 0.57, 30: 2.0}
 # What a context takes beside its KV cache is not known beforehand: leave room.
@@ -57,9 +59,16 @@ class Sequence:
             )
         self.context = int(context)
         self._free = weakref.finalize(self, _free, native, self.context, weights)
-        self._memory = native.llama_get_memory(self.context)
+        #: None for a model that sees a text as a whole and cannot go on with it.
+        self.memory: int | None = native.llama_get_memory(self.context)
         self.n_ctx = int(native.llama_n_ctx(self.context))
-        self.n_batch = int(native.llama_n_batch(self.context))
+        if weights.positions is not None:
+            self.n_ctx = min(self.n_ctx, weights.positions)
+        #: The most tokens of one call. llama.cpp takes more of them, in parts, where each token
+        #: sees the earlier ones alone; where it sees the later ones too, it ends the process. An
+        #: image may be so in a text that is not.
+        self.n_batch = int(native.llama_n_ubatch(self.context))
+        self._causal = _is_causal(native, self.context, weights, settings)
         self._cached: list[int] = []
         # llama.cpp asks its abort callback before every operation. strlen is one that costs no
         # Python: the length of the text in this buffer is the answer.
@@ -71,12 +80,21 @@ class Sequence:
 
     def evaluate(self, tokens: Tokens[int]) -> int:
         """Make the memory hold exactly these tokens, with logits for what follows the last; gives
-        how many had to be decoded. Raises ``RuntimeFailure`` and ``ContextFull``."""
+        how many had to be decoded. Raises ``RuntimeFailure``, ``ContextFull`` and
+        ``PromptTooLong``."""
         if len(tokens) > self.n_ctx:
             raise ContextFull(f"{len(tokens)} tokens do not fit a context of {self.n_ctx}")
+        if not self._causal:
+            if len(tokens) > self.n_batch:
+                raise PromptTooLong(
+                    f"the prompt has {len(tokens)} tokens; {self.n_batch} can look at each other "
+                    "(config batch-size, ubatch-size)"
+                )
+            # What a token is to the model depends on those after it, which are others now.
+            self.clear()
         kept = _common(self._cached, tokens[:-1])
         if kept < len(self._cached):
-            if kept and self._native.llama_memory_seq_rm(self._memory, 0, kept, -1):
+            if kept and self._native.llama_memory_seq_rm(self.memory, 0, kept, -1):
                 del self._cached[kept:]
             else:
                 # A recurrent model's memory has no part that could be taken away.
@@ -106,7 +124,7 @@ class Sequence:
 
     def clear(self) -> None:
         """Forget every token."""
-        self._native.llama_memory_clear(self._memory, True)
+        self._native.llama_memory_clear(self.memory, True)
         self._cached.clear()
 
     def stop(self) -> None:
@@ -145,12 +163,25 @@ def _common(cached: Tokens[int], tokens: Tokens[int]) -> int:
     return next(at for at in range(length) if cached[at] != tokens[at])
 
 
+def _at_once(settings: ContextSettings) -> bool:
+    """Whether all tokens of a prompt look at each other: an embedding may be of a model where they
+    do."""
+    return settings.embedding or settings.attention_type == _NON_CAUSAL
+
+
+def _is_causal(native: Library, context: int, weights: Weights, settings: ContextSettings) -> bool:
+    if hasattr(native, "llama_get_causal_attn"):
+        return bool(native.llama_get_causal_attn(context))
+    if settings.attention_type < 0:
+        return weights.causal
+    return settings.attention_type != _NON_CAUSAL
+
+
 def _params(native: Library, settings: ContextSettings, n_ctx: int) -> ctypes.Structure:
     params: ctypes.Structure = native.llama_context_default_params()
     params.n_ctx = n_ctx
-    params.n_batch = settings.n_batch
-    # An embedding looks at all its tokens at once.
-    params.n_ubatch = settings.n_batch if settings.embedding else settings.n_ubatch
+    params.n_batch = min(settings.n_batch, n_ctx)
+    params.n_ubatch = settings.n_batch if _at_once(settings) else settings.n_ubatch
     threads = settings.threads if settings.threads > 0 else _cores()
     params.n_threads = threads
     params.n_threads_batch = settings.threads_batch if settings.threads_batch > 0 else threads
@@ -179,7 +210,7 @@ def _fitting(weights: Weights, settings: ContextSettings) -> tuple[int, int]:
     each = weights.kv_elements / 2
     each *= _CACHE_BYTES[settings.cache_type_k] + _CACHE_BYTES[settings.cache_type_v]
     # The mask of who may look at whom, in f32 and f16.
-    each += 6 * (settings.n_batch if settings.embedding else settings.n_ubatch)
+    each += 6 * (settings.n_batch if _at_once(settings) else settings.n_ubatch)
     # Half of what there is: the host has other guests.
     room = (_available_memory() - _SPARE_BYTES) / 2
     if settings.n_ctx:

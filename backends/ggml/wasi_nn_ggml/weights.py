@@ -83,6 +83,11 @@ class Weights:
         self.ranks = metadata.number("pooling_type") == RANK or metadata.has_tensor(
             "cls.weight", "cls.output.weight"
         )
+        #: The positions that the model has learned one by one: llama.cpp ends the process at the
+        #: next one. None where any number can be had.
+        self.positions = self.n_ctx_train if metadata.has_tensor("position_embd.weight") else None
+        #: Whether a token sees the earlier ones alone, as far as the file says.
+        self.causal = metadata.text(f"{metadata.architecture}.attention.causal") != "false"
 
     def tokenize(self, text: bytes) -> list[int]:
         """The tokens of a prompt, with the special ones that the model wants around it and those
