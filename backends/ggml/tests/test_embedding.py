@@ -174,7 +174,7 @@ class TestTokensThatLookAtLaterOnes:
         image.new("RGB", (20, 20), "red").save(file, "PNG")
         url = base64.b64encode(file.getvalue()).decode()
         prompt = f'{LONG} <img src="data:image/png;base64,{url}"> {LONG}'
-        for more in ({"attention-type": 1}, {"batch-size": 16}, {"attention-type": 1}):
+        for more in ({"attention-type": 1}, {"batch-size": 16}):
             config = {"ubatch-size": 2, "ctx-size": 512, "n-predict": 2, "threads": 1, **more}
             projector = TINY.with_name("tiny-mmproj.gguf")
             graph = GgmlBackend().load([TINY, projector], LoadOptions("ggml", config=config))

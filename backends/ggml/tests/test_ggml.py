@@ -325,6 +325,34 @@ class TestConfig:
         with pytest.raises(error):
             GgmlBackend().load([TINY, memoryview(text)], LoadOptions("ggml"))
 
+    @pytest.mark.parametrize(
+        ("text", "error"),
+        [
+            ('{"use-mmap": false, "grammar": "root ::= ("}', InvalidArgument),
+            ('{"n-predict": 2, "enable-chat-template": true}', InvalidArgument),
+            ('{"use-mmap": false, "enable-chat-template": true}', InvalidArgument),
+            ('{"ctx-size": 256, "temp": 5.0, "image": "a"}', InvalidArgument),
+            ('{"use-mmap": false, "mmproj": "tiny-mmproj.gguf", "image": "tiny.gguf"}', NnError),
+        ],
+    )
+    def test_mistakes_change_nothing_of_a_prompt(self, talk, text, error):
+        """The last thing that a config can be wrong about is the prompt that it holds for."""
+        guest = talk()
+        held = []
+        guest.context.hold = held.append
+        wanted = guest.answer("Hello")
+        guest.put("Hello")
+        weights, counted = guest.context._weights, sum(held)
+        with pytest.raises(error):
+            guest.put(text, 1)
+        assert guest.context._weights is weights
+        assert sum(held) == counted
+        guest.context.compute()
+        assert guest.text() == wanted
+        assert guest.metadata()["output_tokens"] == 24
+        guest.context.close()
+        assert sum(held) == 0
+
     def test_an_empty_one(self, talk):
         guest = talk()
         before = guest.answer("Hello")
@@ -530,6 +558,52 @@ class TestMemory:
         one, two = load(), load(n_predict=3)
         assert one.weights is two.weights
         assert load(use_mmap=False).weights is not one.weights
+
+    @pytest.mark.skipif(
+        library.find() is not None and library.library().llama_supports_gpu_offload(),
+        reason="a GPU's settings load weights of their own where there is one",
+    )
+    def test_settings_of_a_gpu_load_nothing_without_one(self, load, talk):
+        one = load(main_gpu=3, n_gpu_layers=5, split_mode="row", tensor_split="3,2")
+        assert one.weights is load().weights
+        guest = talk()
+        guest.configure(main_gpu=7)
+        assert guest.context._weights is guest.graph.weights
+
+    def test_weights_apart_count_against_the_guests_limit(self, host: Host):
+        host.add_model("tiny", TINY)
+        size = TINY.stat().st_size
+        apart = Tensor(TensorType.U8, (1,), memoryview(b'{"use-mmap": false}'))
+        again = Tensor(TensorType.U8, (1,), memoryview(b'{"use-mmap": true}'))
+        with host.open_session(Limits(held=size + 100)) as session:
+            graph = session.load_by_name("tiny")
+            first, second = (session.init_execution_context(graph) for _ in range(2))
+            session.set_input(first, 1, apart)
+            with pytest.raises(RuntimeFailure, match="above its limit"):
+                session.set_input(second, 1, apart)
+            session.set_input(first, 1, again)
+            session.set_input(second, 1, apart)
+            session.finalize_execution_context(second)
+            session.set_input(first, 1, apart)
+
+    def test_a_projector_is_there_as_long_as_a_context_uses_it(self, talk, tmp_path):
+        needs("PIL.Image").new("RGB", (20, 20)).save(tmp_path / "black.png")
+        for name in ("tiny.gguf", "tiny-mmproj.gguf"):
+            (tmp_path / name).write_bytes(TINY.with_name(name).read_bytes())
+        guest = talk(tmp_path / "tiny.gguf", mmproj="tiny-mmproj.gguf", image="black.png")
+        held = []
+        guest.context.hold = held.append
+        guest.answer("see <image> it")
+        (projector,) = guest.graph._projectors.values()
+        guest.answer("again <image> it")
+        assert list(guest.graph._projectors.values()) == [projector]
+        assert held[0] == TINY.with_name("tiny-mmproj.gguf").stat().st_size
+        del projector
+        guest.configure(use_mmap=False)
+        gc.collect()
+        assert not guest.graph._projectors
+        guest.context.close()
+        assert sum(held) == 0
 
     def test_model_settings_can_change(self, talk):
         guest = talk()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
 from wasi_nn_ggml import embedding, library, settings
 from wasi_nn_ggml.context import GgmlContext
 from wasi_nn_ggml.sampler import Sampler
-from wasi_nn_ggml.vision import Picture, Projector
-from wasi_nn_ggml.weights import Source, Weights
+from wasi_nn_ggml.vision import Projector
+from wasi_nn_ggml.weights import Source, Weights, applicable
 
 
 class GgmlGraph(Graph):
@@ -41,15 +42,24 @@ class GgmlGraph(Graph):
         self.backend = backend
         self.source = source
         self.config = dict(config)
-        self.settings = settings.read(config)
+        self.settings = self.read(config)
         self.weights: Weights = source.weights(self.settings.model)
         self._projector_path = projector
-        self._projectors: dict[tuple[Path, int], Projector] = {}
+        # A context keeps the one that it uses.
+        self._projectors: weakref.WeakValueDictionary[tuple[Path, int], Projector] = (
+            weakref.WeakValueDictionary()
+        )
         self._lock = threading.Lock()
         embedding.check(self.weights, self.settings.context)
         # A grammar that does not parse is a mistake of the load.
         if self.settings.sampler.grammar or self.settings.sampler.json_schema:
             Sampler(self.weights, self.settings.sampler)
+
+    @staticmethod
+    def read(config: Mapping[str, Any]) -> settings.Settings:
+        """What a config says, as far as it means something here. Raises ``InvalidArgument``."""
+        wanted = settings.read(config)
+        return wanted._replace(model=applicable(wanted.model))
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:
@@ -62,22 +72,30 @@ class GgmlGraph(Graph):
     def init_execution_context(self) -> ExecutionContext:
         return GgmlContext(self)
 
-    def picture(self, weights: Weights, wanted: settings.Settings, prompt: str) -> Picture:
-        """A prompt with its images. Raises ``InvalidArgument`` without a projector."""
-        path = self._projector_path
+    def projector_path(self, wanted: settings.Settings) -> Path:
+        """The projector's file. Raises ``InvalidArgument`` without one, and ``ModelNotFound``."""
         if wanted.mmproj:
-            path = self._beside(wanted.mmproj, "mmproj")
-        if path is None:
+            return self._beside(wanted.mmproj, "mmproj")
+        if self._projector_path is None:
             raise InvalidArgument("images need a projector: the config's mmproj")
-        image = None
-        if wanted.image:
-            image = self._beside(wanted.image, "image").read_bytes()
+        return self._projector_path
+
+    def projector(
+        self, weights: Weights, path: Path, wanted: settings.ContextSettings
+    ) -> Projector:
+        """The projector of a file for these weights, loaded once for all contexts."""
+        key = (path, id(weights))
         with self._lock:
-            key = (path, id(weights))
             projector = self._projectors.get(key)
             if projector is None:
-                projector = self._projectors[key] = Projector(weights, path, wanted.context)
-        return projector.read(prompt, image)
+                projector = self._projectors[key] = Projector(weights, path, wanted)
+        return projector
+
+    def image(self, wanted: settings.Settings) -> bytes | None:
+        """The image that the config names. Raises ``InvalidArgument`` and ``ModelNotFound``."""
+        if not wanted.image:
+            return None
+        return self._beside(wanted.image, "image").read_bytes()
 
     def close(self) -> None:
         self.source.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn import config as reading
@@ -16,11 +17,15 @@ from wasi_nn.errors import (
     RuntimeFailure,
 )
 from wasi_nn.types import Tensor, TensorType
-from wasi_nn_ggml import chat, embedding, settings
+from wasi_nn_ggml import embedding, settings
+from wasi_nn_ggml import prompt as prompts
+from wasi_nn_ggml.holding import Holding
 from wasi_nn_ggml.meter import Meter
+from wasi_nn_ggml.prompt import Projection, Prompt
 from wasi_nn_ggml.sampler import Sampler
 from wasi_nn_ggml.sequence import Sequence
-from wasi_nn_ggml.vision import Picture, find_picture
+from wasi_nn_ggml.settings import Settings
+from wasi_nn_ggml.weights import Weights
 
 if TYPE_CHECKING:
     from wasi_nn_ggml.backend import GgmlGraph
@@ -29,8 +34,6 @@ if TYPE_CHECKING:
 CONFIG, METADATA = 1, 1
 # Room that the peer leaves in a context for special tokens.
 _MARGIN = 4
-# No token of a vocabulary is longer, so that a longer prompt need not be tokenised.
-_LONGEST_TOKEN = 512
 
 
 class GgmlContext(StreamingContext):
@@ -43,11 +46,12 @@ class GgmlContext(StreamingContext):
         self._weights = graph.weights
         self._sequence: Sequence | None = None
         self._sampler: Sampler | None = None
+        #: Bytes of weights that are not the graph's own.
+        self._apart: Holding | None = None
+        self._projection: Projection | None = None
+        self._prompt: Prompt | None = None
         # The prompt as it was given, until it is computed: a config may still change what it means.
         self._asked: str | None = None
-        self._tokens: list[int] | None = None
-        self._picture: Picture | None = None
-        self._n_input = 0
         self._output = bytearray()
         self._n_output = 0
         self._piece = b""
@@ -60,7 +64,7 @@ class GgmlContext(StreamingContext):
         if position(key, self._graph.inputs, "input") == CONFIG:
             self._configure(_text(tensor, "config"))
         else:
-            self._prompt(_text(tensor, "prompt"))
+            self._ask(_text(tensor, "prompt"))
 
     def compute(self) -> None:
         self._begin()
@@ -122,56 +126,89 @@ class GgmlContext(StreamingContext):
 
     def close(self) -> None:
         self._let_go()
-        self._picture = None
+        self._prompt = None
+        self._use(None)
+        if self._apart is not None:
+            self._apart.give_back()
 
     # Inputs
 
     def _configure(self, text: str) -> None:
-        """Lay a config over the one that holds."""
+        """Lay a config over the one that holds. What it needs is made before anything is given up:
+        a mistake changes nothing."""
         config = {**self._config, **loading.known_config(self._graph.backend, reading.parse(text))}
-        wanted = settings.read(config)
-        if wanted.model != self._settings.model:
-            weights = self._graph.source.weights(wanted.model)
+        wanted, known = self._graph.read(config), self._settings
+        with ExitStack() as undo:
+            weights, apart = self._weights, self._apart
+            if wanted.model != known.model:
+                weights, apart = self._load(wanted.model)
+                if apart is not None:
+                    undo.callback(apart.give_back)
             embedding.check(weights, wanted.context)
+            sampler = None
+            if wanted.sampler != known.sampler:
+                # A grammar that does not parse is this call's mistake.
+                sampler = Sampler(weights, wanted.sampler)
+            prompt = None
+            if self._asked is not None:
+                prompt = self._read(weights, wanted, self._asked)
+            undo.pop_all()
+        if wanted.model != known.model or wanted.context != known.context:
             self._let_go()
-            self._weights = weights
-        elif wanted.context != self._settings.context:
-            embedding.check(self._weights, wanted.context)
-            self._let_go()
-        if wanted.sampler != self._settings.sampler:
-            # A grammar that does not parse is this call's mistake.
-            self._sampler = Sampler(self._weights, wanted.sampler)
+        if weights is not self._weights:
+            # A projector keeps the weights that it was made for.
+            if self._projection is not None:
+                self._prompt = None
+                self._use(None)
+            if self._apart is not None:
+                self._apart.give_back()
+        self._weights, self._apart = weights, apart
+        if sampler is not None:
+            self._sampler = sampler
         self._config = config
         self._settings = wanted
-        if self._asked is not None:
-            self._prompt(self._asked)
+        if prompt is not None:
+            self._take(prompt)
 
-    def _prompt(self, text: str) -> None:
+    def _load(self, wanted: settings.ModelSettings) -> tuple[Weights, Holding | None]:
+        graph = self._graph
+        if wanted == graph.settings.model:
+            return graph.weights, None
+        apart = Holding(self.hold, graph.source.size)
+        try:
+            return graph.source.weights(wanted), apart
+        except BaseException:
+            apart.give_back()
+            raise
+
+    def _ask(self, text: str) -> None:
+        self._pending = None
+        self._prompt = None
+        self._asked = None
+        self._forget_output()
+        prompt = self._read(self._weights, self._settings, text)
+        self._take(prompt)
+        self._asked = text
+
+    def _read(self, weights: Weights, wanted: Settings, text: str) -> Prompt:
+        return prompts.read(self._graph, weights, wanted, text, self._projection, self.hold)
+
+    def _take(self, prompt: Prompt) -> None:
         self._pending = None
         self._forget_output()
-        self._tokens = None
-        self._picture = None
-        self._asked = None
-        asked = text
-        if self._settings.chat:
-            text = chat.prompt(self._weights, text, self._settings.chat_template)
-        if self._settings.image or find_picture(text):
-            self._picture = self._graph.picture(self._weights, self._settings, text)
-            self._n_input = self._picture.n_tokens
-            self._asked = asked
-            return
-        data = text.encode("utf-8")
-        most = _LONGEST_TOKEN * (self._settings.context.n_ctx or self._weights.n_ctx_train)
-        if len(data) > most:
-            raise PromptTooLong(f"a prompt of {len(data)} bytes cannot fit the context")
-        self._tokens = self._weights.tokenize(data)
-        self._n_input = len(self._tokens)
-        self._asked = asked
+        self._prompt = prompt
+        if prompt.projection is not None:
+            self._use(prompt.projection)
+
+    def _use(self, projection: Projection | None) -> None:
+        known, self._projection = self._projection, projection
+        if known is not None and known is not projection:
+            known.holding.give_back()
 
     # Computing
 
     def _begin(self) -> None:
-        if self._tokens is None and self._picture is None:
+        if self._prompt is None:
             raise InvalidArgument("the prompt, input 0, has not been set")
         self._asked = None
         self._pending = None
@@ -196,22 +233,24 @@ class GgmlContext(StreamingContext):
             sampler = self._sampler = Sampler(self._weights, self._settings.sampler)
         else:
             sampler.reset()
-        if self._n_input > sequence.n_ctx - _MARGIN:
+        prompt = self._prompt
+        assert prompt is not None
+        if prompt.n_tokens > sequence.n_ctx - _MARGIN:
             raise PromptTooLong(
-                f"the prompt has {self._n_input} tokens; {sequence.n_ctx - _MARGIN} fit the "
+                f"the prompt has {prompt.n_tokens} tokens; {sequence.n_ctx - _MARGIN} fit the "
                 f"context of {sequence.n_ctx} (config ctx-size)"
             )
         started = time.perf_counter()
-        computed = self._n_input
-        if self._picture is not None:
-            self._picture.evaluate(sequence)
-        elif self._tokens:
-            computed = sequence.evaluate(self._tokens)
+        computed = prompt.n_tokens
+        if prompt.picture is not None:
+            prompt.picture.evaluate(sequence)
+        elif prompt.tokens:
+            computed = sequence.evaluate(prompt.tokens)
         else:
             raise InvalidArgument("the prompt has no tokens")
-        self._meter.prompt(computed, self._n_input - computed, started)
+        self._meter.prompt(computed, prompt.n_tokens - computed, started)
         if not self._weights.native.llama_get_logits_ith(sequence.context, -1):
-            if self._picture is not None:
+            if prompt.picture is not None:
                 raise InvalidArgument("the prompt ends with an image: let text follow")
             raise RuntimeFailure("the model gives no logits: it is for embeddings")
         return sampler
@@ -236,19 +275,20 @@ class GgmlContext(StreamingContext):
         self._meter.decoded(started)
 
     def _embed(self) -> None:
-        if self._tokens is None:
+        tokens = self._prompt.tokens if self._prompt is not None else None
+        if tokens is None:
             raise InvalidArgument("embeddings are of text")
         sequence = self._ready()
         most = min(sequence.n_batch, sequence.n_ctx)
-        if len(self._tokens) > most:
+        if len(tokens) > most:
             raise PromptTooLong(
-                f"the prompt has {len(self._tokens)} tokens; an embedding takes {most} "
+                f"the prompt has {len(tokens)} tokens; an embedding takes {most} "
                 "(config batch-size, ctx-size)"
             )
-        if not self._tokens:
+        if not tokens:
             raise InvalidArgument("the prompt has no tokens")
         sequence.clear()
-        sequence.evaluate(self._tokens)
+        sequence.evaluate(tokens)
         self._output += embedding.as_json(self._weights, sequence)
 
     # Outputs
@@ -262,8 +302,9 @@ class GgmlContext(StreamingContext):
 
     def _metadata(self) -> bytes:
         native = self._weights.native
+        n_input = self._prompt.n_tokens if self._prompt is not None else 0
         return (
-            f'{{"input_tokens": {self._n_input}, "output_tokens": {self._n_output}, '
+            f'{{"input_tokens": {n_input}, "output_tokens": {self._n_output}, '
             f'"llama_build_number": {native.build_number}, "llama_commit": "{native.commit}"}}'
         ).encode()
 

@@ -21,6 +21,18 @@ from wasi_nn_ggml.settings import RANK, ModelSettings
 _NO_MMAP, _MMAP, _LOCK, _MMAP_AND_LOCK = 0, 1, 2, 3
 
 
+def applicable(settings: ModelSettings) -> ModelSettings:
+    """The settings without what means nothing here: a library for the CPU would load the same
+    weights for every number of a GPU."""
+    if library().llama_supports_gpu_offload():
+        return settings
+    return ModelSettings()._replace(
+        use_mmap=settings.use_mmap,
+        use_mlock=settings.use_mlock,
+        check_tensors=settings.check_tensors,
+    )
+
+
 class Weights:
     """A loaded ``llama_model``. Any number of contexts and threads may use it."""
 
@@ -179,6 +191,17 @@ class Source:
     def __init__(self, builder: memoryview | Path) -> None:
         self.path: Path | None = builder if isinstance(builder, Path) else None
         self._file = None if isinstance(builder, Path) else _spill(builder)
+        self._size = 0 if isinstance(builder, Path) else len(builder)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes the weights take. Raises ``ModelNotFound``."""
+        if self.path is None:
+            return self._size
+        try:
+            return self.path.stat().st_size
+        except OSError as error:
+            raise ModelNotFound(f"model file {self.path}: {error.strerror or error}") from error
 
     def weights(self, settings: ModelSettings) -> Weights:
         """The weights with these settings. Raises ``NnError``."""

@@ -1,0 +1,83 @@
+"""A prompt as the model takes it: tokens, or text and images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from wasi_nn.errors import PromptTooLong
+from wasi_nn_ggml import chat
+from wasi_nn_ggml.holding import Holding
+from wasi_nn_ggml.settings import Settings
+from wasi_nn_ggml.vision import Picture, Projector, find_picture
+from wasi_nn_ggml.weights import Weights
+
+if TYPE_CHECKING:
+    from wasi_nn_ggml.backend import GgmlGraph
+
+Hold = Callable[[int], None]
+# No token of a vocabulary is longer, so that a longer prompt need not be tokenised.
+_LONGEST_TOKEN = 512
+
+
+class Projection(NamedTuple):
+    """The projector that a context uses, and the bytes that it counts for."""
+
+    path: Path
+    weights: Weights
+    projector: Projector
+    holding: Holding
+
+
+class Prompt(NamedTuple):
+    """``tokens``, or ``picture`` with the projection that made it."""
+
+    n_tokens: int
+    tokens: list[int] | None = None
+    picture: Picture | None = None
+    projection: Projection | None = None
+
+
+def read(
+    graph: GgmlGraph,
+    weights: Weights,
+    wanted: Settings,
+    text: str,
+    known: Projection | None,
+    hold: Hold,
+) -> Prompt:
+    """What a guest asked with these settings. ``known`` is the projection that its context has: it
+    is used again where it fits. Raises ``NnError``, and holds nothing then."""
+    if wanted.chat:
+        text = chat.prompt(weights, text, wanted.chat_template)
+    if wanted.image or find_picture(text):
+        projection = _projection(graph, weights, wanted, known, hold)
+        try:
+            picture = projection.projector.read(text, graph.image(wanted))
+        except BaseException:
+            if projection is not known:
+                projection.holding.give_back()
+            raise
+        return Prompt(picture.n_tokens, None, picture, projection)
+    data = text.encode("utf-8")
+    most = _LONGEST_TOKEN * (wanted.context.n_ctx or weights.n_ctx_train)
+    if len(data) > most:
+        raise PromptTooLong(f"a prompt of {len(data)} bytes cannot fit the context")
+    tokens = weights.tokenize(data)
+    return Prompt(len(tokens), tokens)
+
+
+def _projection(
+    graph: GgmlGraph, weights: Weights, wanted: Settings, known: Projection | None, hold: Hold
+) -> Projection:
+    path = graph.projector_path(wanted)
+    if known is not None and known.path == path and known.weights is weights:
+        return known
+    holding = Holding(hold, path.stat().st_size)
+    try:
+        projector = graph.projector(weights, path, wanted.context)
+    except BaseException:
+        holding.give_back()
+        raise
+    return Projection(path, weights, projector, holding)
