@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,9 @@ from wasi_nn import Limits, Tensor, TensorType
 from wasi_nn.backend import Backend, ExecutionContext, Graph
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, NnError, RuntimeFailure, Unavailable
 from wasi_nn.hookspecs import hookimpl
+from wasi_nn.loading import known_config
 from wasi_nn.plugins import Plugins
-from wasi_nn.registry import Registry
+from wasi_nn.registry import NamedModel, Registry
 from wasi_nn.session import Session
 from wasi_nn.types import ExecutionTarget
 
@@ -24,8 +26,10 @@ class Recorder(Backend):
 
     name = "recorder"
     encodings = ("recorder",)
+    config_keys = frozenset({"weights", "other"})
 
     def __init__(self, concurrent: bool = True) -> None:
+        self.weights = {"one": object(), "two": object()}
         self.events: list[str] = []
         self.inside = 0
         self.most_inside = 0
@@ -33,10 +37,10 @@ class Recorder(Backend):
         self.lock = threading.Lock()
 
     def load(self, builders, options):
-        if bytes(builders[0]) == b"missing":
+        if not isinstance(builders[0], Path) and bytes(builders[0]) == b"missing":
             raise Unavailable('recorder is not installed; pip install "wasi-nn[recorder]"')
         self.events.append("load")
-        return RecorderGraph(self)
+        return RecorderGraph(self, self.weights.get(options.config.get("weights")))
 
     @hookimpl
     def wasi_nn_backends(self):
@@ -44,8 +48,10 @@ class Recorder(Backend):
 
 
 class RecorderGraph(Graph):
-    def __init__(self, backend: Recorder) -> None:
+    def __init__(self, backend: Recorder, weights: object = None) -> None:
         self.backend = backend
+        if weights is not None:
+            self.weights = weights
         self.concurrent_contexts = backend.concurrent  # type: ignore[misc]
 
     def init_execution_context(self):
@@ -77,10 +83,13 @@ class RecorderContext(ExecutionContext):
         self.backend.events.append("context closed")
 
 
-def open_session(backend: Recorder, **limits) -> Session:
+def open_session(backend: Recorder, *models: NamedModel, **limits) -> Session:
     plugins = Plugins()
     plugins.register(backend, "recorder")
-    return Session(plugins, Registry(plugins), Limits(**limits))
+    registry = Registry(plugins)
+    for model in models:
+        registry.add(model)
+    return Session(plugins, registry, Limits(**limits))
 
 
 def load(session: Session, model: bytes = b"m") -> int:
@@ -227,6 +236,54 @@ def test_limits_on_what_the_host_holds():
     load(session, b"1234567890")
 
 
+@pytest.fixture
+def named(tmp_path):
+    """A named model of 8 bytes."""
+    path = tmp_path / "model"
+    path.write_bytes(b"12345678")
+    return NamedModel("m", (path,), "recorder")
+
+
+def test_a_config_for_a_named_model_costs_nothing_as_long_as_the_memory_is_shared(named):
+    session = open_session(Recorder(), named, held=7)
+    graphs = [session.load_by_name("m", {"weights": "one", "other": number}) for number in range(3)]
+    # The person offered one model, and not two.
+    with pytest.raises(RuntimeFailure, match="8 more would be above its limit of 7"):
+        session.load_by_name("m", {"weights": "two"})
+    context = session.init_execution_context(graphs[0])
+    for graph in graphs:
+        session.unload(graph)
+    with pytest.raises(RuntimeFailure, match="above its limit"):
+        session.load_by_name("m", {"weights": "two"})
+    session.finalize_execution_context(context)
+    session.load_by_name("m", {"weights": "two"})
+
+
+def test_every_further_model_of_a_name_counts(named):
+    session = open_session(Recorder(), named, held=8)
+    session.load_by_name("m")
+    graph = session.load_by_name("m", {"other": 1})
+    again = session.load_by_name("m", {"other": 1})
+    with pytest.raises(RuntimeFailure, match="8 more would be above its limit of 8"):
+        session.load_by_name("m", {"other": 2})
+    session.unload(graph)
+    with pytest.raises(RuntimeFailure):
+        session.load_by_name("m", {"other": 2})
+    session.unload(again)
+    session.load_by_name("m", {"other": 2})
+
+
+def test_a_model_counts_as_long_as_a_context_has_it():
+    session = open_session(Recorder(), held=8)
+    graph = load(session, b"12345678")
+    context = session.init_execution_context(graph)
+    session.unload(graph)
+    with pytest.raises(RuntimeFailure, match="above its limit"):
+        load(session, b"1")
+    session.finalize_execution_context(context)
+    load(session, b"12345678")
+
+
 def test_limits_on_what_a_context_takes():
     session = open_session(Recorder(), held=10)
     graph = load(session, b"1234")
@@ -267,3 +324,20 @@ def test_every_session_error_can_be_told_to_a_guest():
         session.load([], "autodetect", ExecutionTarget.CPU)
     with pytest.raises(InvalidEncoding):
         session.load([memoryview(b"?")], "autodetect", ExecutionTarget.CPU)
+
+
+def test_many_unknown_keys_are_not_all_looked_at(caplog):
+    """Likenesses cost a millisecond each."""
+    looked = []
+
+    class Key(str):
+        def __getitem__(self, part):
+            looked.append(self)
+            return str(self)[part]
+
+    config = {Key(f"othe{number:05}"): 1 for number in range(5000)}
+    assert known_config(Recorder(), config) == {}
+    assert len(set(looked)) == 8
+    assert "othe00007 and 4992 more; it knows: other" in caplog.text
+    known_config(Recorder(), {"x" * 100_000: 1})
+    assert len(caplog.text) < 2000

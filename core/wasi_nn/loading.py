@@ -28,6 +28,8 @@ Stopped = Callable[[], bool]
 _SLICE = 0.05
 # More keys than this are not listed.
 _MANY = 16
+# Unknown keys that are listed, and how much of each.
+_TOLD, _LONG = 8, 80
 
 
 def take(lock: threading.Lock, stopped: Stopped) -> None:
@@ -66,6 +68,12 @@ class LoadedGraph:
         self._lock = None if graph.concurrent_contexts else threading.Lock()
         weakref.finalize(self, graph.close)
 
+    @property
+    def memory(self) -> object:
+        """What takes the model's memory: a graph says so with an attribute ``weights`` when it
+        shares them with others, and otherwise takes its own."""
+        return getattr(self.graph, "weights", self.graph)
+
     def turn(self, stopped: Stopped) -> AbstractContextManager[None]:
         """The right to call into the graph's contexts: at once, or in turn where the backend does
         not let contexts run side by side. Enter it without delay."""
@@ -85,12 +93,15 @@ def known_config(backend: Backend, config: Mapping[str, Any]) -> dict[str, Any]:
     if unknown:
         from difflib import get_close_matches
 
-        near = {like for key in unknown for like in get_close_matches(key, keys, 2)}
+        # A guest may send as many as it likes.
+        told = unknown[:_TOLD]
+        near = {like for key in told for like in get_close_matches(key[:_LONG], keys, 2)}
         known = sorted(near if len(keys) > _MANY else keys)
         log.warning(
-            "backend %s does not know the config's %s%s",
+            "backend %s does not know the config's %s%s%s",
             backend.name,
-            ", ".join(unknown),
+            ", ".join(key[:_LONG] for key in told),
+            f" and {len(unknown) - len(told)} more" if len(unknown) > len(told) else "",
             f"; it knows: {', '.join(known)}" if known else "",
         )
     return {key: value for key, value in config.items() if key in keys}

@@ -67,6 +67,19 @@ class ContextEntry:
         self.held: dict[int | str, int] = {}
 
 
+class _Memory:
+    """A model's memory, for as long as the guest has a graph or a context of it."""
+
+    __slots__ = ("name", "owner", "size", "users")
+
+    def __init__(self, owner: object, size: int, name: str | None) -> None:
+        #: Kept, so that its identity is nobody else's.
+        self.owner = owner
+        self.size = size
+        self.name = name
+        self.users = 0
+
+
 class Session:
     """One guest's tables. ``close`` frees everything that the guest left behind."""
 
@@ -83,10 +96,10 @@ class Session:
         self._allow_fallback = allow_fallback
         self._graphs: dict[int, LoadedGraph] = {}
         self._cancelled = False
-        #: Bytes that the host keeps for this guest alone: its own models (by handle), inputs, and
-        #: what contexts say they take (by handle).
+        #: Bytes that the host keeps for this guest alone: its own models (by what takes the
+        #: memory), inputs, and what contexts say they take (by handle).
         self._held = 0
-        self._model_bytes: dict[int, int] = {}
+        self._memories: dict[int, _Memory] = {}
         self._context_bytes: dict[int, int] = {}
         self._contexts: dict[int, ContextEntry] = {}
         self._next_graph = 0
@@ -127,21 +140,25 @@ class Session:
             return self._keep(loading.load(backend, builders, options), started, size)
 
     def load_by_name(self, name: str, config: Mapping[str, Any] | None = None) -> int:
-        """Open a graph of the registry and give a new handle to it."""
+        """Open a graph of the registry and give a new handle to it.
+
+        A config of the guest's own can be a model of its own. The person offered one of each name;
+        every other that shares no memory with it counts."""
         self._check_room(self._graphs, self._limits.graphs, "graphs")
-        # A config of the guest's own can be a model of its own.
-        size = self._registry.size(name) if config else 0
-        self._check_held(size)
+        self._check_held(0)
         started = time.perf_counter()
         with _told_to_the_guest():
             loaded = self._registry.graph(name, config, self._is_cancelled)
-            return self._keep(loaded, started, size)
+        size = 0
+        if config and any(memory.name == name for memory in self._memories.values()):
+            size = self._registry.size(name)
+        return self._keep(loaded, started, size, name)
 
     def unload(self, graph: int) -> None:
         """Give a graph's handle back. Live contexts can still be drained."""
-        self.graph(graph)
+        loaded = self.graph(graph)
         del self._graphs[graph]
-        self._held -= self._model_bytes.pop(graph)
+        self._leave(loaded)
         for entry in self._contexts.values():
             if entry.graph_handle == graph:
                 entry.unloaded = True
@@ -165,6 +182,8 @@ class Session:
         handle = self._next_context
         self._next_context += 1
         self._contexts[handle] = ContextEntry(context, loaded, graph)
+        # A context keeps its graph, and so the model, after an unload.
+        self._memories[id(loaded.memory)].users += 1
         context.hold = partial(self._hold_for, handle)
         return handle
 
@@ -175,6 +194,7 @@ class Session:
         self._generated = self._sum([entry])
         _close(entry)
         self._held -= sum(entry.held.values()) + self._context_bytes.pop(context, 0)
+        self._leave(entry.loaded)
 
     def context(self, handle: int) -> ContextEntry:
         """The open context under a handle."""
@@ -279,6 +299,7 @@ class Session:
         while self._contexts:
             _close(self._contexts.popitem()[1])
         self._graphs.clear()
+        self._memories.clear()
 
     def _is_cancelled(self) -> bool:
         return self._cancelled
@@ -305,18 +326,32 @@ class Session:
             )
         return entry
 
-    def _keep(self, loaded: LoadedGraph, started: float, size: int) -> int:
+    def _keep(self, loaded: LoadedGraph, started: float, size: int, name: str | None = None) -> int:
+        owner = loaded.memory
+        memory = self._memories.get(id(owner))
+        if memory is None:
+            # Whether it is another's was not known before.
+            self._check_held(size)
+            memory = self._memories[id(owner)] = _Memory(owner, size, name)
+            self._held += size
+        memory.users += 1
         handle = self._next_graph
         self._next_graph += 1
         self._graphs[handle] = loaded
-        self._model_bytes[handle] = size
-        self._held += size
         options = loaded.options
         seconds = time.perf_counter() - started
         self.opened.append(
             GraphUse(loaded.backend.name, options.encoding, str(options.target), seconds)
         )
         return handle
+
+    def _leave(self, loaded: LoadedGraph) -> None:
+        key = id(loaded.memory)
+        memory = self._memories[key]
+        memory.users -= 1
+        if not memory.users:
+            del self._memories[key]
+            self._held -= memory.size
 
     @staticmethod
     def _check_room(table: Mapping[int, Any], most: int, what: str) -> None:

@@ -808,6 +808,16 @@ class TestHost:
                 session.compute(0)
             assert session.generation.tokens == 5
 
+    def test_a_config_alone_is_no_model_apart(self, host: Host):
+        host.add_model("tiny", TINY)
+        with host.open_session(Limits(held=1 << 18)) as session:
+            graph = session.load_by_name("tiny", {"temp": 0.5})
+            session.load_by_name("tiny", {"temp": 0.6})
+            with pytest.raises(RuntimeFailure, match="above its limit"):
+                session.load_by_name("tiny", {"use-mmap": False})
+            session.unload(graph)
+            session.load_by_name("tiny")
+
     def test_the_cache_counts_against_the_guests_limit(self, host: Host):
         host.add_model("tiny", TINY)
         prompt = Tensor(TensorType.U8, (1,), memoryview(b"Hello"))
