@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,6 +93,19 @@ def may_refuse(says: str) -> Iterator[None]:
     except UsageError as refused:
         if says not in str(refused):
             raise
+
+
+@contextlib.contextmanager
+def pressed(seconds: float) -> Iterator[None]:
+    """Ctrl-C, after a while, as the main thread hears it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
 
 
 def together(works: list[Callable[[], None]]) -> None:

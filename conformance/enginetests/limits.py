@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
@@ -9,10 +10,12 @@ import pytest
 
 from enginetests.common import (
     COMMAND,
+    FAIL,
     LOOP,
     WASI,
     Engine,
     Wat,
+    pressed,
     together,
 )
 from wasi_nn import Host, Limits
@@ -24,6 +27,7 @@ from wasi_nn.errors import (
     UsageError,
 )
 from wasi_nn.plugins import Plugins
+from wasi_nn.runtime import HostFunction
 
 
 class Limited(Engine):
@@ -94,6 +98,47 @@ class Limited(Engine):
     def test_interrupt_before_the_start(self, host: Host, wat: Wat) -> None:
         result = host.compile(wat(COMMAND.format(""))).run(on_start=lambda guest: guest.interrupt())
         assert isinstance(result.error, Interrupted)
+
+    def test_ctrl_c_while_the_guest_computes(self, host: Host, wat: Wat) -> None:
+        """Python code that an engine calls is where Python's own handler would raise, out of
+        anybody's reach; so the guest is interrupted, and nothing is raised before it is back."""
+        self.needs(host, "interrupt")
+        program = host.compile(wat(COMMAND.format(LOOP)))
+        with pressed(0.2), pytest.raises(KeyboardInterrupt):
+            program.run()
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def test_ctrl_c_between_host_calls(self, host: Host, wat: Wat) -> None:
+        wasm = wat(
+            """(module (import "test" "f" (func $f (param i32) (result i32)))
+            (memory (export "memory") 1) (func (export "run")
+              (loop $l (br_if $l (call $f (i32.const 1))))))"""
+        )
+        extra = [HostFunction("test", "f", 1, True, lambda memory, value: value)]
+        program = host.compile(wasm)
+        for wait in (0.05, 0.1, 0.15):
+            with program.instantiate(extra=extra) as guest:
+                with pressed(wait), pytest.raises(KeyboardInterrupt):
+                    guest.call("run")
+                with pytest.raises(Interrupted):
+                    guest.call("run")
+
+    def test_ctrl_c_in_a_guest_within_a_guest(self, host: Host, wat: Wat) -> None:
+        self.needs(host, "interrupt")
+        inner = [host.compile(wat(COMMAND.format(body))) for body in ("", LOOP)]
+        outer = host.compile(wat(FAIL))
+
+        def within(memory: object) -> None:
+            inner.pop(0).run()
+
+        extra = [HostFunction("test", "fail", 0, False, within)]
+        with outer.instantiate(extra=extra) as guest:
+            try:
+                guest.call("_start")
+            except UsageError as refused:
+                pytest.skip(str(refused))
+            with pressed(0.2), pytest.raises(KeyboardInterrupt):
+                guest.call("_start")
 
     def test_an_interrupt_after_the_end_does_nothing(self, host: Host, wat: Wat) -> None:
         with host.compile(wat(COMMAND.format(""))).instantiate() as guest:

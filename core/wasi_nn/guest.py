@@ -11,13 +11,18 @@ from wasi_nn.abi.guarding import Observer
 from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.backend import Generation
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted
+from wasi_nn.keyboard import Keyboard
 from wasi_nn.runtime import Instance
 from wasi_nn.session import GraphUse, Session
 
 
 class Guest:
     """One instance of a program with its session. Used by the thread that made it, but for
-    ``interrupt``. A context manager."""
+    ``interrupt``. A context manager.
+
+    Ctrl-C in the main thread interrupts a guest that runs there, and raises ``KeyboardInterrupt``
+    when it has come back. (No other signal's handler may raise meanwhile: run guests in a thread of
+    their own where one does.)"""
 
     def __init__(
         self,
@@ -33,6 +38,7 @@ class Guest:
         self._dialect = dialect
         self._bench = bench
         self._timeout = timeout
+        self._begun = False
         self.observer = observer
         self.instantiate_seconds = 0.0
 
@@ -57,15 +63,15 @@ class Guest:
         return self._session.generation
 
     def run(self) -> int:
-        """Instantiate the module and run its ``_start``, under one deadline; gives the exit code
-        and raises the kinds of ``GuestError``."""
-        with _Deadline(self, self._timeout):
+        """Instantiate the module, where ``begin`` has not, and run its ``_start``, under one
+        deadline; gives the exit code and raises the kinds of ``GuestError``."""
+        with Keyboard(self.interrupt), _Deadline(self, self._timeout):
             exit_code = self._instantiate()
             return self._instance.start() if exit_code is None else exit_code
 
     def begin(self) -> None:
         """Instantiate the module, so that its exports can be called."""
-        with _Deadline(self, self._timeout):
+        with Keyboard(self.interrupt), _Deadline(self, self._timeout):
             exit_code = self._instantiate()
         if exit_code is not None:
             raise GuestTrap(f"the guest ended in its start function, with exit code {exit_code}")
@@ -73,10 +79,13 @@ class Guest:
     def call(self, export: str, *arguments: int) -> tuple[int | float, ...]:
         """Call an exported function; the deadline counts for each call anew. A guest that was
         interrupted, by its deadline too, cannot be called again."""
-        with _Deadline(self, self._timeout):
+        with Keyboard(self.interrupt), _Deadline(self, self._timeout):
             return self._instance.call(export, *arguments)
 
     def _instantiate(self) -> int | None:
+        if self._begun:
+            return None
+        self._begun = True
         started = time.perf_counter()
         try:
             return self._instance.instantiate()

@@ -250,6 +250,7 @@ class CApiInstance(AdapterInstance):
 
         def trampoline(arguments: Any, results: Any) -> int | None:
             try:
+                self.check_stopped()
                 # (ctypes gives one element for an empty slice.)
                 numbers = arguments[1][2:stop:4] if stop else ()
                 result = call(memory_now(), *numbers)
@@ -268,6 +269,9 @@ class CApiInstance(AdapterInstance):
         message = HOST_TRAP.encode() + b"\0"
         trap: int = self.api.trap(self.store, ctypes.byref(bytes_vector(message)))
         return trap
+
+    def _follow_memory(self) -> None:
+        self._memory_now()
 
     def _memory_now(self) -> BufferMemory | None:
         """The guest's memory at its present size and place, without a copy; None before the

@@ -214,6 +214,7 @@ class PackageInstance(AdapterInstance):
 
         def trampoline(*numbers: int) -> Any:
             try:
+                self.check_stopped()
                 result = call(memory_now(), *[number & 0xFFFFFFFF for number in numbers])
                 if result is None:
                     return None
@@ -224,6 +225,9 @@ class PackageInstance(AdapterInstance):
                 raise RuntimeError(HOST_TRAP) from None
 
         return wasmer.Function(self._store, trampoline, kind)
+
+    def _follow_memory(self) -> None:
+        self._memory_now()
 
     def _memory_now(self) -> BufferMemory | None:
         """The guest's memory at its present size and place, without a copy."""
