@@ -66,6 +66,9 @@ class Memory(Engine):
             sizes.append(memory.size)  # type: ignore[attr-defined]
             if len(sizes) == 1:
                 assert guest.call("grow") == (1,)
+                # What this call was given follows.
+                memory.write(300 * 65536, b"there")  # type: ignore[attr-defined]
+                assert memory.size == 301 * 65536  # type: ignore[attr-defined]
 
         extra = [HostFunction("test", "look", 0, False, look)]
         with host.compile(wasm).instantiate(extra=extra) as guest:

@@ -131,6 +131,8 @@ class Programs(Engine):
                 (f64.add (f64.promote_f32 (local.get 1)) (local.get 2))))
             (func (export "two") (result i32 i64) (i32.const 1) (i64.const -2))
             (func (export "none"))
+            (func (export "same") (param i64) (result i64) (local.get 0))
+            (func (export "zero") (result f64) (f64.const -0))
             (func (export "trap") unreachable))"""
         )
         with host.compile(wasm).instantiate() as guest:
@@ -138,12 +140,19 @@ class Programs(Engine):
             assert guest.call("add", -2, 1) == (-1,)
             assert guest.call("two") == (1, -2)
             assert guest.call("none") == ()
+            for number in (2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63)):
+                assert guest.call("same", number) == (number,)
+            assert str(guest.call("zero")[0]) == "-0.0"
             assert guest.call("kinds", -(1 << 40), 1, 2) == (3.0 - (1 << 40),)
             with pytest.raises(GuestTrap):
                 guest.call("trap")
             assert guest.call("add", 2, 3) == (5,)
             with pytest.raises(UsageError, match="no function 'sub'"):
                 guest.call("sub")
+            guest.begin()
+            assert guest.call("add", 2, 3) == (5,)
+            with pytest.raises(UsageError, match="no _start"):
+                guest.run()
 
     START = """(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
         (memory (export "memory") 1) (func $s {}) (start $s) (func (export "_start")))"""

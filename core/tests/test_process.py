@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import resource
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -87,6 +90,115 @@ def test_what_is_no_python(program):
         host.runtime  # noqa: B018
 
 
+@pytest.fixture(params=["wasmtime@", "v8"])
+def runtime(request):
+    need(request.param.rstrip("@"))
+    return request.param
+
+
+@pytest.fixture
+def host(runtime):
+    with Host(runtime=runtime) as made:
+        yield made
+
+
+NUMBERS = """(module (import "test" "f" (func $f)) (memory (export "memory") 1)
+    (func (export "slow") (loop $l (br $l)))
+    (func (export "call") (result i32) (call $f) (i32.const 1))
+    (func (export "two") (result i32) (i32.const 2)))"""
+
+
+class _Tick(Exception):
+    pass
+
+
+def test_no_call_gets_the_answer_of_one_that_was_left(host, wat):
+    """A signal's handler raises while the guest runs: its process is out of step, and ended."""
+
+    def tick(*_):
+        raise _Tick
+
+    extra = [HostFunction("test", "f", 0, False, lambda memory: None)]
+    before = signal.signal(signal.SIGALRM, tick)
+    try:
+        with host.compile(wat(NUMBERS)).instantiate(extra=extra) as guest:
+            assert guest.call("two") == (2,)
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(_Tick):
+                guest.call("slow")
+            with pytest.raises(GuestTrap, match="process ended"):
+                guest.call("two")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_ctrl_c_is_the_hosts(host, wat):
+    """A terminal sends it to the guest's process too."""
+
+    def press(memory):
+        os.kill(guest._instance._child._process.pid, signal.SIGINT)
+
+    extra = [HostFunction("test", "f", 0, False, press)]
+    with host.compile(wat(NUMBERS)).instantiate(extra=extra) as guest:
+        assert guest.call("call") == (1,)
+        time.sleep(0.1)
+        assert guest.call("two") == (2,)
+
+
+def test_no_descriptor_is_left_when_there_are_too_few(host, wat):
+    program = host.compile(wat(COMMAND.format("")))
+    before = len(os.listdir("/proc/self/fd"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    failed = 0
+    for room in range(16):
+        # (Descriptors are numbered from 0 on; the listing's own one is closed.)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before - 1 + room, hard))
+        try:
+            program.run()
+        except (GuestTrap, OSError):
+            failed += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        gc.collect()
+        assert len(os.listdir("/proc/self/fd")) == before
+    assert 0 < failed < 16
+
+
+_OK = struct.pack("<II", 1, 2) + b"{}"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        struct.pack("<II", 3, 4) + b"aaaa",
+        struct.pack("<II", 3, 12) + struct.pack("<III", 99, 0, 0),
+        struct.pack("<II", 1, 4) + b"aaaa",
+        struct.pack("<II", 1, 3) + b"[1]",
+        struct.pack("<II", 2, 2) + b"{}",
+        struct.pack("<II", 4, 2) + b"{}",
+        struct.pack("<II", 77, 2) + b"{}",
+    ],
+)
+def test_a_process_that_talks_nonsense(message, tmp_path, monkeypatch, wat):
+    """A stand-in for Node.js, since no real process does."""
+    node = tmp_path / "node"
+    node.write_text(
+        f"#!{sys.executable}\n"
+        "import os, sys, time\n"
+        "if sys.argv[1] == '--version': sys.exit(print('v22.0.0'))\n"
+        f"os.write(int(sys.argv[4]), {_OK!r})\n"
+        f"len(sys.argv) > 5 and os.write(int(sys.argv[4]), {message!r})\n"
+        "time.sleep(5)\n"
+    )
+    node.chmod(0o755)
+    monkeypatch.setenv("WASI_NN_NODE", str(node))
+    with Host(runtime="v8") as host:
+        result = host.run(wat(COMMAND.format("")))
+    assert isinstance(result.error, GuestTrap)
+    assert "does not keep to its protocol" in str(result.error)
+
+
 _COMPUTES = """
 import sys
 import time
@@ -106,9 +218,7 @@ def _lives(process: int) -> bool:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the test looks into /proc")
-@pytest.mark.parametrize("runtime", ["wasmtime@", "v8"])
 def test_a_guest_that_computes_ends_with_its_host(wat, runtime):
-    need(runtime.rstrip("@"))
     wasm = wat(COMMAND.format(LOOP))
     line = [sys.executable, "-c", _COMPUTES, runtime, wasm.hex()]
     with subprocess.Popen(line, stdout=subprocess.PIPE) as host:

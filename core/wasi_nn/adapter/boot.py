@@ -9,6 +9,8 @@ them was installed for another Python. (pluggy, which is plain Python, where the
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location
@@ -30,8 +32,11 @@ class _Packages:
 
 
 if __name__ == "__main__":
+    # The host decides what Ctrl-C means; a terminal sends it here too.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # This script's folder, whose modules are no top-level ones.
-    del sys.path[0]
+    if sys.path[0] == os.path.dirname(os.path.abspath(__file__)):
+        del sys.path[0]
     folders = json.loads(sys.argv[1])
     last = {name: folders.pop(name) for name in ("pluggy",) if name in folders}
     sys.meta_path.insert(0, _Packages(folders))

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import threading
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from struct import Struct
 from typing import Any
 
-from wasi_nn.errors import GuestTrap
+from wasi_nn.adapter.instance import GuestExit
+from wasi_nn.errors import GuestTrap, WasiNnError
 from wasi_nn.runtime import outside
 
 PREPARE, LINK, CALL, READ, WRITE, RETURN, TRAP = range(1, 8)
@@ -32,6 +34,8 @@ PEEK = 64
 # A guest's memory has 4 GiB at most.
 _MOST = (1 << 32) + 64
 _PIPE_BYTES = 1 << 20
+# Seconds that a process has to end by itself when it says no more.
+_LEAVING = 5
 
 
 class Channel:
@@ -93,19 +97,16 @@ class Child:
         """``command`` gets the descriptors to read from and to write to as further arguments.
         ``streams`` are the guest's standard ones (without them it has none): the process's own
         where it ``adopts`` them, further arguments otherwise."""
-        ours_in, theirs_out = os.pipe()
-        theirs_in, ours_out = os.pipe()
-        lifeline, self._lifeline = os.pipe()
-        self._ends = (ours_in, ours_out, self._lifeline)
-        self._channel = Channel(ours_in, ours_out, FROM_GUEST)
-        self._lock = threading.Lock()
-        self._gone = False
-        for end in (ours_in, ours_out):
-            _widen(end)
-        theirs = (theirs_in, theirs_out, *(() if adopts else streams))
-        nothing = subprocess.DEVNULL
-        own: Sequence[int | None] = streams if adopts and streams else (nothing, nothing, None)
+        made: list[int] = []
         try:
+            for _ in range(3):
+                made += os.pipe()
+            ours_in, theirs_out, theirs_in, ours_out, lifeline, ours_alive = made
+            for end in (ours_in, ours_out):
+                _widen(end)
+            theirs = (theirs_in, theirs_out, *(() if adopts else streams))
+            nothing = subprocess.DEVNULL
+            own: Sequence[int | None] = streams if adopts and streams else (nothing, nothing, None)
             self._process = subprocess.Popen(
                 [*command, *map(str, theirs)],
                 stdin=own[0],
@@ -115,13 +116,16 @@ class Child:
                 env=environment,
             )
             _end_with_us(self._process.pid, lifeline)
-        except OSError as error:
-            for end in self._ends:
-                os.close(end)
-            raise GuestTrap(f"{command[0]} does not start: {error}") from error
-        finally:
-            for end in (theirs_in, theirs_out, lifeline):
-                os.close(end)
+        except BaseException as error:
+            _close(made)
+            if isinstance(error, OSError):
+                raise GuestTrap(f"{command[0]} does not start: {error}") from error
+            raise
+        self._ends = (ours_in, ours_out, ours_alive)
+        _close((theirs_in, theirs_out, lifeline))
+        self._channel = Channel(ours_in, ours_out, FROM_GUEST)
+        self._lock = threading.Lock()
+        self._gone = False
 
     def send(self, kind: int, *parts: bytes | memoryview) -> None:
         """Send a message. Raises ``GuestTrap`` when the process is gone."""
@@ -138,6 +142,18 @@ class Child:
             raise self._ended() from None
         except ValueError:
             raise self.nonsense() from None
+
+    @contextlib.contextmanager
+    def in_step(self) -> Iterator[None]:
+        """End the process when an exception comes between a message and its answer: the next one
+        would be answered by what this one has left behind."""
+        try:
+            yield
+        except (WasiNnError, GuestExit):
+            raise
+        except BaseException:
+            self.kill()
+            raise
 
     def nonsense(self) -> GuestTrap:
         """End a process that says what it should not."""
@@ -158,12 +174,15 @@ class Child:
             self._gone = True
             self._process.kill()
         self._process.wait()
-        for end in self._ends:
-            os.close(end)
+        _close(self._ends)
 
     def _ended(self) -> GuestTrap:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(5)
+        try:
+            self._process.wait(_LEAVING)
+        except subprocess.TimeoutExpired:
+            # It has closed its ends, and lives on.
+            self.kill()
+            self._process.wait()
         return GuestTrap(f"the guest's process ended with {self._process.returncode}")
 
 
@@ -196,8 +215,9 @@ class RemoteMemory:
             if at <= pointer and pointer + length <= at + len(data):
                 return data[pointer - at : pointer - at + length]
         self.flush()
-        self._child.send(READ, PAIR.pack(pointer, length))
-        kind, data = self._child.receive()
+        with self._child.in_step():
+            self._child.send(READ, PAIR.pack(pointer, length))
+            kind, data = self._child.receive()
         if kind != DATA or len(data) != length:
             raise self._child.nonsense()
         return data
@@ -215,9 +235,31 @@ class RemoteMemory:
         self._writes.clear()
 
 
+def to_json(value: int | float) -> Any:
+    """A number as both sides know it: JavaScript's are exact up to 2^53, and JSON has none that is
+    not finite."""
+    if isinstance(value, int):
+        return value if abs(value) < 1 << 53 else {"big": str(value)}
+    return value if math.isfinite(value) else {"number": str(value)}
+
+
+def from_json(value: Any) -> int | float:
+    """A number of the other side. Raises ``ValueError``, ``TypeError`` and ``KeyError``."""
+    if isinstance(value, dict):
+        return int(value["big"]) if "big" in value else float(value["number"])
+    if not isinstance(value, (int, float)):
+        raise TypeError("a value is no number")
+    return value
+
+
 def as_json(value: Any) -> bytes:
     """JSON for the guest's process."""
     return json.dumps(value).encode()
+
+
+def _close(ends: Iterable[int]) -> None:
+    for end in ends:
+        os.close(end)
 
 
 def _end_with_us(process: int, lifeline: int) -> None:

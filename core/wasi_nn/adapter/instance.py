@@ -84,6 +84,16 @@ class AdapterInstance(Instance):
         """Make an engine that runs the guest stop; ``stopped`` is set, and ``inside`` is until the
         guest has been left. Called from any thread."""
 
+    def _follow_memory(self) -> None:
+        """A host function has called back into the guest: the memory that it was given may have
+        grown."""
+
+    def check_stopped(self) -> None:
+        """Raise ``Interrupted`` for a guest that is to stop: in the host calls of an engine that
+        cannot be stopped otherwise."""
+        if self.stopped:
+            raise Interrupted("the guest was interrupted")
+
     def _settle(self) -> None:
         """The guest has come back: deliver what its output streams still hold."""
 
@@ -127,6 +137,8 @@ class AdapterInstance(Instance):
         finally:
             if outside:
                 self.inside = False
+            else:
+                self._follow_memory()
 
     def _come_back(self, enter: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -148,6 +160,10 @@ class AdapterInstance(Instance):
                 raise Interrupted("the guest was interrupted") from None
             raise
         self._settle()
+        # A guest may catch what was to end it (JavaScript's engines let it).
+        raised, self.raised = self.raised, None
+        if raised is not None:
+            raise raised
         if self.output_failures:
             raise self.output_failures.pop()
         return result

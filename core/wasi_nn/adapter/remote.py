@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from wasi_nn.adapter.child import (
@@ -19,6 +21,8 @@ from wasi_nn.adapter.child import (
     Child,
     RemoteMemory,
     as_json,
+    from_json,
+    to_json,
 )
 from wasi_nn.adapter.instance import AdapterInstance, GuestExit
 from wasi_nn.adapter.streams import Streams
@@ -100,42 +104,44 @@ class RemoteInstance(AdapterInstance):
         self._child.kill()
 
     def _link(self) -> None:
-        self._answer()
         wasi = self._wasi
-        self._child.send(
-            LINK,
-            as_json(
+        wanted = {
+            "args": list(wasi.args),
+            "env": dict(wasi.env),
+            "preopens": {p.guest: str(p.host.resolve()) for p in wasi.preopens},
+            "readOnly": [p.guest for p in wasi.preopens if not p.writable],
+            "functions": [
                 {
-                    "args": list(wasi.args),
-                    "env": dict(wasi.env),
-                    "preopens": {p.guest: str(p.host.resolve()) for p in wasi.preopens},
-                    "readOnly": [p.guest for p in wasi.preopens if not p.writable],
-                    "functions": [
-                        {
-                            "module": f.module,
-                            "name": f.name,
-                            "parameters": f.parameters,
-                            "hasResult": f.has_result,
-                        }
-                        for f in self._functions
-                    ],
-                    **self._limits._asdict(),
+                    "module": f.module,
+                    "name": f.name,
+                    "parameters": f.parameters,
+                    "hasResult": f.has_result,
                 }
-            ),
-        )
-        self._answer()
+                for f in self._functions
+            ],
+            **self._limits._asdict(),
+        }
+        with self._child.in_step():
+            self._answer()
+            self._child.send(LINK, as_json(wanted))
+            self._answer()
 
     def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         # A host function may call back into the guest.
-        for memory in self._memories:
-            memory.flush()
-        self._child.send(CALL, as_json({"name": export, "values": arguments}))
-        answer = self._answer()
-        for memory in self._memories:
-            memory.follow(int(answer["size"]))
-        if answer.get("missing"):
+        with self._child.in_step():
+            for memory in self._memories:
+                memory.flush()
+            call = {"name": export, "values": [to_json(value) for value in arguments]}
+            self._child.send(CALL, as_json(call))
+            answer = self._answer()
+        with self._understood():
+            for memory in self._memories:
+                memory.follow(int(answer["size"]))
+            results = None if answer.get("missing") else answer["results"]
+            found = None if results is None else tuple(map(from_json, results))
+        if found is None:
             raise UsageError(otherwise)
-        return tuple(_number(value) for value in answer["results"])
+        return found
 
     def _answer(self) -> dict[str, Any]:
         """Serve the guest's calls until it answers. Raises the kinds of ``GuestError``."""
@@ -144,12 +150,22 @@ class RemoteInstance(AdapterInstance):
             if kind == HOST_CALL:
                 self._serve(data)
                 continue
-            answer: dict[str, Any] = json.loads(bytes(data))
-            if kind == OK:
-                return answer
-            if kind == FAILED:
-                raise _failure(answer)
-            raise self._child.nonsense()
+            failure: BaseException | None = None
+            with self._understood():
+                answer: dict[str, Any] = dict(json.loads(bytes(data)))
+                if kind != OK:
+                    failure = _failure(answer) if kind == FAILED else self._child.nonsense()
+            if failure is not None:
+                raise failure
+            return answer
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """What does not read as it should comes of a process that is no longer ours."""
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, struct.error):
+            raise self._child.nonsense() from None
 
     def _receive(self) -> tuple[int, memoryview]:
         try:
@@ -160,17 +176,20 @@ class RemoteInstance(AdapterInstance):
             raise
 
     def _serve(self, data: memoryview) -> None:
-        number, size, has_memory = CALL_HEAD.unpack_from(data)
-        if number >= len(self._functions):
-            raise self._child.nonsense()
-        function = self._functions[number]
-        heads = data[CALL_HEAD.size : CALL_HEAD.size + 8 * function.parameters].cast("I")
-        values, lengths = heads[::2].tolist(), heads[1::2].tolist()
-        at = CALL_HEAD.size + 8 * function.parameters
-        peeks = []
-        for value, length in zip(values, lengths, strict=True):
-            peeks.append((value, data[at : at + length]))
-            at += length
+        with self._understood():
+            number, size, has_memory = CALL_HEAD.unpack_from(data)
+            if number >= len(self._functions):
+                raise ValueError(f"there is no function {number}")
+            function = self._functions[number]
+            heads = data[CALL_HEAD.size : CALL_HEAD.size + 8 * function.parameters].cast("I")
+            values, lengths = heads[::2].tolist(), heads[1::2].tolist()
+            if len(values) != function.parameters:
+                raise ValueError("a call has too few arguments")
+            at = CALL_HEAD.size + 8 * function.parameters
+            peeks = []
+            for value, length in zip(values, lengths, strict=True):
+                peeks.append((value, data[at : at + length]))
+                at += length
         memory = RemoteMemory(self._child, size, peeks) if has_memory else None
         if memory is not None:
             self._memories.append(memory)
@@ -203,9 +222,3 @@ _FAILURES: dict[str, type[Exception]] = {
     "limit": LimitExceeded,
     "usage": UsageError,
 }
-
-
-def _number(value: Any) -> int | float:
-    if isinstance(value, dict):
-        return int(value["big"]) if "big" in value else float(value["number"])
-    return value  # type: ignore[no-any-return]

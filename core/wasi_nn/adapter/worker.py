@@ -30,6 +30,8 @@ from wasi_nn.adapter.child import (
     WRITE,
     Channel,
     as_json,
+    from_json,
+    to_json,
 )
 from wasi_nn.errors import LimitExceeded, LinkError, OutOfFuel, UsageError
 from wasi_nn.runtime import (
@@ -111,12 +113,14 @@ class Worker:
 
     def _call(self, wanted: dict[str, Any]) -> dict[str, Any]:
         assert self._instance is not None
+        values = [from_json(value) for value in wanted["values"]]
         if wanted["name"] == "_start":
             code = self._instance.start()
             if code:
                 raise _Exit(code)
             return {"results": []}
-        return {"results": list(self._instance.call(wanted["name"], *wanted["values"]))}
+        results = self._instance.call(wanted["name"], *values)  # type: ignore[arg-type]
+        return {"results": [to_json(result) for result in results]}
 
     def _host_function(self, number: int, has_result: bool) -> Callable[..., int | None]:
         channel = self._channel
@@ -151,6 +155,8 @@ class Worker:
     def _guarded(self, work: Callable[[Any], dict[str, Any]], given: Any) -> None:
         try:
             answer = work(given)
+            size = 0 if self._memory is None else self._memory.size
+            said = as_json({**answer, "size": size})
         except EOFError:
             raise
         except BaseException as error:
@@ -158,8 +164,7 @@ class Worker:
             failure = {"kind": _kind(error), "text": text, "code": getattr(error, "code", None)}
             self._channel.send(FAILED, as_json(failure))
             return
-        size = 0 if self._memory is None else self._memory.size
-        self._channel.send(OK, as_json({**answer, "size": size}))
+        self._channel.send(OK, said)
 
 
 def _kind(error: BaseException) -> str:

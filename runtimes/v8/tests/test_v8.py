@@ -108,3 +108,39 @@ class TestV8(EngineSuite):
                 assert guest.call("run", 3) == (3,)
             assert child.returncode == -9
         assert len(os.listdir("/proc/self/fd")) == before
+
+    def test_a_guest_cannot_catch_what_ends_it(self, host, wat):
+        """JavaScript's exceptions are a guest's to catch."""
+        wasm = wat(
+            """(module (import "test" "f" (func $f (param i32) (result i32)))
+            (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+            (memory (export "memory") 1)
+            (func (export "run") (result i32)
+              try (drop (call $f (i32.const 8))) catch_all end
+              try (drop (call $f (i32.const 8))) catch_all end
+              (i32.const 55))
+            (func (export "fine") (result i32) (i32.const 1))
+            (func (export "_start") try (call $exit (i32.const 3)) catch_all end))"""
+        )
+        calls = []
+
+        def fail(memory, at):
+            calls.append(at)
+            raise EOFError("of the test")
+
+        with host.compile(wasm).instantiate(extra=[HostFunction("test", "f", 1, True, fail)]) as g:
+            with pytest.raises(EOFError, match="of the test"):
+                g.call("run")
+            assert calls == [8]
+            assert g.call("fine") == (1,)
+            assert g.run() == 3
+
+    def test_a_memory_of_4_gib(self, host, wat):
+        wasm = wat(
+            """(module (import "test" "f" (func $f (param i32) (result i32)))
+            (memory (export "memory") 65536)
+            (func (export "run") (result i32) (call $f (i32.const -16))))"""
+        )
+        extra = [HostFunction("test", "f", 1, True, lambda memory, at: len(memory.read(at, 4)))]
+        with host.compile(wasm).instantiate(extra=extra) as guest:
+            assert guest.call("run") == (4,)

@@ -11,6 +11,15 @@ const OK = 1, FAILED = 2, HOST_CALL = 3, DATA = 4;
 const PEEK = 64;
 
 let memory = null;
+// What is to end the guest, which can catch every exception of JavaScript's.
+let ending = null;
+// The host decides what Ctrl-C means; a terminal sends it here too.
+process.on("SIGINT", () => {});
+
+function end(error) {
+  ending = error;
+  throw error;
+}
 
 class Exit extends Error {
   constructor(code) {
@@ -49,9 +58,13 @@ function send(kind, ...parts) {
 
 const sendJson = (kind, value) => send(kind, Buffer.from(JSON.stringify(value)));
 
+// Where the protocol has 32 bits, a memory of 4 GiB is a byte smaller.
+const memorySize = (without) => memory ? Math.min(memory.buffer.byteLength, 0xffffffff) : without;
+
 function hostFunction(index, hasResult) {
   return (...values) => {
-    const size = memory ? memory.buffer.byteLength : 0xffffffff;
+    if (ending) throw ending;
+    const size = memorySize(0xffffffff);
     const head = Buffer.allocUnsafe(12 + 8 * values.length);
     head.writeUInt32LE(index, 0);
     head.writeUInt32LE(size, 4);
@@ -74,7 +87,7 @@ function hostFunction(index, hasResult) {
       } else if (kind === RETURN) {
         return hasResult ? body.readInt32LE(0) : undefined;
       } else if (kind === TRAP) {
-        throw new Stopped();
+        end(new Stopped());
       } else if (kind === CALL) {
         guarded(() => call(instance, JSON.parse(body)));
       }
@@ -92,7 +105,7 @@ function system(options, module) {
     const wasi = new WASI({ version, args: options.args, env: options.env,
       preopens: options.preopens, stdin: STDIN, stdout: STDOUT, stderr: STDERR });
     modules[name] = { wasi, imports: { ...wasi.wasiImport,
-      proc_exit: (code) => { throw new Exit(code >>> 0); } } };
+      proc_exit: (code) => end(ending ?? new Exit(code >>> 0)) } };
   }
   return modules;
 }
@@ -118,9 +131,10 @@ function instantiate(module, options) {
 // V8 wants a BigInt for an i64 and a number for everything else, and does not say which is which:
 // it refuses before it enters the guest, so every way can be tried.
 function enter(found, values) {
+  const plain = values.map((value) => value.big ?? value.number ?? value);
   for (let ways = 0; ; ways++) {
     try {
-      return found(...values.map((value, at) => ((ways >> at) & 1 ? BigInt(value) : value)));
+      return found(...plain.map((value, at) => ((ways >> at) & 1 ? BigInt(value) : Number(value))));
     } catch (error) {
       const wrong = error instanceof TypeError && /BigInt/.test(error.message);
       if (!wrong || ways + 1 >= 1 << Math.min(values.length, 12)) throw error;
@@ -134,18 +148,24 @@ function call(instance, { name, values }) {
   const result = enter(found, values);
   const results = result === undefined ? [] : Array.isArray(result) ? result : [result];
   return { results: results.map((one) => typeof one === "bigint" ? { big: String(one) }
-    : Number.isFinite(one) ? one : { number: String(one) }) };
+    : Object.is(one, -0) ? { number: "-0" } : Number.isFinite(one) ? one : { number: String(one) }) };
 }
 
 function guarded(work) {
+  const before = ending;
+  ending = null;
   try {
     const answer = work() ?? {};
-    sendJson(OK, { ...answer, size: memory ? memory.buffer.byteLength : 0 });
-  } catch (error) {
+    if (ending) throw ending;
+    sendJson(OK, { ...answer, size: memorySize(0) });
+  } catch (thrown) {
+    const error = ending ?? thrown;
     const kind = error instanceof Exit ? "exit" : error instanceof Stopped ? "stopped"
       : error instanceof WebAssembly.LinkError ? "link"
         : error instanceof WebAssembly.CompileError ? "compile" : "trap";
     sendJson(FAILED, { kind, code: error.code, text: `${error?.name}: ${error?.message ?? error}` });
+  } finally {
+    ending = before;
   }
 }
 

@@ -90,6 +90,10 @@ class WamrInstance(AdapterInstance):
                 self._memory.replace(view)
         return self._memory
 
+    def _follow_memory(self) -> None:
+        if self._memory_at:
+            self.memory_now(self._exec_env)
+
     def close(self) -> None:
         with self._alive:
             handle, self._handle = self._handle, None

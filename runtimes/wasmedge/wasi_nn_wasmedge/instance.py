@@ -241,6 +241,10 @@ class WasmEdgeInstance(AdapterInstance):
 
         return trampoline
 
+    def _follow_memory(self) -> None:
+        if self._memory_at:
+            self._memory_now(0)
+
     def _memory_now(self, frame: int) -> BufferMemory | None:
         """The guest's memory at its present size and place, without a copy."""
         api = self._api

@@ -99,6 +99,11 @@ class HostCalls:
         self._kept.clear()
         self._memory = self._memory_extern = None
 
+    def follow_memory(self) -> None:
+        """The guest ran within a host call: bring the memory that this was given up to date."""
+        if self._memory_at:
+            self._look_again(_memory_size(self._context, self._memory_at))
+
     def _define_unchecked(self, function: HostFunction, kind: wasmtime.FuncType) -> None:
         callback = _CALLBACK(self._trampoline(function))
         self._kept += (callback, kind)

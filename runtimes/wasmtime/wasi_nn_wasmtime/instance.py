@@ -59,6 +59,9 @@ class WasmtimeInstance(StoreInstance):
             if imported.name == "proc_exit" and imported.module in WASI_MODULES:
                 self._calls.define(proc_exit(imported.module))
 
+    def _follow_memory(self) -> None:
+        self._calls.follow_memory()
+
     def _link(self) -> None:
         limit = self._memory_limit
         try:
