@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from authoring.components import component
 from wasi_nn import Host
 from wasi_nn.component import is_wasi
-from wasi_nn.errors import DeadlineExceeded, GuestTrap, LimitExceeded, OutOfFuel
+from wasi_nn.errors import DeadlineExceeded, GuestTrap, LimitExceeded, OutOfFuel, UsageError
 from wasi_nn.limits import Limits
 
 wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
@@ -251,3 +251,51 @@ def test_a_list_of_bytes_with_a_name(host: Host) -> None:
     program = host.compile(built(text.replace("(result (list u8))", "(result $d)")))
     assert is_relowered(program)
     assert program.run().check().exit_code == 0
+
+
+def test_a_list_of_bytes_that_is_defined_outside_of_its_interface(host):
+    text = component(SMALL.format(address=1024, size=5))
+    text = text.replace("(component\n", "(component\n (type $list (list u8))\n", 1)
+    text = text.replace(
+        '(type $t (enum "FP16"', '(alias outer 1 $list (type $bytes)) (type $t (enum "FP16"', 1
+    )
+    given = '(param "self" (borrow $tensor)) (result '
+    assert given + "(list u8))" in text
+    program = host.compile(built(text.replace(given + "(list u8))", given + "$bytes)")))
+    assert not is_relowered(program)
+    assert program.run().check().exit_code == 0
+
+
+@pytest.mark.parametrize("size", [0, 5])
+def test_a_realloc_that_gives_what_the_host_asks_with(host, size):
+    text = component(SMALL.format(address=1024, size=size))
+    assert "(local.get $at)))" in text
+    program = host.compile(built(text.replace("(local.get $at)))", "(i32.const -1)))")))
+    assert is_relowered(program)
+    result = program.run(stats=True)
+    assert isinstance(result.error, GuestTrap)
+    assert result.calls["tensor.data"].calls == 1
+
+
+def test_types_that_double_at_every_level():
+    types = '(type $t0 (record (field "a" u32))) (export "e0" (type $x0 (eq $t0)))'
+    for i in range(1, 90):
+        types += f"(type $t{i} (tuple $x{i - 1} $x{i - 1}))"
+        types += f'(export "e{i}" (type $x{i} (eq $t{i})))'
+    text = f'(import "acme:x/y" (instance {types} (export "f" (func (result $x89)))))'
+    with pytest.raises(Unfit, match="0 memories"):
+        relowered(built(f"(component {text})"), is_wasi)
+
+
+def test_a_type_that_equals_itself(host):
+    wasm = bytearray(
+        built(
+            '(component (import "wasi:nn/x" (instance (type $t (list u8)) '
+            '(export "e" (type $e (eq $t))) (export "f" (func (result $e))))))'
+        )
+    )
+    at = wasm.find(b"\x04\x00\x01e\x03\x00\x00")
+    assert at > 0
+    wasm[at + 6] = 1
+    with pytest.raises(UsageError, match="cannot compile the component"):
+        host.compile(bytes(wasm))

@@ -17,7 +17,9 @@ _PRIMITIVES = frozenset((*range(0x73, 0x80), 0x64))
 _RECORD, _VARIANT, _LIST, _TUPLE, _FLAGS, _ENUM = 0x72, 0x71, 0x70, 0x6F, 0x6E, 0x6D
 _OPTION, _RESULT, _OWN, _BORROW = 0x6B, 0x6A, 0x69, 0x68
 _ASYNC_FUNCTION, _INTERFACE, _COMPONENT, _FUNCTION, _RESOURCE = 0x43, 0x42, 0x41, 0x40, 0x3F
-_SAME, _OUTER, _MEMBER, _UNKNOWN = "same", "outer", "member", "unknown"
+_UNKNOWN = -1
+
+_SMALL = _NUMBERS | {_ENUM, _BORROW}
 
 #: A value's type: the byte of a primitive one as a negative number, or the number of a type.
 Value = int
@@ -37,18 +39,21 @@ class FunctionType(NamedTuple):
 
 
 class Type(NamedTuple):
-    """A defined type: what it is, which types it is made of, and what is inside of one that is a
-    function or an interface. For an alias, ``kind`` is a word and ``of`` where it leads."""
+    """A type behind its aliases: the byte that says what it is, the component or interface that
+    defines it, whether it is a ``list<u8>`` or has one inside, and what is in a function or an
+    interface."""
 
-    kind: int | str
-    of: tuple[int, ...] = ()
-    name: str = ""
+    kind: int
+    home: Space
+    is_bytes: bool = False
+    has_bytes: bool = False
     function: FunctionType | None = None
     inside: Space | None = None
 
 
 class Space:
-    """The types of a component or an interface by number, and what it exports by name."""
+    """The types of a component or an interface by number, and what it exports by name. Whatever
+    refers to a type has to come after it."""
 
     def __init__(self, parent: Space | None) -> None:
         self._parent = parent
@@ -56,63 +61,55 @@ class Space:
         self.functions: dict[str, int] = {}
         self.byte_lists: list[tuple[int, int]] = []
         self.instances: dict[int, Space | None] = {}
-        self._exported: dict[str, int] = {}
+        self._exported: dict[str, Type] = {}
 
     def add_alias(self, target: int, number: int, name: str) -> None:
         """A type of an instance (target 0), or of ``number`` levels further out (target 2)."""
-        if target == 2:
-            self.types.append(Type(_OUTER, (number, int(name))))
-        else:
-            self.types.append(Type(_MEMBER, (number,), name))
+        self.types.append(self._outer(number, int(name)) if target else self._member(number, name))
+
+    def _outer(self, levels: int, number: int) -> Type:
+        space: Space | None = self
+        for _ in range(levels):
+            space = space._parent if space is not None else None
+        return self._unknown() if space is None else space.at(number)
+
+    def _member(self, number: int, name: str) -> Type:
+        inside = self.instances.get(number)
+        return self._unknown() if inside is None else inside._exported.get(name, self._unknown())
+
+    def _unknown(self) -> Type:
+        return Type(_UNKNOWN, self)
 
     def add_unknown(self) -> None:
         """A type that nothing here needs to know."""
-        self.types.append(Type(_UNKNOWN))
+        self.types.append(self._unknown())
 
     def add_export(self, name: str, sort: int, number: int | None) -> None:
         """An export; a type's gives it a number of its own."""
         if sort == 1 and number is not None:
             self.functions[name] = number
         elif sort == 3:
-            self._exported[name] = len(self.types)
-            self.types.append(Type(_UNKNOWN) if number is None else Type(_SAME, (number,)))
+            self._exported[name] = self._unknown() if number is None else self.at(number)
+            self.types.append(self._exported[name])
 
-    def is_bytes(self, kind: Value) -> bool:
-        """Whether it is a ``list<u8>``."""
-        _, found = self._found(kind)
+    def at(self, number: Value) -> Type:
+        """The type of a number; of a negative one, the primitive type. Raises ``ValueError`` for
+        one that comes later."""
+        if number >= len(self.types):
+            raise ValueError("a type refers to a later one")
+        return Type(number + 0x80, self) if number < 0 else self.types[number]
+
+    def known(self, number: Value) -> Type:
+        """The type of a value that a function takes or gives. Raises ``Unfit`` for one that is not
+        understood."""
+        found = self.at(number)
         if found.kind == _UNKNOWN:
             raise Unfit("a type of its functions is not understood")
-        return found.kind == _LIST and found.of == (_U8 - 0x80,)
+        return found
 
-    def has_bytes(self, kind: Value) -> bool:
-        """Whether a ``list<u8>`` is somewhere in it."""
-        where, found = self._found(kind)
-        return self.is_bytes(kind) or any(where.has_bytes(part) for part in found.of)
-
-    def is_small(self, kind: Value) -> bool:
+    def is_small(self, number: Value) -> bool:
         """Whether it is one i32 that can be passed twice."""
-        if kind < 0:
-            return kind + 0x80 in _NUMBERS
-        return self._found(kind)[1].kind in (_ENUM, _BORROW)
-
-    def _found(self, kind: Value) -> tuple[Space, Type]:
-        """The type behind aliases, and the space that its parts are numbered in."""
-        if kind < 0:
-            return self, Type(kind)
-        found = self.types[kind]
-        if found.kind == _SAME:
-            return self._found(found.of[0])
-        if found.kind == _OUTER:
-            space: Space | None = self
-            for _ in range(found.of[0]):
-                space = space._parent if space is not None else None
-            return (self, Type(_UNKNOWN)) if space is None else space._found(found.of[1])
-        if found.kind == _MEMBER:
-            inside = self.instances.get(found.of[0])
-            if inside is None or found.name not in inside._exported:
-                return self, Type(_UNKNOWN)
-            return inside._found(inside._exported[found.name])
-        return self, found
+        return self.known(number).kind in _SMALL
 
 
 class TypeReader(Reader):
@@ -126,19 +123,22 @@ class TypeReader(Reader):
     def define(self, space: Space) -> None:
         """Read a definition, and number it in a space."""
         start, kind = self.at, self.byte()
-        made = Type(kind)
+        made = Type(kind, space)
         if kind in (_FUNCTION, _ASYNC_FUNCTION):
-            made = Type(kind, function=self._function())
+            made = made._replace(function=self._function())
         elif kind in (_INTERFACE, _COMPONENT):
-            made = Type(kind, inside=self._inside(space))
+            made = made._replace(inside=self._inside(space))
         elif kind == _RESOURCE:
             self._resource()
-        elif kind in _PRIMITIVES:
-            made = Type(_SAME, (kind - 0x80,))
-        else:
-            made = Type(kind, self._parts(kind))
+        elif kind not in _PRIMITIVES:
+            parts = [space.at(part) for part in self._parts(kind)]
+            is_bytes = kind == _LIST and parts[0].kind == _U8
+            has_bytes = is_bytes or any(part.has_bytes for part in parts)
+            made = made._replace(is_bytes=is_bytes, has_bytes=has_bytes)
+            if any(part.kind == _UNKNOWN for part in parts):
+                made = made._replace(kind=_UNKNOWN)
         space.types.append(made)
-        if kind == _LIST and made.of == (_U8 - 0x80,):
+        if made.is_bytes:
             space.byte_lists.append((start, self.at))
 
     def description(self, space: Space, name: str) -> tuple[int, int]:

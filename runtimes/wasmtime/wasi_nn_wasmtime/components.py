@@ -13,7 +13,7 @@ from wasmtime import _ffi as ffi
 
 from wasi_nn.adapter.instance import GuestExit
 from wasi_nn.component import Component, Function, Interface, is_wasi
-from wasi_nn.errors import GuestError, LimitExceeded, LinkError, OutOfFuel, UsageError
+from wasi_nn.errors import GuestError, GuestTrap, LimitExceeded, LinkError, OutOfFuel, UsageError
 from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn_wasmtime.capi import POINTER, lean
 from wasi_nn_wasmtime.component_types import Unfit
@@ -250,7 +250,7 @@ class WasmtimeComponentInstance(StoreInstance):
         call = function.call
         readers = self._readers(function)
         last = SIZE * len(readers)
-        given = b""
+        given: bytes | None = None
 
         def giver(
             data: int, context: int, kind: int, values: int, count: int, results: int, size: int
@@ -259,13 +259,15 @@ class WasmtimeComponentInstance(StoreInstance):
             try:
                 arguments = [read(context, values + offset) for offset, read in readers]
                 place = read_u32(values + last)
-                if place == ASK:
+                if (place == ASK) != (given is None):
+                    raise GuestTrap("the guest's realloc calls imports")
+                if given is None:
                     given = call(*arguments)
+                    write_place(results, place, len(given))
                 else:
-                    self._view(place, len(given))[:] = given
-                write_place(results, place, len(given))
-                if place != ASK:
-                    given = b""
+                    ready, given = given, None
+                    self._view(place, len(ready))[:] = ready
+                    write_place(results, place, len(ready))
                 return None
             except BaseException as exception:
                 return self._fail(exception)

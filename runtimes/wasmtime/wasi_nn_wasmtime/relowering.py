@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from wasi_nn.wasmfile import leb, section_bytes
-from wasi_nn_wasmtime.component_types import Space, TypeReader, Unfit
+from wasi_nn_wasmtime.component_types import Space, Type, TypeReader, Unfit
 from wasi_nn_wasmtime.shims import Imports, shim
 
 #: The address with which a function that gives bytes is asked for their number.
@@ -50,7 +50,7 @@ def relowered(wasm: bytes, theirs: Callable[[str], bool]) -> Relowered:
     Raises ``Unfit`` with the reason for one that is to be run as it is."""
     try:
         return _Rewriter(wasm, theirs).rewritten()
-    except (IndexError, ValueError) as error:
+    except (IndexError, ValueError, RecursionError) as error:
         raise Unfit(f"it is not understood: {error}") from error
 
 
@@ -65,11 +65,13 @@ class _Patch(NamedTuple):
 
 
 class _Lowering(NamedTuple):
-    """A function that gives bytes, lowered: its entry in its section, and what the shim is made
-    of. ``modules`` and ``core_instances`` are how many there were."""
+    """A function that gives bytes, lowered: where its entry ends, its number in its section and
+    among all of these, and what the shim is made of. ``modules`` and ``core_instances`` are how
+    many there were."""
 
     end: int
     entry: int
+    number: int
     modules: int
     core_instances: int
     core_function: int
@@ -99,6 +101,8 @@ class _Rewriter(TypeReader):
         self._sections: list[tuple[int, int, int]] = []
         self._entry = 0
         self._described: set[int] = set()
+        self._patched_spaces: set[Space] = set()
+        self._patched_functions: set[int] = set()
 
     def rewritten(self) -> Relowered:
         for section, end in self.sections():
@@ -233,7 +237,7 @@ class _Rewriter(TypeReader):
             self._add(sort)
             return
         self._instances.append(name)
-        interface = self._root.types[number].inside
+        interface = self._root.at(number).inside
         self._root.instances[len(self._instances) - 1] = interface
         if interface is None:
             return
@@ -242,22 +246,33 @@ class _Rewriter(TypeReader):
         self._described.add(number)
         if self._theirs(name):
             return
+        self._patched_spaces.add(interface)
         for start, end in interface.byte_lists:
             self._patches.append(_Patch(start, end, _PAIR))
         for label, kind in interface.functions.items():
-            function = interface.types[kind].function
-            if function is None or function.result is None:
-                continue
-            if interface.is_bytes(function.result):
-                if not all(interface.is_small(kind) for kind in function.parameters):
-                    raise Unfit(f"{label} takes more than numbers and gives bytes")
-                self._giving[name, label] = len(function.parameters)
-                text = b"\x0bbytes-place" + _U32
-                count = leb(len(function.parameters) + 1)
-                self._patches.append(_Patch(*function.number_at, count))
-                self._patches.append(_Patch(function.end, function.end, text))
-            elif interface.has_bytes(function.result):
-                raise Unfit(f"{label} gives lists of bytes inside of others")
+            self._patch_function(interface, name, label, interface.at(kind))
+
+    def _patch_function(self, interface: Space, name: str, label: str, kind: Type) -> None:
+        function = kind.function
+        if function is None or function.result is None:
+            return
+        result = kind.home.known(function.result)
+        if not result.has_bytes:
+            return
+        if not result.is_bytes:
+            raise Unfit(f"{label} gives lists of bytes inside of others")
+        if kind.home is not interface or result.home not in self._patched_spaces:
+            raise Unfit(f"{label} gives bytes of a type that is defined elsewhere")
+        if not all(interface.is_small(parameter) for parameter in function.parameters):
+            raise Unfit(f"{label} takes more than numbers and gives bytes")
+        self._giving[name, label] = len(function.parameters)
+        # (Two functions can be of one type.)
+        if function.end not in self._patched_functions:
+            self._patched_functions.add(function.end)
+            count = leb(len(function.parameters) + 1)
+            self._patches.append(_Patch(*function.number_at, count))
+            text = b"\x0bbytes-place" + _U32
+            self._patches.append(_Patch(function.end, function.end, text))
 
     def _export(self) -> None:
         name = self.extern_name()
@@ -290,7 +305,16 @@ class _Rewriter(TypeReader):
                     raise Unfit("a function that gives bytes is lowered without memory")
                 counts = len(self._modules), self._core_instances
                 self._lowerings.append(
-                    _Lowering(self.at, self._entry, *counts, lowered, parameters, memory, realloc)
+                    _Lowering(
+                        self.at,
+                        self._entry,
+                        len(self._lowerings),
+                        *counts,
+                        lowered,
+                        parameters,
+                        memory,
+                        realloc,
+                    )
                 )
                 for space, number in zip(self._moved, (lowered, *counts), strict=True):
                     self._moved[space].append(number)
@@ -320,10 +344,9 @@ class _Rewriter(TypeReader):
         self._patches.sort()
         out: list[bytes | memoryview] = [self.data[:8]]
         for section, start, end in self._sections:
-            inside = [
-                one for one in self._lowerings if section == _CANON and start < one.end <= end
-            ]
-            if not inside:
+            first = bisect_right(self._lowerings, (start,))
+            inside = self._lowerings[first : bisect_right(self._lowerings, (end + 1,))]
+            if section != _CANON or not inside:
                 out += section_bytes(section, *self._patched(start, end))
                 continue
             self.at = start
@@ -350,7 +373,7 @@ class _Rewriter(TypeReader):
         return leb(number + moved * (2 if space == _INSTANCE_SORT else 1))
 
     def _shim(self, lowering: _Lowering) -> list[bytes | memoryview]:
-        before = self._lowerings.index(lowering)
+        before = lowering.number
         return shim(
             lowering.parameters,
             Imports(

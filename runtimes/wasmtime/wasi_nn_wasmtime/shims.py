@@ -15,12 +15,13 @@ _SHIM = """(module
   (import "" "m" (memory 0))
   (import "" "r" (func $realloc (param i32 i32 i32 i32) (result i32)))
   (import "" "f" (func $given (param {parameters} i32 i32)))
-  (func (export "f") (param {parameters}) (param $result i32)
+  (func (export "f") (param {parameters}) (param $result i32) (local $place i32)
     (call $given {arguments} (i32.const -1) (local.get $result))
-    (call $given {arguments}
+    (local.set $place
       (call $realloc (i32.const 0) (i32.const 0) (i32.const 1)
-        (i32.load offset=4 (local.get $result)))
-      (local.get $result))))"""
+        (i32.load offset=4 (local.get $result))))
+    (if (i32.eq (local.get $place) (i32.const -1)) (then unreachable))
+    (call $given {arguments} (local.get $place) (local.get $result))))"""
 
 
 class Imports(NamedTuple):
