@@ -308,6 +308,17 @@ def test_ctrl_c(wat, tmp_path, text, runtime, says):
     assert (process.returncode, err) == (130, says)
 
 
+def test_the_current_directory_holds_no_modules_of_the_host(tmp_path, guests):
+    """A guest can have it for writing, and backends are imported after it has started."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    assert onnxruntime.__version__
+    (tmp_path / "onnxruntime.py").write_text("raise SystemExit('of the current directory')")
+    model = guests.parent / "graphs" / "onnx" / "add.onnx"
+    code, out, err = wasi_nn("inspect", model, cwd=tmp_path)
+    assert (code, err) == (0, "")
+    assert "onnx" in out
+
+
 def test_memory_and_fuel_limits(wat, tmp_path, guests):
     big = tmp_path / "big.wasm"
     big.write_bytes(wat('(module (memory (export "memory") 64) (func (export "_start")))'))
