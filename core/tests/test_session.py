@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from wasi_nn import Limits, Tensor, TensorType
+from wasi_nn import Limits, Tensor, TensorType, limits
 from wasi_nn.backend import Backend, ExecutionContext, Graph
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, NnError, RuntimeFailure, Unavailable
 from wasi_nn.hookspecs import hookimpl
+from wasi_nn.limits import group_memory
 from wasi_nn.loading import known_config
 from wasi_nn.plugins import Plugins
 from wasi_nn.registry import NamedModel, Registry
@@ -341,3 +342,63 @@ def test_many_unknown_keys_are_not_all_looked_at(caplog):
     assert "othe00007 and 4992 more; it knows: other" in caplog.text
     known_config(Recorder(), {"x" * 100_000: 1})
     assert len(caplog.text) < 2000
+
+
+@pytest.fixture
+def system(tmp_path):
+    """Writes a system's files."""
+
+    def write(**files):
+        for name, text in files.items():
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return tmp_path
+
+    return write
+
+
+class TestMemoryOfControlGroups:
+    STAT = "anon 5\ninactive_file 100\nactive_file 50\n"
+
+    def test_the_tightest_counts(self, system):
+        group = "sys/fs/cgroup/a/b"
+        root = system(**{
+            "proc/self/cgroup": "0::/a/b\n",
+            f"{group}/memory.max": "max\n",
+            f"{group}/memory.current": "300\n",
+            f"{group}/memory.stat": self.STAT,
+            "sys/fs/cgroup/a/memory.max": "1000\n",
+            "sys/fs/cgroup/a/memory.current": "400\n",
+            "sys/fs/cgroup/a/memory.stat": self.STAT,
+        })  # fmt: skip
+        # What the system caches of files can be had.
+        assert group_memory(root) == (1000, 750)
+        system(**{f"{group}/memory.max": "500\n"})
+        assert group_memory(root) == (500, 350)
+        system(**{f"{group}/memory.current": "5000\n"})
+        assert group_memory(root) == (500, 0)
+
+    def test_the_older_kind(self, system):
+        group = "sys/fs/cgroup/memory"
+        root = system(**{
+            "proc/self/cgroup": "9:name=systemd:/x\n4:cpu,memory:/host/path\n0::/\n",
+            f"{group}/memory.limit_in_bytes": "2000\n",
+            f"{group}/memory.usage_in_bytes": "1000\n",
+            f"{group}/memory.stat": "total_inactive_file 100\ntotal_active_file 0\n",
+        })  # fmt: skip
+        assert group_memory(root) == (2000, 1100)
+        system(**{f"{group}/memory.limit_in_bytes": "9223372036854771712\n"})
+        assert group_memory(root) is None
+
+    @pytest.mark.parametrize("text", ["", "0::/\n", "4:memory:/x\n"])
+    def test_none(self, system, text):
+        assert group_memory(system(**{"proc/self/cgroup": text})) is None
+
+    def test_no_such_system(self, tmp_path):
+        assert group_memory(tmp_path) is None
+
+    def test_a_guest_gets_no_more_than_there_is(self, monkeypatch):
+        assert Limits().held == limits._default_held() >= 1
+        monkeypatch.setattr(limits, "group_memory", lambda: limits.GroupMemory(1000, 10))
+        assert limits._default_held() == 1000

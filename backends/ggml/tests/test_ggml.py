@@ -821,13 +821,13 @@ class TestHost:
     def test_the_cache_counts_against_the_guests_limit(self, host: Host):
         host.add_model("tiny", TINY)
         prompt = Tensor(TensorType.U8, (1,), memoryview(b"Hello"))
-        with host.open_session(Limits(held=3 << 20)) as session:
+        with host.open_session(Limits(held=8 << 20)) as session:
             graph = session.load_by_name("tiny", GREEDY)
             first, second = (session.init_execution_context(graph) for _ in range(2))
             for context in (first, second):
                 session.set_input(context, 0, prompt)
             session.compute(first)
-            with pytest.raises(RuntimeFailure, match="above its limit of 3145728"):
+            with pytest.raises(RuntimeFailure, match="above its limit of 8388608"):
                 session.compute(second)
             # Another config takes another memory, and a closed context none.
             session.set_input(

@@ -32,6 +32,11 @@ class Metadata:
             self._header = int(native.gguf_init_from_file(os.fsencode(path), params) or 0)
         self.architecture = self.text("general.architecture")
 
+    @property
+    def knows_arrays(self) -> bool:
+        """Whether arrays and tensors can be read."""
+        return bool(self._header)
+
     def text(self, key: str) -> str:
         """A value as text; empty for a key that is not there, and for an array."""
         buffer = ctypes.create_string_buffer(128)

@@ -7,31 +7,21 @@ values of the common beginning stay. The tokens and their positions are the same
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import weakref
 from collections.abc import Callable
 from collections.abc import Sequence as Tokens
-from functools import partial
 
 from wasi_nn.errors import ContextFull, PromptTooLong, RuntimeFailure
+from wasi_nn_ggml.holding import Holding
 from wasi_nn_ggml.layouts import Batch
 from wasi_nn_ggml.library import Library, complaints
-from wasi_nn_ggml.settings import ContextSettings
+from wasi_nn_ggml.memory import fitting
+from wasi_nn_ggml.settings import NON_CAUSAL, ContextSettings
 from wasi_nn_ggml.weights import Weights
-
-log = logging.getLogger("wasi_nn.ggml")
 
 _ABORTED = 2
 _NO_TOKEN = -1
-# enum llama_attention_type
-_NON_CAUSAL = 1
-#: Bytes of an element of the KV cache by ggml's type: f32, f16, q4_0, …
-_CACHE_BYTES = {0: 4.0, 1: 2.0, 2: 0.57, 3: 0.63, 6: 0.69, 7: 0.75, 8: 1.07, 20: 0.57, 30: 2.0}
-# What a context takes beside its KV cache is not known beforehand: leave room.
-_SPARE_BYTES = 128 << 20
-# A context that was not asked for by size is not made smaller than this.
-_LEAST = 4096
 
 
 class Sequence:
@@ -45,14 +35,13 @@ class Sequence:
         self._native = native
         self.weights = weights
         self.settings = settings
-        n_ctx, size = _fitting(weights, settings)
-        hold(size)
-        self._give_back = partial(hold, -size)
+        n_ctx, size = fitting(weights.shape, settings, weights.n_ctx_train)
+        self._holding = Holding(hold, size)
         params = _params(native, settings, n_ctx)
         complaints.lines.clear()
         context = native.llama_init_from_model(weights.model, params)
         if not context:
-            self._give_back()
+            self._holding.give_back()
             raise RuntimeFailure(
                 f"llama.cpp made no context of {n_ctx} tokens: "
                 f"{complaints.take('it gives no reason')}"
@@ -135,7 +124,7 @@ class Sequence:
     def close(self) -> None:
         """Free the memory. Once."""
         self._free()
-        self._give_back()
+        self._holding.give_back()
 
     def _run(self, batch: Batch) -> None:
         status = self._decode(self.context, batch)
@@ -163,25 +152,19 @@ def _common(cached: Tokens[int], tokens: Tokens[int]) -> int:
     return next(at for at in range(length) if cached[at] != tokens[at])
 
 
-def _at_once(settings: ContextSettings) -> bool:
-    """Whether all tokens of a prompt look at each other: an embedding may be of a model where they
-    do."""
-    return settings.embedding or settings.attention_type == _NON_CAUSAL
-
-
 def _is_causal(native: Library, context: int, weights: Weights, settings: ContextSettings) -> bool:
     if hasattr(native, "llama_get_causal_attn"):
         return bool(native.llama_get_causal_attn(context))
     if settings.attention_type < 0:
         return weights.causal
-    return settings.attention_type != _NON_CAUSAL
+    return settings.attention_type != NON_CAUSAL
 
 
 def _params(native: Library, settings: ContextSettings, n_ctx: int) -> ctypes.Structure:
     params: ctypes.Structure = native.llama_context_default_params()
     params.n_ctx = n_ctx
     params.n_batch = min(settings.n_batch, n_ctx)
-    params.n_ubatch = settings.n_batch if _at_once(settings) else settings.n_ubatch
+    params.n_ubatch = settings.n_batch if settings.at_once else settings.n_ubatch
     threads = settings.threads if settings.threads > 0 else _cores()
     params.n_threads = threads
     params.n_threads_batch = settings.threads_batch if settings.threads_batch > 0 else threads
@@ -201,53 +184,6 @@ def _params(native: Library, settings: ContextSettings, n_ctx: int) -> ctypes.St
     params.type_v = settings.cache_type_v
     params.offload_kqv = settings.offload_kv
     return params
-
-
-def _fitting(weights: Weights, settings: ContextSettings) -> tuple[int, int]:
-    """The number of tokens that a context is to have, and about how many bytes it takes. Raises
-    ``RuntimeFailure`` when that is more than there is: the system would find out by ending
-    processes."""
-    each = weights.kv_elements / 2
-    each *= _CACHE_BYTES[settings.cache_type_k] + _CACHE_BYTES[settings.cache_type_v]
-    # The mask of who may look at whom, in f32 and f16.
-    each += 6 * (settings.n_batch if _at_once(settings) else settings.n_ubatch)
-    # Half of what there is: the host has other guests.
-    room = (_available_memory() - _SPARE_BYTES) / 2
-    if settings.n_ctx:
-        if settings.n_ctx * each > room:
-            raise RuntimeFailure(
-                f"a context of {settings.n_ctx} tokens takes {settings.n_ctx * each / 1e9:.1f} GB; "
-                f"{max(room, 0) / 1e9:.1f} GB can be had: make the config's ctx-size smaller"
-            )
-        return settings.n_ctx, int(settings.n_ctx * each)
-    n_ctx = max(weights.n_ctx_train, 1)
-    # Somebody who names no size does not mean all the memory there is.
-    while n_ctx > _LEAST and n_ctx * each > room / 2:
-        n_ctx //= 2
-    if n_ctx < weights.n_ctx_train:
-        log.warning(
-            "the model's context of %d tokens does not fit the memory: using %d (config ctx-size)",
-            weights.n_ctx_train,
-            n_ctx,
-        )
-    if n_ctx * each > room:
-        raise RuntimeFailure(f"there is no memory for a context of {n_ctx} tokens")
-    return n_ctx, int(n_ctx * each)
-
-
-def _available_memory() -> float:
-    """Bytes that can be had without swapping."""
-    try:
-        with open("/proc/meminfo", encoding="ascii") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except (OSError, ValueError):
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
-    except (ValueError, OSError, AttributeError):
-        return float("inf")
 
 
 def _cores() -> int:

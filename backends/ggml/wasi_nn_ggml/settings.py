@@ -62,6 +62,8 @@ _FLASH_ATTENTION = {
 _CACHE_TYPES = (0, 1, 2, 3, 6, 7, 8, 20, 30)
 #: llama.cpp's pooling type of models that score a text instead of embedding it.
 RANK = 4
+#: llama.cpp's attention type of tokens that look at later ones too.
+NON_CAUSAL = 1
 
 RANDOM_SEED = 0xFFFFFFFF
 
@@ -102,6 +104,12 @@ class ContextSettings(NamedTuple):
     cache_type_k: int = 1
     cache_type_v: int = 1
     offload_kv: bool = True
+
+    @property
+    def at_once(self) -> bool:
+        """Whether all tokens of a prompt may look at each other, as they do in models for
+        embeddings: it is computed in one part then."""
+        return self.embedding or self.attention_type == NON_CAUSAL
 
 
 class SamplerSettings(NamedTuple):

@@ -14,6 +14,7 @@ from typing import IO
 from wasi_nn.errors import ModelNotFound, RuntimeFailure
 from wasi_nn_ggml import gguf, trial
 from wasi_nn_ggml.library import complaints, library
+from wasi_nn_ggml.memory import Shape
 from wasi_nn_ggml.metadata import Metadata
 from wasi_nn_ggml.settings import RANK, ModelSettings
 
@@ -71,19 +72,12 @@ class Weights:
             raise RuntimeFailure("the model is an encoder-decoder, which is not served here")
         with Metadata(native, self.model, path) as metadata:
             self._read(metadata)
-        heads = max(1, int(native.llama_model_n_head(self.model)))
-        #: Elements of the KV cache for each token, keys and values together.
-        self.kv_elements = (
-            2
-            * int(native.llama_model_n_layer(self.model))
-            * int(native.llama_model_n_head_kv(self.model))
-            * (self.n_embd // heads)
-        )
         self._pieces: dict[int, bytes] = {}
         self._ends: list[int] | None = None
 
     def _read(self, metadata: Metadata) -> None:
         native = self.native
+        self.shape = Shape.of(native, self.model, metadata, self.n_vocab)
         #: The numbers of an embedding, and of a score.
         self.n_embd_out = metadata.number("embedding_length_out") or self.n_embd
         if hasattr(native, "llama_model_n_embd_out"):

@@ -1,0 +1,184 @@
+"""What a context takes: the estimate, against what it turns out to be."""
+
+from __future__ import annotations
+
+import json
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import needs
+
+from wasi_nn.errors import RuntimeFailure
+from wasi_nn_ggml import memory
+from wasi_nn_ggml.memory import Shape, fitting
+from wasi_nn_ggml.metadata import Metadata
+from wasi_nn_ggml.settings import ContextSettings, ModelSettings
+from wasi_nn_ggml.weights import Weights
+
+needs("xllamacpp")
+
+TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
+#: Of a model with a billion parameters.
+SHAPE = Shape(16 * 8 * 64, 16 * 8 * 64, 0, 40_000, 16, 32, 128_000, False)
+SIZES = ContextSettings(n_ctx=4096)
+MEASURE = """
+import json, sys
+from wasi_nn_ggml.sequence import Sequence
+from wasi_nn_ggml.settings import ContextSettings, ModelSettings
+from wasi_nn_ggml.weights import Weights
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+weights = Weights(sys.argv[1], ModelSettings())
+held = []
+def fill(settings):
+    sequence = Sequence(weights, settings, held.append)
+    tokens = [7 + at % 50 for at in range(sequence.n_ctx - 8)]
+    sequence.evaluate(tokens if not settings.at_once else tokens[: sequence.n_batch])
+    return sequence
+fill(ContextSettings(n_ctx=256, threads=1)).close()
+held.clear()
+before = resident()
+sequence = fill(ContextSettings(threads=1, **json.loads(sys.argv[2])))
+print(json.dumps([resident() - before, sum(held)]))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc/self/statm is Linux's")
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"n_ctx": 300},
+        {"n_ctx": 32768},
+        {"n_ctx": 4096, "flash_attention": 0},
+        {"n_ctx": 4096, "cache_type_k": 0, "cache_type_v": 0, "n_ubatch": 64},
+        {"n_ctx": 8192, "embedding": True, "n_batch": 4096, "flash_attention": 0},
+    ],
+)
+def test_it_is_not_less_than_what_is_taken(config):
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, str(TINY), json.dumps(config)],
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
+    taken, counted = json.loads(done.stdout)
+    assert taken <= counted
+    # Of a small model what is there whatever the size weighs most.
+    assert counted <= 4 * taken + (20 << 20)
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return Weights(str(TINY), ModelSettings())
+
+
+class Header(Metadata):
+    """A header of a test's own."""
+
+    def __init__(self, **values):
+        self.values = {key.replace("__", "."): value for key, value in values.items()}
+        self.architecture = "llama"
+
+    knows_arrays = True
+
+    def numbers(self, name):
+        value = self.values.get(name, [])
+        return value if isinstance(value, list) else [value]
+
+
+def shape(weights, **values):
+    return Shape.of(weights.native, weights.model, Header(**values), weights.n_vocab)
+
+
+class TestShape:
+    """The tiny model has two layers of four heads of 16 numbers, two of them cached."""
+
+    def test_what_the_library_says(self, weights):
+        assert (weights.shape.keys, weights.shape.values) == (64, 64)
+        assert shape(weights).keys == 64
+
+    def test_heads_of_another_size(self, weights):
+        wide = shape(
+            weights, attention__key_length=4096, attention__value_length=512,
+            attention__key_length_swa=256,
+        )  # fmt: skip
+        assert (wide.keys, wide.values) == (2 * 2 * 4096, 2 * 2 * 512)
+        assert wide.width > 4 * 4 * 4096
+
+    def test_layers_that_cache_other_numbers_of_heads(self, weights):
+        assert shape(weights, attention__head_count_kv=[1, 7]).keys == 8 * 16
+        assert shape(weights, attention__head_count_kv=[0, 2]).keys == 2 * 16
+        assert shape(weights, attention__head_count_kv=3).keys == 2 * 3 * 16
+
+    def test_where_arrays_cannot_be_read(self, weights, monkeypatch):
+        monkeypatch.setattr(Header, "knows_arrays", False)
+        assert shape(weights).keys == 2 * 4 * 16
+
+    def test_experts_and_states(self, weights):
+        plain = shape(weights, feed_forward_length=[100, 1000])
+        experts = shape(weights, expert_feed_forward_length=1000, expert_used_count=8)
+        assert experts.width - plain.width >= 4 * 7 * 1000
+        assert shape(weights, ssm__inner_size=10, ssm__state_size=16, ssm__conv_kernel=4).states
+
+    def test_arrays_of_a_file(self, weights, tmp_path):
+        def text(value):
+            return struct.pack("<Q", len(value)) + value
+
+        pairs = text(b"llama.attention.head_count_kv") + struct.pack("<IIQ3i", 9, 5, 3, 1, 2, 9)
+        pairs += text(b"llama.odd") + struct.pack("<IIQ", 9, 8, 1) + text(b"a")
+        pairs += text(b"llama.floats") + struct.pack("<IIQf", 9, 6, 1, 1.0)
+        path = tmp_path / "header.gguf"
+        path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 3) + pairs + bytes(64))
+        with Metadata(weights.native, weights.model, str(path)) as header:
+            assert header.knows_arrays
+            assert header._array(b"llama.attention.head_count_kv") == [1, 2, 9]
+            assert header._array(b"llama.odd") == header._array(b"llama.floats") == []
+            assert header._array(b"llama.none") == []
+        assert not header.knows_arrays
+
+
+class TestSize:
+    def test_it_grows_with_what_it_depends_on(self):
+        plain = SHAPE.bytes(SIZES, 4096)
+        cache = 4096 * 2 * (SHAPE.keys + SHAPE.values)
+        assert cache < plain < 3 * cache
+        for more in (
+            {"flash_attention": 0}, {"n_ubatch": 2048}, {"embedding": True}, {"cache_type_k": 0},
+            {"attention_type": 1},
+        ):  # fmt: skip
+            assert SHAPE.bytes(SIZES._replace(**more), 4096) > plain
+        assert SHAPE._replace(full_attention=True).bytes(SIZES, 4096) > plain
+        assert SHAPE.bytes(SIZES._replace(n_ubatch=1 << 20), 4096) == SHAPE.bytes(
+            SIZES._replace(n_ubatch=4096), 4096
+        )
+
+    def test_blocks_of_256(self):
+        assert SHAPE.bytes(SIZES, 1) == SHAPE.bytes(SIZES, 256) < SHAPE.bytes(SIZES, 257)
+
+    def test_what_does_not_fit(self, monkeypatch):
+        monkeypatch.setattr(memory, "available", lambda: 1 << 30)
+        assert fitting(SHAPE, SIZES, 8192)[0] == 4096
+        with pytest.raises(RuntimeFailure, match="ctx-size"):
+            fitting(SHAPE, SIZES._replace(n_ctx=1 << 20), 8192)
+        # Somebody who names no size gets what fits.
+        n_ctx, size = fitting(SHAPE, SIZES._replace(n_ctx=0), 1 << 17)
+        assert 4096 <= n_ctx < 1 << 17
+        assert size < 1 << 29
+        monkeypatch.setattr(memory, "available", lambda: 1 << 28)
+        with pytest.raises(RuntimeFailure, match="no memory"):
+            fitting(SHAPE, SIZES._replace(n_ctx=0), 1 << 17)
+
+    def test_a_containers_limit(self, monkeypatch):
+        free = memory.available()
+        monkeypatch.setattr(memory, "group_memory", _Group)
+        assert memory.available() == 1000 < free
+
+
+class _Group:
+    left = 1000
