@@ -1,4 +1,4 @@
-"""A guest's own model is loaded, and computes a token, in a process of its own first.
+"""A guest's own model is loaded, reads odd texts and computes in a process of its own first.
 
 llama.cpp answers some damaged models with abort(), which nothing in a process can prevent. What
 would take the host down takes that process down instead. The price is loading the model twice.
@@ -10,21 +10,42 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
-from wasi_nn.errors import RuntimeFailure, WasiNnError
+import wasi_nn
+from wasi_nn.errors import NnError, RuntimeFailure, WasiNnError
 
 _SECONDS = 120
 _REFUSED = 3
+#: Bytes that a trial may take beside the model's file: a vocabulary can make llama.cpp write
+#: tokens without an end, and the system would find out by ending processes.
+_ROOM = 8 << 30
+# The current directory may be one that the guest writes to, and Python would look for the standard
+# library's modules there first: the places of this process's modules replace it before any import
+# (that of sys opens no file).
+_START = "import sys; sys.path[:] = sys.argv[2:]; from wasi_nn_ggml import trial; trial.main()"
+# What a tokeniser of a damaged vocabulary may stumble over; llama.cpp's exceptions end its process.
+_TEXTS = (
+    *(bytes([byte]) for byte in range(256)),
+    bytes(range(256)),
+    bytes(range(255, -1, -1)) * 2,
+    "a b  c\n\n\tzz a ü é 你好 👋🏽 \u200b\ufdfa\u0301 x1234567 don't".encode(),
+    b"<s></s><unk><|im_start|>user\n<|endoftext|>[INST]<0x0A>",
+    b"\xe4\xbd \xf0\x9f \xc3",
+    b" " * 300 + b"a" * 300,
+    b"",
+)
 
 
 def run(path: str, descriptor: int) -> None:
     """Raise ``RuntimeFailure`` for a model that cannot be loaded or ends the process that does."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     try:
         ended = subprocess.run(
-            [sys.executable, "-m", "wasi_nn_ggml.trial", path],
+            [sys.executable, "-c", _START, path, *_places()],
             pass_fds=(descriptor,),
-            env=environment,
+            # Its entries come before the standard library's too, and may be relative.
+            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -47,21 +68,61 @@ def run(path: str, descriptor: int) -> None:
     raise RuntimeFailure(f"the model makes llama.cpp end its process ({how}): {said[0]}")
 
 
-def _try(path: str) -> None:
-    from wasi_nn_ggml.sequence import Sequence
-    from wasi_nn_ggml.settings import ContextSettings, ModelSettings
-    from wasi_nn_ggml.weights import Weights
+def _places() -> list[str]:
+    """Where modules are looked for: as here, but never relative to the current directory."""
+    places = [place for place in sys.path if os.path.isabs(place)]
+    for module in (__file__, wasi_nn.__file__):
+        # This process may have found itself by a relative place.
+        place = str(Path(module).resolve().parents[1])
+        if place not in places:
+            places.append(place)
+    return places
 
-    weights = Weights(path, ModelSettings())
-    settings = ContextSettings(n_ctx=min(256, weights.n_ctx_train or 256))
-    sequence = Sequence(weights, settings, lambda size: None)
-    sequence.evaluate(weights.tokenize(b"a b")[:8] or [0])
-    sequence.close()
 
-
-if __name__ == "__main__":
+def main() -> None:
+    """The trial of the model that the process's argument names."""
+    path = sys.argv[1]
     try:
-        _try(sys.argv[1])
+        _limit(os.stat(path).st_size)
+        _try(path)
     except WasiNnError as refused:
         print(refused, file=sys.stderr)
         sys.exit(_REFUSED)
+
+
+def _limit(size: int) -> None:
+    try:
+        import resource
+    except ImportError:
+        return
+    with suppress(OSError, ValueError):
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = size + _ROOM
+        if most == resource.RLIM_INFINITY or wanted < most:
+            resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
+
+
+def _try(path: str) -> None:
+    from wasi_nn_ggml import embedding
+    from wasi_nn_ggml.sequence import Sequence
+    from wasi_nn_ggml.settings import RANK, ContextSettings, ModelSettings
+    from wasi_nn_ggml.weights import Weights
+
+    weights = Weights(path, ModelSettings())
+    for text in _TEXTS:
+        with suppress(NnError):
+            weights.tokenize(text)
+    tokens = weights.tokenize(b"a b")[:8] or [0]
+    n_ctx = min(256, weights.n_ctx_train or 256)
+    sequence = Sequence(weights, ContextSettings(n_ctx=n_ctx), lambda size: None)
+    sequence.evaluate(tokens)
+    sequence.close()
+    # A guest can ask for an embedding later on; what is refused here is refused then.
+    for pooling in (-1, *((RANK,) if weights.ranks else ())):
+        settings = ContextSettings(n_ctx=n_ctx, embedding=True, pooling_type=pooling)
+        with suppress(NnError):
+            embedding.check(weights, settings)
+            sequence = Sequence(weights, settings, lambda size: None)
+            sequence.evaluate(tokens)
+            embedding.as_json(weights, sequence)
+            sequence.close()
