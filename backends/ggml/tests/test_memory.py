@@ -6,15 +6,22 @@ import json
 import struct
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 
 import pytest
 from conftest import needs
+from hypothesis import given
+from hypothesis import strategies as st
 
-from wasi_nn.errors import RuntimeFailure
+from wasi_nn.backend import LoadOptions
+from wasi_nn.errors import InvalidArgument, PromptTooLong, RuntimeFailure
+from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml import memory
+from wasi_nn_ggml.backend import GgmlBackend
 from wasi_nn_ggml.memory import Shape, fitting
 from wasi_nn_ggml.metadata import Metadata
+from wasi_nn_ggml.sequence import _common
 from wasi_nn_ggml.settings import ContextSettings, ModelSettings
 from wasi_nn_ggml.weights import Weights
 
@@ -27,6 +34,7 @@ SIZES = ContextSettings(n_ctx=4096)
 MEASURE = """
 import json, sys
 from wasi_nn_ggml.sequence import Sequence
+from wasi_nn_ggml.sequence import _common
 from wasi_nn_ggml.settings import ContextSettings, ModelSettings
 from wasi_nn_ggml.weights import Weights
 
@@ -54,10 +62,10 @@ print(json.dumps([resident() - before, sum(held)]))
     "config",
     [
         {"n_ctx": 300},
-        {"n_ctx": 32768},
+        {"n_ctx": 16384},
         {"n_ctx": 4096, "flash_attention": 0},
         {"n_ctx": 4096, "cache_type_k": 0, "cache_type_v": 0, "n_ubatch": 64},
-        {"n_ctx": 8192, "embedding": True, "n_batch": 4096, "flash_attention": 0},
+        {"n_ctx": 2048, "embedding": True, "flash_attention": 0},
     ],
 )
 def test_it_is_not_less_than_what_is_taken(config):
@@ -182,3 +190,57 @@ class TestSize:
 
 class _Group:
     left = 1000
+
+
+class TestPrompts:
+    def context(self, **config):
+        graph = GgmlBackend().load([TINY], LoadOptions("ggml", config={"threads": 1, **config}))
+        return graph.init_execution_context()
+
+    @staticmethod
+    def put(context, data, key=0):
+        context.set_input(key, Tensor(TensorType.U8, (1,), memoryview(data)))
+
+    def test_a_length_is_bounded_whatever_the_config_says(self):
+        context = self.context(**{"ctx-size": 1 << 26})
+        with pytest.raises(PromptTooLong, match="16777216 at most"):
+            self.put(context, b"a" * ((16 << 20) + 1))
+        with pytest.raises(InvalidArgument, match="prompt"):
+            self.put(context, bytes(80 << 20))
+        with pytest.raises(InvalidArgument, match="config"):
+            self.put(context, b" " * (2 << 20), 1)
+        context = self.context(**{"ctx-size": 2})
+        with pytest.raises(PromptTooLong):
+            self.put(context, b"a" * 2000)
+
+    def test_a_length_that_wraps(self, weights, monkeypatch):
+        """llama.cpp counts bytes with 32 bits."""
+        with pytest.raises(PromptTooLong):
+            weights.tokenize(bytes((1 << 28) + 1))
+
+    def test_what_tokenising_takes_counts(self):
+        context = self.context(**{"ctx-size": 4096})
+        held = []
+        context.hold = held.append
+        self.put(context, b"a" * 1000)
+        assert held == [64_000, -64_000]
+
+        def refuse(size):
+            raise RuntimeFailure("above its limit")
+
+        context.hold = refuse
+        with pytest.raises(RuntimeFailure, match="limit"):
+            self.put(context, b"a" * 1000)
+
+    def test_tokens_are_kept_compactly(self, weights):
+        tokens = weights.tokenize(b"a" * 10_000)
+        assert len(tokens) == 10_001
+        assert sys.getsizeof(tokens) < 4 * len(tokens) + 200
+
+    @given(st.lists(st.integers(0, 2), max_size=40), st.lists(st.integers(0, 2), max_size=40))
+    def test_the_common_beginning(self, one, two):
+        wanted = 0
+        while wanted < min(len(one), len(two)) and one[wanted] == two[wanted]:
+            wanted += 1
+        assert _common(array("i", one), array("i", two)) == wanted
+        assert _common(array("i", one + two), array("i", one)) == len(one)

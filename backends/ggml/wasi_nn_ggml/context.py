@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 CONFIG, METADATA = 1, 1
 # Room that the peer leaves in a context for special tokens.
 _MARGIN = 4
+# A grammar may be in it.
+_MOST_CONFIG = 1 << 20
 
 
 class GgmlContext(StreamingContext):
@@ -62,9 +64,9 @@ class GgmlContext(StreamingContext):
 
     def set_input(self, key: int | str, tensor: Tensor) -> None:
         if position(key, self._graph.inputs, "input") == CONFIG:
-            self._configure(_text(tensor, "config"))
+            self._configure(_text(tensor, "config", _MOST_CONFIG))
         else:
-            self._ask(_text(tensor, "prompt"))
+            self._ask(_text(tensor, "prompt", prompts.MOST_BYTES))
 
     def compute(self) -> None:
         self._begin()
@@ -321,7 +323,10 @@ class GgmlContext(StreamingContext):
         self._pending = None
 
 
-def _text(tensor: Tensor, what: str) -> str:
+def _text(tensor: Tensor, what: str, most: int) -> str:
+    size = len(tensor.data)
+    if size > most:
+        raise InvalidArgument(f"a {what} of {size} bytes is not taken: {most} at most are")
     try:
         return bytes(tensor.data).decode("utf-8")
     except UnicodeDecodeError as error:

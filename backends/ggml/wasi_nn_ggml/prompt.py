@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
 Hold = Callable[[int], None]
 # No token of a vocabulary is longer, so that a longer prompt need not be tokenised.
 _LONGEST_TOKEN = 512
+# A context is as large as a guest's config says, and is not made before the prompt is read.
+_MOST_TEXT = 16 << 20
+#: The same with images, which are the most of it.
+MOST_BYTES = 64 << 20
+# Bytes that tokenising takes for one of the text, at most.
+_TOKENISING = 64
 
 
 class Projection(NamedTuple):
@@ -34,7 +41,7 @@ class Prompt(NamedTuple):
     """``tokens``, or ``picture`` with the projection that made it."""
 
     n_tokens: int
-    tokens: list[int] | None = None
+    tokens: array[int] | None = None
     picture: Picture | None = None
     projection: Projection | None = None
 
@@ -49,9 +56,12 @@ def read(
 ) -> Prompt:
     """What a guest asked with these settings. ``known`` is the projection that its context has: it
     is used again where it fits. Raises ``NnError``, and holds nothing then."""
+    most = min(_LONGEST_TOKEN * (wanted.context.n_ctx or weights.n_ctx_train), _MOST_TEXT)
+    images = find_picture(text)
+    _check(len(text), MOST_BYTES if images else most)
     if wanted.chat:
         text = chat.prompt(weights, text, wanted.chat_template)
-    if wanted.image or find_picture(text):
+    if wanted.image or images or (wanted.chat and find_picture(text)):
         projection = _projection(graph, weights, wanted, known, hold)
         try:
             picture = projection.projector.read(text, graph.image(wanted))
@@ -61,11 +71,15 @@ def read(
             raise
         return Prompt(picture.n_tokens, None, picture, projection)
     data = text.encode("utf-8")
-    most = _LONGEST_TOKEN * (wanted.context.n_ctx or weights.n_ctx_train)
-    if len(data) > most:
-        raise PromptTooLong(f"a prompt of {len(data)} bytes cannot fit the context")
-    tokens = weights.tokenize(data)
+    _check(len(data), most)
+    with Holding(hold, _TOKENISING * len(data)):
+        tokens = weights.tokenize(data)
     return Prompt(len(tokens), tokens)
+
+
+def _check(size: int, most: int) -> None:
+    if size > most:
+        raise PromptTooLong(f"a prompt of {size} bytes cannot fit the context: {most} at most can")
 
 
 def _projection(

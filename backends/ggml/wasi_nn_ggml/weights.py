@@ -7,11 +7,12 @@ import os
 import tempfile
 import threading
 import weakref
+from array import array
 from collections.abc import Hashable
 from pathlib import Path
 from typing import IO
 
-from wasi_nn.errors import ModelNotFound, RuntimeFailure
+from wasi_nn.errors import ModelNotFound, PromptTooLong, RuntimeFailure
 from wasi_nn_ggml import gguf, trial
 from wasi_nn_ggml.library import complaints, library
 from wasi_nn_ggml.memory import Shape
@@ -20,6 +21,8 @@ from wasi_nn_ggml.settings import RANK, ModelSettings
 
 # enum llama_load_mode
 _NO_MMAP, _MMAP, _LOCK, _MMAP_AND_LOCK = 0, 1, 2, 3
+
+_MOST_TEXT = 1 << 28
 
 
 def applicable(settings: ModelSettings) -> ModelSettings:
@@ -95,13 +98,17 @@ class Weights:
         #: Whether a token sees the earlier ones alone, as far as the file says.
         self.causal = metadata.text(f"{metadata.architecture}.attention.causal") != "false"
 
-    def tokenize(self, text: bytes) -> list[int]:
+    def tokenize(self, text: bytes) -> array[int]:
         """The tokens of a prompt, with the special ones that the model wants around it and those
-        that the text names (``<|im_start|>``)."""
+        that the text names (``<|im_start|>``). llama.cpp takes up to 64 bytes for one of the text
+        meanwhile. Raises ``PromptTooLong`` and ``RuntimeFailure``."""
+        if len(text) > _MOST_TEXT:
+            # llama.cpp ends the process where it counts the bytes.
+            raise PromptTooLong(f"a text of {len(text)} bytes cannot be tokenised")
         room = len(text) + 8
-        tokens = (ctypes.c_int32 * room)()
+        tokens = array("i", bytes(4 * room))
         count = self.native.llama_tokenize(
-            self.vocab, text, len(text), ctypes.addressof(tokens), room, True, True
+            self.vocab, text, len(text), tokens.buffer_info()[0], room, True, True
         )
         if count < 0:
             raise RuntimeFailure(f"llama.cpp could not tokenise the prompt ({count})")
