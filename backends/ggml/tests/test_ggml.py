@@ -135,6 +135,17 @@ class TestProtocol:
         guest.context.fini_single()
         assert b"".join(guest.stream(24)) == whole
 
+    def test_an_output_that_is_still_looked_at(self, talk):
+        guest = talk()
+        whole = guest.answer("the quick")
+        guest.put("the quick")
+        guest.stream(3)
+        seen = guest.context.get_output(0)
+        before = bytes(seen.data)
+        guest.stream(21)
+        assert bytes(seen.data) == before
+        assert guest.text() == whole
+
     def test_the_end_of_a_stream(self, talk):
         guest = talk(grammar=YES)
         guest.put("is it")

@@ -244,3 +244,32 @@ class TestPrompts:
             wanted += 1
         assert _common(array("i", one), array("i", two)) == wanted
         assert _common(array("i", one + two), array("i", one)) == len(one)
+
+
+LOOKING_BACK = {"last-n-penalty": 1 << 20, "dry-multipier": 1.0, "repeat-penalty": 1.1}
+
+
+class TestSamplers:
+    def test_no_more_tokens_are_looked_at_than_there_can_be(self):
+        context = TestPrompts().context(**{"ctx-size": 300})
+        held = []
+        context.hold = held.append
+        TestPrompts.put(context, json.dumps(LOOKING_BACK).encode(), 1)
+        assert held == [16 * 512]
+        TestPrompts.put(context, json.dumps({**LOOKING_BACK, "ctx-size": 1 << 16}).encode(), 1)
+        TestPrompts.put(context, b'{"temp": 0.5}', 1)
+        assert sum(held) == 16 << 16
+        TestPrompts.put(context, b'{"grammar": "root ::= [a-z]"}', 1)
+        assert sum(held) > 16 << 16
+        context.close()
+        assert sum(held) == 0
+
+    def test_they_change_no_text(self):
+        texts = set()
+        for last_n in (512, 1 << 20):
+            config = {**LOOKING_BACK, "last-n-penalty": last_n, "temp": 0.0, "n-predict": 200}
+            context = TestPrompts().context(**{"ctx-size": 512, **config})
+            TestPrompts.put(context, b"the quick")
+            context.compute()
+            texts.add(bytes(context.get_output(0).data))
+        assert len(texts) == 1

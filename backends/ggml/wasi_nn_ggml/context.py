@@ -20,6 +20,7 @@ from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml import embedding, settings
 from wasi_nn_ggml import prompt as prompts
 from wasi_nn_ggml.holding import Holding
+from wasi_nn_ggml.memory import whole_blocks
 from wasi_nn_ggml.meter import Meter
 from wasi_nn_ggml.prompt import Projection, Prompt
 from wasi_nn_ggml.sampler import Sampler
@@ -150,7 +151,8 @@ class GgmlContext(StreamingContext):
             sampler = None
             if wanted.sampler != known.sampler:
                 # A grammar that does not parse is this call's mistake.
-                sampler = Sampler(weights, wanted.sampler)
+                sampler = self._sampling(weights, wanted)
+                undo.callback(sampler.close)
             prompt = None
             if self._asked is not None:
                 prompt = self._read(weights, wanted, self._asked)
@@ -166,7 +168,7 @@ class GgmlContext(StreamingContext):
                 self._apart.give_back()
         self._weights, self._apart = weights, apart
         if sampler is not None:
-            self._sampler = sampler
+            self._choose_with(sampler)
         self._config = config
         self._settings = wanted
         if prompt is not None:
@@ -182,6 +184,15 @@ class GgmlContext(StreamingContext):
         except BaseException:
             apart.give_back()
             raise
+
+    def _sampling(self, weights: Weights, wanted: Settings) -> Sampler:
+        n_ctx = whole_blocks(wanted.context.n_ctx or weights.n_ctx_train)
+        return Sampler(weights, wanted.sampler, n_ctx, self.hold)
+
+    def _choose_with(self, sampler: Sampler | None) -> None:
+        if self._sampler is not None:
+            self._sampler.close()
+        self._sampler = sampler
 
     def _ask(self, text: str) -> None:
         self._pending = None
@@ -232,7 +243,7 @@ class GgmlContext(StreamingContext):
             )
         sampler = self._sampler
         if sampler is None:
-            sampler = self._sampler = Sampler(self._weights, self._settings.sampler)
+            sampler = self._sampler = self._sampling(self._weights, self._settings)
         else:
             sampler.reset()
         prompt = self._prompt
@@ -263,7 +274,11 @@ class GgmlContext(StreamingContext):
         started = time.perf_counter()
         token = sampler.sample(self._sequence.context)
         self._piece = self._weights.piece(token)
-        self._output += self._piece
+        try:
+            self._output += self._piece
+        except BufferError:
+            # An embedder still looks at an earlier output: that one stays as it is.
+            self._output = self._output + self._piece
         self._n_output += 1
         self._meter.token(started)
         if not self._settings.sampler.ignore_eos and self._weights.is_end(token):
@@ -319,7 +334,7 @@ class GgmlContext(StreamingContext):
         if self._sequence is not None:
             self._sequence.close()
         self._sequence = None
-        self._sampler = None
+        self._choose_with(None)
         self._pending = None
 
 

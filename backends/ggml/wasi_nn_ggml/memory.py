@@ -88,7 +88,7 @@ class Shape(NamedTuple):
 
     def bytes(self, settings: ContextSettings, n_ctx: int) -> int:
         """About how many bytes a context of ``n_ctx`` tokens takes, and not less."""
-        n_ctx = -(-n_ctx // _BLOCK) * _BLOCK
+        n_ctx = whole_blocks(n_ctx)
         at_once = min(settings.n_batch if settings.at_once else settings.n_ubatch, n_ctx)
         cache = self.keys * _CACHE_BYTES[settings.cache_type_k]
         cache += self.values * _CACHE_BYTES[settings.cache_type_v]
@@ -106,6 +106,11 @@ class Shape(NamedTuple):
             + _PLAN_BYTES
             + self.layers * _LAYER_BYTES
         )
+
+
+def whole_blocks(n_ctx: int) -> int:
+    """The tokens that a context has which is made for ``n_ctx``."""
+    return -(-n_ctx // _BLOCK) * _BLOCK
 
 
 def fitting(shape: Shape, settings: ContextSettings, n_ctx_train: int) -> tuple[int, int]:

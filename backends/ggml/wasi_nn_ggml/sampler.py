@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import ctypes
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.errors import InvalidArgument, RuntimeFailure
 from wasi_nn_ggml import gbnf
+from wasi_nn_ggml.holding import Holding
 from wasi_nn_ggml.layouts import LogitBias, TokenDataArray
 from wasi_nn_ggml.library import Library, complaints
 from wasi_nn_ggml.schema import grammar_of
@@ -22,13 +24,23 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MIROSTAT_TAU = 5.0
+# What penalties keep for each of the last tokens, and a grammar for each of the vocabulary's.
+_LAST_BYTES, _CANDIDATE_BYTES = 16, 16
 _BREAKERS = (b"\n", b":", b'"', b"*")
 
 
 class Sampler:
-    """A chain, and a grammar beside it, for one execution context."""
+    """A chain, and a grammar beside it, for one execution context of ``n_ctx`` tokens (0: the
+    model's). What it takes is counted with ``hold``, as that of ``ExecutionContext``, until it is
+    closed."""
 
-    def __init__(self, weights: Weights, settings: SamplerSettings) -> None:
+    def __init__(
+        self,
+        weights: Weights,
+        settings: SamplerSettings,
+        n_ctx: int = 0,
+        hold: Callable[[int], None] = lambda size: None,
+    ) -> None:
         native = weights.native
         self._native = native
         self._weights = weights
@@ -36,12 +48,23 @@ class Sampler:
         self._candidates: _Candidates | None = None
         self._sample = native.llama_sampler_sample
         grammar = settings.grammar or grammar_of(settings.json_schema)
-        if grammar:
-            self._grammar = _grammar(native, weights.vocab, grammar)
-            weakref.finalize(self, native.llama_sampler_free, self._grammar)
-            self._candidates = _Candidates(weights.n_vocab)
-        self.chain = _chain(native, weights, settings)
+        last_n = _last_n(weights, settings, n_ctx or weights.n_ctx_train)
+        size = _LAST_BYTES * last_n + (_CANDIDATE_BYTES * weights.n_vocab if grammar else 0)
+        self._holding = Holding(hold, size)
+        try:
+            if grammar:
+                self._grammar = _grammar(native, weights.vocab, grammar)
+                weakref.finalize(self, native.llama_sampler_free, self._grammar)
+                self._candidates = _Candidates(weights.n_vocab)
+            self.chain = _chain(native, weights, settings, last_n)
+        except BaseException:
+            self._holding.give_back()
+            raise
         weakref.finalize(self, native.llama_sampler_free, self.chain)
+
+    def close(self) -> None:
+        """Count no more: the sampler is let go of."""
+        self._holding.give_back()
 
     def reset(self) -> None:
         """Begin a new text: what was sampled before counts no more, and the seed starts anew."""
@@ -108,7 +131,13 @@ class _Candidates:
         return bool(one["logit"][0] > float("-inf"))
 
 
-def _chain(native: Library, weights: Weights, s: SamplerSettings) -> int:
+def _last_n(weights: Weights, settings: SamplerSettings, n_ctx: int) -> int:
+    """How many of the last tokens are looked at: a text has no more than its context."""
+    wanted = settings.last_n_penalty
+    return min(weights.n_ctx_train if wanted < 0 else wanted, n_ctx)
+
+
+def _chain(native: Library, weights: Weights, s: SamplerSettings, last_n: int) -> int:
     params = native.llama_sampler_chain_default_params()
     chain = native.llama_sampler_chain_init(params)
 
@@ -133,7 +162,6 @@ def _chain(native: Library, weights: Weights, s: SamplerSettings) -> int:
         else:
             add(native.llama_sampler_init_mirostat_v2(s.seed, _MIROSTAT_TAU, s.mirostat_eta))
         return int(chain)
-    last_n = weights.n_ctx_train if s.last_n_penalty < 0 else s.last_n_penalty
     if (s.repeat_penalty, s.frequency_penalty, s.presence_penalty) != (1.0, 0.0, 0.0):
         add(
             native.llama_sampler_init_penalties(
