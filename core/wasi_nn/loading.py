@@ -100,7 +100,8 @@ def known_config(backend: Backend, config: Mapping[str, Any]) -> dict[str, Any]:
         log.warning(
             "backend %s does not know the config's %s%s%s",
             backend.name,
-            ", ".join(key[:_LONG] for key in told),
+            # A log has no place for half of a character, which JSON can write.
+            ", ".join(key[:_LONG] for key in told).encode("utf-8", "backslashreplace").decode(),
             f" and {len(unknown) - len(told)} more" if len(unknown) > len(told) else "",
             f"; it knows: {', '.join(known)}" if known else "",
         )

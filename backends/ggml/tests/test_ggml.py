@@ -324,6 +324,17 @@ class TestConfig:
             (b'{"grammar": "nothing"}', InvalidArgument),
             (b'{"json-schema": "{"}', InvalidArgument),
             (b'{"tts": true}', UnsupportedOperation),
+            (b'{"top-p": 1' + b"0" * 400 + b"}", InvalidArgument),
+            (b'{"rope-freq-base": -1' + b"0" * 400 + b"}", InvalidArgument),
+            (b'{"ctx-size": 1' + b"0" * 400 + b"}", InvalidArgument),
+            (b'{"cache-type-k": 1' + b"0" * 400 + b"}", InvalidArgument),
+            (b'{"tensor-split": "1e999"}', InvalidArgument),
+            (b'{"reverse-prompt": "\\ud800"}', InvalidArgument),
+            (b'{"chat-template": "\\ud800"}', InvalidArgument),
+            (b'{"grammar": "root ::= \\"\\ud800\\""}', InvalidArgument),
+            (b'{"mmproj": "a\\u0000"}', InvalidArgument),
+            (b'{"image": "a\\u0000"}', InvalidArgument),
+            (b'{"split-mode": "' + b"x" * 100_000 + b'"}', InvalidArgument),
         ],
     )
     def test_mistakes_change_nothing(self, talk, text, error):
@@ -763,6 +774,35 @@ class TestModels:
         guest.configure(mmproj="/etc/passwd")
         with pytest.raises(InvalidArgument, match="outside"):
             guest.put('<img src="data:image/png;base64,AAAA">')
+
+    @pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000, "..", "/"])
+    @pytest.mark.parametrize("key", ["mmproj", "image"])
+    def test_names_that_are_none(self, talk, name, key):
+        guest = talk()
+        guest.configure(**{"mmproj": "tiny-mmproj.gguf", "image": "x.png", key: name})
+        with pytest.raises((InvalidArgument, ModelNotFound)):
+            guest.put("Hello <image>")
+
+    def test_messages_that_are_no_text(self, talk):
+        guest = talk(enable_chat_template=True)
+        for role, content in (("user", "\\ud800"), ("\\udfff", "Hello")):
+            with pytest.raises(InvalidArgument):
+                guest.put(f'[{{"role": "{role}", "content": "{content}"}}]')
+
+    def test_an_image_file_that_is_too_large(self, talk, tmp_path):
+        for name in ("tiny.gguf", "tiny-mmproj.gguf"):
+            (tmp_path / name).write_bytes(TINY.with_name(name).read_bytes())
+        with (tmp_path / "large.png").open("wb") as file:
+            file.truncate((32 << 20) + 1)
+        guest = talk(tmp_path / "tiny.gguf", mmproj="tiny-mmproj.gguf", image="large.png")
+        with pytest.raises(InvalidArgument, match="33554432 at most"):
+            guest.put("see <image> it")
+
+    def test_a_projector_that_is_gone(self, tmp_path):
+        gone = tmp_path / "gone.gguf"
+        graph = GgmlBackend().load([TINY, gone], LoadOptions("ggml", config=GREEDY))
+        with pytest.raises(ModelNotFound, match="gone"):
+            Talk(graph).put('<img src="data:image/png;base64,AAAA">')
 
 
 class TestLibrary:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -25,6 +26,9 @@ from wasi_nn_ggml.context import GgmlContext
 from wasi_nn_ggml.sampler import Sampler
 from wasi_nn_ggml.vision import Projector
 from wasi_nn_ggml.weights import Source, Weights, applicable
+
+# Bytes of an image file.
+_MOST_IMAGE = 32 << 20
 
 
 class GgmlGraph(Graph):
@@ -95,7 +99,17 @@ class GgmlGraph(Graph):
         """The image that the config names. Raises ``InvalidArgument`` and ``ModelNotFound``."""
         if not wanted.image:
             return None
-        return self._beside(wanted.image, "image").read_bytes()
+        path = self._beside(wanted.image, "image")
+        try:
+            with path.open("rb") as file:
+                # One byte more shows that there is more, whatever becomes of the file meanwhile.
+                size = os.fstat(file.fileno()).st_size
+                data = file.read(_MOST_IMAGE + 1) if size <= _MOST_IMAGE else b""
+        except OSError as error:
+            raise ModelNotFound(f"the config's image {path}: {error.strerror or error}") from error
+        if max(size, len(data)) > _MOST_IMAGE:
+            raise InvalidArgument(f"an image of {size} bytes is not taken: {_MOST_IMAGE} at most")
+        return data
 
     def close(self) -> None:
         self.source.close()
@@ -105,14 +119,18 @@ class GgmlGraph(Graph):
         Raises ``InvalidArgument`` and ``ModelNotFound``."""
         if self.source.path is None:
             raise InvalidArgument(f"the config's {key} names a file: the model is to be one too")
-        folder = self.source.path.resolve().parent
-        path = Path(name).resolve()
-        if not path.is_relative_to(folder):
-            path = (folder / name).resolve()
-        if not path.is_relative_to(folder):
-            raise InvalidArgument(f"the config's {key} is outside the model's folder: {name!r}")
-        if not path.is_file():
-            raise ModelNotFound(f"the config's {key}: there is no file {path}")
+        try:
+            folder = self.source.path.resolve().parent
+            path = Path(name).resolve()
+            if not path.is_relative_to(folder):
+                path = (folder / name).resolve()
+            if not path.is_relative_to(folder):
+                raise InvalidArgument(f"the config's {key} is outside the model's folder: {name!r}")
+            if not path.is_file():
+                raise ModelNotFound(f"the config's {key}: there is no file {path}")
+        except (OSError, ValueError) as error:
+            # A name that is too long, or no name at all.
+            raise InvalidArgument(f"the config's {key} is no name of a file: {error}") from error
         return path
 
 

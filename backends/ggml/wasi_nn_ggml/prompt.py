@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from wasi_nn.errors import PromptTooLong
+from wasi_nn.errors import InvalidArgument, ModelNotFound, PromptTooLong
 from wasi_nn_ggml import chat
 from wasi_nn_ggml.holding import Holding
 from wasi_nn_ggml.settings import Settings
@@ -60,7 +60,11 @@ def read(
     images = find_picture(text)
     _check(len(text), MOST_BYTES if images else most)
     if wanted.chat:
-        text = chat.prompt(weights, text, wanted.chat_template)
+        try:
+            text = chat.prompt(weights, text, wanted.chat_template)
+        except UnicodeEncodeError as error:
+            # JSON can write half of a character.
+            raise InvalidArgument(f"a message is no text: {error.reason}") from error
     if wanted.image or images or (wanted.chat and find_picture(text)):
         projection = _projection(graph, weights, wanted, known, hold)
         try:
@@ -88,7 +92,11 @@ def _projection(
     path = graph.projector_path(wanted)
     if known is not None and known.path == path and known.weights is weights:
         return known
-    holding = Holding(hold, path.stat().st_size)
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise ModelNotFound(f"projector {path}: {error.strerror or error}") from error
+    holding = Holding(hold, size)
     try:
         projector = graph.projector(weights, path, wanted.context)
     except BaseException:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import reprlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -246,7 +247,9 @@ class _Given:
             for key in config.keys() & set(keys):
                 value = config[key]
                 if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-                    raise InvalidArgument(f"config {key!r} is to be {words}, not {value!r}")
+                    raise InvalidArgument(f"config {key!r} is to be {words}, not {_shown(value)}")
+                if isinstance(value, str):
+                    _check_text(key, value)
 
     def flag(self, key: str, default: bool) -> bool:
         return bool(self._config.get(key, default))
@@ -257,11 +260,16 @@ class _Given:
     def whole(self, key: str, default: int, least: int, most: int) -> int:
         value = int(self._config.get(key, default))
         if not least <= value <= most:
-            raise InvalidArgument(f"config {key!r} is to be from {least} to {most}, not {value}")
+            raise InvalidArgument(
+                f"config {key!r} is to be from {least} to {most}, not {_shown(value)}"
+            )
         return value
 
     def number(self, key: str, default: float, least: float = -math.inf) -> float:
-        value = float(self._config.get(key, default))
+        try:
+            value = float(self._config.get(key, default))
+        except OverflowError:
+            value = math.inf
         if not math.isfinite(value) or abs(value) > 1e30 or value < least:
             raise InvalidArgument(f"config {key!r} is out of range: {value}")
         return value
@@ -283,14 +291,14 @@ class _Given:
             return default
         if word not in words:
             raise InvalidArgument(
-                f"config {key!r} is to be one of {', '.join(words)}, not {word!r}"
+                f"config {key!r} is to be one of {', '.join(words)}, not {_shown(word)}"
             )
         return words[word]
 
     def one_of(self, key: str, numbers: tuple[int, ...], default: int) -> int:
         value = int(self._config.get(key, default))
         if value not in numbers:
-            raise InvalidArgument(f"config {key!r} is to be one of {numbers}, not {value}")
+            raise InvalidArgument(f"config {key!r} is to be one of {numbers}, not {_shown(value)}")
         return value
 
     def split(self, key: str) -> tuple[float, ...]:
@@ -302,3 +310,18 @@ class _Given:
         if len(numbers) > 128 or not all(math.isfinite(n) and n >= 0 for n in numbers):
             raise InvalidArgument(f"config {key!r} is to be numbers like '3,2'")
         return numbers
+
+
+def _check_text(key: str, text: str) -> None:
+    try:
+        data = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        # JSON can write half of a character.
+        raise InvalidArgument(f"config {key!r} is no text: {error.reason}") from error
+    if b"\0" in data:
+        raise InvalidArgument(f"config {key!r} holds a NUL character")
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, which a guest's may be too long for."""
+    return reprlib.repr(value)
