@@ -15,14 +15,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wasi_nn.backend import LoadOptions
-from wasi_nn.errors import InvalidArgument, PromptTooLong, RuntimeFailure
+from wasi_nn.errors import ContextFull, InvalidArgument, PromptTooLong, RuntimeFailure
 from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml import memory
 from wasi_nn_ggml.backend import GgmlBackend
 from wasi_nn_ggml.memory import Shape, fitting
 from wasi_nn_ggml.metadata import Metadata
-from wasi_nn_ggml.sequence import _common
+from wasi_nn_ggml.sequence import _c_library, _common
 from wasi_nn_ggml.settings import ContextSettings, ModelSettings
+from wasi_nn_ggml.vision import Picture
 from wasi_nn_ggml.weights import Weights
 
 needs("xllamacpp")
@@ -34,8 +35,9 @@ SIZES = ContextSettings(n_ctx=4096)
 MEASURE = """
 import json, sys
 from wasi_nn_ggml.sequence import Sequence
-from wasi_nn_ggml.sequence import _common
+from wasi_nn_ggml.sequence import _c_library, _common
 from wasi_nn_ggml.settings import ContextSettings, ModelSettings
+from wasi_nn_ggml.vision import Picture
 from wasi_nn_ggml.weights import Weights
 
 def resident():
@@ -273,3 +275,29 @@ class TestSamplers:
             context.compute()
             texts.add(bytes(context.get_output(0).data))
         assert len(texts) == 1
+
+
+def test_an_image_takes_as_many_cells_as_tokens(monkeypatch, tmp_path):
+    """The tokens of an image share their positions in some models."""
+    needs("PIL.Image").new("RGB", (20, 20)).save(tmp_path / "black.png")
+    for name in ("tiny.gguf", "tiny-mmproj.gguf"):
+        (tmp_path / name).write_bytes(TINY.with_name(name).read_bytes())
+    evaluate = Picture.evaluate
+
+    def with_one_position(picture, sequence):
+        evaluate(picture, sequence)
+        sequence.filled(1)
+
+    monkeypatch.setattr(Picture, "evaluate", with_one_position)
+    config = {"ctx-size": 256, "threads": 1, "mmproj": "tiny-mmproj.gguf", "image": "black.png"}
+    model = GgmlBackend().load([tmp_path / "tiny.gguf"], LoadOptions("ggml", config=config))
+    context = model.init_execution_context()
+    TestPrompts.put(context, b"see <image> it")
+    # llama.cpp would find no room, for a reason that the guest could not know.
+    with pytest.raises(ContextFull):
+        context.compute()
+
+
+def test_the_c_library_has_a_name_on_windows():
+    assert _c_library("nt") == "msvcrt"
+    assert _c_library("posix") is None

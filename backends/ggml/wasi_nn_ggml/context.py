@@ -257,6 +257,8 @@ class GgmlContext(StreamingContext):
         computed = prompt.n_tokens
         if prompt.picture is not None:
             prompt.picture.evaluate(sequence)
+            # An image has fewer positions than tokens in some models.
+            sequence.filled(prompt.n_tokens)
         elif prompt.tokens:
             computed = sequence.evaluate(prompt.tokens)
         else:

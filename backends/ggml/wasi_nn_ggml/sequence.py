@@ -109,9 +109,10 @@ class Sequence:
         self._run(self._single)
         self._cached.append(token)
 
-    def filled(self, positions: int) -> None:
-        """Say that something else than tokens filled the first positions of a cleared memory."""
-        self._cached = array("i", [_NO_TOKEN]) * positions
+    def filled(self, cells: int) -> None:
+        """Say that something else than text filled so many cells of a cleared memory: one for each
+        token of an image too, though they may share positions."""
+        self._cached = array("i", [_NO_TOKEN]) * cells
 
     def clear(self) -> None:
         """Forget every token."""
@@ -201,4 +202,9 @@ def _cores() -> int:
         return os.cpu_count() or 1
 
 
-_STRLEN = ctypes.cast(ctypes.CDLL(None).strlen, ctypes.c_void_p).value
+def _c_library(system: str) -> str | None:
+    # Windows has no name for what a process has loaded.
+    return "msvcrt" if system == "nt" else None
+
+
+_STRLEN = ctypes.cast(ctypes.CDLL(_c_library(os.name)).strlen, ctypes.c_void_p).value
