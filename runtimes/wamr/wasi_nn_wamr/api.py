@@ -46,6 +46,12 @@ class InstantiationArgs(ctypes.Structure):
     ]
 
 
+class _Depth(threading.local):
+    """How many times deep the thread is prepared."""
+
+    count = 0
+
+
 class Api:
     """libiwasm, initialised. Raises ``Unavailable`` where it is not found or lacks a function."""
 
@@ -55,7 +61,6 @@ class Api:
         self.init = slow("wasm_runtime_init", ctypes.c_bool)
         self.set_log_level = slow("wasm_runtime_set_log_level", None, ctypes.c_int)
         self.init_thread = quick("wasm_runtime_init_thread_env", ctypes.c_bool)
-        self.thread_is_ready = quick("wasm_runtime_thread_env_inited", ctypes.c_bool)
         self.destroy_thread = quick("wasm_runtime_destroy_thread_env", None)
         symbols = (_STRING, ctypes.POINTER(NativeSymbol))
         self.register = quick("wasm_runtime_register_natives_raw", ctypes.c_bool, *symbols, _U32)
@@ -103,6 +108,10 @@ class Api:
             )
         if not self.init():
             raise Unavailable(f"{library._name} could not initialise WAMR")
+        # (wasm_runtime_thread_env_inited would tell, but says yes to every thread when the library
+        # was built without AOT.)
+        self._depth = _Depth()
+        self._depth.count = 1  # by init, and for good
         # Otherwise it prints warnings to the standard output, among them one for every import.
         self.set_log_level(_FATAL)
         numbers = [_U32(), _U32(), _U32()]
@@ -114,15 +123,16 @@ class Api:
     @contextlib.contextmanager
     def thread(self) -> Iterator[None]:
         """Prepare this thread for WAMR, which refuses to work on any other, and undo that."""
-        if self.thread_is_ready():
-            yield
-            return
-        if not self.init_thread():
+        depth = self._depth
+        if not depth.count and not self.init_thread():
             raise MemoryError("WAMR could not prepare the thread")
+        depth.count += 1
         try:
             yield
         finally:
-            self.destroy_thread()
+            depth.count -= 1
+            if not depth.count:
+                self.destroy_thread()
 
 
 def _has(library: ctypes.CDLL, name: str) -> bool:
