@@ -1,7 +1,8 @@
-"""The process in which a guest's own model is tried."""
+"""The process in which a guest's own model is tried, and the look at its vocabulary before."""
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from conftest import needs
 
 from wasi_nn.backend import LoadOptions
+from wasi_nn.errors import RuntimeFailure
+from wasi_nn_ggml import gguf
 from wasi_nn_ggml.backend import GgmlBackend
 
 needs("xllamacpp")
@@ -67,3 +70,110 @@ def test_a_host_that_changes_its_directory(poisoned):
     )
     assert done.stdout == "loaded\n", done.stderr
     assert traces(poisoned) == []
+
+
+class TestVocabularies:
+    @pytest.mark.parametrize("byte", [0, 1, 10, 255])
+    def test_bytes_without_a_token(self, tmp_path, byte):
+        """llama.cpp ends the process at the first text that needs one."""
+        name = b"<0x%02X>" % byte
+        data = TINY.read_bytes()
+        assert name in data
+        path = tmp_path / "model.gguf"
+        path.write_bytes(data.replace(name, b"(0x%02X)" % byte))
+        for builder in (path, memoryview(path.read_bytes())):
+            with pytest.raises(RuntimeFailure, match=f"no token <0x{byte:02X}>"):
+                GgmlBackend().load([builder], LoadOptions("ggml"))
+
+    def test_a_byte_itself_as_a_token(self, tmp_path):
+        tokens = [bytes([byte]) if byte else b"<0x00>" for byte in range(256)]
+        check(tmp_path, vocabulary(b"llama", tokens))
+        check(tmp_path, vocabulary(b"gpt2", tokens[:40]))
+        with pytest.raises(RuntimeFailure, match="no token <0x28>"):
+            check(tmp_path, vocabulary(b"llama", tokens[:40]))
+
+    @pytest.mark.parametrize("tokens", [[b"a", b"a"], [b"a", b"a\0b"], [b"", b"[EMPTY_0]"]])
+    def test_the_same_token_to_llama_cpp(self, tmp_path, tokens):
+        with pytest.raises(RuntimeFailure, match="twice"):
+            check(tmp_path, vocabulary(b"gpt2", tokens))
+
+    def test_what_ends_the_trial_by_a_text(self, monkeypatch):
+        """With the check of the vocabulary left out, the trial finds it."""
+        monkeypatch.setattr(gguf, "check", lambda descriptor: None)
+        data = TINY.read_bytes().replace(b"<0x01>", b"(0x01)")
+        with pytest.raises(RuntimeFailure, match="end its process"):
+            GgmlBackend().load([memoryview(data)], LoadOptions("ggml"))
+
+
+def node(label=0, leaf=False, base=0):
+    return base << 10 | leaf << 8 | label
+
+
+def charsmap(changes, texts=b"b\0cc\0"):
+    """A map that replaces "z" by "b", with changes to its nodes."""
+    nodes = [0] * 512
+    nodes[0] = node(base=256)
+    nodes[256 ^ ord("z")] = node(ord("z"), True, base=ord("z"))  # its children begin at 256
+    nodes[256] = 1 << 31
+    for at, value in changes.items():
+        nodes[at] = value
+    return struct.pack("<I512I", 4 * 512, *nodes) + texts
+
+
+class TestMapsOfCharacters:
+    @pytest.mark.parametrize(
+        "sound",
+        [
+            charsmap({}),
+            charsmap({256: 1 << 31 | 2}),
+            charsmap({}, b"\0"),
+            charsmap({}, b"x" * 64 + b"\0"),
+            struct.pack("<I", 0) + b"\0",
+        ],
+    )
+    def test_sound(self, tmp_path, sound):
+        check(tmp_path, vocabulary(b"t5", [b"a"], sound))
+
+    @pytest.mark.parametrize(
+        "unsound",
+        [
+            charsmap({0: node(base=512)}),
+            charsmap({0: node(base=1 << 20)}),
+            charsmap({256 ^ ord("z"): node(ord("z"), False, base=1 << 20)}),
+            charsmap({256 ^ ord("z"): node(ord("z"), True, base=1 << 9)}),
+            charsmap({300: node(3, False, base=(1 << 21) - 1) | 1 << 9}),
+            charsmap({256: 1 << 31 | 6}),
+            charsmap({256: 1 << 31 | 5}, b"b\0cc\0d"),
+            charsmap({}, b"x" * 65 + b"\0"),
+            charsmap({})[:1000],
+            charsmap({})[: 4 + 4 * 512],
+            b"\xff\xff\xff\xff" + charsmap({})[4:],
+            b"\0\0",
+            b"",
+        ],
+    )
+    def test_unsound(self, tmp_path, unsound):
+        with pytest.raises(RuntimeFailure, match="map of characters"):
+            check(tmp_path, vocabulary(b"t5", [b"a"], unsound))
+
+
+def vocabulary(tokenizer, tokens, characters=None):
+    """A GGUF file of a vocabulary alone, the name of its kind at its end."""
+
+    def text(value):
+        return struct.pack("<Q", len(value)) + value
+
+    listed = struct.pack("<IIQ", 9, 8, len(tokens)) + b"".join(map(text, tokens))
+    keys = [text(b"tokenizer.ggml.tokens") + listed]
+    if characters is not None:
+        values = struct.pack("<IIQ", 9, 0, len(characters)) + characters
+        keys.append(text(b"tokenizer.ggml.precompiled_charsmap") + values)
+    keys.append(text(b"tokenizer.ggml.model") + struct.pack("<I", 8) + text(tokenizer))
+    return struct.pack("<4sIQQ", b"GGUF", 3, 0, len(keys)) + b"".join(keys)
+
+
+def check(folder, data):
+    path = folder / "vocabulary.gguf"
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        gguf.check(file.fileno())

@@ -1,13 +1,16 @@
 """A look at a GGUF file before llama.cpp gets it.
 
-llama.cpp aborts the whole process on some damaged files (a vocabulary that names one token twice)
-and gives odd reasons for others. Source of the layout: ggml's docs/gguf.md.
+llama.cpp aborts the whole process on some damaged files (a vocabulary that names one token twice),
+or later, when it reads a text with their vocabulary, and gives odd reasons for others. Sources:
+ggml's docs/gguf.md for the layout, llama.cpp's src/llama-vocab.cpp for what it needs.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import sys
+from array import array
 from struct import Struct, error
 from typing import Any
 
@@ -20,7 +23,12 @@ _U32, _U64 = Struct("<I"), Struct("<Q")
 _STRING, _ARRAY = 8, 9
 # Bytes of a value of each type.
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+_TOKENIZER = b"tokenizer.ggml.model"
 _TOKENS = b"tokenizer.ggml.tokens"
+_CHARSMAP = b"tokenizer.ggml.precompiled_charsmap"
+# SentencePiece's own has 0.3 MB, and replaces a character by 33 bytes at most.
+_MOST_CHARSMAP = 16 << 20
+_MOST_REPLACEMENT = 64
 _MOST_ENTRIES = 1 << 20
 _MOST_ELEMENTS = 1 << 40
 
@@ -43,6 +51,8 @@ class _Reader:
         self._data = data
         self._size = size
         self._at = _HEADER.size
+        self._tokenizer = b""
+        self._tokens: list[bytes] = []
 
     def read(self) -> None:
         magic, version, tensors, pairs = _HEADER.unpack_from(self._data)
@@ -59,6 +69,7 @@ class _Reader:
                 alignment = self._alignment()
             else:
                 self._value(key)
+        _check_vocabulary(self._tokenizer, self._tokens)
         ends = [self._tensor() for _ in range(tensors)]
         start = -(-self._at // alignment) * alignment
         if ends and start + max(ends) > self._size:
@@ -95,7 +106,9 @@ class _Reader:
     def _value(self, key: bytes) -> None:
         kind = self._number(_U32)
         if kind == _STRING:
-            self._string()
+            text = self._string()
+            if key == _TOKENIZER:
+                self._tokenizer = text.partition(b"\0")[0]
         elif kind == _ARRAY:
             self._array(key)
         elif kind in _SIZES:
@@ -106,7 +119,10 @@ class _Reader:
     def _array(self, key: bytes) -> None:
         kind, count = self._number(_U32), self._number(_U64)
         if kind in _SIZES:
+            start = self._at
             self._skip(count * _SIZES[kind])
+            if key == _CHARSMAP:
+                _check_charsmap(self._data, start, count)
             return
         if kind != _STRING or count > self._size // 8:
             raise RuntimeFailure(f"the GGUF file's array {key[:80]!r} cannot be right")
@@ -114,10 +130,7 @@ class _Reader:
             for _ in range(count):
                 self._skip(self._number(_U64))
             return
-        tokens = [self._string() for _ in range(count)]
-        named = [token for token in tokens if token]
-        if len(set(named)) != len(named):
-            raise RuntimeFailure("the GGUF file's vocabulary names a token twice")
+        self._tokens = [self._string() for _ in range(count)]
 
     def _tensor(self) -> int:
         name = self._string()
@@ -133,3 +146,54 @@ class _Reader:
             )
         self._number(_U32)
         return self._number(_U64)
+
+
+def _check_vocabulary(tokenizer: bytes, tokens: list[bytes]) -> None:
+    # As llama.cpp keeps them: up to a NUL, and empty ones by their numbers.
+    kept = {token.partition(b"\0")[0] or b"[EMPTY_%d]" % at for at, token in enumerate(tokens)}
+    if len(kept) != len(tokens):
+        raise RuntimeFailure("the GGUF file's vocabulary names a token twice")
+    if tokenizer == b"llama" and tokens:
+        for byte in range(256):
+            # It writes with these what has no token, and ends the process when there is none.
+            if b"<0x%02X>" % byte not in kept and bytes([byte]) not in kept:
+                raise RuntimeFailure(
+                    f"the GGUF file's vocabulary has no token <0x{byte:02X}> for a byte"
+                )
+
+
+def _check_charsmap(data: mmap.mmap, start: int, size: int) -> None:
+    """Raise ``RuntimeFailure`` for a map of characters that a text could lead out of: llama.cpp
+    ends the process there. It has the size of an array in bytes, an array of nodes of 32 bits (a
+    double array by XOR: what it is a child of in bits 0 to 7, whether there is a replacement in bit
+    8, the base of its own children in bits 9 to 30), and the replacements, each with a NUL."""
+    if size > _MOST_CHARSMAP:
+        raise RuntimeFailure(f"the GGUF file's map of characters has {size} bytes")
+    wrong = RuntimeFailure("the GGUF file's map of characters leads out of itself")
+    (length,) = _U32.unpack_from(data, start)
+    texts = data[start + _U32.size + length : start + size]
+    if _U32.size + length >= size or len(texts) != size - _U32.size - length:
+        raise wrong
+    nodes = array("I", data[start + _U32.size : start + _U32.size + length // 4 * 4])
+    if sys.byteorder == "big":
+        nodes.byteswap()
+    if nodes and (_base(nodes[0]) | 0xFF) >= len(nodes):
+        raise wrong
+    starts = set()
+    for at, node in enumerate(nodes):
+        # Every node that could be a child; the ones that no text leads to are sound in a sound map.
+        if node >> 31 or not node & 0xFF:
+            continue
+        children = at ^ _base(node)
+        if (children | 0xFF) >= len(nodes):
+            raise wrong
+        if node >> 8 & 1:
+            starts.add(nodes[children] & 0x7FFFFFFF)
+    for begin in starts:
+        # A long one would make a text grow beyond all memory.
+        if texts.find(b"\0", begin, begin + _MOST_REPLACEMENT + 1) < 0:
+            raise wrong
+
+
+def _base(node: int) -> int:
+    return node >> 10 << (node >> 6 & 8)
