@@ -60,7 +60,8 @@ class WitCompiler(Compiler):
         self._compute(context, self._inputs[context], step.get("is", "success"))
 
     def get(self, step: Mapping[str, Any]) -> None:
-        if step.get("single") or "capacity" in step or step.get("is", "success") != "success":
+        sized = "capacity" in step and "contains" not in step
+        if step.get("single") or sized or step.get("is", "success") != "success":
             raise Unsupported("a component is given outputs, and reads none into a buffer")
         super().get(step)
 
