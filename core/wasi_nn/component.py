@@ -119,8 +119,13 @@ class Component(ABC):
     """A compiled component, shared by every instance and thread."""
 
     @abstractmethod
+    def check(self, interfaces: Sequence[Interface]) -> None:
+        """Raises ``LinkError`` when the component declares a function of the interfaces with
+        another type."""
+
+    @abstractmethod
     def prepare(
         self, interfaces: Sequence[Interface], wasi: WasiConfig, limits: EngineLimits
     ) -> Instance:
-        """An instance to be, in a store of its own; ``start`` calls ``run`` of
-        ``wasi:cli/run``."""
+        """An instance to be, in a store of its own; ``start`` calls ``run`` of ``wasi:cli/run``.
+        Checks the interfaces, since values come without types."""

@@ -35,7 +35,10 @@ class ComponentProgram(Program):
         self.imports = imports
 
     def link(self) -> None:
-        self._version()
+        version = self._version()
+        if version is not None:
+            with self._host.open_session() as session:
+                self._component.check(Wit(session, Observer()).interfaces(version))
 
     def instantiate(self, **options: object) -> Guest:
         raise UsageError("a component is run as a command; only core modules are instantiated")

@@ -106,6 +106,8 @@ class Reader:
             if after > last:
                 raise ValueError("a section is longer than the file")
             yield section, after
+            if self.at > after:
+                raise ValueError("a section is longer than it says")
             self.at = after
 
     def byte(self) -> int:

@@ -19,6 +19,8 @@ log = logging.getLogger("wasi_nn")
 #: Streams end with an errno that is no failure, and so is not reported as one.
 _NO_FAILURE = frozenset({ErrorCode.END_OF_SEQUENCE})
 _REMEMBERED = 100
+# Characters: a reason can quote what a guest made up (a name of megabytes).
+_LONGEST_REASON = 2000
 
 
 class Failure(NamedTuple):
@@ -110,9 +112,9 @@ def guard(
             function(memory, *arguments)
             return 0
         except NnError as error:
-            code, reason = error.code, str(error)
+            code, reason = error.code, brief(error)
         except Exception as error:
-            code, reason = ErrorCode.RUNTIME_ERROR, f"{type(error).__name__}: {error}"
+            code, reason = ErrorCode.RUNTIME_ERROR, f"{type(error).__name__}: {brief(error)}"
             with contextlib.suppress(Exception):
                 log.exception("%s failed in an unforeseen way", name)
         errno = reading.dialect.errnos[code]
@@ -121,6 +123,14 @@ def guard(
         return errno
 
     return observer.watch(name, guarded)
+
+
+def brief(error: Exception) -> str:
+    """An exception's text, without an end that nobody reads."""
+    text = str(error)
+    if len(text) <= _LONGEST_REASON:
+        return text
+    return f"{text[:_LONGEST_REASON]} … ({len(text)} characters)"
 
 
 def read_text(memory: GuestMemory, pointer: int, length: int, what: str) -> str:

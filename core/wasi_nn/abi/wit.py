@@ -9,6 +9,7 @@ is compatible between prereleases: a component imports exactly one of the names.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from wasi_nn.abi.common import MAX_BUILDERS, MAX_RANK
 from wasi_nn.abi.guarding import Observer
 from wasi_nn.abi.wit_guarding import fallible, watched
 from wasi_nn.abi.wit_resources import (
+    CLOSED,
     NO_ERROR,
     NO_TENSOR,
     GuestContext,
@@ -55,6 +57,8 @@ from wasi_nn.types import ExecutionTarget, Tensor
 # What a tensor or error costs the host beside its bytes: it counts against the guest's limit, so
 # that a guest cannot make any number of empty ones.
 _OVERHEAD = 256
+# A Python number and its place.
+_DIMENSION = 40
 #: The number of what a constructor, which cannot fail, had no room for.
 _REFUSED = 0
 
@@ -214,7 +218,7 @@ class Wit:
             wanted = {self._input_key(kept, name): number for name, number in inputs}
             if len(wanted) < len(inputs):
                 raise InvalidArgument("an input is given twice")
-            if kept.set - wanted.keys():
+            if kept.handle == CLOSED or kept.set - wanted.keys():
                 # No backend can forget an input: a fresh context has none.
                 self._renew(kept)
             for key, number in wanted.items():
@@ -246,7 +250,7 @@ class Wit:
         return self._output(kept, _key(name, names))
 
     def _loaded(self, context: GuestContext) -> Any:
-        return self.session.context(context.handle).loaded.graph
+        return self.session.graph(context.graph.handle).graph
 
     def _input_key(self, context: GuestContext, name: str) -> int | str:
         return _key(name, [info.name for info in self._loaded(context).inputs])
@@ -299,14 +303,19 @@ class Wit:
         return self._keep(self.tensors, tensor)
 
     def _renew(self, context: GuestContext) -> None:
-        fresh = self.session.init_execution_context(context.graph.handle)
-        self.session.finalize_execution_context(context.handle)
-        context.handle = fresh
+        # The old one goes first: the guest's limits may not allow two.
+        self._close(context)
         context.set.clear()
+        context.handle = self.session.init_execution_context(context.graph.handle)
+
+    def _close(self, context: GuestContext) -> None:
+        if context.handle != CLOSED:
+            self.session.finalize_execution_context(context.handle)
+            context.handle = CLOSED
 
     def _drop_context(self, number: int) -> None:
         context = self.contexts.pop(number)
-        self.session.finalize_execution_context(context.handle)
+        self._close(context)
         context.graph.contexts -= 1
         self._unload_unused(context.graph)
 
@@ -314,7 +323,7 @@ class Wit:
 
     def _make_error(self, code: str, data: str) -> int:
         try:
-            self.session.hold(_OVERHEAD + len(data))
+            self.session.hold(_error_size(data))
         except NnError:
             return _REFUSED
         return self._keep(self.errors, GuestError(code, data))
@@ -324,14 +333,9 @@ class Wit:
 
     def _drop_error(self, number: int) -> None:
         if number:
-            self.session.release(_OVERHEAD + len(self.errors.pop(number).data))
+            self.session.release(_error_size(self.errors.pop(number).data))
 
     # The way in and out
-
-    def close(self) -> None:
-        """Forget every resource; the session frees what is behind them."""
-        for table in (self.tensors, self.graphs, self.contexts, self.errors):
-            table.clear()
 
     def _keep(self, table: dict[int, Any], item: Any) -> int:
         number = self._next
@@ -366,7 +370,11 @@ def _fallible(ok: Type | None) -> ResultOf:
 
 def _size(dims: Sequence[int], data: bytes | memoryview) -> int:
     """What a tensor that is kept counts against the guest's limit."""
-    return _OVERHEAD + len(data) + 8 * len(dims)
+    return _OVERHEAD + len(data) + _DIMENSION * len(dims)
+
+
+def _error_size(data: str) -> int:
+    return _OVERHEAD + sys.getsizeof(data)
 
 
 def _key(name: str, names: Sequence[str]) -> int | str:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from wasi_nn.abi.guarding import CallStats, Failure, Observer
+from wasi_nn.abi.guarding import CallStats, Failure, Observer, brief
 from wasi_nn.abi.wit_words import CODES, ERROR_CODES
 from wasi_nn.component import Result
 from wasi_nn.errors import ErrorCode, NnError
@@ -29,10 +29,10 @@ def fallible(
         try:
             return Result(True, call(*arguments))
         except NnError as error:
-            code, text, reason = error.code, CODES[error.code], str(error)
+            code, text, reason = error.code, CODES[error.code], brief(error)
         except Exception as error:
             code, text = ErrorCode.RUNTIME_ERROR, "unknown"
-            reason = f"{type(error).__name__}: {error}"
+            reason = f"{type(error).__name__}: {brief(error)}"
             with contextlib.suppress(Exception):
                 log.exception("%s failed in an unforeseen way", name)
         numbers = tuple(value for value in arguments if isinstance(value, int))

@@ -35,7 +35,8 @@ class GuestGraph:
 
 
 class GuestContext:
-    """An execution context, with the inputs that are set on it."""
+    """An execution context, with the inputs that are set on it; ``handle`` is ``CLOSED`` after a
+    fresh one could not be opened in its place."""
 
     __slots__ = ("graph", "handle", "set")
 
@@ -45,5 +46,6 @@ class GuestContext:
         self.set: set[int | str] = set()
 
 
+CLOSED = -1
 NO_TENSOR = GuestTensor((0,), TensorType.U8, b"")
 NO_ERROR = GuestError("too-large", "the guest holds more than its limit allows")

@@ -68,10 +68,12 @@ class Space:
         self.types.append(self._outer(number, int(name)) if target else self._member(number, name))
 
     def _outer(self, levels: int, number: int) -> Type:
-        space: Space | None = self
+        space = self
         for _ in range(levels):
-            space = space._parent if space is not None else None
-        return self._unknown() if space is None else space.at(number)
+            if space._parent is None:
+                return self._unknown()
+            space = space._parent
+        return space.at(number)
 
     def _member(self, number: int, name: str) -> Type:
         inside = self.instances.get(number)
@@ -228,17 +230,17 @@ class TypeReader(Reader):
             return ()
         if kind == _RESULT:
             return self._perhaps() + self._perhaps()
-        parts: tuple[Value, ...] = ()
+        parts: list[Value] = []
         if kind not in (_RECORD, _VARIANT):
             raise Unfit("it uses what is newer than WASI 0.2")
         for _ in range(self.count()):
             self.name()
             if kind == _RECORD:
-                parts += (self.value(),)
+                parts.append(self.value())
             else:
                 parts += self._perhaps()
                 self.byte()
-        return parts
+        return tuple(parts)
 
     def _perhaps(self) -> tuple[Value, ...]:
         return (self.value(),) if self.byte() else ()

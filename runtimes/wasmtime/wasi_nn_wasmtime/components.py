@@ -17,10 +17,11 @@ from wasi_nn.errors import GuestError, GuestTrap, LimitExceeded, LinkError, OutO
 from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn_wasmtime.capi import POINTER, lean
 from wasi_nn_wasmtime.component_types import Unfit
+from wasi_nn_wasmtime.declarations import Declarations, Giving
 from wasi_nn_wasmtime.memories import POSSIBLE, LinearMemory, memories_into
 from wasi_nn_wasmtime.relowering import ASK, relowered
 from wasi_nn_wasmtime.store import StoreInstance
-from wasi_nn_wasmtime.values import SIZE, Reader, read_u32, reader, write_place, writer
+from wasi_nn_wasmtime.values import SIZE, TOO_LONG, Reader, read_u32, reader, write_place, writer
 
 log = logging.getLogger("wasi_nn")
 
@@ -62,7 +63,8 @@ class _Compiled(NamedTuple):
 
     engine: wasmtime.Engine
     component: wasmtime.component.Component
-    giving: frozenset[tuple[str, str]] = frozenset()
+    declarations: Declarations
+    giving: Giving = frozenset()
 
 
 class WasmtimeComponent(Component):
@@ -77,15 +79,15 @@ class WasmtimeComponent(Component):
         """``engine(memories=...)`` gives an engine that has its memories made here, or not."""
         self._all_fuel = all_fuel
         self._compiled = _compile(engine, wasm)
-        exports = self._compiled.component.type.exports(self._compiled.engine)
-        self._run = next(
-            (name for name in exports if name.partition("@")[0] == _RUN),
-            None,
-        )
+        self._run = self._compiled.declarations.command(_RUN)
+
+    def check(self, interfaces: Sequence[Interface]) -> None:
+        self._compiled.declarations.check(interfaces)
 
     def prepare(
         self, interfaces: Sequence[Interface], wasi: WasiConfig, limits: EngineLimits
     ) -> WasmtimeComponentInstance:
+        self.check(interfaces)
         if limits.fuel is None:
             limits = limits._replace(fuel=self._all_fuel)
         return WasmtimeComponentInstance(self._compiled, self._run, interfaces, wasi, limits)
@@ -97,12 +99,14 @@ def _compile(engine: Callable[..., wasmtime.Engine], wasm: bytes) -> _Compiled:
         try:
             changed = relowered(wasm, is_wasi)
             component = wasmtime.component.Component(making, changed.wasm)
-            return _Compiled(making, component, changed.giving)
+            declarations = Declarations(making, component, changed.giving, memory=True)
+            return _Compiled(making, component, declarations, changed.giving)
         except (Unfit, wasmtime.WasmtimeError) as error:
             # What is wrong with the component itself is said below.
             log.debug("lists of bytes go through wasmtime's C API: %s", error)
     plain = engine()
-    return _Compiled(plain, wasmtime.component.Component(plain, wasm))
+    component = wasmtime.component.Component(plain, wasm)
+    return _Compiled(plain, component, Declarations(plain, component, frozenset(), memory=False))
 
 
 class WasmtimeComponentInstance(StoreInstance):
@@ -143,7 +147,9 @@ class WasmtimeComponentInstance(StoreInstance):
 
     def start(self) -> int:
         if self._run_export is None:
-            raise UsageError(f"this is no command: it exports no {_RUN}")
+            raise UsageError(
+                f"this is no command: it exports no {_RUN} with a run: func() -> result"
+            )
         try:
             (result,) = self._run(self._invoke, self._run_export, f"{_RUN} has no function run", ())
         except GuestExit as exit:
@@ -161,10 +167,8 @@ class WasmtimeComponentInstance(StoreInstance):
 
     def _translate(self, error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestError | GuestExit:
         if "fuel allocated for hostcalls" in str(error):
-            # 128 MiB of values of 32 bytes, one for each byte; the C API cannot raise it.
             return LimitExceeded(
-                "the guest passed more than about 4 MiB in one call, the most that wasmtime's C "
-                "API takes from a component; name the model with --graph, or use a core module"
+                f"the guest passed {TOO_LONG}; name the model with --graph, or use a core module"
             )
         if "all fuel consumed by WebAssembly" in str(error):
             # No Trap with its code, as a core module's is.
@@ -235,6 +239,8 @@ class WasmtimeComponentInstance(StoreInstance):
             data: int, context: int, kind: int, values: int, count: int, results: int, given: int
         ) -> int | None:
             try:
+                if count != len(readers):
+                    raise GuestTrap(f"{function.name} is called with {count} parameters")
                 result = call(*[read(context, values + offset) for offset, read in readers])
                 if write is not None:
                     write(context, results, result)

@@ -18,9 +18,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from wasi_nn import component
+from wasi_nn.errors import LimitExceeded
 from wasi_nn_wasmtime.capi import POINTER, lean
 
 SIZE = 32
+#: What is said of a list of bytes that is too long for the C API.
+TOO_LONG = (
+    "a list of more than about 4 MiB in one call, the most that wasmtime's C API takes from a "
+    "component"
+)
+# Out of a component wasmtime itself takes 128 MiB of records in one call, and its C API cannot
+# raise it; into one it would take twice the records, however much that is.
+_MOST_BYTES = (128 << 20) // SIZE
 _HOLDS = 8
 _U8, _U32, _STRING, _LIST, _TUPLE, _ENUM, _RESULT, _RESOURCE = 2, 6, 12, 13, 15, 17, 19, 21
 
@@ -182,6 +191,8 @@ def _make_room(make: Any, at: int, count: int, kind: int) -> int:
 
 def _write_bytes(context: int, at: int, value: Any) -> None:
     count = len(value)
+    if count > _MOST_BYTES:
+        raise LimitExceeded(f"the guest asked for {TOO_LONG}")
     _list_new(at + _HOLDS, count)
     if count:
         records = _view(_long(at + 16).value, count)
