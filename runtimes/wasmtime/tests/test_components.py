@@ -9,6 +9,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from authoring.component_steps import (
+    CHECK,
+    COMPUTE,
+    DATA,
+    NEWEST,
+    OLD,
+    OPEN,
+    TAKE,
+    TENSOR,
+    compiled,
+)
 from authoring.components import component
 from wasi_nn import Host
 from wasi_nn.abi.guarding import Observer
@@ -20,51 +31,6 @@ from wasi_nn.limits import Limits
 
 wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
 
-NEWEST = VERSIONS[0]
-# "net" at 1024, the name "0" at 1028, dimensions [2, 4] at 1032, eight bytes at 1040.
-DATA = r"net\000\00\00\00\02\00\00\00\04\00\00\00abcdefgh"
-# $g: the graph, $x: a context of it; unreachable where one is refused.
-OPEN = """
-  (local $g i32) (local $x i32) (local $t i32)
-  (call $load_by_name (i32.const 1024) (i32.const 3) (i32.const 64))
-  (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
-  (local.set $g (i32.load (i32.const 68)))
-  (call $init (local.get $g) (i32.const 64))
-  (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
-  (local.set $x (i32.load (i32.const 68)))
-"""
-TENSOR = """
-  (local.set $t (call $tensor (i32.const 1032) (i32.const 2) (i32.const 4)
-    (i32.const 1040) (i32.const 8)))
-"""
-# One input named "0" at 256, computed; the result at 64.
-COMPUTE = """
-  (i32.store (i32.const 256) (i32.const 1028)) (i32.store (i32.const 260) (i32.const 1))
-  (i32.store (i32.const 264) (local.get $t))
-  (call $compute (local.get $x) (i32.const 256) (i32.const 1) (i32.const 64))
-  (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
-"""
-# Unless the output's bytes are those of the input.
-CHECK = """
-  (call $data (local.get $t) (i32.const 80))
-  (if (i32.ne (i32.load (i32.const 84)) (i32.const 8)) (then unreachable))
-  (if (i64.ne (i64.load (i32.load (i32.const 80))) (i64.load (i32.const 1040)))
-    (then unreachable))
-  (call $dimensions (local.get $t) (i32.const 80))
-  (if (i64.ne (i64.load (i32.load (i32.const 80))) (i64.load (i32.const 1032)))
-    (then unreachable))
-"""
-TAKE = "(local.set $t (i32.load offset=8 (i32.load (i32.const 68))))"
-OLD = """
-  (call $set_input (local.get $x) (i32.const 1028) (i32.const 1) (local.get $t) (i32.const 64))
-  (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
-  (call $compute (local.get $x) (i32.const 64))
-  (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
-  (call $get_output (local.get $x) (i32.const 1028) (i32.const 1) (i32.const 64))
-  (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
-  (local.set $t (i32.load (i32.const 68)))
-"""
-
 
 @pytest.fixture
 def host(tmp_path: Path):
@@ -73,10 +39,6 @@ def host(tmp_path: Path):
     with Host(runtime="wasmtime") as host:
         host.add_model("net", model, encoding="identity")
         yield host
-
-
-def compiled(host: Host, run: str, version: str = NEWEST, data: str = DATA, more: str = ""):
-    return host.compile(wasmtime.wat2wasm(component(run, version, data, more)))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
