@@ -18,7 +18,7 @@ from wasi_nn.limits import Limits
 wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
 pytest.importorskip("wasmtime.component")
 
-from wasi_nn_wasmtime import memories  # noqa: E402
+from wasi_nn_wasmtime import memories, values  # noqa: E402
 from wasi_nn_wasmtime.component_types import Unfit  # noqa: E402
 from wasi_nn_wasmtime.relowering import relowered  # noqa: E402
 
@@ -299,3 +299,28 @@ def test_a_type_that_equals_itself(host):
     wasm[at + 6] = 1
     with pytest.raises(UsageError, match="cannot compile the component"):
         host.compile(bytes(wasm))
+
+
+def test_an_alias_of_levels_without_end(host: Host) -> None:
+    levels = b"\x80" * 8 + b"\x40"  # 2^62
+    alias = b"\x01\x03\x02" + levels + b"\x00"
+    with pytest.raises(UsageError, match="cannot compile"):
+        host.compile(b"\0asm\x0d\0\1\0\x06" + bytes((len(alias),)) + alias)
+
+
+def test_names_that_reach_out_of_their_section(host: Host) -> None:
+    """Each would be kept with all that comes after it."""
+    imports = b"\x0a\x05\x01\x00\x7f\x01\x00" + b"a" * 200
+    with pytest.raises(UsageError, match="longer than it says"):
+        host.compile(b"\0asm\x0d\0\1\0" + imports)
+    with pytest.raises(UsageError, match="longer than it says"):
+        host.compile(b"\0asm\1\0\0\0" + b"\0\x02\x7f" + b"a" * 200)
+
+
+def test_a_list_that_is_too_long_for_the_c_api(host: Host, monkeypatch) -> None:
+    """It would take 64 bytes for each byte; wasmtime itself bounds only the way out of a guest."""
+    monkeypatch.setattr(values, "_MOST_BYTES", SIZE - 1)
+    result = host.compile(built(component(LARGE, more=SECOND_MEMORY))).run()
+    assert isinstance(result.error, LimitExceeded)
+    assert "about 4 MiB in one call" in str(result.error)
+    assert host.compile(built(component(LARGE))).run().check().exit_code == 0
