@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -102,6 +103,12 @@ class TestValues:
             values.pack(kinds, numbers)
 
 
+def write_on(descriptor):
+    with contextlib.suppress(BrokenPipeError):
+        while True:
+            os.write(descriptor, bytes(4096))
+
+
 class TestStreams:
     def test_pieces_arrive_in_order_while_the_guest_runs_and_after(self):
         pieces: list[bytes] = []
@@ -122,7 +129,7 @@ class TestStreams:
             assert os.read(streams.stdin, 10) == comes
             streams.close()
 
-    def test_after_a_failure_the_rest_is_dropped(self):
+    def test_after_a_failure_nobody_reads(self):
         failures: list[BaseException] = []
         calls: list[bytes] = []
 
@@ -131,11 +138,42 @@ class TestStreams:
             raise KeyError("lost")
 
         streams = Streams(WasiConfig(stdout=fail, stderr=None), failures)
-        for _ in range(100):
-            os.write(streams.stdout, bytes(4096))
+        # The guest is told: one that writes on and on would never end.
+        write_on(streams.stdout)
         streams.settle()
         streams.close()
         assert (len(calls), len(failures)) == (1, 1)
+
+    def test_the_other_stream_goes_on_after_a_failure(self):
+        pieces: list[bytes] = []
+
+        def fail(piece):
+            raise KeyError("lost")
+
+        streams = Streams(WasiConfig(stdout=fail, stderr=pieces.append), [])
+        write_on(streams.stdout)
+        for _ in range(100):
+            os.write(streams.stderr, bytes(4096))
+        streams.settle()
+        streams.close()
+        assert sum(map(len, pieces)) == 409600
+
+    def test_closed_by_whom_it_tells(self):
+        """Whoever collects garbage in a callback may collect the guest."""
+        before = sorted(os.listdir("/proc/self/fd"))
+        closed = threading.Event()
+
+        def close(piece):
+            streams.close()
+            closed.set()
+
+        streams = Streams(WasiConfig(stdout=close, stderr=None), [])
+        thread = streams._thread
+        os.write(streams.stdout, b".")
+        assert closed.wait(20)
+        thread.join(20)
+        streams.close()
+        assert sorted(os.listdir("/proc/self/fd")) == before
 
     def test_nothing_stays_open(self):
         before = sorted(os.listdir("/proc/self/fd"))

@@ -16,9 +16,9 @@ import pytest
 
 from enginetests import GUESTS, EngineSuite, need
 from enginetests.common import COMMAND, LOOP
-from wasi_nn import Host
+from wasi_nn import Host, Limits
 from wasi_nn.adapter import process
-from wasi_nn.errors import GuestTrap, Unavailable
+from wasi_nn.errors import DeadlineExceeded, GuestTrap, Unavailable, UsageError
 from wasi_nn.runtime import HostFunction
 
 need("wasmtime")
@@ -169,7 +169,81 @@ def test_no_descriptor_is_left_when_there_are_too_few(host, wat):
     assert 0 < failed < 101
 
 
-_OK = struct.pack("<II", 1, 2) + b"{}"
+def test_a_deadline_while_a_host_function_reads(host, wat):
+    """The process is ended in the middle of an answer, which is nobody's failure."""
+    wasm = wat(
+        """(module (import "wasi_ephemeral_nn" "load" (func $load (param i32 i32 i32 i32 i32)
+            (result i32)))
+          (memory (export "memory") 200)
+          (data (i32.const 16) "\\00\\01\\00\\00\\00\\00\\c0\\00")
+          (func (export "_start") (loop $l (drop (call $load
+            (i32.const 16) (i32.const 1) (i32.const 5) (i32.const 0) (i32.const 32))) (br $l))))"""
+    )
+    for timeout in (0.5, 0.52, 0.54, 0.56):
+        result = host.run(wasm, limits=Limits(timeout=timeout))
+        assert isinstance(result.error, DeadlineExceeded)
+        assert {failure.reason for failure in result.failures} == {
+            "autodetect does not recognise the model; it begins with "
+            "b'\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\x00'"
+        }
+
+
+def test_memory_is_new_after_a_nested_call_that_traps(host, wat):
+    wasm = wat(
+        """(module (import "test" "f" (func $f (param i32)))
+        (memory (export "memory") 1) (data (i32.const 64) "old!")
+        (func (export "call") (call $f (i32.const 64)))
+        (func (export "change") (i32.store (i32.const 64) (i32.const 0x2177656e))
+          (drop (memory.grow (i32.const 1))) unreachable))"""
+    )
+    seen = []
+
+    def look(memory, at):
+        seen.append((bytes(memory.read(at, 4)), memory.size))
+        with pytest.raises(GuestTrap, match="unreachable"):
+            guest.call("change")
+        seen.append((bytes(memory.read(at, 4)), memory.size))
+
+    extra = [HostFunction("test", "f", 1, False, look)]
+    with host.compile(wasm).instantiate(extra=extra) as guest:
+        guest.call("call")
+    assert seen == [(b"old!", 65536), (b"new!", 131072)]
+
+
+def test_an_argument_that_cannot_be_sent_ends_nothing(host, wat):
+    wasm = wat('(module (func (export "same") (param i32) (result i32) (local.get 0)))')
+    with host.compile(wasm).instantiate() as guest:
+        with pytest.raises((TypeError, UsageError)):
+            guest.call("same", object())
+        assert guest.call("same", 3) == (3,)
+
+
+@pytest.mark.parametrize("closed", ["<&-", "<&- >&-", "<&- >&- 2>&-"])
+def test_a_host_without_standard_streams(guests, runtime, closed):
+    command = f'"$1" -m wasi_nn run --runtime {runtime} "$2" {closed}'
+    hello = guests / "hello" / "hello.wasm"
+    done = subprocess.run(["sh", "-c", command, "sh", sys.executable, hello], capture_output=True)
+    wanted = b"" if ">" in closed else b"hello, wasi-nn\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, wanted, b"")
+
+
+def test_ctrl_c_while_an_engine_starts(wat):
+    """It comes to the process too, before that could say that it wants none of it."""
+    with Host(runtime="wasmtime@") as host:
+        program = host.compile(wat(NUMBERS))
+        extra = [HostFunction("test", "f", 0, False, lambda memory: None)]
+        for wait in (0, 0.005, 0.02, 0.05):
+            with program.instantiate(extra=extra) as guest:
+                time.sleep(wait)
+                os.kill(guest._instance._child._process.pid, signal.SIGINT)
+                assert guest.call("two") == (2,)
+
+
+_OK = struct.pack("<II", 1, 12) + b'{"size": 99}'
+
+
+def _failed(text: bytes) -> bytes:
+    return struct.pack("<II", 2, len(text)) + text
 
 
 @pytest.mark.parametrize(
@@ -182,25 +256,59 @@ _OK = struct.pack("<II", 1, 2) + b"{}"
         struct.pack("<II", 2, 2) + b"{}",
         struct.pack("<II", 4, 2) + b"{}",
         struct.pack("<II", 77, 2) + b"{}",
+        # What is claimed here would fill the host's memory.
+        struct.pack("<II", 4, 3 << 30),
+        struct.pack("<II", 3, 3 << 30),
+        struct.pack("<II", 1, 3 << 30),
+        _failed(b'{"size": 1, "kind": "exit", "text": "", "code": Infinity}'),
+        _failed(b'{"size": 1, "kind": [], "text": ""}'),
+        _failed(b"[" * 100_000),
     ],
 )
-def test_a_process_that_talks_nonsense(message, tmp_path, monkeypatch, wat):
-    """A stand-in for Node.js, since no real process does."""
-    node = tmp_path / "node"
-    node.write_text(
-        f"#!{sys.executable}\n"
-        "import os, sys, time\n"
-        "if sys.argv[1] == '--version': sys.exit(print('v22.0.0'))\n"
-        f"os.write(int(sys.argv[4]), {_OK!r})\n"
-        f"len(sys.argv) > 5 and os.write(int(sys.argv[4]), {message!r})\n"
-        "time.sleep(5)\n"
-    )
-    node.chmod(0o755)
-    monkeypatch.setenv("WASI_NN_NODE", str(node))
+def test_a_process_that_talks_nonsense(message, stand_in, wat):
+    stand_in(_OK, _OK + message)
     with Host(runtime="v8") as host:
         result = host.run(wat(COMMAND.format("")))
     assert isinstance(result.error, GuestTrap)
     assert "does not keep to its protocol" in str(result.error)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        struct.pack("<II", 3, 12) + struct.pack("<III", 99, 0, 0),
+        struct.pack("<II", 77, 2) + b"{}",
+        struct.pack("<II", 1, 3 << 30),
+        _failed(b"aaaa"),
+        _failed(b"[1]"),
+        _failed(b"{}"),
+        _failed(b"[" * 100_000),
+    ],
+)
+def test_a_process_that_compiles_nonsense(message, stand_in, wat):
+    stand_in(message, b"")
+    with Host(runtime="v8") as host, pytest.raises(UsageError, match="does not keep to"):
+        host.compile(wat(COMMAND.format("")))
+
+
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """For Node.js, since no real process talks nonsense: ``stand_in(first, second)`` is what it
+    says when it is to compile, and when it is to run."""
+
+    def make(first, second):
+        node = tmp_path / "node"
+        node.write_text(
+            f"#!{sys.executable}\n"
+            "import os, sys, time\n"
+            "if sys.argv[1] == '--version': sys.exit(print('v22.0.0'))\n"
+            f"os.write(int(sys.argv[4]), {first!r} if len(sys.argv) == 5 else {second!r})\n"
+            "time.sleep(5)\n"
+        )
+        node.chmod(0o755)
+        monkeypatch.setenv("WASI_NN_NODE", str(node))
+
+    return make
 
 
 _COMPUTES = """

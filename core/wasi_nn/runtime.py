@@ -64,7 +64,8 @@ class BufferMemory:
         end = pointer + len(data)
         if end > self.size:
             raise outside(pointer, len(data), self.size)
-        self.view[pointer:end] = data
+        if pointer < end:  # (The view of no memory can be read-only.)
+            self.view[pointer:end] = data
 
     def check(self, pointer: int, length: int) -> None:
         if pointer + length > self.size:

@@ -51,7 +51,9 @@ class CoreAbi(ABC):
         wanted = self.reading.target(target)
         if count > MAX_BUILDERS:
             raise InvalidArgument(f"{count} graph builders are more than {MAX_BUILDERS}")
-        pairs = PAIR.iter_unpack(memory.read(builders, 8 * count))
+        # (A list: an iterator over a view, left in the frame of an exception, is what CPython's
+        # collector of cycles crashes on.)
+        pairs = list(PAIR.iter_unpack(memory.read(builders, 8 * count)))
         parts = [memory.read(at, length) for at, length in pairs]
         name = self.reading.encoding(encoding, lambda: detect(self.session.plugins, parts))
         return self.session.load(parts, name, wanted)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from wasi_nn import config
 from wasi_nn.abi.reading import Reading
-from wasi_nn.errors import ErrorCode, InvalidArgument, MissingMemory, NnError
+from wasi_nn.errors import ErrorCode, GuestError, InvalidArgument, MissingMemory, NnError
 from wasi_nn.runtime import GuestMemory
 
 log = logging.getLogger("wasi_nn")
@@ -103,7 +103,7 @@ def guard(
 ) -> Callable[..., int]:
     """A host function that gives an errno for whatever ``function`` raises, and 0 otherwise.
 
-    ``KeyboardInterrupt`` and its like pass: they end the guest."""
+    ``KeyboardInterrupt`` and its like pass, and the kinds of ``GuestError``: they end the guest."""
 
     def guarded(memory: GuestMemory | None, *arguments: int) -> int:
         try:
@@ -113,6 +113,9 @@ def guard(
             return 0
         except NnError as error:
             code, reason = error.code, brief(error)
+        except GuestError:
+            # The guest has ended in the middle of its call.
+            raise
         except Exception as error:
             code, reason = ErrorCode.RUNTIME_ERROR, f"{type(error).__name__}: {brief(error)}"
             with contextlib.suppress(Exception):

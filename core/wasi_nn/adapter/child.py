@@ -14,10 +14,11 @@ import contextlib
 import json
 import math
 import os
+import signal
 import subprocess
 import threading
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from struct import Struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from struct import Struct, error
 from typing import Any
 
 from wasi_nn.adapter.instance import GuestExit
@@ -26,29 +27,42 @@ from wasi_nn.runtime import outside
 
 PREPARE, LINK, CALL, READ, WRITE, RETURN, TRAP = range(1, 8)
 OK, FAILED, HOST_CALL, DATA = range(1, 5)
-TO_GUEST, FROM_GUEST = range(PREPARE, TRAP + 1), range(OK, DATA + 1)
 HEAD, U32, PAIR = Struct("<II"), Struct("<I"), Struct("<II")
 CALL_HEAD = Struct("<III")
 #: How many bytes at each argument go along with a call: most structures need no question.
 PEEK = 64
-# A guest's memory has 4 GiB at most.
+# A guest's memory has 4 GiB at most, and a function 1,000 parameters.
 _MOST = (1 << 32) + 64
+_MOST_CALL = CALL_HEAD.size + 1000 * (PAIR.size + PEEK)
+_MOST_JSON = 16 << 20
+#: The kinds of messages, each with the most bytes that it may have; 0 is for what was asked for.
+TO_GUEST = dict.fromkeys(range(PREPARE, TRAP + 1), _MOST)
+FROM_GUEST = {OK: _MOST_JSON, FAILED: _MOST_JSON, HOST_CALL: _MOST_CALL, DATA: 0}
+#: What comes of reading what a process says that is no longer ours.
+GARBLED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, error)
 _PIPE_BYTES = 1 << 20
 # Seconds that a process has to end by itself when it says no more.
 _LEAVING = 5
 
 
+class ProcessEnded(GuestTrap):
+    """The guest's process is gone."""
+
+
 class Channel:
     """Two descriptors that messages go through. Raises ``EOFError`` when nobody is at the other
-    end."""
+    end, and after an exception in the middle of a message: what is left of that one is no
+    message."""
 
-    def __init__(self, reader: int, writer: int, kinds: Container[int]) -> None:
-        """``kinds`` are those of the messages that come."""
+    def __init__(self, reader: int, writer: int, kinds: Mapping[int, int]) -> None:
+        """``kinds`` are those of the messages that come, each with the most bytes that it has."""
         self._reader, self._writer = reader, writer
         self._kinds = kinds
+        self._amid = False
 
     def send(self, kind: int, *parts: bytes | memoryview) -> None:
         """Send a message."""
+        self._begin()
         left: list[bytes | memoryview] = [
             HEAD.pack(kind, sum(len(part) for part in parts)),
             *(part for part in parts if len(part)),
@@ -62,13 +76,24 @@ class Channel:
                 wrote -= len(left.pop(0))
             if wrote:
                 left[0] = memoryview(left[0])[wrote:]
+        self._amid = False
 
-    def receive(self) -> tuple[int, memoryview]:
-        """The next message. Raises ``ValueError`` for one that is none."""
+    def receive(self, data: int = 0) -> tuple[int, memoryview]:
+        """The next message; DATA of that many bytes was asked for. Raises ``ValueError`` for one
+        that is none."""
+        self._begin()
         kind, length = HEAD.unpack(self._read(HEAD.size))
-        if kind not in self._kinds or length > _MOST:
-            raise ValueError("a message of an unknown kind")
-        return kind, self._read(length)
+        most = self._kinds.get(kind, -1)
+        if length > (most or data):
+            raise ValueError("a message of an unknown kind, or too long for it")
+        body = self._read(length)
+        self._amid = False
+        return kind, body
+
+    def _begin(self) -> None:
+        if self._amid:
+            raise EOFError
+        self._amid = True
 
     def _read(self, length: int) -> memoryview:
         data = memoryview(bytearray(length))
@@ -100,21 +125,26 @@ class Child:
         made: list[int] = []
         try:
             for _ in range(3):
-                made += os.pipe()
+                made += _pipe()
             ours_in, theirs_out, theirs_in, ours_out, lifeline, ours_alive = made
             for end in (ours_in, ours_out):
                 _widen(end)
             theirs = (theirs_in, theirs_out, *(() if adopts else streams))
             nothing = subprocess.DEVNULL
             own: Sequence[int | None] = streams if adopts and streams else (nothing, nothing, None)
-            self._process = subprocess.Popen(
-                [*command, *map(str, theirs)],
-                stdin=own[0],
-                stdout=own[1],
-                stderr=own[2],
-                pass_fds=(*theirs, lifeline),
-                env=environment,
-            )
+            # A terminal sends Ctrl-C to the process too, and what it means is ours to say.
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                self._process = subprocess.Popen(
+                    [*command, *map(str, theirs)],
+                    stdin=own[0],
+                    stdout=own[1],
+                    stderr=own[2],
+                    pass_fds=(*theirs, lifeline),
+                    env=environment,
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             _end_with_us(self._process.pid, lifeline)
         except BaseException as error:
             _close(made)
@@ -128,16 +158,17 @@ class Child:
         self._gone = False
 
     def send(self, kind: int, *parts: bytes | memoryview) -> None:
-        """Send a message. Raises ``GuestTrap`` when the process is gone."""
+        """Send a message. Raises ``ProcessEnded``."""
         try:
             self._channel.send(kind, *parts)
         except EOFError:
             raise self._ended() from None
 
-    def receive(self) -> tuple[int, memoryview]:
-        """The next message. Raises ``GuestTrap`` when the process is gone or talks nonsense."""
+    def receive(self, data: int = 0) -> tuple[int, memoryview]:
+        """The next message; DATA of that many bytes was asked for. Raises ``ProcessEnded`` when the
+        process is gone or talks nonsense."""
         try:
-            return self._channel.receive()
+            return self._channel.receive(data)
         except EOFError:
             raise self._ended() from None
         except ValueError:
@@ -155,10 +186,10 @@ class Child:
             self.kill()
             raise
 
-    def nonsense(self) -> GuestTrap:
+    def nonsense(self) -> ProcessEnded:
         """End a process that says what it should not."""
         self.kill()
-        return GuestTrap("the guest's process does not keep to its protocol")
+        return ProcessEnded("the guest's process does not keep to its protocol")
 
     def kill(self) -> None:
         """End the process at once. Callable from any thread."""
@@ -176,14 +207,14 @@ class Child:
         self._process.wait()
         _close(self._ends)
 
-    def _ended(self) -> GuestTrap:
+    def _ended(self) -> ProcessEnded:
         try:
             self._process.wait(_LEAVING)
         except subprocess.TimeoutExpired:
             # It has closed its ends, and lives on.
             self.kill()
             self._process.wait()
-        return GuestTrap(f"the guest's process ended with {self._process.returncode}")
+        return ProcessEnded(f"the guest's process ended with {self._process.returncode}")
 
 
 class RemoteMemory:
@@ -217,7 +248,7 @@ class RemoteMemory:
         self.flush()
         with self._child.in_step():
             self._child.send(READ, PAIR.pack(pointer, length))
-            kind, data = self._child.receive()
+            kind, data = self._child.receive(length)
         if kind != DATA or len(data) != length:
             raise self._child.nonsense()
         return data
@@ -226,6 +257,7 @@ class RemoteMemory:
         self.check(pointer, len(data))
         # What came along may be what is written over.
         self._peeks = []
+        # Another copy, since the library's buffer may be another's when it is sent.
         self._writes.append((pointer, bytes(data)))
 
     def flush(self) -> None:
@@ -240,7 +272,10 @@ def to_json(value: int | float) -> Any:
     not finite."""
     if isinstance(value, int):
         return value if abs(value) < 1 << 53 else {"big": str(value)}
-    return value if math.isfinite(value) else {"number": str(value)}
+    if math.isfinite(value):
+        return value
+    # (JavaScript reads Python's "nan", and not its "inf".)
+    return {"number": str(value).replace("inf", "Infinity")}
 
 
 def from_json(value: Any) -> int | float:
@@ -255,6 +290,19 @@ def from_json(value: Any) -> int | float:
 def as_json(value: Any) -> bytes:
     """JSON for the guest's process."""
     return json.dumps(value).encode()
+
+
+def _pipe() -> list[int]:
+    """A pipe's ends, none of them where a process has its standard streams: this one may have
+    closed its own."""
+    import fcntl
+
+    ends = list(os.pipe())
+    for at, end in enumerate(ends):
+        if end <= 2:
+            ends[at] = fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 3)
+            os.close(end)
+    return ends
 
 
 def _close(ends: Iterable[int]) -> None:

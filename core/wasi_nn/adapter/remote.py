@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ from wasi_nn.adapter.child import (
     CALL,
     CALL_HEAD,
     FAILED,
+    GARBLED,
     HOST_CALL,
     LINK,
     OK,
@@ -19,6 +19,7 @@ from wasi_nn.adapter.child import (
     RETURN,
     TRAP,
     Child,
+    ProcessEnded,
     RemoteMemory,
     as_json,
     from_json,
@@ -58,7 +59,10 @@ class RemoteModule(Module):
         except GuestTrap as error:
             raise UsageError(str(error)) from error
         if kind != OK:
-            text = json.loads(bytes(data))["text"]
+            try:
+                text = json.loads(bytes(data))["text"]
+            except GARBLED:
+                text = "its process does not keep to the protocol"
             raise UsageError(f"{engine} cannot compile this module: {text}")
 
     def prepare(
@@ -77,20 +81,29 @@ class RemoteInstance(AdapterInstance):
         functions: Sequence[HostFunction],
         wasi: WasiConfig,
         limits: EngineLimits,
+        start: str | None = None,
     ) -> None:
+        """``start`` is an export to call first, in the place of a start function."""
         super().__init__()
+        self._start_export = start
         self._functions = functions
         # The memories of the host calls under way, the innermost last.
         self._memories: list[RemoteMemory] = []
+        # Of the guest's memory, when it last came back.
+        self._size = 0
         self._wasi = wasi
         self._limits = limits
         self._streams = Streams(wasi, self.output_failures)
         try:
             streams = (self._streams.stdin, self._streams.stdout, self._streams.stderr)
             self._child = make_child(streams)
-            self._child.send(PREPARE, wasm)
         except BaseException:
             self._streams.close()
+            raise
+        try:
+            self._child.send(PREPARE, wasm)
+        except BaseException:
+            self.close()
             raise
 
     def close(self) -> None:
@@ -125,18 +138,22 @@ class RemoteInstance(AdapterInstance):
             self._answer()
             self._child.send(LINK, as_json(wanted))
             self._answer()
+        if self._start_export is not None:
+            self._invoke(self._start_export, "", ())
 
     def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+        call = as_json({"name": export, "values": [to_json(value) for value in arguments]})
         # A host function may call back into the guest.
         with self._child.in_step():
             for memory in self._memories:
                 memory.flush()
-            call = {"name": export, "values": [to_json(value) for value in arguments]}
-            self._child.send(CALL, as_json(call))
-            answer = self._answer()
+            self._child.send(CALL, call)
+            try:
+                answer = self._answer()
+            finally:
+                for memory in self._memories:
+                    memory.follow(self._size)
         with self._understood():
-            for memory in self._memories:
-                memory.follow(int(answer["size"]))
             results = None if answer.get("missing") else answer["results"]
             found = None if results is None else tuple(map(from_json, results))
         if found is None:
@@ -153,6 +170,7 @@ class RemoteInstance(AdapterInstance):
             failure: BaseException | None = None
             with self._understood():
                 answer: dict[str, Any] = dict(json.loads(bytes(data)))
+                self._size = int(answer["size"])
                 if kind != OK:
                     failure = _failure(answer) if kind == FAILED else self._child.nonsense()
             if failure is not None:
@@ -164,7 +182,7 @@ class RemoteInstance(AdapterInstance):
         """What does not read as it should comes of a process that is no longer ours."""
         try:
             yield
-        except (ValueError, TypeError, KeyError, struct.error):
+        except GARBLED:
             raise self._child.nonsense() from None
 
     def _receive(self) -> tuple[int, memoryview]:
@@ -193,8 +211,13 @@ class RemoteInstance(AdapterInstance):
         memory = RemoteMemory(self._child, size, peeks) if has_memory else None
         if memory is not None:
             self._memories.append(memory)
+        ended: str | None = None
         try:
             result = function.call(memory, *values)
+        except ProcessEnded as error:
+            # Nothing of the host function's: it may be that the guest was stopped. (And nothing of
+            # its frames, whose views of memory a result would keep.)
+            ended = str(error)
         except BaseException as raised:
             self.raised = raised
             self._child.send(TRAP)
@@ -202,6 +225,8 @@ class RemoteInstance(AdapterInstance):
         finally:
             if memory is not None:
                 self._memories.pop()
+        if ended is not None:
+            raise ProcessEnded(ended)
         if memory is not None:
             memory.flush()
         answer = (int(result) & 0xFFFFFFFF).to_bytes(4, "little") if function.has_result else b""

@@ -51,7 +51,9 @@ class Streams:
         """Close the descriptors; the engine has let go of them. What was not delivered is lost."""
         if self._thread is not None:
             os.write(self._wake, b".")
-            self._thread.join()
+            # (Whoever is collected can be so on that thread.)
+            if self._thread is not threading.current_thread():
+                self._thread.join()
             self._thread = None
         for descriptor in self._owned:
             os.close(descriptor)
@@ -111,17 +113,26 @@ class Streams:
                 return
             with self._lock:
                 for reader in ready:
-                    self._deliver(reader)
+                    if reader in self._readers:
+                        self._deliver(reader)
+                    if reader not in self._readers:
+                        watched.unregister(reader)
 
     def _deliver(self, reader: int) -> bool:
-        """Hand one piece over; whether there was one. After a failure the rest is dropped."""
+        """Hand one piece over; whether there may be more. After a failure the guest finds that
+        nobody reads: one that writes on and on would never end."""
         try:
             piece = os.read(reader, _PIECE)
         except BlockingIOError:
             return False
-        if piece and not self._failures:
-            try:
-                self._readers[reader](piece)
-            except BaseException as error:
-                self._failures.append(error)
-        return bool(piece)
+        if not piece:
+            return False
+        try:
+            self._readers[reader](piece)
+        except BaseException as error:
+            self._failures.append(error)
+            del self._readers[reader]
+            self._owned.remove(reader)
+            os.close(reader)
+            return False
+        return True

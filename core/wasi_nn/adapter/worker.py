@@ -154,17 +154,15 @@ class Worker:
 
     def _guarded(self, work: Callable[[Any], dict[str, Any]], given: Any) -> None:
         try:
-            answer = work(given)
-            size = 0 if self._memory is None else self._memory.size
-            said = as_json({**answer, "size": size})
+            kind, answer = OK, work(given)
         except EOFError:
             raise
         except BaseException as error:
             text = str(error).removeprefix(_LINK_PREFIX)
-            failure = {"kind": _kind(error), "text": text, "code": getattr(error, "code", None)}
-            self._channel.send(FAILED, as_json(failure))
-            return
-        self._channel.send(OK, said)
+            kind = FAILED
+            answer = {"kind": _kind(error), "text": text, "code": getattr(error, "code", None)}
+        size = 0 if self._memory is None else self._memory.size
+        self._channel.send(kind, as_json({**answer, "size": size}))
 
 
 def _kind(error: BaseException) -> str:

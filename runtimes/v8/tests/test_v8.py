@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
+from importlib.resources import files
 
 import pytest
 
-from enginetests import EngineSuite, need
+from enginetests import GUESTS, EngineSuite, need
 from wasi_nn import Host
 from wasi_nn.errors import GuestTrap, UsageError
 from wasi_nn.runtime import HostFunction, Preopen, WasiConfig
+from wasi_nn_v8 import instance
 
 need("v8")
 
@@ -144,3 +147,86 @@ class TestV8(EngineSuite):
         extra = [HostFunction("test", "f", 1, True, lambda memory, at: len(memory.read(at, 4)))]
         with host.compile(wasm).instantiate(extra=extra) as guest:
             assert guest.call("run") == (4,)
+
+    @pytest.mark.parametrize("most", [1, 1000])
+    def test_more_than_node_takes_at_once(self, host, wat, tmp_path, monkeypatch, most):
+        """With a limit far below its own one of 2 GiB."""
+        script = files("wasi_nn_v8").joinpath("guest.cjs").read_text()
+        assert "const MOST = 1 << 30;" in script
+        smaller = script.replace("const MOST = 1 << 30;", f"const MOST = {most};")
+        (tmp_path / "guest.cjs").write_text(smaller)
+        monkeypatch.setattr(instance, "files", lambda package: tmp_path)
+        data = bytes(range(251)) * 20
+
+        def call(memory, at):
+            memory.write(at, data)
+            assert bytes(memory.read(at - 1, len(data) + 2)) == b"\0" + data + b"\0"
+            return 5
+
+        with self.with_f(host, wat, call) as guest:
+            assert guest.call("run", 2000) == (5,)
+            assert guest.call("run", 20000) == (5,)
+
+    def test_a_guest_that_catches_the_end_of_its_stack_in_a_host_call(self, host, wat):
+        """What comes next is its own calls' answers, or its end: never what is left of another."""
+        wasm = wat(
+            """(module (import "test" "f" (func $f (param i32) (result i32)))
+            (global $depth (mut i32) (i32.const 0)) (global $from (mut i32) (i32.const 0))
+            (memory (export "memory") 1)
+            (func $call (param i32) (result i32) (local $x i32)
+              (local.set $x (i32.const -1))
+              try (local.set $x (call $f (local.get 0))) catch_all end
+              (if (i32.eq (local.get $x) (i32.const -1)) (then (return (i32.const 1))))
+              (if (i32.ne (local.get $x) (i32.add (local.get 0) (i32.const 1)))
+                (then (return (i32.const 2))))
+              (call $call (i32.add (local.get 0) (i32.const 1))))
+            (func $down (param i32) (result i32) (global.set $depth (local.get 0))
+              (if (result i32) (i32.lt_u (local.get 0) (global.get $from))
+                (then (call $down (i32.add (local.get 0) (i32.const 1))))
+                (else (call $call (local.get 0)))))
+            (func (export "go") (param i32) (result i32)
+              (global.set $from (local.get 0)) (call $down (i32.const 0)))
+            (func (export "depth") (result i32) (global.get $depth))
+            (func (export "call") (param i32) (result i32) (call $f (local.get 0))))"""
+        )
+        program = host.compile(wasm)
+        extra = [HostFunction("test", "f", 1, True, lambda memory, at: at + 1)]
+        for less in range(10, 60, 10):
+            with program.instantiate(extra=extra) as guest:
+                with pytest.raises(GuestTrap):
+                    guest.call("go", 0x7FFFFFFF)
+                (depth,) = guest.call("depth")
+                try:
+                    assert guest.call("go", depth - less) == (1,)
+                    assert guest.call("call", 7) == (8,)
+                except GuestTrap:
+                    pass
+
+    def test_numbers_that_are_not_finite(self, host, wat):
+        wasm = wat('(module (func (export "same") (param f64) (result f64) (local.get 0)))')
+        with host.compile(wasm).instantiate() as guest:
+            assert guest.call("same", math.inf) == (math.inf,)
+            assert guest.call("same", -math.inf) == (-math.inf,)
+            assert math.isnan(guest.call("same", math.nan)[0])
+
+    def test_options_of_the_persons_own_node(self, host, monkeypatch):
+        monkeypatch.setenv("NODE_OPTIONS", "--require /nowhere/at/all.js")
+        assert host.run(GUESTS / "hello/hello.wasm").stdout == b"hello, wasi-nn\n"
+
+    def test_a_start_function_has_memory_and_wasi(self, host, wat):
+        """AssemblyScript's programs are nothing else."""
+        wasm = wat(
+            """(module
+            (import "wasi_snapshot_preview1" "fd_write"
+              (func $write (param i32 i32 i32 i32) (result i32)))
+            (import "wasi_ephemeral_nn" "compute" (func $compute (param i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 0) "\\08\\00\\00\\00\\03\\00\\00\\00hi\\0a")
+            (func $begin
+              (if (i32.ne (call $compute (i32.const 5)) (i32.const 1)) (then unreachable))
+              (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 40))))
+            (start $begin)
+            (func (export "_start")))"""
+        )
+        result = host.run(wasm)
+        assert (result.error, result.stdout) == (None, b"hi\n")

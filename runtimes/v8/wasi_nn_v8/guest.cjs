@@ -29,31 +29,59 @@ class Exit extends Error {
 }
 class Stopped extends Error {}
 
-function read(length) {
-  const bytes = Buffer.allocUnsafe(length);
-  for (let done = 0; done < length;) {
-    const got = fs.readSync(FROM_HOST, bytes, done, length - done);
-    if (got === 0) process.exit(0); // The host is gone.
+// Node.js takes no more than 2 GiB at once.
+const MOST = 1 << 30;
+// A guest can catch what is thrown here in the middle of a message (its own recursion may leave no
+// stack for it), and what is left of that message could be its own words, read as the host's. So
+// both are set before a message, or a host call, begins and taken back at its end: whoever finds
+// them set ends the process.
+let amid = false, asking = false;
+
+function leave() {
+  process.kill(process.pid, "SIGKILL");
+}
+
+function begin() {
+  if (amid) leave();
+  amid = true;
+}
+
+function fill(bytes) {
+  for (let done = 0; done < bytes.length;) {
+    const got = fs.readSync(FROM_HOST, bytes, done, Math.min(bytes.length - done, MOST));
+    if (got === 0) leave(); // The host is gone.
     done += got;
   }
   return bytes;
 }
 
+const read = (length) => fill(Buffer.allocUnsafe(length));
+
+// What is written to the guest is read to where it goes.
 function receive() {
+  begin();
   const head = read(8);
-  return { kind: head.readUInt32LE(0), body: read(head.readUInt32LE(4)) };
+  const kind = head.readUInt32LE(0), length = head.readUInt32LE(4);
+  const body = kind === WRITE ? read(4) : read(length);
+  if (kind === WRITE) fill(new Uint8Array(memory.buffer, body.readUInt32LE(0), length - 4));
+  amid = false;
+  return { kind, body };
 }
 
 function send(kind, ...parts) {
+  begin();
+  const total = parts.reduce((sum, part) => sum + part.length, 0);
   const head = Buffer.allocUnsafe(8);
   head.writeUInt32LE(kind, 0);
-  head.writeUInt32LE(parts.reduce((sum, part) => sum + part.length, 0), 4);
+  head.writeUInt32LE(total, 4);
   let left = [head, ...parts];
   while (left.length) {
-    let wrote = fs.writevSync(TO_HOST, left);
+    let wrote = total < MOST ? fs.writevSync(TO_HOST, left)
+      : fs.writeSync(TO_HOST, left[0], 0, Math.min(left[0].length, MOST));
     while (left.length && wrote >= left[0].length) wrote -= left.shift().length;
     if (wrote) left = [left[0].subarray(wrote), ...left.slice(1)];
   }
+  amid = false;
 }
 
 const sendJson = (kind, value) => send(kind, Buffer.from(JSON.stringify(value)));
@@ -63,7 +91,9 @@ const memorySize = (without) => memory ? Math.min(memory.buffer.byteLength, 0xff
 
 function hostFunction(index, hasResult) {
   return (...values) => {
+    if (asking) leave();
     if (ending) throw ending;
+    asking = true;
     const size = memorySize(0xffffffff);
     const head = Buffer.allocUnsafe(12 + 8 * values.length);
     head.writeUInt32LE(index, 0);
@@ -82,14 +112,18 @@ function hostFunction(index, hasResult) {
       const { kind, body } = receive();
       if (kind === READ) {
         send(DATA, new Uint8Array(memory.buffer, body.readUInt32LE(0), body.readUInt32LE(4)));
-      } else if (kind === WRITE) {
-        new Uint8Array(memory.buffer).set(body.subarray(4), body.readUInt32LE(0));
       } else if (kind === RETURN) {
+        asking = false;
         return hasResult ? body.readInt32LE(0) : undefined;
       } else if (kind === TRAP) {
+        asking = false;
         end(new Stopped());
       } else if (kind === CALL) {
+        asking = false;
         guarded(() => call(instance, JSON.parse(body)));
+        asking = true;
+      } else if (kind !== WRITE) {
+        leave();
       }
     }
   };
@@ -163,7 +197,8 @@ function guarded(work) {
     const kind = error instanceof Exit ? "exit" : error instanceof Stopped ? "stopped"
       : error instanceof WebAssembly.LinkError ? "link"
         : error instanceof WebAssembly.CompileError ? "compile" : "trap";
-    sendJson(FAILED, { kind, code: error.code, text: `${error?.name}: ${error?.message ?? error}` });
+    const text = `${error?.name}: ${error?.message ?? error}`;
+    sendJson(FAILED, { kind, code: error?.code, text, size: memorySize(0) });
   } finally {
     ending = before;
   }
@@ -172,7 +207,14 @@ function guarded(work) {
 let compiled = null, instance = null;
 for (;;) {
   const { kind, body } = receive();
-  if (kind === PREPARE) guarded(() => { compiled = new WebAssembly.Module(body); });
-  if (kind === LINK) guarded(() => { instance = instantiate(compiled, JSON.parse(body)); });
-  if (kind === CALL) guarded(() => call(instance, JSON.parse(body)));
+  if (asking) leave();
+  if (kind === PREPARE && !compiled) {
+    guarded(() => { compiled = new WebAssembly.Module(body); });
+  } else if (kind === LINK && compiled && !instance) {
+    guarded(() => { instance = instantiate(compiled, JSON.parse(body)); });
+  } else if (kind === CALL && instance) {
+    guarded(() => call(instance, JSON.parse(body)));
+  } else {
+    leave();
+  }
 }

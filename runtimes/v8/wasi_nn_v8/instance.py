@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 
 from wasi_nn.adapter.child import Child
+from wasi_nn.adapter.deferred import START, defer_start
 from wasi_nn.adapter.instance import refuse_read_only
 from wasi_nn.adapter.remote import RemoteInstance, RemoteModule
 from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
@@ -17,12 +19,22 @@ class V8Module(RemoteModule):
     def __init__(self, node: str, wasm: bytes) -> None:
         def make_child(streams: Sequence[int]) -> Child:
             with as_file(files("wasi_nn_v8").joinpath("guest.cjs")) as script:
-                return Child([node, "--no-warnings", str(script)], streams, adopts=False)
+                command = [node, "--no-warnings", str(script)]
+                return Child(command, streams, adopts=False, environment=_environment())
 
-        super().__init__("V8", make_child, wasm)
+        # Neither the guest's memory nor node:wasi is there before V8's instance is.
+        changed = defer_start(wasm)
+        self._deferred = changed is not wasm
+        super().__init__("V8", make_child, changed)
 
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
     ) -> RemoteInstance:
         refuse_read_only("node:wasi", wasi.preopens)
-        return super().prepare(functions, wasi, limits)
+        start = START if self._deferred else None
+        return RemoteInstance(self._make_child, self._wasm, functions, wasi, limits, start)
+
+
+def _environment() -> dict[str, str]:
+    """This process's, without what is meant for Node.js programs of the person's."""
+    return {name: value for name, value in os.environ.items() if name != "NODE_OPTIONS"}
