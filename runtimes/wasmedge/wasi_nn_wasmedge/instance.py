@@ -24,6 +24,8 @@ _TERMINATED, _COST_LIMIT, _LINKING = 0x01, 0x03, 0x03
 # A result of the category of user-level errors: ours.
 _HOST_FAILED = 0x01000001
 _MEMORY = String.of("memory")
+# WASI's errno for what is not supported.
+_NOTSUP = 58
 
 
 class WasmEdgeInstance(AdapterInstance):
@@ -178,6 +180,8 @@ class WasmEdgeInstance(AdapterInstance):
         streams = self._streams
         made = self._api.wasi(*counted, streams.stdin, streams.stdout, streams.stderr)
         handle = self._own("ModuleInstance", made)
+        # WasmEdge's own raises the signal in this process. The later of a name counts.
+        self._add(handle, HostFunction("", "proc_raise", 1, True, lambda memory, signal: _NOTSUP))
         self._import(handle)
         return handle
 
@@ -188,13 +192,18 @@ class WasmEdgeInstance(AdapterInstance):
         for name, members in modules.items():
             handle = self._own("ModuleInstance", self._api.module(String.of(name)))
             for function in members:
-                # The module instance owns it from then on.
-                made = self._function(function)
-                self._api.add_function(handle, String.of(function.name), made)
+                self._add(handle, function)
             self._import(handle)
 
+    def _add(self, handle: int, function: HostFunction) -> None:
+        # The module instance owns it from then on.
+        made = self._function(function)
+        self._check(self._api.add_function(handle, String.of(function.name), made))
+
     def _import(self, handle: int) -> None:
-        result = self._api.register_import(self._executor_handle, self._store, handle)
+        self._check(self._api.register_import(self._executor_handle, self._store, handle))
+
+    def _check(self, result: int) -> None:
         if result:
             text = self._api.message(result).decode()
             raise LinkError(f"WasmEdge refuses a module of host functions: {text}")

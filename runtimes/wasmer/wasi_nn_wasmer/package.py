@@ -187,7 +187,11 @@ class PackageInstance(AdapterInstance):
     def _entered(self, enter: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return enter(*arguments)
-        except (RuntimeError, TypeError) as error:
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:
+            # Where wasmer's WASI meets a pointer outside of the guest's memory, or a function that
+            # it lacks, it panics, and such an exception derives from BaseException alone.
             if self.raised is None:
                 text = str(error)
                 if "importing" in text or "incompatible import" in text:
