@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 import time
@@ -139,6 +140,29 @@ class Limited(Engine):
                 pytest.skip(str(refused))
             with pressed(0.2), pytest.raises(KeyboardInterrupt):
                 guest.call("_start")
+
+    def test_an_interrupt_that_a_host_function_swallows(self, host: Host, wat: Wat) -> None:
+        """It meant the whole guest, and not the call back into it alone."""
+        self.needs(host, "interrupt")
+        wasm = wat(
+            f"""(module (import "test" "swallow" (func $swallow)) (memory (export "memory") 1)
+            (func (export "loop") {LOOP})
+            (func (export "run") (local i32) (call $swallow)
+              (loop $l (local.set 0 (i32.add (local.get 0) (i32.const 1)))
+                (br_if $l (i32.lt_u (local.get 0) (i32.const 300000000))))))"""
+        )
+
+        def swallow(memory: object) -> None:
+            with contextlib.suppress(Interrupted):
+                guest.call("loop")
+
+        extra = [HostFunction("test", "swallow", 0, False, swallow)]
+        with host.compile(wasm).instantiate(extra=extra) as guest:
+            timer = threading.Timer(0.1, guest.interrupt)
+            timer.start()
+            with pytest.raises(Interrupted):
+                guest.call("run")
+            timer.join()
 
     def test_an_interrupt_after_the_end_does_nothing(self, host: Host, wat: Wat) -> None:
         with host.compile(wat(COMMAND.format(""))).instantiate() as guest:

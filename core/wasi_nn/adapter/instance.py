@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +15,8 @@ WASI_MODULES = ("wasi_snapshot_preview1", "wasi_unstable")
 PAGE = 65536
 #: The text of the trap that ends a guest whose host function raised; the exception is kept.
 HOST_TRAP = "a host function ended the guest"
+# Seconds until a guest that may have missed its stop is stopped again.
+_AGAIN = 0.02
 
 
 class GuestExit(BaseException):
@@ -83,6 +86,14 @@ class AdapterInstance(Instance):
     def _stop_guest(self) -> None:
         """Make an engine that runs the guest stop; ``stopped`` is set, and ``inside`` is until the
         guest has been left. Called from any thread."""
+
+    def _stop_again(self) -> None:
+        """Come back with ``_stop_guest`` soon, unless the guest has been left: for engines where a
+        stop is heard once, and can be missed."""
+        if self.inside:
+            again = threading.Timer(_AGAIN, self._stop_guest)
+            again.daemon = True
+            again.start()
 
     def _follow_memory(self) -> None:
         """A host function has called back into the guest: the memory that it was given may have

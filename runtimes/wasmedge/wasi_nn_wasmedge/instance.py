@@ -90,6 +90,9 @@ class WasmEdgeInstance(AdapterInstance):
             api.async_wait(call)
             api.async_cancel(call)
             api.delete["Async"](call)
+        # A host function's call back into the guest takes the stop from the guest around it; and
+        # there was none where no thread could be made for the other call.
+        self._stop_again()
 
     def _link(self) -> None:
         check_start_memory(self._module.memory_pages, self._limits.memory)
@@ -241,6 +244,8 @@ class WasmEdgeInstance(AdapterInstance):
                 # (ctypes gives one element for the empty slice 0:0:8.)
                 numbers = parameters[0:stop:8] if stop else ()
                 result = call(memory_now(frame), *numbers)
+                if self.stopped:
+                    self.check_stopped()
                 if has_result:
                     results[0] = result
                 return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 from typing import Any
 
 import wasmtime
@@ -27,8 +26,6 @@ _on_epoch = lean(
     "wasmtime_store_epoch_deadline_callback", None, POINTER, _EPOCH_CALLBACK, POINTER, POINTER
 )
 
-_AGAIN = 0.02
-
 
 class StoreInstance(AdapterInstance):
     """A store of its own, and how what wasmtime raises comes out of it."""
@@ -48,12 +45,9 @@ class StoreInstance(AdapterInstance):
 
     def _stop_guest(self) -> None:
         self._engine.increment_epoch()
-        if self.inside:
-            # A store that is just going on, after another one's interrupt, takes its next deadline
-            # from the epoch of now, and does not see this one.
-            again = threading.Timer(_AGAIN, self._stop_guest)
-            again.daemon = True
-            again.start()
+        # A store that is just going on, after another one's interrupt, takes its next deadline from
+        # the epoch of now, and does not see this one.
+        self._stop_again()
 
     def _wait_for_streams(self) -> None:
         for stream in self._streams:
