@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -102,6 +104,38 @@ class Programs(Engine):
         )
         assert isinstance(result.error, GuestTrap)
         assert any(word in str(result.error) for word in ("stack", "recursion"))
+
+    def test_a_host_that_ends_while_a_guest_runs(
+        self, host: Host, wat: Wat, tmp_path: Path
+    ) -> None:
+        """In a thread that nobody waits for, as a server's are."""
+        if not self.installed:
+            pytest.skip("a process of its own cannot find the engine")
+        self.needs(host, "threads")
+        path = tmp_path / "busy.wasm"
+        path.write_bytes(
+            wat(
+                """(module (memory (export "memory") 1)
+                (func $next (param i32) (result i32) (i32.add (local.get 0) (i32.const 1)))
+                (func (export "_start") (local i32) (loop $l
+                  (local.set 0 (call $next (local.get 0)))
+                  (i32.store (i32.const 8) (local.get 0)) (br $l))))"""
+            )
+        )
+        code = (
+            "import sys, threading, time; from wasi_nn import Host\n"
+            "def work(): Host(runtime=sys.argv[1]).compile(sys.argv[2]).run(on_start=begun)\n"
+            "there = threading.Event(); begun = lambda guest: there.set()\n"
+            "threading.Thread(target=work, daemon=True).start()\n"
+            "there.wait(); time.sleep(0.3); print('ends')"
+        )
+        run = subprocess.run(
+            [sys.executable, "-c", code, self.runtime, path],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (run.returncode, run.stdout, run.stderr) == (0, "ends\n", "")
 
     def test_no_start(self, host: Host, wat: Wat) -> None:
         with pytest.raises(UsageError, match="no _start"):

@@ -106,7 +106,9 @@ class CApiModule(Module):
         finally:
             api.delete["store"](store)
         self.code = code
-        weakref.finalize(self, api.bytes_delete, ctypes.byref(code))
+        finalizer = weakref.finalize(self, api.bytes_delete, ctypes.byref(code))
+        # When the program ends, threads of it may be instantiating the module still.
+        finalizer.atexit = False
 
 
 class CApiInstance(AdapterInstance):

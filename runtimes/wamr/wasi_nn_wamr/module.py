@@ -58,7 +58,10 @@ class WamrModule(Module):
             reason = error.value.decode(errors="replace")
             raise UsageError(f"WAMR cannot load the module: {reason}")
         self.handle: int = handle
-        weakref.finalize(self, _unload, api, handle, self._bytes, self._callbacks, tables)
+        kept = self._bytes, self._callbacks, tables
+        finalizer = weakref.finalize(self, _unload, api, handle, *kept)
+        # When the program ends, threads of it may be in the module still.
+        finalizer.atexit = False
 
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits

@@ -33,7 +33,9 @@ class WasmEdgeModule(Module):
             api.delete["Loader"](loader)
             api.delete["Validator"](validator)
         if found.value:
-            weakref.finalize(self, api.delete["ASTModule"], found.value)
+            finalizer = weakref.finalize(self, api.delete["ASTModule"], found.value)
+            # When the program ends, threads of it may be instantiating the module still.
+            finalizer.atexit = False
         if result:
             reason = api.message(result).decode()
             raise UsageError(f"WasmEdge cannot load the module: {reason}")
