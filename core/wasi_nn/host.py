@@ -62,7 +62,11 @@ class Host:
         """The engine that runs the guests. Raises ``Unavailable`` where there is none."""
         if self._runtime is None:
             runtime = self.plugins.runtime(self._runtime_name)
-            if self.limits.timeout is not None and not runtime.features.interrupt:
+            able, limits = runtime.features, self.limits
+            if (limits.timeout is not None and not able.interrupt) or (
+                limits.memory is not None and not able.memory_limit
+            ):
+                # A process can be ended, and what it runs be bounded before it gets there.
                 runtime = self.plugins.runtime(f"{runtime.name}@")
             self._runtime = runtime
         return self._runtime

@@ -250,7 +250,12 @@ def _check_limits(limits: Limits, runtime: Runtime) -> None:
             "stop a guest at a deadline; a process of its own can be ended: give the Host a "
             f"timeout, or its runtime as {runtime.name}@",
         ),
-        (limits.memory, features.memory_limit, "limit a guest's memory"),
+        (
+            limits.memory,
+            features.memory_limit,
+            "limit a guest's memory; in a process of its own it can: give the Host the limit, or "
+            f"its runtime as {runtime.name}@",
+        ),
         (limits.fuel, features.fuel, "count fuel"),
     ):
         if given is not None and not able:

@@ -41,7 +41,11 @@ class ProcessRuntime(Runtime):
         """Those of the engine, as far as a process changes nothing."""
         engine = RuntimeFeatures(**self._described()["features"])
         return engine._replace(
-            components=False, zero_copy_memory=False, interrupt=True, threads=True
+            components=False,
+            zero_copy_memory=False,
+            interrupt=True,
+            memory_limit=True,
+            threads=True,
         )
 
     @property
@@ -64,7 +68,8 @@ class ProcessRuntime(Runtime):
         def make_child(streams: Sequence[int]) -> Child:
             return Child(command, streams, True, _environment(self._python))
 
-        return RemoteModule(self.name, make_child, wasm)
+        able = bool(self._described()["features"]["memory_limit"])
+        return RemoteModule(self.name, make_child, wasm, limits_memory=able)
 
     def _described(self) -> dict[str, Any]:
         return _describe(self._python, *self._plugin)

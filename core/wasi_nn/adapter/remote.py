@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from wasi_nn.adapter.bounded import bounded
 from wasi_nn.adapter.child import (
     CALL,
     CALL_HEAD,
@@ -45,10 +46,21 @@ class RemoteModule(Module):
     """A module that an engine in another process has taken. Every guest of it has a process of its
     own."""
 
-    def __init__(self, engine: str, make_child: MakeChild, wasm: bytes) -> None:
-        """Raises ``UsageError`` for a module that ``engine`` cannot compile."""
-        self._make_child = make_child
-        self._wasm = wasm
+    def __init__(
+        self,
+        engine: str,
+        make_child: MakeChild,
+        wasm: bytes,
+        *,
+        limits_memory: bool,
+        start: str | None = None,
+    ) -> None:
+        """``limits_memory`` is whether the engine can; ``start`` an export to call first, in the
+        place of a start function. Raises ``UsageError`` for what ``engine`` cannot compile."""
+        self.make_child = make_child
+        self.wasm = wasm
+        self.limits_memory = limits_memory
+        self.start = start
         try:
             child = make_child(())
             try:
@@ -68,7 +80,7 @@ class RemoteModule(Module):
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
     ) -> RemoteInstance:
-        return RemoteInstance(self._make_child, self._wasm, functions, wasi, limits)
+        return RemoteInstance(self, functions, wasi, limits)
 
 
 class RemoteInstance(AdapterInstance):
@@ -76,16 +88,13 @@ class RemoteInstance(AdapterInstance):
 
     def __init__(
         self,
-        make_child: MakeChild,
-        wasm: bytes,
+        module: RemoteModule,
         functions: Sequence[HostFunction],
         wasi: WasiConfig,
         limits: EngineLimits,
-        start: str | None = None,
     ) -> None:
-        """``start`` is an export to call first, in the place of a start function."""
         super().__init__()
-        self._start_export = start
+        self._module = module
         self._functions = functions
         # The memories of the host calls under way, the innermost last.
         self._memories: list[RemoteMemory] = []
@@ -96,14 +105,9 @@ class RemoteInstance(AdapterInstance):
         self._streams = Streams(wasi, self.output_failures)
         try:
             streams = (self._streams.stdin, self._streams.stdout, self._streams.stderr)
-            self._child = make_child(streams)
+            self._child = module.make_child(streams)
         except BaseException:
             self._streams.close()
-            raise
-        try:
-            self._child.send(PREPARE, wasm)
-        except BaseException:
-            self.close()
             raise
 
     def close(self) -> None:
@@ -117,7 +121,9 @@ class RemoteInstance(AdapterInstance):
         self._child.kill()
 
     def _link(self) -> None:
-        wasi = self._wasi
+        wasm, wasi, limits = self._module.wasm, self._wasi, self._limits
+        if limits.memory is not None and not self._module.limits_memory:
+            wasm, limits = bounded(wasm, limits.memory), limits._replace(memory=None)
         wanted = {
             "args": list(wasi.args),
             "env": dict(wasi.env),
@@ -132,14 +138,15 @@ class RemoteInstance(AdapterInstance):
                 }
                 for f in self._functions
             ],
-            **self._limits._asdict(),
+            **limits._asdict(),
         }
         with self._child.in_step():
+            self._child.send(PREPARE, wasm)
             self._answer()
             self._child.send(LINK, as_json(wanted))
             self._answer()
-        if self._start_export is not None:
-            self._invoke(self._start_export, "", ())
+        if self._module.start is not None:
+            self._invoke(self._module.start, "", ())
 
     def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         call = as_json({"name": export, "values": [to_json(value) for value in arguments]})

@@ -24,15 +24,14 @@ class V8Module(RemoteModule):
 
         # Neither the guest's memory nor node:wasi is there before V8's instance is.
         changed = defer_start(wasm)
-        self._deferred = changed is not wasm
-        super().__init__("V8", make_child, changed)
+        start = None if changed is wasm else START
+        super().__init__("V8", make_child, changed, limits_memory=False, start=start)
 
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
     ) -> RemoteInstance:
         refuse_read_only("node:wasi", wasi.preopens)
-        start = START if self._deferred else None
-        return RemoteInstance(self._make_child, self._wasm, functions, wasi, limits, start)
+        return super().prepare(functions, wasi, limits)
 
 
 def _environment() -> dict[str, str]:

@@ -1,0 +1,79 @@
+"""Limits on memory that are written into a module."""
+
+from __future__ import annotations
+
+import pytest
+from conftest import needs
+
+from wasi_nn import Host, wasmfile
+from wasi_nn.adapter.bounded import bounded
+from wasi_nn.errors import LimitExceeded
+
+LIMIT = 4 << 16
+GROW = """(func (export "memory") (param i32) (result i32) (memory.grow (local.get 0)))
+    (func (export "table") (param i32) (result i32)
+      (table.grow $t (ref.null func) (local.get 0)))"""
+
+
+@pytest.fixture
+def host():
+    needs("wasmtime")
+    with Host(runtime="wasmtime") as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("memory", "table", "grown", "elements"),
+    [
+        ("1", "5", 4, 32768),
+        ("1 65536", "5 4000000000", 4, 32768),
+        ("1 3", "5 100", 3, 100),
+        ("4", "32768", 4, 32768),
+        ("0 0", "0 0", 0, 0),
+        ("i64 1", "5", 4, 32768),
+    ],
+)
+def test_nothing_grows_beyond(host, wat, memory, table, grown, elements):
+    grow = GROW.replace("(memory.grow (local.get 0))", "(i32.const 0)")
+    if "i64" not in memory:
+        grow = GROW
+    text = f"(module (memory {memory}) (table $t {table} funcref) {grow})"
+    start, first = int(memory.removeprefix("i64 ").split()[0]), int(table.split()[0])
+    with host.compile(bounded(wat(text), LIMIT)).instantiate() as guest:
+        if "i64" not in memory:
+            assert guest.call("memory", grown - start + 1) == (-1,)
+            assert guest.call("memory", grown - start) == (start,)
+        assert guest.call("table", elements - first + 1) == (-1,)
+        assert guest.call("table", elements - first) == (first,)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("(memory 5)", "262144 bytes: 327680 bytes"),
+        ("(table 40000 funcref)", "262144 bytes: 320000 bytes"),
+        ("(memory 1) (memory 1)", "the guest has 2"),
+    ],
+)
+def test_what_needs_more_to_start(wat, text, says):
+    with pytest.raises(LimitExceeded, match=says):
+        bounded(wat(f"(module {text})"), LIMIT)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [b"\x05\x03\x01\x08\x01", b"\x04\x06\x01\x40\x00\x70\x00\x01", b"\x04\x05\x01\x64\x70\x00\x01"],
+)
+def test_what_is_not_known_is_not_run(section):
+    with pytest.raises(LimitExceeded, match="of a new kind"):
+        bounded(b"\0asm\1\0\0\0" + section, LIMIT)
+
+
+def test_guests_run_on(host, guests, wat):
+    for name in ("hello", "echo", "classify"):
+        wasm = (guests / name / f"{name}.wasm").read_bytes()
+        changed = bounded(wasm, 64 << 20)
+        assert wasmfile.parse(changed).imports == wasmfile.parse(wasm).imports
+        assert host.run(changed).exit_code == host.run(wasm).exit_code
+    plain = wat("(module)")
+    assert bounded(plain, LIMIT) == plain
