@@ -224,6 +224,7 @@ WASM = built(component(LARGE))
 def test_damaged_components_are_unfit_or_refused(
     changes: list[tuple[int, int]], length: int
 ) -> None:
+    engine = wasmtime.Engine()
     data = bytearray(WASM)
     for at, byte in changes:
         data[at] = byte
@@ -233,13 +234,10 @@ def test_damaged_components_are_unfit_or_refused(
         except Unfit:
             continue
         try:
-            wasmtime.component.Component(_ENGINE, changed)
+            wasmtime.component.Component(engine, changed)
         except wasmtime.WasmtimeError:
             continue
-        wasmtime.component.Component(_ENGINE, wasm)
-
-
-_ENGINE = wasmtime.Engine()
+        wasmtime.component.Component(engine, wasm)
 
 
 def test_a_list_of_bytes_with_a_name(host: Host) -> None:
@@ -324,3 +322,15 @@ def test_a_list_that_is_too_long_for_the_c_api(host: Host, monkeypatch) -> None:
     assert isinstance(result.error, LimitExceeded)
     assert "about 4 MiB in one call" in str(result.error)
     assert host.compile(built(component(LARGE))).run().check().exit_code == 0
+
+
+@pytest.mark.parametrize("second", ["$t", "$other"])
+def test_one_type_of_two_interfaces_is_left_alone(second: str) -> None:
+    text = f"""(component
+      (type $t (instance (export "f" (func (param "x" (list u8))))))
+      (alias outer 0 $t (type $other))
+      (import "a:b/one" (instance (type $t)))
+      (import "a:b/two" (instance (type {second})))
+      (core module $m (memory (export "memory") 1)) (core instance (instantiate $m)))"""
+    with pytest.raises(Unfit, match="one type describes two interfaces"):
+        relowered(built(text), is_wasi)

@@ -100,7 +100,7 @@ class _Rewriter(TypeReader):
         # Each with its number, its content's start and its end; and the entry that is read.
         self._sections: list[tuple[int, int, int]] = []
         self._entry = 0
-        self._described: set[int] = set()
+        self._described: set[Space] = set()
         self._patched_spaces: set[Space] = set()
         self._patched_functions: set[int] = set()
 
@@ -241,9 +241,9 @@ class _Rewriter(TypeReader):
         self._root.instances[len(self._instances) - 1] = interface
         if interface is None:
             return
-        if number in self._described:
+        if interface in self._described:
             raise Unfit("one type describes two interfaces")
-        self._described.add(number)
+        self._described.add(interface)
         if self._theirs(name):
             return
         self._patched_spaces.add(interface)
