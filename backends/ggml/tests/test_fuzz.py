@@ -30,7 +30,8 @@ TEXTS = {
     "grammar": [
         'root ::= "y"', "root ::= root", 'root ::= "a" root | ""', 'root ::= ""',
         'root ::= ("a"?)*',
-        "root ::= [a-z]{0,100}", 'root ::= a\na ::= b\nb ::= a | "x"', "root ::= [^\\x00-\\x7f]",
+        "root ::= [a-z]{0,100}", 'root ::= "a"{5,2}', 'root ::= "a"{2}{0,2}*',
+        'root ::= a\na ::= b\nb ::= a | "x"', "root ::= [^\\x00-\\x7f]",
     ],
     "json-schema": ["{}", '{"enum": [1]}', '{"items": {"$ref": "#"}}', '{"type": "string"}'],
 }  # fmt: skip
@@ -100,6 +101,11 @@ def test_inputs(graph, text, key):
 
 
 @settings(max_examples=300, deadline=None)
+@example(text='"a"{5,2}')
+@example(text='"a"{2000,1999}')
+@example(text='"a"{%s}' % ("9" * 5000))
+@example(text='"a"? ' * 2000)
+@example(text='" "* root "b" | "a"')
 @given(text=st.text('root:=()[]{}|*+?"\\ab-^.,0123456789 \n', max_size=40))
 def test_grammars(graph, text):
     context = graph.init_execution_context()

@@ -232,6 +232,13 @@ class TestGbnf:
             ('root ::= "a"{1,99999}', "repetitions"),
             ('root ::= ( b ::= "a" )', "inside"),
             ("root ::= ;", "';' is not expected"),
+            ('root ::= "a"{5,2}', r"\{5,2\} has its larger number first \(line 1\)"),
+            ('root ::= "a"{%s}' % ("9" * 5000), "repetitions"),
+            ("root ::= *", "nothing to repeat"),
+            ('root ::= "a" | +', "nothing to repeat"),
+            ('root ::= "a"' + "*" * 100_000, "repetition of repetitions"),
+            (f"root ::= <{'a' * 5000}>", "token of 5002 characters"),
+            (f'root ::= "a"\n{"b" * 5000} ::= "a"', "name of 5000 characters"),
         ],
     )
     def test_mistakes(self, grammar, why):

@@ -8,12 +8,22 @@ syntax: llama.cpp's grammars/README.md and src/llama-grammar.cpp.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from wasi_nn.errors import InvalidArgument
+from wasi_nn_ggml import growth
 
-_MOST = 256 << 10
+#: Characters of a grammar.
+MOST = 256 << 10
 _MOST_NESTING = 200
 _MOST_REPEATS = 2000
+_MOST_REPEATED = 8
+# llama.cpp writes repetitions out, and gives each a name that begins as its rule's.
+_MOST_ELEMENTS = 1 << 20
+_MOST_NAME = 512
+# It reads the name of a token as it reads a prompt.
+_MOST_TOKEN = 512
 _PIECE = re.compile(
     r"""
     (?P<space>\s+|\#[^\n]*)
@@ -26,46 +36,142 @@ _PIECE = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_ESCAPE = re.compile(r"\\(?:x..|u.{4}|U.{8}|.)", re.DOTALL)
+_MARKS = {"*": (0, None), "+": (1, None), "?": (0, 1)}
+
+
+class Item(NamedTuple):
+    """A part of a sequence: a rule by its name, or (``rule`` empty) so many characters. Repeated,
+    and that again, from a number of times to another; None is without an end."""
+
+    rule: str
+    characters: int = 1
+    #: What llama.cpp makes of it, unrepeated.
+    size: int = 1
+    repeats: tuple[tuple[int, int | None], ...] = ()
+
+    def elements(self) -> int:
+        """What llama.cpp makes of it, in elements of its rules."""
+        here, apart = self.size, 0
+        for least, most in self.repeats:
+            optional = 1 if most is None else most - least
+            apart += optional * (here + 3)
+            here = here * least + min(optional, 1)
+        return here + apart
+
+
+#: The sequences that each rule is one of; parentheses are rules with names of their own.
+Rules = Mapping[str, Sequence[Sequence[Item]]]
 
 
 def check(grammar: str) -> None:
-    """Raise ``InvalidArgument`` with the reason for a grammar that cannot be right."""
-    if len(grammar) > _MOST:
-        raise InvalidArgument(f"a grammar of {len(grammar)} characters is more than {_MOST}")
-    defined: set[str] = set()
-    used: dict[str, int] = {}
-    depth = at = 0
-    while at < len(grammar):
-        piece = _PIECE.match(grammar, at)
-        if piece is None:
-            raise _wrong(grammar, at, f"{grammar[at]!r} is not expected")
-        rule, mark, repeat = piece["rule"], piece["mark"], piece["repeat"]
-        if rule and piece["define"]:
-            if depth:
-                raise _wrong(grammar, at, f"rule {rule!r} begins inside of parentheses")
-            defined.add(rule)
-        elif not defined and not piece["space"]:
-            raise _wrong(grammar, at, "a rule begins with its name and ::=")
-        elif rule:
-            used.setdefault(rule, at)
-        elif mark == "(":
-            depth += 1
+    """Raise ``InvalidArgument`` with the reason for a grammar that cannot be right, or that
+    llama.cpp would not come to an end with."""
+    if len(grammar) > MOST:
+        raise InvalidArgument(f"a grammar of {len(grammar)} characters is more than {MOST}")
+    growth.check(_Reader(grammar).read())
+
+
+class _Reader:
+    def __init__(self, grammar: str) -> None:
+        self._grammar = grammar
+        self._at = 0
+        self._rules: dict[str, list[list[Item]]] = {}
+        self._groups = 0
+        #: The rule that is being read, and those of the parentheses that are open in it.
+        self._open: list[list[list[Item]]] = []
+
+    def read(self) -> Rules:
+        used: dict[str, int] = {}
+        while self._at < len(self._grammar):
+            piece = _PIECE.match(self._grammar, self._at)
+            if piece is None:
+                raise self._wrong(f"{self._grammar[self._at]!r} is not expected")
+            rule = piece["rule"]
+            if rule and len(rule) > _MOST_NAME:
+                raise self._wrong(f"a name of {len(rule)} characters is more than {_MOST_NAME}")
+            if rule and piece["define"]:
+                self._define(rule)
+            elif piece["space"]:
+                pass
+            elif not self._open:
+                raise self._wrong("a rule begins with its name and ::=")
+            else:
+                if rule:
+                    used.setdefault(rule, self._at)
+                self._piece(piece)
+            self._at = piece.end()
+        if len(self._open) > 1:
+            raise self._wrong("a ) is missing")
+        if "root" not in self._rules:
+            raise InvalidArgument("the grammar does not parse: it has no rule named root")
+        for rule, self._at in used.items():
+            if rule not in self._rules:
+                raise self._wrong(f"there is no rule named {rule!r}")
+        sequences = (sequence for rule in self._rules.values() for sequence in rule)
+        elements = sum(item.elements() for sequence in sequences for item in sequence)
+        if elements > _MOST_ELEMENTS:
+            raise InvalidArgument(
+                f"the grammar is one of {elements} elements when its repetitions are written out: "
+                f"{_MOST_ELEMENTS} at most are taken"
+            )
+        return self._rules
+
+    def _define(self, rule: str) -> None:
+        if len(self._open) > 1:
+            raise self._wrong(f"rule {rule!r} begins inside of parentheses")
+        self._rules[rule] = [[]]
+        self._open = [self._rules[rule]]
+
+    def _piece(self, piece: re.Match[str]) -> None:
+        alternates, mark, repeat = self._open[-1], piece["mark"], piece["repeat"]
+        if mark == "(":
+            if len(self._open) > _MOST_NESTING:
+                raise self._wrong("too many parentheses")
+            self._groups += 1
+            # No rule of the grammar's can have this name.
+            name = f"({self._groups}"
+            self._rules[name] = [[]]
+            alternates[-1].append(Item(name))
+            self._open.append(self._rules[name])
         elif mark == ")":
-            depth -= 1
-        elif repeat and max(map(int, re.findall(r"\d+", repeat)), default=0) > _MOST_REPEATS:
-            raise _wrong(grammar, at, f"more than {_MOST_REPEATS} repetitions")
-        if depth < 0 or depth > _MOST_NESTING:
-            raise _wrong(grammar, at, "a ) too many" if depth < 0 else "too many parentheses")
-        at = piece.end()
-    if depth:
-        raise _wrong(grammar, at, "a ) is missing")
-    if "root" not in defined:
-        raise InvalidArgument("the grammar does not parse: it has no rule named root")
-    for rule, place in used.items():
-        if rule not in defined:
-            raise _wrong(grammar, place, f"there is no rule named {rule!r}")
+            if len(self._open) == 1:
+                raise self._wrong("a ) too many")
+            self._open.pop()
+        elif mark == "|":
+            alternates.append([])
+        elif repeat or mark in _MARKS:
+            if not alternates[-1]:
+                raise self._wrong("there is nothing to repeat")
+            item = alternates[-1][-1]
+            if len(item.repeats) == _MOST_REPEATED:
+                raise self._wrong("a repetition of repetitions of repetitions")
+            times = self._times(repeat) if repeat else _MARKS[mark]
+            alternates[-1][-1] = item._replace(repeats=(*item.repeats, times))
+        elif piece["text"]:
+            length = len(_ESCAPE.sub("x", piece["text"])) - 2
+            alternates[-1].append(Item("", length, length))
+        elif piece["set"]:
+            # One character, and none when the set is empty.
+            size = len(piece["set"].replace("^", "")) - 2
+            alternates[-1].append(Item("", min(size, 1), size))
+        else:
+            if piece["token"] and len(piece["token"]) > _MOST_TOKEN:
+                raise self._wrong(f"a token of {len(piece['token'])} characters cannot be one")
+            alternates[-1].append(Item(piece["rule"] or ""))
 
+    def _times(self, repeat: str) -> tuple[int, int | None]:
+        numbers = re.findall(r"\d+", repeat)
+        if any(len(number) > 9 or int(number) > _MOST_REPEATS for number in numbers):
+            raise self._wrong(f"more than {_MOST_REPEATS} repetitions")
+        first, comma, second = repeat.strip("{}").partition(",")
+        least = int(first) if first.strip() else 0
+        most = int(second) if second.strip() else None if comma else least
+        if most is not None and most < least:
+            # llama.cpp would count from the first to the second number, without an end.
+            raise self._wrong(f"{repeat} has its larger number first")
+        return least, most
 
-def _wrong(grammar: str, at: int, what: str) -> InvalidArgument:
-    line = grammar.count("\n", 0, at) + 1
-    return InvalidArgument(f"the grammar does not parse: {what} (line {line})")
+    def _wrong(self, what: str) -> InvalidArgument:
+        line = self._grammar.count("\n", 0, self._at) + 1
+        return InvalidArgument(f"the grammar does not parse: {what} (line {line})")

@@ -1,0 +1,156 @@
+"""Grammars that llama.cpp would not come to an end with are refused, and sound ones are not."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from conftest import needs
+
+from wasi_nn.errors import InvalidArgument
+from wasi_nn_ggml import gbnf
+from wasi_nn_ggml.sampler import Sampler
+from wasi_nn_ggml.schema import grammar_of
+from wasi_nn_ggml.settings import ModelSettings, SamplerSettings
+from wasi_nn_ggml.weights import opened
+
+needs("xllamacpp")
+
+TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
+
+
+def chain(count, body, last):
+    """Rules that each are made of the next one."""
+    rules = [f"r{at} ::= {body.replace('next', f'r{at + 1}')}" for at in range(count)]
+    return "\n".join(["root ::= r0", *rules, f"r{count} ::= {last}"])
+
+
+JSON = r"""
+root   ::= object
+value  ::= object | array | string | number | ("true" | "false" | "null") ws
+object ::= "{" ws (
+             string ":" ws value
+             ("," ws string ":" ws value)*
+           )? "}" ws
+array  ::= "[" ws ( value ("," ws value)* )? "]" ws
+string ::= "\"" (
+             [^"\\\x7F\x00-\x1F] |
+             "\\" (["\\bfnrt] | "u" [0-9a-fA-F]{4}) # escapes
+           )* "\"" ws
+number ::= ("-"? ([0-9] | [1-9] [0-9]{0,15})) ("." [0-9]+)? ([eE] [-+]? [0-9] [1-9]{0,15})? ws
+ws     ::= | " " | "\n" [ \t]{0,20}
+"""
+PROGRAM = r"""
+root        ::= declaration*
+declaration ::= type name "(" (type name)? ")" "{" statement* "}"
+type        ::= "int" ws | "float" ws | "char" ws
+name        ::= [a-zA-Z_] [a-zA-Z_0-9]*
+statement   ::= type name ws "=" ws sum ";" | name ws "=" ws sum ";" | name ws "(" list? ")" ";" |
+              "return" ws sum ";" | "while" "(" test ")" "{" statement* "}" |
+              "if" "(" test ")" "{" statement* "}" ("else" "{" statement* "}")? |
+              "//" [^\n]* "\n" | "/*" ( [^*] | ("*" [^/]) )* "*/"
+test        ::= sum ("<=" | "<" | "==" | "!=" | ">=" | ">") sum
+sum         ::= product (("+" | "-") product)*
+product     ::= factor (("*" | "/") factor)*
+factor      ::= name | [0-9]+ | "-" factor | name "(" list? ")" | "(" ws sum ws ")"
+list        ::= sum ("," ws sum)*
+ws          ::= [ \t\n]*
+"""
+ARITHMETIC = r"""
+root  ::= (sum "=" ws term "\n")+
+sum   ::= term ([-+*/] term)*
+term  ::= name | num | "(" ws sum ")" ws
+name  ::= [a-z] [a-z0-9_]* ws
+num   ::= [0-9]+ ws
+ws    ::= [ \t\n]*
+"""
+CHESS = r"""
+root    ::= "1. " move " " move "\n" ([1-9] [0-9]? ". " move " " move "\n")+
+move    ::= (pawn | nonpawn | castle) [+#]?
+nonpawn ::= [NBKQR] [a-h]? [1-8]? "x"? [a-h] [1-8]
+pawn    ::= ([a-h] "x")? [a-h] [1-8] ("=" [NBKQR])?
+castle  ::= "O-O" "-O"?
+"""
+SOUND = {
+    "json": JSON,
+    "program": PROGRAM,
+    "arithmetic": ARITHMETIC,
+    "chess": CHESS,
+    "list": r'root ::= ("- " [^\r\n\x0b\x0c\x85\u2028\u2029]+ "\n")+',
+    "enumeration": "root ::= " + " | ".join(f'"value {at}"' for at in range(5000)),
+    "long": 'root ::= "' + "a" * 100_000 + '"',
+    "chain": chain(2000, "next", '"a"'),
+    "steps": chain(2000, '"x" next? | [a-z]{0,9}', '"a"'),
+    "repetition": 'root ::= ("a" "b"?){1,100} | [0-9]{1999} | "x"{0,1999}',
+    "empty ones": 'root ::= (("a"?)* | "b"*)* "c"',
+    "itself at the end": 'root ::= ws root | "a"\nws ::= " "*',
+}
+UNSOUND = {
+    "alternates that begin alike": chain(22, 'next | next "x"', '"y"'),
+    "of a rule that is not used": 'root ::= "a"\n' + chain(22, 'next | next "x"', '"y"')[12:],
+    "empty twice": chain(40, "next next", '"y"?'),
+    "optional ones": "root ::= " + '"a"? ' * 2000,
+    "written otherwise": "root ::= " + r'"\x61"? [b]{0,1} ' * 1000,
+    "repeated": 'root ::= (("a"?){40}){40}',
+    "repeated thrice": 'root ::= ((("a"?){12}){12}){12}',
+    "in the middle": 'root ::= "z" ' + '"a"? ' * 2000,
+}
+ENDLESS = ['root ::= ws root "b" | "a"\nws ::= " "*', 'root ::= ("a"* root? "b")* "a"']
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_sound_ones(name):
+    started = time.perf_counter()
+    Sampler(opened.open(TINY, ModelSettings()), SamplerSettings(grammar=SOUND[name]))
+    assert time.perf_counter() - started < 10
+
+
+@pytest.mark.parametrize("name", UNSOUND)
+def test_too_many_ways(name):
+    with pytest.raises(InvalidArgument, match="too many ways"):
+        gbnf.check(UNSOUND[name])
+
+
+@pytest.mark.parametrize("grammar", ENDLESS)
+def test_a_rule_that_begins_with_itself(grammar):
+    with pytest.raises(InvalidArgument, match="begins with itself"):
+        gbnf.check(grammar)
+
+
+@pytest.mark.parametrize(
+    "repeated", ['"%s"{1999}' % ("a" * 1000), f"[{'a' * 1000}]{{0,1999}}", '"a"{0,999} ' * 900]
+)
+def test_what_is_long_when_written_out(repeated):
+    with pytest.raises(InvalidArgument, match="elements"):
+        gbnf.check(f"root ::= {repeated}")
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        'root ::= "a"' + "?" * 200_000,
+        "root ::= " + "r" * 500 + " " + '"a"{1} ' * 30_000,
+        "root ::= " + "|" * 250_000,
+        chain(9000, "next? next2?", '"a"').replace("2", ""),
+    ],
+)
+def test_the_look_itself_ends(grammar):
+    started = time.perf_counter()
+    with pytest.raises(InvalidArgument):
+        gbnf.check(grammar)
+    assert time.perf_counter() - started < 10
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"enum": list(range(3000))},
+        {"properties": {f"k{at}": {"type": "string"} for at in range(300)}},
+        {"properties": {"a": {"type": "string", "maxLength": 1000}, "b": {"items": {}}}},
+        {"anyOf": [{}, {"type": "array", "items": {"type": ["null", "array", "object"]}}]},
+    ],
+)
+def test_schemas(schema):
+    gbnf.check(grammar_of(json.dumps(schema)))
