@@ -263,6 +263,9 @@ class TestSamplers:
         assert sum(held) == 16 << 16
         TestPrompts.put(context, b'{"grammar": "root ::= [a-z]"}', 1)
         assert sum(held) > 16 << 16
+        small = sum(held)
+        TestPrompts.put(context, b'{"grammar": "root ::= [a-z]{0,1900}"}', 1)
+        assert sum(held) - small > 160 * 3 * 1800
         context.close()
         assert sum(held) == 0
 

@@ -64,12 +64,15 @@ class Item(NamedTuple):
 Rules = Mapping[str, Sequence[Sequence[Item]]]
 
 
-def check(grammar: str) -> None:
-    """Raise ``InvalidArgument`` with the reason for a grammar that cannot be right, or that
-    llama.cpp would not come to an end with."""
+def check(grammar: str) -> int:
+    """The number of elements that llama.cpp makes of a grammar, at most. Raises
+    ``InvalidArgument`` with the reason for one that cannot be right, or that llama.cpp would not
+    come to an end with."""
     if len(grammar) > MOST:
         raise InvalidArgument(f"a grammar of {len(grammar)} characters is more than {MOST}")
-    growth.check(_Reader(grammar).read())
+    reader = _Reader(grammar)
+    growth.check(reader.read())
+    return reader.elements
 
 
 class _Reader:
@@ -78,6 +81,7 @@ class _Reader:
         self._at = 0
         self._rules: dict[str, list[list[Item]]] = {}
         self._groups = 0
+        self.elements = 0
         #: The rule that is being read, and those of the parentheses that are open in it.
         self._open: list[list[list[Item]]] = []
 
@@ -109,10 +113,10 @@ class _Reader:
             if rule not in self._rules:
                 raise self._wrong(f"there is no rule named {rule!r}")
         sequences = (sequence for rule in self._rules.values() for sequence in rule)
-        elements = sum(item.elements() for sequence in sequences for item in sequence)
-        if elements > _MOST_ELEMENTS:
+        self.elements = sum(1 + sum(item.elements() for item in part) for part in sequences)
+        if self.elements > _MOST_ELEMENTS:
             raise InvalidArgument(
-                f"the grammar is one of {elements} elements when its repetitions are written out: "
+                f"the grammar has {self.elements} elements when its repetitions are written out: "
                 f"{_MOST_ELEMENTS} at most are taken"
             )
         return self._rules

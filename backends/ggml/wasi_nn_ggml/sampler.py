@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _MIROSTAT_TAU = 5.0
 # What penalties keep for each of the last tokens, and a grammar for each of the vocabulary's.
 _LAST_BYTES, _CANDIDATE_BYTES = 16, 16
+# What a grammar takes: 73 bytes of an element where each is a rule of its own, and twice that while
+# it is made.
+_ELEMENT_BYTES = 160
 _BREAKERS = (b"\n", b":", b'"', b"*")
 
 
@@ -49,7 +52,9 @@ class Sampler:
         self._sample = native.llama_sampler_sample
         grammar = settings.grammar or grammar_of(settings.json_schema)
         last_n = _last_n(weights, settings, n_ctx or weights.n_ctx_train)
-        size = _LAST_BYTES * last_n + (_CANDIDATE_BYTES * weights.n_vocab if grammar else 0)
+        size = _LAST_BYTES * last_n
+        if grammar:
+            size += _CANDIDATE_BYTES * weights.n_vocab + _ELEMENT_BYTES * gbnf.check(grammar)
         self._holding = Holding(hold, size)
         try:
             if grammar:
@@ -198,7 +203,6 @@ def _chain(native: Library, weights: Weights, s: SamplerSettings, last_n: int) -
 
 
 def _grammar(native: Library, vocab: int, text: str) -> int:
-    gbnf.check(text)
     complaints.lines.clear()
     sampler = native.llama_sampler_init_grammar(vocab, text.encode("utf-8", "replace"), b"root")
     if not sampler:
