@@ -144,7 +144,7 @@ class Declarations:
 
 
 def _types(items: Mapping[str, Any]) -> dict[str, Any]:
-    """What imports or exports are (until wasmtime 48 they were types themselves)."""
+    """What imports or exports are (in wasmtime 48 they are types themselves)."""
     return {name: getattr(item, "ty", item) for name, item in items.items()}
 
 
