@@ -1,6 +1,6 @@
 // One guest in one Node.js process: V8 compiles and runs it, node:wasi is its system, and its other
-// imports are answered by the process that started this one, over two pipes. adapter/child.py of the core has the
-// messages. Nothing here knows what the imports are for.
+// imports are answered by the process that started this one, over two pipes. adapter/child.py of the
+// core has the messages. Nothing here knows what the imports are for.
 "use strict";
 const fs = require("node:fs");
 
