@@ -7,9 +7,23 @@ import pytest
 from enginetests.common import Engine, Wat
 from wasi_nn import Host
 from wasi_nn.errors import LinkError
+from wasi_nn.preview1 import SIGNATURES
 
 
 class Wasi(Engine):
+    def test_every_function_can_be_imported(self, host: Host, wat: Wat) -> None:
+        """With the signature that is asked for: engines compare it with their own."""
+        for module in host.runtime.wasi_modules:
+            imports = "".join(
+                f"""(import "{module}" "{name}"
+                (func (param {" ".join(parameters)}) (result {" ".join(results)})))"""
+                for name, (parameters, results) in SIGNATURES.items()
+                # (It came later than the others.)
+                if name != "sock_accept"
+            )
+            wasm = wat(f'(module {imports} (memory (export "memory") 1) (func (export "_start")))')
+            assert host.run(wasm).exit_code == 0
+
     @pytest.mark.parametrize(
         ("name", "arguments"),
         [
@@ -42,3 +56,28 @@ class Wasi(Engine):
             # An engine may lack the function.
             if name not in str(error):
                 raise
+
+    @pytest.mark.parametrize(
+        ("name", "wanted"),
+        [
+            ("proc_exit", "(func (param i32 i32))"),
+            ("proc_exit", "(func)"),
+            ("proc_exit", "(func (param i32) (result i32))"),
+            ("proc_exit", "(func (param i64))"),
+            ("fd_write", "(func (param i64) (result i32))"),
+            ("fd_seek", "(func (param i32 i32 i32 i32) (result i32))"),
+            ("fd_write", "(memory 1)"),
+            ("fd_write", "(global i32)"),
+        ],
+    )
+    def test_another_signature_is_explained_before_the_start(
+        self, host: Host, wat: Wat, name: str, wanted: str
+    ) -> None:
+        own = "" if "memory" in wanted else "(memory 1)"
+        for module in host.runtime.wasi_modules:
+            wasm = wat(
+                f"""(module (import "{module}" "{name}" {wanted}) {own}
+                (export "memory" (memory 0)) (func (export "_start")))"""
+            )
+            with pytest.raises(LinkError, match=f"it imports {module}.{name} as"):
+                host.run(wasm)

@@ -48,3 +48,21 @@ def test_every_problem_is_named(host, wat):
     )
     with pytest.raises(LinkError, match=r"env\.a.*other\.b"):
         host.run(wasm)
+
+
+def test_the_latest_function_of_preview_1(host, wat):
+    kind = "(func (param i32 i32 i32) (result i32))"
+    assert host.run(imports(wat, "wasi_snapshot_preview1", "sock_accept", kind)).exit_code == 0
+    with pytest.raises(LinkError, match=r"sock_accept as \(i32\) -> \(i32\); this host has"):
+        host.run(imports(wat, "wasi_snapshot_preview1", "sock_accept"))
+
+
+def test_types_of_garbage_collection_hide_no_signature(host, wat):
+    """Kotlin's guests have them, and import WASI."""
+    kinds = """(rec (type $a (sub (struct (field i8) (field (mut (ref null $b))))))
+        (type $b (array (mut (ref null $a)))) (type $c (sub final $a (struct (field i8)
+        (field (mut (ref null $b))) (field f64)))))
+        (type $f (func (param (ref null $c) i64) (result (ref null func))))"""
+    imported = '(import "wasi_snapshot_preview1" "fd_write" (func (param i64)))'
+    with pytest.raises(LinkError, match=r"fd_write as \(i64\) -> \(\); this host has"):
+        host.run(wat(f'(module {kinds} {imported} (func (export "_start")))'))

@@ -73,3 +73,6 @@ class TestWasmCApi(EngineSuite):
 
     def test_a_directory_for_reading_only(self):
         pytest.skip("the guest reads files, and wasm.h has no WASI")
+
+    def test_every_function_can_be_imported(self):
+        pytest.skip("wasm.h has no WASI, and Python serves a part of it")

@@ -36,6 +36,48 @@ def test_imports_and_exports(wat):
     assert module.imported("a") == {"f", "m"}
 
 
+def test_signatures_of_exports(wat):
+    module = wasmfile.parse(
+        wat(
+            """(module (type $s (struct (field i32))) (import "a" "f" (func $f (param i64)))
+            (export "imported" (func $f)) (func (param i32) (result f32 f64) unreachable)
+            (func (export "own") (param v128) (result externref) unreachable)
+            (func (export "typed") (param (ref null $s)) (result i32) unreachable)
+            (memory (export "memory") 1))"""
+        )
+    )
+    assert {name: str(signature) for name, signature in module.signatures.items()} == {
+        "imported": "(i64) -> ()",
+        "own": "(v128) -> (ref)",
+        "typed": "(ref) -> (i32)",
+    }
+
+
+def test_memories_and_tables(wat):
+    module = wasmfile.parse(
+        wat(
+            """(module (import "a" "m" (memory 1 2)) (import "b" "t" (table 1 funcref))
+            (memory 3) (table 5 7 externref) (func $f) (elem declare func $f)
+            (table 300 (ref func) (ref.func $f)) (table 9 funcref))"""
+        )
+    )
+    assert module.memories == ((1, 2), (3, None))
+    assert module.memory_pages == 4
+    assert module.tables == ((1, None), (5, 7), (300, None), (9, None))
+
+
+def test_a_table_that_cannot_be_read_is_a_large_one(wat):
+    module = wasmfile.parse(
+        wat(
+            """(module (type $s (struct (field i32)))
+            (table 3 (ref $s) (struct.new $s (i32.const 1))) (table 9 funcref)
+            (func (export "f")))"""
+        )
+    )
+    assert module.tables == ((3, None), (1 << 32, None))
+    assert str(module.signatures["f"]) == "() -> ()"
+
+
 def test_real_guests(guests):
     for path in guests.glob("*/*.wasm"):
         if path.stem.endswith("-wit"):

@@ -9,19 +9,10 @@ from collections.abc import Iterable
 
 from wasi_nn.abi.dialects import EPHEMERAL, LEGACY
 from wasi_nn.errors import LinkError
+from wasi_nn.preview1 import SIGNATURES
 from wasi_nn.runtime import HostFunction, Runtime
-from wasi_nn.wasmfile import Import, WasmFile
+from wasi_nn.wasmfile import Import, Signature, WasmFile
 
-_PREVIEW1 = frozenset(
-    """args_get args_sizes_get clock_res_get clock_time_get environ_get environ_sizes_get fd_advise
-    fd_allocate fd_close fd_datasync fd_fdstat_get fd_fdstat_set_flags fd_fdstat_set_rights
-    fd_filestat_get fd_filestat_set_size fd_filestat_set_times fd_pread fd_prestat_dir_name
-    fd_prestat_get fd_pwrite fd_read fd_readdir fd_renumber fd_seek fd_sync fd_tell fd_write
-    path_create_directory path_filestat_get path_filestat_set_times path_link path_open
-    path_readlink path_remove_directory path_rename path_symlink path_unlink_file poll_oneoff
-    proc_exit proc_raise random_get sched_yield sock_accept sock_recv sock_send
-    sock_shutdown""".split()
-)
 #: Who provides the import modules that guests of other hosts come with.
 _ELSEWHERE = {
     "wasi_ephemeral_tensorflow": "WasmEdge's TensorFlow plugin, which is not wasi-nn",
@@ -48,7 +39,7 @@ def link(
     for item in module.imports:
         function = offered.get((item.module, item.name))
         if function is not None:
-            problem = _mismatch(item, function)
+            problem = _mismatch(item, _signature(function))
             if problem is None:
                 needed[item.module, item.name] = function
         else:
@@ -60,24 +51,25 @@ def link(
     return list(needed.values())
 
 
-def _mismatch(item: Import, function: HostFunction) -> str | None:
-    signature = item.signature
-    if item.kind == "func" and signature is None:
+def _signature(function: HostFunction) -> Signature:
+    return Signature(("i32",) * function.parameters, ("i32",) * function.has_result)
+
+
+def _mismatch(item: Import, ours: Signature) -> str | None:
+    if item.kind == "func" and item.signature is None:
         return f"the signature with which it imports {item.module}.{item.name} could not be read"
-    if item.kind != "func" or signature is None:
+    if item.kind != "func":
         return f"it imports {item.module}.{item.name} as a {item.kind}, which is a function"
-    ours = (("i32",) * function.parameters, ("i32",) * function.has_result)
-    if (signature.parameters, signature.results) != ours:
-        wanted = f"({', '.join(ours[0])}) -> ({', '.join(ours[1])})"
-        return f"it imports {item.module}.{item.name} as {signature}; this host has {wanted}"
+    if item.signature != ours:
+        return f"it imports {item.module}.{item.name} as {item.signature}; this host has {ours}"
     return None
 
 
 def _missing(item: Import, runtime: Runtime, ours: set[str]) -> str | None:
     name = f"{item.module}.{item.name}"
     if item.module in runtime.wasi_modules:
-        if item.name in _PREVIEW1:
-            return None
+        if item.name in SIGNATURES:
+            return _mismatch(item, SIGNATURES[item.name])
         if item.name.startswith("sock_"):
             return f"it imports {name}, which is WasmEdge's socket extension and no WASI preview 1"
         return f"it imports {name}, which is no function of WASI preview 1"

@@ -7,7 +7,8 @@ bodies are skipped, so a module of many megabytes costs well under a millisecond
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from wasi_nn.errors import UsageError
@@ -16,8 +17,15 @@ MAGIC = b"\0asm"
 _CORE_VERSION = b"\x01\0\0\0"
 _VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128"}
 _KINDS = ("func", "table", "memory", "global", "tag")
-_TYPE, _IMPORT, _MEMORY, _EXPORT, _CUSTOM = 1, 2, 5, 7, 0
+_TYPE, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _EXPORT, _CUSTOM = 1, 2, 3, 4, 5, 7, 0
 _COMPONENT_IMPORT = 10
+_FUNC, _STRUCT, _ARRAY, _GROUP, _SUBTYPES = 0x60, 0x5F, 0x5E, 0x4E, (0x50, 0x4F)
+_TYPED_REFERENCES = 0x63, 0x64
+_WITH_VALUE = 0x40
+# Instructions of constant expressions, by what follows them.
+_END, _F32, _F64 = 0x0B, 0x43, 0x44
+_ONE_NUMBER = frozenset((0x23, 0x41, 0x42, 0xD0, 0xD2))
+_NOTHING = frozenset((0x6A, 0x6B, 0x6C, 0x7C, 0x7D, 0x7E))
 
 
 class Signature(NamedTuple):
@@ -39,14 +47,33 @@ class Import(NamedTuple):
     signature: Signature | None
 
 
+class Extent(NamedTuple):
+    """The pages (of 64 KiB) of a memory, or the elements of a table: at the start, and at most."""
+
+    minimum: int
+    maximum: int | None
+
+
+#: Of a table that could not be read.
+_UNREAD = Extent(1 << 32, None)
+
+
 class WasmFile(NamedTuple):
-    """What a core module imports, exports, and carries in custom sections; and the pages (of 64
-    KiB) that its memories start with."""
+    """What a core module imports, exports, and carries in custom sections; the signatures of the
+    functions that it exports (None for one that could not be read); its memories and tables, the
+    imported ones included."""
 
     imports: tuple[Import, ...]
     exports: tuple[tuple[str, str], ...]
     custom: tuple[tuple[str, memoryview], ...]
-    memory_pages: int = 0
+    signatures: Mapping[str, Signature | None] = MappingProxyType({})
+    memories: tuple[Extent, ...] = ()
+    tables: tuple[Extent, ...] = ()
+
+    @property
+    def memory_pages(self) -> int:
+        """The pages that its memories start with."""
+        return sum(memory.minimum for memory in self.memories)
 
     def imported(self, module: str) -> set[str]:
         """The names imported from a module."""
@@ -162,12 +189,16 @@ def leb(number: int) -> bytes:
 class _FileReader(Reader):
     def __init__(self, data: memoryview) -> None:
         super().__init__(data)
-        self.types: list[Signature] = []
-        self.memory_pages = 0
+        self.types: list[Signature | None] = []
+        # The functions' types by number: the imported ones', and then where the others' lie.
+        self.functions: list[int] = []
+        self.function_section = 0
+        self.memories: list[Extent] = []
+        self.tables: list[Extent] = []
 
     def module(self) -> WasmFile:
         imports: list[Import] = []
-        exports: list[tuple[str, str]] = []
+        exports: list[tuple[str, str, int]] = []
         custom: list[tuple[str, memoryview]] = []
         for section, end in self.sections():
             if section == _CUSTOM:
@@ -177,11 +208,34 @@ class _FileReader(Reader):
                 self.type_section(end)
             elif section == _IMPORT:
                 imports = [self.import_entry() for _ in range(self.count())]
+            elif section == _FUNCTION:
+                self.function_section = self.at
+            elif section == _TABLE:
+                self.table_section(end)
             elif section == _MEMORY:
-                self.memory_pages += sum(self.limits() for _ in range(self.count()))
+                self.memories += [self.limits() for _ in range(self.count())]
             elif section == _EXPORT:
                 exports = [self.export_entry() for _ in range(self.count())]
-        return WasmFile(tuple(imports), tuple(exports), tuple(custom), self.memory_pages)
+        return WasmFile(
+            tuple(imports),
+            tuple((name, kind) for name, kind, _ in exports),
+            tuple(custom),
+            self.signatures({name: number for name, kind, number in exports if kind == "func"}),
+            tuple(self.memories),
+            tuple(self.tables),
+        )
+
+    def signatures(self, exported: dict[str, int]) -> dict[str, Signature | None]:
+        last = max(exported.values(), default=-1)
+        if self.function_section and last >= len(self.functions):
+            self.at = self.function_section
+            count = min(self.count(), last + 1 - len(self.functions))
+            self.functions += [self.number() for _ in range(count)]
+        return {name: self.signature(number) for name, number in exported.items()}
+
+    def signature(self, function: int) -> Signature | None:
+        kind = self.functions[function] if function < len(self.functions) else len(self.types)
+        return self.types[kind] if kind < len(self.types) else None
 
     def component_imports(self) -> tuple[str, ...]:
         names: list[str] = []
@@ -208,31 +262,53 @@ class _FileReader(Reader):
             raise ValueError(f"an import has the unknown sort {sort}")
 
     def type_section(self, end: int) -> None:
-        for _ in range(self.count()):
-            if self.byte() != 0x60:
-                # Types of the GC proposal: signatures stay unknown from here on.
+        left = self.count()
+        while left:
+            left -= 1
+            form = self.byte()
+            if form == _GROUP:
+                left += self.count()
+                continue
+            if form in _SUBTYPES:
+                for _ in range(self.count()):
+                    self.number()
+                form = self.byte()
+            if form == _FUNC:
+                self.types.append(Signature(self.value_types(), self.value_types()))
+            elif form in (_STRUCT, _ARRAY):
+                for _ in range(self.count() if form == _STRUCT else 1):
+                    self.value_type()
+                    self.byte()
+                self.types.append(None)
+            else:
+                # Of a proposal to come: signatures stay unknown from here on.
                 self.at = end
                 return
-            parameters = self.value_types()
-            self.types.append(Signature(parameters, self.value_types()))
 
     def value_types(self) -> tuple[str, ...]:
-        return tuple(_VALUE_TYPES.get(self.byte(), "ref") for _ in range(self.count()))
+        return tuple(self.value_type() for _ in range(self.count()))
+
+    def value_type(self) -> str:
+        code = self.byte()
+        if code in _TYPED_REFERENCES:
+            self.number()
+        return _VALUE_TYPES.get(code, "ref")
 
     def import_entry(self) -> Import:
         module, name = self.name(), self.name()
         kind = self.byte()
         signature = None
         if kind == 0:
-            index = self.number()
-            signature = self.types[index] if index < len(self.types) else None
+            self.functions.append(self.number())
+            signature = self.signature(len(self.functions) - 1)
         elif kind == 1:
-            self.byte()
-            self.limits()
+            self.value_type()
+            self.tables.append(self.limits())
         elif kind == 2:
-            self.memory_pages += self.limits()
+            self.memories.append(self.limits())
         elif kind == 3:
-            self.at += 2
+            self.value_type()
+            self.byte()
         elif kind == 4:
             self.byte()
             self.number()
@@ -240,16 +316,38 @@ class _FileReader(Reader):
             raise ValueError(f"an import has the unknown kind {kind}")
         return Import(module, name, _KINDS[kind], signature)
 
-    def export_entry(self) -> tuple[str, str]:
+    def table_section(self, end: int) -> None:
+        for _ in range(self.count()):
+            has_value = self.data[self.at] == _WITH_VALUE
+            if has_value:
+                self.at += 2
+            self.value_type()
+            self.tables.append(self.limits())
+            if has_value and not self.constant():
+                self.tables.append(_UNREAD)
+                self.at = end
+                return
+
+    def constant(self) -> bool:
+        """Step over a constant expression; False where an instruction is not known."""
+        while True:
+            instruction = self.byte()
+            if instruction == _END:
+                return True
+            if instruction in _ONE_NUMBER:
+                self.number()
+            elif instruction in (_F32, _F64):
+                self.at += 4 if instruction == _F32 else 8
+            elif instruction not in _NOTHING:
+                return False
+
+    def export_entry(self) -> tuple[str, str, int]:
         name = self.name()
         kind = self.byte()
-        self.number()
-        return name, _KINDS[kind] if kind < len(_KINDS) else "unknown"
+        number = self.number()
+        return name, _KINDS[kind] if kind < len(_KINDS) else "unknown", number
 
-    def limits(self) -> int:
-        """The minimum."""
+    def limits(self) -> Extent:
         flags = self.byte()
         minimum = self.number()
-        if flags & 1:
-            self.number()
-        return minimum
+        return Extent(minimum, self.number() if flags & 1 else None)

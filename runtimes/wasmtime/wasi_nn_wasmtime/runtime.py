@@ -41,7 +41,6 @@ class WasmtimeRuntime(Runtime):
     features = RuntimeFeatures(
         components=True, interrupt=True, memory_limit=True, fuel=True, compile_cache=True
     )
-    wasi_modules = frozenset({"wasi_snapshot_preview1", "wasi_unstable"})
 
     def __init__(self) -> None:
         self._engines: dict[tuple[bool, bool], wasmtime.Engine] = {}
