@@ -226,6 +226,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
         _i32, (_text, c.POINTER(ChatMessage), _size, _bool, Pointer, _i32),
     ),
     "llama_vocab_n_tokens": (_i32, (Pointer,)),
+    "llama_vocab_type": (_i32, (Pointer,)),
     "llama_vocab_is_eog": (_bool, (Pointer, _i32)),
     "llama_tokenize": (_i32, (Pointer, _text, _i32, Pointer, _i32, _bool, _bool)),
     "llama_token_to_piece": (_i32, (Pointer, _i32, Pointer, _i32, _i32, _bool)),

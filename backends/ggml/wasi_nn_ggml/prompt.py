@@ -24,8 +24,6 @@ _LONGEST_TOKEN = 512
 _MOST_TEXT = 16 << 20
 #: The same with images, which are the most of it.
 MOST_BYTES = 64 << 20
-# Bytes that tokenising takes for one of the text, at most.
-_TOKENISING = 64
 
 
 class Projection(NamedTuple):
@@ -76,7 +74,7 @@ def read(
         return Prompt(picture.n_tokens, None, picture, projection)
     data = text.encode("utf-8")
     _check(len(data), most)
-    with Holding(hold, _TOKENISING * len(data)):
+    with Holding(hold, weights.tokenising * len(data)):
         tokens = weights.tokenize(data)
     return Prompt(len(tokens), tokens)
 

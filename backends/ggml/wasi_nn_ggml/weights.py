@@ -8,21 +8,27 @@ import tempfile
 import threading
 import weakref
 from array import array
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from wasi_nn.errors import ModelNotFound, PromptTooLong, RuntimeFailure
-from wasi_nn_ggml import gguf, trial
+from wasi_nn_ggml import gguf, stack, trial
 from wasi_nn_ggml.library import complaints, library
 from wasi_nn_ggml.memory import Shape
 from wasi_nn_ggml.metadata import Metadata
 from wasi_nn_ggml.settings import RANK, ModelSettings
 
+_Result = TypeVar("_Result")
+
 # enum llama_load_mode
 _NO_MMAP, _MMAP, _LOCK, _MMAP_AND_LOCK = 0, 1, 2, 3
 
 _MOST_TEXT = 1 << 28
+# LLAMA_VOCAB_TYPE_BPE: the tokenizers that split a text with regular expressions first.
+_BPE = 2
+# Bytes that tokenising takes for one of the text, at most, and for those tokenizers.
+_TOKENISING, _SPLITTING = 64, 600
 
 
 def applicable(settings: ModelSettings) -> ModelSettings:
@@ -67,6 +73,9 @@ class Weights:
         weakref.finalize(self, native.llama_model_free, self.model)
         self.vocab = int(native.llama_model_get_vocab(self.model) or 0)
         self.n_vocab = int(native.llama_vocab_n_tokens(self.vocab))
+        self._splits = native.llama_vocab_type(self.vocab) == _BPE
+        #: Bytes that tokenising takes for one of the text, at most.
+        self.tokenising = _SPLITTING if self._splits else _TOKENISING
         self.n_ctx_train = int(native.llama_model_n_ctx_train(self.model))
         self.n_embd = int(native.llama_model_n_embd(self.model))
         if self.n_vocab < 1:
@@ -100,19 +109,28 @@ class Weights:
 
     def tokenize(self, text: bytes) -> array[int]:
         """The tokens of a prompt, with the special ones that the model wants around it and those
-        that the text names (``<|im_start|>``). llama.cpp takes up to 64 bytes for one of the text
-        meanwhile. Raises ``PromptTooLong`` and ``RuntimeFailure``."""
+        that the text names (``<|im_start|>``). llama.cpp takes up to ``tokenising`` bytes for one
+        of the text meanwhile. Raises ``PromptTooLong`` and ``RuntimeFailure``."""
         if len(text) > _MOST_TEXT:
             # llama.cpp ends the process where it counts the bytes.
             raise PromptTooLong(f"a text of {len(text)} bytes cannot be tokenised")
         room = len(text) + 8
         tokens = array("i", bytes(4 * room))
-        count = self.native.llama_tokenize(
-            self.vocab, text, len(text), tokens.buffer_info()[0], room, True, True
-        )
+        address = tokens.buffer_info()[0]
+
+        def tokenize() -> int:
+            return int(
+                self.native.llama_tokenize(self.vocab, text, len(text), address, room, True, True)
+            )
+
+        count = self.reading(len(text), tokenize)
         if count < 0:
             raise RuntimeFailure(f"llama.cpp could not tokenise the prompt ({count})")
         return tokens[:count]
+
+    def reading(self, length: int, function: Callable[[], _Result]) -> _Result:
+        """What ``function`` gives, which has llama.cpp read a text of ``length`` bytes."""
+        return stack.call(function, length) if self._splits else function()
 
     def piece(self, token: int) -> bytes:
         """A token's bytes, which need not be whole characters; special tokens by their names."""

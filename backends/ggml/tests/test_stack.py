@@ -1,0 +1,113 @@
+"""Texts that llama.cpp splits with a regular expression, which calls itself for each character."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from conftest import needs
+
+from wasi_nn.backend import LoadOptions
+from wasi_nn.errors import InvalidArgument, PromptTooLong, RuntimeFailure
+from wasi_nn.types import Tensor, TensorType
+from wasi_nn_ggml import stack
+from wasi_nn_ggml.backend import GgmlBackend
+
+needs("xllamacpp")
+
+
+@pytest.fixture(scope="module", params=["tekken", "deepseek-llm", "bloom", "falcon", "gpt-4o"])
+def model(request, splitting, tmp_path_factory):
+    path = tmp_path_factory.mktemp("models") / "splitting.gguf"
+    path.write_bytes(splitting(request.param.encode()))
+    return GgmlBackend().load([path], LoadOptions("ggml", config={"threads": 1}))
+
+
+def put(context, data):
+    context.set_input(0, Tensor(TensorType.U8, (1,), memoryview(data)))
+
+
+@pytest.mark.parametrize("letter", ["a", "1", " ", "!", "é", "你"])
+def test_long_prompts(model, letter):
+    """A stack of the usual size would be too small, and the process end."""
+    context = model.init_execution_context()
+    held = []
+    context.hold = held.append
+    data = letter.encode() * 50_000
+    put(context, data)
+    assert 25_000 < context._prompt.n_tokens <= len(data) + 1
+    assert held == [600 * len(data), -600 * len(data)]
+
+
+def test_in_many_threads(model):
+    short = model.init_execution_context()
+    put(short, b"a" * 4000)
+    counts = []
+
+    def read():
+        context = model.init_execution_context()
+        put(context, b"a" * 60_000)
+        counts.append(context._prompt.n_tokens)
+
+    before = threading.stack_size()
+    threads = [threading.Thread(target=read) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(counts) == 6
+    assert len(set(counts)) == 1
+    assert threading.stack_size() == before
+
+
+class TestCalls:
+    @pytest.mark.parametrize("length", [10, 10_000])
+    def test_results_and_errors(self, length):
+        def fail():
+            raise InvalidArgument("a mistake")
+
+        assert stack.call(lambda: 7, length) == 7
+        with pytest.raises(InvalidArgument, match="a mistake"):
+            stack.call(fail, length)
+
+    def test_in_a_thread_for_long_texts_alone(self):
+        here = threading.get_ident()
+        assert stack.call(threading.get_ident, 4096) == here
+        assert stack.call(threading.get_ident, 4097) != here
+
+    def test_no_such_stack(self, monkeypatch):
+        before = threading.stack_size()
+
+        def refuse(*size):
+            raise ValueError("size not valid")
+
+        monkeypatch.setattr(threading, "stack_size", refuse)
+        with pytest.raises(PromptTooLong, match="no stack"):
+            stack.call(lambda: 7, 10_000)
+        monkeypatch.undo()
+        assert threading.stack_size() == before
+
+    def test_no_memory_for_it(self):
+        before = threading.stack_size()
+        with pytest.raises((RuntimeFailure, PromptTooLong)):
+            stack.call(lambda: 7, 1 << 40)
+        assert threading.stack_size() == before
+
+    def test_an_interrupted_wait_waits(self, monkeypatch):
+        go, done = threading.Event(), threading.Event()
+        join = threading.Thread.join
+
+        def interrupted(thread, *args):
+            if not go.is_set():
+                go.set()
+                raise KeyboardInterrupt
+            join(thread, *args)
+
+        def work():
+            go.wait(10)
+            done.set()
+
+        monkeypatch.setattr(threading.Thread, "join", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            stack.call(work, 10_000)
+        assert done.is_set()
