@@ -19,6 +19,7 @@ from enginetests.common import (
     together,
 )
 from wasi_nn import Host
+from wasi_nn.errors import GuestTrap
 from wasi_nn.runtime import HostFunction, WasiConfig
 
 
@@ -93,6 +94,38 @@ class HostCalls(Engine):
             guest.call("_start")
             guest.call("_start")
             assert outputs == [b"hello, wasi-nn\n"] * 2
+
+    @pytest.mark.parametrize("name", ["trap", "raise", "exit"])
+    def test_a_host_function_may_catch_what_ends_a_call_back_into_the_guest(
+        self, host: Host, wat: Wat, name: str
+    ) -> None:
+        caught: list[str] = []
+
+        def calls(memory: object, number: int) -> int:
+            if number == 99:
+                raise ValueError("inner")
+            try:
+                guest.call(name)
+            except (GuestTrap, ValueError) as error:
+                caught.append(str(error))
+            return number + 1
+
+        wasm = wat(
+            """(module (import "test" "calls" (func $calls (param i32) (result i32)))
+            (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+            (memory (export "memory") 1)
+            (func (export "run") (param i32) (result i32)
+              (i32.add (call $calls (local.get 0)) (call $calls (i32.const 10))))
+            (func (export "trap") unreachable)
+            (func (export "raise") (drop (call $calls (i32.const 99))))
+            (func (export "exit") (call $exit (i32.const 4))))"""
+        )
+        extra = [HostFunction("test", "calls", 1, True, calls)]
+        with host.compile(wasm).instantiate(extra=extra) as guest:
+            assert guest.call("run", 1) == (13,)
+            assert guest.call("run", 2) == (14,)
+        says = {"trap": "unreachable", "raise": "inner", "exit": "proc_exit(4)"}[name]
+        assert [says in text for text in caught] == [True] * 4
 
     def test_the_same_name_with_two_signatures(self, host: Host, wat: Wat) -> None:
         one = wat(

@@ -215,3 +215,20 @@ class Programs(Engine):
         )
         with host.compile(wasm).instantiate() as guest:
             assert guest.call("errno") in {(1,), (3,)}
+
+    @pytest.mark.parametrize("wasi", [True, False])
+    @pytest.mark.parametrize("name", ["_initialize", "__post_instantiate", "__wasm_call_ctors"])
+    def test_no_export_runs_by_itself(self, host: Host, wat: Wat, name: str, wasi: bool) -> None:
+        """Nor does an engine know names that others do not."""
+        imported = '(import "wasi_snapshot_preview1" "proc_exit" (func (param i32)))'
+        wasm = wat(
+            f"""(module {imported if wasi else ""} (memory (export "memory") 1)
+            (global $runs (mut i32) (i32.const 0)) (func (export "before"))
+            (func (export "{name}") (global.set $runs (i32.add (global.get $runs) (i32.const 1))))
+            (func (export "runs") (result i32) (global.get $runs)))"""
+        )
+        with host.compile(wasm).instantiate() as guest:
+            assert guest.call("runs") == (0,)
+            assert guest.call(name) == ()
+            assert guest.call("runs") == (1,)
+            guest.call("before")

@@ -12,7 +12,7 @@ import pytest
 
 from wasi_nn import wasmfile
 from wasi_nn.adapter import values
-from wasi_nn.adapter.deferred import START, defer_start
+from wasi_nn.adapter.deferred import START, defer_start, rename_exports
 from wasi_nn.adapter.instance import GuestExit, check_start_memory
 from wasi_nn.adapter.library import lean, load, view_at
 from wasi_nn.adapter.preview1 import Preview1
@@ -47,6 +47,21 @@ class TestDeferredStarts:
             guest.call("export number 299")
             with pytest.raises(Exception, match="unreachable"):
                 guest.call(START)
+
+    def test_exports_under_other_names(self, host, wat):
+        functions = "".join(f'(func (export "export number {n}"))' for n in range(300))
+        wasm = wat(
+            f"""(module {functions} (func (export "run") (result i32) (i32.const 3))
+            (memory (export "m") 1) (data (i32.const 0) "run"))"""
+        )
+        renamed = rename_exports(wasm, {"run": "n" * 200, "other": "x"})
+        names = [name.replace("run", "n" * 200) for name, _ in wasmfile.parse(wasm).exports]
+        assert [name for name, _ in wasmfile.parse(renamed).exports] == names
+        with host.compile(renamed).instantiate() as guest:
+            assert guest.call("n" * 200) == (3,)
+        assert rename_exports(wasm, {"other": "x"}) is wasm
+        bare = wat("(module)")
+        assert rename_exports(bare, {"other": "x"}) is bare
 
     def test_without_a_start_function_nothing_changes(self, wat):
         wasm = wat('(module (func (export "_start")))')

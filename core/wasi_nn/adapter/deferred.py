@@ -1,11 +1,14 @@
-"""Start functions that run after instantiation.
+"""What runs after instantiation, and not within.
 
 Some engines cannot stop a guest before their instantiation call has returned, and run the module's
 start function inside it. For them the module is given one export more in the place of its start
-section, and the adapter calls that first.
+section, and the adapter calls that first. An export that such an engine runs of its own accord is
+given another name.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 from wasi_nn.wasmfile import Reader, leb, section_bytes
 
@@ -19,8 +22,7 @@ _HEADER = 8
 def defer_start(wasm: bytes) -> bytes:
     """A valid core module whose start function is the export ``START`` instead; the very same
     bytes where it has none."""
-    reader = Reader(memoryview(wasm))
-    sections = [(section, reader.data[reader.at : end]) for section, end in reader.sections()]
+    sections = _sections(wasm)
     found = dict(sections)
     if _START not in found:
         return wasm
@@ -38,3 +40,41 @@ def defer_start(wasm: bytes) -> bytes:
         elif section != _EXPORT:
             out += section_bytes(section, body)
     return b"".join(out)
+
+
+def rename_exports(wasm: bytes, names: Mapping[str, str]) -> bytes:
+    """A valid core module with those of its exports under other names; the very same bytes where
+    it has none of them."""
+    sections = _sections(wasm)
+    exports = dict(sections).get(_EXPORT)
+    if exports is None:
+        return wasm
+    content = _renamed(exports, names)
+    if content is None:
+        return wasm
+    out: list[bytes | memoryview] = [wasm[:_HEADER]]
+    for section, body in sections:
+        out += section_bytes(section, *(content if section == _EXPORT else (body,)))
+    return b"".join(out)
+
+
+def _renamed(exports: memoryview, names: Mapping[str, str]) -> list[bytes | memoryview] | None:
+    reader = Reader(exports)
+    reader.at = 0
+    count = reader.count()
+    content: list[bytes | memoryview] = [leb(count)]
+    found = False
+    for _ in range(count):
+        name = reader.name()
+        found |= name in names
+        text = names.get(name, name).encode()
+        start = reader.at
+        reader.byte()
+        reader.number()
+        content += [leb(len(text)), text, exports[start : reader.at]]
+    return content if found else None
+
+
+def _sections(wasm: bytes) -> list[tuple[int, memoryview]]:
+    reader = Reader(memoryview(wasm))
+    return [(section, reader.data[reader.at : end]) for section, end in reader.sections()]

@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from enginetests import EngineSuite, need
+from enginetests.common import COMMAND, WASI
 from wasi_nn import Host
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import HostFunction
@@ -74,3 +75,16 @@ class TestWamr(EngineSuite):
     def test_a_command_without_memory_is_refused_by_wamr(self, host, wat):
         with pytest.raises(UsageError, match="must export memory"):
             host.compile(wat('(module (func (export "_start")))'))
+
+    @pytest.mark.parametrize("name", ["/a::b", "/a:", "::"])
+    def test_a_directory_whose_name_wamr_would_cut(self, host, wat, tmp_path, name):
+        with pytest.raises(UsageError, match="takes no '::' in a directory's name"):
+            host.run(wat(COMMAND.format("")), dirs={name: tmp_path})
+
+    def test_a_directory_that_is_gone(self, host, wat, tmp_path):
+        """Whatever it was called, it is no import that cannot be linked."""
+        gone = tmp_path / "failed to link"
+        gone.mkdir()
+        program = host.compile(wat(f'(module {WASI} (func (export "_start")))'))
+        with pytest.raises(UsageError, match=r"cannot open a directory: .*failed to link"):
+            program.run(dirs={"/data": gone}, on_start=lambda guest: gone.rmdir())

@@ -69,6 +69,10 @@ class WamrInstance(AdapterInstance):
         # Held while the handle is used by another thread, or goes away.
         self._alive = threading.Lock()
         refuse_read_only("WAMR", wasi.preopens)
+        for preopen in wasi.preopens:
+            # Which is where WAMR sees the host's path begin.
+            if "::" in f"{preopen.guest}:":
+                raise UsageError(f"WAMR takes no '::' in a directory's name: {preopen.guest}")
         self._streams = Streams(wasi, self.output_failures)
 
     def memory_now(self, exec_env: int) -> BufferMemory | None:
@@ -147,7 +151,7 @@ class WamrInstance(AdapterInstance):
         api, handle = self._api, self._handle
         if handle is None:
             raise UsageError("the guest was not instantiated")
-        function = api.lookup(handle, export.encode())
+        function = api.lookup(handle, self._module.name_of(export))
         if not function:
             raise UsageError(otherwise)
         given = values.pack(self._kinds(function, api.param_count, api.param_types), arguments)
@@ -163,7 +167,13 @@ class WamrInstance(AdapterInstance):
                 api.set_fuel(self._exec_env, fuel)
             done = api.call(self._exec_env, function, len(kinds), results, len(given), given)
             if not done:
-                raise _trap(api.get_exception(handle))
+                error = _trap(api.get_exception(handle))
+                # It would end the guest around this call too, whose host function may catch it ...
+                api.clear_exception(handle)
+                # ... unless the guest was to stop, which is cleared with it.
+                if self.stopped:
+                    api.terminate(handle)
+                raise error
         return tuple(
             values.from_raw(kind, result.raw) for kind, result in zip(kinds, results, strict=False)
         )
@@ -208,6 +218,8 @@ def _trap(text: bytes | None) -> GuestError:
 
 
 def _instantiation_error(reason: str) -> Exception:
-    if "unlinked" in reason or "link" in reason:
+    if "pre-opening" in reason:
+        return UsageError(f"WAMR cannot open a directory: {reason.strip()}")
+    if "failed to link import" in reason:
         return LinkError(f"the guest cannot start: {reason}")
     return GuestTrap(reason)

@@ -19,14 +19,19 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from wasi_nn import wasmfile
-from wasi_nn.adapter.deferred import defer_start
+from wasi_nn.adapter.deferred import defer_start, rename_exports
 from wasi_nn.adapter.instance import HOST_TRAP, WASI_MODULES
-from wasi_nn.errors import Interrupted, UsageError
+from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
 from wasi_nn_wamr.api import NATIVE, Api, NativeSymbol
 from wasi_nn_wamr.instance import WamrInstance, running
 
 _ERROR_SIZE = 512
+#: What WAMR runs within its instantiation call, where nothing stops it and it counts no fuel. No
+#: other engine runs them.
+HIDDEN = {
+    name: f"wasi-nn:{name}" for name in ("_initialize", "__post_instantiate", "__wasm_call_ctors")
+}
 
 
 class WamrModule(Module):
@@ -40,8 +45,9 @@ class WamrModule(Module):
         #: Held from setting the WASI arguments, which are the module's, until they are used.
         self.instantiating = threading.RLock()
         # WAMR changes the bytes, and refers to them for as long as the module lives.
-        data = defer_start(wasm)
-        self.deferred = data is not wasm
+        named = rename_exports(wasm, HIDDEN)
+        data = defer_start(named)
+        self.deferred = data is not named
         self._bytes = (ctypes.c_ubyte * len(data)).from_buffer_copy(data)
         self._callbacks: list[Any] = []
         tables = [self._symbols(module, names) for module, names in _callable_imports(file).items()]
@@ -62,6 +68,10 @@ class WamrModule(Module):
         finalizer = weakref.finalize(self, _unload, api, handle, *kept)
         # When the program ends, threads of it may be in the module still.
         finalizer.atexit = False
+
+    def name_of(self, export: str) -> bytes:
+        """What WAMR knows an export as."""
+        return HIDDEN.get(export, export).encode()
 
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
@@ -108,10 +118,13 @@ def _trampoline(
             if instance is None:
                 raise RuntimeError("WAMR calls from a thread that runs no guest")
             if instance.stopped:
-                raise Interrupted("the guest was interrupted")
+                instance.check_stopped()
             # (ctypes gives one element for the empty slice 0:0:2.)
             values = slots[0:stop:2] if stop else ()
             result = instance.functions[key](instance.memory_now(exec_env), *values)
+            # A call back into the guest clears the exception that was to stop it.
+            if instance.stopped:
+                instance.check_stopped()
             if has_result:
                 slots[0] = result
         except BaseException as exception:
