@@ -13,7 +13,13 @@ from conftest import needs
 from PIL import Image
 
 from wasi_nn.backend import LoadOptions
-from wasi_nn.errors import InvalidArgument, ModelNotFound, NnError, RuntimeFailure
+from wasi_nn.errors import (
+    InvalidArgument,
+    ModelNotFound,
+    NnError,
+    PromptTooLong,
+    RuntimeFailure,
+)
 from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml.backend import GgmlBackend
 
@@ -108,6 +114,29 @@ class TestMistakes:
         with pytest.raises(InvalidArgument, match="image"):
             ask(f"see {inline(data)} it")
 
+    @pytest.mark.parametrize("size", [(2000, 9), (9, 2000), (0, 20)])
+    def test_forms(self, ask, size):
+        width, height = (side.to_bytes(4, "big") for side in size)
+        data = picture("red")
+        with pytest.raises(InvalidArgument, match=r"\d+ x \d+ pixels"):
+            ask(f"see {inline(data[:16] + width + height + data[24:])} it")
+
+    def test_a_size_that_the_decoder_does_not_look_at(self, ask):
+        """It takes a chunk before the header, and bytes before a marker."""
+        data = picture("red")
+        apple = b"\0\0\0\4CgBI\0\0\0\1\0\0\0\1"
+        with pytest.raises(InvalidArgument, match="neither"):
+            ask(f"see {inline(data[:8] + apple + data[8:])} it")
+        data = picture("red", "JPEG", (2000, 9))
+        data = data[:2] + b"\xff" * 7 + data[2:]
+        with pytest.raises(InvalidArgument, match="2000 x 9"):
+            ask(f"see {inline(data, 'jpeg')} it")
+
+    def test_too_many(self, ask):
+        with pytest.raises(InvalidArgument, match="65 images"):
+            ask("see" + inline(picture("red")) * 65 + " it")
+        ask("see" + inline(picture("red")) * 40 + " it")
+
     def test_no_base64(self, ask):
         with pytest.raises(InvalidArgument, match="base64"):
             ask('see <img src="data:image/png;base64,AAA"> it')
@@ -135,3 +164,83 @@ class TestMistakes:
             ask(f"see {inline(picture('red'))} it", mmproj="text.gguf")
         with pytest.raises(NnError):
             ask(f"see {inline(picture('red'))} it", mmproj="tiny.gguf")
+
+
+class TestWhatTheyTake:
+    @pytest.fixture
+    def context(self, folder):
+        builders = [folder / "tiny.gguf", folder / "tiny-mmproj.gguf"]
+        graph = GgmlBackend().load(builders, LoadOptions("ggml", config=GREEDY))
+        return graph.init_execution_context()
+
+    @staticmethod
+    def put(context, prompt, key=0):
+        context.set_input(key, Tensor(TensorType.U8, (1,), memoryview(prompt.encode())))
+
+    def test_all_together(self, context):
+        """Each alone could be taken, and none is decoded."""
+        image = inline(picture("red", size=(4000, 4000)))
+        with pytest.raises(InvalidArgument, match="80000000 pixels cannot be taken"):
+            self.put(context, f"see {image * 5} it")
+        self.put(context, f"see {image} it")
+
+    def test_it_counts(self, context):
+        held = []
+        context.hold = held.append
+        image = inline(picture("red", size=(1000, 1000)))
+        self.put(context, f"see {image * 2} it")
+        projector = (GRAPHS / "tiny-mmproj.gguf").stat().st_size
+        assert max(held) > 26_000_000
+        kept = sum(held) - projector
+        assert 8 * 49152 < kept < 20 * 49152
+        self.put(context, '{"n-predict": 5}', 1)
+        assert sum(held) - projector == kept
+        self.put(context, "see it")
+        assert sum(held) == projector
+        self.put(context, f"see {image} it")
+        context.close()
+        assert sum(held) == 0
+
+        def refuse(size):
+            raise RuntimeFailure("above its limit")
+
+        context.hold = refuse
+        with pytest.raises(RuntimeFailure, match="limit"):
+            self.put(context, f"see {image} it")
+
+    def test_a_mistake_in_a_later_one(self, context, monkeypatch):
+        native = context._graph.weights.native
+        made, freed = [], []
+        make, free = native.mtmd_helper_bitmap_init_from_buf, native.mtmd_bitmap_free
+
+        def making(*args):
+            result = make(*args)
+            made.append(result.bitmap)
+            return result
+
+        def freeing(bitmap):
+            freed.append(bitmap)
+            free(bitmap)
+
+        monkeypatch.setattr(native, "mtmd_helper_bitmap_init_from_buf", making)
+        monkeypatch.setattr(native, "mtmd_bitmap_free", freeing)
+        good, bad = picture("red"), picture("red")[:40] + b"junk"
+        with pytest.raises(InvalidArgument, match="damaged"):
+            self.put(context, f"see {inline(good)} {inline(bad)} it")
+        assert [bitmap for bitmap in made if bitmap] == freed
+        assert len(freed) == 1
+
+    def test_a_text_beside_them_that_is_too_long(self, context):
+        image = inline(picture("red"))
+        with pytest.raises(PromptTooLong, match="300009 bytes"):
+            self.put(context, f"{image} {'a' * 300_000} {image}"[: -len(image)])
+
+
+def test_long_texts_beside_images(splitting, tmp_path):
+    """A stack of the usual size would be too small, and the process end."""
+    (tmp_path / "model.gguf").write_bytes(splitting(b"tekken"))
+    shutil.copy(GRAPHS / "tiny-mmproj.gguf", tmp_path)
+    builders = [tmp_path / "model.gguf", tmp_path / "tiny-mmproj.gguf"]
+    context = GgmlBackend().load(builders, LoadOptions("ggml")).init_execution_context()
+    TestWhatTheyTake.put(context, f"{inline(picture('red'))} {'a' * 60_000} it")
+    assert context._prompt.n_tokens > 50_000

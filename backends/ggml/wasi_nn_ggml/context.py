@@ -129,7 +129,7 @@ class GgmlContext(StreamingContext):
 
     def close(self) -> None:
         self._let_go()
-        self._prompt = None
+        self._keep(None)
         self._use(None)
         if self._apart is not None:
             self._apart.give_back()
@@ -162,7 +162,7 @@ class GgmlContext(StreamingContext):
         if weights is not self._weights:
             # A projector keeps the weights that it was made for.
             if self._projection is not None:
-                self._prompt = None
+                self._keep(None)
                 self._use(None)
             if self._apart is not None:
                 self._apart.give_back()
@@ -196,7 +196,7 @@ class GgmlContext(StreamingContext):
 
     def _ask(self, text: str) -> None:
         self._pending = None
-        self._prompt = None
+        self._keep(None)
         self._asked = None
         self._forget_output()
         prompt = self._read(self._weights, self._settings, text)
@@ -209,9 +209,14 @@ class GgmlContext(StreamingContext):
     def _take(self, prompt: Prompt) -> None:
         self._pending = None
         self._forget_output()
-        self._prompt = prompt
+        self._keep(prompt)
         if prompt.projection is not None:
             self._use(prompt.projection)
+
+    def _keep(self, prompt: Prompt | None) -> None:
+        known, self._prompt = self._prompt, prompt
+        if known is not None and known.picture is not None:
+            known.picture.holding.give_back()
 
     def _use(self, projection: Projection | None) -> None:
         known, self._projection = self._projection, projection

@@ -66,7 +66,9 @@ def read(
     if wanted.image or images or (wanted.chat and find_picture(text)):
         projection = _projection(graph, weights, wanted, known, hold)
         try:
-            picture = projection.projector.read(text, graph.image(wanted))
+            # The base64 of the images, twice, and what it stands for.
+            with Holding(hold, 4 * len(text)):
+                picture = projection.projector.read(text, graph.image(wanted), most, hold)
         except BaseException:
             if projection is not known:
                 projection.holding.give_back()

@@ -13,10 +13,12 @@ import ctypes
 import re
 import threading
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 
-from wasi_nn.errors import InvalidArgument, RuntimeFailure, UnsupportedOperation
+from wasi_nn.errors import InvalidArgument, PromptTooLong, RuntimeFailure, UnsupportedOperation
 from wasi_nn_ggml import gguf
+from wasi_nn_ggml.holding import Holding
 from wasi_nn_ggml.layouts import VisionText
 from wasi_nn_ggml.library import Library, complaints
 from wasi_nn_ggml.sequence import Sequence
@@ -25,7 +27,16 @@ from wasi_nn_ggml.weights import Weights
 
 _MARKER = "<image>"
 _INLINE = re.compile(r'<img src="data:image/[a-z+.-]+;base64,([A-Za-z0-9+/=\s]*)"\s*/?>')
+# Of one prompt, all together.
 _MOST_PIXELS = 64 << 20
+_MOST_IMAGES = 64
+# Models that take images of any form make a narrow one many times larger.
+_MOST_RATIO = 200
+# Bytes of a pixel: while mtmd reads the prompt, and more while it decodes and resizes an image
+# (PNG with 16 bits of four channels takes the most).
+_PIXEL_BYTES, _DECODING_BYTES = 3, 20
+# What an image becomes, in floats, for each of its tokens: the most of the models that mtmd knows.
+_TOKEN_BYTES = 48 << 10
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 
 
@@ -55,15 +66,20 @@ class Projector:
                 f"llama.cpp rejects the projector: {complaints.take('it gives no reason')}"
             )
         self.native = native
+        self.weights = weights
         self.pointer = int(projector)
         self.lock = threading.Lock()
         weakref.finalize(self, _free, native, self.pointer, weights)
         if not native.mtmd_support_vision(self.pointer):
             raise RuntimeFailure("the projector is not for images")
 
-    def read(self, prompt: str, image: bytes | None) -> Picture:
+    def read(
+        self, prompt: str, image: bytes | None, most: int, hold: Callable[[int], None]
+    ) -> Picture:
         """A prompt with its images, taken apart: those in the prompt, or the one given beside it.
-        Raises ``InvalidArgument``."""
+        Its text has ``most`` bytes at most; what is needed is counted with ``hold``, as that of
+        ``ExecutionContext``. Raises ``InvalidArgument``, ``PromptTooLong`` and
+        ``RuntimeFailure``."""
         images = [_decode(match) for match in _INLINE.findall(prompt)]
         if images:
             prompt = _INLINE.sub(_MARKER, prompt)
@@ -74,25 +90,39 @@ class Projector:
             raise InvalidArgument(
                 f"the prompt has {markers} image markers for {len(images)} images"
             )
-        with self.lock:
-            return Picture(self, prompt, images)
+        text = prompt.encode("utf-8")
+        if len(text) > most:
+            raise PromptTooLong(f"a text of {len(text)} bytes beside its images: {most} at most")
+        size = _room(images) + self.weights.tokenising * len(text)
+        with Holding(hold, size), self.lock:
+            return Picture(self, text, images, hold)
 
 
 class Picture:
     """A prompt of text and images, ready to be evaluated."""
 
-    def __init__(self, projector: Projector, prompt: str, images: list[bytes]) -> None:
+    def __init__(
+        self,
+        projector: Projector,
+        data: bytes,
+        images: list[bytes],
+        hold: Callable[[int], None],
+    ) -> None:
         native = projector.native
         self._projector = projector
         self._chunks = native.mtmd_input_chunks_init()
         weakref.finalize(self, native.mtmd_input_chunks_free, self._chunks)
-        bitmaps = [_bitmap(projector, image) for image in images]
+        bitmaps: list[int] = []
         try:
-            data = prompt.encode("utf-8")
+            for image in images:
+                bitmaps.append(_bitmap(projector, image))
             text = VisionText(data, len(data), True, True)
             array = (ctypes.c_void_p * len(bitmaps))(*bitmaps)
-            status = native.mtmd_tokenize(
-                projector.pointer, self._chunks, ctypes.byref(text), array, len(bitmaps)
+            status = projector.weights.reading(
+                len(data),
+                lambda: native.mtmd_tokenize(
+                    projector.pointer, self._chunks, ctypes.byref(text), array, len(bitmaps)
+                ),
             )
         finally:
             for bitmap in bitmaps:
@@ -100,6 +130,8 @@ class Picture:
         if status:
             raise InvalidArgument(f"the image cannot be taken ({status})")
         self.n_tokens = int(native.mtmd_helper_get_n_tokens(self._chunks))
+        #: What the images became, until the prompt is let go of.
+        self.holding = Holding(hold, _TOKEN_BYTES * self.n_tokens)
 
     def evaluate(self, sequence: Sequence) -> None:
         """Bring text and images into a memory that is empty before. Raises ``RuntimeFailure``."""
@@ -137,11 +169,27 @@ def _decode(text: str) -> bytes:
         raise InvalidArgument(f"the prompt's image is no base64: {error}") from error
 
 
+def _room(images: list[bytes]) -> int:
+    """Bytes that reading images takes, at most. Raises ``InvalidArgument`` for what is none, or too
+    large; before any of them is decoded."""
+    if len(images) > _MOST_IMAGES:
+        raise InvalidArgument(f"{len(images)} images in a prompt: {_MOST_IMAGES} at most are taken")
+    sizes = []
+    for image in images:
+        width, height = _dimensions(image)
+        pixels = width * height
+        if not pixels or max(width, height) > _MOST_RATIO * min(width, height):
+            raise InvalidArgument(f"an image of {width} x {height} pixels cannot be taken")
+        sizes.append(pixels)
+    if sum(sizes) > _MOST_PIXELS:
+        raise InvalidArgument(
+            f"the images of a prompt of {sum(sizes)} pixels cannot be taken: {_MOST_PIXELS} at most"
+        )
+    return _PIXEL_BYTES * sum(sizes) + _DECODING_BYTES * max(sizes, default=0)
+
+
 def _bitmap(projector: Projector, image: bytes) -> int:
     native = projector.native
-    pixels = _pixels(image)
-    if not 0 < pixels <= _MOST_PIXELS:
-        raise InvalidArgument(f"an image of {pixels} pixels cannot be taken")
     made = native.mtmd_helper_bitmap_init_from_buf(
         projector.pointer, image, len(image), False, native.mtmd_helper_init_opt_default()
     )
@@ -152,17 +200,20 @@ def _bitmap(projector: Projector, image: bytes) -> int:
     return int(made.bitmap)
 
 
-def _pixels(image: bytes) -> int:
-    """The number of pixels that an image claims to have."""
-    if image.startswith(_PNG) and len(image) >= 24:
-        return int.from_bytes(image[16:20], "big") * int.from_bytes(image[20:24], "big")
+def _dimensions(image: bytes) -> tuple[int, int]:
+    """The width and height that an image claims to have, where the decoder will find them."""
+    if image.startswith(_PNG) and image[12:16] == b"IHDR" and len(image) >= 24:
+        return int.from_bytes(image[16:20], "big"), int.from_bytes(image[20:24], "big")
     if image.startswith(_JPEG):
         at = 2
         while at + 9 <= len(image) and image[at] == 0xFF:
             kind = image[at + 1]
+            if kind == 0xFF:
+                # A marker may have more of these before it.
+                at += 1
+                continue
             if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):
-                return int.from_bytes(image[at + 5 : at + 7], "big") * int.from_bytes(
-                    image[at + 7 : at + 9], "big"
-                )
+                height = int.from_bytes(image[at + 5 : at + 7], "big")
+                return int.from_bytes(image[at + 7 : at + 9], "big"), height
             at += 2 + int.from_bytes(image[at + 2 : at + 4], "big")
     raise InvalidArgument("the image is neither PNG nor JPEG")
