@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -169,11 +171,61 @@ class TestMistakes:
             '{"type": "string", "maxLength": 100000000}',
             '{"allOf": [{"anyOf": []}]}',
             '{"items": ' * 2000 + "{}" + "}" * 2000,
+            '{"type": ["array", {}]}',
+            '{"type": [["array"]]}',
         ],
     )
     def test_no_schema(self, text):
         with pytest.raises(InvalidArgument, match="json-schema"):
             grammar_of(text)
+
+    def test_constants_of_every_depth(self):
+        """The stack may end where one is read, and where it is written."""
+        for depth in range(700, 1200):
+            with suppress(InvalidArgument):
+                grammar_of('{"const": ' + "[" * depth + "]" * depth + "}")
+
+    def test_one_type_many_times(self, accepts):
+        schema = {"type": "null"}
+        for _ in range(20):
+            schema = {"type": ["array"] * 300, "items": schema}
+        assert accepts(schema, "[" * 20 + "null" + "]" * 20)
+
+    def test_a_chain_of_references(self, accepts):
+        chain = {f"d{at}": {"items": {"$ref": f"#/$defs/d{at + 1}"}} for at in range(3000)}
+        schema = {"$ref": "#/$defs/d0", "$defs": {**chain, "d3000": {"type": "null"}}}
+        assert accepts(schema, "[[[]]]")
+
+    @pytest.mark.parametrize(
+        "schema",
+        [
+            {"anyOf": [{"$ref": f"#{at}/a"} for at in range(3000)], "a": {"const": "b" * 200}},
+            {"anyOf": [{"$ref": f"#{at}"} for at in range(3000)]},
+            {"const": "a" * 300_000},
+            {"enum": ["a" * 1000] * 300},
+            {"prefixItems": [True] * 100_000},
+        ],
+    )
+    def test_too_long_a_grammar(self, schema):
+        started = time.perf_counter()
+        with pytest.raises(InvalidArgument, match="more than 262144"):
+            gbnf.check(grammar_of(json.dumps(schema)))
+        assert time.perf_counter() - started < 10
+
+    @pytest.mark.parametrize(
+        "schema",
+        [
+            {"type": "a" * 100_000},
+            {"$ref": "a" * 100_000},
+            {"$ref": "#/" + "a" * 100_000},
+            {"items": ["a" * 100_000]},
+            {"properties": {}, "required": ["a" * 100_000]},
+        ],
+    )
+    def test_long_mistakes_have_short_reasons(self, schema):
+        with pytest.raises(InvalidArgument) as raised:
+            grammar_of(json.dumps(schema))
+        assert len(str(raised.value)) < 200
 
     def test_what_cannot_be_held_is_logged(self, caplog):
         grammar_of('{"type": "string", "pattern": "a+"}')

@@ -13,10 +13,12 @@ from __future__ import annotations
 import json
 import logging
 import re
+import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wasi_nn.errors import InvalidArgument
+from wasi_nn_ggml import gbnf
 
 log = logging.getLogger("wasi_nn.ggml")
 
@@ -68,7 +70,11 @@ def grammar_of(text: str) -> str:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"the json-schema is no JSON: {error}") from error
-    return _Converter(schema).grammar()
+    try:
+        return _Converter(schema).grammar()
+    except RecursionError as error:
+        # A constant that could just be read.
+        raise InvalidArgument(f"the json-schema nests too deep: {error}") from error
 
 
 class _Converter:
@@ -76,11 +82,18 @@ class _Converter:
         self._root = schema
         self._rules: dict[str, str] = {}
         self._references: dict[str, str] = {}
-        self._depth = 0
+        #: The rules of references, with what they refer to, that are to be written.
+        self._referred: list[tuple[str, Any]] = []
+        self._depth = self._visits = self._written = 0
         self._not_held: set[str] = set()
 
     def grammar(self) -> str:
         self._rules["root"] = self._visit(self._root)
+        while self._referred:
+            name, target = self._referred.pop()
+            self._rules[name] = self._visit(target)
+            if self._rules[name] == name:
+                raise InvalidArgument("a $ref of the json-schema refers to itself alone")
         if self._not_held:
             log.warning(
                 "the json-schema's %s cannot be put into a grammar: an answer may not keep to it",
@@ -97,16 +110,28 @@ class _Converter:
     def _visit(self, schema: Any) -> str:
         """The body of a rule for a schema."""
         self._depth += 1
+        self._visits += 1
         if self._depth > _MOST_DEPTH:
             raise InvalidArgument(f"the json-schema nests deeper than {_MOST_DEPTH}")
-        try:
-            if schema is True:
-                return "value"
-            if not isinstance(schema, Mapping):
-                raise InvalidArgument(f"a json-schema is to be an object, not {schema!r}")
-            return self._object_of_keywords(schema)
-        finally:
-            self._depth -= 1
+        if schema is True:
+            body = "value"
+        elif isinstance(schema, Mapping):
+            body = self._object_of_keywords(schema)
+        else:
+            raise InvalidArgument(f"a json-schema is to be an object, not {reprlib.repr(schema)}")
+        self._depth -= 1
+        self._written += len(body)
+        # What is inside of something else is written once more with it. No body is shorter than
+        # "null".
+        if (
+            len(body) > gbnf.MOST
+            or self._visits > gbnf.MOST // 4
+            or self._written > _MOST_DEPTH * gbnf.MOST
+        ):
+            raise InvalidArgument(
+                f"the json-schema makes a grammar of more than {gbnf.MOST} characters"
+            )
+        return body
 
     def _object_of_keywords(self, schema: Mapping[str, Any]) -> str:
         self._not_held.update(key for key in _NOT_HELD if key in schema)
@@ -123,7 +148,10 @@ class _Converter:
             return self._visit(self._merged(schema))
         kind = schema.get("type")
         if isinstance(kind, list):
-            return self._either([self._visit({**schema, "type": each}) for each in kind])
+            if not all(isinstance(each, str) for each in kind):
+                raise InvalidArgument("the json-schema's type is to be a name or a list of names")
+            each_once = dict.fromkeys(kind)
+            return self._either([self._visit({**schema, "type": each}) for each in each_once])
         if kind == "object" or (kind is None and "properties" in schema):
             return self._object(schema)
         if kind == "array" or (kind is None and ("items" in schema or "prefixItems" in schema)):
@@ -136,7 +164,7 @@ class _Converter:
             return str(kind)
         if kind is None:
             return "value"
-        raise InvalidArgument(f"the json-schema has the unknown type {kind!r}")
+        raise InvalidArgument(f"the json-schema has the unknown type {reprlib.repr(kind)}")
 
     def _rule(self, body: str) -> str:
         name = f"r{_letters(len(self._rules))}"
@@ -148,21 +176,22 @@ class _Converter:
 
     def _reference(self, reference: Any) -> str:
         if not isinstance(reference, str) or not reference.startswith("#"):
-            raise InvalidArgument(f"the json-schema refers to {reference!r}: only #/… is served")
+            raise InvalidArgument(
+                f"the json-schema refers to {reprlib.repr(reference)}: only #/… is served"
+            )
         name = self._references.get(reference)
         if name is None:
             target = self._root
             for part in reference[1:].split("/")[1:]:
                 key = part.replace("~1", "/").replace("~0", "~")
                 if not isinstance(target, Mapping) or key not in target:
-                    raise InvalidArgument(f"the json-schema has nothing at {reference!r}")
+                    raise InvalidArgument(
+                        f"the json-schema has nothing at {reprlib.repr(reference)}"
+                    )
                 target = target[key]
             name = self._references[reference] = self._rule("")
-            depth, self._depth = self._depth, 0
-            self._rules[name] = self._visit(target)
-            self._depth = depth
-            if self._rules[name] == name:
-                raise InvalidArgument(f"the json-schema's {reference!r} refers to itself alone")
+            # Later, and not within what refers to it: a chain of them may be of any length.
+            self._referred.append((name, target))
         return name
 
     def _merged(self, schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,7 +216,9 @@ class _Converter:
         }
         unknown = [name for name in required if name not in pairs]
         if unknown:
-            raise InvalidArgument(f"the json-schema requires {unknown[0]!r} and does not define it")
+            raise InvalidArgument(
+                f"the json-schema requires {reprlib.repr(unknown[0])} and does not define it"
+            )
         optional = [rule for name, rule in pairs.items() if name not in required]
         if extra is not False and not (extra is True and not properties):
             pair = self._rule(f'string ":" space {self._visit(extra)}')
