@@ -216,6 +216,57 @@ class Programs(Engine):
         with host.compile(wasm).instantiate() as guest:
             assert guest.call("errno") in {(1,), (3,)}
 
+    KINDS = """(module (memory (export "memory") 1)
+        (func (export "i32") (param i32) (result i32) (local.get 0))
+        (func (export "i64") (param i64) (result i64) (local.get 0))
+        (func (export "f32") (param f32) (result f32) (local.get 0))
+        (func (export "f64") (param f64) (result f64) (local.get 0)))"""
+
+    @pytest.mark.parametrize(
+        ("export", "arguments", "says"),
+        [
+            ("i32", (), "takes 1 arguments, not 0"),
+            ("i32", (1, 2), "takes 1 arguments, not 2"),
+            ("i32", (1 << 32,), "does not fit an i32"),
+            ("i32", (-(1 << 31) - 1,), "does not fit an i32"),
+            ("i32", (1.5,), "is no i32"),
+            ("i32", ("1",), "is no i32"),
+            ("i64", (1 << 64,), "does not fit an i64"),
+            ("f32", (1 << 200,), "does not fit an f32"),
+            ("f64", (1 << 2000,), "does not fit an f64"),
+            ("f64", (None,), "is no f64"),
+        ],
+    )
+    def test_arguments_that_do_not_fit(
+        self, host: Host, wat: Wat, export: str, arguments: tuple[int, ...], says: str
+    ) -> None:
+        with host.compile(wat(self.KINDS)).instantiate() as guest:
+            with pytest.raises(UsageError, match=says):
+                guest.call(export, *arguments)
+            for most in ((1 << 32) - 1, 1 << 31):
+                assert guest.call("i32", most) == (most - (1 << 32),)
+            assert guest.call("f32", 1 << 100) == (float(1 << 100),)
+
+    @pytest.mark.parametrize("kind", ["v128", "funcref", "externref"])
+    def test_what_is_no_number_is_not_called(self, host: Host, wat: Wat, kind: str) -> None:
+        """Some engines' libraries end the process when they meet it."""
+        nothing = {"v128": "v128.const i64x2 1 2", "funcref": "ref.null func"}
+        gives = f"(result {kind}) ({nothing.get(kind, 'ref.null extern')})"
+        memory = '(memory (export "memory") 1)'
+        takes = f'(func (export "takes") (param {kind}))'
+        wasm = wat(f'(module {memory} {takes} (func (export "gives") {gives}))')
+        command = wat(f'(module {memory} (func (export "_start") {gives}))')
+        try:
+            program = host.compile(wasm)
+        except UsageError as refused:
+            pytest.skip(str(refused))
+        with program.instantiate() as guest:
+            for name, arguments in (("takes", (0,)), ("takes", ()), ("gives", ())):
+                with pytest.raises(UsageError, match=r"no number|takes 1 arguments"):
+                    guest.call(name, *arguments)
+        with pytest.raises(UsageError, match=r"no number|signature"):
+            host.run(command)
+
     @pytest.mark.parametrize("wasi", [True, False])
     @pytest.mark.parametrize("name", ["_initialize", "__post_instantiate", "__wasm_call_ctors"])
     def test_no_export_runs_by_itself(self, host: Host, wat: Wat, name: str, wasi: bool) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import TracebackType
+from typing import Any
 
 from wasi_nn.abi.guarding import Observer
 from wasi_nn.abi.timing import BenchTimer
+from wasi_nn.adapter.values import check_call
 from wasi_nn.backend import Generation
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted
 from wasi_nn.keyboard import Keyboard
 from wasi_nn.runtime import Instance
 from wasi_nn.session import GraphUse, Session
+from wasi_nn.wasmfile import Signature
 
 
 class Guest:
@@ -32,8 +35,10 @@ class Guest:
         dialect: Callable[[], str | None],
         bench: BenchTimer,
         timeout: float | None,
+        signatures: Mapping[str, Signature | None],
     ) -> None:
         self._instance = instance
+        self._signatures = signatures
         self._session = session
         self._dialect = dialect
         self._bench = bench
@@ -65,6 +70,7 @@ class Guest:
     def run(self) -> int:
         """Instantiate the module, where ``begin`` has not, and run its ``_start``, under one
         deadline; gives the exit code and raises the kinds of ``GuestError``."""
+        self._checked("_start", ())
         with Keyboard(self.interrupt), _Deadline(self, self._timeout):
             exit_code = self._instantiate()
             return self._instance.start() if exit_code is None else exit_code
@@ -77,10 +83,18 @@ class Guest:
             raise GuestTrap(f"the guest ended in its start function, with exit code {exit_code}")
 
     def call(self, export: str, *arguments: int) -> tuple[int | float, ...]:
-        """Call an exported function; the deadline counts for each call anew. A guest that was
-        interrupted, by its deadline too, cannot be called again."""
+        """Call an exported function with numbers; the deadline counts for each call anew. A guest
+        that was interrupted, by its deadline too, cannot be called again. Raises ``UsageError``
+        where the function takes others, or what is none."""
+        given = self._checked(export, arguments)
         with Keyboard(self.interrupt), _Deadline(self, self._timeout):
-            return self._instance.call(export, *arguments)
+            return self._instance.call(export, *given)
+
+    def _checked(self, export: str, arguments: tuple[float, ...]) -> tuple[Any, ...]:
+        # (The instance has the words for an export that is not there.)
+        if export not in self._signatures:
+            return arguments
+        return check_call(self._signatures[export], arguments)
 
     def _instantiate(self) -> int | None:
         if self._begun:

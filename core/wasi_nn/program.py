@@ -201,7 +201,15 @@ class Program:
         except BaseException:
             session.close()
             raise
-        return Guest(made.instance, session, observer, made.dialect, made.bench, limits.timeout)
+        return Guest(
+            made.instance,
+            session,
+            observer,
+            made.dialect,
+            made.bench,
+            limits.timeout,
+            self.file.signatures,
+        )
 
     def _make(
         self,

@@ -207,6 +207,8 @@ class CApiInstance(AdapterInstance):
         kind = api.func_type(function)
         kinds = [self._kinds(types(kind)) for types in (api.type_params, api.type_results)]
         api.delete["functype"](kind)
+        # A reference comes back as a pointer that nobody would own.
+        values.check_results(kinds[1])
         given = values.pack(kinds[0], arguments)
         results = (values.Value * len(kinds[1]))()
         for result, one in zip(results, kinds[1], strict=True):

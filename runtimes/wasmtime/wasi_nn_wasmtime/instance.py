@@ -84,14 +84,8 @@ class WasmtimeInstance(StoreInstance):
         function = self._instance.exports(self._store).get(export)
         if not isinstance(function, wasmtime.Func):
             raise UsageError(otherwise)
-        given: list[int | float] = list(arguments)
-        if given:
-            # wasmtime-py converts no integer to a float.
-            for at, kind in enumerate(function.type(self._store).params[: len(given)]):
-                if str(kind) in ("f32", "f64"):
-                    given[at] = float(given[at])
         try:
-            result = function(self._store, *given)
+            result = function(self._store, *arguments)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
             raise self._translate(error) from None
         if result is None:
