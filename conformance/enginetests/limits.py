@@ -202,3 +202,39 @@ class Limited(Engine):
                 assert "65535 bytes" in str(result.error)
         if host.runtime.features.memory_limit:
             assert host.run(grows, limits=Limits(memory=8 << 16)).exit_code == 1
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            '(table 10000000 funcref) (memory (export "memory") 1)',
+            '(table 10000000 10000000 externref) (memory (export "memory") 1)',
+            f'{"(memory 0)" * 20} (memory (export "memory") 1)',
+        ],
+    )
+    def test_a_memory_limit_holds_for_tables_and_for_memories_together(
+        self, host: Host, wat: Wat, body: str
+    ) -> None:
+        self.needs(host, "memory_limit")
+        wasm = wat(f'(module {body} (func (export "_start")))')
+        try:
+            program = host.compile(wasm)
+        except UsageError as refused:
+            pytest.skip(str(refused))
+        assert program.run().error is None
+        assert isinstance(program.run(limits=Limits(memory=1 << 20)).error, LimitExceeded)
+
+    def test_a_small_table_fits_a_memory_limit(self, host: Host, wat: Wat) -> None:
+        self.needs(host, "memory_limit")
+        table = '(table 100 100 funcref) (memory (export "memory") 1)'
+        wasm = wat(f'(module {table} (func (export "_start")))')
+        assert host.run(wasm, limits=Limits(memory=65536)).error is None
+
+    @pytest.mark.parametrize("memory", [0, 1000, 65535])
+    def test_a_memory_limit_below_a_page(self, host: Host, wat: Wat, memory: int) -> None:
+        self.needs(host, "memory_limit")
+        grows = wat(
+            """(module (memory (export "memory") 0) (func (export "_start")
+            (if (i32.ne (memory.grow (i32.const 1)) (i32.const -1)) (then unreachable))))"""
+        )
+        error = host.run(grows, limits=Limits(memory=memory)).error
+        assert error is None or isinstance(error, LimitExceeded)

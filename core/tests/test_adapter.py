@@ -81,11 +81,18 @@ def test_the_pages_that_a_module_starts_with(wat, module, pages):
     assert wasmfile.parse(wat(module)).memory_pages == pages
 
 
-def test_memory_at_the_start():
-    check_start_memory(1, None)
-    check_start_memory(2, 131072)
+def test_memory_at_the_start(wat):
+    two = wasmfile.parse(wat("(module (memory 2))"))
+    check_start_memory(two, None, 1 << 40)
+    check_start_memory(two, 131072, 131072)
     with pytest.raises(LimitExceeded, match="its 131071 bytes: 131072 bytes"):
-        check_start_memory(2, 131071)
+        check_start_memory(two, 131071, 0)
+    with pytest.raises(LimitExceeded, match="memory for tables to start than its 131072 bytes"):
+        check_start_memory(two, 131072, 131073)
+    several = wasmfile.parse(wat("(module (memory 0) (memory 0))"))
+    check_start_memory(several, None, 0)
+    with pytest.raises(LimitExceeded, match="holds for one; the guest has 2"):
+        check_start_memory(several, 1 << 20, 0)
 
 
 class TestValues:

@@ -10,6 +10,7 @@ from typing import Any
 
 from wasi_nn.errors import GuestError, GuestTrap, Interrupted, LimitExceeded, UsageError
 from wasi_nn.runtime import GuestMemory, HostFunction, Instance, Preopen
+from wasi_nn.wasmfile import WasmFile
 
 WASI_MODULES = ("wasi_snapshot_preview1", "wasi_unstable")
 PAGE = 65536
@@ -36,13 +37,19 @@ def proc_exit(module: str) -> HostFunction:
     return HostFunction(module, "proc_exit", 1, False, leave)
 
 
-def check_start_memory(pages: int, limit: int | None) -> None:
-    """Raise ``LimitExceeded`` for a module whose ``pages`` of initial memory are above the limit,
-    for engines that would raise the limit instead."""
-    if limit is not None and pages * PAGE > limit:
-        raise LimitExceeded(
-            f"the guest needs more memory to start than its {limit} bytes: {pages * PAGE} bytes"
-        )
+def check_start_memory(file: WasmFile, limit: int | None, table_bytes: int) -> None:
+    """Raise ``LimitExceeded`` for a module whose initial memory, or whose tables of
+    ``table_bytes``, are above the limit, for engines that would raise the limit instead; and for
+    one with several memories, each of which would have the limit for itself."""
+    if limit is None:
+        return
+    if len(file.memories) > 1:
+        raise LimitExceeded(f"a limit on memory holds for one; the guest has {len(file.memories)}")
+    for what, size in (("memory", file.memory_pages * PAGE), ("memory for tables", table_bytes)):
+        if size > limit:
+            raise LimitExceeded(
+                f"the guest needs more {what} to start than its {limit} bytes: {size} bytes"
+            )
 
 
 def refuse_read_only(engine: str, preopens: Sequence[Preopen]) -> None:

@@ -19,7 +19,15 @@ from wasi_nn.adapter.instance import (
 )
 from wasi_nn.adapter.library import strings, view_at
 from wasi_nn.adapter.streams import Streams
-from wasi_nn.errors import GuestError, GuestTrap, Interrupted, LinkError, OutOfFuel, UsageError
+from wasi_nn.errors import (
+    GuestError,
+    GuestTrap,
+    Interrupted,
+    LimitExceeded,
+    LinkError,
+    OutOfFuel,
+    UsageError,
+)
 from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig
 from wasi_nn_wamr.api import Api, InstantiationArgs
 
@@ -118,9 +126,7 @@ class WamrInstance(AdapterInstance):
                 self._api.terminate(self._handle)
 
     def _link(self) -> None:
-        limit = self._limits.memory
-        check_start_memory(self._module.memory_pages, limit)
-        pages = 0 if limit is None else max(1, limit // PAGE)
+        pages = self._most_pages()
         arguments = InstantiationArgs(_STACK, 0, pages)
         error = ctypes.create_string_buffer(_ERROR_SIZE)
         wasi = self._wasi
@@ -146,6 +152,17 @@ class WamrInstance(AdapterInstance):
         self._exec_env = self._api.exec_env(handle)
         if self._module.deferred:
             self._invoke(START, "", ())
+
+    def _most_pages(self) -> int:
+        """The most pages of memory; 0 is no limit. Raises ``LimitExceeded``."""
+        limit, module = self._limits.memory, self._module
+        check_start_memory(module.file, limit, module.table_bytes)
+        if limit is None:
+            return 0
+        if limit < PAGE and module.file.memories:
+            # An empty one, which WAMR would let grow.
+            raise LimitExceeded(f"WAMR limits memory to a page at least, not to {limit} bytes")
+        return max(1, limit // PAGE)
 
     def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         api, handle = self._api, self._handle

@@ -27,6 +27,8 @@ from wasi_nn_wamr.api import NATIVE, Api, NativeSymbol
 from wasi_nn_wamr.instance import WamrInstance, running
 
 _ERROR_SIZE = 512
+_ELEMENT = 8
+_MOST_OF_A_SMALL_TABLE = 1024
 #: What WAMR runs within its instantiation call, where nothing stops it and it counts no fuel. No
 #: other engine runs them.
 HIDDEN = {
@@ -40,7 +42,9 @@ class WamrModule(Module):
     def __init__(self, api: Api, wasm: bytes) -> None:
         self._api = api
         file = wasmfile.parse(wasm)
-        self.memory_pages = file.memory_pages
+        self.file = file
+        #: Bytes of its tables, which WAMR makes as large as they may grow.
+        self.table_bytes = sum(map(_table_bytes, file.tables))
         self.exports_memory = ("memory", "memory") in file.exports
         #: Held from setting the WASI arguments, which are the module's, until they are used.
         self.instantiating = threading.RLock()
@@ -91,6 +95,14 @@ class WamrModule(Module):
 
 def _unload(api: Api, handle: int, *kept: Any) -> None:
     api.unload(handle)
+
+
+def _table_bytes(table: wasmfile.Extent) -> int:
+    # WAMR's loader: a table that may grow does so to twice its size, or to 1,024 elements.
+    most = max(2 * table.minimum, _MOST_OF_A_SMALL_TABLE)
+    if table.maximum is not None:
+        most = min(most, table.maximum)
+    return _ELEMENT * most
 
 
 def _callable_imports(file: wasmfile.WasmFile) -> dict[str, dict[str, tuple[int, bool]]]:

@@ -110,7 +110,7 @@ class Api:
         self.results = self._types(quick, "Returns")
         self.frame_module = quick("WasmEdge_CallingFrameGetModuleInstance", POINTER, POINTER)
         self.find_memory = quick("WasmEdge_ModuleInstanceFindMemory", POINTER, POINTER, String)
-        self.memory_pages = quick("WasmEdge_MemoryInstanceGetPageSize", _U32, POINTER)
+        self.memory_pages = quick("WasmEdge_MemoryInstanceGetPageSize", _U64, POINTER)
         self.memory_pointer = quick(
             "WasmEdge_MemoryInstanceGetPointer", POINTER, POINTER, _U64, _U64
         )

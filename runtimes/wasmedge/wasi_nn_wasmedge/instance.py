@@ -95,7 +95,7 @@ class WasmEdgeInstance(AdapterInstance):
         self._stop_again()
 
     def _link(self) -> None:
-        check_start_memory(self._module.memory_pages, self._limits.memory)
+        check_start_memory(self._module.file, self._limits.memory, self._module.table_bytes)
         found = POINTER()
         result = self._api.instantiate(
             self._executor, ctypes.byref(found), self._store, self._module.handle
@@ -158,7 +158,7 @@ class WasmEdgeInstance(AdapterInstance):
         configure = self._own("Configure", api.configure())
         statistics = None
         if limits.memory is not None:
-            api.set_max_pages(configure, max(1, limits.memory // PAGE))
+            api.set_max_pages(configure, limits.memory // PAGE)
         if limits.fuel is not None:
             api.measure_cost(configure, True)
             statistics = self._own("Statistics", api.statistics())

@@ -14,6 +14,9 @@ from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiCo
 from wasi_nn_wasmedge.api import Api, String
 from wasi_nn_wasmedge.instance import WasmEdgeInstance
 
+_ELEMENT = 16
+_UNLIMITED = 1 << 32
+
 
 class WasmEdgeModule(Module):
     """An AST module. Not a WasmEdge VM: that one registers mock modules of its own under the names
@@ -22,7 +25,11 @@ class WasmEdgeModule(Module):
     def __init__(self, api: Api, wasm: bytes) -> None:
         self._api = api
         file = wasmfile.parse(wasm)
-        self.memory_pages = file.memory_pages
+        self.file = file
+        #: Bytes that its tables may grow to, which WasmEdge does not limit.
+        self.table_bytes = _ELEMENT * sum(
+            _UNLIMITED if table.maximum is None else table.maximum for table in file.tables
+        )
         self.imports_wasi = any(item.module in WASI_MODULES for item in file.imports)
         loader, validator = api.loader(None), api.validator(None)
         found = POINTER()
