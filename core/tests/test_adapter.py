@@ -7,6 +7,7 @@ import ctypes
 import os
 import struct
 import threading
+import time
 
 import pytest
 
@@ -14,7 +15,7 @@ from wasi_nn import wasmfile
 from wasi_nn.adapter import values
 from wasi_nn.adapter.deferred import START, defer_start, rename_exports
 from wasi_nn.adapter.instance import GuestExit, check_start_memory
-from wasi_nn.adapter.library import lean, load, view_at
+from wasi_nn.adapter.library import Once, lean, load, view_at
 from wasi_nn.adapter.preview1 import Preview1
 from wasi_nn.adapter.streams import Streams
 from wasi_nn.errors import LimitExceeded, Unavailable, UsageError
@@ -309,6 +310,28 @@ class TestLibraries:
         monkeypatch.delenv("WASI_NN_LIBTEST", raising=False)
         (tmp_path / "libodd-name.so").symlink_to(ffi.filename)
         assert load("WASI_NN_LIBTEST", "odd-name", [tmp_path])
+
+    def test_one_for_all_threads(self):
+        made: list[object] = []
+
+        def make():
+            time.sleep(0.05)
+            made.append(object())
+            if len(made) == 1:
+                raise Unavailable("not yet")
+            return made[-1]
+
+        once = Once(make)
+        with pytest.raises(Unavailable):
+            once()
+        got: list[object] = []
+        threads = [threading.Thread(target=lambda: got.append(once())) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(made) == 2
+        assert got == [made[1]] * 4
 
     def test_views_are_writable_and_no_copies(self):
         data = ctypes.create_string_buffer(8)

@@ -17,6 +17,7 @@ from wasi_nn.adapter.instance import WASI_MODULES
 from wasi_nn.adapter.preview1 import Preview1
 from wasi_nn.adapter.wasm_c_api import CApi, CApiInstance, CApiModule
 from wasi_nn.backend import Availability
+from wasi_nn.errors import LinkError
 from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 
@@ -76,3 +77,17 @@ class TestWasmCApi(EngineSuite):
 
     def test_every_function_can_be_imported(self):
         pytest.skip("wasm.h has no WASI, and Python serves a part of it")
+
+    def test_a_guest_that_cannot_be_linked_leaves_nothing(self, host, wat, monkeypatch):
+        """The copies of its imports belong to the list of all of them."""
+        copied = []
+        real = api().extern_copy
+        monkeypatch.setattr(api(), "extern_copy", lambda extern: copied.append(1) or real(extern))
+        imports = "".join(
+            f'(import "wasi_snapshot_preview1" "{name}" (func (param {kinds}) (result i32)))'
+            for name, kinds in (("fd_write", "i32 i32 i32 i32"), ("fd_seek", "i32 i64 i32 i32"))
+        )
+        wasm = wat(f'(module {imports} (memory (export "memory") 1) (func (export "_start")))')
+        with pytest.raises(LinkError, match=r"nobody has wasi_snapshot_preview1\.fd_seek"):
+            host.run(wasm)
+        assert copied == []

@@ -5,15 +5,36 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from wasi_nn.errors import Unavailable
 
 POINTER = ctypes.c_void_p
+T = TypeVar("T")
 
 _loaded: dict[str, ctypes.CDLL] = {}
+
+
+class Once(Generic[T]):
+    """Makes a thing when it is first asked for, once for all threads; what ``make`` raises comes
+    out, and it is tried again."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._made = lru_cache(maxsize=1)(make)
+        # (lru_cache lets two threads make one each.)
+        self._lock = threading.Lock()
+
+    def __call__(self) -> T:
+        with self._lock:
+            return self._made()
+
+    def forget(self) -> None:
+        """Make it anew the next time."""
+        self._made.cache_clear()
 
 
 def load(variable: str, name: str, places: Sequence[Path] = (), help: str = "") -> ctypes.CDLL:

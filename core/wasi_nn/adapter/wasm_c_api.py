@@ -174,16 +174,17 @@ class CApiInstance(AdapterInstance):
 
     def _imports(self, foreign: Mapping[tuple[str, str], int]) -> Any:
         wanted = [(item.module, item.name) for item in self._module.file.imports]
+        for key in wanted:
+            if key not in self._functions and key not in foreign:
+                raise LinkError(f"the guest cannot start: nobody has {'.'.join(key)}")
         items = (ctypes.c_void_p * max(1, len(wanted)))()
         for number, key in enumerate(wanted):
+            extern = foreign.get(key)
             if key in self._functions:
                 function = self._own("func", self._function(self._functions[key]))
-                # The vector owns its items.
-                items[number] = self.api.extern_copy(self.api.func_as_extern(function))
-            elif key in foreign:
-                items[number] = self.api.extern_copy(foreign[key])
-            else:
-                raise LinkError(f"the guest cannot start: nobody has {'.'.join(key)}")
+                extern = self.api.func_as_extern(function)
+            # The vector owns its items.
+            items[number] = self.api.extern_copy(extern)
         return (ctypes.c_void_p * len(wanted)).from_buffer(items)
 
     def _export(self, name: str, kind: str) -> int:

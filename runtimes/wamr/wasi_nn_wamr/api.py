@@ -10,9 +10,9 @@ import contextlib
 import ctypes
 import threading
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import partial
 
-from wasi_nn.adapter.library import POINTER, holding_gil, lean, load
+from wasi_nn.adapter.library import POINTER, Once, holding_gil, lean, load
 from wasi_nn.adapter.values import Value
 from wasi_nn.errors import Unavailable
 
@@ -139,7 +139,5 @@ def _has(library: ctypes.CDLL, name: str) -> bool:
     return hasattr(library, name)
 
 
-@lru_cache(maxsize=1)
-def api() -> Api:
-    """The one library of the process."""
-    return Api()
+#: The one library of the process.
+api = Once(Api)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from wasi_nn.adapter import values
-from wasi_nn.adapter.library import POINTER, holding_gil, lean, load
+from wasi_nn.adapter.library import POINTER, Once, holding_gil, lean, load
 
 VARIABLE = "WASI_NN_LIBWASMEDGE"
 _HELP = "install WasmEdge 0.16 or newer (see runtimes/wasmedge/README.md)"
@@ -151,7 +151,5 @@ class Api:
         return types
 
 
-@lru_cache(maxsize=1)
-def api() -> Api:
-    """The one library of the process."""
-    return Api()
+#: The one library of the process.
+api = Once(Api)

@@ -16,7 +16,7 @@ from wasi_nn import hookimpl
 from wasi_nn.adapter.library import POINTER
 from wasi_nn.adapter.wasm_c_api import CALLBACK, Vector, bytes_vector
 from wasi_nn.backend import Availability
-from wasi_nn.errors import Unavailable
+from wasi_nn.errors import Unavailable, UsageError
 from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 from wasi_nn_wasmer import library as ours
@@ -32,6 +32,7 @@ class StandIn:
         self._name, self._handle = self._real._name, self._real._handle
         self.calls: list[str] = []
         self.alive = 0
+        self.opens = True
         self.kept = []
 
 
@@ -93,7 +94,7 @@ def stand_in(monkeypatch) -> tuple[ours.WasmerApi, StandIn]:
     functions = {
         "wasmer_version": lambda: b"0.0.0-stand-in",
         "wasi_config_new": say("config_new", 55),
-        "wasi_config_mapdir": say("mapdir", True),
+        "wasi_config_mapdir": lambda *arguments: say("mapdir", library.opens)(),
         "wasi_env_new": environment,
         "wasi_env_initialize_instance": say("initialize", True),
         "wasi_get_unordered_imports": imports,
@@ -181,6 +182,14 @@ class TestLibrary(EngineSuite):
         ]
         assert library[1].alive == 0
 
+    def test_a_directory_that_wasmer_refuses(self, host, library, tmp_path):
+        """Its configuration is freed with the environment that takes it."""
+        library[1].opens = False
+        with pytest.raises(UsageError, match="wasmer cannot open the directory"):
+            host.run(GUESTS / "hello/hello.wasm", dirs={"/data": tmp_path})
+        assert library[1].calls == ["config_new", "mapdir", "env_new"]
+        assert library[1].alive == 0
+
     def test_what_is_no_stream_goes_to_wasmers_own_function(self, host, library, wat):
         wasm = wat(
             """(module (import "wasi_snapshot_preview1" "fd_write"
@@ -204,7 +213,7 @@ class TestLibrary(EngineSuite):
 
 def test_where_there_is_no_library(monkeypatch):
     monkeypatch.setenv(ours.VARIABLE, "/no/libwasmer.so")
-    ours.api.cache_clear()
+    ours.api.forget()
     with pytest.raises(Unavailable, match=r"WASI_NN_LIBWASMER names /no/libwasmer.so"):
         ours.api()
     from wasi_nn_wasmer.runtime import WasmerRuntime

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import partial
 
 from wasi_nn.adapter.instance import WASI_MODULES, refuse_read_only
-from wasi_nn.adapter.library import POINTER, holding_gil, lean, load
+from wasi_nn.adapter.library import POINTER, Once, holding_gil, lean, load
 from wasi_nn.adapter.preview1 import OF_FILES, Preview1
 from wasi_nn.adapter.wasm_c_api import CApi, CApiInstance, CApiModule, Vector
 from wasi_nn.errors import UsageError
@@ -49,10 +49,8 @@ class WasmerApi(CApi):
         self.delete["environment"] = quick("wasi_env_delete", None, POINTER)
 
 
-@lru_cache(maxsize=1)
-def api() -> WasmerApi:
-    """The one library of the process."""
-    return WasmerApi(load(VARIABLE, "wasmer", help=_HELP))
+#: The one library of the process.
+api = Once(lambda: WasmerApi(load(VARIABLE, "wasmer", help=_HELP)))
 
 
 class LibraryModule(CApiModule):
@@ -96,11 +94,15 @@ class LibraryInstance(CApiInstance):
             return {}
         api = self.api
         config = api.config(b"guest")
-        for preopen in self._wasi.preopens:
-            if not api.map_directory(config, preopen.guest.encode(), str(preopen.host).encode()):
-                raise UsageError(f"wasmer cannot open the directory {preopen.host}")
-        # (It takes the configuration over.)
+        refused = [
+            str(preopen.host)
+            for preopen in self._wasi.preopens
+            if not api.map_directory(config, preopen.guest.encode(), str(preopen.host).encode())
+        ]
+        # It takes the configuration over, which nothing else frees.
         self._environment = self._own("environment", api.environment(self.store, config))
+        if refused:
+            raise UsageError(f"wasmer cannot open the directory {refused[0]}")
         if not api.wasi_imports(self._environment, module, ctypes.byref(self._named)):
             return {}
         found = {}
