@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -88,3 +90,22 @@ class TestWamr(EngineSuite):
         program = host.compile(wat(f'(module {WASI} (func (export "_start")))'))
         with pytest.raises(UsageError, match=r"cannot open a directory: .*failed to link"):
             program.run(dirs={"/data": gone}, on_start=lambda guest: gone.rmdir())
+
+    def test_beside_another_engine_in_several_threads(self, wat, tmp_path):
+        """The README says so: when this ends by itself, change both."""
+        path = tmp_path / "traps.wasm"
+        path.write_bytes(wat(COMMAND.format("(drop (i32.load (i32.const 0xfffffff0)))")))
+        code = (
+            "import sys, threading; from wasi_nn import Host\n"
+            "def run(engine): print(engine, Host(runtime=engine).run(sys.argv[1]).exit_code)\n"
+            "run('wasmtime')\n"
+            "for _ in range(2):\n"
+            "    thread = threading.Thread(target=run, args=('wamr',))\n"
+            "    thread.start(); thread.join()\n"
+            "print('again', flush=True); run('wasmtime')"
+        )
+        command = [sys.executable, "-c", code, path]
+        with pytest.raises(subprocess.TimeoutExpired) as hangs:
+            subprocess.run(command, capture_output=True, timeout=10)
+        assert hangs.value.stdout.split() == b"wasmtime 134 wamr 134 wamr 134 again".split()
+        assert b"hangs the process from now on" in hangs.value.stderr
