@@ -16,7 +16,9 @@ def text(value):
 
 
 def encoded(value):
-    """A value with its type: texts are bytes, numbers u32, lists of one of these."""
+    """A value with its type: texts are bytes, numbers u32, lists of texts or i32, bytearrays."""
+    if isinstance(value, bytearray):
+        return struct.pack("<IIQ", 9, 0, len(value)) + value
     if isinstance(value, bytes):
         return struct.pack("<I", 8) + text(value)
     if isinstance(value, int):

@@ -12,6 +12,7 @@ from conftest import needs
 
 from wasi_nn.backend import LoadOptions
 from wasi_nn.errors import RuntimeFailure
+from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml import gguf
 from wasi_nn_ggml.backend import GgmlBackend
 
@@ -72,37 +73,11 @@ def test_a_host_that_changes_its_directory(poisoned):
     assert traces(poisoned) == []
 
 
-class TestVocabularies:
-    @pytest.mark.parametrize("byte", [0, 1, 10, 255])
-    def test_bytes_without_a_token(self, tmp_path, byte):
-        """llama.cpp ends the process at the first text that needs one."""
-        name = b"<0x%02X>" % byte
-        data = TINY.read_bytes()
-        assert name in data
-        path = tmp_path / "model.gguf"
-        path.write_bytes(data.replace(name, b"(0x%02X)" % byte))
-        for builder in (path, memoryview(path.read_bytes())):
-            with pytest.raises(RuntimeFailure, match=f"no token <0x{byte:02X}>"):
-                GgmlBackend().load([builder], LoadOptions("ggml"))
-
-    def test_a_byte_itself_as_a_token(self, tmp_path):
-        tokens = [bytes([byte]) if byte else b"<0x00>" for byte in range(256)]
-        check(tmp_path, vocabulary(b"llama", tokens))
-        check(tmp_path, vocabulary(b"gpt2", tokens[:40]))
-        with pytest.raises(RuntimeFailure, match="no token <0x28>"):
-            check(tmp_path, vocabulary(b"llama", tokens[:40]))
-
-    @pytest.mark.parametrize("tokens", [[b"a", b"a"], [b"a", b"a\0b"], [b"", b"[EMPTY_0]"]])
-    def test_the_same_token_to_llama_cpp(self, tmp_path, tokens):
-        with pytest.raises(RuntimeFailure, match="twice"):
-            check(tmp_path, vocabulary(b"gpt2", tokens))
-
-    def test_what_ends_the_trial_by_a_text(self, monkeypatch):
-        """With the check of the vocabulary left out, the trial finds it."""
-        monkeypatch.setattr(gguf, "check", lambda descriptor: None)
-        data = TINY.read_bytes().replace(b"<0x01>", b"(0x01)")
+def test_what_ends_the_trial(remake):
+    """At the load, and at the first computation."""
+    for keys in ({b"llama.block_count": 0}, {b"llama.pooling_type": 77}):
         with pytest.raises(RuntimeFailure, match="end its process"):
-            GgmlBackend().load([memoryview(data)], LoadOptions("ggml"))
+            GgmlBackend().load([memoryview(remake(keys=keys))], LoadOptions("ggml"))
 
 
 def node(label=0, leaf=False, base=0):
@@ -127,7 +102,7 @@ class TestMapsOfCharacters:
             charsmap({}),
             charsmap({256: 1 << 31 | 2}),
             charsmap({}, b"\0"),
-            charsmap({}, b"x" * 64 + b"\0"),
+            charsmap({}, b"x" * 1024 + b"\0"),
             struct.pack("<I", 0) + b"\0",
         ],
     )
@@ -144,7 +119,7 @@ class TestMapsOfCharacters:
             charsmap({300: node(3, False, base=(1 << 21) - 1) | 1 << 9}),
             charsmap({256: 1 << 31 | 6}),
             charsmap({256: 1 << 31 | 5}, b"b\0cc\0d"),
-            charsmap({}, b"x" * 65 + b"\0"),
+            charsmap({}, b"x" * 65),
             charsmap({})[:1000],
             charsmap({})[: 4 + 4 * 512],
             b"\xff\xff\xff\xff" + charsmap({})[4:],
@@ -155,6 +130,23 @@ class TestMapsOfCharacters:
     def test_unsound(self, tmp_path, unsound):
         with pytest.raises(RuntimeFailure, match="map of characters"):
             check(tmp_path, vocabulary(b"t5", [b"a"], unsound))
+
+    def test_a_long_replacement(self, tmp_path):
+        with pytest.raises(RuntimeFailure, match="by more than 1024 bytes"):
+            check(tmp_path, vocabulary(b"t5", [b"a"], charsmap({}, b"x" * 1025 + b"\0")))
+
+    def test_what_replacing_takes_counts(self, remake, tmp_path):
+        path = tmp_path / "model.gguf"
+        texts = b"x" * 1000 + b"\0"
+        keys = {b"tokenizer.ggml.precompiled_charsmap": bytearray(charsmap({}, texts))}
+        path.write_bytes(remake(b"t5", keys=keys))
+        context = GgmlBackend().load([path], LoadOptions("ggml")).init_execution_context()
+        held = []
+        context.hold = held.append
+        context.set_input(0, Tensor(TensorType.U8, (1,), memoryview(b"z" * 100)))
+        assert held[0] == (64 + 32 * 1000) * 100
+        assert sum(held) == 0
+        assert context._prompt.n_tokens > 1000
 
 
 def vocabulary(tokenizer, tokens, characters=None):

@@ -64,15 +64,22 @@ class Item(NamedTuple):
 Rules = Mapping[str, Sequence[Sequence[Item]]]
 
 
-def check(grammar: str) -> int:
-    """The number of elements that llama.cpp makes of a grammar, at most. Raises
-    ``InvalidArgument`` with the reason for one that cannot be right, or that llama.cpp would not
-    come to an end with."""
+class Contents(NamedTuple):
+    """The number of elements that llama.cpp makes of a grammar, at most, and the tokens that it
+    names (``<think>``)."""
+
+    elements: int
+    tokens: list[str]
+
+
+def check(grammar: str) -> Contents:
+    """What is in a grammar. Raises ``InvalidArgument`` with the reason for one that cannot be
+    right, or that llama.cpp would not come to an end with."""
     if len(grammar) > MOST:
         raise InvalidArgument(f"a grammar of {len(grammar)} characters is more than {MOST}")
     reader = _Reader(grammar)
     growth.check(reader.read())
-    return reader.elements
+    return Contents(reader.elements, reader.tokens)
 
 
 class _Reader:
@@ -82,6 +89,7 @@ class _Reader:
         self._rules: dict[str, list[list[Item]]] = {}
         self._groups = 0
         self.elements = 0
+        self.tokens: list[str] = []
         #: The rule that is being read, and those of the parentheses that are open in it.
         self._open: list[list[list[Item]]] = []
 
@@ -160,8 +168,10 @@ class _Reader:
             size = len(piece["set"].replace("^", "")) - 2
             alternates[-1].append(Item("", min(size, 1), size))
         else:
-            if piece["token"] and len(piece["token"]) > _MOST_TOKEN:
-                raise self._wrong(f"a token of {len(piece['token'])} characters cannot be one")
+            if piece["token"]:
+                if len(piece["token"]) > _MOST_TOKEN:
+                    raise self._wrong(f"a token of {len(piece['token'])} characters cannot be one")
+                self.tokens.append(piece["token"].lstrip("!"))
             alternates[-1].append(Item(piece["rule"] or ""))
 
     def _times(self, repeat: str) -> tuple[int, int | None]:

@@ -15,6 +15,8 @@ from struct import Struct, error
 from typing import Any
 
 from wasi_nn.errors import RuntimeFailure
+from wasi_nn_ggml import vocabulary
+from wasi_nn_ggml.vocabulary import Vocabulary
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -26,22 +28,24 @@ _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _TOKENIZER = b"tokenizer.ggml.model"
 _TOKENS = b"tokenizer.ggml.tokens"
 _CHARSMAP = b"tokenizer.ggml.precompiled_charsmap"
-# SentencePiece's own has 0.3 MB, and replaces a character by 33 bytes at most.
+# SentencePiece's own has 0.3 MB, and replaces a character by 33 bytes at most; others may write
+# whole words out.
 _MOST_CHARSMAP = 16 << 20
-_MOST_REPLACEMENT = 64
+_MOST_REPLACEMENT = 1024
 _MOST_ENTRIES = 1 << 20
 _MOST_ELEMENTS = 1 << 40
 
 
-def check(descriptor: int) -> None:
-    """Raise ``RuntimeFailure`` with the reason for a file that is no sound GGUF: its header, its
-    keys and values, the vocabulary, and the table of tensors."""
+def check(descriptor: int) -> Vocabulary:
+    """What a text is to be checked against. Raises ``RuntimeFailure`` with the reason for a file
+    that is no sound GGUF: its header, its keys and values, the vocabulary, and the table of
+    tensors."""
     size = os.fstat(descriptor).st_size
     if size < _HEADER.size:
         raise RuntimeFailure(f"the model is no GGUF file: it has {size} bytes")
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
         try:
-            _Reader(data, size).read()
+            return _Reader(data, size).read()
         except (error, IndexError, OverflowError):
             raise RuntimeFailure("the GGUF file is cut off in its header") from None
 
@@ -53,8 +57,9 @@ class _Reader:
         self._at = _HEADER.size
         self._tokenizer = b""
         self._tokens: list[bytes] = []
+        self._replacement = 0
 
-    def read(self) -> None:
+    def read(self) -> Vocabulary:
         magic, version, tensors, pairs = _HEADER.unpack_from(self._data)
         if magic != MAGIC:
             raise RuntimeFailure(f"the model is no GGUF file: it begins with {magic!r}")
@@ -69,7 +74,8 @@ class _Reader:
                 alignment = self._alignment()
             else:
                 self._value(key)
-        _check_vocabulary(self._tokenizer, self._tokens)
+        known = vocabulary.read(self._tokenizer, self._tokens)
+        known = known._replace(replacement=self._replacement)
         ends = [self._tensor() for _ in range(tensors)]
         start = -(-self._at // alignment) * alignment
         if ends and start + max(ends) > self._size:
@@ -77,6 +83,7 @@ class _Reader:
                 f"the GGUF file is cut off: a tensor begins at {start + max(ends)}, the file ends "
                 f"at {self._size}"
             )
+        return known
 
     def _number(self, kind: Struct) -> int:
         value: int = kind.unpack_from(self._data, self._at)[0]
@@ -122,7 +129,7 @@ class _Reader:
             start = self._at
             self._skip(count * _SIZES[kind])
             if key == _CHARSMAP:
-                _check_charsmap(self._data, start, count)
+                self._replacement = _check_charsmap(self._data, start, count)
             return
         if kind != _STRING or count > self._size // 8:
             raise RuntimeFailure(f"the GGUF file's array {key[:80]!r} cannot be right")
@@ -130,6 +137,8 @@ class _Reader:
             for _ in range(count):
                 self._skip(self._number(_U64))
             return
+        if count > vocabulary.MOST_TOKENS:
+            raise RuntimeFailure(f"the GGUF file's vocabulary claims {count} tokens")
         self._tokens = [self._string() for _ in range(count)]
 
     def _tensor(self) -> int:
@@ -148,25 +157,12 @@ class _Reader:
         return self._number(_U64)
 
 
-def _check_vocabulary(tokenizer: bytes, tokens: list[bytes]) -> None:
-    # As llama.cpp keeps them: up to a NUL, and empty ones by their numbers.
-    kept = {token.partition(b"\0")[0] or b"[EMPTY_%d]" % at for at, token in enumerate(tokens)}
-    if len(kept) != len(tokens):
-        raise RuntimeFailure("the GGUF file's vocabulary names a token twice")
-    if tokenizer == b"llama" and tokens:
-        for byte in range(256):
-            # It writes with these what has no token, and ends the process when there is none.
-            if b"<0x%02X>" % byte not in kept and bytes([byte]) not in kept:
-                raise RuntimeFailure(
-                    f"the GGUF file's vocabulary has no token <0x{byte:02X}> for a byte"
-                )
-
-
-def _check_charsmap(data: mmap.mmap, start: int, size: int) -> None:
-    """Raise ``RuntimeFailure`` for a map of characters that a text could lead out of: llama.cpp
-    ends the process there. It has the size of an array in bytes, an array of nodes of 32 bits (a
-    double array by XOR: what it is a child of in bits 0 to 7, whether there is a replacement in bit
-    8, the base of its own children in bits 9 to 30), and the replacements, each with a NUL."""
+def _check_charsmap(data: mmap.mmap, start: int, size: int) -> int:
+    """The bytes of the longest replacement of a map of characters. Raises ``RuntimeFailure`` for
+    one that a text could lead out of: llama.cpp ends the process there. It has the size of an array
+    in bytes, an array of nodes of 32 bits (a double array by XOR: what it is a child of in bits 0
+    to 7, whether there is a replacement in bit 8, the base of its own children in bits 9 to 30),
+    and the replacements, each with a NUL."""
     if size > _MOST_CHARSMAP:
         raise RuntimeFailure(f"the GGUF file's map of characters has {size} bytes")
     wrong = RuntimeFailure("the GGUF file's map of characters leads out of itself")
@@ -189,10 +185,19 @@ def _check_charsmap(data: mmap.mmap, start: int, size: int) -> None:
             raise wrong
         if node >> 8 & 1:
             starts.add(nodes[children] & 0x7FFFFFFF)
+    longest = 0
     for begin in starts:
-        # A long one would make a text grow beyond all memory.
-        if texts.find(b"\0", begin, begin + _MOST_REPLACEMENT + 1) < 0:
-            raise wrong
+        end = texts.find(b"\0", begin, begin + _MOST_REPLACEMENT + 1)
+        if end < 0:
+            if texts.find(b"\0", begin) < 0:
+                raise wrong
+            # A text would grow beyond all memory.
+            raise RuntimeFailure(
+                "the GGUF file's map of characters replaces one by more than "
+                f"{_MOST_REPLACEMENT} bytes"
+            )
+        longest = max(longest, end - begin)
+    return longest
 
 
 def _base(node: int) -> int:

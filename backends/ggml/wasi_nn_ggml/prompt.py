@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from wasi_nn_ggml.backend import GgmlGraph
 
 Hold = Callable[[int], None]
-# No token of a vocabulary is longer, so that a longer prompt need not be tokenised.
+# Bytes of a prompt that a token stands for, at most, if the vocabulary has no longer one: a prompt
+# that cannot fit is not tokenised. A token may stand for more than its own text, for a word that is
+# unknown or for spaces that do not count.
 _LONGEST_TOKEN = 512
 # A context is as large as a guest's config says, and is not made before the prompt is read.
 _MOST_TEXT = 16 << 20
@@ -54,7 +56,8 @@ def read(
 ) -> Prompt:
     """What a guest asked with these settings. ``known`` is the projection that its context has: it
     is used again where it fits. Raises ``NnError``, and holds nothing then."""
-    most = min(_LONGEST_TOKEN * (wanted.context.n_ctx or weights.n_ctx_train), _MOST_TEXT)
+    longest = max(_LONGEST_TOKEN, weights.vocabulary.longest)
+    most = min(longest * (wanted.context.n_ctx or weights.n_ctx_train), _MOST_TEXT)
     images = find_picture(text)
     _check(len(text), MOST_BYTES if images else most)
     if wanted.chat:

@@ -54,7 +54,10 @@ class Sampler:
         last_n = _last_n(weights, settings, n_ctx or weights.n_ctx_train)
         size = _LAST_BYTES * last_n
         if grammar:
-            size += _CANDIDATE_BYTES * weights.n_vocab + _ELEMENT_BYTES * gbnf.check(grammar)
+            contents = gbnf.check(grammar)
+            for token in contents.tokens:
+                weights.vocabulary.check(token.encode("utf-8", "replace"))
+            size += _CANDIDATE_BYTES * weights.n_vocab + _ELEMENT_BYTES * contents.elements
         self._holding = Holding(hold, size)
         try:
             if grammar:

@@ -103,16 +103,20 @@ def _limit(size: int) -> None:
 
 
 def _try(path: str) -> None:
-    from wasi_nn_ggml import embedding
+    from wasi_nn_ggml import embedding, gguf
     from wasi_nn_ggml.sequence import Sequence
     from wasi_nn_ggml.settings import RANK, ContextSettings, ModelSettings
     from wasi_nn_ggml.weights import Weights
 
-    weights = Weights(path, ModelSettings())
+    with open(path, "rb") as file:
+        vocabulary = gguf.check(file.fileno())
+    weights = Weights(path, ModelSettings(), vocabulary)
     for text in _TEXTS:
         with suppress(NnError):
             weights.tokenize(text)
-    tokens = weights.tokenize(b"a b")[:8] or [0]
+    tokens = [0]
+    with suppress(NnError):
+        tokens = list(weights.tokenize(b"a b")[:8]) or tokens
     n_ctx = min(256, weights.n_ctx_train or 256)
     sequence = Sequence(weights, ContextSettings(n_ctx=n_ctx), lambda size: None)
     sequence.evaluate(tokens)

@@ -93,6 +93,7 @@ class Projector:
         text = prompt.encode("utf-8")
         if len(text) > most:
             raise PromptTooLong(f"a text of {len(text)} bytes beside its images: {most} at most")
+        self.weights.vocabulary.check(text)
         size = _room(images) + self.weights.tokenising * len(text)
         with Holding(hold, size), self.lock:
             return Picture(self, text, images, hold)

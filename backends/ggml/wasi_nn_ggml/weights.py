@@ -18,6 +18,7 @@ from wasi_nn_ggml.library import complaints, library
 from wasi_nn_ggml.memory import Shape
 from wasi_nn_ggml.metadata import Metadata
 from wasi_nn_ggml.settings import RANK, ModelSettings
+from wasi_nn_ggml.vocabulary import Vocabulary
 
 _Result = TypeVar("_Result")
 
@@ -25,10 +26,12 @@ _Result = TypeVar("_Result")
 _NO_MMAP, _MMAP, _LOCK, _MMAP_AND_LOCK = 0, 1, 2, 3
 
 _MOST_TEXT = 1 << 28
+_UNKNOWN = Vocabulary()
 # LLAMA_VOCAB_TYPE_BPE: the tokenizers that split a text with regular expressions first.
 _BPE = 2
-# Bytes that tokenising takes for one of the text, at most, and for those tokenizers.
-_TOKENISING, _SPLITTING = 64, 600
+# Bytes that tokenising takes for one of the text, at most; for those tokenizers; and for each byte
+# that one of the text is replaced by.
+_TOKENISING, _SPLITTING, _REPLACING = 64, 600, 32
 
 
 def applicable(settings: ModelSettings) -> ModelSettings:
@@ -46,10 +49,14 @@ def applicable(settings: ModelSettings) -> ModelSettings:
 class Weights:
     """A loaded ``llama_model``. Any number of contexts and threads may use it."""
 
-    def __init__(self, path: str, settings: ModelSettings) -> None:
+    def __init__(
+        self, path: str, settings: ModelSettings, vocabulary: Vocabulary = _UNKNOWN
+    ) -> None:
+        """``vocabulary`` is what ``gguf.check`` says of the file."""
         native = library()
         self.native = native
         self.settings = settings
+        self.vocabulary = vocabulary
         params = native.llama_model_default_params()
         params.n_gpu_layers = settings.n_gpu_layers
         params.main_gpu = settings.main_gpu
@@ -76,6 +83,7 @@ class Weights:
         self._splits = native.llama_vocab_type(self.vocab) == _BPE
         #: Bytes that tokenising takes for one of the text, at most.
         self.tokenising = _SPLITTING if self._splits else _TOKENISING
+        self.tokenising += _REPLACING * vocabulary.replacement
         self.n_ctx_train = int(native.llama_model_n_ctx_train(self.model))
         self.n_embd = int(native.llama_model_n_embd(self.model))
         if self.n_vocab < 1:
@@ -110,23 +118,29 @@ class Weights:
     def tokenize(self, text: bytes) -> array[int]:
         """The tokens of a prompt, with the special ones that the model wants around it and those
         that the text names (``<|im_start|>``). llama.cpp takes up to ``tokenising`` bytes for one
-        of the text meanwhile. Raises ``PromptTooLong`` and ``RuntimeFailure``."""
+        of the text meanwhile. Raises ``InvalidArgument``, ``PromptTooLong`` and
+        ``RuntimeFailure``."""
+        self.vocabulary.check(text)
         if len(text) > _MOST_TEXT:
             # llama.cpp ends the process where it counts the bytes.
             raise PromptTooLong(f"a text of {len(text)} bytes cannot be tokenised")
         room = len(text) + 8
-        tokens = array("i", bytes(4 * room))
-        address = tokens.buffer_info()[0]
-
-        def tokenize() -> int:
-            return int(
-                self.native.llama_tokenize(self.vocab, text, len(text), address, room, True, True)
-            )
-
-        count = self.reading(len(text), tokenize)
+        tokens, count = self._tokenize(text, room)
+        if -_MOST_TEXT < count < -room:
+            # A map of characters may have made the text longer.
+            tokens, count = self._tokenize(text, -count)
         if count < 0:
             raise RuntimeFailure(f"llama.cpp could not tokenise the prompt ({count})")
         return tokens[:count]
+
+    def _tokenize(self, text: bytes, room: int) -> tuple[array[int], int]:
+        tokens = array("i", bytes(4 * room))
+        address = tokens.buffer_info()[0]
+        tokenize = self.native.llama_tokenize
+        count = self.reading(
+            len(text), lambda: tokenize(self.vocab, text, len(text), address, room, True, True)
+        )
+        return tokens, int(count)
 
     def reading(self, length: int, function: Callable[[], _Result]) -> _Result:
         """What ``function`` gives, which has llama.cpp read a text of ``length`` bytes."""
@@ -183,8 +197,8 @@ class _Opening:
             weights = self._held.get(key)
             if weights is None:
                 with path.open("rb") as file:
-                    gguf.check(file.fileno())
-                weights = self._held[key] = Weights(str(path), settings)
+                    vocabulary = gguf.check(file.fileno())
+                weights = self._held[key] = Weights(str(path), settings, vocabulary)
         return weights
 
 
@@ -227,11 +241,11 @@ class Source:
         if self.path is not None:
             return opened.open(self.path, settings)
         assert self._file is not None
-        gguf.check(self._file.fileno())
+        vocabulary = gguf.check(self._file.fileno())
         name = self._file.name
         path = f"/proc/self/fd/{name}" if isinstance(name, int) else name
         trial.run(path, self._file.fileno())
-        return Weights(path, settings)
+        return Weights(path, settings, vocabulary)
 
     def close(self) -> None:
         """Let go of the bytes; what is loaded stays loaded."""
