@@ -234,6 +234,33 @@ class TestPrompts:
         with pytest.raises(RuntimeFailure, match="limit"):
             self.put(context, b"a" * 1000)
 
+    def test_what_is_written_counts(self):
+        context = self.context(**{"ctx-size": 256, "n-predict": 50, "temp": 0.0})
+        held = []
+        context.hold = held.append
+        self.put(context, b"Hello")
+        context.compute()
+        written = len(context.get_output(0).data)
+        before = sum(held)
+        self.put(context, b"Hello")
+        assert before - sum(held) == written > 40
+        context.compute_single()
+        assert sum(held) == before - written + len(context.get_output(0).data)
+        most = before + 10
+
+        def limited(size):
+            if size > 0 and sum(held) + size > most:
+                raise RuntimeFailure("above its limit")
+            held.append(size)
+
+        context.hold = limited
+        context._settings = context._settings._replace(n_predict=200)
+        with pytest.raises(RuntimeFailure, match="limit"):
+            context.compute()
+        assert written < len(context.get_output(0).data) <= written + 10
+        context.close()
+        assert sum(held) == 0
+
     def test_tokens_are_kept_compactly(self, weights):
         tokens = weights.tokenize(b"a" * 10_000)
         assert len(tokens) == 10_001

@@ -56,6 +56,8 @@ class GgmlContext(StreamingContext):
         # The prompt as it was given, until it is computed: a config may still change what it means.
         self._asked: str | None = None
         self._output = bytearray()
+        #: Bytes of the output that count against the guest's limit.
+        self._counted = 0
         self._n_output = 0
         self._piece = b""
         #: The token that a stream put out last and that is not in the memory yet; None outside one.
@@ -129,6 +131,7 @@ class GgmlContext(StreamingContext):
 
     def close(self) -> None:
         self._let_go()
+        self._forget_output()
         self._keep(None)
         self._use(None)
         if self._apart is not None:
@@ -281,16 +284,21 @@ class GgmlContext(StreamingContext):
         started = time.perf_counter()
         token = sampler.sample(self._sequence.context)
         self._piece = self._weights.piece(token)
-        try:
-            self._output += self._piece
-        except BufferError:
-            # An embedder still looks at an earlier output: that one stays as it is.
-            self._output = self._output + self._piece
+        self._write(self._piece)
         self._n_output += 1
         self._meter.token(started)
         if not self._settings.sampler.ignore_eos and self._weights.is_end(token):
             return None
         return token
+
+    def _write(self, data: bytes) -> None:
+        self.hold(len(data))
+        self._counted += len(data)
+        try:
+            self._output += data
+        except BufferError:
+            # An embedder still looks at an earlier output: that one stays as it is.
+            self._output = self._output + data
 
     def _append(self, token: int) -> None:
         assert self._sequence is not None
@@ -313,7 +321,7 @@ class GgmlContext(StreamingContext):
             raise InvalidArgument("the prompt has no tokens")
         sequence.clear()
         sequence.evaluate(tokens)
-        self._output += embedding.as_json(self._weights, sequence)
+        self._write(embedding.as_json(self._weights, sequence))
 
     # Outputs
 
@@ -333,6 +341,9 @@ class GgmlContext(StreamingContext):
         ).encode()
 
     def _forget_output(self) -> None:
+        counted, self._counted = self._counted, 0
+        if counted:
+            self.hold(-counted)
         self._output = bytearray()
         self._piece = b""
         self._n_output = 0
