@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import subprocess
 import sys
@@ -167,6 +168,9 @@ class Programs(Engine):
             (func (export "none"))
             (func (export "same") (param i64) (result i64) (local.get 0))
             (func (export "zero") (result f64) (f64.const -0))
+            (func (export "whole") (param f64) (result f64) (local.get 0))
+            (func (export "last") (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i64)
+              (result i64) (local.get 13))
             (func (export "trap") unreachable))"""
         )
         with host.compile(wasm).instantiate() as guest:
@@ -177,6 +181,12 @@ class Programs(Engine):
             for number in (2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63)):
                 assert guest.call("same", number) == (number,)
             assert str(guest.call("zero")[0]) == "-0.0"
+            for real in (3.0, 2.0**60, 1e22, math.inf, -math.inf):
+                (whole,) = guest.call("whole", real)
+                assert whole == real
+                assert isinstance(whole, float)
+            assert math.isnan(guest.call("whole", math.nan)[0])
+            assert guest.call("last", *range(13), 1 << 62) == (1 << 62,)
             assert guest.call("kinds", -(1 << 40), 1, 2) == (3.0 - (1 << 40),)
             with pytest.raises(GuestTrap):
                 guest.call("trap")

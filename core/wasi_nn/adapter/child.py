@@ -267,24 +267,26 @@ class RemoteMemory:
         self._writes.clear()
 
 
-def to_json(value: int | float) -> Any:
-    """A number as both sides know it: JavaScript's are exact up to 2^53, and JSON has none that is
-    not finite."""
-    if isinstance(value, int):
-        return value if abs(value) < 1 << 53 else {"big": str(value)}
+def to_json(value: int | float, kind: str = "") -> Any:
+    """A number as both sides know it. JavaScript has a kind of its own for an ``i64``, and JSON no
+    number that is not finite."""
+    if kind == "i64":
+        return {"big": str(value)}
     if math.isfinite(value):
         return value
     # (JavaScript reads Python's "nan", and not its "inf".)
     return {"number": str(value).replace("inf", "Infinity")}
 
 
-def from_json(value: Any) -> int | float:
-    """A number of the other side. Raises ``ValueError``, ``TypeError`` and ``KeyError``."""
+def from_json(value: Any, kind: str = "") -> int | float:
+    """A number of the other side, of a kind. Raises ``ValueError``, ``TypeError`` and
+    ``KeyError``."""
     if isinstance(value, dict):
-        return int(value["big"]) if "big" in value else float(value["number"])
+        value = int(value["big"]) if "big" in value else float(value["number"])
     if not isinstance(value, (int, float)):
         raise TypeError("a value is no number")
-    return value
+    # (To JavaScript the i32 1 and the f64 1.0 are the same.)
+    return float(value) if kind in ("f32", "f64") else value
 
 
 def as_json(value: Any) -> bytes:

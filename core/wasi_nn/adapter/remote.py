@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from wasi_nn import wasmfile
 from wasi_nn.adapter.bounded import bounded
 from wasi_nn.adapter.child import (
     CALL,
@@ -59,6 +60,7 @@ class RemoteModule(Module):
         place of a start function. Raises ``UsageError`` for what ``engine`` cannot compile."""
         self.make_child = make_child
         self.wasm = wasm
+        self.signatures = wasmfile.parse(wasm).signatures
         self.limits_memory = limits_memory
         self.start = start
         try:
@@ -149,7 +151,11 @@ class RemoteInstance(AdapterInstance):
             self._invoke(self._module.start, "", ())
 
     def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
-        call = as_json({"name": export, "values": [to_json(value) for value in arguments]})
+        signature = self._module.signatures.get(export)
+        if signature is None:
+            raise UsageError(otherwise)
+        given = list(map(to_json, arguments, signature.parameters))
+        call = as_json({"name": export, "values": given})
         # A host function may call back into the guest.
         with self._child.in_step():
             for memory in self._memories:
@@ -161,11 +167,8 @@ class RemoteInstance(AdapterInstance):
                 for memory in self._memories:
                     memory.follow(self._size)
         with self._understood():
-            results = None if answer.get("missing") else answer["results"]
-            found = None if results is None else tuple(map(from_json, results))
-        if found is None:
-            raise UsageError(otherwise)
-        return found
+            results = zip(answer["results"], signature.results, strict=True)
+            return tuple(from_json(value, kind) for value, kind in results)
 
     def _answer(self) -> dict[str, Any]:
         """Serve the guest's calls until it answers. Raises the kinds of ``GuestError``."""

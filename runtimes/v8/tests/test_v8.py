@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from importlib.resources import files
 
@@ -201,13 +200,6 @@ class TestV8(EngineSuite):
                     assert guest.call("call", 7) == (8,)
                 except GuestTrap:
                     pass
-
-    def test_numbers_that_are_not_finite(self, host, wat):
-        wasm = wat('(module (func (export "same") (param f64) (result f64) (local.get 0)))')
-        with host.compile(wasm).instantiate() as guest:
-            assert guest.call("same", math.inf) == (math.inf,)
-            assert guest.call("same", -math.inf) == (-math.inf,)
-            assert math.isnan(guest.call("same", math.nan)[0])
 
     def test_options_of_the_persons_own_node(self, host, monkeypatch):
         monkeypatch.setenv("NODE_OPTIONS", "--require /nowhere/at/all.js")

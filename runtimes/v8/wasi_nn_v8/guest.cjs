@@ -162,24 +162,9 @@ function instantiate(module, options) {
   return instance;
 }
 
-// V8 wants a BigInt for an i64 and a number for everything else, and does not say which is which:
-// it refuses before it enters the guest, so every way can be tried.
-function enter(found, values) {
-  const plain = values.map((value) => value.big ?? value.number ?? value);
-  for (let ways = 0; ; ways++) {
-    try {
-      return found(...plain.map((value, at) => ((ways >> at) & 1 ? BigInt(value) : Number(value))));
-    } catch (error) {
-      const wrong = error instanceof TypeError && /BigInt/.test(error.message);
-      if (!wrong || ways + 1 >= 1 << Math.min(values.length, 12)) throw error;
-    }
-  }
-}
-
 function call(instance, { name, values }) {
-  const found = instance.exports[name];
-  if (typeof found !== "function") return { missing: true };
-  const result = enter(found, values);
+  const result = instance.exports[name](...values.map((value) =>
+    value.big === undefined ? Number(value.number ?? value) : BigInt(value.big)));
   const results = result === undefined ? [] : Array.isArray(result) ? result : [result];
   return { results: results.map((one) => typeof one === "bigint" ? { big: String(one) }
     : Object.is(one, -0) ? { number: "-0" } : Number.isFinite(one) ? one : { number: String(one) }) };
