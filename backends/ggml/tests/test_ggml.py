@@ -780,6 +780,13 @@ class TestModels:
             with pytest.raises(InvalidArgument):
                 guest.put(f'[{{"role": "{role}", "content": "{content}"}}]')
 
+    def test_a_long_message_that_is_none(self, talk):
+        guest = talk(enable_chat_template=True)
+        for message in ("a" * 5000, ["a" * 5000] * 50, {"role": "user", "kontent": "a" * 5000}):
+            with pytest.raises(InvalidArgument, match="a message is") as raised:
+                guest.put(json.dumps([message]))
+            assert len(str(raised.value)) < 300
+
     def test_an_image_file_that_is_too_large(self, talk, tmp_path):
         for name in ("tiny.gguf", "tiny-mmproj.gguf"):
             (tmp_path / name).write_bytes(TINY.with_name(name).read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import reprlib
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
@@ -125,7 +126,9 @@ class GgmlGraph(Graph):
             if not path.is_relative_to(folder):
                 path = (folder / name).resolve()
             if not path.is_relative_to(folder):
-                raise InvalidArgument(f"the config's {key} is outside the model's folder: {name!r}")
+                raise InvalidArgument(
+                    f"the config's {key} is outside the model's folder: {reprlib.repr(name)}"
+                )
             if not path.is_file():
                 raise ModelNotFound(f"the config's {key}: there is no file {path}")
         except (OSError, ValueError) as error:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import reprlib
 
 from wasi_nn.errors import InvalidArgument
 from wasi_nn_ggml.layouts import ChatMessage
@@ -53,7 +54,9 @@ def _messages(text: str) -> list[tuple[str, str]]:
         role = message.get("role") if isinstance(message, dict) else None
         content = message.get("content") if isinstance(message, dict) else None
         if not isinstance(role, str) or not isinstance(content, str):
-            raise InvalidArgument(f'a message is {{"role": "…", "content": "…"}}, not {message!r}')
+            raise InvalidArgument(
+                f'a message is {{"role": "…", "content": "…"}}, not {reprlib.repr(message)}'
+            )
         if "\0" in role or "\0" in content:
             raise InvalidArgument("a message holds a NUL character")
         pairs.append((role, content))
