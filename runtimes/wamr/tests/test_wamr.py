@@ -91,6 +91,20 @@ class TestWamr(EngineSuite):
         with pytest.raises(UsageError, match=r"cannot open a directory: .*failed to link"):
             program.run(dirs={"/data": gone}, on_start=lambda guest: gone.rmdir())
 
+    def test_the_first_thread_may_end(self, wat, tmp_path):
+        """The next one gets its stack, where WAMR had protected pages."""
+        path = tmp_path / "guest.wasm"
+        path.write_bytes(wat(COMMAND.format("")))
+        code = (
+            "import sys, threading; from wasi_nn import Host\n"
+            "def run(): print(Host(runtime='wamr').run(sys.argv[1], capture=False).exit_code)\n"
+            "for _ in range(5):\n"
+            "    thread = threading.Thread(target=run); thread.start(); thread.join()\n"
+            "run()"
+        )
+        run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, timeout=60)
+        assert (run.returncode, run.stdout.split(), run.stderr) == (0, [b"0"] * 6, b"")
+
     def test_beside_another_engine_in_several_threads(self, wat, tmp_path):
         """The README says so: when this ends by itself, change both."""
         path = tmp_path / "traps.wasm"

@@ -120,7 +120,11 @@ class Api:
         # (wasm_runtime_thread_env_inited would tell, but says yes to every thread when the library
         # was built without AOT.)
         self._depth = _Depth()
-        self._depth.count = 1  # by init, and for good
+        if threading.current_thread() is threading.main_thread():
+            self._depth.count = 1  # by init, and for good
+        else:
+            # The pages that guard its stack would stay there for the next thread that gets it.
+            self.destroy_thread()
         # Otherwise it prints warnings to the standard output, among them one for every import.
         self.set_log_level(_FATAL)
         numbers = [_U32(), _U32(), _U32()]
