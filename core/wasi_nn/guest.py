@@ -82,7 +82,7 @@ class Guest:
         if exit_code is not None:
             raise GuestTrap(f"the guest ended in its start function, with exit code {exit_code}")
 
-    def call(self, export: str, *arguments: int) -> tuple[int | float, ...]:
+    def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
         """Call an exported function with numbers; the deadline counts for each call anew. A guest
         that was interrupted, by its deadline too, cannot be called again. Raises ``UsageError``
         where the function takes others, or what is none."""
