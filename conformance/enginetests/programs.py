@@ -216,15 +216,23 @@ class Programs(Engine):
         with pytest.raises(GuestTrap):
             program.instantiate()
 
-    def test_a_start_function_may_call_the_host(self, host: Host, wat: Wat) -> None:
+    def test_a_start_function_has_its_memory_and_wasi(self, host: Host, wat: Wat) -> None:
+        """AssemblyScript's programs are nothing else."""
         wasm = wat(
-            """(module (import "wasi_ephemeral_nn" "compute" (func $f (param i32) (result i32)))
-            (memory (export "memory") 1) (global $errno (mut i32) (i32.const -1))
-            (func $init (global.set $errno (call $f (i32.const 5)))) (start $init)
-            (func (export "errno") (result i32) (global.get $errno)))"""
+            """(module
+            (import "wasi_snapshot_preview1" "fd_write"
+              (func $write (param i32 i32 i32 i32) (result i32)))
+            (import "wasi_ephemeral_nn" "compute" (func $compute (param i32) (result i32)))
+            (memory (export "memory") 1)
+            (data (i32.const 0) "\\08\\00\\00\\00\\03\\00\\00\\00hi\\0a")
+            (func $begin
+              (if (i32.ne (call $compute (i32.const 5)) (i32.const 1)) (then unreachable))
+              (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 40))))
+            (start $begin)
+            (func (export "_start")))"""
         )
-        with host.compile(wasm).instantiate() as guest:
-            assert guest.call("errno") in {(1,), (3,)}
+        result = host.run(wasm)
+        assert (result.error, result.stdout) == (None, b"hi\n")
 
     KINDS = """(module (memory (export "memory") 1)
         (func (export "i32") (param i32) (result i32) (local.get 0))

@@ -18,6 +18,7 @@ from typing import Any
 
 from wasi_nn import wasmfile
 from wasi_nn.adapter import values
+from wasi_nn.adapter.deferred import START, defer_start
 from wasi_nn.adapter.instance import HOST_TRAP, AdapterInstance
 from wasi_nn.adapter.library import POINTER, holding_gil, lean, view_at
 from wasi_nn.errors import GuestTrap, LinkError, UsageError
@@ -94,11 +95,14 @@ class CApiModule(Module):
 
     def __init__(self, api: CApi, wasm: bytes, engine: str) -> None:
         self.api = api
-        self.file = wasmfile.parse(wasm)
+        # Within wasm.h's instantiation there is no memory that a host function could see.
+        changed = defer_start(wasm)
+        self.deferred = changed is not wasm
+        self.file = wasmfile.parse(changed)
         store = api.store(api.engine)
         code = Vector()
         try:
-            module = api.compile(store, ctypes.byref(bytes_vector(wasm)))
+            module = api.compile(store, ctypes.byref(bytes_vector(changed)))
             if not module:
                 raise UsageError(f"{engine} cannot compile the module")
             api.serialize(module, ctypes.byref(code))
@@ -134,7 +138,7 @@ class CApiInstance(AdapterInstance):
         return {}
 
     def instantiated(self, instance: int) -> None:
-        """The ``wasm_instance_t`` is there. Its start function has run."""
+        """The ``wasm_instance_t`` is there; its start function comes next."""
 
     def close(self) -> None:
         self.api.extern_vector_delete(ctypes.byref(self._exported))
@@ -171,6 +175,8 @@ class CApiInstance(AdapterInstance):
         memory = self._export("memory", "memory")
         self._memory_at = (api.as_memory(memory) or 0) if memory else 0
         self.instantiated(made)
+        if self._module.deferred:
+            self._invoke(START, "", ())
 
     def _imports(self, foreign: Mapping[tuple[str, str], int]) -> Any:
         wanted = [(item.module, item.name) for item in self._module.file.imports]

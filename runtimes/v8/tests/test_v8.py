@@ -204,21 +204,3 @@ class TestV8(EngineSuite):
     def test_options_of_the_persons_own_node(self, host, monkeypatch):
         monkeypatch.setenv("NODE_OPTIONS", "--require /nowhere/at/all.js")
         assert host.run(GUESTS / "hello/hello.wasm").stdout == b"hello, wasi-nn\n"
-
-    def test_a_start_function_has_memory_and_wasi(self, host, wat):
-        """AssemblyScript's programs are nothing else."""
-        wasm = wat(
-            """(module
-            (import "wasi_snapshot_preview1" "fd_write"
-              (func $write (param i32 i32 i32 i32) (result i32)))
-            (import "wasi_ephemeral_nn" "compute" (func $compute (param i32) (result i32)))
-            (memory (export "memory") 1)
-            (data (i32.const 0) "\\08\\00\\00\\00\\03\\00\\00\\00hi\\0a")
-            (func $begin
-              (if (i32.ne (call $compute (i32.const 5)) (i32.const 1)) (then unreachable))
-              (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 40))))
-            (start $begin)
-            (func (export "_start")))"""
-        )
-        result = host.run(wasm)
-        assert (result.error, result.stdout) == (None, b"hi\n")

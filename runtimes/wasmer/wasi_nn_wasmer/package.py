@@ -22,6 +22,7 @@ from wasmer_compiler_cranelift import Compiler
 
 from wasi_nn import wasmfile
 from wasi_nn.adapter import values
+from wasi_nn.adapter.deferred import START, defer_start
 from wasi_nn.adapter.instance import (
     HOST_TRAP,
     PAGE,
@@ -77,8 +78,11 @@ class PackageModule(Module):
     def __init__(self, wasm: bytes) -> None:
         self._compiled = _Compiled()
         store = wasmer.Store(engine.Universal(Compiler))
+        # Within wasmer's instantiation there is no memory that a host function could see.
+        changed = defer_start(wasm)
+        self.deferred = changed is not wasm
         try:
-            module = wasmer.Module(store, wasm)
+            module = wasmer.Module(store, changed)
         except RuntimeError as error:
             raise UsageError(f"wasmer cannot compile the module: {error}") from None
         files = wasmer.Module(store, _FILES)
@@ -158,6 +162,8 @@ class PackageInstance(AdapterInstance):
             self._streams.files = {
                 name: _unsigned(getattr(self._files.exports, name)) for name in OF_FILES
             }
+        if module.deferred:
+            self._invoke(START, "", ())
 
     def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         if self._instance is None:
@@ -237,7 +243,6 @@ class PackageInstance(AdapterInstance):
         """The guest's memory at its present size and place, without a copy."""
         exported = self._exported
         if exported is None:
-            # A start function runs before there are exports.
             return None
         pages = exported.size
         if pages != self._pages:
