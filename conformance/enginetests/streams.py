@@ -60,12 +60,20 @@ class StandardStreams(Engine):
         )
         assert host.run(wasm).stdout == bytes(300 * 4096)
 
-    def test_a_callback_for_output_that_fails(self, host: Host) -> None:
+    def test_a_callback_for_output_that_fails(self, host: Host, wat: Wat) -> None:
         def fail(piece: bytes) -> None:
             raise KeyError("lost")
 
         with pytest.raises(KeyError, match="lost"):
             host.run(GUESTS / "hello/hello.wasm", stdout=fail)
+        # One that writes for as long as somebody reads.
+        wasm = wat(
+            f"""(module {WASI} (func (export "_start")
+            (loop $l (br_if $l (i32.eqz
+              (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 100)))))))"""
+        )
+        with pytest.raises(KeyError, match="lost"):
+            host.run(wasm, stdout=fail)
 
     def test_a_directory_for_reading_only(self, host: Host, tmp_path: Path) -> None:
         (tmp_path / "m.identity").write_text("wasi-nn:identity\n")
