@@ -32,6 +32,9 @@ WASI = """
 """
 COMMAND = '(module (memory (export "memory") 1) (func (export "_start") {}))'
 LOOP = "(loop $l (br $l))"
+# Bytes that a round of `assert_flat` may take. Of three rounds the best took 88 KiB at most, on any
+# engine; 3 KiB lost in each of 200 guests are above it.
+_FLAT = 512 << 10
 
 
 FAIL = """(module (import "test" "fail" (func $fail)) (memory (export "memory") 1)
@@ -80,7 +83,7 @@ def assert_flat(run: Callable[[int], None], times: int) -> None:
         before, open_before = resident(), descriptors()
         run(times)
         grown.append((resident() - before, descriptors() - open_before))
-        if grown[-1][0] < 4 << 20 and grown[-1][1] <= 0:
+        if grown[-1][0] < _FLAT and grown[-1][1] <= 0:
             return
     pytest.fail(f"bytes and open files grew by {grown}")
 

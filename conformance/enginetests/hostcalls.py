@@ -12,14 +12,15 @@ from enginetests.common import (
     COMMAND,
     FAIL,
     GUESTS,
+    LOOP,
     Engine,
     Wat,
     assert_flat,
     may_refuse,
     together,
 )
-from wasi_nn import Host
-from wasi_nn.errors import GuestTrap
+from wasi_nn import Host, Limits
+from wasi_nn.errors import GuestError, GuestTrap, LinkError
 from wasi_nn.runtime import HostFunction, WasiConfig
 
 
@@ -178,6 +179,37 @@ class HostCalls(Engine):
             gc.collect()
 
         assert_flat(run, self.times(500))
+
+    @pytest.mark.parametrize("how", ["unlinked", "trap", "raised", "start", "data", "deadline"])
+    def test_nothing_leaks_over_many_guests_that_fail(self, host: Host, wat: Wat, how: str) -> None:
+        if how == "deadline":
+            self.needs(host, "interrupt")
+        failing = {
+            "unlinked": '(module (import "nobody" "has" (func)) {})',
+            "trap": '(module {} (func (export "_start") unreachable))',
+            "raised": FAIL.replace('(memory (export "memory") 1)', "{}"),
+            "start": "(module {} (func $s unreachable) (start $s))",
+            "data": '(module {} (data (i32.const 65536) "x"))',
+            "deadline": f'(module {{}} (func (export "_start") {LOOP}))',
+        }
+        program = host.compile(wat(failing[how].format('(memory (export "memory") 1)')))
+        limits = Limits(timeout=0.001) if how == "deadline" else None
+
+        def fail(memory: object) -> None:
+            raise ValueError("x" * 1000)
+
+        extra = [HostFunction("test", "fail", 0, False, fail)]
+
+        def run(times: int) -> None:
+            for _ in range(times):
+                with (
+                    pytest.raises((GuestError, LinkError, ValueError)),
+                    program.instantiate(extra=extra, limits=limits) as guest,
+                ):
+                    guest.call("_start")
+            gc.collect()
+
+        assert_flat(run, self.times(200))
 
     def test_nothing_leaks_over_many_programs(self, host: Host, wat: Wat) -> None:
         wasm = wat(FAIL)
