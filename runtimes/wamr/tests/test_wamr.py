@@ -105,21 +105,52 @@ class TestWamr(EngineSuite):
         run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, timeout=60)
         assert (run.returncode, run.stdout.split(), run.stderr) == (0, [b"0"] * 6, b"")
 
-    def test_beside_another_engine_in_several_threads(self, wat, tmp_path):
-        """The README says so: when this ends by itself, change both."""
+    TRAPS = COMMAND.format("(drop (i32.load (i32.const 0xfffffff0)))")
+    RUN = (
+        "import ctypes, faulthandler, sys, threading; from wasi_nn import Host\n"
+        "def run(engine): print(engine, Host(runtime=engine).run(sys.argv[1]).exit_code)\n"
+        "def threads(many, engine):\n"
+        "    for _ in range(many):\n"
+        "        thread = threading.Thread(target=run, args=(engine,))\n"
+        "        thread.start(); thread.join()\n"
+    )
+
+    def run_traps(self, wat, tmp_path, code):
+        """Run Python that runs guests that read out of bounds, in a process of its own."""
         path = tmp_path / "traps.wasm"
-        path.write_bytes(wat(COMMAND.format("(drop (i32.load (i32.const 0xfffffff0)))")))
-        code = (
-            "import sys, threading; from wasi_nn import Host\n"
-            "def run(engine): print(engine, Host(runtime=engine).run(sys.argv[1]).exit_code)\n"
-            "run('wasmtime')\n"
-            "for _ in range(2):\n"
-            "    thread = threading.Thread(target=run, args=('wamr',))\n"
-            "    thread.start(); thread.join()\n"
-            "print('again', flush=True); run('wasmtime')"
+        path.write_bytes(wat(self.TRAPS))
+        command = [sys.executable, "-c", self.RUN + code, path]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    @pytest.mark.parametrize(
+        "order", ["wasmtime wamr wamr wasmtime", "wamr wasmtime wamr wamr wasmtime"]
+    )
+    @pytest.mark.parametrize("before", ["", "faulthandler.enable()\n"])
+    def test_traps_beside_another_engine_in_several_threads(self, wat, tmp_path, order, before):
+        """WAMR would take itself for the one whose turn it is after its own."""
+        code = before + "".join(
+            f"threads(2, '{engine}'); run('{engine}')\n" for engine in order.split()
         )
-        command = [sys.executable, "-c", code, path]
-        with pytest.raises(subprocess.TimeoutExpired) as hangs:
-            subprocess.run(command, capture_output=True, timeout=10)
-        assert hangs.value.stdout.split() == b"wasmtime 134 wamr 134 wamr 134 again".split()
-        assert b"hangs the process from now on" in hangs.value.stderr
+        run = self.run_traps(wat, tmp_path, code)
+        lines = [f"{engine} 134" for engine in order.split() for _ in range(3)]
+        assert (run.returncode, run.stdout.splitlines()) == (0, lines), run.stderr
+
+    @pytest.mark.parametrize("before", ["", "faulthandler.enable()\n"])
+    def test_a_crash_of_somebody_else_ends_the_process(self, wat, tmp_path, before):
+        run = self.run_traps(wat, tmp_path, before + "threads(3, 'wamr'); ctypes.string_at(0)")
+        assert run.returncode < 0
+        assert ("Segmentation fault" in run.stderr) == bool(before)
+
+    def test_traps_of_two_engines_while_threads_come_and_go(self, wat, tmp_path):
+        code = (
+            "hosts = {engine: Host(runtime=engine) for engine in ('wasmtime', 'wamr')}\n"
+            "programs = {e: host.compile(sys.argv[1]) for e, host in hosts.items()}\n"
+            "def work(engine): seen.append(programs[engine].run().exit_code)\n"
+            "seen = []\n"
+            "for _ in range(60):\n"
+            "    ts = [threading.Thread(target=work, args=(e,)) for e in [*programs] * 4]\n"
+            "    [t.start() for t in ts]; [t.join() for t in ts]\n"
+            "print(len(seen), {*seen})"
+        )
+        run = self.run_traps(wat, tmp_path, code)
+        assert (run.returncode, run.stdout) == (0, "480 {134}\n"), run.stderr

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import logging
-import signal
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -17,15 +15,12 @@ from functools import partial
 from wasi_nn.adapter.library import POINTER, Once, holding_gil, lean, load
 from wasi_nn.adapter.values import Value
 from wasi_nn.errors import Unavailable
-
-log = logging.getLogger("wasi_nn")
+from wasi_nn_wamr.handlers import Handlers
 
 VARIABLE = "WASI_NN_LIBIWASM"
 _HELP = "build WAMR's shared library (libiwasm, see runtimes/wamr/README.md)"
 _U32, _STRING = ctypes.c_uint32, ctypes.c_char_p
 _FATAL = 0
-# No handler of anybody's: the default, and to ignore it.
-_NOBODYS = 0, 1
 
 #: ``void (*)(wasm_exec_env_t, uint64_t *)``: a raw native, whose values are 8 bytes apart.
 NATIVE = ctypes.CFUNCTYPE(None, POINTER, ctypes.POINTER(ctypes.c_uint32))
@@ -112,11 +107,10 @@ class Api:
             self.set_fuel = quick(
                 "wasm_runtime_set_instruction_count_limit", None, POINTER, ctypes.c_int
             )
-        before = _handler()
+        self._handlers = Handlers()
         if not self.init():
             raise Unavailable(f"{library._name} could not initialise WAMR")
-        self._handler = _handler()
-        self._others = before not in _NOBODYS
+        self._handlers.initialised()
         # (wasm_runtime_thread_env_inited would tell, but says yes to every thread when the library
         # was built without AOT.)
         self._depth = _Depth()
@@ -138,8 +132,9 @@ class Api:
         """Prepare this thread for WAMR, which refuses to work on any other, and undo that."""
         depth = self._depth
         if not depth.count:
-            self._watch_handlers()
-            if not self.init_thread():
+            with self._handlers.preparing():
+                prepared = self.init_thread()
+            if not prepared:
                 raise MemoryError("WAMR could not prepare the thread")
         depth.count += 1
         try:
@@ -148,27 +143,6 @@ class Api:
             depth.count -= 1
             if not depth.count:
                 self.destroy_thread()
-
-    def _watch_handlers(self) -> None:
-        """WAMR is about to take the handler of now for the one to hand on to."""
-        if _handler() != self._handler:
-            # Somebody else's, put there since.
-            self._others = True
-        elif self._others:
-            self._others = False
-            log.warning(
-                "WAMR runs in several threads beside another engine (or faulthandler) here: a trap "
-                "of that one's guests hangs the process from now on; use wamr in a process of its "
-                "own (wamr@)"
-            )
-
-
-def _handler() -> int:
-    """The address of the process's handler for a segmentation fault."""
-    # (It comes first in the system's structure.)
-    now = (ctypes.c_void_p * 32)()
-    ctypes.CDLL(None).sigaction(signal.SIGSEGV, None, now)
-    return now[0] or 0
 
 
 def _has(library: ctypes.CDLL, name: str) -> bool:
