@@ -65,10 +65,12 @@ class WamrInstance(AdapterInstance):
         self._module = module
         self._limits = limits
         self._wasi = wasi
-        self.functions: dict[tuple[str, str], Callable[..., Any]] = {
+        given: dict[tuple[str, str], Callable[..., Any]] = {
             (function.module, function.name): function.call
             for function in (*functions, *map(proc_exit, WASI_MODULES))
         }
+        #: What the module's callbacks call, by its numbers.
+        self.functions = [given[key] for key in module.served]
         self._handle: int | None = None
         self._exec_env = 0
         self._memory: BufferMemory | None = None

@@ -54,6 +54,8 @@ class WamrModule(Module):
         self.deferred = data is not named
         self._bytes = (ctypes.c_ubyte * len(data)).from_buffer_copy(data)
         self._callbacks: list[Any] = []
+        #: The imports that host functions serve, by the numbers that the callbacks know them by.
+        self.served: list[tuple[str, str]] = []
         tables = [self._symbols(module, names) for module, names in _callable_imports(file).items()]
         error = ctypes.create_string_buffer(_ERROR_SIZE)
         with api.thread(), api.linking:
@@ -85,7 +87,8 @@ class WamrModule(Module):
     def _symbols(self, module: str, names: dict[str, tuple[int, bool]]) -> tuple[bytes, Any]:
         symbols = (NativeSymbol * len(names))()
         for symbol, (name, (parameters, has_result)) in zip(symbols, names.items(), strict=True):
-            trampoline = _trampoline(self._api, (module, name), parameters, has_result)
+            trampoline = _trampoline(self._api, len(self.served), parameters, has_result)
+            self.served.append((module, name))
             callback = NATIVE(trampoline)
             self._callbacks.append(callback)
             symbol.symbol = name.encode()
@@ -120,7 +123,7 @@ def _callable_imports(file: wasmfile.WasmFile) -> dict[str, dict[str, tuple[int,
 
 
 def _trampoline(
-    api: Api, key: tuple[str, str], parameters: int, has_result: bool
+    api: Api, number: int, parameters: int, has_result: bool
 ) -> Callable[[int, Any], None]:
     stop = 2 * parameters
 
@@ -133,7 +136,7 @@ def _trampoline(
                 instance.check_stopped()
             # (ctypes gives one element for the empty slice 0:0:2.)
             values = slots[0:stop:2] if stop else ()
-            result = instance.functions[key](instance.memory_now(exec_env), *values)
+            result = instance.functions[number](instance.memory_now(exec_env), *values)
             # A call back into the guest clears the exception that was to stop it.
             if instance.stopped:
                 instance.check_stopped()
