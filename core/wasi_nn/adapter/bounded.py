@@ -37,6 +37,7 @@ def bounded(wasm: bytes, limit: int) -> bytes:
             for _ in range(count):
                 kind = reader.byte()
                 if kind < 0x65:
+                    # A type that is written out, or a first value for every element.
                     raise LimitExceeded("a limit on memory holds for no table of a new kind")
                 most = limit // _ELEMENT
                 content += [bytes((kind,)), _limits(reader, most, _ELEMENT, limit)]

@@ -29,6 +29,7 @@ class Streams:
         self._readers: dict[int, Callable[[bytes], Any]] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._closed = False
         self._wake = -1
         try:
             self.stdin = self._input(wasi.stdin)
@@ -49,6 +50,7 @@ class Streams:
 
     def close(self) -> None:
         """Close the descriptors; the engine has let go of them. What was not delivered is lost."""
+        self._closed = True
         if self._thread is not None:
             os.write(self._wake, b".")
             # (Whoever is collected can be so on that thread.)
@@ -100,8 +102,9 @@ class Streams:
         end, self._wake = os.pipe()
         self._own(end)
         self._own(self._wake)
-        self._thread = threading.Thread(target=self._pump, args=(end,), daemon=True)
-        self._thread.start()
+        thread = threading.Thread(target=self._pump, args=(end,), daemon=True)
+        thread.start()
+        self._thread = thread
 
     def _pump(self, end: int) -> None:
         watched = select.poll()
@@ -115,6 +118,9 @@ class Streams:
                 for reader in ready:
                     if reader in self._readers:
                         self._deliver(reader)
+                    if self._closed:
+                        # By whom it told something; what is polled may be somebody else's by now.
+                        return
                     if reader not in self._readers:
                         watched.unregister(reader)
 

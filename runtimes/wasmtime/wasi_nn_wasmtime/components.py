@@ -21,7 +21,7 @@ from wasi_nn_wasmtime.declarations import Declarations, Giving
 from wasi_nn_wasmtime.memories import POSSIBLE, LinearMemory, memories_into
 from wasi_nn_wasmtime.relowering import ASK, relowered
 from wasi_nn_wasmtime.store import StoreInstance
-from wasi_nn_wasmtime.values import SIZE, TOO_LONG, Reader, read_u32, reader, write_place, writer
+from wasi_nn_wasmtime.values import SIZE, Reader, read_u32, reader, write_place, writer
 
 log = logging.getLogger("wasi_nn")
 
@@ -167,8 +167,10 @@ class WasmtimeComponentInstance(StoreInstance):
 
     def _translate(self, error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestError | GuestExit:
         if "fuel allocated for hostcalls" in str(error):
+            # 128 MiB of values of 32 bytes, one for each byte; the C API cannot raise it.
             return LimitExceeded(
-                f"the guest passed {TOO_LONG}; name the model with --graph, or use a core module"
+                "the guest passed more than about 4 MiB in one call, the most that wasmtime's C "
+                "API takes from a component; name the model with --graph, or use a core module"
             )
         if "all fuel consumed by WebAssembly" in str(error):
             # No Trap with its code, as a core module's is.

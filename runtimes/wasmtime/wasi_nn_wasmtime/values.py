@@ -22,14 +22,9 @@ from wasi_nn.errors import LimitExceeded
 from wasi_nn_wasmtime.capi import POINTER, lean
 
 SIZE = 32
-#: What is said of a list of bytes that is too long for the C API.
-TOO_LONG = (
-    "a list of more than about 4 MiB in one call, the most that wasmtime's C API takes from a "
-    "component"
-)
-# Out of a component wasmtime itself takes 128 MiB of records in one call, and its C API cannot
-# raise it; into one it would take twice the records, however much that is.
-_MOST_BYTES = (128 << 20) // SIZE
+# wasmtime's C API bounds what comes out of a component in one call, and not what goes into one:
+# that takes 64 bytes of memory for each, so this is a gigabyte.
+_MOST_BYTES = 16 << 20
 _HOLDS = 8
 _U8, _U32, _STRING, _LIST, _TUPLE, _ENUM, _RESULT, _RESOURCE = 2, 6, 12, 13, 15, 17, 19, 21
 
@@ -192,7 +187,10 @@ def _make_room(make: Any, at: int, count: int, kind: int) -> int:
 def _write_bytes(context: int, at: int, value: Any) -> None:
     count = len(value)
     if count > _MOST_BYTES:
-        raise LimitExceeded(f"the guest asked for {TOO_LONG}")
+        raise LimitExceeded(
+            f"the guest asked for a list of {count} bytes; {_MOST_BYTES} are the most that go into "
+            "a component of its kind (the log says at the level DEBUG what kind that is)"
+        )
     _list_new(at + _HOLDS, count)
     if count:
         records = _view(_long(at + 16).value, count)
