@@ -38,18 +38,22 @@ def proc_exit(module: str) -> HostFunction:
 
 
 def check_start_memory(file: WasmFile, limit: int | None, table_bytes: int) -> None:
-    """Raise ``LimitExceeded`` for a module whose initial memory, or whose tables of
-    ``table_bytes``, are above the limit, for engines that would raise the limit instead; and for
+    """Raise ``LimitExceeded`` for a module whose initial memory, or whose tables, which
+    may take ``table_bytes``, are above the limit, for engines that would raise the limit instead; and for
     one with several memories, each of which would have the limit for itself."""
     if limit is None:
         return
     if len(file.memories) > 1:
         raise LimitExceeded(f"a limit on memory holds for one; the guest has {len(file.memories)}")
-    for what, size in (("memory", file.memory_pages * PAGE), ("memory for tables", table_bytes)):
-        if size > limit:
-            raise LimitExceeded(
-                f"the guest needs more {what} to start than its {limit} bytes: {size} bytes"
-            )
+    size = file.memory_pages * PAGE
+    if size > limit:
+        raise LimitExceeded(
+            f"the guest needs more memory to start than its {limit} bytes: {size} bytes"
+        )
+    if table_bytes > limit:
+        raise LimitExceeded(
+            f"the guest's tables may take more memory than its {limit} bytes: {table_bytes} bytes"
+        )
 
 
 def refuse_read_only(engine: str, preopens: Sequence[Preopen]) -> None:
