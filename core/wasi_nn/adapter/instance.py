@@ -38,9 +38,9 @@ def proc_exit(module: str) -> HostFunction:
 
 
 def check_start_memory(file: WasmFile, limit: int | None, table_bytes: int) -> None:
-    """Raise ``LimitExceeded`` for a module whose initial memory, or whose tables, which
-    may take ``table_bytes``, are above the limit, for engines that would raise the limit instead; and for
-    one with several memories, each of which would have the limit for itself."""
+    """Raise ``LimitExceeded`` for a module whose initial memory is above the limit, or whose
+    tables, which may take ``table_bytes``, are, for engines that would raise the limit instead; and
+    for one with several memories, each of which would have the limit for itself."""
     if limit is None:
         return
     if len(file.memories) > 1:
