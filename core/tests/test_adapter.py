@@ -88,9 +88,7 @@ def test_memory_at_the_start(wat):
     check_start_memory(two, 131072, 131072)
     with pytest.raises(LimitExceeded, match="its 131071 bytes: 131072 bytes"):
         check_start_memory(two, 131071, 0)
-    with pytest.raises(
-        LimitExceeded, match="tables may take more memory than its 131072 bytes"
-    ):
+    with pytest.raises(LimitExceeded, match="tables may take more memory than its 131072 bytes"):
         check_start_memory(two, 131072, 131073)
     several = wasmfile.parse(wat("(module (memory 0) (memory 0))"))
     check_start_memory(several, None, 0)
