@@ -229,6 +229,21 @@ class Limited(Engine):
         wasm = wat(f'(module {table} (func (export "_start")))')
         assert host.run(wasm, limits=Limits(memory=65536)).error is None
 
+    def test_a_table_that_grows_fits_a_memory_limit_and_grows_no_further(
+        self, host: Host, wat: Wat
+    ) -> None:
+        self.needs(host, "memory_limit")
+        wasm = wat(
+            """(module (table $t 1 funcref) (memory (export "memory") 1) (func (export "_start")
+            (if (i32.ne (table.grow $t (ref.null func) (i32.const 1000000)) (i32.const -1))
+              (then unreachable))))"""
+        )
+        try:
+            program = host.compile(wasm)
+        except UsageError as refused:
+            pytest.skip(str(refused))
+        assert program.run(limits=Limits(memory=1 << 20)).error is None
+
     @pytest.mark.parametrize("memory", [0, 1000, 65535])
     def test_a_memory_limit_below_a_page(self, host: Host, wat: Wat, memory: int) -> None:
         self.needs(host, "memory_limit")

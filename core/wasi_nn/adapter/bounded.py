@@ -14,13 +14,12 @@ _TABLE, _MEMORY = 4, 5
 _HEADER = 8
 # Bits of a memory's or table's flags: a maximum, shared, of 64 bits.
 _MAXIMUM, _KNOWN = 1, 7
-# What an element of a table takes.
-_ELEMENT = 8
 
 
-def bounded(wasm: bytes, limit: int) -> bytes:
-    """A valid core module whose memory stays within ``limit`` bytes, and each table too. Raises
-    ``LimitExceeded`` for one that needs more to start, and for one with several memories."""
+def bounded(wasm: bytes, limit: int, element: int = 8) -> bytes:
+    """A valid core module whose memory stays within ``limit`` bytes, and each table too, of
+    ``element`` bytes for each of its elements. Raises ``LimitExceeded`` for one that needs more to
+    start, and for one with several memories."""
     reader = Reader(memoryview(wasm))
     out: list[bytes | memoryview] = [wasm[:_HEADER]]
     for section, end in reader.sections():
@@ -39,8 +38,8 @@ def bounded(wasm: bytes, limit: int) -> bytes:
                 if kind < 0x65:
                     # A type that is written out, or a first value for every element.
                     raise LimitExceeded("a limit on memory holds for no table of a new kind")
-                most = limit // _ELEMENT
-                content += [bytes((kind,)), _limits(reader, most, _ELEMENT, limit)]
+                most = limit // element
+                content += [bytes((kind,)), _limits(reader, most, element, limit)]
             out += section_bytes(section, leb(count), *content)
         else:
             out += section_bytes(section, reader.data[start:end])

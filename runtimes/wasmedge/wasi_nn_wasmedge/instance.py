@@ -95,11 +95,11 @@ class WasmEdgeInstance(AdapterInstance):
         self._stop_again()
 
     def _link(self) -> None:
-        check_start_memory(self._module.file, self._limits.memory, self._module.table_bytes)
+        limit = self._limits.memory
+        check_start_memory(self._module.file, limit, 0)
         found = POINTER()
-        result = self._api.instantiate(
-            self._executor, ctypes.byref(found), self._store, self._module.handle
-        )
+        with self._module.within(limit) as module:
+            result = self._api.instantiate(self._executor, ctypes.byref(found), self._store, module)
         if result:
             self._fail(result)
         self._instance = self._own("ModuleInstance", found.value)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from wasi_nn import wasmfile
+from wasi_nn.adapter.bounded import bounded
 from wasi_nn.adapter.instance import WASI_MODULES
 from wasi_nn.adapter.library import POINTER
 from wasi_nn.errors import UsageError
@@ -24,13 +26,34 @@ class WasmEdgeModule(Module):
 
     def __init__(self, api: Api, wasm: bytes) -> None:
         self._api = api
+        self._wasm = wasm
         file = wasmfile.parse(wasm)
         self.file = file
         #: Bytes that its tables may grow to, which WasmEdge does not limit.
-        self.table_bytes = _ELEMENT * sum(
+        self._table_bytes = _ELEMENT * sum(
             _UNLIMITED if table.maximum is None else table.maximum for table in file.tables
         )
         self.imports_wasi = any(item.module in WASI_MODULES for item in file.imports)
+        self.handle = self._parsed(wasm)
+        finalizer = weakref.finalize(self, api.delete["ASTModule"], self.handle)
+        # When the program ends, threads of it may be instantiating the module still.
+        finalizer.atexit = False
+
+    @contextmanager
+    def within(self, limit: int | None) -> Iterator[int]:
+        """The AST module of a guest with a limit on memory: its tables are bounded, where they
+        could grow above it. Raises ``LimitExceeded``."""
+        if limit is None or self._table_bytes <= limit:
+            yield self.handle
+            return
+        handle = self._parsed(bounded(self._wasm, limit, _ELEMENT))
+        try:
+            yield handle
+        finally:
+            self._api.delete["ASTModule"](handle)
+
+    def _parsed(self, wasm: bytes) -> int:
+        api = self._api
         loader, validator = api.loader(None), api.validator(None)
         found = POINTER()
         try:
@@ -39,14 +62,12 @@ class WasmEdgeModule(Module):
         finally:
             api.delete["Loader"](loader)
             api.delete["Validator"](validator)
-        if found.value:
-            finalizer = weakref.finalize(self, api.delete["ASTModule"], found.value)
-            # When the program ends, threads of it may be instantiating the module still.
-            finalizer.atexit = False
         if result:
+            if found.value:
+                api.delete["ASTModule"](found.value)
             reason = api.message(result).decode()
             raise UsageError(f"WasmEdge cannot load the module: {reason}")
-        self.handle: int = found.value or 0
+        return found.value or 0
 
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
