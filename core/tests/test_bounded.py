@@ -52,6 +52,7 @@ def test_nothing_grows_beyond(host, wat, memory, table, grown, elements):
     [
         ("(memory 5)", "262144 bytes: 327680 bytes"),
         ("(table 40000 funcref)", "262144 bytes: 320000 bytes"),
+        ("(table 20000 funcref)" * 2, "262144 bytes: 320000 bytes"),
         ("(memory 1) (memory 1)", "the guest has 2"),
     ],
 )
@@ -67,6 +68,21 @@ def test_what_needs_more_to_start(wat, text, says):
 def test_what_is_not_known_is_not_run(section):
     with pytest.raises(LimitExceeded, match="of a new kind"):
         bounded(b"\0asm\1\0\0\0" + section, LIMIT)
+
+
+def test_tables_share_what_there_is(host, wat):
+    grows = "".join(
+        f"""(func (export "grow{number}") (param i32) (result i32)
+          (table.grow {number} (ref.null func) (local.get 0)))"""
+        for number in range(3)
+    )
+    wasm = wat(f"(module (table 8 funcref) (table 0 funcref) (table 0 5 funcref) {grows})")
+    with host.compile(bounded(wasm, 8 * 308)).instantiate() as guest:
+        assert [guest.call(f"grow{number}", 101) for number in range(3)] == [(-1,)] * 3
+        assert guest.call("grow0", 100) == (8,)
+        assert guest.call("grow1", 100) == (0,)
+        assert guest.call("grow2", 6) == (-1,)
+        assert guest.call("grow2", 5) == (0,)
 
 
 def test_guests_run_on(host, guests, wat):

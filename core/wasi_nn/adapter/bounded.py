@@ -6,6 +6,8 @@ the limit is written there.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from wasi_nn.adapter.instance import PAGE
 from wasi_nn.errors import LimitExceeded
 from wasi_nn.wasmfile import Reader, leb, section_bytes
@@ -17,45 +19,60 @@ _MAXIMUM, _KNOWN = 1, 7
 
 
 def bounded(wasm: bytes, limit: int, element: int = 8) -> bytes:
-    """A valid core module whose memory stays within ``limit`` bytes, and each table too, of
-    ``element`` bytes for each of its elements. Raises ``LimitExceeded`` for one that needs more to
-    start, and for one with several memories."""
+    """A valid core module whose memory stays within ``limit`` bytes, and its tables together too,
+    of ``element`` bytes for each of their elements. Raises ``LimitExceeded`` for one that needs
+    more to start, and for one with several memories."""
     reader = Reader(memoryview(wasm))
     out: list[bytes | memoryview] = [wasm[:_HEADER]]
     for section, end in reader.sections():
         start = reader.at
         if section == _MEMORY:
-            count = reader.count()
-            if count > 1:
-                raise LimitExceeded(f"a limit on memory holds for one; the guest has {count}")
-            content = [_limits(reader, limit // PAGE, PAGE, limit) for _ in range(count)]
-            out += section_bytes(section, leb(count), *content)
+            memories = [_read(reader, b"") for _ in range(reader.count())]
+            if len(memories) > 1:
+                many = len(memories)
+                raise LimitExceeded(f"a limit on memory holds for one; the guest has {many}")
+            out += section_bytes(section, *_written(memories, limit, PAGE))
         elif section == _TABLE:
-            count = reader.count()
-            content = []
-            for _ in range(count):
-                kind = reader.byte()
-                if kind < 0x65:
-                    # A type that is written out, or a first value for every element.
-                    raise LimitExceeded("a limit on memory holds for no table of a new kind")
-                most = limit // element
-                content += [bytes((kind,)), _limits(reader, most, element, limit)]
-            out += section_bytes(section, leb(count), *content)
+            tables = [_read(reader, bytes((reader.byte(),))) for _ in range(reader.count())]
+            out += section_bytes(section, *_written(tables, limit, element))
         else:
             out += section_bytes(section, reader.data[start:end])
     return b"".join(out)
 
 
-def _limits(reader: Reader, most: int, unit: int, limit: int) -> bytes:
-    """A memory's or table's limits, with a maximum of ``most`` units."""
+class _Extent(NamedTuple):
+    """A memory or a table; ``kind`` is what stands before its limits."""
+
+    kind: bytes
+    flags: int
+    minimum: int
+    maximum: int | None
+
+
+def _read(reader: Reader, kind: bytes) -> _Extent:
+    # (A table may also have a type that is written out, or a first value for every element.)
+    if kind and kind[0] < 0x65:
+        raise LimitExceeded("a limit on memory holds for no table of a new kind")
     flags = reader.byte()
     if flags & ~_KNOWN:
-        raise LimitExceeded("a limit on memory holds for no memory of a new kind")
+        raise LimitExceeded("a limit on memory holds for no memory or table of a new kind")
     minimum = reader.number()
-    if minimum > most:
+    return _Extent(kind, flags, minimum, reader.number() if flags & _MAXIMUM else None)
+
+
+def _written(extents: list[_Extent], limit: int, unit: int) -> list[bytes]:
+    """A section's content, in which all together have at most ``limit`` bytes, of ``unit`` bytes
+    each: the room that is left at the start is shared out."""
+    needed = sum(extent.minimum for extent in extents)
+    room = limit // unit - needed
+    if room < 0:
         raise LimitExceeded(
-            f"the guest needs more memory to start than its {limit} bytes: {minimum * unit} bytes"
+            f"the guest needs more memory to start than its {limit} bytes: {needed * unit} bytes"
         )
-    if flags & _MAXIMUM:
-        most = min(most, reader.number())
-    return bytes((flags | _MAXIMUM,)) + leb(minimum) + leb(most)
+    content = [leb(len(extents))]
+    for kind, flags, minimum, maximum in extents:
+        most = minimum + room // len(extents)
+        if maximum is not None:
+            most = min(most, maximum)
+        content += [kind, bytes((flags | _MAXIMUM,)), leb(minimum), leb(most)]
+    return content
