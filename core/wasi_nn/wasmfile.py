@@ -2,7 +2,7 @@
 
 Engines differ in what they tell of a module, and `wasi-nn inspect` needs no engine at all, so the
 few sections that matter are read here (WebAssembly core specification, section 5.5). Function
-bodies are skipped, so a module of many megabytes costs well under a millisecond.
+bodies are skipped: what reading costs are exports and, with many types, the number of functions.
 """
 
 from __future__ import annotations
@@ -230,7 +230,10 @@ class _FileReader(Reader):
         if self.function_section and last >= len(self.functions):
             self.at = self.function_section
             count = min(self.count(), last + 1 - len(self.functions))
-            self.functions += [self.number() for _ in range(count)]
+            numbers = bytes(self.data[self.at : self.at + count])
+            # Most modules have fewer than 128 types: then every number is a byte.
+            small = len(numbers) == count and numbers.isascii()
+            self.functions += numbers if small else [self.number() for _ in range(count)]
         return {name: self.signature(number) for name, number in exported.items()}
 
     def signature(self, function: int) -> Signature | None:
