@@ -192,7 +192,7 @@ class TestWhatTheyTake:
         projector = (GRAPHS / "tiny-mmproj.gguf").stat().st_size
         assert max(held) > 26_000_000
         kept = sum(held) - projector
-        assert 8 * 49152 < kept < 20 * 49152
+        assert 8 * 49152 < kept < 9 * 49152  # four tokens each
         self.put(context, '{"n-predict": 5}', 1)
         assert sum(held) - projector == kept
         self.put(context, "see it")
@@ -207,6 +207,17 @@ class TestWhatTheyTake:
         context.hold = refuse
         with pytest.raises(RuntimeFailure, match="limit"):
             self.put(context, f"see {image} it")
+
+    def test_the_text_beside_it_counts_little(self, context):
+        held = []
+        context.hold = held.append
+        image = inline(picture("red"))
+        self.put(context, f"see {image} it")
+        before = sum(held)
+        self.put(context, f"see {image} {'a' * 450} it")
+        tokens = context._prompt.n_tokens
+        assert tokens > 400
+        assert before < sum(held) < before + 10 * tokens
 
     def test_a_mistake_in_a_later_one(self, context, monkeypatch):
         native = context._graph.weights.native

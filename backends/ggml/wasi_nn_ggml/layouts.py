@@ -315,6 +315,10 @@ VISION_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "mtmd_bitmap_free": (None, (Pointer,)),
     "mtmd_input_chunks_init": (Pointer, ()),
     "mtmd_input_chunks_free": (None, (Pointer,)),
+    "mtmd_input_chunks_size": (_size, (Pointer,)),
+    "mtmd_input_chunks_get": (Pointer, (Pointer, _size)),
+    "mtmd_input_chunk_get_type": (c.c_int, (Pointer,)),
+    "mtmd_input_chunk_get_n_tokens": (_size, (Pointer,)),
     "mtmd_tokenize": (
         _i32, (Pointer, Pointer, c.POINTER(VisionText), c.POINTER(Pointer), _size),
     ),

@@ -36,7 +36,10 @@ _MOST_RATIO = 200
 # (PNG with 16 bits of four channels takes the most).
 _PIXEL_BYTES, _DECODING_BYTES = 3, 20
 # What an image becomes, in floats, for each of its tokens: the most of the models that mtmd knows.
-_TOKEN_BYTES = 48 << 10
+# A text's tokens are numbers in a list that may have grown to twice their size.
+_TOKEN_BYTES, _TEXT_BYTES = 48 << 10, 8
+# ``MTMD_INPUT_CHUNK_TYPE_TEXT``
+_TEXT = 0
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 
 
@@ -131,8 +134,20 @@ class Picture:
         if status:
             raise InvalidArgument(f"the image cannot be taken ({status})")
         self.n_tokens = int(native.mtmd_helper_get_n_tokens(self._chunks))
-        #: What the images became, until the prompt is let go of.
-        self.holding = Holding(hold, _TOKEN_BYTES * self.n_tokens)
+        of_text = self._of_text()
+        #: What the text and the images became, until the prompt is let go of.
+        self.holding = Holding(
+            hold, _TEXT_BYTES * of_text + _TOKEN_BYTES * (self.n_tokens - of_text)
+        )
+
+    def _of_text(self) -> int:
+        """How many of the tokens are text."""
+        native, tokens = self._projector.native, 0
+        for at in range(native.mtmd_input_chunks_size(self._chunks)):
+            chunk = native.mtmd_input_chunks_get(self._chunks, at)
+            if native.mtmd_input_chunk_get_type(chunk) == _TEXT:
+                tokens += native.mtmd_input_chunk_get_n_tokens(chunk)
+        return tokens
 
     def evaluate(self, sequence: Sequence) -> None:
         """Bring text and images into a memory that is empty before. Raises ``RuntimeFailure``."""
