@@ -102,9 +102,7 @@ ENDLESS = ['root ::= ws root "b" | "a"\nws ::= " "*', 'root ::= ("a"* root? "b")
 
 @pytest.mark.parametrize("name", SOUND)
 def test_sound_ones(name):
-    started = time.perf_counter()
     Sampler(opened.open(TINY, ModelSettings()), SamplerSettings(grammar=SOUND[name]))
-    assert time.perf_counter() - started < 10
 
 
 @pytest.mark.parametrize("name", UNSOUND)
@@ -120,7 +118,7 @@ def test_a_rule_that_begins_with_itself(grammar):
 
 
 @pytest.mark.parametrize(
-    "repeated", ['"%s"{1999}' % ("a" * 1000), f"[{'a' * 1000}]{{0,1999}}", '"a"{0,999} ' * 900]
+    "repeated", ['"%s"{1999}' % ("a" * 1100), f"[{'a' * 1100}]{{0,1999}}", '"a"{0,999} ' * 900]
 )
 def test_what_is_long_when_written_out(repeated):
     with pytest.raises(InvalidArgument, match="elements"):
@@ -137,10 +135,23 @@ def test_what_is_long_when_written_out(repeated):
     ],
 )
 def test_the_look_itself_ends(grammar):
-    started = time.perf_counter()
+    started = time.thread_time()
     with pytest.raises(InvalidArgument):
         gbnf.check(grammar)
-    assert time.perf_counter() - started < 10
+    assert time.thread_time() - started < 10
+
+
+def test_a_long_name_counts():
+    """Each repetition that is written out has a name of its own, that begins with it."""
+
+    def held(name):
+        sizes = []
+        grammar = f'root ::= {name}\n{name} ::= "a"{{0,1999}}'
+        Sampler(weights, SamplerSettings(grammar=grammar), hold=sizes.append)
+        return max(sizes)
+
+    weights = opened.open(TINY, ModelSettings())
+    assert held("b" * 500) - held("b") > 1999 * 500
 
 
 @pytest.mark.parametrize(
@@ -149,6 +160,10 @@ def test_the_look_itself_ends(grammar):
         {"enum": list(range(3000))},
         {"properties": {f"k{at}": {"type": "string"} for at in range(300)}},
         {"properties": {"a": {"type": "string", "maxLength": 1000}, "b": {"items": {}}}},
+        {
+            "properties": {f"k{at}": {"type": "string", "maxLength": 1000} for at in range(300)},
+            "required": [f"k{at}" for at in range(300)],
+        },
         {"anyOf": [{}, {"type": "array", "items": {"type": ["null", "array", "object"]}}]},
     ],
 )

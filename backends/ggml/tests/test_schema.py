@@ -207,10 +207,10 @@ class TestMistakes:
         ],
     )
     def test_too_long_a_grammar(self, schema):
-        started = time.perf_counter()
+        started = time.thread_time()
         with pytest.raises(InvalidArgument, match="more than 262144"):
             gbnf.check(grammar_of(json.dumps(schema)))
-        assert time.perf_counter() - started < 10
+        assert time.thread_time() - started < 10
 
     @pytest.mark.parametrize(
         "schema",
@@ -269,6 +269,13 @@ class TestGbnf:
     )
     def test_sound(self, grammar):
         gbnf.check(grammar)
+
+    def test_one_that_was_looked_at_before(self):
+        grammar = "root ::= <think> [a-z]{1,9}"
+        assert gbnf.check(grammar) is gbnf.check(grammar[:4] + grammar[4:])
+        for _ in range(2):
+            with pytest.raises(InvalidArgument, match="no rule named root"):
+                gbnf.check("other ::= <think> [a-z]{1,9}")
 
     @pytest.mark.parametrize(
         ("grammar", "why"),

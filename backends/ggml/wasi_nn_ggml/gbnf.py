@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from wasi_nn.errors import InvalidArgument
@@ -20,7 +21,7 @@ _MOST_NESTING = 200
 _MOST_REPEATS = 2000
 _MOST_REPEATED = 8
 # llama.cpp writes repetitions out, and gives each a name that begins as its rule's.
-_MOST_ELEMENTS = 1 << 20
+_MOST_ELEMENTS = 1 << 21
 _MOST_NAME = 512
 # It reads the name of a token as it reads a prompt.
 _MOST_TOKEN = 512
@@ -65,13 +66,16 @@ Rules = Mapping[str, Sequence[Sequence[Item]]]
 
 
 class Contents(NamedTuple):
-    """The number of elements that llama.cpp makes of a grammar, at most, and the tokens that it
-    names (``<think>``)."""
+    """The number of elements that llama.cpp makes of a grammar, at most, the length of the longest
+    rule's name, and the tokens that it names (``<think>``)."""
 
     elements: int
-    tokens: list[str]
+    longest: int
+    tokens: tuple[str, ...]
 
 
+# A server makes a context for each request, often with one and the same grammar.
+@lru_cache(maxsize=8)
 def check(grammar: str) -> Contents:
     """What is in a grammar. Raises ``InvalidArgument`` with the reason for one that cannot be
     right, or that llama.cpp would not come to an end with."""
@@ -79,7 +83,7 @@ def check(grammar: str) -> Contents:
         raise InvalidArgument(f"a grammar of {len(grammar)} characters is more than {MOST}")
     reader = _Reader(grammar)
     growth.check(reader.read())
-    return Contents(reader.elements, reader.tokens)
+    return Contents(reader.elements, reader.longest, tuple(reader.tokens))
 
 
 class _Reader:
@@ -89,6 +93,7 @@ class _Reader:
         self._rules: dict[str, list[list[Item]]] = {}
         self._groups = 0
         self.elements = 0
+        self.longest = 0
         self.tokens: list[str] = []
         #: The rule that is being read, and those of the parentheses that are open in it.
         self._open: list[list[list[Item]]] = []
@@ -130,6 +135,7 @@ class _Reader:
         return self._rules
 
     def _define(self, rule: str) -> None:
+        self.longest = max(self.longest, len(rule))
         if len(self._open) > 1:
             raise self._wrong(f"rule {rule!r} begins inside of parentheses")
         self._rules[rule] = [[]]
