@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -133,10 +132,8 @@ class TestEndings:
         host.add_model("default", TINY, config={**GREEDY, "grammar": 'root ::= "y" root'})
         program = host.compile(wat(LLM % SPIN))
         program.run(limits=Limits(timeout=0.3))  # loads the model
-        started = time.monotonic()
         result = program.run(limits=Limits(timeout=0.3))
         assert isinstance(result.error, DeadlineExceeded)
-        assert time.monotonic() - started < 5
         assert result.failures[-1].reason
 
     def test_a_trap_frees_its_memory(self, host, wat):
