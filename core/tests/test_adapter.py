@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from wasi_nn import wasmfile
+from wasi_nn import calls, wasmfile
 from wasi_nn.adapter import values
 from wasi_nn.adapter.deferred import START, defer_start, rename_exports
 from wasi_nn.adapter.instance import GuestExit, check_start_memory
@@ -100,11 +100,11 @@ class TestValues:
     @pytest.mark.parametrize(
         ("kind", "given", "comes"),
         [
-            (values.I32, -1, -1),
-            (values.I32, 0xFFFFFFFF, -1),
-            (values.I64, (1 << 64) - 2, -2),
-            (values.F32, 1, 1.0),
-            (values.F64, 0.1, 0.1),
+            (calls.I32, -1, -1),
+            (calls.I32, 0xFFFFFFFF, -1),
+            (calls.I64, (1 << 64) - 2, -2),
+            (calls.F32, 1, 1.0),
+            (calls.F64, 0.1, 0.1),
         ],
     )
     def test_there_and_back(self, kind, given, comes):
@@ -115,9 +115,9 @@ class TestValues:
     @pytest.mark.parametrize(
         ("kinds", "numbers", "says"),
         [
-            ([values.I32], [], "takes 1 arguments, not 0"),
-            ([values.I32], [1 << 32], "does not fit an i32"),
-            ([values.I64], [-(1 << 63) - 1], "does not fit an i64"),
+            ([calls.I32], [], "takes 1 arguments, not 0"),
+            ([calls.I32], [1 << 32], "does not fit an i32"),
+            ([calls.I64], [-(1 << 63) - 1], "does not fit an i64"),
             ([128], [0], "no number"),
         ],
     )

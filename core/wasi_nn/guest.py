@@ -10,8 +10,8 @@ from typing import Any
 
 from wasi_nn.abi.guarding import Observer
 from wasi_nn.abi.timing import BenchTimer
-from wasi_nn.adapter.values import check_call
 from wasi_nn.backend import Generation
+from wasi_nn.calls import check_call
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted
 from wasi_nn.keyboard import Keyboard
 from wasi_nn.runtime import Instance

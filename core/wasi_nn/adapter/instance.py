@@ -37,7 +37,7 @@ def proc_exit(module: str) -> HostFunction:
     return HostFunction(module, "proc_exit", 1, False, leave)
 
 
-def check_start_memory(file: WasmFile, limit: int | None, table_bytes: int) -> None:
+def check_start_memory(file: WasmFile, limit: int | None, table_bytes: int = 0) -> None:
     """Raise ``LimitExceeded`` for a module whose initial memory is above the limit, or whose
     tables, which may take ``table_bytes``, are, for engines that would raise the limit instead; and
     for one with several memories, each of which would have the limit for itself."""

@@ -21,11 +21,11 @@ from wasi_nn.adapter import values
 from wasi_nn.adapter.deferred import START, defer_start
 from wasi_nn.adapter.instance import HOST_TRAP, AdapterInstance
 from wasi_nn.adapter.library import POINTER, holding_gil, lean, view_at
+from wasi_nn.calls import I32, check_results
 from wasi_nn.errors import GuestTrap, LinkError, UsageError
 from wasi_nn.runtime import BufferMemory, HostFunction, Module
 
 _SIZE = ctypes.c_size_t
-_I32 = 0
 
 #: ``wasm_trap_t *(*)(const wasm_val_vec_t *, wasm_val_vec_t *)``; a vector is a size and a pointer.
 CALLBACK = ctypes.CFUNCTYPE(POINTER, *(ctypes.POINTER(ctypes.POINTER(ctypes.c_uint32)),) * 2)
@@ -215,7 +215,7 @@ class CApiInstance(AdapterInstance):
         kinds = [self._kinds(types(kind)) for types in (api.type_params, api.type_results)]
         api.delete["functype"](kind)
         # A reference comes back as a pointer that nobody would own.
-        values.check_results(kinds[1])
+        check_results(kinds[1])
         given = values.pack(kinds[0], arguments)
         results = (values.Value * len(kinds[1]))()
         for result, one in zip(results, kinds[1], strict=True):
@@ -247,7 +247,7 @@ class CApiInstance(AdapterInstance):
         return made
 
     def _i32s(self, count: int) -> Vector:
-        items = (ctypes.c_void_p * max(1, count))(*[self.api.valtype(_I32) for _ in range(count)])
+        items = (ctypes.c_void_p * max(1, count))(*[self.api.valtype(I32) for _ in range(count)])
         vector = Vector()
         self.api.valtype_vector(ctypes.byref(vector), count, ctypes.addressof(items))
         return vector
@@ -267,7 +267,7 @@ class CApiInstance(AdapterInstance):
                 result = call(memory_now(), *numbers)
                 if has_result:
                     slots = results[1]
-                    slots[0] = _I32
+                    slots[0] = I32
                     slots[2] = result
                 return None
             except BaseException as exception:

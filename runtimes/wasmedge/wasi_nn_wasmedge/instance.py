@@ -12,6 +12,7 @@ from wasi_nn.adapter import values
 from wasi_nn.adapter.instance import PAGE, AdapterInstance, GuestExit, check_start_memory
 from wasi_nn.adapter.library import POINTER, strings, view_at
 from wasi_nn.adapter.streams import Streams
+from wasi_nn.calls import I32
 from wasi_nn.errors import GuestTrap, LinkError, OutOfFuel, UsageError
 from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig
 from wasi_nn_wasmedge.api import HOST_FUNCTION, Api, String, Value
@@ -96,7 +97,7 @@ class WasmEdgeInstance(AdapterInstance):
 
     def _link(self) -> None:
         limit = self._limits.memory
-        check_start_memory(self._module.file, limit, 0)
+        check_start_memory(self._module.file, limit)
         found = POINTER()
         with self._module.within(limit) as module:
             result = self._api.instantiate(self._executor, ctypes.byref(found), self._store, module)
@@ -217,7 +218,7 @@ class WasmEdgeInstance(AdapterInstance):
 
     def _function(self, function: HostFunction) -> int:
         api = self._api
-        i32 = api.kinds[values.I32]
+        i32 = api.kinds[I32]
         parameters = (ctypes.c_uint64 * max(1, function.parameters))(*[i32] * function.parameters)
         results = (ctypes.c_uint64 * 1)(i32)
         kind = api.function_type(
