@@ -17,7 +17,7 @@ from wasi_nn.errors import GuestError, GuestTrap, LimitExceeded, LinkError, OutO
 from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn_wasmtime.capi import POINTER, lean
 from wasi_nn_wasmtime.component_types import Unfit
-from wasi_nn_wasmtime.declarations import Declarations, Giving
+from wasi_nn_wasmtime.declarations import Declarations
 from wasi_nn_wasmtime.memories import POSSIBLE, LinearMemory, memories_into
 from wasi_nn_wasmtime.relowering import ASK, relowered
 from wasi_nn_wasmtime.store import StoreInstance
@@ -59,12 +59,11 @@ _RUN = "wasi:cli/run"
 
 
 class _Compiled(NamedTuple):
-    """Code, with the engine that made it; ``giving`` as in ``Relowered``."""
+    """Code, with the engine that made it."""
 
     engine: wasmtime.Engine
     component: wasmtime.component.Component
     declarations: Declarations
-    giving: Giving = frozenset()
 
 
 class WasmtimeComponent(Component):
@@ -100,7 +99,7 @@ def _compile(engine: Callable[..., wasmtime.Engine], wasm: bytes) -> _Compiled:
             changed = relowered(wasm, is_wasi)
             component = wasmtime.component.Component(making, changed.wasm)
             declarations = Declarations(making, component, changed.giving, memory=True)
-            return _Compiled(making, component, declarations, changed.giving)
+            return _Compiled(making, component, declarations)
         except (Unfit, wasmtime.WasmtimeError) as error:
             # What is wrong with the component itself is said below.
             log.debug("lists of bytes go through wasmtime's C API: %s", error)
@@ -122,7 +121,7 @@ class WasmtimeComponentInstance(StoreInstance):
     ) -> None:
         super().__init__(compiled.engine, limits)
         self._component = compiled.component
-        self._giving = compiled.giving
+        self._giving = compiled.declarations.giving
         self._memories: list[LinearMemory] = []
         self._run_export = run
         self._limit = limits.memory

@@ -16,10 +16,7 @@ from wasmtime import component as declared
 from wasi_nn import component
 from wasi_nn.component import Function, Interface
 from wasi_nn.errors import LinkError
-
-#: The functions, by interface and name, that take an address as their last parameter, since their
-#: bytes go through memory.
-Giving = frozenset[tuple[str, str]]
+from wasi_nn_wasmtime.relowering import Giving
 
 _Resources = Mapping[str, Any]
 
@@ -37,7 +34,7 @@ class Declarations:
     ) -> None:
         self._engine = engine
         self._type = compiled.type
-        self._giving = giving
+        self.giving = giving
         self._memory = memory
         # What was compared already, by name: programs run many times.
         self._agreed: dict[str, object] = {}
@@ -94,7 +91,7 @@ class Declarations:
         label = f"{interface} {name}"
         if function is None:
             raise LinkError(f"the guest cannot start: it imports {label}, which is not there")
-        gives = (interface, name) in self._giving
+        gives = (interface, name) in self.giving
         parameters: list[component.Type] = [*function.parameters]
         if gives:
             parameters.append(component.U32())

@@ -37,12 +37,16 @@ _PAIR = b"\x6f\x02\x79\x79"  # tuple<u32, u32>
 _U32 = b"\x79"
 
 
+#: The functions, by interface and name, that take an address as their last parameter, where the
+#: bytes go that they give.
+Giving = frozenset[tuple[str, str]]
+
+
 class Relowered(NamedTuple):
-    """A component of the same behaviour; ``giving`` are the functions, by interface and name, that
-    take an address as their last parameter."""
+    """A component of the same behaviour."""
 
     wasm: bytes
-    giving: frozenset[tuple[str, str]]
+    giving: Giving
 
 
 def relowered(wasm: bytes, theirs: Callable[[str], bool]) -> Relowered:
