@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import wasmtime
 
 from authoring.components import component
@@ -53,6 +55,15 @@ OLD = """
   (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
   (local.set $t (i32.load (i32.const 68)))
 """
+
+
+def with_net(folder: Path) -> Host:
+    """A host that offers "net", which gives back what it gets."""
+    model = folder / "net.model"
+    model.write_text("wasi-nn:identity {}\n")
+    host = Host(runtime="wasmtime")
+    host.add_model("net", model, encoding="identity")
+    return host
 
 
 def compiled(

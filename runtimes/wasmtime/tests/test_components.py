@@ -19,6 +19,7 @@ from authoring.component_steps import (
     TAKE,
     TENSOR,
     compiled,
+    with_net,
 )
 from authoring.components import component
 from wasi_nn import Host
@@ -34,10 +35,7 @@ wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
 
 @pytest.fixture
 def host(tmp_path: Path):
-    model = tmp_path / "net.model"
-    model.write_text("wasi-nn:identity {}\n")
-    with Host(runtime="wasmtime") as host:
-        host.add_model("net", model, encoding="identity")
+    with with_net(tmp_path) as host:
         yield host
 
 

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from authoring.component_steps import CHECK, COMPUTE, NEWEST, OLD, OPEN, TAKE, TENSOR, compiled
+from authoring.component_steps import (
+    CHECK,
+    COMPUTE,
+    NEWEST,
+    OLD,
+    OPEN,
+    TAKE,
+    TENSOR,
+    compiled,
+    with_net,
+)
 from wasi_nn import Host
 from wasi_nn.abi.guarding import Observer
 from wasi_nn.abi.wit import Wit
@@ -28,10 +38,7 @@ FAIL = """
 
 @pytest.fixture
 def host(tmp_path: Path):
-    model = tmp_path / "net.model"
-    model.write_text("wasi-nn:identity {}\n")
-    with Host(runtime="wasmtime") as host:
-        host.add_model("net", model, encoding="identity")
+    with with_net(tmp_path) as host:
         yield host
 
 
