@@ -238,6 +238,9 @@ def position(key: int | str, tensors: Sequence[TensorInfo], what: str) -> int:
     for index, info in enumerate(tensors):
         if info.name == key:
             return index
+    for index, info in enumerate(tensors):
+        if key in info.aliases:
+            return index
     known = ", ".join(info.name for info in tensors)
     raise InvalidArgument(f"there is no {what} named {key!r}; the graph has: {known}")
 

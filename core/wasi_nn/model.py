@@ -144,7 +144,12 @@ class Model:
 
     def run(self, inputs: Mapping[int | str, Any] | Any) -> dict[str, NDArray[Any]]:
         """One inference in a context of its own: inputs by index or name (an array alone is input
-        0), outputs by name, or by number where the graph does not describe them."""
+        0), outputs by name, or by number where the graph does not describe them. Every name that
+        a tensor has can be looked up.
+
+        Outputs that wasi-nn has no tensor type for (maps, texts) are left out: ``Model.outputs``
+        describes them, and ``Context.get_output`` says why. Raises ``UnsupportedOperation`` where
+        no output is left."""
         if not isinstance(inputs, Mapping):
             inputs = {0: inputs}
         with self.init_execution_context() as context:
@@ -152,10 +157,37 @@ class Model:
                 context.set_input(key, array)
             context.compute()
             if self.outputs:
-                return {info.name: context.get_output(i) for i, info in enumerate(self.outputs)}
+                return _read_described(context, self.outputs)
             outputs: dict[str, NDArray[Any]] = {}
             while True:
                 try:
                     outputs[str(len(outputs))] = context.get_output(len(outputs))
                 except InvalidArgument:
                     return outputs
+
+
+class _Outputs(dict[str, Any]):
+    """Arrays by their tensors' first names; the other names can be looked up as well."""
+
+    def __init__(self, infos: Sequence[TensorInfo]) -> None:
+        super().__init__()
+        self._infos = infos
+
+    def __missing__(self, name: str) -> Any:
+        for info in self._infos:
+            if name in info.aliases and info.name in self:
+                return self[info.name]
+        raise KeyError(name)
+
+
+def _read_described(context: Context, infos: Sequence[TensorInfo]) -> dict[str, NDArray[Any]]:
+    outputs = _Outputs(infos)
+    refusal: UnsupportedOperation | None = None
+    for index, info in enumerate(infos):
+        try:
+            outputs[info.name] = context.get_output(index)
+        except UnsupportedOperation as error:
+            refusal = refusal or error
+    if refusal is not None and not outputs:
+        raise refusal
+    return outputs

@@ -84,9 +84,13 @@ class Tensor(NamedTuple):
             contiguous = contiguous.astype(contiguous.dtype.newbyteorder("="))
         kind = _BY_NUMPY_NAME.get(contiguous.dtype.name)
         if kind is None:
+            name = contiguous.dtype.name
+            bits = _AS_BITS.get(name)
             raise TypeError(
                 f"wasi-nn has no tensor type for numpy's {contiguous.dtype}; "
                 f"convert to one of {', '.join(sorted(_BY_NUMPY_NAME))}"
+                + (f". A model that takes {name} reads the bits of {bits}: " if bits else "")
+                + (f'give it array.view("{bits}")' if bits else "")
             )
         dims = np.shape(array)  # ascontiguousarray turns a scalar into one dimension
         return cls(kind, dims, contiguous.reshape(-1).view(np.uint8).data)
@@ -118,6 +122,8 @@ _BY_NUMPY_NAME = {name: kind for kind, name in _NUMPY_NAMES.items()} | {
     "bfloat16": TensorType.BF16,
     "bool": TensorType.U8,
 }
+# What carries the bits of a type that wasi-nn has no word for.
+_AS_BITS = {"int8": "uint8", "uint32": "int32", "uint64": "int64"}
 
 
 def _bfloat16() -> Any:
@@ -142,7 +148,8 @@ class TensorInfo(NamedTuple):
 
     ``type`` is None where wasi-nn has no word for it (strings, sequences); ``native_type`` is the
     library's own word. A dimension that the graph leaves open is -1; ``dims`` is None where the
-    graph says nothing at all. ``quantization`` is that of a quantised tensor.
+    graph says nothing at all. ``quantization`` is that of a quantised tensor. ``aliases`` are the
+    other names that the library has for the same tensor.
     """
 
     name: str
@@ -150,6 +157,7 @@ class TensorInfo(NamedTuple):
     dims: tuple[int, ...] | None
     native_type: str = ""
     quantization: Quantization | None = None
+    aliases: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line for people: ``bytes: i32[?, 2048]``."""
