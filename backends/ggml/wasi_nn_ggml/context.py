@@ -116,9 +116,9 @@ class GgmlContext(StreamingContext):
 
     def fini_single(self) -> None:
         self._pending = None
+        # The sampler begins anew with the next text. An abandoned stream may end here when its
+        # context's native memory is gone already, so nothing native is called.
         self._forget_output()
-        if self._sampler is not None:
-            self._sampler.reset()
 
     def cancel(self) -> None:
         self._stopped = True

@@ -11,6 +11,8 @@ import importlib.util
 import logging
 import os
 import threading
+import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -159,6 +161,16 @@ def library() -> Library:
                     raise Unavailable(f"llama.cpp is not installed; {INSTALL}")
                 _loaded = Library(provider)
     return _loaded
+
+
+def freed_with(owner: object, free: Callable[..., None], *args: object) -> weakref.finalize[..., Any]:
+    """Call ``free(*args)`` once, when nobody holds ``owner`` any more.
+
+    When Python ends, nothing is freed: the system takes it all back, and streams that are still
+    open, other threads, and exit handlers of the program may use it until the last moment."""
+    finalizer = weakref.finalize(owner, free, *args)
+    finalizer.atexit = False
+    return finalizer
 
 
 class Complaints(threading.local):

@@ -12,7 +12,6 @@ import binascii
 import ctypes
 import re
 import threading
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from wasi_nn.errors import InvalidArgument, PromptTooLong, RuntimeFailure, Unsup
 from wasi_nn_ggml import gguf
 from wasi_nn_ggml.holding import Holding
 from wasi_nn_ggml.layouts import VisionText
-from wasi_nn_ggml.library import Library, complaints
+from wasi_nn_ggml.library import Library, complaints, freed_with
 from wasi_nn_ggml.sequence import Sequence
 from wasi_nn_ggml.settings import ContextSettings
 from wasi_nn_ggml.weights import Weights
@@ -72,7 +71,7 @@ class Projector:
         self.weights = weights
         self.pointer = int(projector)
         self.lock = threading.Lock()
-        weakref.finalize(self, _free, native, self.pointer, weights)
+        freed_with(self, _free, native, self.pointer, weights)
         if not native.mtmd_support_vision(self.pointer):
             raise RuntimeFailure("the projector is not for images")
 
@@ -115,7 +114,7 @@ class Picture:
         native = projector.native
         self._projector = projector
         self._chunks = native.mtmd_input_chunks_init()
-        weakref.finalize(self, native.mtmd_input_chunks_free, self._chunks)
+        freed_with(self, native.mtmd_input_chunks_free, self._chunks)
         bitmaps: list[int] = []
         try:
             for image in images:

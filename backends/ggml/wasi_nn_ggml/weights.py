@@ -14,7 +14,7 @@ from typing import IO, TypeVar
 
 from wasi_nn.errors import ModelNotFound, PromptTooLong, RuntimeFailure
 from wasi_nn_ggml import gguf, stack, trial
-from wasi_nn_ggml.library import complaints, library
+from wasi_nn_ggml.library import complaints, freed_with, library
 from wasi_nn_ggml.memory import Shape
 from wasi_nn_ggml.metadata import Metadata
 from wasi_nn_ggml.settings import RANK, ModelSettings
@@ -77,7 +77,7 @@ class Weights:
                 f"llama.cpp rejects the model: {complaints.take('it gives no reason')}"
             )
         self.model = int(model)
-        weakref.finalize(self, native.llama_model_free, self.model)
+        freed_with(self, native.llama_model_free, self.model)
         self.vocab = int(native.llama_model_get_vocab(self.model) or 0)
         self.n_vocab = int(native.llama_vocab_n_tokens(self.vocab))
         self._splits = native.llama_vocab_type(self.vocab) == _BPE
