@@ -16,8 +16,10 @@ atexit.register(lambda: [next(stream) for stream in later])  # runs after the li
 from wasi_nn import Host
 host = Host()
 
+path = {str(TINY)!r}
+
 def start(**config):
-    context = host.load({str(TINY)!r}, config=config).init_execution_context()
+    context = host.load(path, config=config).init_execution_context()
     context.set_input("prompt", "x")
     stream = context.stream()
     next(stream)
@@ -45,15 +47,14 @@ for _ in range(20):
     "a thread": """
 def write():
     while True:
-        with host.load(%r).init_execution_context() as context:
+        with host.load(path).init_execution_context() as context:
             context.set_input("prompt", "x")
             writing.set()
             context.compute()
 writing = threading.Event()
 threading.Thread(target=write, daemon=True).start()
 writing.wait()
-"""
-    % str(TINY),
+""",
 }
 
 

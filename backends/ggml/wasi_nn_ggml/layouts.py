@@ -288,7 +288,6 @@ OPTIONAL_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "gguf_get_arr_type": (c.c_int, (Pointer, c.c_int64)),
     "gguf_get_arr_n": (_size, (Pointer, c.c_int64)),
     "gguf_get_arr_data": (Pointer, (Pointer, c.c_int64)),
-    "gguf_find_tensor": (c.c_int64, (Pointer, _text)),
 }
 
 

@@ -163,7 +163,9 @@ def library() -> Library:
     return _loaded
 
 
-def freed_with(owner: object, free: Callable[..., None], *args: object) -> weakref.finalize[..., Any]:
+def freed_with(
+    owner: object, free: Callable[..., None], *args: object
+) -> weakref.finalize[..., Any]:
     """Call ``free(*args)`` once, when nobody holds ``owner`` any more.
 
     When Python ends, nothing is freed: the system takes it all back, and streams that are still

@@ -109,8 +109,8 @@ def _try(path: str) -> None:
     from wasi_nn_ggml.weights import Weights
 
     with open(path, "rb") as file:
-        vocabulary = gguf.check(file.fileno())
-    weights = Weights(path, ModelSettings(), vocabulary)
+        contents = gguf.check(file.fileno())
+    weights = Weights(path, ModelSettings(), contents)
     for text in _TEXTS:
         with suppress(NnError):
             weights.tokenize(text)

@@ -15,7 +15,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from wasi_nn.errors import InvalidArgument, PromptTooLong, RuntimeFailure, UnsupportedOperation
+from wasi_nn.errors import (
+    InvalidArgument,
+    ModelNotFound,
+    PromptTooLong,
+    RuntimeFailure,
+    UnsupportedOperation,
+)
 from wasi_nn_ggml import gguf
 from wasi_nn_ggml.holding import Holding
 from wasi_nn_ggml.layouts import VisionText
@@ -47,6 +53,25 @@ def find_picture(prompt: str) -> bool:
     return _INLINE.search(prompt) is not None
 
 
+def check_projector(path: Path) -> None:
+    """Raise ``RuntimeFailure`` for a file that is not a sound projector, and ``ModelNotFound``."""
+    try:
+        with path.open("rb") as file:
+            contents = gguf.check(file.fileno())
+    except OSError as error:
+        raise ModelNotFound(f"projector {path}: {error.strerror or error}") from error
+    if contents.part or contents.parts > 1:
+        raise RuntimeFailure(
+            f"{path.name} is part {contents.part + 1} of {contents.parts} of a split model, not a "
+            "projector: give the first part alone, the others are found beside it"
+        )
+    if contents.architecture != "clip":
+        raise RuntimeFailure(
+            f"{path.name} is a model of the architecture {contents.architecture!r}; a second file "
+            "must be a projector for images (clip)"
+        )
+
+
 class Projector:
     """A loaded projector for one model's weights. One image at a time goes through it."""
 
@@ -54,8 +79,7 @@ class Projector:
         native = weights.native
         if native.no_vision is not None:
             raise UnsupportedOperation(f"images are not served: {native.no_vision}")
-        with path.open("rb") as file:
-            gguf.check(file.fileno())
+        check_projector(path)
         params = native.mtmd_context_params_default()
         params.media_marker = _MARKER.encode()
         params.print_timings = False
