@@ -210,7 +210,12 @@ class GgmlContext(StreamingContext):
         self._asked = text
 
     def _read(self, weights: Weights, wanted: Settings, text: str) -> Prompt:
-        return prompts.read(self._graph, weights, wanted, text, self._projection, self.hold)
+        return prompts.read(
+            self._graph, weights, wanted, text, self._projection, self.hold, self._is_stopped
+        )
+
+    def _is_stopped(self) -> bool:
+        return self._stopped
 
     def _take(self, prompt: Prompt) -> None:
         self._pending = None

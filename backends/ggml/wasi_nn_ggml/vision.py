@@ -30,8 +30,8 @@ from wasi_nn_ggml.sequence import Sequence
 from wasi_nn_ggml.settings import ContextSettings
 from wasi_nn_ggml.weights import Weights
 
-_MARKER = "<image>"
-_INLINE = re.compile(r'<img src="data:image/[a-z+.-]+;base64,([A-Za-z0-9+/=\s]*)"\s*/?>')
+MARKER = "<image>"
+INLINE = re.compile(r'<img src="data:image/[a-z+.-]+;base64,([A-Za-z0-9+/=\s]*)"\s*/?>')
 # Of one prompt, all together.
 _MOST_PIXELS = 64 << 20
 _MOST_IMAGES = 64
@@ -50,7 +50,7 @@ _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 
 def find_picture(prompt: str) -> bool:
     """Whether a prompt has an image in it."""
-    return _INLINE.search(prompt) is not None
+    return INLINE.search(prompt) is not None
 
 
 def check_projector(path: Path) -> None:
@@ -81,7 +81,7 @@ class Projector:
             raise UnsupportedOperation(f"images are not served: {native.no_vision}")
         check_projector(path)
         params = native.mtmd_context_params_default()
-        params.media_marker = _MARKER.encode()
+        params.media_marker = MARKER.encode()
         params.print_timings = False
         if settings.threads > 0:
             params.n_threads = settings.threads
@@ -106,12 +106,12 @@ class Projector:
         Its text has ``most`` bytes at most; what is needed is counted with ``hold``, as that of
         ``ExecutionContext``. Raises ``InvalidArgument``, ``PromptTooLong`` and
         ``RuntimeFailure``."""
-        images = [_decode(match) for match in _INLINE.findall(prompt)]
+        images = [_decode(match) for match in INLINE.findall(prompt)]
         if images:
-            prompt = _INLINE.sub(_MARKER, prompt)
+            prompt = INLINE.sub(MARKER, prompt)
         elif image is not None:
             images = [image]
-        markers = prompt.count(_MARKER)
+        markers = prompt.count(MARKER)
         if markers != len(images):
             raise InvalidArgument(
                 f"the prompt has {markers} image markers for {len(images)} images"

@@ -170,9 +170,26 @@ class Weights:
             self._ends = [token for token in range(self.n_vocab) if self.is_end(token)]
         return self._ends
 
-    def chat_template(self) -> str:
-        """The model's chat template (Jinja), or an empty text."""
-        return (self.native.llama_model_chat_template(self.model, None) or b"").decode(
+    def special_tokens(self) -> dict[str, str]:
+        """The special tokens as a chat template names them: ``bos_token``, ``eos_token``, …; the
+        first two empty where the model has none."""
+        texts = {"bos_token": "", "eos_token": ""}
+        for name in ("bos", "eos", "pad", "sep"):
+            token = getattr(self.native, f"llama_vocab_{name}")(self.vocab)
+            if 0 <= token < self.n_vocab:
+                texts[f"{name}_token"] = self.piece(token).decode("utf-8", "replace")
+        return texts
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether ``tokenize`` begins a text with the token for that."""
+        return bool(self.native.llama_vocab_get_add_bos(self.vocab))
+
+    def chat_template(self, name: str | None = None) -> str:
+        """The model's chat template (Jinja), or the one for something (``tool_use``); an empty text
+        where there is none."""
+        wanted = None if name is None else name.encode()
+        return (self.native.llama_model_chat_template(self.model, wanted) or b"").decode(
             "utf-8", "replace"
         )
 
