@@ -733,7 +733,7 @@ class TestModels:
 
     @pytest.mark.parametrize("count", [0, 3])
     def test_builders(self, count):
-        with pytest.raises(InvalidArgument, match="one builder"):
+        with pytest.raises(InvalidArgument, match=f"{count} builders"):
             GgmlBackend().load([TINY] * count, LoadOptions("ggml"))
 
     def test_targets(self):

@@ -210,3 +210,40 @@ def test_big_endian():
     data = TINY.read_bytes()
     with Host() as host, pytest.raises(RuntimeFailure, match="big-endian"):
         host.load(data[:4] + data[7:3:-1] + data[8:], encoding="ggml")
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({b"general.type": b"adapter", b"general.architecture": b"llama"}, "LoRA adapter"),
+        ({b"general.type": b"imatrix"}, "importance matrix"),
+        ({b"general.type": b"mmproj", b"general.architecture": b"clip"}, "projector"),
+        ({b"general.architecture": b"clip"}, "projector"),
+        ({b"general.architecture": b"llama"}, "vocabulary"),
+    ],
+)
+def test_files_that_are_no_language_model(tmp_path, header, keys, reason):
+    path = tmp_path / "m.gguf"
+    tensors = {} if reason == "vocabulary" else {b"a": ((1,), bytes(4))}
+    path.write_bytes(file({key: header.encoded(value) for key, value in keys.items()}, tensors))
+    with Host() as host:
+        for model in (path, path.read_bytes()):
+            with pytest.raises(RuntimeFailure, match=reason):
+                host.load(model, encoding="ggml")
+
+
+def test_a_key_of_the_examples_is_not_told(caplog):
+    with Host() as host:
+        host.load(TINY, config={"llama3": False})
+    assert "llama3" not in caplog.text
+
+
+def test_a_schema_is_warned_of_once(caplog):
+    schema = '{"type": "string", "contentEncoding": "x", "pattern": "a(?=b)", "not": {}}'
+    with Host() as host:
+        model = host.load(TINY, config={"json-schema": schema})
+        for _ in range(2):
+            with model.init_execution_context() as context:
+                context.set_input("prompt", "x")
+                next(context.stream())
+    assert caplog.text.count("an answer may not keep to it") == 1

@@ -1,4 +1,4 @@
-"""Chat templates: real models' own in short, what transformers gives with them, and hostile ones."""
+"""Chat templates: real models' own in short, as transformers renders them, and hostile ones."""
 
 from __future__ import annotations
 
@@ -72,10 +72,12 @@ DEEPSEEK = """{% set ns = namespace(found='') %}{% for message in messages %}
 {%- endif %}{% endfor %}"""
 PARTS = """{% for message in messages %}{% for part in message.content %}
 {%- if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endfor %}"""
-LOOPS = """{% generation %}{% for message in messages %}{% if loop.index > 1 %}{% break %}{% endif %}
+LOOPS = """{% generation %}{% for message in messages %}
+{%- if loop.index > 1 %}{% break %}{% endif %}
 {{- message.content }}{% endfor %}{% endgeneration %}"""
 USER = [{"role": "user", "content": " hi "}]
-CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {"é": 1}}}]}  # fmt: skip
+FUNCTION = {"name": "f", "arguments": {"é": 1}}
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": FUNCTION}]}
 
 
 def render(text, messages, **variables):

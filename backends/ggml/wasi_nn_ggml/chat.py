@@ -54,7 +54,8 @@ def prompt(
     else:
         if request:
             raise InvalidArgument(
-                f"the chat template {reprlib.repr(name)} takes messages alone, not {', '.join(request)}"
+                f"the chat template {reprlib.repr(name)} takes messages alone, not "
+                f"{', '.join(request)}"
             )
         result = _named(weights, messages, name)
     return re.sub(f"<{mark}-([0-9]+)>", lambda match: images[int(match[1])], result)

@@ -49,6 +49,20 @@ class Contents(NamedTuple):
     part: int = 0
     parts: int = 0
 
+    def check_model(self) -> None:
+        """Raise ``RuntimeFailure`` for what is not a language model, though it is a sound file."""
+        if self.kind == "adapter":
+            what = "a LoRA adapter: merge it into its model first (llama-export-lora)"
+        elif self.kind == "imatrix":
+            what = "an importance matrix, which is for quantising models"
+        elif self.kind == "mmproj" or self.architecture == "clip":
+            what = "a projector for images: give the model first, and this after it"
+        elif not self.tensors:
+            what = "a vocabulary without a model: it has no tensors"
+        else:
+            return
+        raise RuntimeFailure(f"the GGUF file is {what}")
+
     def joined(self, other: Contents) -> Contents:
         """The same with the tensors of another part."""
         return self._replace(tensors=self.tensors | other.tensors)

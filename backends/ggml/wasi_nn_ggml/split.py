@@ -47,6 +47,7 @@ def check(path: Path) -> Contents:
             "name the first part"
         )
     if contents.parts < 2:
+        contents.check_model()
         return contents
     suffix = f"-00001-of-{contents.parts:05}.gguf"
     if not path.name.endswith(suffix) or contents.parts > _MOST:
@@ -58,6 +59,7 @@ def check(path: Path) -> Contents:
     for number in range(2, contents.parts + 1):
         other = _contents(path.with_name(f"{start}-{number:05}-of-{contents.parts:05}.gguf"))
         contents = contents.joined(other)
+    contents.check_model()
     return contents
 
 
@@ -70,6 +72,7 @@ def whole(descriptor: int) -> Contents:
             f"the model is part {contents.part + 1} of {contents.parts} of a split model: a guest "
             "can bring a model in one piece only"
         )
+    contents.check_model()
     return contents
 
 
