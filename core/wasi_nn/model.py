@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from codecs import getincrementaldecoder
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import prod
 from types import TracebackType
@@ -61,7 +62,7 @@ class Context:
         with self._turn():
             return self._context.get_output(key).numpy()
 
-    def stream(self, key: int | str = 0) -> Iterator[bytes]:
+    def stream(self, key: int | str = 0) -> Generator[bytes, None, None]:
         """The pieces of an output as they are made: of a language model, tokens. Leaving the loop
         early ends the text. Raises ``UnsupportedOperation`` for a graph that does not stream, and
         the kinds of ``NnError`` that computing raises."""
@@ -82,6 +83,21 @@ class Context:
             if self._open:
                 with self._turn():
                     context.fini_single()
+
+    def stream_text(self, key: int | str = 0) -> Iterator[str]:
+        """The same as text in UTF-8, in whole characters: a token may be a part of one. What stays
+        incomplete at the end comes out as U+FFFD. Raises what ``stream`` raises."""
+        decoder = getincrementaldecoder("utf-8")(errors="replace")
+        pieces = self.stream(key)
+        try:
+            for piece in pieces:
+                if text := decoder.decode(piece):
+                    yield text
+            if text := decoder.decode(b"", final=True):
+                yield text
+        finally:
+            # Leaving the loop early ends the text at once, and not when the memory is collected.
+            pieces.close()
 
     def close(self) -> None:
         """Free the context; a second call does nothing."""
