@@ -147,6 +147,37 @@ def test_a_config_reaches_the_backend(guests, echo):
     assert err.count("compute_single(0) -> 0 in") == 1
 
 
+STARTS = """(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $w (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 8) "\\10\\00\\00\\00\\06\\00\\00\\00hello\\0a")
+  (func $f (drop (call $w (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 0))) {})
+  (start $f))"""
+REACTOR = """(module (global $g (mut i32) (i32.const 0)) (memory (export "memory") 1)
+  (func (export "_initialize") (global.set $g (i32.const 40)))
+  (func (export "add") (param i32) (result i32) (i32.add (local.get 0) (global.get $g))))"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("", 0), ("(call $exit (i32.const 3))", 3)])
+@pytest.mark.parametrize("runtime", ["wasmtime", "wasmtime@"])
+def test_a_program_in_the_start_section(wat, tmp_path, runtime, end, code):
+    guest = tmp_path / "starts.wasm"
+    guest.write_bytes(wat(STARTS.format(end)))
+    assert wasi_nn("run", "--runtime", runtime, guest) == (code, "hello\n", "")
+    assert "a command (its start section)" in wasi_nn("inspect", guest)[1]
+
+
+def test_a_guest_without_a_program_is_told_how_to_call_it(wat, tmp_path):
+    guest = tmp_path / "reactor.wasm"
+    guest.write_bytes(wat(REACTOR))
+    code, out, err = wasi_nn("run", guest)
+    assert (code, out) == (2, "")
+    for word in ("_start", "--invoke NAME", "add(i32) -> (i32)"):
+        assert word in err
+        assert word in wasi_nn("inspect", guest)[1]
+
+
 def test_the_guests_exit_code_trap_and_environment(wat, tmp_path):
     exits = tmp_path / "exits.wasm"
     exits.write_bytes(
