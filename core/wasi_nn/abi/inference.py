@@ -9,6 +9,7 @@ guest's first tensors choose among them (see ``reading``).
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import NamedTuple
 
 from wasi_nn.abi.dialects import DIALECTS, EPHEMERAL, LEGACY, Dialect
@@ -66,7 +67,7 @@ def infer(module: WasmFile) -> Inference:
     return _of(says, "wasmedge", "wasmedge-0.14")
 
 
-def _of_2023_12(extensions: frozenset[str], names_end: bool) -> Inference | None:
+def _of_2023_12(extensions: Set[str], names_end: bool) -> Inference | None:
     """The guests that know the end of a text as errno 9. ``fini_single`` came a week after
     ``compute_single``, and six days before the numbers that hold today."""
     if "compute_single" in extensions and "fini_single" not in extensions:
