@@ -13,6 +13,7 @@ from wasi_nn.backend import Availability, Backend
 from wasi_nn.encodings import EXTRAS, canonical
 from wasi_nn.errors import InvalidEncoding, Unavailable, UsageError
 from wasi_nn.runtime import Runtime
+from wasi_nn.suggestion import did_you_mean
 
 #: Engines in the order in which ``auto`` tries them; others follow in the order of their names.
 PREFERRED_RUNTIMES = ("wasmtime", "wamr", "wasmedge", "v8", "wasmer")
@@ -139,7 +140,8 @@ class Plugins:
             return f"no backend serves {encoding}: plugin {name!r} is broken: {error}"
         served = sorted({name for backend in self.backends for name in backend.encodings})
         here = ", ".join(served) or "nothing"
-        return f"no backend serves {encoding}; installed backends serve: {here}"
+        hint = did_you_mean(encoding, served)
+        return f"no backend serves {encoding}{hint}; installed backends serve: {here}"
 
     def runtime(self, name: str | None = None) -> Runtime:
         """The runtime adapter called ``name``, or the first usable one for None or ``auto``.
@@ -160,7 +162,8 @@ class Plugins:
                         raise Unavailable(f"runtime {name} is unavailable: {found.detail}")
                     return runtime
             known = ", ".join(runtime.name for runtime in runtimes) or "none"
-            raise UsageError(f"there is no runtime {name!r}; known: {known}")
+            hint = did_you_mean(name, [runtime.name for runtime in runtimes])
+            raise UsageError(f"there is no runtime {name!r}{hint}; known: {known}")
         for runtime in runtimes:
             if availability(runtime).usable:
                 return runtime
