@@ -193,6 +193,13 @@ class Backend(ABC):
     #: The keys that are the person's alone, such as paths of the host: a guest's config that has
     #: one is refused.
     person_keys: ClassVar[frozenset[str]] = frozenset()
+    #: The distribution and version that it comes from; core sets it when the plugin registers.
+    origin: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name for messages: ``backend onnx (wasi-nn 0.1.0)``."""
+        return f"backend {self.name} ({self.origin})" if self.origin else f"backend {self.name}"
 
     def missing(self) -> str | None:
         """Why its library cannot be used and what to do about it, or None. Asked before every

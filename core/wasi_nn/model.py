@@ -5,14 +5,14 @@ from __future__ import annotations
 from codecs import getincrementaldecoder
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import ExecutionContext, StreamingContext
 from wasi_nn.errors import EndOfSequence, InvalidArgument, UnsupportedOperation
+from wasi_nn.giving import checked_context
 from wasi_nn.loading import LoadedGraph
-from wasi_nn.types import Tensor, TensorInfo
+from wasi_nn.types import Tensor, TensorInfo, check_length
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class Context:
         self._loaded = loaded
         self._open = True
         with loaded.turn(_never):
-            self._context: ExecutionContext = loaded.graph.init_execution_context()
+            self._context: ExecutionContext = checked_context(loaded.graph.init_execution_context())
 
     def set_input(self, key: int | str, array: Any) -> None:
         """Set an input to a numpy array, bytes (one dimension of u8), a text (in UTF-8) or a
@@ -46,9 +46,8 @@ class Context:
 
             array = np.frombuffer(array, np.uint8)
         tensor = array if isinstance(array, Tensor) else Tensor.of(array)
-        expected = prod(tensor.dims) * tensor.type.size
-        if len(tensor.data) != expected and not self._loaded.graph.byte_tensors:
-            raise InvalidArgument(f"a tensor of {tensor.dims} {tensor.type} takes {expected} bytes")
+        if not self._loaded.graph.byte_tensors:
+            check_length(tensor.type, tensor.dims, len(tensor.data))
         with self._turn():
             self._context.set_input(key, tensor)
 
@@ -60,7 +59,9 @@ class Context:
     def get_output(self, key: int | str = 0) -> NDArray[Any]:
         """A copy of an output of the last ``compute``."""
         with self._turn():
-            return self._context.get_output(key).numpy()
+            output = self._context.get_output(key)
+            self._loaded.check_output(key, output)
+            return output.numpy()
 
     def stream(self, key: int | str = 0) -> Generator[bytes, None, None]:
         """The pieces of an output as they are made: of a language model, tokens. Leaving the loop
@@ -75,7 +76,9 @@ class Context:
             while True:
                 with self._turn():
                     context.compute_single()
-                    piece = bytes(context.get_output_single(key).data)
+                    output = context.get_output_single(key)
+                    self._loaded.check_output(key, output)
+                    piece = bytes(output.data)
                 yield piece
         except EndOfSequence:
             pass
@@ -147,12 +150,12 @@ class Model:
     @property
     def inputs(self) -> Sequence[TensorInfo]:
         """Its inputs, by index."""
-        return self._loaded.graph.inputs
+        return self._loaded.inputs
 
     @property
     def outputs(self) -> Sequence[TensorInfo]:
         """Its outputs, by index."""
-        return self._loaded.graph.outputs
+        return self._loaded.outputs
 
     def init_execution_context(self) -> Context:
         """A new execution context."""

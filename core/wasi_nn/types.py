@@ -6,10 +6,13 @@ they are until the one copy that moves them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wasi_nn.errors import Unavailable, UsageError
+from wasi_nn.errors import InvalidArgument, Unavailable, UsageError
+from wasi_nn.escaping import visible
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,6 +61,20 @@ class ExecutionTarget(Enum):
         except ValueError:
             known = ", ".join(target.value for target in cls)
             raise UsageError(f"there is no execution target {name!r}; known: {known}") from None
+
+
+def byte_size(kind: TensorType, dims: Sequence[int]) -> int:
+    """The bytes that a tensor of these dimensions takes."""
+    return prod(dims) * kind.size
+
+
+def check_length(kind: TensorType, dims: Sequence[int], length: int) -> None:
+    """Raise ``InvalidArgument`` unless ``length`` bytes are what type and dimensions ask for."""
+    expected = byte_size(kind, dims)
+    if length != expected:
+        raise InvalidArgument(
+            f"a {kind} tensor of dimensions {list(dims)} takes {expected} bytes, not {length}"
+        )
 
 
 class Tensor(NamedTuple):
@@ -161,7 +178,8 @@ class TensorInfo(NamedTuple):
 
     def describe(self) -> str:
         """One line for people: ``bytes: i32[?, 2048]``."""
-        kind = str(self.type) if self.type else self.native_type or "unknown"
+        kind = str(self.type) if self.type else visible(self.native_type) or "unknown"
+        name = visible(self.name)
         if self.dims is None:
-            return f"{self.name}: {kind}"
-        return f"{self.name}: {kind}[{', '.join('?' if d < 0 else str(d) for d in self.dims)}]"
+            return f"{name}: {kind}"
+        return f"{name}: {kind}[{', '.join('?' if d < 0 else str(d) for d in self.dims)}]"

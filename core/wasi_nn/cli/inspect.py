@@ -13,6 +13,7 @@ from wasi_nn.abi.inference import infer
 from wasi_nn.abi.wit_words import PACKAGE
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import LinkError, UsageError
+from wasi_nn.escaping import visible
 from wasi_nn.host import Host
 from wasi_nn.modelspec import resolve_path
 from wasi_nn.program import no_command
@@ -114,4 +115,4 @@ def _inspect_model(files: Sequence[Path]) -> bool:
 
 
 def _line(title: str, text: str) -> None:
-    click.echo(f"{title + ':':<14} {text}")
+    click.echo(f"{title + ':':<14} {visible(text)}")
