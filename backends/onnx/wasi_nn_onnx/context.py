@@ -166,8 +166,7 @@ class OnnxContext(BoundContext):
         kind = tensor_type(value.data_type())
         if kind is None:
             raise UnsupportedOperation(
-                f"output {info.name} is a {value.data_type()}, which is no tensor type of "
-                "wasi-nn"
+                f"output {info.name} is a {value.data_type()}, which is no tensor type of wasi-nn"
             )
         dims = tuple(value.shape())
         length = prod(dims) * kind.size
