@@ -11,7 +11,7 @@ from typing import Any, Union
 from wasi_nn import encodings, loading, wasmfile
 from wasi_nn.backend import LoadOptions
 from wasi_nn.errors import InvalidEncoding, UsageError
-from wasi_nn.limits import Limits
+from wasi_nn.limits import Limits, own_limits
 from wasi_nn.model import Model
 from wasi_nn.modelspec import resolve_path
 from wasi_nn.plugins import Plugins
@@ -32,8 +32,9 @@ class Host:
 
     ``runtime`` names an engine (the first installed one by default); ``NAME@PYTHON`` is one in a
     process of another Python, and ``NAME@`` in one of this Python. ``limits`` hold for every
-    guest that is not given its own; for one with a timeout, an engine that cannot be stopped runs
-    as ``NAME@``, whose process can be ended. ``allow_fallback`` lets a model whose execution target
+    guest; a run can tighten them, and loosen them only where it says so (see ``Limits``). With a
+    timeout, an engine that cannot be stopped runs as ``NAME@``, whose process can be ended.
+    ``allow_fallback`` lets a model whose execution target
     is not available run on the CPU; without it that is an error::
 
         with Host() as host:
@@ -51,7 +52,7 @@ class Host:
         plugins: Plugins | None = None,
     ) -> None:
         self.plugins = plugins or Plugins.installed()
-        self.limits = limits
+        self.limits = own_limits(limits, None)
         self.registry = Registry(self.plugins, allow_fallback)
         self._allow_fallback = allow_fallback
         self._runtime_name = runtime
@@ -159,8 +160,10 @@ class Host:
         return self.compile(wasm).run(args, **options)
 
     def open_session(self, limits: Limits | None = None) -> Session:
-        """The tables for one guest; a runtime adapter's or an embedder's own ABI uses them."""
-        return Session(self.plugins, self.registry, limits or self.limits, self._allow_fallback)
+        """The tables for one guest; a runtime adapter's or an embedder's own ABI uses them. The
+        limits are laid over the host's."""
+        laid = own_limits(limits, None).over(self.limits)
+        return Session(self.plugins, self.registry, laid, self._allow_fallback)
 
     def close(self) -> None:
         """Let go of the named models. Guests that still run keep theirs until they end."""

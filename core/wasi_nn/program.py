@@ -19,7 +19,7 @@ from wasi_nn.abi.witx import Witx
 from wasi_nn.backend import Generation
 from wasi_nn.errors import GuestError, UsageError
 from wasi_nn.guest import Guest
-from wasi_nn.limits import Limits
+from wasi_nn.limits import Limits, own_limits
 from wasi_nn.linking import link
 from wasi_nn.runtime import (
     EngineLimits,
@@ -127,6 +127,7 @@ class Program:
         capture: bool = True,
         dialect: str | None = None,
         limits: Limits | None = None,
+        timeout: float | None = None,
         stats: bool = False,
         trace: bool = False,
         on_start: Callable[[Guest], None] | None = None,
@@ -136,10 +137,12 @@ class Program:
         the one export that ``invoke`` names (its ``_initialize`` comes before).
 
         ``args`` come after the program's name. ``capture`` collects stdout and stderr for the
-        result where no other place is given for them. ``on_start`` gets the guest before it runs,
-        so that another thread can interrupt it. Raises ``LinkError`` and ``UsageError`` for what
-        keeps the guest from starting; what ends it later is in the result."""
-        captured = _Capture(capture, limits or self._host.limits)
+        result where no other place is given. ``limits`` are laid over the host's; ``timeout``, in
+        seconds, is short for one of them. ``on_start`` gets the guest before it runs, so that
+        another thread can interrupt it. Raises ``LinkError`` and ``UsageError`` for what keeps the
+        guest from starting; what ends it later is in the result."""
+        limits = own_limits(limits, timeout)
+        captured = _Capture(capture, limits.over(self._host.limits))
         wasi = wasi_config(
             (self.name, *args),
             env,
@@ -202,13 +205,16 @@ class Program:
         wasi: WasiConfig | None = None,
         dialect: str | None = None,
         limits: Limits | None = None,
+        timeout: float | None = None,
         stats: bool = False,
         trace: bool = False,
         extra: Sequence[HostFunction] = (),
     ) -> Guest:
         """A guest whose exports can be called (a reactor). ``extra`` are host functions of the
         embedder's own. Close it, or use it in a ``with`` block. Raises ``LinkError``, and the kinds
-        of ``GuestError`` when its start function fails."""
+        of ``GuestError`` when its start function fails. ``limits`` and ``timeout`` are those of
+        ``run``."""
+        limits = own_limits(limits, timeout)
         guest = self._prepare(wasi or WasiConfig(), dialect, limits, stats, trace, extra)
         try:
             guest.begin()
@@ -221,14 +227,14 @@ class Program:
         self,
         wasi: WasiConfig,
         dialect: str | None,
-        limits: Limits | None,
+        own: Limits,
         stats: bool,
         trace: bool,
         extra: Sequence[HostFunction],
     ) -> Guest:
-        limits = self._checked(limits)
+        limits = self._checked(own)
         observer = Observer(timed=stats, traced=trace)
-        session = self._host.open_session(limits)
+        session = self._host.open_session(own)
         try:
             made = self._make(session, observer, dialect, extra, wasi, limits)
         except BaseException:
@@ -260,8 +266,8 @@ class Program:
         instance = self._module.prepare(needed, wasi, EngineLimits(limits.memory, limits.fuel))
         return Made(instance, lambda: reading.dialect.name if reading else None, bench)
 
-    def _checked(self, limits: Limits | None) -> Limits:
-        limits = limits or self._host.limits
+    def _checked(self, own: Limits) -> Limits:
+        limits = own.over(self._host.limits)
         if limits.fuel is not None and not self._counts_fuel:
             raise UsageError("the program was compiled without fuel: give Host a limit on fuel")
         _check_limits(limits, self._host.runtime)
