@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from wasi_nn import encodings, loading, wasmfile
+from wasi_nn.aio import run_guest
 from wasi_nn.backend import LoadOptions
 from wasi_nn.errors import InvalidEncoding, UsageError
 from wasi_nn.limits import Limits, own_limits
@@ -20,6 +22,11 @@ from wasi_nn.registry import NamedModel, Registry, detect
 from wasi_nn.runtime import EngineLimits, Runtime
 from wasi_nn.session import Session
 from wasi_nn.types import ExecutionTarget
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from wasi_nn.options import RunOptions
 
 #: A path (also ``package:PKG/FILE``) or the bytes themselves.
 Source = Union[str, Path, bytes, bytearray, memoryview]
@@ -155,9 +162,18 @@ class Host:
         seconds = time.perf_counter() - started
         return Program(self, name, module, file, seconds)
 
-    def run(self, wasm: Source, args: Sequence[str] = (), **options: Any) -> RunResult:
+    def run(
+        self, wasm: Source, args: Sequence[str] = (), **options: Unpack[RunOptions]
+    ) -> RunResult:
         """Compile a guest and run it; the options are those of ``Program.run``."""
         return self.compile(wasm).run(args, **options)
+
+    async def run_async(
+        self, wasm: Source, args: Sequence[str] = (), **options: Unpack[RunOptions]
+    ) -> RunResult:
+        """``run`` in a thread of its own. A task that is cancelled interrupts the guest, and goes
+        on when it has ended."""
+        return await run_guest(partial(self.run, wasm), args, options)
 
     def open_session(self, limits: Limits | None = None) -> Session:
         """The tables for one guest; a runtime adapter's or an embedder's own ABI uses them. The

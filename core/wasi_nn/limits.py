@@ -144,7 +144,11 @@ class Limits(NamedTuple):
             value = getattr(self, name)
             if value is None and name in ("memory", "fuel"):
                 continue
-            if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) < _MOST:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, Integral)
+                or not 0 <= int(value) < _MOST
+            ):
                 raise UsageError(
                     f"the limit {name} is {value!r}, and must be a whole number from 0 to 2^63 - 1"
                 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,9 @@ from wasi_nn.abi.reading import Reading
 from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.abi.wamr_legacy import WamrLegacy
 from wasi_nn.abi.witx import Witx
+from wasi_nn.aio import Running, run_guest
 from wasi_nn.backend import Generation
+from wasi_nn.capture import Capture
 from wasi_nn.errors import GuestError, UsageError
 from wasi_nn.guest import Guest
 from wasi_nn.limits import Limits, own_limits
@@ -37,9 +38,11 @@ from wasi_nn.suggestion import did_you_mean
 from wasi_nn.wasmfile import WasmFile
 
 if TYPE_CHECKING:
-    from wasi_nn.host import Host
+    from typing_extensions import Unpack
 
-log = logging.getLogger("wasi_nn")
+    from wasi_nn.host import Host
+    from wasi_nn.options import RunOptions
+
 # Exports in a message.
 _LISTED = 20
 
@@ -142,7 +145,7 @@ class Program:
         another thread can interrupt it. Raises ``LinkError`` and ``UsageError`` for what keeps the
         guest from starting; what ends it later is in the result."""
         limits = own_limits(limits, timeout)
-        captured = _Capture(capture, limits.over(self._host.limits))
+        captured = Capture(capture, limits.over(self._host.limits))
         wasi = wasi_config(
             (self.name, *args),
             env,
@@ -180,6 +183,16 @@ class Program:
                 guest.generation,
                 values,
             )
+
+    async def run_async(self, args: Sequence[str] = (), **options: Unpack[RunOptions]) -> RunResult:
+        """``run`` in a thread of its own. A task that is cancelled interrupts the guest, and goes
+        on when it has ended (see ``Guest.interrupt``)."""
+        return await run_guest(self.run, args, options)
+
+    def start(self, args: Sequence[str] = (), **options: Unpack[RunOptions]) -> Running:
+        """A guest whose output is read while it runs, with ``async with`` and ``async for``; the
+        options are those of ``run``, but for ``stdout``."""
+        return Running(self.run, args, options)
 
     def _check_entry(self, invoke: Call | None) -> None:
         """Raise ``UsageError``, before anything of the guest runs, unless it has what is to run."""
@@ -321,33 +334,6 @@ def _check_limits(limits: Limits, runtime: Runtime) -> None:
     ):
         if given is not None and not able:
             raise UsageError(f"{runtime.name}, as it is installed here, cannot {what}")
-
-
-class _Capture:
-    """Collects output streams up to the limit; what comes after that is dropped and logged."""
-
-    def __init__(self, enabled: bool, limits: Limits) -> None:
-        self._enabled = enabled
-        self._most = limits.output
-        self._pieces: dict[str, bytearray] = {}
-        self._cut: set[str] = set()
-
-    def stream(self, name: str, given: Stdout) -> Stdout:
-        if given is not None or not self._enabled:
-            return given
-        collected = self._pieces[name] = bytearray()
-
-        def collect(piece: bytes) -> None:
-            room = self._most - len(collected)
-            if len(piece) > room and name not in self._cut:
-                self._cut.add(name)
-                log.warning("the guest's %s is cut at %d bytes", name, self._most)
-            collected.extend(piece[: max(0, room)])
-
-        return collect
-
-    def bytes(self, name: str) -> bytes:
-        return bytes(self._pieces.get(name, b""))
 
 
 def wasi_config(
