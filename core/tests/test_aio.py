@@ -244,8 +244,10 @@ class TestModels:
     def test_one_that_waits_for_its_turn_gives_up(self, model, graph):
         async def main():
             first, second = model.init_execution_context(), model.init_execution_context()
-            tasks = [asyncio.ensure_future(c.compute_async()) for c in (first, second)]
+            tasks = [asyncio.ensure_future(first.compute_async())]
             await heard(graph.contexts[0].computing)
+            tasks.append(asyncio.ensure_future(second.compute_async()))
+            await asyncio.sleep(0.1)
             tasks[1].cancel()
             with pytest.raises(asyncio.CancelledError):
                 await tasks[1]
