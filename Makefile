@@ -12,14 +12,16 @@ PYTHON310 ?= $(shell for p in python3.10 $(HOME)/.pyenv/versions/3.10.*/bin/pyth
     $$p -c "import venv" 2>/dev/null && echo $$p && break; done)
 OLD := build/python3.10
 
-.PHONY: demo demo-chat test test310 lint bench conformance guests format clean help
+.PHONY: demo demo-chat test test310 test-wasmedge lint bench conformance matrix guests format clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
 	@echo "make test    set up and run the tests"
+	@echo "make test-wasmedge  run WasmEdge's tests in a Debian 13, which packages it"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   print what the host costs, and write build/bench.json"
 	@echo "make conformance  run the conformance cases on every host and backend here"
+	@echo "make matrix  publish the results of the last make conformance in docs/matrix.md"
 	@echo "make guests  rebuild the guest programs from their sources"
 
 $(VENV)/.demo: pyproject.toml
@@ -65,8 +67,16 @@ test310:
 	@echo "no Python 3.10 here: the wasmer package's tests do not run"
 else
 test310: $(OLD)/.dev
-	$(OLD)/bin/python -m pytest core runtimes
+	env -u WASI_NN_LIBWASMER $(OLD)/bin/python -m pytest core runtimes
 endif
+
+# Its results go into those of make conformance.
+test-wasmedge: $(VENV)/.dev
+	rm -f build/wasmedge.json
+	.ci/debian13 env WASI_NN_CI_ENGINES=wasmedge python -m pytest -p no:cacheprovider \
+	    runtimes/wasmedge core/tests/test_adapter.py
+	.ci/debian13 python -m wasi_nn conformance --host wasmedge --encoding onnx --encoding ggml \
+	    --json build/wasmedge.json
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
@@ -84,7 +94,11 @@ bench: $(VENV)/.dev
 conformance: $(VENV)/.dev
 	@mkdir -p build
 	@$(BIN)/wasi-nn conformance --json build/conformance.json --junit build/conformance.xml \
-	    --html build/conformance.html
+	    --html build/conformance.html --markdown build/matrix.md \
+	    $(if $(wildcard build/wasmedge.json),--merge build/wasmedge.json) $(CONFORMANCE)
+
+matrix:
+	cp build/matrix.md docs/matrix.md
 
 $(VENV)/.guests: $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check componentize-py==0.25.1

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import backends, components, engines, hosting, language, native
+from benchmarks import backends, components, engines, hosting, language, native, traps
 from benchmarks.figures import report
 
 
@@ -16,6 +16,7 @@ def main() -> None:
         steps = [
             ("host calls", hosting.host_call),
             ("engines", engines.overhead),
+            ("checks for traps", traps.checks),
             ("component calls", components.calls),
             ("a component on another host", native.components),
             ("backends", lambda: backends.cycles(folder)),

@@ -28,8 +28,19 @@ from wasi_nn.plugins import Plugins, availability
 
 __all__ = ["GUESTS", "EngineSuite", "need"]
 
-# (Node.js builds the guests that are components.)
-_IN_CI = {"wasmtime", "v8"} | ({"wasmer"} if sys.version_info < (3, 11) else set())
+# Those of every step of CI (Node.js builds the guests that are components), those that have been
+# named with a library of their own, and those that a step says it has put in place.
+_IN_CI = {
+    "wasmtime",
+    "v8",
+    *({"wasmer"} if sys.version_info < (3, 11) else ()),
+    *(
+        name
+        for name in ("wasmer", "wamr", "wasmedge")
+        if os.environ.get(f"WASI_NN_LIB{'IWASM' if name == 'wamr' else name.upper()}")
+    ),
+    *os.environ.get("WASI_NN_CI_ENGINES", "").split(),
+}
 
 
 def need(runtime: str) -> None:

@@ -8,8 +8,9 @@ from xml.etree import ElementTree as xml
 
 import pytest
 
+from wasi_nn.errors import UsageError
 from wasi_nn_conformance import case
-from wasi_nn_conformance.matrix import Cell, Outcome
+from wasi_nn_conformance.matrix import Cell, Outcome, merge
 from wasi_nn_conformance.reports import html, jsonfile, junit, markdown, terminal
 
 AWKWARD = "</script><b>&amp; \"quoted\" 'é' \x00\x1b[31m \ud800 [red]not markup[/red] | pipe"
@@ -113,3 +114,54 @@ def test_terminal(cells, capsys):
     assert "it was known to fail: it used to fail" in out
     assert "3 passed, 3 failed, 3 unexpected" in out
     assert "\x1b[3" not in out.replace("\x1b[31m", "")
+
+
+def test_what_was_written_is_read_again(cells, tmp_path):
+    path = tmp_path / "a.json"
+    clean = [cells[0]._replace(outcomes=cells[0].outcomes[2:]), cells[1], cells[2]]
+    clean[1] = clean[1]._replace(unavailable="it is not here")
+    jsonfile.write(path, clean, CASES, "2026-01-02")
+    again = jsonfile.read(path)
+    assert [cell.counts for cell in again] == [cell.counts for cell in clean]
+    assert [cell[:4] for cell in again] == [cell[:4] for cell in clean]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": [{}]}', '{"cells": 3}'])
+def test_no_results(tmp_path, text):
+    path = tmp_path / "a.json"
+    path.write_text(text)
+    with pytest.raises(UsageError, match="holds no results"):
+        jsonfile.read(path)
+
+
+def test_another_run_fills_what_is_unavailable(cells):
+    ran = Cell("late", "3.1", "onnx", "witx", cells[0].outcomes[:1])
+    lacks = ran._replace(version="", outcomes=(), unavailable="not found")
+    other = Cell("late", "", "ggml", "witx", unavailable="not found")
+    merged = merge([cells[0], lacks, other], [ran, cells[0]._replace(outcomes=())])
+    assert merged[0] is cells[0]
+    assert merged[1] is ran
+    # It was run, without that backend.
+    assert (merged[2].version, merged[2].unavailable) == ("3.1", "not found")
+
+
+def test_a_published_page_is_compared(cells, tmp_path):
+    path = tmp_path / "matrix.md"
+    cells = [cells[0]._replace(outcomes=cells[0].outcomes[2:]), *cells[1:]]
+    absent = Cell("absent", "", "onnx", "witx", unavailable="not found")
+    markdown.write(path, [*cells, absent], CASES, "2026-01-02")
+    assert "not run" in path.read_text("utf-8")
+    newer = [cell._replace(version=f"{cell.version}.1") for cell in cells]
+    assert markdown.differences(path, newer) == []
+    # A host that the page has no results of, which is here.
+    assert markdown.differences(path, [*cells, absent._replace(version="1", unavailable="")]) == []
+    worse = [cells[0]._replace(outcomes=cells[0].outcomes[1:]), *cells[1:]]
+    (one,) = markdown.differences(path, worse)
+    assert one == "witx, wasmtime, onnx: published 1 / **2** / 1, found 1 / **1** / 1"
+    (one,) = markdown.differences(path, cells[:2])
+    assert one == "wamr, native-x, onnx: published 1 / 0 / 0, found nothing"
+    more = [*cells, cells[0]._replace(dialect="wamr")]
+    (one,) = markdown.differences(path, more)
+    assert one == "wamr, wasmtime, onnx: published nothing, found 1 / **2** / 1"
+    with pytest.raises(UsageError, match="cannot read"):
+        markdown.differences(tmp_path / "no.md", cells)

@@ -16,6 +16,7 @@ from wasi_nn.cli.complaint import complain
 from wasi_nn.errors import UsageError
 from wasi_nn_conformance import case, hosts, matrix
 from wasi_nn_conformance.graphs import SUFFIXES
+from wasi_nn_conformance.reports import jsonfile, markdown
 from wasi_nn_conformance.wit import NAME as WIT
 
 #: The dialects that the matrix has: the specification's core ABI, each host's own, and components.
@@ -91,6 +92,21 @@ examples:
     metavar="FILE",
     help="Write the counts as a page of Markdown.",
 )
+@click.option(
+    "--merge",
+    "merged_files",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Add the results of another run's --json, where this one has none.",
+)
+@click.option(
+    "--check",
+    "checked_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Fail where a page that --markdown wrote has other results.",
+)
 @click.option("--list", "list_cases", is_flag=True, help="Print the cases and do nothing.")
 def conformance(
     host_names: tuple[str, ...],
@@ -102,6 +118,8 @@ def conformance(
     junit_file: Path | None,
     html_file: Path | None,
     markdown_file: Path | None,
+    merged_files: tuple[Path, ...],
+    checked_file: Path | None,
     list_cases: bool,
 ) -> int:
     """Run the conformance cases and print the matrix of hosts and encodings.
@@ -118,12 +136,20 @@ def conformance(
         _known("encoding", encodings, list(SUFFIXES)),
         _dialects(dialects),
     )
+    others = [cell for file in merged_files for cell in jsonfile.read(file)]
     with _progress(len(plans) * len(cases)) as step:
         cells = list(matrix.run(plans, cases, jobs or os.cpu_count() or 1, step))
+    cells = matrix.merge(cells, others)
     _report(cells, cases, json_file, junit_file, html_file, markdown_file)
     if not any(cell.outcomes for cell in cells):
         complain("nothing was run: no host that was asked for is installed here")
         return 2
+    if checked_file:
+        differences = markdown.differences(checked_file, cells)
+        for difference in differences:
+            complain(f"{checked_file} is out of date (make matrix): {difference}")
+        if differences:
+            return 1
     return 1 if any(cell.counts["unexpected"] for cell in cells) else 0
 
 
@@ -135,7 +161,7 @@ def _report(
     html_file: Path | None,
     markdown_file: Path | None,
 ) -> None:
-    from wasi_nn_conformance.reports import html, jsonfile, junit, markdown, terminal
+    from wasi_nn_conformance.reports import html, junit, terminal
 
     today = date.today().isoformat()
     terminal.print_matrix(cells, cases)

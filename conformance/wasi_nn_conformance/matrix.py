@@ -113,6 +113,25 @@ def run(
         yield from pool.map(lambda one: _cell(one, cases, progress), plans)
 
 
+def merge(cells: Sequence[Cell], others: Sequence[Cell]) -> list[Cell]:
+    """The cells, with those of another run in the place of what could not be run here."""
+
+    def key(cell: Cell) -> tuple[str, str, str]:
+        return cell.host, cell.encoding, cell.dialect
+
+    theirs = {key(cell): cell for cell in others if not cell.unavailable}
+    versions = {cell.host: cell.version for cell in theirs.values()}
+    merged = []
+    for cell in cells:
+        if cell.unavailable:
+            cell = cell._replace(version=cell.version or versions.get(cell.host, ""))
+            cell = theirs.pop(key(cell), cell)
+        else:
+            theirs.pop(key(cell), None)
+        merged.append(cell)
+    return [*merged, *theirs.values()]
+
+
 def _cell(one: Plan, cases: Sequence[Case], progress: Callable[[], None]) -> Cell:
     cell = Cell(one.host, one.version, one.encoding, one.dialect, unavailable=one.unavailable)
     if one.unavailable:

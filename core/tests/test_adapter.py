@@ -311,6 +311,20 @@ class TestLibraries:
         (tmp_path / "libodd-name.so").symlink_to(ffi.filename)
         assert load("WASI_NN_LIBTEST", "odd-name", [tmp_path])
 
+    def test_a_name_with_a_version_comes_last(self, monkeypatch, tmp_path):
+        """A distribution's package has the library under that name alone."""
+        ffi = pytest.importorskip("wasmtime._ffi")
+        monkeypatch.delenv("WASI_NN_LIBTEST", raising=False)
+        versioned = tmp_path / "libodd.so.0"
+        versioned.symlink_to(ffi.filename)
+        missing = "libno-such.so.7"
+        assert load("WASI_NN_LIBTEST", "odd", [], "", [missing, str(versioned)])._name == str(
+            versioned
+        )
+        (tmp_path / "libodd.so").symlink_to(ffi.filename)
+        plain = load("WASI_NN_LIBTEST", "odd", [tmp_path], "", [str(versioned)])
+        assert plain._name == str(tmp_path / "libodd.so")
+
     def test_one_for_all_threads(self):
         made: list[object] = []
 

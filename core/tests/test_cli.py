@@ -147,6 +147,98 @@ def test_a_config_reaches_the_backend(guests, echo):
     assert err.count("compute_single(0) -> 0 in") == 1
 
 
+STARTS = """(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $w (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 8) "\\10\\00\\00\\00\\06\\00\\00\\00hello\\0a")
+  (func $f (drop (call $w (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 0))) {})
+  (start $f))"""
+REACTOR = """(module (global $g (mut i32) (i32.const 0)) (memory (export "memory") 1)
+  (func (export "_initialize") (global.set $g (i32.const 40)))
+  (func (export "add") (param i32) (result i32) (i32.add (local.get 0) (global.get $g))))"""
+
+
+@pytest.mark.parametrize(("end", "code"), [("", 0), ("(call $exit (i32.const 3))", 3)])
+@pytest.mark.parametrize("runtime", ["wasmtime", "wasmtime@"])
+def test_a_program_in_the_start_section(wat, tmp_path, runtime, end, code):
+    guest = tmp_path / "starts.wasm"
+    guest.write_bytes(wat(STARTS.format(end)))
+    assert wasi_nn("run", "--runtime", runtime, guest) == (code, "hello\n", "")
+    assert "a command (its start section)" in wasi_nn("inspect", guest)[1]
+
+
+def test_a_guest_without_a_program_is_told_how_to_call_it(wat, tmp_path):
+    guest = tmp_path / "reactor.wasm"
+    guest.write_bytes(wat(REACTOR))
+    code, out, err = wasi_nn("run", guest)
+    assert (code, out) == (2, "")
+    for word in ("_start", "--invoke NAME", "add(i32) -> (i32)"):
+        assert word in err
+        assert word in wasi_nn("inspect", guest)[1]
+
+
+FLOATS = """(module (func (export "two") (param f32 f64 i64) (result f32 f64 i64)
+  (local.get 0) (local.get 1) (local.get 2)))"""
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "out"),
+    [
+        (REACTOR, ("--invoke", "add", "{guest}", "2"), "42\n"),
+        (REACTOR, ("--reactor", "{guest}", "add", "0x10"), "56\n"),
+        (REACTOR, ("-f", "add", "{guest}", "-50"), "-10\n"),
+        (FLOATS, ("--invoke", "two", "{guest}", "0.1", "1e3", "7"), "0.1\n1000\n7\n"),
+    ],
+)
+def test_calling_an_export(wat, tmp_path, text, arguments, out):
+    guest = tmp_path / "guest.wasm"
+    guest.write_bytes(wat(text))
+    given = [one.format(guest=guest) for one in arguments]
+    assert wasi_nn("run", *given) == (0, out, "")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--wasi", "nn"),
+        ("-S", "cli,common,inherit-env=y"),
+        ("-W", "timeout=50s,max-memory-size=90000000"),
+        ("-O", "opt-level=2", "--enable-all", "--force-interpreter"),
+        ("--wasi-modules=experimental-wasi-nn", "--mapdir", "fixture::."),
+        ("--map-dir=/data::.", "--stack-size=65536", "--heap-size=65536"),
+        ("--dir", "/data:.:readonly"),
+        ("--dir", ".::/data:readonly"),
+        ("--volume", ".:/data", "--forward-host-env"),
+        ("--time-limit", "50000", "--memory-page-limit", "2000"),
+        ("--argv0", "other"),
+    ],
+)
+def test_spellings_of_other_hosts(guests, tmp_path, options):
+    guest = guests / "hello/hello.wasm"
+    code, out, err = wasi_nn("run", *options, guest, "--wasi", cwd=tmp_path)
+    assert (code, out, err) == (0, "hello, wasi-nn\n", "")
+
+
+@pytest.mark.parametrize("option", ["/data:.", "/data:.:readonly"])
+def test_a_directory_for_reading_only(wat, tmp_path, option):
+    guest = tmp_path / "writes.wasm"
+    guest.write_bytes(
+        wat(
+            """(module
+            (import "wasi_snapshot_preview1" "path_create_directory"
+              (func $make (param i32 i32 i32) (result i32)))
+            (memory (export "memory") 1) (data (i32.const 0) "new")
+            (func (export "made") (result i32)
+              (i32.eqz (call $make (i32.const 3) (i32.const 0) (i32.const 3)))))"""
+        )
+    )
+    writable = not option.endswith("readonly")
+    code, out, _ = wasi_nn("run", "--dir", option, "--invoke", "made", guest, cwd=tmp_path)
+    assert (code, out) == (0, f"{int(writable)}\n")
+    assert (tmp_path / "new").exists() == writable
+
+
 def test_the_guests_exit_code_trap_and_environment(wat, tmp_path):
     exits = tmp_path / "exits.wasm"
     exits.write_bytes(
@@ -349,6 +441,14 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
         (("run", "--timeout", "0", "{hello}"), "--timeout"),
         (("run", "--max-memory", "lots", "{hello}"), "--max-memory wants"),
         (("run", "--max-held", "much", "{hello}"), "--max-held wants"),
+        (("run", "-W", "nan-canonicalization", "{hello}"), "-W understands"),
+        (("run", "-W", "timeout=soon", "{hello}"), "as in 500ms"),
+        (("run", "--preload", "a=b", "{hello}"), "one module"),
+        (("run", "--mapdir", "x", "{hello}"), "wants GUEST::HOST"),
+        (("run", "--graph", "m=onnx:cuda:m.onnx", "{hello}"), "no execution target 'cuda'"),
+        (("run", "--graph", "m=https://a/b.onnx", "{hello}"), "not fetched"),
+        (("run", "--runtime", "wasmtme", "{hello}"), "did you mean 'wasmtime'?"),
+        (("run", "--invoke", "no", "{hello}"), "exports no function 'no'"),
         (("run", "--no-such-option", "{hello}"), "No such option"),
         (("run", "{echo}"), "no WebAssembly module"),
         (("walk",), "No such command"),

@@ -85,7 +85,17 @@ def section(name: bytes, content: bytes) -> bytes:
     [
         ([("wasi_nn", "compute")], b"", "wamr-legacy"),
         ([("wasi_ephemeral_nn", "compute")], b"", "witx"),
-        ([("wasi_ephemeral_nn", "compute_single")], b"", "wasmedge"),
+        ([("wasi_ephemeral_nn", "compute_single")], b"", "wasmedge-2023-12"),
+        (
+            [("wasi_ephemeral_nn", "compute_single"), ("wasi_ephemeral_nn", "fini_single")],
+            b"",
+            "wasmedge",
+        ),
+        (
+            [("wasi_ephemeral_nn", "compute_single"), ("wasi_ephemeral_nn", "unload")],
+            b"",
+            "wasmedge",
+        ),
         ([("wasi_ephemeral_nn", "unload")], b"", "wasmedge"),
         (
             [("wasi_ephemeral_nn", "compute")],
@@ -103,6 +113,28 @@ def test_inference(wat, imports, custom, first):
     inferred = infer(parse(module(wat, *imports, custom=custom)))
     assert inferred.candidates[0].name == first
     assert inferred.evidence
+
+
+@pytest.mark.parametrize(
+    ("function", "text", "crate", "first"),
+    [
+        ("compute_single", "EndOfSequence", True, "wasmedge-2023-12"),
+        ("compute_single", "EndOfSequence PromptTooLong", True, "wasmedge"),
+        ("fini_single", "EndOfSequence ContextFull", True, "wasmedge-2023-12"),
+        ("fini_single", "EndOfSequence", False, "wasmedge"),
+        ("compute", "EndOfSequence", True, "wasmedge-2023-12"),
+        ("compute", "EndOfSequence PromptTooLong", False, "wasmedge"),
+        ("compute", "EndOfSequence", False, "witx"),
+    ],
+)
+def test_the_errors_that_a_guest_names_tell_its_age(wat, function, text, crate, first):
+    data = wat(
+        f"""(module
+        (import "wasi_ephemeral_nn" "{function}" (func (param i32) (result i32)))
+        (memory (export "memory") 1) (data (i32.const 0) "{text}"))"""
+    )
+    names = section(b"name", b"_ZN16wasmedge_wasi_nn5graph") if crate else b""
+    assert infer(parse(data + names)).candidates[0].name == first
 
 
 def test_a_module_without_wasi_nn_has_no_dialect(wat):

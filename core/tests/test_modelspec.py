@@ -44,6 +44,15 @@ def test_a_file_whose_name_has_a_colon(tmp_path, monkeypatch):
     assert parse_graph("m=onnx:model").paths == (Path("onnx:model"),)
 
 
+def test_a_comma_in_the_path_of_a_file_that_exists(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a,b").mkdir()
+    Path("a,b/m.onnx").write_text("")
+    assert parse_graph("m=a,b/m.onnx").paths == (Path("a,b/m.onnx"),)
+    assert parse_graph("m=onnx:a,b/m.onnx").paths == (Path("a,b/m.onnx"),)
+    assert parse_graph("m=x.xml,a,b/m.onnx").paths == (Path("x.xml"), Path("a,b/m.onnx"))
+
+
 @pytest.mark.parametrize(
     ("text", "paths", "encoding", "target"),
     [

@@ -121,7 +121,7 @@ def test_a_backend_that_fails_when_it_is_asked_stops_no_other(folder, tmp_path):
         host.add_model("m", tmp_path / "m")
         assert host.model("m").backend == "identity"
         host.add_model("s", tmp_path / "m", encoding="sound")
-        assert "backend sound is broken" in host.registry.missing_libraries()[0]
+        assert "backend sound (sound_plugin 1.0) is broken" in host.registry.missing_libraries()[0]
 
 
 def test_two_hosts_share_no_plugin_objects():

@@ -70,7 +70,7 @@ def test_its_errors_reach_the_guest_and_the_person(wasi_nn, model, guests, tmp_p
     assert "input x takes f32 tensors of [?, 3]" in run.stderr
     (tmp_path / "m.npz").write_bytes((tmp_path / "m.npz").read_bytes()[:100])
     run = wasi_nn("run", "--graph", "m=linear:m.npz", "--dir", ".", guest, "name:m", "in.raw", "3")
-    assert "5 runtime_error: linear could not load the model" in run.stderr
+    assert "backend linear (wasi-nn-linear 0.1.0) could not load the model" in run.stderr
 
 
 def test_the_page_shows_the_code():

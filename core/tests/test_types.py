@@ -70,3 +70,9 @@ def test_describe():
     assert TensorInfo("x", TensorType.I32, (-1, 2048)).describe() == "x: i32[?, 2048]"
     assert TensorInfo("s", None, (), "tensor(string)").describe() == "s: tensor(string)[]"
     assert TensorInfo("y", TensorType.F32, None).describe() == "y: f32"
+
+
+@pytest.mark.parametrize(("given", "carrier"), [("i1", "uint8"), ("u4", "int32"), ("u8", "int64")])
+def test_a_numpy_type_without_a_word_is_told_what_carries_its_bits(given, carrier):
+    with pytest.raises(TypeError, match=rf'array\.view\("{carrier}"\)'):
+        Tensor.of(np.zeros(2, given))

@@ -193,6 +193,13 @@ class Backend(ABC):
     #: The keys that are the person's alone, such as paths of the host: a guest's config that has
     #: one is refused.
     person_keys: ClassVar[frozenset[str]] = frozenset()
+    #: The distribution and version that it comes from; core sets it when the plugin registers.
+    origin: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name for messages: ``backend onnx (wasi-nn 0.1.0)``."""
+        return f"backend {self.name} ({self.origin})" if self.origin else f"backend {self.name}"
 
     def missing(self) -> str | None:
         """Why its library cannot be used and what to do about it, or None. Asked before every
@@ -237,6 +244,9 @@ def position(key: int | str, tensors: Sequence[TensorInfo], what: str) -> int:
         raise InvalidArgument(f"{what} index {key} is out of range: the graph has {len(tensors)}")
     for index, info in enumerate(tensors):
         if info.name == key:
+            return index
+    for index, info in enumerate(tensors):
+        if key in info.aliases:
             return index
     known = ", ".join(info.name for info in tensors)
     raise InvalidArgument(f"there is no {what} named {key!r}; the graph has: {known}")

@@ -8,7 +8,7 @@ a buffer is bound, how the graph is run, and where an output lies.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from wasi_nn.backend import ExecutionContext, Graph, check_input, position
 from wasi_nn.errors import InvalidArgument
@@ -42,6 +42,8 @@ class BoundContext(ExecutionContext):
         self._missing = len(inputs)
         self._seen: dict[int, Tensor] = {}
         self._computed = False
+        #: Inputs that may be left out.
+        self.optional: Collection[int] = ()
         #: Outputs that lie where an input does, which the next input would change.
         self.passed: Sequence[int] = ()
 
@@ -70,9 +72,13 @@ class BoundContext(ExecutionContext):
 
     def compute(self) -> None:
         if self._missing:
-            pairs = zip(self.input_infos, self.bound, strict=True)
-            names = [info.name for info, bound in pairs if bound is None]
-            raise InvalidArgument(f"these inputs have not been set: {', '.join(names)}")
+            names = [
+                info.name
+                for index, info in enumerate(self.input_infos)
+                if self.bound[index] is None and index not in self.optional
+            ]
+            if names:
+                raise InvalidArgument(f"these inputs have not been set: {', '.join(names)}")
         self._computed = False
         self._seen.clear()
         self.run()

@@ -13,7 +13,7 @@ from wasi_nn.component import Component, is_wasi
 from wasi_nn.errors import LinkError, UsageError
 from wasi_nn.guest import Guest
 from wasi_nn.limits import Limits
-from wasi_nn.program import Made, Program
+from wasi_nn.program import Call, Made, Program
 from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
 from wasi_nn.session import Session
 from wasi_nn.wasmfile import WasmFile
@@ -33,6 +33,12 @@ class ComponentProgram(Program):
         super().__init__(host, name, None, WasmFile((), (), ()), seconds)
         self._component = component
         self.imports = imports
+
+    def _check_entry(self, invoke: Call | None) -> None:
+        if invoke is not None:
+            raise UsageError(
+                "--invoke calls exports of core modules; a component is run as a command"
+            )
 
     def link(self) -> None:
         version = self._version()

@@ -92,7 +92,7 @@ def recognise(first: bytes) -> str | None:
     if (
         len(first) > 2
         and first[0] == 0x08
-        and 0 < first[1] < 0x40
+        and 0 < first[1] < 0x80
         and first[2] in _ONNX_SECOND_TAGS
     ):
         return ONNX

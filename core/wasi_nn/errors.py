@@ -16,7 +16,9 @@ WasiNnError
 from __future__ import annotations
 
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from wasi_nn.escaping import visible, visible_lines
 
 
 class ErrorCode(Enum):
@@ -44,7 +46,11 @@ class ErrorCode(Enum):
 
 
 class WasiNnError(Exception):
-    """The base of every error of this package."""
+    """The base of every error of this package. Its text is fit for a terminal and a log: what a
+    model, a library or a guest put into it is escaped (see ``escaping``)."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*(visible(a) if isinstance(a, str) else a for a in arguments))
 
 
 class NnError(WasiNnError):
@@ -139,6 +145,12 @@ class GuestError(WasiNnError):
     """The guest did not run to its own end. ``exit_code`` is what a shell would see."""
 
     exit_code: ClassVar[int] = 134
+
+    def __init__(self, *arguments: Any) -> None:
+        # A trap comes with the guest's stack, a line for each function.
+        Exception.__init__(
+            self, *(visible_lines(a) if isinstance(a, str) else a for a in arguments)
+        )
 
 
 class GuestTrap(GuestError):

@@ -36,9 +36,12 @@ class Guest:
         bench: BenchTimer,
         timeout: float | None,
         signatures: Mapping[str, Signature | None],
+        has_start: bool = False,
     ) -> None:
         self._instance = instance
         self._signatures = signatures
+        # Its program may be the start section alone, which has run when it is instantiated.
+        self._ends_at_start = has_start and "_start" not in signatures
         self._session = session
         self._dialect = dialect
         self._bench = bench
@@ -73,14 +76,28 @@ class Guest:
         self._checked("_start", ())
         with Keyboard(self.interrupt), _Deadline(self, self._timeout):
             exit_code = self._instantiate()
-            return self._instance.start() if exit_code is None else exit_code
+            if exit_code is not None:
+                return exit_code
+            return 0 if self._ends_at_start else self._instance.start()
+
+    def invoke(self, export: str, *arguments: float) -> tuple[int | float, ...]:
+        """Instantiate the module, call its ``_initialize`` where it has one (a reactor), and call
+        one export, under one deadline. Raises as ``call`` does."""
+        given = self._checked(export, arguments)
+        with Keyboard(self.interrupt), _Deadline(self, self._timeout):
+            exit_code = self._instantiate()
+            if exit_code is not None:
+                raise _ended(exit_code)
+            if "_initialize" in self._signatures and export != "_initialize":
+                self._instance.call("_initialize")
+            return self._instance.call(export, *given)
 
     def begin(self) -> None:
         """Instantiate the module, so that its exports can be called."""
         with Keyboard(self.interrupt), _Deadline(self, self._timeout):
             exit_code = self._instantiate()
         if exit_code is not None:
-            raise GuestTrap(f"the guest ended in its start function, with exit code {exit_code}")
+            raise _ended(exit_code)
 
     def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
         """Call an exported function with numbers; the deadline counts for each call anew. A guest
@@ -127,6 +144,10 @@ class Guest:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _ended(exit_code: int) -> GuestTrap:
+    return GuestTrap(f"the guest ended in its start function, with exit code {exit_code}")
 
 
 class _Deadline:

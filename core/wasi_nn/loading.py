@@ -13,12 +13,16 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from wasi_nn.backend import Backend, Builder, Graph, LoadOptions
-from wasi_nn.errors import InvalidArgument, ModelNotFound, RuntimeFailure, WasiNnError
+from wasi_nn.errors import InvalidArgument, ModelNotFound, RuntimeFailure
+from wasi_nn.escaping import trace_of, visible
+from wasi_nn.giving import PASSING, Blame, Outputs
+from wasi_nn.types import TensorInfo
 
 log = logging.getLogger("wasi_nn")
 
@@ -42,17 +46,21 @@ def take(lock: threading.Lock, stopped: Stopped) -> None:
 class _Release:
     """Releases the lock that was taken for a block."""
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: threading.Lock, blame: Blame) -> None:
         self._lock = lock
+        self._blame = blame
 
     def __enter__(self) -> None:
         return None
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._lock.release()
-
-
-_FREE: AbstractContextManager[None] = nullcontext()
+        self._blame.__exit__(kind, error, trace)
 
 
 class LoadedGraph:
@@ -62,6 +70,9 @@ class LoadedGraph:
         self, graph: Graph, backend: Backend, options: LoadOptions, seconds: float
     ) -> None:
         self.graph = graph
+        self._blame = Blame(backend)
+        #: Checks an output that a context of this graph gave.
+        self.check_output = Outputs(graph).check
         self.backend = backend
         self.options = options
         self.seconds = seconds
@@ -78,9 +89,21 @@ class LoadedGraph:
         """The right to call into the graph's contexts: at once, or in turn where the backend does
         not let contexts run side by side. Enter it without delay."""
         if self._lock is None:
-            return _FREE
+            return self._blame
         take(self._lock, stopped)
-        return _Release(self._lock)
+        return _Release(self._lock, self._blame)
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        """What the graph says of its inputs. Raises ``RuntimeFailure`` where the backend fails."""
+        with self._blame:
+            return self.graph.inputs
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]:
+        """What the graph says of its outputs. Raises ``RuntimeFailure`` where the backend fails."""
+        with self._blame:
+            return self.graph.outputs
 
 
 def known_config(backend: Backend, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,8 +123,7 @@ def known_config(backend: Backend, config: Mapping[str, Any]) -> dict[str, Any]:
         log.warning(
             "backend %s does not know the config's %s%s%s",
             backend.name,
-            # A log has no place for half of a character, which JSON can write.
-            ", ".join(key[:_LONG] for key in told).encode("utf-8", "backslashreplace").decode(),
+            visible(", ".join(key[:_LONG] for key in told)),
             f" and {len(unknown) - len(told)} more" if len(unknown) > len(told) else "",
             f"; it knows: {', '.join(known)}" if known else "",
         )
@@ -127,10 +149,17 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     options = options._replace(config=known_config(backend, options.config))
     try:
         graph = backend.load(builders, options)
-    except WasiNnError:
+    except PASSING:
         raise
-    except Exception as error:
-        raise RuntimeFailure(f"{backend.name} could not load the model: {error}") from error
+    except BaseException as error:
+        log.error("%s failed to load a model\n  %s", backend.title, trace_of(error))
+        raise RuntimeFailure(
+            f"{backend.title} could not load the model: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(graph, Graph):
+        raise RuntimeFailure(
+            f"{backend.title}: load gave {type(graph).__name__}, and must give a Graph"
+        )
     return LoadedGraph(graph, backend, options, time.perf_counter() - started)
 
 

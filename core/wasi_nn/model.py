@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from codecs import getincrementaldecoder
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from math import prod
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import ExecutionContext, StreamingContext
 from wasi_nn.errors import EndOfSequence, InvalidArgument, UnsupportedOperation
+from wasi_nn.giving import checked_context
 from wasi_nn.loading import LoadedGraph
-from wasi_nn.types import Tensor, TensorInfo
+from wasi_nn.types import Tensor, TensorInfo, check_length
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,7 +31,7 @@ class Context:
         self._loaded = loaded
         self._open = True
         with loaded.turn(_never):
-            self._context: ExecutionContext = loaded.graph.init_execution_context()
+            self._context: ExecutionContext = checked_context(loaded.graph.init_execution_context())
 
     def set_input(self, key: int | str, array: Any) -> None:
         """Set an input to a numpy array, bytes (one dimension of u8), a text (in UTF-8) or a
@@ -45,9 +46,8 @@ class Context:
 
             array = np.frombuffer(array, np.uint8)
         tensor = array if isinstance(array, Tensor) else Tensor.of(array)
-        expected = prod(tensor.dims) * tensor.type.size
-        if len(tensor.data) != expected and not self._loaded.graph.byte_tensors:
-            raise InvalidArgument(f"a tensor of {tensor.dims} {tensor.type} takes {expected} bytes")
+        if not self._loaded.graph.byte_tensors:
+            check_length(tensor.type, tensor.dims, len(tensor.data))
         with self._turn():
             self._context.set_input(key, tensor)
 
@@ -59,9 +59,11 @@ class Context:
     def get_output(self, key: int | str = 0) -> NDArray[Any]:
         """A copy of an output of the last ``compute``."""
         with self._turn():
-            return self._context.get_output(key).numpy()
+            output = self._context.get_output(key)
+            self._loaded.check_output(key, output)
+            return output.numpy()
 
-    def stream(self, key: int | str = 0) -> Iterator[bytes]:
+    def stream(self, key: int | str = 0) -> Generator[bytes, None, None]:
         """The pieces of an output as they are made: of a language model, tokens. Leaving the loop
         early ends the text. Raises ``UnsupportedOperation`` for a graph that does not stream, and
         the kinds of ``NnError`` that computing raises."""
@@ -74,7 +76,9 @@ class Context:
             while True:
                 with self._turn():
                     context.compute_single()
-                    piece = bytes(context.get_output_single(key).data)
+                    output = context.get_output_single(key)
+                    self._loaded.check_output(key, output)
+                    piece = bytes(output.data)
                 yield piece
         except EndOfSequence:
             pass
@@ -82,6 +86,21 @@ class Context:
             if self._open:
                 with self._turn():
                     context.fini_single()
+
+    def stream_text(self, key: int | str = 0) -> Iterator[str]:
+        """The same as text in UTF-8, in whole characters: a token may be a part of one. What stays
+        incomplete at the end comes out as U+FFFD. Raises what ``stream`` raises."""
+        decoder = getincrementaldecoder("utf-8")(errors="replace")
+        pieces = self.stream(key)
+        try:
+            for piece in pieces:
+                if text := decoder.decode(piece):
+                    yield text
+            if text := decoder.decode(b"", final=True):
+                yield text
+        finally:
+            # Leaving the loop early ends the text at once, and not when the memory is collected.
+            pieces.close()
 
     def close(self) -> None:
         """Free the context; a second call does nothing."""
@@ -131,12 +150,12 @@ class Model:
     @property
     def inputs(self) -> Sequence[TensorInfo]:
         """Its inputs, by index."""
-        return self._loaded.graph.inputs
+        return self._loaded.inputs
 
     @property
     def outputs(self) -> Sequence[TensorInfo]:
         """Its outputs, by index."""
-        return self._loaded.graph.outputs
+        return self._loaded.outputs
 
     def init_execution_context(self) -> Context:
         """A new execution context."""
@@ -144,7 +163,12 @@ class Model:
 
     def run(self, inputs: Mapping[int | str, Any] | Any) -> dict[str, NDArray[Any]]:
         """One inference in a context of its own: inputs by index or name (an array alone is input
-        0), outputs by name, or by number where the graph does not describe them."""
+        0), outputs by name, or by number where the graph does not describe them. Every name that
+        a tensor has can be looked up.
+
+        Outputs that wasi-nn has no tensor type for (maps, texts) are left out: ``Model.outputs``
+        describes them, and ``Context.get_output`` says why. Raises ``UnsupportedOperation`` where
+        no output is left."""
         if not isinstance(inputs, Mapping):
             inputs = {0: inputs}
         with self.init_execution_context() as context:
@@ -152,10 +176,37 @@ class Model:
                 context.set_input(key, array)
             context.compute()
             if self.outputs:
-                return {info.name: context.get_output(i) for i, info in enumerate(self.outputs)}
+                return _read_described(context, self.outputs)
             outputs: dict[str, NDArray[Any]] = {}
             while True:
                 try:
                     outputs[str(len(outputs))] = context.get_output(len(outputs))
                 except InvalidArgument:
                     return outputs
+
+
+class _Outputs(dict[str, Any]):
+    """Arrays by their tensors' first names; the other names can be looked up as well."""
+
+    def __init__(self, infos: Sequence[TensorInfo]) -> None:
+        super().__init__()
+        self._infos = infos
+
+    def __missing__(self, name: str) -> Any:
+        for info in self._infos:
+            if name in info.aliases and info.name in self:
+                return self[info.name]
+        raise KeyError(name)
+
+
+def _read_described(context: Context, infos: Sequence[TensorInfo]) -> dict[str, NDArray[Any]]:
+    outputs = _Outputs(infos)
+    refusal: UnsupportedOperation | None = None
+    for index, info in enumerate(infos):
+        try:
+            outputs[info.name] = context.get_output(index)
+        except UnsupportedOperation as error:
+            refusal = refusal or error
+    if refusal is not None and not outputs:
+        raise refusal
+    return outputs

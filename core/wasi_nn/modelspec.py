@@ -10,6 +10,7 @@ A path may be ``package:PKG/FILE``: a file inside an installed Python package.
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 from wasi_nn.encodings import AUTODETECT, GGML, ONNX, OPENVINO, PYTORCH, TENSORFLOWLITE, canonical
@@ -17,7 +18,6 @@ from wasi_nn.errors import UsageError
 from wasi_nn.registry import NamedModel
 from wasi_nn.types import ExecutionTarget
 
-_TARGETS = {*(target.value for target in ExecutionTarget), "npu"}
 _PACKAGE = "package:"
 # The file names that `wasmtime run -S nn-graph` looks for; the last two are ours, in its manner.
 _GRAPH_FILES = {
@@ -36,14 +36,16 @@ def parse_graph(text: str) -> NamedModel:
     name, equals, rest = text.partition("=")
     if not equals or not name or not rest:
         raise UsageError(f"--graph wants NAME=[ENCODING:[TARGET:]]PATH[,PATH…], not {text!r}")
+    if re.match(r"\w+://", rest):
+        raise UsageError(f"--graph {text}: URLs are not fetched; download the file and name it")
     encoding, target = AUTODETECT, ExecutionTarget.CPU
     word, colon, after = rest.partition(":")
     if colon and not _is_path(rest, word):
         encoding, rest = canonical(word), after
         word, colon, after = rest.partition(":")
-        if colon and word.lower() in _TARGETS:
+        if colon and not _is_path(rest, word) and re.fullmatch(r"\w+", word):
             target, rest = ExecutionTarget.named(word), after
-    paths = tuple(resolve_path(part) for part in rest.split(",") if part)
+    paths = tuple(resolve_path(part) for part in _split_commas(rest))
     return NamedModel(name, paths, encoding, target)
 
 
@@ -107,7 +109,19 @@ def resolve_path(text: str) -> Path:
 
 def _is_path(text: str, word: str) -> bool:
     # A drive letter, "package:" and a file that exists are no encodings.
-    return len(word) == 1 or text.startswith(_PACKAGE) or Path(text.split(",")[0]).exists()
+    return len(word) == 1 or text.startswith(_PACKAGE) or Path(_split_commas(text)[0]).exists()
+
+
+def _split_commas(text: str) -> list[str]:
+    """Split at commas, but not within the path of a file that exists."""
+    parts = [part for part in text.split(",") if part]
+    paths: list[str] = []
+    while parts:
+        wholes = ((count, ",".join(parts[:count])) for count in range(len(parts), 1, -1))
+        found = next((one for one in wholes if Path(one[1]).exists()), (1, parts[0]))
+        paths.append(found[1])
+        parts = parts[found[0] :]
+    return paths
 
 
 def _split_paths(text: str) -> list[str]:

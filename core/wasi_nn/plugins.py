@@ -12,7 +12,9 @@ from wasi_nn import hookspecs
 from wasi_nn.backend import Availability, Backend
 from wasi_nn.encodings import EXTRAS, canonical
 from wasi_nn.errors import InvalidEncoding, Unavailable, UsageError
+from wasi_nn.escaping import visible
 from wasi_nn.runtime import Runtime
+from wasi_nn.suggestion import did_you_mean
 
 #: Engines in the order in which ``auto`` tries them; others follow in the order of their names.
 PREFERRED_RUNTIMES = ("wasmtime", "wamr", "wasmedge", "v8", "wasmer")
@@ -79,6 +81,8 @@ class Plugins:
             record.backends = self._call("wasi_nn_backends", record.name)
             record.runtimes = self._call("wasi_nn_runtimes", record.name)
             _check(record)
+            for backend in record.backends:
+                backend.origin = f"{record.distribution} {record.version}".strip()
             self._refuse_taken_names(record)
         except (Exception, SystemExit) as error:
             record.error = _explain(error)
@@ -139,7 +143,8 @@ class Plugins:
             return f"no backend serves {encoding}: plugin {name!r} is broken: {error}"
         served = sorted({name for backend in self.backends for name in backend.encodings})
         here = ", ".join(served) or "nothing"
-        return f"no backend serves {encoding}; installed backends serve: {here}"
+        hint = did_you_mean(encoding, served)
+        return f"no backend serves {encoding}{hint}; installed backends serve: {here}"
 
     def runtime(self, name: str | None = None) -> Runtime:
         """The runtime adapter called ``name``, or the first usable one for None or ``auto``.
@@ -160,7 +165,8 @@ class Plugins:
                         raise Unavailable(f"runtime {name} is unavailable: {found.detail}")
                     return runtime
             known = ", ".join(runtime.name for runtime in runtimes) or "none"
-            raise UsageError(f"there is no runtime {name!r}; known: {known}")
+            hint = did_you_mean(name, [runtime.name for runtime in runtimes])
+            raise UsageError(f"there is no runtime {name!r}{hint}; known: {known}")
         for runtime in runtimes:
             if availability(runtime).usable:
                 return runtime
@@ -181,13 +187,18 @@ def _check(record: PluginRecord) -> None:
     for item in (*record.backends, *record.runtimes):
         if not isinstance(getattr(item, "name", None), str):
             raise UsageError(f"{item!r} has no name")
+    for kind, items in (("backends", record.backends), ("runtimes", record.runtimes)):
+        names = [item.name for item in items]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError(f"the plugin brings two {kind} named {name!r}: rename one")
 
 
 def availability(item: Backend | Runtime) -> Availability:
     """A plugin's own word of its library; of one that fails at that, the failure."""
     try:
         return item.availability()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return Availability(False, f"the plugin is broken: {_explain(error)}")
 
 
@@ -203,4 +214,4 @@ def _explain(error: BaseException) -> str:
         frame = frame.tb_next
     if frame:
         where = f" ({frame.tb_frame.f_code.co_filename}:{frame.tb_lineno})"
-    return f"{type(error).__name__}: {error}{where}"
+    return visible(f"{type(error).__name__}: {error}{where}")

@@ -33,12 +33,15 @@ from wasi_nn.runtime import (
     WasiConfig,
 )
 from wasi_nn.session import GraphUse, Session
+from wasi_nn.suggestion import did_you_mean
 from wasi_nn.wasmfile import WasmFile
 
 if TYPE_CHECKING:
     from wasi_nn.host import Host
 
 log = logging.getLogger("wasi_nn")
+# Exports in a message.
+_LISTED = 20
 
 #: What a guest may see of the file system: ``{guest path: host path}``, or Preopen tuples.
 Dirs = Union[Mapping[str, Union[str, Path]], Sequence[Preopen]]
@@ -54,13 +57,21 @@ class Timings(NamedTuple):
     bench: tuple[float, ...]
 
 
+class Call(NamedTuple):
+    """An export to call in the place of ``_start``, with numbers."""
+
+    export: str
+    arguments: tuple[float, ...] = ()
+
+
 class RunResult(NamedTuple):
     """How a guest ended.
 
     ``exit_code`` is the guest's own, or that of ``error`` (134 for a trap, 124 for a deadline).
     ``stdout`` and ``stderr`` hold what was captured. ``failures`` are the latest 100 of the
     ``failed`` calls that gave the guest an errno, with their reasons. ``calls`` is filled where
-    ``stats=True`` was asked for; ``generation`` where a language model ran.
+    ``stats=True`` was asked for; ``generation`` where a language model ran. ``values`` are the
+    results of the export that ``invoke`` named.
     """
 
     exit_code: int
@@ -74,6 +85,7 @@ class RunResult(NamedTuple):
     calls: Mapping[str, CallStats]
     graphs: tuple[GraphUse, ...]
     generation: Generation | None = None
+    values: tuple[int | float, ...] = ()
 
     def check(self) -> RunResult:
         """This result; raises the error that ended the guest, if there was one."""
@@ -118,8 +130,10 @@ class Program:
         stats: bool = False,
         trace: bool = False,
         on_start: Callable[[Guest], None] | None = None,
+        invoke: Call | None = None,
     ) -> RunResult:
-        """Run the guest's ``_start`` to its end.
+        """Run the guest's ``_start`` to its end, or its start section where that is its program, or
+        the one export that ``invoke`` names (its ``_initialize`` comes before).
 
         ``args`` come after the program's name. ``capture`` collects stdout and stderr for the
         result where no other place is given for them. ``on_start`` gets the guest before it runs,
@@ -135,12 +149,17 @@ class Program:
             captured.stream("stderr", stderr),
         )
         with self._prepare(wasi, dialect, limits, stats, trace, ()) as guest:
+            self._check_entry(invoke)
             if on_start is not None:
                 on_start(guest)
             error: GuestError | None = None
+            values: tuple[int | float, ...] = ()
             started = time.perf_counter()
             try:
-                exit_code = guest.run()
+                if invoke is None:
+                    exit_code = guest.run()
+                else:
+                    exit_code, values = 0, guest.invoke(invoke.export, *invoke.arguments)
             except GuestError as raised:
                 error, exit_code = raised, raised.exit_code
             ran = time.perf_counter() - started - guest.instantiate_seconds
@@ -156,7 +175,21 @@ class Program:
                 {name: c for name, c in guest.observer.stats.items() if c.calls},
                 guest.graphs,
                 guest.generation,
+                values,
             )
+
+    def _check_entry(self, invoke: Call | None) -> None:
+        """Raise ``UsageError``, before anything of the guest runs, unless it has what is to run."""
+        known = self.file.functions
+        if invoke is not None:
+            if invoke.export not in known:
+                hint = did_you_mean(invoke.export, known)
+                listed = ", ".join(known) or "none"
+                raise UsageError(
+                    f"the guest exports no function {invoke.export!r}{hint}; it exports: {listed}"
+                )
+        elif not self.file.is_command:
+            raise UsageError(f"this is not a command: {no_command(self.file)}")
 
     def link(self) -> None:
         """Raise ``LinkError`` unless every import can be met; runs nothing of the guest."""
@@ -209,6 +242,7 @@ class Program:
             made.bench,
             limits.timeout,
             self.file.signatures,
+            self.file.has_start,
         )
 
     def _make(
@@ -244,6 +278,19 @@ class Program:
             abi: type[CoreAbi] = WamrLegacy if legacy else Witx
             functions += abi(session, reading).host_functions(observer)
         return functions, reading, bench
+
+
+def no_command(file: WasmFile) -> str:
+    """Why a module that has no ``_start`` does not run by itself, and what to do instead."""
+    callable_ = [name for name in file.functions if name != "_initialize"]
+    if not callable_:
+        return "it exports no _start and no other function"
+    listed = ", ".join(f"{name}{file.signatures[name] or ''}" for name in callable_[:_LISTED])
+    more = len(callable_) - _LISTED
+    return (
+        f"it exports no _start. Call one of its functions with --invoke NAME (from Python, with "
+        f"Program.instantiate and Guest.call): {listed}{f' and {more} more' if more > 0 else ''}"
+    )
 
 
 def _check_limits(limits: Limits, runtime: Runtime) -> None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from wasi_nn import encodings
 from wasi_nn.backend import Backend, LoadOptions
 from wasi_nn.errors import InvalidEncoding, NotFound, UsageError
+from wasi_nn.escaping import trace_of
 from wasi_nn.loading import LoadedGraph, Stopped, check_guest_config, load_shared
 from wasi_nn.plugins import Plugins
 from wasi_nn.types import ExecutionTarget
@@ -151,8 +152,8 @@ def detect(plugins: Plugins, builders: Sequence[memoryview | Path]) -> str | Non
     for backend in plugins.backends:
         try:
             sniffed = backend.sniff(head)
-        except Exception:
-            log.exception("backend %s failed to look at a model", backend.name)
+        except (Exception, SystemExit) as error:
+            log.error("%s failed to look at a model\n  %s", backend.title, trace_of(error))
             continue
         if sniffed is not None:
             return sniffed
@@ -162,5 +163,5 @@ def detect(plugins: Plugins, builders: Sequence[memoryview | Path]) -> str | Non
 def _missing(backend: Backend) -> str | None:
     try:
         return backend.missing()
-    except Exception as error:
-        return f"backend {backend.name} is broken: {error}"
+    except (Exception, SystemExit) as error:
+        return f"{backend.title} is broken: {type(error).__name__}: {error}"

@@ -34,6 +34,8 @@ from wasi_nn.errors import (
     UnsupportedOperation,
     UsageError,
 )
+from wasi_nn.escaping import trace_of
+from wasi_nn.giving import checked_context
 from wasi_nn.limits import Limits
 from wasi_nn.loading import LoadedGraph
 from wasi_nn.plugins import Plugins
@@ -178,7 +180,7 @@ class Session:
         self._check_room(self._contexts, self._limits.contexts, "execution contexts")
         self._check_held(0)
         with loaded.turn(self._is_cancelled):
-            context = loaded.graph.init_execution_context()
+            context = checked_context(loaded.graph.init_execution_context())
         handle = self._next_context
         self._next_context += 1
         self._contexts[handle] = ContextEntry(context, loaded, graph)
@@ -239,7 +241,9 @@ class Session:
         """An output of the last compute, valid until the next call on the context."""
         entry = self.context(context)
         with entry.loaded.turn(self._is_cancelled):
-            return entry.context.get_output(key)
+            output = entry.context.get_output(key)
+            entry.loaded.check_output(key, output)
+            return output
 
     def compute_single(self, context: int) -> None:
         """Produce the next piece of a streamed output."""
@@ -253,7 +257,9 @@ class Session:
         entry = self.context(context)
         stream = _streaming(entry)
         with entry.loaded.turn(self._is_cancelled):
-            return stream.get_output_single(key)
+            output = stream.get_output_single(key)
+            entry.loaded.check_output(key, output)
+            return output
 
     def fini_single(self, context: int) -> None:
         """End a stream, early or not."""
@@ -285,8 +291,8 @@ class Session:
             # One that cannot be cancelled does not keep the others going.
             try:
                 entry.context.cancel()
-            except Exception:
-                log.exception("backend %s failed to cancel", entry.loaded.backend.name)
+            except Exception as error:
+                log.error("%s failed to cancel\n  %s", entry.loaded.backend.title, trace_of(error))
 
     def __enter__(self) -> Session:
         return self
@@ -384,5 +390,5 @@ def _close(entry: ContextEntry) -> None:
     try:
         with entry.loaded.turn(lambda: False):
             entry.context.close()
-    except Exception:
-        log.exception("backend %s failed to close a context", entry.loaded.backend.name)
+    except Exception as error:
+        log.error("%s failed to close a context\n  %s", entry.loaded.backend.title, trace_of(error))

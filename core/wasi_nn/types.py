@@ -6,10 +6,13 @@ they are until the one copy that moves them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
+from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from wasi_nn.errors import Unavailable, UsageError
+from wasi_nn.errors import InvalidArgument, Unavailable, UsageError
+from wasi_nn.escaping import visible
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -60,6 +63,20 @@ class ExecutionTarget(Enum):
             raise UsageError(f"there is no execution target {name!r}; known: {known}") from None
 
 
+def byte_size(kind: TensorType, dims: Sequence[int]) -> int:
+    """The bytes that a tensor of these dimensions takes."""
+    return prod(dims) * kind.size
+
+
+def check_length(kind: TensorType, dims: Sequence[int], length: int) -> None:
+    """Raise ``InvalidArgument`` unless ``length`` bytes are what type and dimensions ask for."""
+    expected = byte_size(kind, dims)
+    if length != expected:
+        raise InvalidArgument(
+            f"a {kind} tensor of dimensions {list(dims)} takes {expected} bytes, not {length}"
+        )
+
+
 class Tensor(NamedTuple):
     """A tensor by reference.
 
@@ -84,9 +101,13 @@ class Tensor(NamedTuple):
             contiguous = contiguous.astype(contiguous.dtype.newbyteorder("="))
         kind = _BY_NUMPY_NAME.get(contiguous.dtype.name)
         if kind is None:
+            name = contiguous.dtype.name
+            bits = _AS_BITS.get(name)
             raise TypeError(
                 f"wasi-nn has no tensor type for numpy's {contiguous.dtype}; "
                 f"convert to one of {', '.join(sorted(_BY_NUMPY_NAME))}"
+                + (f". A model that takes {name} reads the bits of {bits}: " if bits else "")
+                + (f'give it array.view("{bits}")' if bits else "")
             )
         dims = np.shape(array)  # ascontiguousarray turns a scalar into one dimension
         return cls(kind, dims, contiguous.reshape(-1).view(np.uint8).data)
@@ -118,6 +139,8 @@ _BY_NUMPY_NAME = {name: kind for kind, name in _NUMPY_NAMES.items()} | {
     "bfloat16": TensorType.BF16,
     "bool": TensorType.U8,
 }
+# What carries the bits of a type that wasi-nn has no word for.
+_AS_BITS = {"int8": "uint8", "uint32": "int32", "uint64": "int64"}
 
 
 def _bfloat16() -> Any:
@@ -142,7 +165,8 @@ class TensorInfo(NamedTuple):
 
     ``type`` is None where wasi-nn has no word for it (strings, sequences); ``native_type`` is the
     library's own word. A dimension that the graph leaves open is -1; ``dims`` is None where the
-    graph says nothing at all. ``quantization`` is that of a quantised tensor.
+    graph says nothing at all. ``quantization`` is that of a quantised tensor. ``aliases`` are the
+    other names that the library has for the same tensor.
     """
 
     name: str
@@ -150,10 +174,12 @@ class TensorInfo(NamedTuple):
     dims: tuple[int, ...] | None
     native_type: str = ""
     quantization: Quantization | None = None
+    aliases: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """One line for people: ``bytes: i32[?, 2048]``."""
-        kind = str(self.type) if self.type else self.native_type or "unknown"
+        kind = str(self.type) if self.type else visible(self.native_type) or "unknown"
+        name = visible(self.name)
         if self.dims is None:
-            return f"{self.name}: {kind}"
-        return f"{self.name}: {kind}[{', '.join('?' if d < 0 else str(d) for d in self.dims)}]"
+            return f"{name}: {kind}"
+        return f"{name}: {kind}[{', '.join('?' if d < 0 else str(d) for d in self.dims)}]"

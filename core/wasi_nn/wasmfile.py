@@ -18,6 +18,7 @@ _CORE_VERSION = b"\x01\0\0\0"
 _VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128"}
 _KINDS = ("func", "table", "memory", "global", "tag")
 _TYPE, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _EXPORT, _CUSTOM = 1, 2, 3, 4, 5, 7, 0
+_START, _DATA = 8, 11
 _COMPONENT_IMPORT = 10
 _FUNC, _STRUCT, _ARRAY, _GROUP, _SUBTYPES = 0x60, 0x5F, 0x5E, 0x4E, (0x50, 0x4F)
 _TYPED_REFERENCES = 0x63, 0x64
@@ -61,7 +62,7 @@ _UNREAD = Extent(1 << 32, None)
 class WasmFile(NamedTuple):
     """What a core module imports, exports, and carries in custom sections; the signatures of the
     functions that it exports (None for one that could not be read); its memories and tables, the
-    imported ones included."""
+    imported ones included; whether it has a start section; its data section as it stands."""
 
     imports: tuple[Import, ...]
     exports: tuple[tuple[str, str], ...]
@@ -69,6 +70,19 @@ class WasmFile(NamedTuple):
     signatures: Mapping[str, Signature | None] = MappingProxyType({})
     memories: tuple[Extent, ...] = ()
     tables: tuple[Extent, ...] = ()
+    has_start: bool = False
+    data: memoryview = memoryview(b"")
+
+    @property
+    def functions(self) -> list[str]:
+        """The names of the functions that it exports."""
+        return [name for name, kind in self.exports if kind == "func"]
+
+    @property
+    def is_command(self) -> bool:
+        """Whether it runs by itself: it exports ``_start``, or its program is the start section,
+        which the engine runs when it instantiates the module (AssemblyScript's default)."""
+        return self.has_start or "_start" in self.functions
 
     @property
     def memory_pages(self) -> int:
@@ -200,6 +214,8 @@ class _FileReader(Reader):
         imports: list[Import] = []
         exports: list[tuple[str, str, int]] = []
         custom: list[tuple[str, memoryview]] = []
+        has_start = False
+        contents = memoryview(b"")
         for section, end in self.sections():
             if section == _CUSTOM:
                 name = self.name()
@@ -216,6 +232,10 @@ class _FileReader(Reader):
                 self.memories += [self.limits() for _ in range(self.count())]
             elif section == _EXPORT:
                 exports = [self.export_entry() for _ in range(self.count())]
+            elif section == _START:
+                has_start = True
+            elif section == _DATA:
+                contents = self.data[self.at : end]
         return WasmFile(
             tuple(imports),
             tuple((name, kind) for name, kind, _ in exports),
@@ -223,6 +243,8 @@ class _FileReader(Reader):
             self.signatures({name: number for name, kind, number in exports if kind == "func"}),
             tuple(self.memories),
             tuple(self.tables),
+            has_start,
+            contents,
         )
 
     def signatures(self, exported: dict[str, int]) -> dict[str, Signature | None]:

@@ -38,6 +38,8 @@ def main() -> int:
         *("wasi-nn", "run"),
         *("--graph", f"default={MODEL}"),
         *("--stats", GUEST),
+        # The model's template has a system prompt of its own, with which this small one strays.
+        *("--system", "You are a helpful assistant."),
         *("--config", '{"temp": 0, "ctx-size": 2048}'),
     ]
     print(f"$ {shlex.join(command)}\n", flush=True)

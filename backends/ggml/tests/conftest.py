@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -80,6 +81,12 @@ class Header:
         head = struct.pack("<4sIQQ", b"GGUF", 3, self.tensors, len(self.values)) + pairs
         head += self.table
         return head + bytes(-len(head) % 32) + self.rest
+
+
+@pytest.fixture(scope="session")
+def header():
+    """How GGUF headers are read and written."""
+    return SimpleNamespace(of=Header, encoded=encoded)
 
 
 @pytest.fixture(scope="session")

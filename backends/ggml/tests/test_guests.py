@@ -204,7 +204,11 @@ class TestSmolLM2:
         return host
 
     def test_it_knows_capitals(self, smol, chat):
-        result = smol.compile(chat).run(stdin=b"What is the capital of France?\nAnd of Japan?\n")
+        # With the system prompt of its template this small model strays.
+        result = smol.compile(chat).run(
+            ["--system", "You are a helpful assistant."],
+            stdin=b"What is the capital of France?\nAnd of Japan?\n",
+        )
         first, second = result.stdout.decode().splitlines()
         assert "Paris" in first
         assert "Tokyo" in second

@@ -25,7 +25,7 @@ from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
 from wasi_nn_ggml import embedding, library, settings
 from wasi_nn_ggml.context import GgmlContext
 from wasi_nn_ggml.sampler import Sampler
-from wasi_nn_ggml.vision import Projector
+from wasi_nn_ggml.vision import Projector, check_projector
 from wasi_nn_ggml.weights import Source, Weights, applicable
 
 # Bytes of an image file.
@@ -164,7 +164,9 @@ class GgmlBackend(Backend):
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
         if not 1 <= len(builders) <= 2:
             raise InvalidArgument(
-                f"a ggml graph has one builder, or two with its config, not {len(builders)}"
+                f"{len(builders)} builders were given; a ggml graph takes a model, and with it a "
+                "JSON config or a projector. Of a split model, give the first part alone: the "
+                "others are found beside it"
             )
         native = library.library()
         gpu = options.target not in (ExecutionTarget.CPU, ExecutionTarget.AUTO)
@@ -178,6 +180,7 @@ class GgmlBackend(Backend):
         if len(builders) == 2:
             second = builders[1]
             if isinstance(second, Path):
+                check_projector(second)
                 projector = second
             else:
                 config.update(known_config(self, reading.parse(_utf8(second))))

@@ -1,63 +1,184 @@
 """Conversations: messages in, the prompt that the model was trained to answer out.
 
 With the config's ``enable-chat-template`` (which WasmEdge reads and does not use) the prompt is
-JSON, ``[{"role": "user", "content": "…"}, …]``, and llama.cpp puts it into the model's own chat
-template, or the one that ``chat-template`` names (``chatml``, ``llama2``, …). A guest need not know
-the model's special tokens then.
+JSON, ``[{"role": "user", "content": "…"}, …]``, or an object with ``messages`` and ``tools`` as
+OpenAI's interface has them. The model's own template makes a text of them, or the one that
+``chat-template`` holds or names. A guest need not know the model's special tokens then.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import re
 import reprlib
+import secrets
+from collections.abc import Callable
+from typing import Any
 
 from wasi_nn.errors import InvalidArgument
+from wasi_nn_ggml import template as templates
 from wasi_nn_ggml.layouts import ChatMessage
+from wasi_nn_ggml.vision import INLINE, MARKER
 from wasi_nn_ggml.weights import Weights
 
+_KEYS = ("messages", "tools", "documents", "add_generation_prompt", "chat_template_kwargs")
 
-def prompt(weights: Weights, text: str, template: str) -> str:
-    """The prompt of a conversation, which the model is to go on with as the assistant. Raises
-    ``InvalidArgument`` for what is no list of messages, and for a template that llama.cpp does not
-    know."""
-    messages = _messages(text)
-    chosen = (template or weights.chat_template() or "chatml").encode("utf-8")
-    pairs = [(role.encode(), content.encode()) for role, content in messages]
+
+def prompt(
+    weights: Weights, text: str, template: str, most: int, stopped: Callable[[], bool]
+) -> str:
+    """The prompt of a conversation, which the model is to go on with as the assistant. Without a
+    template, ChatML. Raises ``InvalidArgument`` for what is not a list of messages and for a
+    template that cannot be rendered, and what ``template.render`` raises."""
+    request = _request(text)
+    images: list[str] = []
+    # A template gets no images, which may be large.
+    mark = secrets.token_hex(8)
+    messages = [_message(each, images, mark) for each in request.pop("messages")]
+    # A name of llama.cpp's, or ChatML for a model that has nothing.
+    name = "" if "{%" in template or "{{" in template else template
+    if not template:
+        tools = request.get("tools") and weights.chat_template("tool_use")
+        template = tools or weights.chat_template()
+        name = "" if template else "chatml"
+    if not name:
+        extra = request.pop("chat_template_kwargs", None) or {}
+        variables = {"add_generation_prompt": True, "tools": None, "documents": None}
+        variables |= weights.special_tokens() | extra | request | {"messages": messages}
+        result = templates.render(template, variables, most, stopped)
+        begin = weights.special_tokens()["bos_token"]
+        if begin and weights.adds_bos:
+            # The tokenizer writes it too.
+            result = result.removeprefix(begin)
+    else:
+        if request:
+            raise InvalidArgument(
+                f"the chat template {reprlib.repr(name)} takes messages alone, not "
+                f"{', '.join(request)}"
+            )
+        result = _named(weights, messages, name)
+    return re.sub(f"<{mark}-([0-9]+)>", lambda match: images[int(match[1])], result)
+
+
+def _named(weights: Weights, messages: list[dict[str, Any]], name: str) -> str:
+    """A template that llama.cpp knows by its name."""
+    pairs = []
+    for message in messages:
+        content = message["content"]
+        if isinstance(content, list):
+            content = "\n".join(part["text"] for part in content)
+        pairs.append((message["role"].encode(), (content or "").encode()))
     array = (ChatMessage * len(pairs))(*(ChatMessage(*pair) for pair in pairs))
     apply = weights.native.llama_chat_apply_template
     size = 2 * sum(len(role) + len(content) for role, content in pairs) + 1024
     while True:
         buffer = ctypes.create_string_buffer(size)
-        length = apply(chosen, array, len(pairs), True, ctypes.addressof(buffer), size)
+        length = apply(name.encode(), array, len(pairs), True, ctypes.addressof(buffer), size)
         if length < 0:
             raise InvalidArgument(
-                "llama.cpp does not know the chat template: name one that it knows "
-                "(config chat-template: chatml, llama2, …), or send a prompt of your own"
+                f"the config's chat-template is neither a Jinja template nor a name that llama.cpp "
+                f"knows (chatml, llama2, …): {reprlib.repr(name)}"
             )
         if length <= size:
             return buffer.raw[:length].decode("utf-8", "replace")
         size = length
 
 
-def _messages(text: str) -> list[tuple[str, str]]:
+def _request(text: str) -> dict[str, Any]:
     try:
-        messages = json.loads(text.rstrip("\0"))
+        request = json.loads(text.rstrip("\0"))
     except (ValueError, RecursionError) as error:
         raise InvalidArgument(
             f"with enable-chat-template the prompt is a JSON list of messages: {error}"
         ) from error
+    if isinstance(request, list):
+        request = {"messages": request}
+    messages = request.get("messages") if isinstance(request, dict) else None
     if not isinstance(messages, list) or not messages:
-        raise InvalidArgument("with enable-chat-template the prompt is a list of messages")
-    pairs = []
-    for message in messages:
-        role = message.get("role") if isinstance(message, dict) else None
-        content = message.get("content") if isinstance(message, dict) else None
-        if not isinstance(role, str) or not isinstance(content, str):
-            raise InvalidArgument(
-                f'a message is {{"role": "…", "content": "…"}}, not {reprlib.repr(message)}'
-            )
-        if "\0" in role or "\0" in content:
+        raise InvalidArgument(
+            "with enable-chat-template the prompt is a list of messages, or an object with "
+            "messages and tools"
+        )
+    unknown = sorted(request.keys() - set(_KEYS))
+    if unknown:
+        raise InvalidArgument(f"a conversation has {', '.join(_KEYS)}, not {reprlib.repr(unknown)}")
+    if not isinstance(request.get("chat_template_kwargs") or {}, dict):
+        raise InvalidArgument("chat_template_kwargs is an object")
+    return dict(request)
+
+
+def _message(message: Any, images: list[str], mark: str) -> dict[str, Any]:
+    """A message as templates have it: its images marked, its calls with objects as arguments."""
+    content = message.get("content") if isinstance(message, dict) else None
+    if (
+        not isinstance(message, dict)
+        or not isinstance(message.get("role"), str)
+        or not (content is None or isinstance(content, (str, list)))
+        or (content is None and not message.get("tool_calls") and "content" not in message)
+    ):
+        raise InvalidArgument(
+            f'a message is {{"role": "…", "content": "…"}}, not {reprlib.repr(message)}'
+        )
+    calls = message.get("tool_calls")
+    # Templates ask whether a call's message has a content; that of others is joined to texts.
+    if content is None and not calls:
+        content = ""
+    if isinstance(content, list):
+        content = [_part(part) for part in content]
+
+    def marked(text: str) -> str:
+        if "\0" in text:
             raise InvalidArgument("a message holds a NUL character")
-        pairs.append((role, content))
-    return pairs
+        # Half a character is refused here, and not in the process that renders.
+        text.encode("utf-8")
+
+        def keep(match: re.Match[str]) -> str:
+            images.append(match[0])
+            return f"<{mark}-{len(images) - 1}>"
+
+        return INLINE.sub(keep, text)
+
+    marked(message["role"])
+    if isinstance(content, str):
+        content = marked(content)
+    elif content:
+        content = [{**part, "text": marked(part["text"])} for part in content]
+    result = {**message, "content": content}
+    if isinstance(calls, list):
+        result["tool_calls"] = [_call(call) for call in calls]
+    return result
+
+
+def _part(part: Any) -> dict[str, Any]:
+    """A part of a content as text; an image becomes what stands for one in prompts."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return {"type": "text", "text": part["text"]}
+    if kind == "image":
+        return {"type": "text", "text": MARKER}
+    if kind == "image_url":
+        url = part.get("image_url")
+        url = url.get("url") if isinstance(url, dict) else url
+        inline = f'<img src="{url}">'
+        if isinstance(url, str) and INLINE.fullmatch(inline):
+            return {"type": "text", "text": inline}
+        raise InvalidArgument(
+            f"an image of a message is a data: URL of PNG or JPEG, not {reprlib.repr(url)}"
+        )
+    raise InvalidArgument(
+        f'a part of a content is {{"type": "text", "text": "…"}} or an image, not '
+        f"{reprlib.repr(part)}"
+    )
+
+
+def _call(call: Any) -> Any:
+    """OpenAI's interface has a call's arguments as JSON in a text, and templates as an object."""
+    function = call.get("function") if isinstance(call, dict) else None
+    if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+        try:
+            arguments = json.loads(function["arguments"])
+        except (ValueError, RecursionError):
+            return call
+        return {**call, "function": {**function, "arguments": arguments}}
+    return call

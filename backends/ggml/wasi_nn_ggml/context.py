@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from codecs import getincrementaldecoder
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -79,11 +81,12 @@ class GgmlContext(StreamingContext):
         sampler = self._evaluate()
         most = self._settings.n_predict if self._settings.n_predict >= 0 else sys.maxsize
         stop = self._settings.reverse_prompt.encode("utf-8")
+        put_out = _to_stdout()
         while self._n_output < most:
             before = len(self._output)
             last = self._sample(sampler)
             if self._settings.stream_stdout:
-                _to_stdout(self._piece)
+                put_out(self._piece)
             # The text may have been begun by earlier tokens.
             if stop and self._output.find(stop, max(0, before - len(stop))) >= 0:
                 return
@@ -116,9 +119,9 @@ class GgmlContext(StreamingContext):
 
     def fini_single(self) -> None:
         self._pending = None
+        # The sampler begins anew with the next text. An abandoned stream may end here when its
+        # context's native memory is gone already, so nothing native is called.
         self._forget_output()
-        if self._sampler is not None:
-            self._sampler.reset()
 
     def cancel(self) -> None:
         self._stopped = True
@@ -207,7 +210,12 @@ class GgmlContext(StreamingContext):
         self._asked = text
 
     def _read(self, weights: Weights, wanted: Settings, text: str) -> Prompt:
-        return prompts.read(self._graph, weights, wanted, text, self._projection, self.hold)
+        return prompts.read(
+            self._graph, weights, wanted, text, self._projection, self.hold, self._is_stopped
+        )
+
+    def _is_stopped(self) -> bool:
+        return self._stopped
 
     def _take(self, prompt: Prompt) -> None:
         self._pending = None
@@ -366,12 +374,18 @@ def _text(tensor: Tensor, what: str, most: int) -> str:
         raise InvalidArgument(f"the {what} is no UTF-8: {error}") from error
 
 
-def _to_stdout(piece: bytes) -> None:
-    """A token's bytes, which need not be whole characters, on the host's standard output."""
+def _to_stdout() -> Callable[[bytes], None]:
+    """What puts a text's tokens on the host's standard output. A token need not be whole
+    characters: where the output takes text alone (notebooks), it gets whole ones."""
     stream = sys.stdout
     buffer = getattr(stream, "buffer", None)
-    if buffer is None:
-        stream.write(piece.decode("utf-8", "replace"))
-    else:
-        buffer.write(piece)
-    stream.flush()
+    decoder = getincrementaldecoder("utf-8")(errors="replace")
+
+    def put_out(piece: bytes) -> None:
+        if buffer is None:
+            stream.write(decoder.decode(piece))
+        else:
+            buffer.write(piece)
+        stream.flush()
+
+    return put_out

@@ -12,7 +12,7 @@ import os
 import sys
 from array import array
 from struct import Struct, error
-from typing import Any
+from typing import Any, NamedTuple
 
 from wasi_nn.errors import RuntimeFailure
 from wasi_nn_ggml import vocabulary
@@ -27,6 +27,8 @@ _STRING, _ARRAY = 8, 9
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _TOKENIZER = b"tokenizer.ggml.model"
 _TOKENS = b"tokenizer.ggml.tokens"
+_ARCHITECTURE, _KIND = b"general.architecture", b"general.type"
+_PART, _PARTS = b"split.no", b"split.count"
 _CHARSMAP = b"tokenizer.ggml.precompiled_charsmap"
 # SentencePiece's own has 0.3 MB, and replaces a character by 33 bytes at most; others may write
 # whole words out.
@@ -36,8 +38,38 @@ _MOST_ENTRIES = 1 << 20
 _MOST_ELEMENTS = 1 << 40
 
 
-def check(descriptor: int) -> Vocabulary:
-    """What a text is to be checked against. Raises ``RuntimeFailure`` with the reason for a file
+class Contents(NamedTuple):
+    """What a text must be checked against, the names of the tensors, the architecture, and what a
+    part of a split model says of itself: its place, from 0, and how many parts there are."""
+
+    vocabulary: Vocabulary = Vocabulary()
+    tensors: frozenset[bytes] = frozenset()
+    architecture: str = ""
+    kind: str = ""
+    part: int = 0
+    parts: int = 0
+
+    def check_model(self) -> None:
+        """Raise ``RuntimeFailure`` for what is not a language model, though it is a sound file."""
+        if self.kind == "adapter":
+            what = "a LoRA adapter: merge it into its model first (llama-export-lora)"
+        elif self.kind == "imatrix":
+            what = "an importance matrix, which is for quantising models"
+        elif self.kind == "mmproj" or self.architecture == "clip":
+            what = "a projector for images: give the model first, and this after it"
+        elif not self.tensors:
+            what = "a vocabulary without a model: it has no tensors"
+        else:
+            return
+        raise RuntimeFailure(f"the GGUF file is {what}")
+
+    def joined(self, other: Contents) -> Contents:
+        """The same with the tensors of another part."""
+        return self._replace(tensors=self.tensors | other.tensors)
+
+
+def check(descriptor: int) -> Contents:
+    """What a file has. Raises ``RuntimeFailure`` with the reason for a file
     that is no sound GGUF: its header, its keys and values, the vocabulary, and the table of
     tensors."""
     size = os.fstat(descriptor).st_size
@@ -58,11 +90,17 @@ class _Reader:
         self._tokenizer = b""
         self._tokens: list[bytes] = []
         self._replacement = 0
+        self._texts = dict.fromkeys((_ARCHITECTURE, _KIND), b"")
+        self._parts = dict.fromkeys((_PART, _PARTS), 0)
 
-    def read(self) -> Vocabulary:
+    def read(self) -> Contents:
         magic, version, tensors, pairs = _HEADER.unpack_from(self._data)
         if magic != MAGIC:
             raise RuntimeFailure(f"the model is no GGUF file: it begins with {magic!r}")
+        if int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS:
+            raise RuntimeFailure(
+                "the GGUF file is for big-endian machines: get or convert one that is little-endian"
+            )
         if version not in _VERSIONS:
             raise RuntimeFailure(f"the GGUF file is of version {version}; 2 and 3 are read here")
         if tensors > _MOST_ENTRIES or pairs > _MOST_ENTRIES:
@@ -76,14 +114,16 @@ class _Reader:
                 self._value(key)
         known = vocabulary.read(self._tokenizer, self._tokens)
         known = known._replace(replacement=self._replacement)
-        ends = [self._tensor() for _ in range(tensors)]
+        table = dict(self._tensor() for _ in range(tensors))
+        ends = table.values()
         start = -(-self._at // alignment) * alignment
         if ends and start + max(ends) > self._size:
             raise RuntimeFailure(
                 f"the GGUF file is cut off: a tensor begins at {start + max(ends)}, the file ends "
                 f"at {self._size}"
             )
-        return known
+        architecture, kind = (text.decode("utf-8", "replace") for text in self._texts.values())
+        return Contents(known, frozenset(table), architecture, kind, *self._parts.values())
 
     def _number(self, kind: Struct) -> int:
         value: int = kind.unpack_from(self._data, self._at)[0]
@@ -116,10 +156,15 @@ class _Reader:
             text = self._string()
             if key == _TOKENIZER:
                 self._tokenizer = text.partition(b"\0")[0]
+            elif key in self._texts:
+                self._texts[key] = text
         elif kind == _ARRAY:
             self._array(key)
         elif kind in _SIZES:
+            start = self._at
             self._skip(_SIZES[kind])
+            if key in self._parts:
+                self._parts[key] = int.from_bytes(self._data[start : self._at], "little")
         else:
             raise RuntimeFailure(f"the GGUF file's key {key[:80]!r} has the unknown type {kind}")
 
@@ -141,7 +186,7 @@ class _Reader:
             raise RuntimeFailure(f"the GGUF file's vocabulary claims {count} tokens")
         self._tokens = [self._string() for _ in range(count)]
 
-    def _tensor(self) -> int:
+    def _tensor(self) -> tuple[bytes, int]:
         name = self._string()
         rank = self._number(_U32)
         if rank > 4:
@@ -154,7 +199,7 @@ class _Reader:
                 f"tensor {name[:80]!r} of the GGUF file claims {elements} elements"
             )
         self._number(_U32)
-        return self._number(_U64)
+        return name, self._number(_U64)
 
 
 def _check_charsmap(data: mmap.mmap, start: int, size: int) -> int:

@@ -222,6 +222,11 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_model_n_layer": (_i32, (Pointer,)),
     "llama_model_meta_val_str": (_i32, (Pointer, _text, Pointer, _size)),
     "llama_model_chat_template": (_text, (Pointer, _text)),
+    "llama_vocab_bos": (_i32, (Pointer,)),
+    "llama_vocab_eos": (_i32, (Pointer,)),
+    "llama_vocab_pad": (_i32, (Pointer,)),
+    "llama_vocab_sep": (_i32, (Pointer,)),
+    "llama_vocab_get_add_bos": (_bool, (Pointer,)),
     "llama_chat_apply_template": (
         _i32, (_text, c.POINTER(ChatMessage), _size, _bool, Pointer, _i32),
     ),
@@ -288,7 +293,6 @@ OPTIONAL_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "gguf_get_arr_type": (c.c_int, (Pointer, c.c_int64)),
     "gguf_get_arr_n": (_size, (Pointer, c.c_int64)),
     "gguf_get_arr_data": (Pointer, (Pointer, c.c_int64)),
-    "gguf_find_tensor": (c.c_int64, (Pointer, _text)),
 }
 
 

@@ -11,6 +11,8 @@ import importlib.util
 import logging
 import os
 import threading
+import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
@@ -26,6 +28,8 @@ VARIABLE = "WASI_NN_LIBLLAMA"
 INSTALL = 'pip install "wasi-nn[ggml-prebuilt]" (or "wasi-nn[ggml]", which compiles for minutes)'
 
 _ERROR, _WARNING, _CONTINUED = 4, 3, 5
+# What llama.cpp writes as warnings and errors when a computation is stopped, as it was told to.
+_CANCELLED = ("removing memory module entries", "failed to decode, ret = 2")
 
 
 class Provider(NamedTuple):
@@ -84,7 +88,8 @@ class Library:
         self._log = layouts.LogCallback(_receive)
         self.llama_log_set(self._log, None)
         self.llama_backend_init()
-        #: Build number and commit, as the library was built with them (0 and "unknown" in some).
+        #: Build number and commit, as the library was built with them; 0, and the distribution
+        #: with its version, where it was built without.
         self.build_number, self.commit = self._build()
         #: Why images are not served, or None.
         self.no_vision = self._bind_vision(provider.vision)
@@ -140,7 +145,10 @@ class Library:
             number = ctypes.c_int.in_dll(self._native, "LLAMA_BUILD_NUMBER").value
             commit = ctypes.c_char_p.in_dll(self._native, "LLAMA_COMMIT").value or b"unknown"
         except ValueError:
-            return 0, "unknown"
+            number, commit = 0, b"unknown"
+        if commit == b"unknown" and self.provider.distribution:
+            # A library that was built without it: its distribution says which one it is.
+            commit = self.version.encode()
         return number, commit.decode("utf-8", "replace")
 
 
@@ -159,6 +167,18 @@ def library() -> Library:
                     raise Unavailable(f"llama.cpp is not installed; {INSTALL}")
                 _loaded = Library(provider)
     return _loaded
+
+
+def freed_with(
+    owner: object, free: Callable[..., None], *args: object
+) -> weakref.finalize[..., Any]:
+    """Call ``free(*args)`` once, when nobody holds ``owner`` any more.
+
+    When Python ends, nothing is freed: the system takes it all back, and streams that are still
+    open, other threads, and exit handlers of the program may use it until the last moment."""
+    finalizer = weakref.finalize(owner, free, *args)
+    finalizer.atexit = False
+    return finalizer
 
 
 class Complaints(threading.local):
@@ -189,7 +209,8 @@ def _receive(level: int, text: bytes | None, _: Any) -> None:
             complaints.lines.append(line.strip())
             del complaints.lines[:-8]
         if line.strip(". "):
-            log.log(logging.INFO if level >= _WARNING else logging.DEBUG, "llama.cpp: %s", line)
+            telling = level >= _WARNING and not any(words in line for words in _CANCELLED)
+            log.log(logging.INFO if telling else logging.DEBUG, "llama.cpp: %s", line)
     except Exception:  # an exception cannot cross into C
         log.exception("llama.cpp's log could not be written")
 

@@ -1,4 +1,6 @@
-"""What a model's GGUF header says: its numbers, by layer where they differ, and its tensors."""
+"""What a model's GGUF header says: its numbers, by layer where they differ.
+
+A split model has them all in its first part."""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ _MOST = 4096
 
 class Metadata:
     """The header of a loaded model's file, until it is closed. A library without gguf.h's functions
-    knows of no array and no tensor."""
+    knows of no array."""
 
     def __init__(self, native: Library, model: int, path: str) -> None:
         self._native = native
@@ -34,7 +36,7 @@ class Metadata:
 
     @property
     def knows_arrays(self) -> bool:
-        """Whether arrays and tensors can be read."""
+        """Whether arrays can be read."""
         return bool(self._header)
 
     def text(self, key: str) -> str:
@@ -57,12 +59,6 @@ class Metadata:
             return [int(self.text(key))]
         except ValueError:
             return self._array(key.encode())
-
-    def has_tensor(self, *names: str) -> bool:
-        """Whether the file has one of these tensors."""
-        return bool(self._header) and any(
-            self._native.gguf_find_tensor(self._header, name.encode()) >= 0 for name in names
-        )
 
     def _array(self, key: bytes) -> list[int]:
         native, header = self._native, self._header

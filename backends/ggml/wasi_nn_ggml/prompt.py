@@ -53,6 +53,7 @@ def read(
     text: str,
     known: Projection | None,
     hold: Hold,
+    stopped: Callable[[], bool],
 ) -> Prompt:
     """What a guest asked with these settings. ``known`` is the projection that its context has: it
     is used again where it fits. Raises ``NnError``, and holds nothing then."""
@@ -62,7 +63,7 @@ def read(
     _check(len(text), MOST_BYTES if images else most)
     if wanted.chat:
         try:
-            text = chat.prompt(weights, text, wanted.chat_template)
+            text = chat.prompt(weights, text, wanted.chat_template, most, stopped)
         except UnicodeEncodeError as error:
             # JSON can write half of a character.
             raise InvalidArgument(f"a message is no text: {error.reason}") from error

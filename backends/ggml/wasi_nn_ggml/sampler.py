@@ -7,7 +7,6 @@ it forbids that one are all candidates put to it, which costs a pass over the vo
 from __future__ import annotations
 
 import ctypes
-import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from wasi_nn.errors import InvalidArgument, RuntimeFailure
 from wasi_nn_ggml import gbnf
 from wasi_nn_ggml.holding import Holding
 from wasi_nn_ggml.layouts import LogitBias, TokenDataArray
-from wasi_nn_ggml.library import Library, complaints
+from wasi_nn_ggml.library import Library, complaints, freed_with
 from wasi_nn_ggml.schema import grammar_of
 from wasi_nn_ggml.settings import SamplerSettings
 from wasi_nn_ggml.weights import Weights
@@ -63,13 +62,13 @@ class Sampler:
         try:
             if grammar:
                 self._grammar = _grammar(native, weights.vocab, grammar)
-                weakref.finalize(self, native.llama_sampler_free, self._grammar)
+                freed_with(self, native.llama_sampler_free, self._grammar)
                 self._candidates = _Candidates(weights.n_vocab)
             self.chain = _chain(native, weights, settings, last_n)
         except BaseException:
             self._holding.give_back()
             raise
-        weakref.finalize(self, native.llama_sampler_free, self.chain)
+        freed_with(self, native.llama_sampler_free, self.chain)
 
     def close(self) -> None:
         """Count no more: the sampler is let go of."""

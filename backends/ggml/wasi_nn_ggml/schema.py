@@ -15,6 +15,7 @@ import logging
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from wasi_nn.errors import InvalidArgument
@@ -61,6 +62,7 @@ _RULES = {
 }
 
 
+@lru_cache(maxsize=16)
 def grammar_of(text: str) -> str:
     """The grammar of a JSON schema given as JSON; an empty text for an empty one. Raises
     ``InvalidArgument`` for what is no schema, or one that cannot be held to."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import weakref
 from array import array
 from collections.abc import Callable
 from collections.abc import Sequence as Tokens
@@ -16,7 +15,7 @@ from collections.abc import Sequence as Tokens
 from wasi_nn.errors import ContextFull, PromptTooLong, RuntimeFailure
 from wasi_nn_ggml.holding import Holding
 from wasi_nn_ggml.layouts import Batch
-from wasi_nn_ggml.library import Library, complaints
+from wasi_nn_ggml.library import Library, complaints, freed_with
 from wasi_nn_ggml.memory import fitting
 from wasi_nn_ggml.settings import NON_CAUSAL, ContextSettings
 from wasi_nn_ggml.weights import Weights
@@ -48,7 +47,7 @@ class Sequence:
                 f"{complaints.take('it gives no reason')}"
             )
         self.context = int(context)
-        self._free = weakref.finalize(self, _free, native, self.context, weights)
+        self._free = freed_with(self, _free, native, self.context, weights)
         #: None for a model that sees a text as a whole and cannot go on with it.
         self.memory: int | None = native.llama_get_memory(self.context)
         self.n_ctx = int(native.llama_n_ctx(self.context))

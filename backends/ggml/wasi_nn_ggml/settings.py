@@ -52,7 +52,10 @@ ssl-file-key ssl-file-cert slot-save-path context-files chunk-separator out-file
 cvector-dimre-method cvector-positive-file cvector-negative-file json_schema
 """.split()
 
-KEYS = frozenset([*_FLAGS, *_WHOLE, *_NUMBERS, *_TEXTS])
+# Keys of WasmEdge's example programs for themselves, which they send to the host too.
+_PROGRAMS = ("llama3",)
+
+KEYS = frozenset([*_FLAGS, *_WHOLE, *_NUMBERS, *_TEXTS, *_PROGRAMS])
 
 _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
 _FLASH_ATTENTION = {

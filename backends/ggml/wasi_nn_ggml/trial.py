@@ -11,20 +11,15 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 
-import wasi_nn
 from wasi_nn.errors import NnError, RuntimeFailure, WasiNnError
+from wasi_nn_ggml import apart
 
 _SECONDS = 120
 _REFUSED = 3
 #: Bytes that a trial may take beside the model's file: a vocabulary can make llama.cpp write
 #: tokens without an end, and the system would find out by ending processes.
 _ROOM = 8 << 30
-# The current directory may be one that the guest writes to, and Python would look for the standard
-# library's modules there first: the places of this process's modules replace it before any import
-# (that of sys opens no file).
-_START = "import sys; sys.path[:] = sys.argv[2:]; from wasi_nn_ggml import trial; trial.main()"
 # What a tokeniser of a damaged vocabulary may stumble over; llama.cpp's exceptions end its process.
 _TEXTS = (
     *(bytes([byte]) for byte in range(256)),
@@ -42,10 +37,9 @@ def run(path: str, descriptor: int) -> None:
     """Raise ``RuntimeFailure`` for a model that cannot be loaded or ends the process that does."""
     try:
         ended = subprocess.run(
-            [sys.executable, "-c", _START, path, *_places()],
+            apart.command("trial", path),
             pass_fds=(descriptor,),
-            # Its entries come before the standard library's too, and may be relative.
-            env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+            env=apart.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -66,17 +60,6 @@ def run(path: str, descriptor: int) -> None:
     except ValueError:
         how = f"exit code {ended.returncode}"
     raise RuntimeFailure(f"the model makes llama.cpp end its process ({how}): {said[0]}")
-
-
-def _places() -> list[str]:
-    """Where modules are looked for: as here, but never relative to the current directory."""
-    places = [place for place in sys.path if os.path.isabs(place)]
-    for module in (__file__, wasi_nn.__file__):
-        # This process may have found itself by a relative place.
-        place = str(Path(module).resolve().parents[1])
-        if place not in places:
-            places.append(place)
-    return places
 
 
 def main() -> None:
@@ -109,8 +92,8 @@ def _try(path: str) -> None:
     from wasi_nn_ggml.weights import Weights
 
     with open(path, "rb") as file:
-        vocabulary = gguf.check(file.fileno())
-    weights = Weights(path, ModelSettings(), vocabulary)
+        contents = gguf.check(file.fileno())
+    weights = Weights(path, ModelSettings(), contents)
     for text in _TEXTS:
         with suppress(NnError):
             weights.tokenize(text)

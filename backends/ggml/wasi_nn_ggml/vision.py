@@ -12,21 +12,26 @@ import binascii
 import ctypes
 import re
 import threading
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 
-from wasi_nn.errors import InvalidArgument, PromptTooLong, RuntimeFailure, UnsupportedOperation
+from wasi_nn.errors import (
+    InvalidArgument,
+    ModelNotFound,
+    PromptTooLong,
+    RuntimeFailure,
+    UnsupportedOperation,
+)
 from wasi_nn_ggml import gguf
 from wasi_nn_ggml.holding import Holding
 from wasi_nn_ggml.layouts import VisionText
-from wasi_nn_ggml.library import Library, complaints
+from wasi_nn_ggml.library import Library, complaints, freed_with
 from wasi_nn_ggml.sequence import Sequence
 from wasi_nn_ggml.settings import ContextSettings
 from wasi_nn_ggml.weights import Weights
 
-_MARKER = "<image>"
-_INLINE = re.compile(r'<img src="data:image/[a-z+.-]+;base64,([A-Za-z0-9+/=\s]*)"\s*/?>')
+MARKER = "<image>"
+INLINE = re.compile(r'<img src="data:image/[a-z+.-]+;base64,([A-Za-z0-9+/=\s]*)"\s*/?>')
 # Of one prompt, all together.
 _MOST_PIXELS = 64 << 20
 _MOST_IMAGES = 64
@@ -45,7 +50,26 @@ _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 
 def find_picture(prompt: str) -> bool:
     """Whether a prompt has an image in it."""
-    return _INLINE.search(prompt) is not None
+    return INLINE.search(prompt) is not None
+
+
+def check_projector(path: Path) -> None:
+    """Raise ``RuntimeFailure`` for a file that is not a sound projector, and ``ModelNotFound``."""
+    try:
+        with path.open("rb") as file:
+            contents = gguf.check(file.fileno())
+    except OSError as error:
+        raise ModelNotFound(f"projector {path}: {error.strerror or error}") from error
+    if contents.part or contents.parts > 1:
+        raise RuntimeFailure(
+            f"{path.name} is part {contents.part + 1} of {contents.parts} of a split model, not a "
+            "projector: give the first part alone, the others are found beside it"
+        )
+    if contents.architecture != "clip":
+        raise RuntimeFailure(
+            f"{path.name} is a model of the architecture {contents.architecture!r}; a second file "
+            "must be a projector for images (clip)"
+        )
 
 
 class Projector:
@@ -55,10 +79,9 @@ class Projector:
         native = weights.native
         if native.no_vision is not None:
             raise UnsupportedOperation(f"images are not served: {native.no_vision}")
-        with path.open("rb") as file:
-            gguf.check(file.fileno())
+        check_projector(path)
         params = native.mtmd_context_params_default()
-        params.media_marker = _MARKER.encode()
+        params.media_marker = MARKER.encode()
         params.print_timings = False
         if settings.threads > 0:
             params.n_threads = settings.threads
@@ -72,7 +95,7 @@ class Projector:
         self.weights = weights
         self.pointer = int(projector)
         self.lock = threading.Lock()
-        weakref.finalize(self, _free, native, self.pointer, weights)
+        freed_with(self, _free, native, self.pointer, weights)
         if not native.mtmd_support_vision(self.pointer):
             raise RuntimeFailure("the projector is not for images")
 
@@ -83,12 +106,12 @@ class Projector:
         Its text has ``most`` bytes at most; what is needed is counted with ``hold``, as that of
         ``ExecutionContext``. Raises ``InvalidArgument``, ``PromptTooLong`` and
         ``RuntimeFailure``."""
-        images = [_decode(match) for match in _INLINE.findall(prompt)]
+        images = [_decode(match) for match in INLINE.findall(prompt)]
         if images:
-            prompt = _INLINE.sub(_MARKER, prompt)
+            prompt = INLINE.sub(MARKER, prompt)
         elif image is not None:
             images = [image]
-        markers = prompt.count(_MARKER)
+        markers = prompt.count(MARKER)
         if markers != len(images):
             raise InvalidArgument(
                 f"the prompt has {markers} image markers for {len(images)} images"
@@ -115,7 +138,7 @@ class Picture:
         native = projector.native
         self._projector = projector
         self._chunks = native.mtmd_input_chunks_init()
-        weakref.finalize(self, native.mtmd_input_chunks_free, self._chunks)
+        freed_with(self, native.mtmd_input_chunks_free, self._chunks)
         bitmaps: list[int] = []
         try:
             for image in images:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import IO, TypeVar
 
-from wasi_nn.errors import ModelNotFound, PromptTooLong, RuntimeFailure
-from wasi_nn_ggml import gguf, stack, trial
-from wasi_nn_ggml.library import complaints, library
+from wasi_nn.errors import PromptTooLong, RuntimeFailure
+from wasi_nn_ggml import split, stack, trial
+from wasi_nn_ggml.gguf import Contents
+from wasi_nn_ggml.library import complaints, freed_with, library
 from wasi_nn_ggml.memory import Shape
 from wasi_nn_ggml.metadata import Metadata
 from wasi_nn_ggml.settings import RANK, ModelSettings
-from wasi_nn_ggml.vocabulary import Vocabulary
 
 _Result = TypeVar("_Result")
 
@@ -26,7 +26,7 @@ _Result = TypeVar("_Result")
 _NO_MMAP, _MMAP, _LOCK, _MMAP_AND_LOCK = 0, 1, 2, 3
 
 _MOST_TEXT = 1 << 28
-_UNKNOWN = Vocabulary()
+_UNKNOWN = Contents()
 # LLAMA_VOCAB_TYPE_BPE: the tokenizers that split a text with regular expressions first.
 _BPE = 2
 # Bytes that tokenising takes for one of the text, at most; for those tokenizers; and for each byte
@@ -49,14 +49,12 @@ def applicable(settings: ModelSettings) -> ModelSettings:
 class Weights:
     """A loaded ``llama_model``. Any number of contexts and threads may use it."""
 
-    def __init__(
-        self, path: str, settings: ModelSettings, vocabulary: Vocabulary = _UNKNOWN
-    ) -> None:
-        """``vocabulary`` is what ``gguf.check`` says of the file."""
+    def __init__(self, path: str, settings: ModelSettings, contents: Contents = _UNKNOWN) -> None:
+        """``contents`` is what ``gguf.check`` says of the file, or of all parts together."""
         native = library()
         self.native = native
         self.settings = settings
-        self.vocabulary = vocabulary
+        self.vocabulary = contents.vocabulary
         params = native.llama_model_default_params()
         params.n_gpu_layers = settings.n_gpu_layers
         params.main_gpu = settings.main_gpu
@@ -77,13 +75,13 @@ class Weights:
                 f"llama.cpp rejects the model: {complaints.take('it gives no reason')}"
             )
         self.model = int(model)
-        weakref.finalize(self, native.llama_model_free, self.model)
+        freed_with(self, native.llama_model_free, self.model)
         self.vocab = int(native.llama_model_get_vocab(self.model) or 0)
         self.n_vocab = int(native.llama_vocab_n_tokens(self.vocab))
         self._splits = native.llama_vocab_type(self.vocab) == _BPE
         #: Bytes that tokenising takes for one of the text, at most.
         self.tokenising = _SPLITTING if self._splits else _TOKENISING
-        self.tokenising += _REPLACING * vocabulary.replacement
+        self.tokenising += _REPLACING * self.vocabulary.replacement
         self.n_ctx_train = int(native.llama_model_n_ctx_train(self.model))
         self.n_embd = int(native.llama_model_n_embd(self.model))
         if self.n_vocab < 1:
@@ -91,11 +89,11 @@ class Weights:
         if native.llama_model_has_encoder(self.model):
             raise RuntimeFailure("the model is an encoder-decoder, which is not served here")
         with Metadata(native, self.model, path) as metadata:
-            self._read(metadata)
+            self._read(metadata, contents.tensors)
         self._pieces: dict[int, bytes] = {}
         self._ends: list[int] | None = None
 
-    def _read(self, metadata: Metadata) -> None:
+    def _read(self, metadata: Metadata, tensors: frozenset[bytes]) -> None:
         native = self.native
         self.shape = Shape.of(native, self.model, metadata, self.n_vocab)
         #: The numbers of an embedding, and of a score.
@@ -106,12 +104,12 @@ class Weights:
         if hasattr(native, "llama_model_n_cls_out"):
             self.n_cls_out = int(native.llama_model_n_cls_out(self.model))
         #: Whether the model gives scores. Older files have the head and do not say so.
-        self.ranks = metadata.number("pooling_type") == RANK or metadata.has_tensor(
-            "cls.weight", "cls.output.weight"
+        self.ranks = metadata.number("pooling_type") == RANK or not tensors.isdisjoint(
+            (b"cls.weight", b"cls.output.weight")
         )
         #: The positions that the model has learned one by one: llama.cpp ends the process at the
         #: next one. None where any number can be had.
-        self.positions = self.n_ctx_train if metadata.has_tensor("position_embd.weight") else None
+        self.positions = self.n_ctx_train if b"position_embd.weight" in tensors else None
         #: Whether a token sees the earlier ones alone, as far as the file says.
         self.causal = metadata.text(f"{metadata.architecture}.attention.causal") != "false"
 
@@ -172,9 +170,26 @@ class Weights:
             self._ends = [token for token in range(self.n_vocab) if self.is_end(token)]
         return self._ends
 
-    def chat_template(self) -> str:
-        """The model's chat template (Jinja), or an empty text."""
-        return (self.native.llama_model_chat_template(self.model, None) or b"").decode(
+    def special_tokens(self) -> dict[str, str]:
+        """The special tokens as a chat template names them: ``bos_token``, ``eos_token``, …; the
+        first two empty where the model has none."""
+        texts = {"bos_token": "", "eos_token": ""}
+        for name in ("bos", "eos", "pad", "sep"):
+            token = getattr(self.native, f"llama_vocab_{name}")(self.vocab)
+            if 0 <= token < self.n_vocab:
+                texts[f"{name}_token"] = self.piece(token).decode("utf-8", "replace")
+        return texts
+
+    @property
+    def adds_bos(self) -> bool:
+        """Whether ``tokenize`` begins a text with the token for that."""
+        return bool(self.native.llama_vocab_get_add_bos(self.vocab))
+
+    def chat_template(self, name: str | None = None) -> str:
+        """The model's chat template (Jinja), or the one for something (``tool_use``); an empty text
+        where there is none."""
+        wanted = None if name is None else name.encode()
+        return (self.native.llama_model_chat_template(self.model, wanted) or b"").decode(
             "utf-8", "replace"
         )
 
@@ -188,17 +203,16 @@ class _Opening:
 
     def open(self, path: Path, settings: ModelSettings) -> Weights:
         """The weights of a file. Raises ``ModelNotFound`` and ``RuntimeFailure``."""
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise ModelNotFound(f"model file {path}: {error.strerror or error}") from error
-        key = (str(path.resolve()), status.st_mtime_ns, status.st_size, settings)
+        statuses = [split.status(part) for part in split.files(path)]
+        key = (
+            str(path.resolve()),
+            settings,
+            *((status.st_ino, status.st_mtime_ns, status.st_size) for status in statuses),
+        )
         with self._lock:
             weights = self._held.get(key)
             if weights is None:
-                with path.open("rb") as file:
-                    vocabulary = gguf.check(file.fileno())
-                weights = self._held[key] = Weights(str(path), settings, vocabulary)
+                weights = self._held[key] = Weights(str(path), settings, split.check(path))
         return weights
 
 
@@ -231,21 +245,18 @@ class Source:
         """About how many bytes the weights take. Raises ``ModelNotFound``."""
         if self.path is None:
             return self._size
-        try:
-            return self.path.stat().st_size
-        except OSError as error:
-            raise ModelNotFound(f"model file {self.path}: {error.strerror or error}") from error
+        return sum(split.status(part).st_size for part in split.files(self.path))
 
     def weights(self, settings: ModelSettings) -> Weights:
         """The weights with these settings. Raises ``NnError``."""
         if self.path is not None:
             return opened.open(self.path, settings)
         assert self._file is not None
-        vocabulary = gguf.check(self._file.fileno())
+        contents = split.whole(self._file.fileno())
         name = self._file.name
         path = f"/proc/self/fd/{name}" if isinstance(name, int) else name
         trial.run(path, self._file.fileno())
-        return Weights(path, settings, vocabulary)
+        return Weights(path, settings, contents)
 
     def close(self) -> None:
         """Let go of the bytes; what is loaded stays loaded."""

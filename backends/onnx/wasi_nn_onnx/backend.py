@@ -18,9 +18,9 @@ from wasi_nn.backend import (
 )
 from wasi_nn.bound import DescribedGraph
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
-from wasi_nn.types import ExecutionTarget, TensorInfo
+from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
 from wasi_nn_onnx import providers
-from wasi_nn_onnx.elements import tensor_type
+from wasi_nn_onnx.elements import input_type, tensor_type
 from wasi_nn_onnx.external import has_external_data
 
 if TYPE_CHECKING:
@@ -31,14 +31,18 @@ class OnnxGraph(DescribedGraph):
     """An onnxruntime session, which any number of threads may run at the same time."""
 
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        inputs = [_describe(node) for node in session.get_inputs()]
-        super().__init__(inputs, [_describe(node) for node in session.get_outputs()])
+        super().__init__(
+            [_describe(node, input_type(node.type)) for node in session.get_inputs()],
+            [_describe(node, tensor_type(node.type)) for node in session.get_outputs()],
+        )
         self.session = session
+        # What one context learns holds for all: outputs whose declared dimensions are wrong.
+        self._unfixed: set[str] = set()
 
     def init_execution_context(self) -> ExecutionContext:
         from wasi_nn_onnx.context import OnnxContext
 
-        return OnnxContext(self.session, self.inputs, self.outputs)
+        return OnnxContext(self.session, self.inputs, self.outputs, self._unfixed)
 
 
 class OnnxBackend(Backend):
@@ -114,6 +118,8 @@ class OnnxBackend(Backend):
             )
 
 
-def _describe(node: onnxruntime.NodeArg) -> TensorInfo:
-    dims = tuple(d if isinstance(d, int) and d >= 0 else -1 for d in node.shape)
-    return TensorInfo(node.name, tensor_type(node.type), dims, node.type)
+def _describe(node: onnxruntime.NodeArg, kind: TensorType | None) -> TensorInfo:
+    # onnxruntime gives no dimensions both for a scalar and for a tensor of unknown rank, and
+    # itself takes any tensor for either.
+    dims = tuple(d if isinstance(d, int) and d >= 0 else -1 for d in node.shape) or None
+    return TensorInfo(node.name, kind, dims, node.type)

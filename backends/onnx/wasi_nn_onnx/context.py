@@ -2,14 +2,15 @@
 
 An input is bound once to a buffer that lives as long as the context; setting it again copies the
 guest's bytes into that buffer and nothing else. An output whose dimensions are fixed is bound once
-in the same way. An output with an open dimension is allocated by onnxruntime on each run, and read
-from where it lies.
+in the same way. onnxruntime allocates every other output on each run, and it is read where it lies:
+an output with an open dimension, one that is also an input, and all outputs of a model whose
+declared dimensions turned out to be wrong.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ import onnxruntime
 from wasi_nn.bound import BoundContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
 from wasi_nn.types import Tensor, TensorInfo, TensorType
-from wasi_nn_onnx.elements import element_number, tensor_type
+from wasi_nn_onnx.elements import element_number, is_optional, tensor_type
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,13 +42,16 @@ class _Buffer:
 
 
 class OnnxContext(BoundContext):
-    """One IO binding of a shared session."""
+    """One IO binding of a shared session.
+
+    ``unfixed`` are the graph's outputs whose declared dimensions may not be trusted, by name."""
 
     def __init__(
         self,
         session: onnxruntime.InferenceSession,
         inputs: Sequence[TensorInfo],
         outputs: Sequence[TensorInfo],
+        unfixed: set[str],
     ) -> None:
         super().__init__(inputs, outputs)
         # The public method of the session spends 24 µs on looking for WebGPU options as soon as it
@@ -57,10 +61,19 @@ class OnnxContext(BoundContext):
         self._inner = self._binding._iobinding
         self._options = onnxruntime.RunOptions()
         self._buffers: list[_Buffer | None] = [None] * len(inputs)
-        self._fixed: dict[int, _Buffer] = {}
+        self.optional = frozenset(i for i, info in enumerate(inputs) if is_optional(info))
+        # An output that is also an input lies in the input's own buffer.
+        names = {info.name for info in inputs}
+        self.passed = [
+            i for i, info in enumerate(outputs) if info.type is not None and info.name in names
+        ]
+        self._unfixed = unfixed
+        # Where each output stands in the binding. A name that occurs twice is bound once.
+        self._places: dict[str, int] = {}
+        self._fixed: dict[str, _Buffer] = {}
         self._open: list[str] = []
         self._values: Sequence[onnxruntime.OrtValue] | None = None
-        self._bind_outputs()
+        self._bind_outputs(names)
 
     def bind(self, index: int, tensor: Tensor) -> Tensor:
         info = self.input_infos[index]
@@ -74,18 +87,19 @@ class OnnxContext(BoundContext):
         return buffer.tensor
 
     def run(self) -> None:
-        for name in self._open:
-            # A value of the last run would be taken for a buffer of the right size.
-            self._binding.bind_output(name)
-        self._values = None
+        if not self._places:
+            return
         try:
-            self._run(self._inner, self._options)
+            self._run_once()
         except Exception as error:
-            raise RuntimeFailure(f"onnxruntime failed to compute: {error}") from error
+            if not self._fixed or self._options.terminate:
+                raise RuntimeFailure(f"onnxruntime failed to compute: {error}") from error
+            self._run_open()
 
     def read(self, index: int) -> Tensor:
-        fixed = self._fixed.get(index)
-        return fixed.tensor if fixed is not None else self._allocated_output(index)
+        info = self.output_infos[index]
+        fixed = self._fixed.get(info.name)
+        return fixed.tensor if fixed is not None else self._allocated_output(info)
 
     def cancel(self) -> None:
         self._options.terminate = True
@@ -96,25 +110,63 @@ class OnnxContext(BoundContext):
         self._binding.clear_binding_outputs()
         self._values = None
 
-    def _bind_outputs(self) -> None:
-        for index, info in enumerate(self.output_infos):
-            if info.type is None or info.dims is None or min(info.dims, default=1) < 1:
-                self._open.append(info.name)
+    def _bind_outputs(self, inputs: Collection[str]) -> None:
+        for info in self.output_infos:
+            # An output that is not a tensor can't be read. onnxruntime need not compute it, and
+            # ends the process where an optional one without a value is looked at.
+            if info.type is None or info.name in self._places:
                 continue
-            buffer = self._fixed[index] = _Buffer(info.type, info.dims)
-            self._binding.bind_output(
-                info.name, "cpu", 0, element_number(info.native_type), info.dims, buffer.address
-            )
+            self._places[info.name] = len(self._places)
+            known = info.dims is not None and min(info.dims, default=1) > 0
+            if not known or info.name in inputs or info.name in self._unfixed:
+                self._open.append(info.name)
+                self._binding.bind_output(info.name)
+                continue
+            assert info.dims is not None
+            self._fixed[info.name] = _Buffer(info.type, info.dims)
+            self._bind_fixed(info)
 
-    def _allocated_output(self, index: int) -> Tensor:
+    def _run_once(self) -> None:
+        for name in self._open:
+            # A value of the last run would be taken for a buffer of the right size.
+            self._binding.bind_output(name)
+        self._values = None
+        self._run(self._inner, self._options)
+
+    def _run_open(self) -> None:
+        """Run once more with no buffer of ours for an output. onnxruntime refuses a buffer when
+        the output's real dimensions are not the declared ones, and otherwise only warns."""
+        fixed, self._fixed = self._fixed, {}
+        before, self._open = self._open, list(self._places)
+        try:
+            self._run_once()
+        except Exception as error:
+            # The dimensions were not the reason.
+            self._fixed, self._open = fixed, before
+            for info in self.output_infos:
+                if info.name in fixed:
+                    self._bind_fixed(info)
+            raise RuntimeFailure(f"onnxruntime failed to compute: {error}") from error
+        self._unfixed.update(fixed)
+
+    def _bind_fixed(self, info: TensorInfo) -> None:
+        number, buffer = element_number(info.native_type), self._fixed[info.name]
+        dims, address = buffer.tensor.dims, buffer.address
+        self._binding.bind_output(info.name, "cpu", 0, number, dims, address)
+
+    def _allocated_output(self, info: TensorInfo) -> Tensor:
+        if info.type is None:
+            raise UnsupportedOperation(
+                f"output {info.name} is a {info.native_type}, which is no tensor type of wasi-nn: "
+                "read the other outputs"
+            )
         if self._values is None:
             self._values = self._binding.get_outputs()
-        value = self._values[index]
-        kind = tensor_type(value.data_type()) if value.is_tensor() else None
+        value = self._values[self._places[info.name]]
+        kind = tensor_type(value.data_type())
         if kind is None:
             raise UnsupportedOperation(
-                f"output {self.output_infos[index].name} is a {value.data_type()}, which is no "
-                "tensor type of wasi-nn"
+                f"output {info.name} is a {value.data_type()}, which is no tensor type of wasi-nn"
             )
         dims = tuple(value.shape())
         length = prod(dims) * kind.size

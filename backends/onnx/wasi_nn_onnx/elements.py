@@ -6,7 +6,7 @@ type that it has: bool and int8 as u8, uint32 as i32, uint64 as i64.
 
 from __future__ import annotations
 
-from wasi_nn.types import TensorType
+from wasi_nn.types import TensorInfo, TensorType
 
 #: onnxruntime's name: (wasi-nn's type, the number in onnx.TensorProto.DataType).
 _ELEMENTS: dict[str, tuple[TensorType, int]] = {
@@ -24,12 +24,29 @@ _ELEMENTS: dict[str, tuple[TensorType, int]] = {
 }
 
 
+_OPTIONAL = "optional("
+
+
 def tensor_type(native: str) -> TensorType | None:
     """The tensor type for an onnxruntime type such as ``tensor(float)``, or None."""
     known = _ELEMENTS.get(native)
     return known[0] if known else None
 
 
+def input_type(native: str) -> TensorType | None:
+    """The same for an input: ``optional(tensor(float))`` takes a tensor, or nothing at all."""
+    return tensor_type(_content(native))
+
+
+def is_optional(info: TensorInfo) -> bool:
+    """Whether an input may be left out."""
+    return info.native_type.startswith(_OPTIONAL)
+
+
 def element_number(native: str) -> int:
     """The number of an onnxruntime type in ``onnx.TensorProto.DataType``."""
-    return _ELEMENTS[native][1]
+    return _ELEMENTS[_content(native)][1]
+
+
+def _content(native: str) -> str:
+    return native[len(_OPTIONAL) : -1] if native.startswith(_OPTIONAL) else native

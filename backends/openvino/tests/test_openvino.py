@@ -150,6 +150,27 @@ def test_every_input_counts_by_index_and_by_name(host, tmp_path):
                 context.set_input(key, np.float32([1, 2]))
 
 
+def test_every_name_of_a_tensor_works(host, tmp_path):
+    a, b = parameter([2], ov.Type.f32, "a"), parameter([2], ov.Type.f32, "b")
+    a.output(0).set_names({"first", "zebra", "alias"})
+    difference = named(op.subtract(a, b), "d")
+    difference.output(0).set_names({"result", "d", "out:0"})
+    model = host.load(*save(tmp_path, [difference], [a, b]))
+    for key in ("alias", "first", "zebra", 0):
+        result = model.run({key: np.float32([5, 6]), "b": np.float32([1, 1])})
+        assert list(result) == ["d"]
+        for name in ("d", "out:0", "result"):
+            assert result[name].tolist() == [4, 5]
+        with pytest.raises(KeyError):
+            result["a"]
+    with model.init_execution_context() as context:
+        context.set_input("zebra", np.float32([5, 6]))
+        context.set_input("b", np.float32([1, 1]))
+        context.compute()
+        for key in ("d", "out:0", "result", 0):
+            assert context.get_output(key).tolist() == [4, 5]
+
+
 def test_dimensions_that_change_from_run_to_run(host, dense):
     with host.load(*dense).init_execution_context() as context:
         for rows in (1, 5, 2, 5, 3):

@@ -179,7 +179,8 @@ def _describe(port: Any, index: int) -> TensorInfo:
         dims = tuple(dim.get_length() if dim.is_static else -1 for dim in shape)
     names = sorted(port.names)
     native = port.element_type.get_type_name()
-    return TensorInfo(names[0] if names else str(index), ELEMENTS.get(native), dims, native)
+    name = names[0] if names else str(index)
+    return TensorInfo(name, ELEMENTS.get(native), dims, native, aliases=tuple(names[1:]))
 
 
 def _reason(error: BaseException) -> str:

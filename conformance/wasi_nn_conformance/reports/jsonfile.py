@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from wasi_nn import __version__
+from wasi_nn.errors import UsageError
 from wasi_nn_conformance.case import Case
-from wasi_nn_conformance.matrix import Cell
+from wasi_nn_conformance.matrix import Cell, Outcome
 
 
 def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -> None:
@@ -17,6 +18,28 @@ def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -
     counts, and each case's result."""
     text = json.dumps(record(cells, cases, date), ensure_ascii=False, indent=1)
     path.write_text(text + "\n", encoding="utf-8")
+
+
+def read(path: Path) -> list[Cell]:
+    """The cells of a file that ``write`` made. Raises ``UsageError`` for anything else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return [
+            Cell(
+                cell["engine"],
+                cell["version"],
+                cell["encoding"],
+                cell["dialect"],
+                tuple(
+                    Outcome(o["case"], o["status"], o["reason"], o["known"], o["seconds"])
+                    for o in cell["cases"]
+                ),
+                cell["why_unavailable"],
+            )
+            for cell in found["cells"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} holds no results of conformance --json: {error}") from None
 
 
 def record(cells: Sequence[Cell], cases: Sequence[Case], date: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wasi_nn import __version__
+from wasi_nn.errors import UsageError
 from wasi_nn_conformance.case import Case
 from wasi_nn_conformance.matrix import FAILURES, Cell
 
@@ -16,7 +17,7 @@ def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -
         "# The matrix",
         "",
         f"{len(cases)} cases, run on {date} with wasi-nn {__version__} by"
-        " `wasi-nn conformance --markdown docs/matrix.md`. A cell says how many cases passed, how"
+        " `make matrix`. A cell says how many cases passed, how"
         " many failed (†: as is known), and how many say nothing about it.",
         "",
         "| host | version |",
@@ -24,18 +25,58 @@ def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -
     ]
     versions = {cell.host: cell.version for cell in cells}
     for host, version in versions.items():
-        why = next((c.unavailable for c in cells if c.host == host and not version), "")
-        lines.append(f"| {host} | {version or why} |")
+        lines.append(f"| {host} | {version or 'not run: not installed where this was made'} |")
     encodings = list(dict.fromkeys(cell.encoding for cell in cells))
     for dialect in dict.fromkeys(cell.dialect for cell in cells):
         lines += ["", f"## {dialect}", "", "| host | " + " | ".join(encodings) + " |"]
         lines.append("|---|" + "---:|" * len(encodings))
         found = {(c.host, c.encoding): c for c in cells if c.dialect == dialect}
-        for host in dict.fromkeys(c.host for c in cells if c.dialect == dialect):
+        for host in dict.fromkeys(c.host for c in cells if c.dialect == dialect and c.version):
             row = [_cell(found.get((host, encoding))) for encoding in encodings]
             lines.append(f"| {host} | " + " | ".join(row) + " |")
     lines += _deviations(cells)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def differences(path: Path, cells: Sequence[Cell]) -> list[str]:
+    """Where the page says other than the cells: of the hosts that it has results of, every cell has
+    to say the same. Dates, versions and hosts that the page has no results of count for nothing.
+    Raises ``UsageError`` for a page that cannot be read."""
+    try:
+        published = _results(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from None
+    hosts = {host for _, host, _ in published}
+    ours = {
+        (cell.dialect, cell.host, cell.encoding): _cell(cell)
+        for cell in cells
+        if cell.host in hosts and not cell.unavailable
+    }
+    return [
+        f"{', '.join(key)}: published {published.get(key, 'nothing')}, found"
+        f" {ours.get(key, 'nothing')}"
+        for key in dict.fromkeys((*published, *ours))
+        if published.get(key) != ours.get(key)
+    ]
+
+
+def _results(page: str) -> dict[tuple[str, str, str], str]:
+    """The results of a page, by dialect, host and encoding."""
+    found = {}
+    dialect, encodings = "", [""]
+    for line in page.splitlines():
+        if line.startswith("## "):
+            dialect = line[3:]
+        if not dialect or not line.startswith("| "):
+            continue
+        host, *row = (cell.strip() for cell in line.strip("|").split("|"))
+        if host == "host":
+            encodings = row
+            continue
+        for encoding, cell in zip(encodings, row, strict=True):
+            if "/" in cell:
+                found[dialect, host, encoding] = cell
+    return found
 
 
 def _cell(cell: Cell | None) -> str:

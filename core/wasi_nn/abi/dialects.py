@@ -19,6 +19,7 @@ from wasi_nn.encodings import (
     TENSORFLOWLITE,
 )
 from wasi_nn.errors import ErrorCode, UsageError
+from wasi_nn.suggestion import did_you_mean
 from wasi_nn.types import ExecutionTarget, TensorType
 
 #: The import module of every dialect but WAMR's oldest.
@@ -209,4 +210,6 @@ def dialect(name: str) -> Dialect:
     try:
         return DIALECTS[name]
     except KeyError:
-        raise UsageError(f"there is no dialect {name!r}; known: {', '.join(DIALECTS)}") from None
+        hint = did_you_mean(name, DIALECTS)
+        known = ", ".join(DIALECTS)
+        raise UsageError(f"there is no dialect {name!r}{hint}; known: {known}") from None

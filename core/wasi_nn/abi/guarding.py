@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from wasi_nn import config
 from wasi_nn.abi.reading import Reading
 from wasi_nn.errors import ErrorCode, GuestError, InvalidArgument, MissingMemory, NnError
+from wasi_nn.escaping import trace_of, visible
 from wasi_nn.runtime import GuestMemory
 
 log = logging.getLogger("wasi_nn")
@@ -119,7 +120,7 @@ def guard(
         except Exception as error:
             code, reason = ErrorCode.RUNTIME_ERROR, f"{type(error).__name__}: {brief(error)}"
             with contextlib.suppress(Exception):
-                log.exception("%s failed in an unforeseen way", name)
+                log.error("%s failed in an unforeseen way\n  %s", name, trace_of(error))
         errno = reading.dialect.errnos[code]
         if code not in _NO_FAILURE:
             observer.fail(Failure(name, arguments, code, errno, reason))
@@ -129,8 +130,8 @@ def guard(
 
 
 def brief(error: Exception) -> str:
-    """An exception's text, without an end that nobody reads."""
-    text = str(error)
+    """An exception's text on one line, without an end that nobody reads."""
+    text = visible(str(error))
     if len(text) <= _LONGEST_REASON:
         return text
     return f"{text[:_LONGEST_REASON]} … ({len(text)} characters)"

@@ -1,13 +1,15 @@
 """Which dialect a guest was compiled against, from what its module says of itself.
 
-Imports decide first: the import module, and WasmEdge's own functions. Then the names of functions
-that a toolchain left in the ``name`` section, and the ``producers`` section. What the module cannot
+Imports decide first: the import module, and WasmEdge's own functions. Then the names of errors in
+the data section, the names of functions that a toolchain left in the ``name`` section, and the
+``producers`` section. What the module cannot
 say (both numberings of tensor types import the same functions) is left to the candidates, and the
 guest's first tensors choose among them (see ``reading``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import NamedTuple
 
 from wasi_nn.abi.dialects import DIALECTS, EPHEMERAL, LEGACY, Dialect
@@ -24,6 +26,11 @@ WASMEDGE_FUNCTIONS = frozenset(
         "finalize_execution_context",
     }
 )
+#: Those that came after the numbers of December 2023 had gone (2024-04-22 and 2024-12-17).
+_AFTER_2023 = frozenset({"unload", "finalize_execution_context"})
+# The crate wasmedge-wasi-nn names its errors in the guest's data. It knew the first one from
+# 2023-12-20 on (as 9), and the second one since 2024-01-02, when they became 100 and 102.
+_END, _TOO_LONG = b"EndOfSequence", b"PromptTooLong"
 
 
 class Inference(NamedTuple):
@@ -42,17 +49,38 @@ def infer(module: WasmFile) -> Inference:
             return _of(f"it imports the module {LEGACY}, which only WAMR has", "wamr-legacy")
         return Inference((), "it imports no wasi-nn function")
     extensions = names & WASMEDGE_FUNCTIONS
+    data = bytes(module.data)
+    crate = b"wasmedge_wasi_nn" in bytes(module.section("name"))
+    newer = _TOO_LONG in data
+    if (extensions or crate) and not newer and not names & _AFTER_2023:
+        old = _of_2023_12(extensions, crate and _END in data)
+        if old is not None:
+            return old
     if extensions:
-        return _of(
-            f"it imports WasmEdge's {', '.join(sorted(extensions))}", "wasmedge", "wasmedge-0.14"
-        )
-    symbols = bytes(module.section("name"))
-    if b"wasmedge_wasi_nn" in symbols:
-        return _of(
-            "its function names are those of the crate wasmedge-wasi-nn",
-            "wasmedge",
-            "wasmedge-0.14",
-        )
+        says = f"it imports WasmEdge's {', '.join(sorted(extensions))}"
+    elif crate:
+        says = "its function names are those of the crate wasmedge-wasi-nn"
+    elif newer and _END in data:
+        says = "it names the errors of the crate wasmedge-wasi-nn"
+    else:
+        return _without_wasmedge(module)
+    return _of(says, "wasmedge", "wasmedge-0.14")
+
+
+def _of_2023_12(extensions: Set[str], names_end: bool) -> Inference | None:
+    """The guests that know the end of a text as errno 9. ``fini_single`` came a week after
+    ``compute_single``, and six days before the numbers that hold today."""
+    if "compute_single" in extensions and "fini_single" not in extensions:
+        says = "it imports compute_single and not fini_single, as guests of December 2023 do"
+    elif names_end:
+        says = "it names the error EndOfSequence and not the later PromptTooLong"
+    else:
+        return None
+    says += ": for them the end of a text is errno 9"
+    return _of(says, "wasmedge-2023-12", "wasmedge", "wasmedge-0.14")
+
+
+def _without_wasmedge(module: WasmFile) -> Inference:
     if b"AssemblyScript" in bytes(module.section("producers")) or module.section(
         "sourceMappingURL"
     ):

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from math import prod
 
 from wasi_nn.abi.dialects import DIALECTS, TARGETS, Dialect
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import InvalidArgument, InvalidEncoding
-from wasi_nn.types import ExecutionTarget, TensorType
+from wasi_nn.types import ExecutionTarget, TensorType, byte_size, check_length
 
 log = logging.getLogger("wasi_nn")
 
@@ -42,16 +41,15 @@ class Reading:
         Raises ``InvalidArgument`` when no candidate has the number, or when the length fits the
         dimensions in none of them."""
         self.pending = None
-        elements = prod(dims)
         types = self.candidates[0].tensor_types
-        if number < len(types) and elements * types[number].size == length:
+        if number < len(types) and byte_size(types[number], dims) == length:
             return types[number]
         if self._guessing:
             fitting = tuple(
                 dialect
                 for dialect in self.candidates
                 if number < len(dialect.tensor_types)
-                and elements * dialect.tensor_types[number].size == length
+                and byte_size(dialect.tensor_types[number], dims) == length
             )
             if fitting:
                 self.pending = fitting
@@ -60,10 +58,8 @@ class Reading:
             raise InvalidArgument(
                 f"tensor type {number} is unknown in the dialect {self.dialect.name}"
             )
-        raise InvalidArgument(
-            f"{length} bytes are no {types[number]} tensor of dimensions {list(dims)}: "
-            f"that takes {elements * types[number].size}"
-        )
+        check_length(types[number], dims, length)
+        return types[number]
 
     def byte_type(self, number: int) -> TensorType:
         """The tensor type of a string of bytes, where dimensions say nothing of the length."""

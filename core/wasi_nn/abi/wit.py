@@ -8,7 +8,6 @@ is compatible between prereleases: a component imports exactly one of the names.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -52,7 +51,7 @@ from wasi_nn.component import (
 )
 from wasi_nn.errors import InvalidArgument, NnError
 from wasi_nn.session import Session
-from wasi_nn.types import ExecutionTarget, Tensor
+from wasi_nn.types import ExecutionTarget, Tensor, check_length
 
 # What a tensor or error costs the host beside its bytes: it counts against the guest's limit, so
 # that a guest cannot make any number of empty ones.
@@ -262,12 +261,7 @@ class Wit:
         if len(given.dims) > MAX_RANK:
             raise InvalidArgument(f"{len(given.dims)} dimensions are more than {MAX_RANK}")
         if not self._loaded(context).byte_tensors:
-            expected = math.prod(given.dims) * given.type.size
-            if expected != len(given.data):
-                raise InvalidArgument(
-                    f"a {given.type} tensor of dimensions {list(given.dims)} has {expected} bytes, "
-                    f"not {len(given.data)}"
-                )
+            check_length(given.type, given.dims, len(given.data))
         tensor = Tensor(given.type, given.dims, memoryview(given.data))
         self.session.set_input(context.handle, key, tensor)
         context.set.add(key)

@@ -12,6 +12,7 @@ from wasi_nn.abi.guarding import CallStats, Failure, Observer, brief
 from wasi_nn.abi.wit_words import CODES, ERROR_CODES
 from wasi_nn.component import Result
 from wasi_nn.errors import ErrorCode, NnError
+from wasi_nn.escaping import trace_of
 
 log = logging.getLogger("wasi_nn")
 
@@ -34,7 +35,7 @@ def fallible(
             code, text = ErrorCode.RUNTIME_ERROR, "unknown"
             reason = f"{type(error).__name__}: {brief(error)}"
             with contextlib.suppress(Exception):
-                log.exception("%s failed in an unforeseen way", name)
+                log.error("%s failed in an unforeseen way\n  %s", name, trace_of(error))
         numbers = tuple(value for value in arguments if isinstance(value, int))
         observer.fail(Failure(name, numbers, code, ERROR_CODES.index(text), reason))
         return Result(False, make_error(text, reason))

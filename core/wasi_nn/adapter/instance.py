@@ -128,7 +128,7 @@ class AdapterInstance(Instance):
 
     def start(self) -> int:
         try:
-            self._run(self._invoke, "_start", "this is no command: it exports no _start", ())
+            self._run(self._invoke, "_start", "this is not a command: it exports no _start", ())
         except GuestExit as exit:
             return exit.code
         return 0

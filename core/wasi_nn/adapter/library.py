@@ -37,9 +37,16 @@ class Once(Generic[T]):
         self._made.cache_clear()
 
 
-def load(variable: str, name: str, places: Sequence[Path] = (), help: str = "") -> ctypes.CDLL:
+def load(
+    variable: str,
+    name: str,
+    places: Sequence[Path] = (),
+    help: str = "",
+    sonames: Sequence[str] = (),
+) -> ctypes.CDLL:
     """The shared library ``name`` (as in ``iwasm``): the file that the environment variable names,
-    or else what the loader's path or one of the folders ``places`` has. Loaded once a process.
+    or else what the loader's path or one of the folders ``places`` has, or else one of the
+    ``sonames`` (a distribution's package has no other name). Loaded once a process.
 
     Raises ``Unavailable`` with the reason, and ``help``, the way to get it."""
     given = os.environ.get(variable)
@@ -50,7 +57,8 @@ def load(variable: str, name: str, places: Sequence[Path] = (), help: str = "") 
             reason = f"{variable} names {given}, which cannot be loaded: {error}"
             raise Unavailable(reason) from None
     file = _file_name(name)
-    for candidate in (file, *(str(place / file) for place in places if (place / file).exists())):
+    found = (str(place / file) for place in places if (place / file).exists())
+    for candidate in (file, *found, *sonames):
         try:
             return _open(candidate)
         except OSError:

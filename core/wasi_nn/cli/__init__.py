@@ -15,7 +15,7 @@ from wasi_nn.cli.status import doctor, plugins
 from wasi_nn.errors import WasiNnError
 
 
-@click.group(no_args_is_help=True)
+@click.group(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="wasi-nn", message="%(prog)s %(version)s")
 def app() -> None:
     """Run WebAssembly programs that do machine learning through wasi-nn."""

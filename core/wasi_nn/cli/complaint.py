@@ -6,13 +6,15 @@ import contextlib
 import os
 import sys
 
+from wasi_nn.escaping import visible_lines
+
 
 def complain(text: str) -> None:
     """Print a line to stderr. Nobody may be there to read it: a closed stream is no error."""
     if sys.stderr is None:
         return
     try:
-        print(f"wasi-nn: {text}", file=sys.stderr, flush=True)
+        print(f"wasi-nn: {visible_lines(text)}", file=sys.stderr, flush=True)
     except ValueError:
         pass
     except OSError:

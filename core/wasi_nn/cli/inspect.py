@@ -13,8 +13,10 @@ from wasi_nn.abi.inference import infer
 from wasi_nn.abi.wit_words import PACKAGE
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import LinkError, UsageError
+from wasi_nn.escaping import visible
 from wasi_nn.host import Host
 from wasi_nn.modelspec import resolve_path
+from wasi_nn.program import no_command
 from wasi_nn.registry import detect
 
 EXAMPLES = """Examples:
@@ -48,8 +50,7 @@ def _inspect_guest(data: bytes) -> bool:
         return _inspect_component(data)
     module = wasmfile.parse(data)
     inferred = infer(module)
-    command = ("_start", "func") in module.exports
-    _line("kind", f"core module, {'a command' if command else 'no command (it has no _start)'}")
+    _line("kind", f"core module, {_entry(module)}")
     for name in (EPHEMERAL, LEGACY):
         functions = sorted(module.imported(name))
         if functions:
@@ -67,7 +68,15 @@ def _inspect_guest(data: bytes) -> bool:
         _line("served here", ", ".join(e for e in named if e in served) or "none of them")
     else:
         _line("dialect", f"none: {inferred.evidence}")
+    if not module.is_command:
+        _line("run", no_command(module))
     return _starts_here(host, data)
+
+
+def _entry(module: wasmfile.WasmFile) -> str:
+    if "_start" in module.functions:
+        return "a command"
+    return "a command (its start section)" if module.has_start else "not a command"
 
 
 def _inspect_component(data: bytes) -> bool:
@@ -106,4 +115,4 @@ def _inspect_model(files: Sequence[Path]) -> bool:
 
 
 def _line(title: str, text: str) -> None:
-    click.echo(f"{title + ':':<14} {text}")
+    click.echo(f"{title + ':':<14} {visible(text)}")

@@ -9,10 +9,15 @@ import re
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
+from wasi_nn.adapter.instance import PAGE
 from wasi_nn.cli.complaint import complain
+from wasi_nn.cli.invoking import call_of, shown
+from wasi_nn.cli.spellings import accept_others, mapped, preopen, volume, wasmtime_settings
+from wasi_nn.cli.spellings import variables as environment
 from wasi_nn.errors import UsageError
 from wasi_nn.guest import Guest
 from wasi_nn.host import Host
@@ -20,7 +25,6 @@ from wasi_nn.limits import Limits
 from wasi_nn.modelspec import parse_graph, parse_nn_preload, parse_wasmtime_option
 from wasi_nn.program import Program, RunResult
 from wasi_nn.registry import NamedModel
-from wasi_nn.runtime import Preopen
 
 EXAMPLES = """Examples:
 
@@ -78,18 +82,40 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
 )
 @click.option(
     "-S",
+    "--wasi",
     "wasmtime_options",
     multiple=True,
     metavar="SPEC",
-    help="wasmtime's spelling: nn, or nn-graph=FORMAT::DIR.",
+    help="wasmtime's spelling: nn, nn-graph=FORMAT::DIR, inherit-env.",
 )
 @click.option(
     "--dir",
     "dirs",
     multiple=True,
     metavar="HOST[::GUEST]",
-    help="A directory for the guest (also WasmEdge's GUEST:HOST).",
+    help="A directory for the guest (also WasmEdge's GUEST:HOST); with :readonly at the end for "
+    "reading only.",
 )
+@click.option(
+    "--invoke",
+    "-f",
+    "--entrypoint",
+    "export",
+    metavar="NAME",
+    help="Call this export with ARGS, which are numbers, and print its results.",
+)
+@click.option("--reactor", is_flag=True, hidden=True)
+@click.option("-W", "--wasm", "wasm", multiple=True, hidden=True)
+@click.option("-D", "--debug", "debug", multiple=True, hidden=True)
+@click.option("--wasi-modules", hidden=True, expose_value=False)
+@click.option("--mapdir", "--map-dir", "mapdirs", multiple=True, hidden=True)
+@click.option("--volume", "volumes", multiple=True, hidden=True)
+@click.option("--argv0", hidden=True)
+@click.option("--forward-host-env", is_flag=True, hidden=True)
+@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), hidden=True)
+@click.option("--gas-limit", type=click.IntRange(min=0), hidden=True)
+@click.option("--memory-page-limit", type=click.IntRange(min=0), hidden=True)
+@accept_others
 @click.option(
     "--env",
     "variables",
@@ -160,13 +186,35 @@ def run(
     allow_fallback: bool,
     stats: bool,
     verbose: bool,
+    export: str | None,
+    reactor: bool,
+    wasm: tuple[str, ...],
+    debug: tuple[str, ...],
+    mapdirs: tuple[str, ...],
+    volumes: tuple[str, ...],
+    argv0: str | None,
+    forward_host_env: bool,
+    time_limit: float | None,
+    gas_limit: int | None,
+    memory_page_limit: int | None,
 ) -> int:
     """Run a guest, a core module or a component (.wasm), with ARGS of its own.
 
     The guest's exit code is this command's; 134 after a trap, 124 after the deadline, 130 after
     Ctrl-C, 2 for a mistake on the command line."""
     _set_up_logging(verbose)
-    limits = Limits(timeout=timeout, memory=max_memory, fuel=fuel)
+    asked, nn_graphs = wasmtime_settings(wasmtime_options, wasm, debug)
+    timeout = _first(timeout, time_limit and time_limit / 1000, asked.timeout)
+    pages = None if memory_page_limit is None else memory_page_limit * PAGE
+    limits = Limits(
+        timeout=timeout,
+        memory=_first(max_memory, pages, asked.memory),
+        fuel=_first(fuel, gas_limit, asked.fuel),
+    )
+    if reactor and export is None:
+        if not args:
+            raise UsageError("--reactor wants the name of an export behind the guest")
+        export, args = args[0], args[1:]
     if max_held is not None:
         limits = limits._replace(held=max_held)
     if python is not None:
@@ -174,17 +222,25 @@ def run(
             raise click.UsageError("--python needs --runtime, the engine that runs there")
         runtime = f"{runtime}@{python}"
     host = Host(runtime=runtime, limits=limits, allow_fallback=allow_fallback)
-    for model in named_models(graphs, configs, preloads, wasmtime_options):
+    for model in named_models(graphs, configs, preloads, nn_graphs):
         host.registry.add(model)
     for reason in host.registry.missing_libraries():
         raise UsageError(reason)
     program = host.compile(guest)
+    if argv0 is not None:
+        program.name = argv0
+    call = None if export in (None, "_start") else call_of(program.file, export or "", args)
+    inherits = asked.inherit_env or forward_host_env
+    preopens = [preopen(text) for text in dirs]
+    preopens += [mapped("--mapdir", text) for text in mapdirs]
+    preopens += [volume(text) for text in volumes]
     result = _run_in_thread(
         program,
         list(args),
         {
-            "env": dict(_variable(text) for text in variables),
-            "dirs": [_preopen(text) for text in dirs],
+            "env": environment(variables, inherits),
+            "dirs": preopens,
+            "invoke": call,
             "stdin": "inherit",
             "stdout": "inherit",
             "stderr": "inherit",
@@ -196,6 +252,12 @@ def run(
     )
     if result.error is not None:
         complain(str(result.error))
+    if call is not None:
+        signature = program.file.signatures[call.export]
+        kinds = signature.results if signature is not None else ()
+        # (A call that ended in an error has no results.)
+        for value, kind in zip(result.values, kinds, strict=False):
+            click.echo(shown(value, kind))
     if stats:
         from wasi_nn.cli.report import print_stats
 
@@ -214,10 +276,7 @@ def named_models(
     models = [parse_graph(text) for text in graphs]
     models += [parse_nn_preload(text) for text in preloads]
     models += [
-        model
-        for text in wasmtime_options
-        for option in text.split(",")
-        if (model := parse_wasmtime_option(option)) is not None
+        model for text in wasmtime_options if (model := parse_wasmtime_option(text)) is not None
     ]
     by_name = {}
     for text in configs:
@@ -298,20 +357,6 @@ def _set_up_logging(verbose: bool) -> None:
     log.propagate = False
 
 
-def _variable(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not name:
-        raise UsageError(f"--env wants NAME=VALUE or NAME, not {text!r}")
-    return name, value if equals else os.environ.get(name, "")
-
-
-def _preopen(text: str) -> Preopen:
-    host, colons, guest = text.partition("::")
-    if not colons:
-        guest = host
-        before, colon, after = text.partition(":")
-        if colon and not Path(text).exists():
-            guest, host = before, after
-    if not Path(host).is_dir():
-        raise UsageError(f"--dir {text}: {host!r} is no directory")
-    return Preopen(Path(host), guest or host)
+def _first(*values: Any) -> Any:
+    """The first that was given: our own spelling goes before another host's."""
+    return next((value for value in values if value is not None), None)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from wasi_nn.backend import Availability
+from wasi_nn.escaping import visible
 from wasi_nn.plugins import PluginRecord, Plugins, availability
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 
@@ -31,6 +32,7 @@ def plugins() -> int:
     """List the plugins and what the engines can do."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     installed = Plugins.installed()
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
@@ -41,10 +43,11 @@ def plugins() -> int:
         brings = [f"backend {b.name} ({', '.join(b.encodings)})" for b in record.backends]
         brings += [f"runtime {r.name}" for r in record.runtimes]
         table.add_row(
-            record.name,
-            f"{record.distribution} {record.version}".strip(),
-            ", ".join(brings) or "-",
-            "; ".join(_states(record)),
+            # As Text: in a plain string rich takes [openvino] for markup.
+            Text(visible(record.name)),
+            Text(visible(f"{record.distribution} {record.version}".strip())),
+            Text(visible(", ".join(brings)) or "-"),
+            Text(visible("; ".join(_states(record)))),
         )
     console.print(table)
     console.print()

@@ -6,10 +6,14 @@ import ctypes
 import subprocess
 import sys
 
-from enginetests import EngineSuite, need
+import pytest
+
+from enginetests import GUESTS, EngineSuite, need
 from wasi_nn import Host, Limits
-from wasi_nn.errors import OutOfFuel
+from wasi_nn.errors import LimitExceeded, OutOfFuel
+from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn_wasmedge.api import api
+from wasi_nn_wasmedge.instance import WasmEdgeInstance
 
 need("wasmedge")
 
@@ -47,3 +51,49 @@ class TestWasmEdge(EngineSuite):
         run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
         # The README says so: when a WasmEdge gives a result instead, change both.
         assert run.returncode < 0, run.stdout
+
+    @pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
+    def test_other_streams_need_a_process_before_0_16(self, host, stream):
+        """A guest whose streams are those of this process runs here with every version."""
+        module = host.runtime.compile(
+            (GUESTS / "hello" / "hello.wasm").read_bytes(), EngineLimits()
+        )
+        for wasi, here in (
+            (WasiConfig(stdin="inherit"), True),
+            (WasiConfig(stdin="inherit")._replace(**{stream: None}), api().redirects),
+        ):
+            instance = module.prepare((), wasi, EngineLimits())
+            try:
+                assert isinstance(instance, WasmEdgeInstance) == here
+            finally:
+                instance.close()
+
+    def test_a_closed_stream_is_no_other_file(self, tmp_path):
+        """What is opened next has the number of the standard output that this process closed."""
+        code = (
+            "import os, sys; from wasi_nn import Host; from wasi_nn.runtime import *;"
+            "host = Host(runtime='wasmedge'); os.close(1);"
+            "module = host.runtime.compile(open(sys.argv[1], 'rb').read(), EngineLimits());"
+            "instance = module.prepare((), WasiConfig(stdin='inherit'), EngineLimits());"
+            "instance.instantiate(); instance.start()"
+        )
+        hello = GUESTS / "hello" / "hello.wasm"
+        run = subprocess.run([sys.executable, "-c", code, hello], capture_output=True, text=True)
+        assert run.stdout == ""
+        assert "Traceback" not in run.stderr
+
+    @pytest.mark.parametrize("arguments", [[], ["-"]])
+    def test_the_command_gives_its_own_streams(self, arguments):
+        command = [sys.executable, "-m", "wasi_nn", "run", "--runtime", "wasmedge"]
+        hello = GUESTS / "hello" / "hello.wasm"
+        run = subprocess.run([*command, hello, *arguments], capture_output=True, text=True)
+        assert (run.returncode, run.stdout) == (0, "hello, wasi-nn\n"), run.stderr
+
+    @pytest.mark.parametrize("limit", [1 << 48, (1 << 48) + (1 << 16), 1 << 60])
+    def test_a_huge_limit_on_memory_is_a_limit(self, host, wat, limit):
+        """Older versions take a number of pages of 32 bits, of which these would leave few."""
+        guest = '(module (memory (export "memory") 3) (func (export "_start")))'
+        with Host(plugins=host.plugins, runtime="wasmedge", limits=Limits(memory=limit)) as limited:
+            assert limited.run(wat(guest)).error is None
+        with Host(plugins=host.plugins, runtime="wasmedge", limits=Limits(memory=1 << 17)) as small:
+            assert isinstance(small.run(wat(guest)).error, LimitExceeded)

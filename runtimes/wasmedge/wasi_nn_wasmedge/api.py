@@ -1,4 +1,15 @@
-"""The functions of WasmEdge's C API that the adapter calls (wasmedge.h, 0.16 and newer)."""
+"""The functions of WasmEdge's C API that the adapter calls (wasmedge.h, 0.14 and newer).
+
+Every difference between the versions is dealt with here (their headers were compared):
+
+- ``ModuleInstanceCreateWASIWithFds`` came in 0.16. ``redirects`` says whether it is there; a guest
+  of an older library has the standard streams of its process.
+- Numbers of pages and offsets were u32 up to 0.16 and are u64 since. Arguments are passed as u64
+  and stay below 2^32, and the number of pages, which fits 32 bits, is read as a u32: a u32
+  function leaves the upper half of the register undefined.
+- ``ModuleInstanceAddFunction`` gave nothing up to 0.16 and gives a result since, so what it gives
+  is ignored, and the module is asked for the function.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +19,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wasi_nn.adapter import values
 from wasi_nn.adapter.library import POINTER, Once, holding_gil, lean, load
+from wasi_nn.calls import F32, F64, I32, I64
+from wasi_nn.errors import Unavailable
 
 VARIABLE = "WASI_NN_LIBWASMEDGE"
-_HELP = "install WasmEdge 0.16 or newer (see runtimes/wasmedge/README.md)"
+_HELP = "install WasmEdge 0.14 or newer (Debian and Ubuntu: apt-get install libwasmedge0)"
+#: The name that the package of a distribution gives, without the one that developers link to.
+_SONAMES = ("libwasmedge.so.0",)
+_MOST_PAGES = (1 << 32) - 1
 # Where WasmEdge's installer puts it: for one person, and for everybody.
 _PLACES = (Path.home() / ".wasmedge" / "lib", Path("/usr/local/lib"), Path("/usr/local/lib64"))
 _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
@@ -51,13 +66,13 @@ class Api:
     """libwasmedge. Raises ``Unavailable`` where it is not found or lacks a function."""
 
     def __init__(self) -> None:
-        library = load(VARIABLE, "wasmedge", _PLACES, _HELP)
+        library = load(VARIABLE, "wasmedge", _PLACES, _HELP, _SONAMES)
         slow, quick = partial(lean, library), partial(lean, holding_gil(library))
         self.library = library._name
         self.version = quick("WasmEdge_VersionGet", ctypes.c_char_p)().decode()
         self.message = quick("WasmEdge_ResultGetMessage", ctypes.c_char_p, _U32)
         self.configure = quick("WasmEdge_ConfigureCreate", POINTER)
-        self.set_max_pages = quick("WasmEdge_ConfigureSetMaxMemoryPage", None, POINTER, _U64)
+        self._set_max_pages = quick("WasmEdge_ConfigureSetMaxMemoryPage", None, POINTER, _U64)
         self.measure_cost = quick(
             "WasmEdge_ConfigureStatisticsSetCostMeasuring", None, POINTER, ctypes.c_bool
         )
@@ -92,17 +107,25 @@ class Api:
         self.async_cancel = quick("WasmEdge_AsyncCancel", None, POINTER)
         self.module = quick("WasmEdge_ModuleInstanceCreate", POINTER, String)
         lists = (POINTER, _U32) * 3
-        self.wasi = quick(
-            "WasmEdge_ModuleInstanceCreateWASIWithFds", POINTER, *lists, *(ctypes.c_int32,) * 3
-        )
+        self.wasi: Callable[..., int]
+        try:
+            self.wasi = quick(
+                "WasmEdge_ModuleInstanceCreateWASIWithFds", POINTER, *lists, *(ctypes.c_int32,) * 3
+            )
+            #: Whether a guest's standard streams can be others than those of its process.
+            self.redirects = True
+        except Unavailable:
+            inherits = quick("WasmEdge_ModuleInstanceCreateWASI", POINTER, *lists)
+            self.wasi = lambda *given: inherits(*given[: len(lists)])
+            self.redirects = False
         self.exit_code = quick("WasmEdge_ModuleInstanceWASIGetExitCode", _U32, POINTER)
         types = (POINTER, _U32) * 2
         self.function_type = quick("WasmEdge_FunctionTypeCreate", POINTER, *types)
         self.function = quick(
             "WasmEdge_FunctionInstanceCreate", POINTER, POINTER, HOST_FUNCTION, POINTER, _U64
         )
-        self.add_function = quick(
-            "WasmEdge_ModuleInstanceAddFunction", _U32, POINTER, String, POINTER
+        self._add_function = quick(
+            "WasmEdge_ModuleInstanceAddFunction", None, POINTER, String, POINTER
         )
         self.find_function = quick("WasmEdge_ModuleInstanceFindFunction", POINTER, POINTER, String)
         self.type_of = quick("WasmEdge_FunctionInstanceGetFunctionType", POINTER, POINTER)
@@ -110,7 +133,7 @@ class Api:
         self.results = self._types(quick, "Returns")
         self.frame_module = quick("WasmEdge_CallingFrameGetModuleInstance", POINTER, POINTER)
         self.find_memory = quick("WasmEdge_ModuleInstanceFindMemory", POINTER, POINTER, String)
-        self.memory_pages = quick("WasmEdge_MemoryInstanceGetPageSize", _U64, POINTER)
+        self.memory_pages = quick("WasmEdge_MemoryInstanceGetPageSize", _U32, POINTER)
         self.memory_pointer = quick(
             "WasmEdge_MemoryInstanceGetPointer", POINTER, POINTER, _U64, _U64
         )
@@ -121,15 +144,15 @@ class Api:
                 "FunctionType FunctionInstance Async"
             ).split()
         }
-        numbers = ("I32", "I64", "F32", "F64")
+        numbers = {I32: "I32", I64: "I64", F32: "F32", F64: "F64"}
         #: The engine's word for each kind of number ...
         self.kinds: dict[int, int] = {
-            getattr(values, name): quick(f"WasmEdge_ValTypeGen{name}", _U64)() for name in numbers
+            kind: quick(f"WasmEdge_ValTypeGen{name}", _U64)() for kind, name in numbers.items()
         }
         # ... and the other way round, where words of one kind can differ in their padding.
         self._tests = {
-            getattr(values, name): quick(f"WasmEdge_ValTypeIs{name}", ctypes.c_bool, _U64)
-            for name in numbers
+            kind: quick(f"WasmEdge_ValTypeIs{name}", ctypes.c_bool, _U64)
+            for kind, name in numbers.items()
         }
         # Otherwise every trap prints a dozen lines.
         slow("WasmEdge_LogOff", None)()
@@ -137,6 +160,15 @@ class Api:
     def kind_of(self, word: int) -> int:
         """The kind of number that a word stands for; -1 for a reference."""
         return next((kind for kind, test in self._tests.items() if test(word)), -1)
+
+    def set_max_pages(self, configure: int, pages: int) -> None:
+        """The most pages that a memory may have; more than any has are as good as no limit."""
+        self._set_max_pages(configure, min(pages, _MOST_PAGES))
+
+    def add_function(self, module: int, name: str, function: int) -> bool:
+        """Give a module instance a function, which it owns from then on; whether it took it."""
+        self._add_function(module, String.of(name), function)
+        return bool(self.find_function(module, String.of(name)))
 
     @staticmethod
     def _types(quick: partial[Any], which: str) -> Callable[[int], list[int]]:

@@ -201,13 +201,11 @@ class WasmEdgeInstance(AdapterInstance):
 
     def _add(self, handle: int, function: HostFunction) -> None:
         # The module instance owns it from then on.
-        made = self._function(function)
-        self._check(self._api.add_function(handle, String.of(function.name), made))
+        if not self._api.add_function(handle, function.name, self._function(function)):
+            raise LinkError(f"WasmEdge does not take the host function {function.name}")
 
     def _import(self, handle: int) -> None:
-        self._check(self._api.register_import(self._executor_handle, self._store, handle))
-
-    def _check(self, result: int) -> None:
+        result = self._api.register_import(self._executor_handle, self._store, handle)
         if result:
             text = self._api.message(result).decode()
             raise LinkError(f"WasmEdge refuses a module of host functions: {text}")

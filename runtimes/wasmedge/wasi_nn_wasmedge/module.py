@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from wasi_nn import wasmfile
@@ -24,8 +26,12 @@ class WasmEdgeModule(Module):
     """An AST module. Not a WasmEdge VM: that one registers mock modules of its own under the names
     of plugins, ``wasi_ephemeral_nn`` among them, and refuses ours for their sake."""
 
-    def __init__(self, api: Api, wasm: bytes) -> None:
+    def __init__(self, api: Api, wasm: bytes, apart: Callable[[], Module]) -> None:
+        """``apart`` compiles the same module for processes of their own."""
         self._api = api
+        self._apart: Module | None = None
+        self._make_apart = apart
+        self._making = threading.Lock()
         self._wasm = wasm
         file = wasmfile.parse(wasm)
         self.file = file
@@ -72,4 +78,21 @@ class WasmEdgeModule(Module):
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
     ) -> Instance:
+        if self.imports_wasi and not self._api.redirects and not _has_own_streams(wasi):
+            with self._making:
+                self._apart = self._apart or self._make_apart()
+            return self._apart.prepare(functions, wasi, limits)
         return WasmEdgeInstance(self._api, self, functions, wasi, limits)
+
+
+def _has_own_streams(wasi: WasiConfig) -> bool:
+    """Whether the guest's streams are those of this process, and open: the number of a closed one
+    may stand for any file by now."""
+    if (wasi.stdin, wasi.stdout, wasi.stderr) != ("inherit",) * 3:
+        return False
+    try:
+        for descriptor in range(3):
+            os.fstat(descriptor)
+    except OSError:
+        return False
+    return True

@@ -23,4 +23,9 @@ class WasmEdgeRuntime(Runtime):
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
         from wasi_nn_wasmedge.module import WasmEdgeModule
 
-        return WasmEdgeModule(api(), wasm)
+        def apart() -> Module:
+            from wasi_nn.adapter.process import ProcessRuntime
+
+            return ProcessRuntime(self, "").compile(wasm, limits)
+
+        return WasmEdgeModule(api(), wasm, apart)

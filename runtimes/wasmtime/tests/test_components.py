@@ -86,7 +86,7 @@ def test_an_unknown_name_is_an_error_with_its_reason(host: Host) -> None:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (TENSOR.replace("(i32.const 8)", "(i32.const 7)"), "has 8 bytes, not 7"),
+        (TENSOR.replace("(i32.const 8)", "(i32.const 7)"), "takes 8 bytes, not 7"),
         (TENSOR.replace("(i32.const 2) (i32.const 4)", "(i32.const 2) (i32.const 1)"), "32 bytes"),
         (TENSOR.replace("(i32.const 2) (i32.const 4)", "(i32.const 65) (i32.const 4)"), "65 dim"),
         (TENSOR + "(i32.store8 (i32.const 1028) (i32.const 120))", "there is no input named 'x'"),

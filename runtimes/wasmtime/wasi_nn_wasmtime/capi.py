@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
+import wasmtime
 from wasmtime import _ffi as ffi
 
 POINTER = ctypes.c_void_p
@@ -23,3 +24,12 @@ def lean(name: str, result: Any, *arguments: Any) -> Any:
         function.restype = result
         function.argtypes = arguments
     return function
+
+
+_trap_by_signals = lean("wasmtime_config_signals_based_traps_set", None, POINTER, ctypes.c_bool)
+
+
+def trap_by_signals(config: wasmtime.Config, enabled: bool) -> None:
+    """Choose whether traps come through signal handlers of the process (wasmtime's default), or
+    from checks in the compiled code."""
+    _trap_by_signals(ctypes.cast(config.ptr(), POINTER), enabled)

@@ -87,11 +87,17 @@ class WasmtimeRuntime(Runtime):
 def _make_engine(fuel: bool, memories: bool) -> wasmtime.Engine:
     import wasmtime
 
+    from wasi_nn_wasmtime.capi import trap_by_signals
+
     config = wasmtime.Config()
     config.epoch_interruption = True
     config.consume_fuel = fuel
     # wasi-nn's pointers are 32 bits wide: a memory's whole 4 GiB are reserved, and it stays put.
     config.memory_may_move = False
+    # Compiled code checks for every trap by itself. The other way, a handler of SIGSEGV and SIGFPE,
+    # works only until somebody in this process takes those signals too (faulthandler, a JVM), and
+    # then a guest's trap ends the process.
+    trap_by_signals(config, False)
     if memories:
         from wasi_nn_wasmtime.memories import make_memories
 

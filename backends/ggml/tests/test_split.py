@@ -1,0 +1,249 @@
+"""Models in several files."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import pytest
+
+from wasi_nn import Host
+from wasi_nn.backend import LoadOptions
+from wasi_nn.errors import (
+    ContextFull,
+    InvalidArgument,
+    ModelNotFound,
+    RuntimeFailure,
+)
+from wasi_nn_ggml import split
+from wasi_nn_ggml.backend import GgmlBackend
+from wasi_nn_ggml.settings import ModelSettings
+from wasi_nn_ggml.weights import Source
+
+TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
+WIDTH, CONTEXT = 32, 64
+
+
+def text(value):
+    return struct.pack("<Q", len(value)) + value
+
+
+def short(value):
+    return struct.pack("<IH", 2, value)
+
+
+def file(keys, tensors):
+    """A GGUF file of f32 tensors: name to dimensions and data."""
+    table, data = b"", b""
+    for name, (dims, values) in tensors.items():
+        table += text(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, 0, len(data))
+        data += values + bytes(-len(values) % 32)
+    head = struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(keys))
+    head += b"".join(text(key) + value for key, value in keys.items()) + table
+    return head + bytes(-len(head) % 32) + data
+
+
+def parts(folder, keys, groups):
+    """The files of a model whose tensors come in these groups; gives the first one's path."""
+    paths = []
+    for at, group in enumerate(groups):
+        known = keys if at == 0 else {}
+        known = {
+            **known,
+            b"split.no": short(at),
+            b"split.count": short(len(groups)),
+            b"split.tensors.count": struct.pack("<Ii", 5, sum(map(len, groups))),
+        }
+        paths.append(folder / f"m-{at + 1:05}-of-{len(groups):05}.gguf")
+        paths[-1].write_bytes(file(known, group))
+    return paths[0]
+
+
+@pytest.fixture
+def gpt2(header):
+    """The keys and tensors of a model that has learned each position by itself."""
+    values = {
+        key: value
+        for key, value in header.of(TINY.read_bytes()).values.items()
+        if not key.startswith(b"llama.")
+    }
+    n_vocab = len(header.of(TINY.read_bytes()).texts(b"tokenizer.ggml.tokens"))
+    values[b"general.architecture"] = header.encoded(b"gpt2")
+    for name, value in {
+        b"context_length": CONTEXT,
+        b"embedding_length": WIDTH,
+        b"block_count": 1,
+        b"feed_forward_length": WIDTH,
+        b"attention.head_count": 2,
+    }.items():
+        values[b"gpt2." + name] = header.encoded(value)
+    values[b"gpt2.attention.layer_norm_epsilon"] = struct.pack("<If", 6, 1e-5)
+
+    def tensor(*dims):
+        count = 1
+        for dim in dims:
+            count *= dim
+        return dims, struct.pack(f"<{count}f", *(at % 7 / 100 for at in range(count)))
+
+    tensors = {
+        b"token_embd.weight": tensor(WIDTH, n_vocab),
+        b"position_embd.weight": tensor(WIDTH, CONTEXT),
+    }
+    for name, inner in (("attn_qkv", 3 * WIDTH), ("attn_output", WIDTH), ("ffn_up", WIDTH),
+                        ("ffn_down", WIDTH)):  # fmt: skip
+        tensors[f"blk.0.{name}.weight".encode()] = tensor(WIDTH, inner)
+        tensors[f"blk.0.{name}.bias".encode()] = tensor(inner)
+    for name in ("output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"):
+        tensors[f"{name}.weight".encode()] = tensor(WIDTH)
+        tensors[f"{name}.bias".encode()] = tensor(WIDTH)
+    return values, tensors
+
+
+def halves(tensors, count=2):
+    items = list(tensors.items())
+    return [dict(items[at::count]) for at in range(count)]
+
+
+@pytest.mark.parametrize("layout", ["one file", "two parts", "no tensors first", "three parts"])
+def test_learned_positions_end_the_context(tmp_path, gpt2, layout):
+    keys, tensors = gpt2
+    groups = {
+        "one file": None,
+        "two parts": halves(tensors),
+        "no tensors first": [{}, tensors],
+        "three parts": [{}, *halves(tensors)],
+    }[layout]
+    if groups is None:
+        path = tmp_path / "m.gguf"
+        path.write_bytes(file(keys, tensors))
+    else:
+        path = parts(tmp_path, keys, groups)
+    with Host() as host:
+        model = host.load(path, config={"temp": 0, "ctx-size": 256, "ignore-eos": True})
+        with model.init_execution_context() as context:
+            context.set_input("prompt", "hello")
+            with pytest.raises(ContextFull, match=str(CONTEXT)):
+                context.compute()
+
+
+def test_every_part_counts(tmp_path, gpt2):
+    keys, tensors = gpt2
+    path = parts(tmp_path, keys, [{}, *halves({**tensors, b"cls.weight": ((32,), bytes(128))})])
+    sizes = [each.stat().st_size for each in tmp_path.iterdir()]
+    assert Source(path).size == sum(sizes)
+    assert {b"cls.weight", *tensors} == split.check(path).tensors
+
+
+def test_a_damaged_table_in_a_later_part(tmp_path, gpt2):
+    keys, tensors = gpt2
+    path = parts(tmp_path, keys, [{}, tensors])
+    later = tmp_path / "m-00002-of-00002.gguf"
+    later.write_bytes(later.read_bytes()[:-4096])
+    with Host() as host, pytest.raises(RuntimeFailure, match="cut off"):
+        host.load(path)
+
+
+def test_a_part_that_is_not_there(tmp_path, gpt2):
+    keys, tensors = gpt2
+    path = parts(tmp_path, keys, [{}, *halves(tensors)])
+    (tmp_path / "m-00003-of-00003.gguf").unlink()
+    with Host() as host, pytest.raises(ModelNotFound, match="m-00003-of-00003"):
+        host.load(path)
+
+
+def test_a_tensor_twice(tmp_path, gpt2):
+    keys, tensors = gpt2
+    path = parts(tmp_path, keys, [tensors, tensors])
+    with Host() as host, pytest.raises(RuntimeFailure):
+        host.load(path)
+
+
+def test_a_later_part_alone(tmp_path, gpt2):
+    keys, tensors = gpt2
+    parts(tmp_path, keys, [{}, tensors])
+    with Host() as host, pytest.raises(RuntimeFailure, match="name the first part"):
+        host.load(tmp_path / "m-00002-of-00002.gguf")
+
+
+def test_a_first_part_with_another_name(tmp_path, gpt2):
+    keys, tensors = gpt2
+    path = parts(tmp_path, keys, [{}, tensors]).rename(tmp_path / "model.gguf")
+    with Host() as host, pytest.raises(RuntimeFailure, match="must end in -00001-of-00002"):
+        host.load(path)
+
+
+def test_a_guest_brings_a_part(tmp_path, gpt2):
+    keys, tensors = gpt2
+    data = parts(tmp_path, keys, [{}, tensors]).read_bytes()
+    with Host() as host, pytest.raises(InvalidArgument, match="in one piece"):
+        host.load(data, encoding="ggml")
+
+
+def test_parts_as_builders(tmp_path, gpt2):
+    keys, tensors = gpt2
+    first = parts(tmp_path, keys, [{}, *halves(tensors)])
+    second = tmp_path / "m-00002-of-00003.gguf"
+    third = tmp_path / "m-00003-of-00003.gguf"
+    backend, options = GgmlBackend(), LoadOptions("ggml")
+    with pytest.raises(RuntimeFailure, match=r"part 2 of 3.* give the first part alone"):
+        backend.load([first, second], options)
+    with pytest.raises(InvalidArgument, match="give the first part alone"):
+        backend.load([first, second, third], options)
+    with pytest.raises(RuntimeFailure, match="must be a projector"):
+        backend.load([TINY, TINY], options)
+
+
+def test_a_later_part_that_was_replaced(tmp_path, gpt2):
+    keys, tensors = gpt2
+    path = parts(tmp_path, keys, [{}, tensors])
+    source = Source(path)
+    settings = ModelSettings()
+    first = source.weights(settings)
+    assert source.weights(settings) is first
+    later = tmp_path / "m-00002-of-00002.gguf"
+    os.utime(later, ns=(1, 1))
+    assert source.weights(settings) is not first
+
+
+def test_big_endian():
+    data = TINY.read_bytes()
+    with Host() as host, pytest.raises(RuntimeFailure, match="big-endian"):
+        host.load(data[:4] + data[7:3:-1] + data[8:], encoding="ggml")
+
+
+@pytest.mark.parametrize(
+    ("keys", "reason"),
+    [
+        ({b"general.type": b"adapter", b"general.architecture": b"llama"}, "LoRA adapter"),
+        ({b"general.type": b"imatrix"}, "importance matrix"),
+        ({b"general.type": b"mmproj", b"general.architecture": b"clip"}, "projector"),
+        ({b"general.architecture": b"clip"}, "projector"),
+        ({b"general.architecture": b"llama"}, "vocabulary"),
+    ],
+)
+def test_files_that_are_no_language_model(tmp_path, header, keys, reason):
+    path = tmp_path / "m.gguf"
+    tensors = {} if reason == "vocabulary" else {b"a": ((1,), bytes(4))}
+    path.write_bytes(file({key: header.encoded(value) for key, value in keys.items()}, tensors))
+    with Host() as host:
+        for model in (path, path.read_bytes()):
+            with pytest.raises(RuntimeFailure, match=reason):
+                host.load(model, encoding="ggml")
+
+
+def test_a_key_of_the_examples_is_not_told(caplog):
+    with Host() as host:
+        host.load(TINY, config={"llama3": False})
+    assert "llama3" not in caplog.text
+
+
+def test_a_schema_is_warned_of_once(caplog):
+    schema = '{"type": "string", "contentEncoding": "x", "pattern": "a(?=b)", "not": {}}'
+    with Host() as host:
+        model = host.load(TINY, config={"json-schema": schema})
+        for _ in range(2):
+            with model.init_execution_context() as context:
+                context.set_input("prompt", "x")
+                next(context.stream())
+    assert caplog.text.count("an answer may not keep to it") == 1

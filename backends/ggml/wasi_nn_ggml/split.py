@@ -1,0 +1,84 @@
+"""Models that are split into several files, as llama.cpp's gguf-split writes them.
+
+The first part names the number of parts, and has all keys and the vocabulary; the others lie beside
+it under names that differ in the number. Any of the parts may have no tensors.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from wasi_nn.errors import InvalidArgument, ModelNotFound, RuntimeFailure
+from wasi_nn_ggml import gguf
+from wasi_nn_ggml.gguf import Contents
+
+_NAME = re.compile(r"(.*-)00001(-of-\d{5}\.gguf)")
+_MOST = 4096
+
+
+def status(path: Path) -> os.stat_result:
+    """A file's size and times. Raises ``ModelNotFound``."""
+    try:
+        return path.stat()
+    except OSError as error:
+        raise ModelNotFound(f"model file {path}: {error.strerror or error}") from error
+
+
+def files(path: Path) -> list[Path]:
+    """The files of the model that this one is, or is the first part of, by their names alone: the
+    later parts that are there."""
+    match = _NAME.fullmatch(path.name)
+    if match is None:
+        return [path]
+    count = min(int(match[2][4:9]), _MOST)
+    others = (path.with_name(f"{match[1]}{n:05}{match[2]}") for n in range(2, count + 1))
+    return [path, *(other for other in others if other.exists())]
+
+
+def check(path: Path) -> Contents:
+    """What a model has, all its parts together. Raises ``ModelNotFound`` for a part that is not
+    there, and ``RuntimeFailure`` for one that is not sound or not the first."""
+    contents = _contents(path)
+    if contents.part:
+        raise RuntimeFailure(
+            f"{path.name} is part {contents.part + 1} of {contents.parts} of a split model: "
+            "name the first part"
+        )
+    if contents.parts < 2:
+        contents.check_model()
+        return contents
+    suffix = f"-00001-of-{contents.parts:05}.gguf"
+    if not path.name.endswith(suffix) or contents.parts > _MOST:
+        raise RuntimeFailure(
+            f"{path.name} is the first of {contents.parts} parts of a split model: its name must "
+            f"end in {suffix}, since the name tells where the others are"
+        )
+    start = path.name[: -len(suffix)]
+    for number in range(2, contents.parts + 1):
+        other = _contents(path.with_name(f"{start}-{number:05}-of-{contents.parts:05}.gguf"))
+        contents = contents.joined(other)
+    contents.check_model()
+    return contents
+
+
+def whole(descriptor: int) -> Contents:
+    """What a model has that is in one file. Raises ``InvalidArgument`` for a part, and
+    ``RuntimeFailure``."""
+    contents = gguf.check(descriptor)
+    if contents.parts > 1:
+        raise InvalidArgument(
+            f"the model is part {contents.part + 1} of {contents.parts} of a split model: a guest "
+            "can bring a model in one piece only"
+        )
+    contents.check_model()
+    return contents
+
+
+def _contents(path: Path) -> Contents:
+    try:
+        with path.open("rb") as file:
+            return gguf.check(file.fileno())
+    except OSError as error:
+        raise ModelNotFound(f"model file {path}: {error.strerror or error}") from error

@@ -1,0 +1,66 @@
+"""What it costs that compiled code checks for traps by itself, and not through signal handlers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import wasmtime
+
+from benchmarks.figures import Figure, paired_ratio
+from wasi_nn_wasmtime.capi import trap_by_signals
+
+PAIRS = 15
+
+# The worst case: a loop that does nothing but load.
+_LOADS = """
+(module (memory (export "memory") 16) (func (export "run") (result i32) (local i32 i32 i32)
+  (loop $again (local.set 0 (i32.const 0))
+    (loop $next
+      (local.set 1 (i32.add (local.get 1) (i32.load (local.get 0))))
+      (local.set 0 (i32.add (local.get 0) (i32.const 4)))
+      (br_if $next (i32.lt_u (local.get 0) (i32.const 1000000))))
+    (local.set 2 (i32.add (local.get 2) (i32.const 1)))
+    (br_if $again (i32.lt_u (local.get 2) (i32.const 50))))
+  (local.get 1)))"""
+# What guests do with a tensor: bytes to floats between 0 and 1.
+_NORMALIZE = """
+(module (memory (export "memory") 16) (func (export "run") (result i32) (local i32 i32)
+  (loop $again (local.set 0 (i32.const 0))
+    (loop $next
+      (f32.store offset=200000 (i32.shl (local.get 0) (i32.const 2))
+        (f32.div (f32.convert_i32_u (i32.load8_u (local.get 0))) (f32.const 255)))
+      (local.set 0 (i32.add (local.get 0) (i32.const 1)))
+      (br_if $next (i32.lt_u (local.get 0) (i32.const 150528))))
+    (local.set 1 (i32.add (local.get 1) (i32.const 1)))
+    (br_if $again (i32.lt_u (local.get 1) (i32.const 50))))
+  (local.get 1)))"""
+
+
+def checks() -> list[Figure]:
+    """The time of code with checks, over that of code without."""
+    figures = []
+    for name, text in (("loads", _LOADS), ("normalize", _NORMALIZE)):
+        ratio, ours, theirs = paired_ratio(PAIRS, _timed(text, False), _timed(text, True))
+        note = f"{ours * 1e3:.1f} ms, with signal handlers {theirs * 1e3:.1f} ms"
+        figures.append(Figure(f"trap_checks_ratio/{name}", ratio, "×", note=note))
+    return figures
+
+
+def _timed(text: str, signals: bool) -> Callable[[], float]:
+    config = wasmtime.Config()
+    config.epoch_interruption = True
+    config.memory_may_move = False
+    trap_by_signals(config, signals)
+    engine = wasmtime.Engine(config)
+    store = wasmtime.Store(engine)
+    store.set_epoch_deadline(1)
+    run = wasmtime.Instance(store, wasmtime.Module(engine, text), []).exports(store)["run"]
+    assert isinstance(run, wasmtime.Func)
+
+    def measure() -> float:
+        started = time.perf_counter()
+        run(store)
+        return time.perf_counter() - started
+
+    return measure
