@@ -145,7 +145,9 @@ class Entries(Shape):
         try:
             found = int(key) if self.key == "int" else key
         except ValueError:
-            raise InvalidArgument(f"the keys of input {name} are whole numbers, not {key}") from None
+            raise InvalidArgument(
+                f"the keys of input {name} are whole numbers, not {key}"
+            ) from None
         return self.content.slot(f"{name}.{key}", rest, (*path, found))
 
     def value(self, name: str, given: Any, missing: list[str]) -> Any:
@@ -229,9 +231,7 @@ class ScriptSignature(Signature):
         # A list before them can then be set by index up to its end.
         while len(indexed) > 1 and indexed[-1][0].has_default_value() and indexed[-1][1].is_open:
             indexed.pop()
-        inputs = [
-            found for argument, shape in indexed for found in _with_default(argument, shape)
-        ]
+        inputs = [found for argument, shape in indexed for found in _with_default(argument, shape)]
         self._keys = [key for key, _ in inputs]
         self.infos = [info for _, info in inputs]
         last = indexed[-1] if indexed else None
