@@ -27,6 +27,7 @@ from wasi_nn.errors import (
     LinkError,
     UsageError,
 )
+from wasi_nn.runtime import HostFunction
 
 
 class Programs(Engine):
@@ -151,11 +152,32 @@ class Programs(Engine):
             host.run(valid.replace(b"\x00\x0b", b"\x00\x1a"))
 
     def test_import_mismatches_are_explained_before_the_start(self, host: Host, wat: Wat) -> None:
+        start = '(func (export "_start"))'
         with pytest.raises(LinkError, match="nothing that this host knows"):
-            host.run(wat('(module (import "x" "y" (func)) (memory (export "memory") 1))'))
-        wrong = '(module (import "wasi_ephemeral_nn" "compute" (func (param i64) (result i32))))'
+            host.run(wat(f'(module (import "x" "y" (func)) (memory (export "memory") 1) {start})'))
+        wrong = '(import "wasi_ephemeral_nn" "compute" (func (param i64) (result i32)))'
         with pytest.raises(LinkError, match="this host has"):
-            host.run(wat(wrong))
+            host.run(wat(f"(module {wrong} {start})"))
+
+    def test_imports_are_checked_before_the_guest_is_compiled(self, host: Host, wat: Wat) -> None:
+        """Compiling can take minutes. This guest's code is not valid, and nobody finds out."""
+        valid = wat('(module (import "x" "y" (func)) (func (export "_start")))')
+        wasm = valid.replace(b"\x00\x0b", b"\x00\x1a")
+        with pytest.raises(LinkError, match=r"x\.y"):
+            host.run(wasm)
+        with pytest.raises(LinkError, match=r"x\.y"):
+            host.program(wasm).instantiate()
+        given = [HostFunction("x", "y", 0, False, lambda memory: None)]
+        with pytest.raises(UsageError, match=r"cannot (compile|load)"):
+            host.program(wasm).instantiate(extra=given)
+        with host.program(valid).instantiate(extra=given) as guest:
+            assert guest.call("_start") == ()
+
+    def test_a_program_is_compiled_once(self, host: Host, wat: Wat) -> None:
+        program = host.program(wat(COMMAND.format("")))
+        assert program.compile_seconds == 0
+        first, second = program.run().timings, program.run().timings
+        assert first.compile == second.compile == program.compile_seconds > 0
 
     def test_exports_can_be_called(self, host: Host, wat: Wat) -> None:
         wasm = wat(

@@ -9,6 +9,7 @@ from wasi_nn.abi.guarding import Observer
 from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.abi.wit import Wit
 from wasi_nn.abi.wit_words import DIALECTS, PACKAGE, version_of
+from wasi_nn.compiling import Code, Waiter, instance_of
 from wasi_nn.component import Component, is_wasi
 from wasi_nn.errors import LinkError, UsageError
 from wasi_nn.guest import Guest
@@ -25,13 +26,12 @@ _INTERFACES = frozenset(f"{PACKAGE}{name}" for name in ("errors", "tensor", "inf
 
 
 class ComponentProgram(Program):
-    """A compiled component. Made by ``Host.compile``; its dialect is the version of `wasi:nn`."""
+    """A guest that is a component. Its dialect is the version of `wasi:nn`."""
 
     def __init__(
-        self, host: Host, name: str, component: Component, imports: tuple[str, ...], seconds: float
+        self, host: Host, name: str, code: Code[Component], imports: tuple[str, ...]
     ) -> None:
-        super().__init__(host, name, None, WasmFile((), (), ()), seconds)
-        self._component = component
+        super().__init__(host, name, code, WasmFile((), (), ()))
         self.imports = imports
 
     def _check_entry(self, invoke: Call | None) -> None:
@@ -44,7 +44,7 @@ class ComponentProgram(Program):
         version = self._version()
         if version is not None:
             with self._host.open_session() as session:
-                self._component.check(Wit(session, Observer()).interfaces(version))
+                self._code.get(Waiter()).check(Wit(session, Observer()).interfaces(version))
 
     def instantiate(self, **options: object) -> Guest:
         raise UsageError("a component is run as a command; only core modules are instantiated")
@@ -80,7 +80,9 @@ class ComponentProgram(Program):
             )
         interfaces = [] if version is None else Wit(session, observer, chosen).interfaces(version)
         engine_limits = EngineLimits(limits.memory, limits.fuel)
-        instance = self._component.prepare(interfaces, wasi, engine_limits)
+        instance = instance_of(
+            self._code, lambda code: code.prepare(interfaces, wasi, engine_limits)
+        )
         name = None
         if version is not None:
             quirks = "" if chosen == DIALECTS[0] else f" ({chosen})"

@@ -12,6 +12,7 @@ from wasi_nn.abi.guarding import Observer
 from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.backend import Generation
 from wasi_nn.calls import check_call
+from wasi_nn.compiling import StillCompiling
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted
 from wasi_nn.keyboard import Keyboard
 from wasi_nn.runtime import Instance
@@ -76,7 +77,7 @@ class Guest:
         """Instantiate the module, where ``begin`` has not, and run its ``_start``, under one
         deadline; gives the exit code and raises the kinds of ``GuestError``."""
         self._checked("_start", ())
-        with Keyboard(self.interrupt), _Deadline(self, self._timeout):
+        with Keyboard(self.interrupt), Deadline(self.interrupt, self._timeout):
             exit_code = self._instantiate()
             if exit_code is not None:
                 return exit_code
@@ -86,7 +87,7 @@ class Guest:
         """Instantiate the module, call its ``_initialize`` where it has one (a reactor), and call
         one export, under one deadline. Raises as ``call`` does."""
         given = self._checked(export, arguments)
-        with Keyboard(self.interrupt), _Deadline(self, self._timeout):
+        with Keyboard(self.interrupt), Deadline(self.interrupt, self._timeout):
             exit_code = self._instantiate()
             if exit_code is not None:
                 raise _ended(exit_code)
@@ -96,7 +97,7 @@ class Guest:
 
     def begin(self) -> None:
         """Instantiate the module, so that its exports can be called."""
-        with Keyboard(self.interrupt), _Deadline(self, self._timeout):
+        with Keyboard(self.interrupt), Deadline(self.interrupt, self._timeout):
             exit_code = self._instantiate()
         if exit_code is not None:
             raise _ended(exit_code)
@@ -106,7 +107,7 @@ class Guest:
         that was interrupted, by its deadline too, cannot be called again. Raises ``UsageError``
         where the function takes others, or what is none."""
         given = self._checked(export, arguments)
-        with Keyboard(self.interrupt), _Deadline(self, self._timeout):
+        with Keyboard(self.interrupt), Deadline(self.interrupt, self._timeout):
             return self._instance.call(export, *given)
 
     def _checked(self, export: str, arguments: tuple[float, ...]) -> tuple[Any, ...]:
@@ -153,11 +154,12 @@ def _ended(exit_code: int) -> GuestTrap:
     return GuestTrap(f"the guest ended in its start function, with exit code {exit_code}")
 
 
-class _Deadline:
-    """Interrupts the guest when its time is over, and says so."""
+class Deadline:
+    """Calls ``interrupt`` when the time of the ``with`` block is over, and raises
+    ``DeadlineExceeded`` at its end."""
 
-    def __init__(self, guest: Guest, seconds: float | None) -> None:
-        self._guest = guest
+    def __init__(self, interrupt: Callable[[], None], seconds: float | None) -> None:
+        self._interrupt = interrupt
         self._seconds = seconds
         self._timer: threading.Timer | None = None
         self._passed = False
@@ -170,7 +172,7 @@ class _Deadline:
 
     def _pass(self) -> None:
         self._passed = True
-        self._guest.interrupt()
+        self._interrupt()
 
     def __exit__(
         self,
@@ -182,6 +184,6 @@ class _Deadline:
             self._timer.cancel()
         # A guest that ended after its deadline did so because a computation was cancelled.
         if self._passed and (error is None or isinstance(error, Interrupted)):
-            raise DeadlineExceeded(
-                f"the guest ran past its deadline of {self._seconds} s"
-            ) from None
+            compiling = isinstance(error, StillCompiling)
+            does = "was still being compiled at" if compiling else "ran past"
+            raise DeadlineExceeded(f"the guest {does} its deadline of {self._seconds} s") from None

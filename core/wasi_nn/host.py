@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Union
 
 from wasi_nn import encodings, loading, wasmfile
 from wasi_nn.backend import LoadOptions
+from wasi_nn.compiling import Code
 from wasi_nn.errors import InvalidEncoding, UsageError
 from wasi_nn.limits import Limits, own_limits
 from wasi_nn.model import Model
@@ -131,8 +131,19 @@ class Host:
 
     # Guests
 
-    def compile(self, wasm: Source) -> Program:
+    def compile(self, wasm: Source, *, timeout: float | None = None) -> Program:
         """Compile a guest (a path or its bytes), to run it more than once.
+
+        ``timeout`` is in seconds; without one, that of the host's limits holds. Raises
+        ``UsageError`` for what is neither a core module nor a component, and
+        ``DeadlineExceeded``."""
+        program = self.program(wasm)
+        program.compile(timeout)
+        return program
+
+    def program(self, wasm: Source) -> Program:
+        """A guest (a path or its bytes) that is compiled when it first runs, and only if its
+        imports can be met. A run's deadline counts that too, and its interrupt ends it.
 
         Raises ``UsageError`` for what is neither a core module nor a component."""
         name = "guest.wasm"
@@ -151,21 +162,18 @@ class Host:
             from wasi_nn.component_program import ComponentProgram
 
             imports = wasmfile.component_imports(data)
-            started = time.perf_counter()
-            component = self.runtime.compile_component(data, limits)
-            seconds = time.perf_counter() - started
-            return ComponentProgram(self, name, component, imports, seconds)
+            component = Code(partial(self.runtime.compile_component, data, limits), len(data))
+            return ComponentProgram(self, name, component, imports)
         file = wasmfile.parse(data)
-        started = time.perf_counter()
-        module = self.runtime.compile(data, limits)
-        seconds = time.perf_counter() - started
-        return Program(self, name, module, file, seconds)
+        code = Code(partial(self.runtime.compile, data, limits), len(data))
+        return Program(self, name, code, file)
 
     def run(
         self, wasm: Source, args: Sequence[str] = (), **options: Unpack[RunOptions]
     ) -> RunResult:
-        """Compile a guest and run it; the options are those of ``Program.run``."""
-        return self.compile(wasm).run(args, **options)
+        """Compile a guest and run it, under one deadline; the options are those of
+        ``Program.run``."""
+        return self.program(wasm).run(args, **options)
 
     async def run_async(
         self, wasm: Source, args: Sequence[str] = (), **options: Unpack[RunOptions]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wasi_nn.abi.common import CoreAbi
 from wasi_nn.abi.dialects import dialect as dialect_named
@@ -16,15 +16,16 @@ from wasi_nn.abi.wamr_legacy import WamrLegacy
 from wasi_nn.abi.witx import Witx
 from wasi_nn.backend import Generation
 from wasi_nn.capture import Capture
+from wasi_nn.compiling import Code, Waiter, instance_of
 from wasi_nn.errors import GuestError, UsageError
-from wasi_nn.guest import Guest
+from wasi_nn.guest import Deadline, Guest
+from wasi_nn.keyboard import Keyboard
 from wasi_nn.limits import Limits, own_limits
 from wasi_nn.linking import link
 from wasi_nn.runtime import (
     EngineLimits,
     HostFunction,
     Instance,
-    Module,
     Runtime,
     Stdin,
     Stdout,
@@ -102,17 +103,30 @@ class Made(NamedTuple):
 
 
 class Program:
-    """A compiled guest. Made by ``Host.compile``; ``name`` is what the guest sees as its own."""
+    """A guest program. Made by ``Host.compile``, and by ``Host.program`` for one that is compiled
+    when it first runs; ``name`` is what the guest sees as its own."""
 
-    def __init__(
-        self, host: Host, name: str, module: Module | None, file: WasmFile, seconds: float
-    ) -> None:
+    def __init__(self, host: Host, name: str, code: Code[Any], file: WasmFile) -> None:
         self._host = host
         self.name = name
-        self._module = module
+        self._code = code
         self._counts_fuel = host.limits.fuel is not None
         self.file = file
-        self.compile_seconds = seconds
+
+    @property
+    def compile_seconds(self) -> float:
+        """What compiling it took; 0 until that is done."""
+        return self._code.seconds
+
+    def compile(self, timeout: float | None = None) -> None:
+        """Compile the guest, unless it is compiled already.
+
+        ``timeout`` is in seconds; without one, that of the host's limits holds. Raises
+        ``UsageError`` for code that the engine does not take, and ``DeadlineExceeded``."""
+        waiter = Waiter()
+        seconds = self._host.limits.timeout if timeout is None else timeout
+        with Keyboard(waiter.stop), Deadline(waiter.stop, seconds):
+            self._code.get(waiter)
 
     def run(
         self,
@@ -158,6 +172,7 @@ class Program:
                 on_start(guest)
             error: GuestError | None = None
             values: tuple[int | float, ...] = ()
+            compiled = self.compile_seconds
             started = time.perf_counter()
             try:
                 if invoke is None:
@@ -167,12 +182,14 @@ class Program:
             except GuestError as raised:
                 error, exit_code = raised, raised.exit_code
             ran = time.perf_counter() - started - guest.instantiate_seconds
+            # What was compiled within the run came before the instance.
+            instantiate = guest.instantiate_seconds - (self.compile_seconds - compiled)
             return RunResult(
                 exit_code,
                 captured.bytes("stdout"),
                 captured.bytes("stderr"),
                 error,
-                Timings(self.compile_seconds, guest.instantiate_seconds, ran, guest.bench),
+                Timings(self.compile_seconds, max(0.0, instantiate), ran, guest.bench),
                 guest.dialect,
                 tuple(guest.observer.failures),
                 guest.observer.failed,
@@ -278,8 +295,8 @@ class Program:
     ) -> Made:
         functions, reading, bench = self._functions(session, dialect, observer)
         needed = link(self.file, [*functions, *extra], self._host.runtime)
-        assert self._module is not None
-        instance = self._module.prepare(needed, wasi, EngineLimits(limits.memory, limits.fuel))
+        engine_limits = EngineLimits(limits.memory, limits.fuel)
+        instance = instance_of(self._code, lambda code: code.prepare(needed, wasi, engine_limits))
         return Made(instance, lambda: reading.dialect.name if reading else None, bench)
 
     def _checked(self, own: Limits) -> Limits:

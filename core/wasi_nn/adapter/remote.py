@@ -29,6 +29,7 @@ from wasi_nn.adapter.child import (
 )
 from wasi_nn.adapter.instance import AdapterInstance, GuestExit
 from wasi_nn.adapter.streams import Streams
+from wasi_nn.compiling import endable
 from wasi_nn.errors import (
     GuestTrap,
     Interrupted,
@@ -66,8 +67,9 @@ class RemoteModule(Module):
         try:
             child = make_child(())
             try:
-                child.send(PREPARE, wasm)
-                kind, data = child.receive()
+                with endable(child.kill):
+                    child.send(PREPARE, wasm)
+                    kind, data = child.receive()
             finally:
                 child.close()
         except GuestTrap as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,6 +40,8 @@ EXAMPLES = """Examples:
 # A guest that sits in a system call cannot be interrupted by any engine: after this many seconds
 # the whole process ends instead.
 _GRACE = 2.0
+# Seconds until somebody who looks at a terminal is told what takes so long.
+_QUIET = 1.0
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -138,7 +141,7 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Stop the guest after that time (exit code 124).",
+    help="Stop the guest, or its compiler, after that time (exit code 124).",
 )
 @click.option(
     "--max-memory",
@@ -224,7 +227,7 @@ def run(
         host.registry.add(model)
     for reason in host.registry.missing_libraries():
         raise UsageError(reason)
-    program = host.compile(guest)
+    program = host.program(guest)
     if argv0 is not None:
         program.name = argv0
     call = None if export in (None, "_start") else call_of(program.file, export or "", args)
@@ -310,6 +313,8 @@ def _run_in_thread(
 
     threading.Thread(target=work, name="guest", daemon=True).start()
     try:
+        if not ended.wait(_QUIET) and not program.compile_seconds and sys.stderr.isatty():
+            complain(f"compiling {program.name} …")
         ended.wait(None if timeout is None else timeout + _GRACE)
     except KeyboardInterrupt:
         for guest in guests:

@@ -1,0 +1,246 @@
+"""Waiting for a compiler, and giving up."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from conftest import needs
+
+from wasi_nn.compiling import Code, StillCompiling, Waiter, endable
+from wasi_nn.wasmfile import leb, section_bytes
+
+LARGE = 1 << 20
+# More functions than any compiler compiles in the time of a test.
+MANY = 300_000
+
+
+class Compiler:
+    """Gives its number of calls as the code, when it is let go on."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.begun = threading.Event()
+        self.calls = 0
+
+    def __call__(self) -> str:
+        self.calls += 1
+        self.begun.set()
+        assert self.go_on.wait(60)
+        return f"code {self.calls}"
+
+
+class Endable(Compiler):
+    """One that can be ended."""
+
+    def __call__(self) -> str:
+        with endable(self.go_on.set):
+            return super().__call__()
+
+
+def soon(work, *arguments):
+    threading.Timer(0.05, work, arguments).start()
+
+
+def test_what_is_small_is_compiled_by_whoever_asks():
+    threads = []
+    code = Code(lambda: threads.append(threading.current_thread()) or "code", 100)
+    assert code.ready() == "code"
+    assert code.get(Waiter()) == "code"
+    assert threads == [threading.current_thread()]
+
+
+def test_all_who_wait_get_the_same_code():
+    compiler = Compiler()
+    code = Code(compiler, LARGE)
+    assert code.ready() is None
+    got = []
+    threads = [threading.Thread(target=lambda: got.append(code.get(Waiter()))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    assert code.seconds == 0
+    soon(compiler.go_on.set)
+    for thread in threads:
+        thread.join()
+    assert got == ["code 1"] * 4
+    assert code.ready() == "code 1"
+    assert code.seconds > 0
+
+
+def test_one_who_stops_leaves_the_others_waiting():
+    compiler = Compiler()
+    code = Code(compiler, LARGE)
+    stays, leaves = Waiter(), Waiter()
+    got = []
+    thread = threading.Thread(target=lambda: got.append(code.get(stays)))
+    thread.start()
+    soon(leaves.stop)
+    with pytest.raises(StillCompiling):
+        code.get(leaves)
+    compiler.go_on.set()
+    thread.join()
+    assert got == ["code 1"]
+
+
+def test_one_who_was_stopped_before_does_not_wait():
+    waiter = Waiter()
+    waiter.stop()
+    compiler = Compiler()
+    with pytest.raises(StillCompiling):
+        Code(compiler, LARGE).get(waiter)
+    compiler.go_on.set()
+
+
+def test_a_compilation_that_was_given_up_is_not_begun_again():
+    compiler = Compiler()
+    code = Code(compiler, LARGE)
+    first = Waiter()
+    soon(first.stop)
+    with pytest.raises(StillCompiling):
+        code.get(first)
+    compiler.go_on.set()
+    assert code.get(Waiter()) == "code 1"
+
+
+def test_what_can_be_ended_is_ended_when_nobody_waits():
+    compiler = Endable()
+    code = Code(compiler, LARGE)
+    waiter = Waiter()
+    threading.Thread(target=lambda: (compiler.begun.wait(), waiter.stop())).start()
+    with pytest.raises(StillCompiling):
+        code.get(waiter)
+    assert compiler.go_on.wait(60)
+    assert code.get(Waiter()) == "code 2"
+
+
+@pytest.mark.parametrize("size", [100, LARGE])
+def test_what_the_compiler_raises_comes_out_and_the_next_one_tries_again(size):
+    results = [ValueError("first"), ValueError("second")]
+
+    def compile():
+        if results:
+            raise results.pop(0)
+        return "code"
+
+    code = Code(compile, size)
+    for text in ("first", "second"):
+        with pytest.raises(ValueError, match=text):
+            code.get(Waiter())
+    assert code.get(Waiter()) == "code"
+
+
+def large_module(functions: int) -> bytes:
+    """A command with that many functions of a few instructions."""
+    body = b"\x00\x20\x00\x41\x07\x6a\x41\x07\x6c\x0b"
+    sections = (
+        (1, b"\x02\x60\x01\x7f\x01\x7f\x60\x00\x00"),
+        (3, leb(functions + 1) + b"\x00" * functions + b"\x01"),
+        (7, b"\x01\x06_start\x00" + leb(functions)),
+        (10, leb(functions + 1) + (leb(len(body)) + body) * functions + b"\x02\x00\x0b"),
+    )
+    parts = [bytes(part) for number, data in sections for part in section_bytes(number, data)]
+    return b"\0asm\1\0\0\0" + b"".join(parts)
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    needs("wasmtime")
+    path = tmp_path_factory.mktemp("large") / "large.wasm"
+    path.write_bytes(large_module(MANY))
+    return path
+
+
+@pytest.fixture
+def environment(tmp_path):
+    return {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+
+
+def test_a_deadline_and_an_interrupt_reach_the_compiler(large, environment):
+    code = """
+import sys, threading
+from wasi_nn import Host, Limits
+from wasi_nn.errors import DeadlineExceeded
+host = Host(runtime="wasmtime")
+program = host.program(sys.argv[1])
+result = program.run(limits=Limits(timeout=0.3))
+print(result.exit_code, result.error)
+result = program.run(on_start=lambda guest: threading.Timer(0.3, guest.interrupt).start())
+print(result.exit_code, result.error)
+short = Limits(timeout=0.3)
+for attempt in (lambda: program.compile(0.3), lambda: program.instantiate(limits=short)):
+    try:
+        attempt()
+    except DeadlineExceeded as error:
+        print(error)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code, large],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+    )
+    deadline = "the guest was still being compiled at its deadline of 0.3 s"
+    interrupted = "the guest was interrupted while it was being compiled"
+    expected = [f"124 {deadline}", f"130 {interrupted}", deadline, deadline]
+    assert (ended.returncode, ended.stdout.splitlines(), ended.stderr) == (0, expected, "")
+
+
+def test_ctrl_c_reaches_the_compiler_of_a_program_in_python(large, environment):
+    code = """
+import os, signal, sys, threading
+from wasi_nn import Host
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for work in (Host(runtime="wasmtime").compile, Host(runtime="wasmtime").run):
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        work(sys.argv[1])
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code, large],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+    )
+    assert (ended.returncode, ended.stdout.split(), ended.stderr) == (0, ["interrupted"] * 2, "")
+
+
+def test_the_command_lines_deadline_counts_compiling(large, environment):
+    ended = subprocess.run(
+        [sys.executable, "-m", "wasi_nn", "run", "--runtime", "wasmtime", "--timeout", "1", large],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+    )
+    said = "wasi-nn: the guest was still being compiled at its deadline of 1.0 s\n"
+    assert (ended.returncode, ended.stdout, ended.stderr) == (124, "", said)
+
+
+def test_ctrl_c_ends_the_command_line_while_it_compiles(large, environment):
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wasi_nn", "run", "--runtime", "wasmtime", large],
+        stderr=theirs,
+        env=environment,
+        # (Where the tests run in the background, SIGINT is ignored.)
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    os.close(theirs)
+    said = b""
+    while b"compiling large.wasm" not in said:
+        said += os.read(ours, 1000)
+    process.send_signal(signal.SIGINT)
+    try:
+        assert process.wait(60) == 130
+    finally:
+        process.kill()
+        os.close(ours)
