@@ -124,7 +124,7 @@ class Program:
         ``timeout`` is in seconds; without one, that of the host's limits holds. Raises
         ``UsageError`` for code that the engine does not take, and ``DeadlineExceeded``."""
         waiter = Waiter()
-        seconds = self._host.limits.timeout if timeout is None else timeout
+        seconds = own_limits(None, timeout).over(self._host.limits).timeout
         with Keyboard(waiter.stop), Deadline(waiter.stop, seconds):
             self._code.get(waiter)
 
