@@ -15,6 +15,7 @@ def main() -> None:
         folder = Path(scratch)
         steps = [
             ("host calls", hosting.host_call),
+            ("the check of outputs", hosting.output_check),
             ("engines", engines.overhead),
             ("checks for traps", traps.checks),
             ("component calls", components.calls),

@@ -11,11 +11,14 @@ from pathlib import Path
 import wasmtime
 
 from benchmarks import models
-from benchmarks.figures import ROOT, Figure, interleaved
+from benchmarks.figures import ROOT, Figure, interleaved, paired_ratio, per_call
 from wasi_nn import Host
 from wasi_nn.runtime import HostFunction
+from wasi_nn.session import Session
+from wasi_nn.types import ExecutionTarget, Tensor, TensorType
 
 GUESTS = ROOT / "conformance" / "guests"
+GRAPHS = ROOT / "conformance" / "graphs"
 CYCLE = GUESTS / "cycle" / "cycle.wasm"
 HELLO = GUESTS / "hello" / "hello.wasm"
 ROUNDS = 9
@@ -63,6 +66,31 @@ def host_call() -> list[Figure]:
         Figure("host_call_us", fast * 1e6, "µs", 2.0, note="an empty host call"),
         Figure("host_call_ratio", stock / fast, "×", note="define_func takes so much longer"),
     ]
+
+
+def output_check() -> list[Figure]:
+    """`get_output` of a session, against the same steps without the check of the output."""
+    calls = 20_000
+    with Host() as host, Session(host.plugins, host.registry) as session:
+        part = memoryview((GRAPHS / "onnx" / "identity.onnx").read_bytes())
+        handle = session.load([part], "onnx", ExecutionTarget.CPU)
+        number = session.init_execution_context(handle)
+        tensor = Tensor(TensorType.F32, (1, 4), memoryview(bytes(16)))
+        session.set_input(number, 0, tensor)
+        session.compute(number)
+
+        def unchecked() -> Tensor:
+            entry = session.context(number)
+            with entry.turn:
+                return entry.context.get_output(0)
+
+        ratio, checked, plain = paired_ratio(
+            4 * ROUNDS,
+            lambda: per_call(lambda: session.get_output(number, 0), calls),
+            lambda: per_call(unchecked, calls),
+        )
+    note = f"{checked * 1e9:.0f} ns, without the check {plain * 1e9:.0f} ns"
+    return [Figure("output_check_ratio", ratio, "×", note=note)]
 
 
 def start() -> list[Figure]:

@@ -19,6 +19,15 @@ SUFFIXES = {
 _CONFIGS: dict[str, Mapping[str, Any]] = {
     "ggml": {"temp": 0, "threads": 1, "ctx-size": 512, "n-predict": 16},
 }
+_ROW = (1, 4)
+#: The dimensions of the canonical graphs' inputs and outputs, -1 where they are open.
+DIMENSIONS: dict[str, tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]] = {
+    "identity": ((_ROW,), (_ROW,)),
+    "add": ((_ROW, _ROW), (_ROW,)),
+    "pair": ((_ROW, _ROW), (_ROW, _ROW)),
+    "matmul": ((_ROW,), ((1, 3),)),
+    "batch": (((-1, 4),), ((-1, 4),)),
+}
 _INPUTS = {"add": ("x", "y"), "pair": ("a", "b"), "tiny": ("prompt", "config")}
 
 

@@ -16,7 +16,8 @@ from wasi_nn_conformance.graphs import GraphSet
 #: Where the guest finds the graphs' files.
 MOUNT = "/graphs"
 _TARGETS = {target.value: number for number, target in enumerate(ExecutionTarget)}
-_FORMATS = {"f32": "f", "f64": "d", "u8": "B", "i32": "i", "i64": "q", "u32": "I", "f16": "e"}
+#: The letters of ``struct`` for the types of content.
+FORMATS = {"f32": "f", "f64": "d", "u8": "B", "i32": "i", "i64": "q", "u32": "I", "f16": "e"}
 
 
 class Unsupported(Exception):
@@ -284,7 +285,7 @@ class Compiler:
 
 
 _STEPS = ("buffer", "grow", "call", "expect", "open", "load", "set", "compute", "get")
-_CONTENT = ("text", "bytes", "values", *_FORMATS, "bf16")
+_CONTENT = ("text", "bytes", "values", *FORMATS, "bf16")
 
 
 def _has_content(step: Mapping[str, Any]) -> bool:
@@ -295,7 +296,7 @@ def pack(kind: str, values: Sequence[float]) -> bytes:
     """Values as little-endian bytes of a tensor type."""
     if kind == "bf16":
         return b"".join(struct.pack("<f", value)[2:] for value in values)
-    return struct.pack(f"<{len(values)}{_FORMATS[kind]}", *values)
+    return struct.pack(f"<{len(values)}{FORMATS[kind]}", *values)
 
 
 def _bytes(step: Mapping[str, Any]) -> bytes:
@@ -305,7 +306,7 @@ def _bytes(step: Mapping[str, Any]) -> bytes:
         return bytes.fromhex(step["bytes"])
     if "values" in step:
         return pack(step.get("type", "f32"), step["values"])
-    for kind in (*_FORMATS, "bf16"):
+    for kind in (*FORMATS, "bf16"):
         if kind in step:
             return pack(kind, step[kind])
     raise ValueError(f"the step says nothing of its bytes: {step}")
@@ -319,9 +320,7 @@ def _checker(step: Mapping[str, Any]) -> Callable[[bytes], str | None]:
     wanted = _bytes(step)
     tolerance = float(step.get("tolerance", 0))
     kind = (
-        step.get("type", "f32")
-        if "values" in step
-        else next((k for k in _FORMATS if k in step), "")
+        step.get("type", "f32") if "values" in step else next((k for k in FORMATS if k in step), "")
     )
     if not tolerance or kind not in ("f32", "f64", "f16"):
         return _equals(wanted, "the bytes")
@@ -329,7 +328,7 @@ def _checker(step: Mapping[str, Any]) -> Callable[[bytes], str | None]:
     def check(found: bytes) -> str | None:
         if len(found) != len(wanted):
             return f"there are {len(found)} bytes, expected {len(wanted)}"
-        form = f"<{len(wanted) // struct.calcsize(_FORMATS[kind])}{_FORMATS[kind]}"
+        form = f"<{len(wanted) // struct.calcsize(FORMATS[kind])}{FORMATS[kind]}"
         got, expected = struct.unpack(form, found), struct.unpack(form, wanted)
         if all(math.isclose(a, b, abs_tol=tolerance) for a, b in zip(got, expected, strict=True)):
             return None

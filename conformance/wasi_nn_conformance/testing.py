@@ -15,12 +15,16 @@ from typing import ClassVar
 
 import pytest
 
+from wasi_nn import Host
 from wasi_nn.plugins import Plugins
+from wasi_nn.session import Session
+from wasi_nn.types import ExecutionTarget, Tensor, TensorType, byte_size
 from wasi_nn_conformance import case, running
-from wasi_nn_conformance.graphs import GraphSet, canonical
+from wasi_nn_conformance.graphs import DIMENSIONS, GraphSet, canonical
 from wasi_nn_conformance.hosts import Subject
 from wasi_nn_conformance.hosts.adapters import Adapter
 from wasi_nn_conformance.transcript import PASS
+from wasi_nn_conformance.wit import NAME as WIT
 
 _CASES = {one.id: one for one in case.load()}
 
@@ -41,7 +45,10 @@ class _Conformance:
         missing = adapter.unavailable()
         if missing:
             pytest.skip(missing)
-        cls._subjects = {name: adapter.subject(cls.graphs, name) for name in cls.dialects}
+        served = adapter.dialects()
+        cls._subjects = {
+            name: adapter.subject(cls.graphs, name) for name in cls.dialects if name in served
+        }
 
     @classmethod
     def teardown_class(cls) -> None:
@@ -54,9 +61,14 @@ class _Conformance:
         if "name" in metafunc.fixturenames:
             metafunc.parametrize("dialect", self.dialects)
             metafunc.parametrize("name", list(_CASES))
+        if "graph" in metafunc.fixturenames:
+            names = [n for n in self.graphs.files if n.partition("_")[0] in DIMENSIONS]
+            metafunc.parametrize("graph", names)
 
     def test_case(self, name: str, dialect: str) -> None:
         """One case in one dialect."""
+        if dialect not in self._subjects:
+            pytest.skip(f"{self.runtime} does not serve the dialect {dialect}")
         result = running.run(_CASES[name], self._subjects[dialect], self.graphs, dialect)
         known = self.deviations.get(name)
         if result.status == running.UNSUPPORTED:
@@ -72,9 +84,54 @@ class _Conformance:
 
 class BackendConformance(_Conformance):
     """Inherit it and name your ``graphs``: every case runs on your backend, from guests of the
-    engine ``runtime``."""
+    engine ``runtime``, core modules and components; and what your graphs say of their outputs is
+    compared with what they give."""
 
     runtime: ClassVar[str] = "wasmtime"
+    dialects: ClassVar[tuple[str, ...]] = ("witx", "wasmedge", WIT)
+
+    def test_description(self, graph: str) -> None:
+        """The outputs of a canonical graph are what it says of them, before and after compute."""
+        plain, _, label = graph.partition("_")
+        kind = next(t for t in TensorType if str(t) == (label or "f32"))
+        taken, given = DIMENSIONS[plain]
+        files = self.graphs.files[graph]
+        with Host(plugins=self.plugins) as host, Session(host.plugins, host.registry) as session:
+            config = dict(self.graphs.config)
+            # By `load`, so that it is a graph that nobody has computed with.
+            handle = session.load(files, self.graphs.encoding, ExecutionTarget.CPU, config)
+            loaded = session.graph(handle)
+            described = tuple(loaded.outputs)
+            assert len(described) in (0, len(given)), f"{graph} has {len(given)} outputs"
+            for info, dims in zip(described, given, strict=False):
+                assert info.type in (None, kind), f"{info.describe()} must be of type {kind}"
+                assert _fits(info.dims, dims), f"{info.describe()} must have dimensions {dims}"
+            context = session.init_execution_context(handle)
+            for rows in (1, 2) if plain == "batch" else (1,):
+                for index, dims in enumerate(taken):
+                    sizes = _closed(dims, rows)
+                    data = memoryview(bytes(byte_size(kind, sizes)))
+                    session.set_input(context, index, Tensor(kind, sizes, data))
+                session.compute(context)
+                for index, dims in enumerate(given):
+                    output = session.get_output(context, index)
+                    found = (output.type, output.dims, len(output.data))
+                    sizes = _closed(dims, rows)
+                    assert found == (kind, sizes, byte_size(kind, sizes)), f"output {index}"
+                assert tuple(loaded.outputs) == described, "compute changed the description"
+
+
+def _fits(described: tuple[int, ...] | None, dims: tuple[int, ...]) -> bool:
+    return described is None or (
+        len(described) == len(dims)
+        and all(
+            -1 in (said, size) or said == size for said, size in zip(described, dims, strict=True)
+        )
+    )
+
+
+def _closed(dims: tuple[int, ...], rows: int) -> tuple[int, ...]:
+    return tuple(rows if size < 0 else size for size in dims)
 
 
 class RuntimeConformance(_Conformance):

@@ -7,13 +7,14 @@ before: what a case has set goes into each call, and a mistake in an input is on
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from wasi_nn.abi.dialects import Dialect
 from wasi_nn.abi.wit_words import CODES, ENCODINGS, ERROR_CODES, TENSOR_TYPES
 from wasi_nn_conformance.graphs import GraphSet, inputs
-from wasi_nn_conformance.script import Compiler, Unsupported
+from wasi_nn_conformance.script import FORMATS, Compiler, Unsupported
 
 NAME = "wit"
 _WIT = Dialect(
@@ -23,6 +24,25 @@ _WIT = Dialect(
     dict(enumerate(ENCODINGS)),
     {code: 1 + ERROR_CODES.index(text) for code, text in CODES.items()},
 )
+
+# The bytes of an output's shape: its type, its rank, and up to 16 dimensions.
+_SHAPE = 4 * (2 + 16)
+
+
+def _shaped(wanted: bytes) -> Callable[[bytes], str | None]:
+    def check(found: bytes) -> str | None:
+        if found == wanted:
+            return None
+        return f"the output is {_describe(found)}, expected {_describe(wanted)}"
+
+    return check
+
+
+def _describe(shape: bytes) -> str:
+    number, rank, *dims = struct.unpack(f"<{len(shape) // 4}I", shape)
+    names = [str(kind) for kind in _WIT.tensor_types]
+    kind = names[number] if number < len(names) else f"of type {number}"
+    return f"{kind} {dims[:rank]}"
 
 
 class WitCompiler(Compiler):
@@ -63,7 +83,25 @@ class WitCompiler(Compiler):
         sized = "capacity" in step and "contains" not in step
         if step.get("single") or sized or step.get("is", "success") != "success":
             raise Unsupported("a component is given outputs, and reads none into a buffer")
+        self._shape(step)
         super().get(step)
+
+    def _shape(self, step: Mapping[str, Any]) -> None:
+        """Look at an output's type and dimensions, which the core ABI does not show."""
+        kind = next((key for key in ("text", *FORMATS, "bf16") if key in step), "")
+        kind = step.get(
+            "type", {"": "f32" if "values" in step else "", "text": "u8"}.get(kind, kind)
+        )
+        if not kind:
+            return
+        elements = len(step.get("values", step.get(kind, ())))
+        dims = step.get("dims", [len(step["text"].encode())] if "text" in step else [1, elements])
+        wanted = struct.pack(f"<{2 + len(dims)}I", self._type(kind), len(dims), *dims)
+        buffer = self._new()
+        self._line("buf", buffer, _SHAPE)
+        arguments = [f"*{step['get']}", step.get("index", 0), f"&{buffer}", f"#{buffer}"]
+        self._emit("get_output_shape", arguments, "success")
+        self._look(buffer, 0, _SHAPE, _shaped(wanted.ljust(_SHAPE, b"\0")))
 
     def _opened(self, step: Mapping[str, Any], graph: str) -> None:
         context = f"c{step.get('as', '')}"

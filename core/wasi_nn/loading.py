@@ -19,7 +19,14 @@ from types import TracebackType
 from typing import Any
 
 from wasi_nn.backend import Backend, Builder, Graph, LoadOptions
-from wasi_nn.errors import InvalidArgument, ModelNotFound, RuntimeFailure
+from wasi_nn.errors import (
+    InvalidArgument,
+    InvalidEncoding,
+    ModelNotFound,
+    RuntimeFailure,
+    Unavailable,
+    UsageError,
+)
 from wasi_nn.escaping import trace_of, visible
 from wasi_nn.giving import PASSING, Blame, Outputs
 from wasi_nn.types import TensorInfo
@@ -43,15 +50,16 @@ def take(lock: threading.Lock, stopped: Stopped) -> None:
             raise RuntimeFailure("the guest was stopped while it waited for another one")
 
 
-class _Release:
-    """Releases the lock that was taken for a block."""
+class _OneByOne:
+    """A block of calls into a graph that lets in one context at a time: the others wait."""
 
-    def __init__(self, lock: threading.Lock, blame: Blame) -> None:
+    def __init__(self, lock: threading.Lock, stopped: Stopped, blame: Blame) -> None:
         self._lock = lock
+        self._stopped = stopped
         self._blame = blame
 
     def __enter__(self) -> None:
-        return None
+        take(self._lock, self._stopped)
 
     def __exit__(
         self,
@@ -63,6 +71,20 @@ class _Release:
         self._blame.__exit__(kind, error, trace)
 
 
+class told_to_the_guest:
+    """A block in which what is missing on the operator's side reaches a guest as an encoding that
+    is not served."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Unavailable):
+            raise InvalidEncoding(str(error)) from error
+        if isinstance(error, UsageError):
+            raise RuntimeFailure(str(error)) from error
+
+
 class LoadedGraph:
     """A graph, who loaded it, and how long that took."""
 
@@ -71,8 +93,8 @@ class LoadedGraph:
     ) -> None:
         self.graph = graph
         self._blame = Blame(backend)
-        #: Checks an output that a context of this graph gave.
-        self.check_output = Outputs(graph).check
+        #: Checks what the graph's contexts give.
+        self.checked = Outputs(graph)
         self.backend = backend
         self.options = options
         self.seconds = seconds
@@ -86,12 +108,12 @@ class LoadedGraph:
         return getattr(self.graph, "weights", self.graph)
 
     def turn(self, stopped: Stopped) -> AbstractContextManager[None]:
-        """The right to call into the graph's contexts: at once, or in turn where the backend does
-        not let contexts run side by side. Enter it without delay."""
+        """A block of calls into the graph's contexts: at once, or in turn where the backend does
+        not let contexts run side by side. It can be entered again and again. Raises
+        ``RuntimeFailure`` once ``stopped`` says so while the block waits."""
         if self._lock is None:
             return self._blame
-        take(self._lock, stopped)
-        return _Release(self._lock, self._blame)
+        return _OneByOne(self._lock, stopped, self._blame)
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:

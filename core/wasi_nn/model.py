@@ -63,7 +63,7 @@ class Context:
         """A copy of an output of the last ``compute``."""
         with self._turn():
             output = self._context.get_output(key)
-            self._loaded.check_output(key, output)
+            self._loaded.checked.check(key, output)
             return output.numpy()
 
     def stream(self, key: int | str = 0) -> Generator[bytes, None, None]:
@@ -80,7 +80,7 @@ class Context:
                 with self._turn():
                     context.compute_single()
                     output = context.get_output_single(key)
-                    self._loaded.check_output(key, output)
+                    self._loaded.checked.check(key, output)
                     piece = bytes(output.data)
                 yield piece
         except EndOfSequence:

@@ -77,6 +77,7 @@ class Plugins:
 
     def _register(self, record: PluginRecord, plugin: Any) -> None:
         try:
+            _check_hooks(plugin)
             self._manager.register(plugin, name=record.name)
             record.backends = self._call("wasi_nn_backends", record.name)
             record.runtimes = self._call("wasi_nn_runtimes", record.name)
@@ -171,6 +172,29 @@ class Plugins:
             if availability(runtime).usable:
                 return runtime
         raise Unavailable('no Wasm engine is installed; pip install "wasi-nn[wasmtime]"')
+
+
+def _check_hooks(plugin: object) -> None:
+    """Refuse a plugin whose hooks nobody would call: misspelt ones, and ones without a mark."""
+    hooks = [name for name in vars(hookspecs) if name.startswith("wasi_nn_")]
+    marked, unmarked = [], []
+    for name in dir(plugin):
+        function = getattr(plugin, name, None)
+        options = getattr(function, f"{hookspecs.GROUP}_impl", None)
+        if isinstance(options, dict):
+            marked.append(options.get("specname") or name)
+        elif name in hooks and callable(function):
+            unmarked.append(name)
+    for name in marked:
+        if name not in hooks:
+            raise UsageError(f"there is no hook {name!r}{did_you_mean(name, hooks)}")
+    if unmarked:
+        raise UsageError(f"mark the function {unmarked[0]} with @wasi_nn.hookimpl")
+    if not marked:
+        raise UsageError(
+            "it brings no backend and no runtime: it needs a function "
+            f"{' or '.join(hooks)}, marked with @wasi_nn.hookimpl"
+        )
 
 
 def _check(record: PluginRecord) -> None:

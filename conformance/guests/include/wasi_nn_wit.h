@@ -90,6 +90,9 @@ NN_IMPORT("tensor", "[constructor]tensor")
 uint32_t nn_wit_tensor(const uint32_t *dimensions, uint32_t rank, uint32_t type, const void *data,
                        uint32_t length);
 NN_IMPORT("tensor", "[method]tensor.data") void nn_wit_data(uint32_t tensor, nn_list *data);
+NN_IMPORT("tensor", "[method]tensor.ty") uint32_t nn_wit_type(uint32_t tensor);
+NN_IMPORT("tensor", "[method]tensor.dimensions")
+void nn_wit_dimensions(uint32_t tensor, nn_list *dimensions);
 NN_IMPORT("tensor", "[resource-drop]tensor") void nn_wit_drop_tensor(uint32_t tensor);
 NN_IMPORT("errors", "[method]error.code") uint32_t nn_wit_code(uint32_t error);
 NN_IMPORT("errors", "[method]error.data") void nn_wit_reason(uint32_t error, nn_list *reason);
@@ -248,6 +251,21 @@ static inline nn_errno nn_get_output(nn_context context, uint32_t index, void *b
     if (code == NN_SUCCESS && data.length) memcpy(buffer, data.data, data.length);
     if (data.length) free(data.data);
     *written = data.length;
+    return code;
+}
+
+/* An output's type and dimensions. The rank is written even where it is more than there is room. */
+static inline nn_errno nn_get_output_shape(nn_context context, uint32_t index, uint32_t *type,
+                                           uint32_t *rank, uint32_t *dimensions, uint32_t room) {
+    nn_flow *flow = nn_flow_of(context);
+    if (index >= flow->outputs) return NN_INVALID_ARGUMENT;
+    nn_list given;
+    nn_wit_dimensions(flow->output[index].tensor, &given);
+    *type = nn_wit_type(flow->output[index].tensor);
+    *rank = given.length;
+    nn_errno code = given.length > room ? NN_TOO_LARGE : NN_SUCCESS;
+    if (code == NN_SUCCESS) memcpy(dimensions, given.data, given.length * sizeof *dimensions);
+    if (given.length) free(given.data);
     return code;
 }
 

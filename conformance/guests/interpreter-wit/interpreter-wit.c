@@ -24,6 +24,12 @@ static int32_t call_compute(const uint32_t *v) { return nn_compute(v[0]); }
 static int32_t call_get_output(const uint32_t *v) {
     return nn_get_output(v[0], v[1], AT(void, v[2]), v[3], AT(uint32_t, v[4]));
 }
+/* Into a buffer of u32s: the type, the rank, the dimensions. */
+static int32_t call_get_output_shape(const uint32_t *v) {
+    uint32_t *shape = AT(uint32_t, v[2]);
+    if (v[3] < 8) return NN_TOO_LARGE;
+    return nn_get_output_shape(v[0], v[1], shape, shape + 1, shape + 2, v[3] / 4 - 2);
+}
 static int32_t call_finalize(const uint32_t *v) { return nn_finalize_execution_context(v[0]); }
 static int32_t call_unload(const uint32_t *v) { return nn_unload(v[0]); }
 
@@ -35,6 +41,7 @@ int main(void) {
         {"set_input", 4, call_set_input},
         {"compute", 1, call_compute},
         {"get_output", 5, call_get_output},
+        {"get_output_shape", 4, call_get_output_shape},
         {"finalize_execution_context", 1, call_finalize},
         {"unload", 1, call_unload},
     };
