@@ -149,6 +149,7 @@ def test_ctrl_c_is_the_hosts(host, wat):
 def test_no_descriptor_is_left_when_there_are_too_few(host, wat):
     program = host.compile(wat(COMMAND.format("")))
     program.run()  # (The watch on the keyboard, once in a process, has two.)
+    gc.collect()  # What earlier tests left is not counted.
     before = len(os.listdir("/proc/self/fd"))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     failed = 0

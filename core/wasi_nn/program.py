@@ -152,7 +152,6 @@ class Program:
         result where no other place is given for them. ``on_start`` gets the guest before it runs,
         so that another thread can interrupt it. Raises ``LinkError`` and ``UsageError`` for what
         keeps the guest from starting; what ends it later is in the result."""
-        self._check_entry(invoke)
         captured = Capture(capture, limits or self._host.limits)
         wasi = wasi_config(
             (self.name, *args),
@@ -163,6 +162,7 @@ class Program:
             captured.stream("stderr", stderr),
         )
         with self._prepare(wasi, dialect, limits, stats, trace, ()) as guest:
+            self._check_entry(invoke)
             if on_start is not None:
                 on_start(guest)
             error: GuestError | None = None

@@ -4,8 +4,10 @@ The engine-neutral half of an adapter: a library's adapter derives from ``CApiMo
 ``CApiInstance`` and adds what wasm.h lacks, which is WASI above all: it has none, and no way to
 stop or limit a guest either.
 
-A module of wasm.h belongs to one store. So each instance has a store of its own, and the module in
-it comes from the serialised code of the one that was compiled.
+Each module has an engine of its own, and each instance a store of that engine. The libraries that
+are driven this way let stores of one engine share a module, in any number of threads. An engine may
+keep the code of its modules for as long as it lives (wasmer's does), so one engine for the whole
+process would grow with every program.
 """
 
 from __future__ import annotations
@@ -38,16 +40,14 @@ class Vector(ctypes.Structure):
 
 
 class CApi:
-    """The functions of wasm.h in a library, and its engine, which is the process's."""
+    """The functions of wasm.h in a library."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         slow, quick = partial(lean, library), partial(lean, holding_gil(library))
         vector = ctypes.POINTER(Vector)
-        self.engine = quick("wasm_engine_new", POINTER)()
+        self.engine = quick("wasm_engine_new", POINTER)
         self.store = quick("wasm_store_new", POINTER, POINTER)
         self.compile = slow("wasm_module_new", POINTER, POINTER, vector)
-        self.serialize = slow("wasm_module_serialize", None, POINTER, vector)
-        self.deserialize = slow("wasm_module_deserialize", POINTER, POINTER, vector)
         self.bytes_delete = quick("wasm_byte_vec_delete", None, vector)
         self.extern_vector = quick("wasm_extern_vec_new", None, vector, _SIZE, POINTER)
         self.extern_vector_delete = quick("wasm_extern_vec_delete", None, vector)
@@ -72,7 +72,10 @@ class CApi:
         self.trap_message = quick("wasm_trap_message", None, POINTER, vector)
         self.delete = {
             kind: slow(f"wasm_{kind}_delete", None, POINTER)
-            for kind in ("store", "module", "instance", "func", "functype", "trap", "extern")
+            for kind in (
+                *("engine", "store", "module", "instance"),
+                *("func", "functype", "trap", "extern"),
+            )
         }
 
     def trap_text(self, trap: int) -> str:
@@ -91,7 +94,7 @@ def bytes_vector(data: bytes) -> Vector:
 
 
 class CApiModule(Module):
-    """Serialised code, which every thread can instantiate."""
+    """A compiled module and its engine, which every thread can instantiate."""
 
     def __init__(self, api: CApi, wasm: bytes, engine: str) -> None:
         self.api = api
@@ -99,20 +102,18 @@ class CApiModule(Module):
         changed = defer_start(wasm)
         self.deferred = changed is not wasm
         self.file = wasmfile.parse(changed)
-        store = api.store(api.engine)
-        code = Vector()
+        self.engine = api.engine()
+        # When the program ends, threads of it may be instantiating the module still.
+        weakref.finalize(self, api.delete["engine"], self.engine).atexit = False
+        store = api.store(self.engine)
         try:
-            module = api.compile(store, ctypes.byref(bytes_vector(changed)))
-            if not module:
-                raise UsageError(f"{engine} cannot compile the module")
-            api.serialize(module, ctypes.byref(code))
-            api.delete["module"](module)
+            self.handle = api.compile(store, ctypes.byref(bytes_vector(changed)))
         finally:
             api.delete["store"](store)
-        self.code = code
-        finalizer = weakref.finalize(self, api.bytes_delete, ctypes.byref(code))
-        # When the program ends, threads of it may be instantiating the module still.
-        finalizer.atexit = False
+        if not self.handle:
+            raise UsageError(f"{engine} cannot compile the module")
+        # (The latest finalizer runs first.)
+        weakref.finalize(self, api.delete["module"], self.handle).atexit = False
 
 
 class CApiInstance(AdapterInstance):
@@ -130,7 +131,7 @@ class CApiInstance(AdapterInstance):
         self._memory: BufferMemory | None = None
         self._memory_at = 0
         self._size = -1
-        self.store = self._own("store", self.api.store(self.api.engine))
+        self.store = self._own("store", self.api.store(module.engine))
 
     def foreign(self, module: int) -> Mapping[tuple[str, str], int]:
         """The library's own ``wasm_extern_t`` for imports, by module and name: its WASI. They stay
@@ -158,8 +159,7 @@ class CApiInstance(AdapterInstance):
 
     def _link(self) -> None:
         api = self.api
-        code = api.deserialize(self.store, ctypes.byref(self._module.code))
-        module = self._own("module", code)
+        module = self._module.handle
         imports = Vector()
         items = self._imports(self.foreign(module))
         api.extern_vector(ctypes.byref(imports), len(items), ctypes.addressof(items))
