@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
+from functools import partial
 
 import pytest
 from conftest import needs
@@ -92,7 +94,7 @@ def test_one_who_was_stopped_before_does_not_wait():
     compiler = Compiler()
     with pytest.raises(StillCompiling):
         Code(compiler, LARGE).get(waiter)
-    compiler.go_on.set()
+    assert compiler.calls == 0
 
 
 def test_a_compilation_that_was_given_up_is_not_begun_again():
@@ -115,6 +117,40 @@ def test_what_can_be_ended_is_ended_when_nobody_waits():
         code.get(waiter)
     assert compiler.go_on.wait(60)
     assert code.get(Waiter()) == "code 2"
+
+
+def test_what_can_be_ended_only_later_is_ended_then():
+    """The compiler's process is being started when the last one stops waiting."""
+    begun, left, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def compile():
+        begun.set()
+        assert left.wait(60)
+        with endable(ended.set):
+            assert ended.wait(60)
+        raise ValueError("the process was ended")
+
+    code = Code(compile, LARGE)
+    waiter = Waiter()
+    threading.Thread(target=lambda: (begun.wait(), waiter.stop())).start()
+    with pytest.raises(StillCompiling):
+        code.get(waiter)
+    left.set()
+    assert ended.wait(60)
+
+
+def test_the_guests_bytes_are_let_go_when_they_are_compiled():
+    class Guest(bytearray):
+        """Bytes that a weak reference can watch."""
+
+    guest = Guest(b"code")
+    gone = threading.Event()
+    weakref.finalize(guest, gone.set)
+    code = Code(partial(bytes, guest), LARGE)
+    del guest
+    assert code.get(Waiter()) == b"code"
+    assert gone.wait(60)
+    assert code.get(Waiter()) == b"code"
 
 
 @pytest.mark.parametrize("size", [100, LARGE])
@@ -170,9 +206,9 @@ result = program.run(limits=Limits(timeout=0.3))
 print(result.exit_code, result.error)
 result = program.run(on_start=lambda guest: threading.Timer(0.3, guest.interrupt).start())
 print(result.exit_code, result.error)
-for attempt in (lambda: program.compile(0.3), lambda: program.instantiate(limits=Limits(timeout=0.3))):
+for attempt in (program.compile, program.instantiate):
     try:
-        attempt()
+        attempt(timeout=0.3)
     except DeadlineExceeded as error:
         print(error)
 """

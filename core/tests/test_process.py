@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,14 @@ class TestWasmer(EngineSuite):
 
     runtime = f"wasmer@{OTHER}"
     share = 0.02
+
+    @pytest.fixture(autouse=True)
+    def package(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """The package, where the environment names a libwasmer too."""
+        monkeypatch.delenv("WASI_NN_LIBWASMER", raising=False)
+        process._describe.cache_clear()
+        yield
+        process._describe.cache_clear()
 
     def test_modules_of_this_python_are_not_the_others(self, monkeypatch):
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))

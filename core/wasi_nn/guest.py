@@ -50,6 +50,8 @@ class Guest:
         self._begun = False
         self.observer = observer
         self.instantiate_seconds = 0.0
+        #: Whether somebody, or a deadline, has interrupted it.
+        self.interrupted = False
 
     @property
     def dialect(self) -> str | None:
@@ -127,6 +129,7 @@ class Guest:
     def interrupt(self) -> None:
         """Make the guest stop soon, a computation that it waits for included. Callable from any
         thread."""
+        self.interrupted = True
         self._instance.interrupt()
         self._session.cancel()
 

@@ -1,8 +1,8 @@
 """The code for libwasmer, against wasmtime's `wasm_*` functions and a stand-in for `wasi_*`.
 
-Mock: the `wasi_*` and `wasmer_*` functions are Python's, as wasmer's header describes them, because
-no registry carries libwasmer. What they show is the order of the calls, the types that pass, and
-who owns what; how a real libwasmer behaves they do not show.
+Mock: the `wasi_*` and `wasmer_*` functions are Python's, as wasmer's header describes them. They
+show who owns what and what is freed, and they run where no libwasmer is. test_wasmer.py runs the
+real one where WASI_NN_LIBWASMER names it.
 """
 
 from __future__ import annotations
