@@ -169,13 +169,15 @@ def test_what_the_compiler_raises_comes_out_and_the_next_one_tries_again(size):
     assert code.get(Waiter()) == "code"
 
 
-def large_module(functions: int) -> bytes:
-    """A command with that many functions of a few instructions."""
+def large_module(functions: int, imported: int = 0) -> bytes:
+    """A command with that many functions of a few instructions; the first is exported as f.
+    ``imported`` are x.y, which nobody has."""
     body = b"\x00\x20\x00\x41\x07\x6a\x41\x07\x6c\x0b"
     sections = (
         (1, b"\x02\x60\x01\x7f\x01\x7f\x60\x00\x00"),
+        (2, leb(imported) + b"\x01x\x01y\x00\x01" * imported),
         (3, leb(functions + 1) + b"\x00" * functions + b"\x01"),
-        (7, b"\x01\x06_start\x00" + leb(functions)),
+        (7, b"\x02\x06_start\x00" + leb(imported + functions) + b"\x01f\x00" + leb(imported)),
         (10, leb(functions + 1) + (leb(len(body)) + body) * functions + b"\x02\x00\x0b"),
     )
     parts = [bytes(part) for number, data in sections for part in section_bytes(number, data)]
@@ -259,11 +261,23 @@ def test_the_command_lines_deadline_counts_compiling(large, environment):
     assert (ended.returncode, ended.stdout, ended.stderr) == (124, "", said)
 
 
-def test_ctrl_c_ends_the_command_line_while_it_compiles(large, environment):
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "--runtime", "wasmtime"],
+        ["run", "--runtime", "wasmtime@"],
+        ["run", "--runtime", "wasmtime", "--invoke", "f"],
+        ["inspect"],
+    ],
+    ids=lambda command: " ".join(command),
+)
+def test_ctrl_c_ends_the_command_line_while_it_compiles(large, environment, command):
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
+    more = ["1"] if "--invoke" in command else []
     process = subprocess.Popen(
-        [sys.executable, "-m", "wasi_nn", "run", "--runtime", "wasmtime", large],
+        [sys.executable, "-m", "wasi_nn", *command, large, *more],
+        stdout=subprocess.DEVNULL,
         stderr=theirs,
         env=environment,
         # (Where the tests run in the background, SIGINT is ignored.)
@@ -279,3 +293,18 @@ def test_ctrl_c_ends_the_command_line_while_it_compiles(large, environment):
     finally:
         process.kill()
         os.close(ours)
+
+
+def test_inspect_names_what_is_missing_before_it_compiles(tmp_path, environment):
+    """This guest would compile for a minute."""
+    path = tmp_path / "large.wasm"
+    path.write_bytes(large_module(MANY, imported=1))
+    ended = subprocess.run(
+        [sys.executable, "-m", "wasi_nn", "inspect", path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+    )
+    assert ended.returncode == 1
+    assert "it imports x.y, which comes from nothing that this host knows" in ended.stdout
