@@ -140,6 +140,27 @@ class Programs(Engine):
         )
         assert (run.returncode, run.stdout, run.stderr) == (0, "ends\n", "")
 
+    WRITES = "(drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))"
+
+    def test_a_start_section_alone_is_a_command(self, host: Host, wat: Wat) -> None:
+        """AssemblyScript's default: the program has run when the module is instantiated."""
+        program = host.compile(wat(f"(module {WASI} (func $main {self.WRITES}) (start $main))"))
+        for _ in range(2):
+            result = program.run().check()
+            assert (result.exit_code, result.stdout) == (0, b"out")
+
+    def test_a_shared_memory_works_or_is_refused_before_the_start(
+        self, host: Host, wat: Wat
+    ) -> None:
+        """A guest can be built for threads and never start one."""
+        shared = WASI.replace('(export "memory") 1)', '(export "memory") 1 2 shared)')
+        wasm = wat(f'(module {shared} (func (export "_start") {self.WRITES}))')
+        if host.runtime.features.shared_memory:
+            assert host.run(wasm).check().stdout == b"out"
+        else:
+            with pytest.raises(LinkError, match="shared between threads"):
+                host.run(wasm)
+
     def test_no_start(self, host: Host, wat: Wat) -> None:
         with pytest.raises(UsageError, match="no _start"):
             host.run(wat("(module)"))
@@ -161,7 +182,8 @@ class Programs(Engine):
 
     def test_imports_are_checked_before_the_guest_is_compiled(self, host: Host, wat: Wat) -> None:
         """Compiling can take minutes. This guest's code is not valid, and nobody finds out."""
-        valid = wat('(module (import "x" "y" (func)) (func (export "_start")))')
+        memory = '(memory (export "memory") 1)'
+        valid = wat(f'(module (import "x" "y" (func)) {memory} (func (export "_start")))')
         wasm = valid.replace(b"\x00\x0b", b"\x00\x1a")
         with pytest.raises(LinkError, match=r"x\.y"):
             host.run(wasm)

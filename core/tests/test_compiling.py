@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
+from functools import partial
 
 import pytest
 from conftest import needs
@@ -92,7 +94,7 @@ def test_one_who_was_stopped_before_does_not_wait():
     compiler = Compiler()
     with pytest.raises(StillCompiling):
         Code(compiler, LARGE).get(waiter)
-    compiler.go_on.set()
+    assert compiler.calls == 0
 
 
 def test_a_compilation_that_was_given_up_is_not_begun_again():
@@ -117,6 +119,40 @@ def test_what_can_be_ended_is_ended_when_nobody_waits():
     assert code.get(Waiter()) == "code 2"
 
 
+def test_what_can_be_ended_only_later_is_ended_then():
+    """The compiler's process is being started when the last one stops waiting."""
+    begun, left, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def compile():
+        begun.set()
+        assert left.wait(60)
+        with endable(ended.set):
+            assert ended.wait(60)
+        raise ValueError("the process was ended")
+
+    code = Code(compile, LARGE)
+    waiter = Waiter()
+    threading.Thread(target=lambda: (begun.wait(), waiter.stop())).start()
+    with pytest.raises(StillCompiling):
+        code.get(waiter)
+    left.set()
+    assert ended.wait(60)
+
+
+def test_the_guests_bytes_are_let_go_when_they_are_compiled():
+    class Guest(bytearray):
+        """Bytes that a weak reference can watch."""
+
+    guest = Guest(b"code")
+    gone = threading.Event()
+    weakref.finalize(guest, gone.set)
+    code = Code(partial(bytes, guest), LARGE)
+    del guest
+    assert code.get(Waiter()) == b"code"
+    assert gone.wait(60)
+    assert code.get(Waiter()) == b"code"
+
+
 @pytest.mark.parametrize("size", [100, LARGE])
 def test_what_the_compiler_raises_comes_out_and_the_next_one_tries_again(size):
     results = [ValueError("first"), ValueError("second")]
@@ -133,13 +169,15 @@ def test_what_the_compiler_raises_comes_out_and_the_next_one_tries_again(size):
     assert code.get(Waiter()) == "code"
 
 
-def large_module(functions: int) -> bytes:
-    """A command with that many functions of a few instructions."""
+def large_module(functions: int, imported: int = 0) -> bytes:
+    """A command with that many functions of a few instructions; the first is exported as f.
+    ``imported`` are x.y, which nobody has."""
     body = b"\x00\x20\x00\x41\x07\x6a\x41\x07\x6c\x0b"
     sections = (
         (1, b"\x02\x60\x01\x7f\x01\x7f\x60\x00\x00"),
+        (2, leb(imported) + b"\x01x\x01y\x00\x01" * imported),
         (3, leb(functions + 1) + b"\x00" * functions + b"\x01"),
-        (7, b"\x01\x06_start\x00" + leb(functions)),
+        (7, b"\x02\x06_start\x00" + leb(imported + functions) + b"\x01f\x00" + leb(imported)),
         (10, leb(functions + 1) + (leb(len(body)) + body) * functions + b"\x02\x00\x0b"),
     )
     parts = [bytes(part) for number, data in sections for part in section_bytes(number, data)]
@@ -170,10 +208,9 @@ result = program.run(limits=Limits(timeout=0.3))
 print(result.exit_code, result.error)
 result = program.run(on_start=lambda guest: threading.Timer(0.3, guest.interrupt).start())
 print(result.exit_code, result.error)
-short = Limits(timeout=0.3)
-for attempt in (lambda: program.compile(0.3), lambda: program.instantiate(limits=short)):
+for attempt in (program.compile, program.instantiate):
     try:
-        attempt()
+        attempt(timeout=0.3)
     except DeadlineExceeded as error:
         print(error)
 """
@@ -224,11 +261,23 @@ def test_the_command_lines_deadline_counts_compiling(large, environment):
     assert (ended.returncode, ended.stdout, ended.stderr) == (124, "", said)
 
 
-def test_ctrl_c_ends_the_command_line_while_it_compiles(large, environment):
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "--runtime", "wasmtime"],
+        ["run", "--runtime", "wasmtime@"],
+        ["run", "--runtime", "wasmtime", "--invoke", "f"],
+        ["inspect"],
+    ],
+    ids=lambda command: " ".join(command),
+)
+def test_ctrl_c_ends_the_command_line_while_it_compiles(large, environment, command):
     pty = pytest.importorskip("pty")
     ours, theirs = pty.openpty()
+    more = ["1"] if "--invoke" in command else []
     process = subprocess.Popen(
-        [sys.executable, "-m", "wasi_nn", "run", "--runtime", "wasmtime", large],
+        [sys.executable, "-m", "wasi_nn", *command, large, *more],
+        stdout=subprocess.DEVNULL,
         stderr=theirs,
         env=environment,
         # (Where the tests run in the background, SIGINT is ignored.)
@@ -244,3 +293,18 @@ def test_ctrl_c_ends_the_command_line_while_it_compiles(large, environment):
     finally:
         process.kill()
         os.close(ours)
+
+
+def test_inspect_names_what_is_missing_before_it_compiles(tmp_path, environment):
+    """This guest would compile for a minute."""
+    path = tmp_path / "large.wasm"
+    path.write_bytes(large_module(MANY, imported=1))
+    ended = subprocess.run(
+        [sys.executable, "-m", "wasi_nn", "inspect", path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+    )
+    assert ended.returncode == 1
+    assert "it imports x.y, which comes from nothing that this host knows" in ended.stdout

@@ -20,6 +20,7 @@ def imports(wat, module, name, kind="(func (param i32) (result i32))"):
         ("wasi_snapshot_preview1", "fd_explode", "no function of WASI preview 1"),
         ("env", "emscripten_sleep", "the program that the guest was made for"),
         ("my_plugin", "go", "nothing that this host knows"),
+        ("wasi", "thread-spawn", "a host with wasi-threads"),
     ],
 )
 def test_unknown_imports(host, wat, module, name, says):
@@ -40,6 +41,21 @@ def test_a_wrong_kind(host, wat):
         host.run(imports(wat, "wasi_ephemeral_nn", "compute", "(global i32)"))
     with pytest.raises(LinkError, match=r"the memory env\.memory"):
         host.run(imports(wat, "env", "memory", "(memory 1)"))
+
+
+@pytest.mark.parametrize(
+    ("memory", "says"),
+    [
+        ('(memory (export "memory") 1 2 shared)', "between threads, which wasmtime does not have"),
+        ("(memory 1 2 shared)", "between threads, which wasmtime does not have"),
+        ('(import "env" "memory" (memory 1 2 shared))', r"it imports the memory env\.memory"),
+    ],
+)
+def test_a_memory_that_is_shared_between_threads(host, wat, memory, says):
+    """wasmtime itself says `Config::shared_memory`, when the guest has begun."""
+    with pytest.raises(LinkError, match=says) as error:
+        host.run(wat(f'(module {memory} (func (export "_start")))'))
+    assert str(error.value).endswith("build it for wasm32-wasip1, without -pthread")
 
 
 def test_every_problem_is_named(host, wat):

@@ -57,13 +57,13 @@ def test_memories_and_tables(wat):
     module = wasmfile.parse(
         wat(
             """(module (import "a" "m" (memory 1 2)) (import "b" "t" (table 1 funcref))
-            (memory 3) (table 5 7 externref) (func $f) (elem declare func $f)
+            (memory 3) (memory 1 8 shared) (table 5 7 externref) (func $f) (elem declare func $f)
             (table 300 (ref func) (ref.func $f)) (table 9 funcref))"""
         )
     )
-    assert module.memories == ((1, 2), (3, None))
-    assert module.memory_pages == 4
-    assert module.tables == ((1, None), (5, 7), (300, None), (9, None))
+    assert module.memories == ((1, 2, False), (3, None, False), (1, 8, True))
+    assert module.memory_pages == 5
+    assert [table[:2] for table in module.tables] == [(1, None), (5, 7), (300, None), (9, None)]
 
 
 def test_a_table_that_cannot_be_read_is_a_large_one(wat):
@@ -74,7 +74,7 @@ def test_a_table_that_cannot_be_read_is_a_large_one(wat):
             (func (export "f")))"""
         )
     )
-    assert module.tables == ((3, None), (1 << 32, None))
+    assert [table[:2] for table in module.tables] == [(3, None), (1 << 32, None)]
     assert str(module.signatures["f"]) == "() -> ()"
 
 

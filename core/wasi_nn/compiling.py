@@ -11,8 +11,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Generic, Protocol, TypeVar
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
 
 from wasi_nn.errors import Interrupted, UsageError
 from wasi_nn.runtime import Instance
@@ -20,6 +20,7 @@ from wasi_nn.runtime import Instance
 T = TypeVar("T")
 # Bytes from which a thread starts: it costs 0.1 ms, and the compiler of such a module 20 at least.
 _LARGE = 64 << 10
+_STOPPED = "the guest was interrupted while it was being compiled"
 
 
 class StillCompiling(Interrupted):
@@ -52,7 +53,7 @@ class Code(Generic[T]):
 
     def __init__(self, compile: Callable[[], T], size: int) -> None:
         """``size`` is that of the guest, in bytes."""
-        self._compile = compile
+        self._compile: Callable[[], T] | None = compile
         self._large = size >= _LARGE
         self._lock = threading.Lock()
         self._job: _Job[T] | None = None
@@ -65,9 +66,7 @@ class Code(Generic[T]):
         if self._made is None and not self._large:
             with self._lock:
                 if self._made is None:
-                    started = time.perf_counter()
-                    self._made = self._compile()
-                    self.seconds = time.perf_counter() - started
+                    self._made = self._timed()
         return self._made
 
     def get(self, waiter: Waiter) -> T:
@@ -77,93 +76,95 @@ class Code(Generic[T]):
         if made is not None:
             return made
         with self._lock:
+            # A job that was ended, or has failed, takes nobody: then the next one tries again.
+            if self._job is None or not self._job.join(waiter):
+                if waiter.stopped:
+                    raise StillCompiling(_STOPPED)
+                self._job = _Job(self._timed, waiter)
             job = self._job
-            if job is None:
-                job = self._job = _Job(self._compile)
-            job.join(waiter)
         try:
             while not job.done and not waiter.stopped:
                 waiter.sleep()
         finally:
-            with self._lock:
-                given_up = job.leave(waiter) and not job.done
-                if self._job is job and (job.error is not None or (given_up and job.ended)):
-                    # The next one tries again.
-                    self._job = None
-        if not job.done:
-            raise StillCompiling("the guest was interrupted while it was being compiled")
+            job.leave(waiter)
+        if waiter.stopped:
+            raise StillCompiling(_STOPPED)
         if job.error is not None:
             raise job.error
         assert job.made is not None
-        self._made, self.seconds = job.made, job.seconds
+        self._made = job.made
+        # (It holds the guest's bytes. A job with a waiter to its end is the last one.)
+        self._compile = None
         return job.made
+
+    def _timed(self) -> T:
+        assert self._compile is not None
+        started = time.perf_counter()
+        made = self._compile()
+        self.seconds = time.perf_counter() - started
+        return made
 
 
 class _Job(Generic[T]):
-    """One compilation in a thread. ``join`` and ``leave`` are called under the code's lock."""
+    """One compilation in a thread, and those who wait for it."""
 
-    def __init__(self, compile: Callable[[], T]) -> None:
-        self._compile = compile
-        self._waiters: list[Waiter] = []
-        self._end: Callable[[], None] | None = None
+    def __init__(self, compile: Callable[[], T], waiter: Waiter) -> None:
+        self._waiters = [waiter]
         self._lock = threading.Lock()
+        self._end: Callable[[], None] | None = None
+        self._ended = False
         self.made: T | None = None
         self.error: BaseException | None = None
-        self.seconds = 0.0
         self.done = False
-        #: Whether it was ended because nobody waited.
-        self.ended = False
-        threading.Thread(target=self._work, name="wasi-nn compiler", daemon=True).start()
+        threading.Thread(
+            target=self._work, args=(compile,), name="wasi-nn compiler", daemon=True
+        ).start()
 
-    def join(self, waiter: Waiter) -> None:
-        self._waiters.append(waiter)
-        if self.done:
-            waiter.wake()
-
-    def leave(self, waiter: Waiter) -> bool:
-        """Whether nobody waits any more; then what can be ended is ended."""
-        self._waiters.remove(waiter)
-        if self._waiters:
-            return False
+    def join(self, waiter: Waiter) -> bool:
+        """Wait too; False where it comes to nothing."""
         with self._lock:
-            self.ended = self._end is not None
-            if self._end is not None:
-                self._end()
+            if self._ended or self.error is not None:
+                return False
+            self._waiters.append(waiter)
         return True
+
+    def leave(self, waiter: Waiter) -> None:
+        with self._lock:
+            self._waiters.remove(waiter)
+            self._end_if_alone()
 
     @contextmanager
     def endable(self, end: Callable[[], None]) -> Iterator[None]:
         with self._lock:
             self._end = end
+            self._end_if_alone()
         try:
             yield
         finally:
             with self._lock:
                 self._end = None
 
-    def _work(self) -> None:
+    def _end_if_alone(self) -> None:
+        if not self._waiters and self._end is not None:
+            self._ended = True
+            self._end()
+
+    def _work(self, compile: Callable[[], T]) -> None:
         _here.job = self
-        started = time.perf_counter()
         try:
-            self.made = self._compile()
+            self.made = compile()
         except BaseException as error:
             self.error = error
-        self.seconds = time.perf_counter() - started
-        self.done = True
-        for waiter in list(self._waiters):
-            waiter.wake()
-
-
-class _Endable(Protocol):
-    """What a job offers to the compiler that runs in it."""
-
-    def endable(self, end: Callable[[], None]) -> AbstractContextManager[None]: ...
+        with self._lock:
+            self.done = True
+            for waiter in self._waiters:
+                waiter.wake()
 
 
 class _Here(threading.local):
     """The compilation that runs in this thread."""
 
-    job: _Endable | None = None
+    job: _Job[Any] | None = None
 
 
 _here = _Here()

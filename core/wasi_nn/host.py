@@ -134,7 +134,7 @@ class Host:
     def compile(self, wasm: Source, *, timeout: float | None = None) -> Program:
         """Compile a guest (a path or its bytes), to run it more than once.
 
-        ``timeout`` is in seconds; without one, that of the host's limits holds. Raises
+        ``timeout`` is in seconds, and that of the host's limits where that is shorter. Raises
         ``UsageError`` for what is neither a core module nor a component, and
         ``DeadlineExceeded``."""
         program = self.program(wasm)

@@ -25,14 +25,16 @@ _ELSEWHERE = {
     "wasi_snapshot_preview1": "WASI preview 1 of an engine",
     "wasi_unstable": "WASI snapshot 0 of an engine",
     "env": "the program that the guest was made for (an Emscripten or embedder import)",
+    "wasi": "a host with wasi-threads, which this one is not",
 }
+_WITHOUT_THREADS = ". It is built for threads: build it for wasm32-wasip1, without -pthread"
 
 
 def link(
     module: WasmFile, functions: Iterable[HostFunction], runtime: Runtime
 ) -> list[HostFunction]:
     """Those of ``functions`` that the guest imports. Raises ``LinkError`` naming every import that
-    neither they nor the runtime's WASI provide."""
+    neither they nor the runtime's WASI provide, and a memory that the runtime cannot make."""
     offered = {(function.module, function.name): function for function in functions}
     problems: list[str] = []
     needed: dict[tuple[str, str], HostFunction] = {}
@@ -46,8 +48,17 @@ def link(
             problem = _missing(item, runtime, {module for module, _ in offered})
         if problem is not None:
             problems.append(problem)
+    imported = sum(item.kind == "memory" for item in module.imports)
+    own = module.memories[imported:]
+    if any(memory.shared for memory in own) and not runtime.features.shared_memory:
+        problems.append(
+            f"its memory is shared between threads, which {runtime.name} does not have"
+            " (`wasi-nn plugins` shows which engines do)"
+        )
     if problems:
-        raise LinkError("the guest cannot start: " + "; ".join(dict.fromkeys(problems)))
+        threads = any(memory.shared for memory in module.memories)
+        advice = _WITHOUT_THREADS if threads else ""
+        raise LinkError("the guest cannot start: " + "; ".join(dict.fromkeys(problems)) + advice)
     return list(needed.values())
 
 

@@ -121,10 +121,12 @@ class Program:
     def compile(self, timeout: float | None = None) -> None:
         """Compile the guest, unless it is compiled already.
 
-        ``timeout`` is in seconds; without one, that of the host's limits holds. Raises
+        ``timeout`` is in seconds, and that of the host's limits where that is shorter. Raises
         ``UsageError`` for code that the engine does not take, and ``DeadlineExceeded``."""
-        waiter = Waiter()
+        if self._code.ready() is not None:
+            return
         seconds = own_limits(None, timeout).over(self._host.limits).timeout
+        waiter = Waiter()
         with Keyboard(waiter.stop), Deadline(waiter.stop, seconds):
             self._code.get(waiter)
 

@@ -94,7 +94,10 @@ class Registry:
         entry = self._entries.get(name)
         if entry is None:
             known = ", ".join(sorted(self._entries)) or "none"
-            raise NotFound(f"no model is registered as {name!r}; registered: {known}")
+            raise NotFound(
+                f"no model is registered as {name!r}; registered: {known}. "
+                "Register it with --graph NAME=PATH, or with Host.add_model"
+            )
         if entry.held is not None and not config:
             return entry.held
         check_guest_config(entry.backend, config or {})

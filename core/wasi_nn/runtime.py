@@ -131,7 +131,8 @@ class EngineLimits(NamedTuple):
 
 class RuntimeFeatures(NamedTuple):
     """What an engine can do, as ``wasi-nn plugins`` shows it. ``zero_copy_memory`` is a view of
-    guest memory and no copy of it; ``threads`` that guests of several threads run side by side."""
+    guest memory and no copy of it; ``threads`` that guests of several threads run side by side;
+    ``shared_memory`` that a guest may have a memory that is declared shared."""
 
     core: bool = True
     components: bool = False
@@ -142,6 +143,7 @@ class RuntimeFeatures(NamedTuple):
     fuel: bool = False
     threads: bool = True
     compile_cache: bool = False
+    shared_memory: bool = False
 
 
 class Instance(ABC):

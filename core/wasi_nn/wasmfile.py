@@ -49,10 +49,12 @@ class Import(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """The pages (of 64 KiB) of a memory, or the elements of a table: at the start, and at most."""
+    """The pages (of 64 KiB) of a memory, or the elements of a table: at the start, and at most.
+    ``shared`` is a memory of several threads."""
 
     minimum: int
     maximum: int | None
+    shared: bool = False
 
 
 #: Of a table that could not be read.
@@ -375,4 +377,4 @@ class _FileReader(Reader):
     def limits(self) -> Extent:
         flags = self.byte()
         minimum = self.number()
-        return Extent(minimum, self.number() if flags & 1 else None)
+        return Extent(minimum, self.number() if flags & 1 else None, bool(flags & 2))

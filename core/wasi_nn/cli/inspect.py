@@ -15,6 +15,7 @@ from wasi_nn.abi.dialects import EPHEMERAL, LEGACY
 from wasi_nn.abi.inference import infer
 from wasi_nn.abi.wit_words import PACKAGE
 from wasi_nn.cli.complaint import complain, set_up_logging
+from wasi_nn.cli.patience import patience
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import LinkError, NnError, UsageError, WasiNnError
 from wasi_nn.escaping import visible
@@ -104,7 +105,7 @@ def _inspect(host: Host, paths: Sequence[Path]) -> bool:
 
 def _inspect_guest(host: Host, data: bytes, path: Path) -> bool:
     if wasmfile.is_component(data):
-        return _inspect_component(host, data)
+        return _inspect_component(host, data, path)
     module = wasmfile.parse(data)
     inferred = infer(module)
     _line("kind", f"core module, {_entry(module)}")
@@ -124,7 +125,7 @@ def _inspect_guest(host: Host, data: bytes, path: Path) -> bool:
     else:
         _line("dialect", f"none: {inferred.evidence}")
     if module.is_command:
-        return _starts_here(host, data)
+        return _starts_here(host, data, path)
     callable_ = [name for name in module.functions if name != "_initialize"]
     for name in callable_:
         _line("export", f"{name}{module.signatures[name] or ''}")
@@ -132,7 +133,7 @@ def _inspect_guest(host: Host, data: bytes, path: Path) -> bool:
         _line("starts here", f"no: {no_command(module)}")
         return False
     _line("call one with", f"wasi-nn run --invoke NAME {path} [NUMBER...]")
-    return _starts_here(host, data, " by --invoke")
+    return _starts_here(host, data, path, " by --invoke")
 
 
 def _served(host: Host, named: Sequence[str]) -> None:
@@ -162,18 +163,23 @@ def _entry(module: wasmfile.WasmFile) -> str:
     )
 
 
-def _inspect_component(host: Host, data: bytes) -> bool:
+def _inspect_component(host: Host, data: bytes, path: Path) -> bool:
     imports = wasmfile.component_imports(data)
     _line("kind", "component")
     nn = [name for name in imports if name.startswith(PACKAGE)]
     _line("imports", ", ".join(nn) or "no wasi:nn")
     _line("also imports", ", ".join(name for name in imports if name not in nn) or "nothing")
-    return _starts_here(host, data)
+    return _starts_here(host, data, path)
 
 
-def _starts_here(host: Host, data: bytes, how: str = "") -> bool:
+def _starts_here(host: Host, data: bytes, path: Path, how: str = "") -> bool:
     try:
-        host.compile(data).link()
+        program = host.program(data)
+        program.name = path.name
+        with patience(program):
+            # What is missing is said before minutes of compiling.
+            program.link()
+            program.compile()
     except (LinkError, UsageError) as error:
         _line("starts here", f"no: {error}")
         return False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ import click
 from wasi_nn.adapter.instance import PAGE
 from wasi_nn.cli.complaint import complain, set_up_logging
 from wasi_nn.cli.invoking import call_of, shown
+from wasi_nn.cli.patience import patience
 from wasi_nn.cli.spellings import accept_others, mapped, preopen, volume, wasmtime_settings
 from wasi_nn.cli.spellings import variables as environment
 from wasi_nn.errors import UsageError
@@ -40,8 +40,6 @@ EXAMPLES = """Examples:
 # A guest that sits in a system call cannot be interrupted by any engine: after this many seconds
 # the whole process ends instead.
 _GRACE = 2.0
-# Seconds until somebody who looks at a terminal is told what takes so long.
-_QUIET = 1.0
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -313,9 +311,8 @@ def _run_in_thread(
 
     threading.Thread(target=work, name="guest", daemon=True).start()
     try:
-        if not ended.wait(_QUIET) and not program.compile_seconds and sys.stderr.isatty():
-            complain(f"compiling {program.name} …")
-        ended.wait(None if timeout is None else timeout + _GRACE)
+        with patience(program):
+            ended.wait(None if timeout is None else timeout + _GRACE)
     except KeyboardInterrupt:
         for guest in guests:
             guest.interrupt()

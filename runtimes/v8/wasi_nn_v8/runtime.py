@@ -22,7 +22,9 @@ class V8Runtime(Runtime):
     """V8 in a process of its own for each guest."""
 
     name = "v8"
-    features = RuntimeFeatures(zero_copy_memory=False, interrupt=True, memory_limit=True)
+    features = RuntimeFeatures(
+        zero_copy_memory=False, interrupt=True, memory_limit=True, shared_memory=True
+    )
     wasi_modules = frozenset({"wasi_snapshot_preview1", "wasi_unstable"})
 
     def availability(self) -> Availability:

@@ -21,7 +21,7 @@ class WasmerRuntime(Runtime):
     @property
     def features(self) -> RuntimeFeatures:  # type: ignore[override]
         """The package's guests hold the GIL, so that those of other threads wait."""
-        return RuntimeFeatures(threads=not _package())
+        return RuntimeFeatures(threads=not _package(), shared_memory=not _package())
 
     def availability(self) -> Availability:
         if _package():
