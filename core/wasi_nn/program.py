@@ -17,7 +17,7 @@ from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.abi.wamr_legacy import WamrLegacy
 from wasi_nn.abi.witx import Witx
 from wasi_nn.backend import Generation
-from wasi_nn.errors import GuestError, UsageError
+from wasi_nn.errors import GuestError, GuestExited, UsageError
 from wasi_nn.guest import Guest
 from wasi_nn.limits import Limits
 from wasi_nn.linking import link
@@ -160,6 +160,8 @@ class Program:
                     exit_code = guest.run()
                 else:
                     exit_code, values = 0, guest.invoke(invoke.export, *invoke.arguments)
+            except GuestExited as ended:
+                exit_code = ended.code
             except GuestError as raised:
                 error, exit_code = raised, raised.exit_code
             ran = time.perf_counter() - started - guest.instantiate_seconds
