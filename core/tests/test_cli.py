@@ -137,6 +137,9 @@ def test_stats_go_to_stderr(guests, echo):
     assert (code, out) == (0, "hello world")
     for word in ("compile", "open model", "identity by identity on cpu", "compute_single", "mean"):
         assert word in err
+    # The end of the text is not a failure.
+    row = next(line for line in err.splitlines() if line.startswith("compute_single"))
+    assert row.split()[2] == "0"
 
 
 def test_a_config_reaches_the_backend(guests, echo):
@@ -246,6 +249,11 @@ def test_what_other_hosts_can_and_this_one_cannot_is_one_line(guests, options, s
     code, out, err = wasi_nn("run", *options, guests / "hello/hello.wasm")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert says in err
+
+
+def test_the_short_help_option():
+    for command in ((), ("run",), ("inspect",), ("plugins",), ("doctor",), ("conformance",)):
+        assert wasi_nn(*command, "-h")[0] == 0
 
 
 def test_wasmedges_statistics_are_ours(guests):
