@@ -137,6 +137,9 @@ def test_stats_go_to_stderr(guests, echo):
     assert (code, out) == (0, "hello world")
     for word in ("compile", "open model", "identity by identity on cpu", "compute_single", "mean"):
         assert word in err
+    # The end of the text is not a failure.
+    row = next(line for line in err.splitlines() if line.startswith("compute_single"))
+    assert row.split()[2] == "0"
 
 
 def test_a_config_reaches_the_backend(guests, echo):
@@ -212,12 +215,67 @@ def test_calling_an_export(wat, tmp_path, text, arguments, out):
         ("--volume", ".:/data", "--forward-host-env"),
         ("--time-limit", "50000", "--memory-page-limit", "2000"),
         ("--argv0", "other"),
+        ("-S", "nn,preview2,p3,inherit-stdin,inherit-stdout=y,http=n,max-random-size=5"),
+        ("-W", "threads=y,nan-canonicalization,max-wasm-stack=1000000,shared-memory"),
+        ("-D", "debug-info,max-backtrace=5,coredump=n"),
+        ("--enable-gc", "--disable-simd", "--enable-threads", "--wasm-2", "--run-mode", "jit"),
+        ("--llvm-jit", "--max-threads=4", "--native-lib=libwasi_nn.so", "--singlepass"),
     ],
 )
 def test_spellings_of_other_hosts(guests, tmp_path, options):
     guest = guests / "hello/hello.wasm"
     code, out, err = wasi_nn("run", *options, guest, "--wasi", cwd=tmp_path)
     assert (code, out, err) == (0, "hello, wasi-nn\n", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--net",), "no network"),
+        (("--addr-pool=1.2.3.4/15",), "no network"),
+        (("-S", "inherit-network"), "not 'inherit-network'"),
+        (("-S", "inherit-stdin=n"), "< /dev/null"),
+        (("-W", "unknown-imports-trap"), "not 'unknown-imports-trap'"),
+        (("-D", "guest-debug"), "-v"),
+        (("--repl",), "--invoke NAME"),
+        (("--preload", "m=m.wasm"), "wasm-merge"),
+        (("--cwd", "/data"), "--dir"),
+        (("--use", "python/python"), ".wasm file"),
+        (("--profile", "perfmap"), "--stats"),
+        (("-g", "1234"), "-v"),
+    ],
+)
+def test_what_other_hosts_can_and_this_one_cannot_is_one_line(guests, options, says):
+    code, out, err = wasi_nn("run", *options, guests / "hello/hello.wasm")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert says in err
+
+
+def test_the_short_help_option():
+    for command in ((), ("run",), ("inspect",), ("plugins",), ("doctor",), ("conformance",)):
+        assert wasi_nn(*command, "-h")[0] == 0
+
+
+def test_wasmedges_statistics_are_ours(guests):
+    _, _, err = wasi_nn("run", "--enable-time-measuring", guests / "hello/hello.wasm")
+    assert "instantiate" in err
+
+
+@pytest.mark.parametrize("runtime", ["wasmtime", "wasmtime@"])
+@pytest.mark.parametrize(("arguments", "code"), [(("quit", "3"), 3), (("zero",), 0)])
+def test_an_export_that_exits_gives_its_exit_code(wat, tmp_path, runtime, arguments, code):
+    guest = tmp_path / "guest.wasm"
+    guest.write_bytes(
+        wat(
+            """(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+            (memory (export "memory") 1)
+            (func (export "quit") (param i32) (call $exit (local.get 0)))
+            (func (export "zero") (result i32) (call $exit (i32.const 0)) (i32.const 7)))"""
+        )
+    )
+    export, *others = arguments
+    given = ("run", "--runtime", runtime, "--invoke", export, guest, *others)
+    assert wasi_nn(*given) == (code, "", "")
 
 
 @pytest.mark.parametrize("option", ["/data:.", "/data:.:readonly"])

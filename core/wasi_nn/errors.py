@@ -9,7 +9,7 @@ WasiNnError
 │   └── Unavailable          a plugin or library that is not installed, and how to get it
 ├── LinkError                the guest imports what nobody provides
 └── GuestError               the guest did not end by itself
-    ├── GuestTrap · DeadlineExceeded · OutOfFuel · Interrupted
+    ├── GuestTrap (GuestExited) · DeadlineExceeded · OutOfFuel · Interrupted
     └── LimitExceeded
 """
 
@@ -155,6 +155,14 @@ class GuestError(WasiNnError):
 
 class GuestTrap(GuestError):
     """The guest trapped (134, as the wasmtime command answers)."""
+
+
+class GuestExited(GuestTrap):
+    """An export that was called ended the guest with ``proc_exit``; ``code`` is its exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the guest called proc_exit({code})")
+        self.code = code
 
 
 class LimitExceeded(GuestError):

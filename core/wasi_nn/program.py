@@ -17,7 +17,7 @@ from wasi_nn.abi.witx import Witx
 from wasi_nn.backend import Generation
 from wasi_nn.capture import Capture
 from wasi_nn.compiling import Code, Waiter, instance_of
-from wasi_nn.errors import GuestError, UsageError
+from wasi_nn.errors import GuestError, GuestExited, UsageError
 from wasi_nn.guest import Deadline, Guest
 from wasi_nn.keyboard import Keyboard
 from wasi_nn.limits import Limits, own_limits
@@ -181,6 +181,8 @@ class Program:
                     exit_code = guest.run()
                 else:
                     exit_code, values = 0, guest.invoke(invoke.export, *invoke.arguments)
+            except GuestExited as ended:
+                exit_code = ended.code
             except GuestError as raised:
                 error, exit_code = raised, raised.exit_code
             ran = time.perf_counter() - started - guest.instantiate_seconds

@@ -92,7 +92,10 @@ class OnnxContext(BoundContext):
         try:
             self._run_once()
         except Exception as error:
-            if not self._fixed or self._options.terminate:
+            if self._options.terminate:
+                # The library's own words sound like a broken model.
+                raise RuntimeFailure("the guest is being stopped") from error
+            if not self._fixed:
                 raise RuntimeFailure(f"onnxruntime failed to compute: {error}") from error
             self._run_open()
 

@@ -86,10 +86,12 @@ class Observer:
         traced = self.traced
 
         def watched(memory: GuestMemory | None, *arguments: int) -> int:
+            failed = self.failed
             started = time.perf_counter()
             result = call(memory, *arguments)
             seconds = time.perf_counter() - started
-            stats.add(seconds, bool(result))
+            # (The end of a text has an errno too, and is not a failure.)
+            stats.add(seconds, self.failed > failed)
             if traced and not result:
                 log.info(
                     "%s(%s) -> 0 in %.3f ms", name, ", ".join(map(str, arguments)), seconds * 1e3

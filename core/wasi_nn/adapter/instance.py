@@ -8,7 +8,13 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from wasi_nn.errors import GuestError, GuestTrap, Interrupted, LimitExceeded, UsageError
+from wasi_nn.errors import (
+    GuestError,
+    GuestExited,
+    Interrupted,
+    LimitExceeded,
+    UsageError,
+)
 from wasi_nn.runtime import GuestMemory, HostFunction, Instance, Preopen
 from wasi_nn.wasmfile import WasmFile
 
@@ -139,7 +145,7 @@ class AdapterInstance(Instance):
                 self._invoke, export, f"the guest exports no function {export!r}", arguments
             )
         except GuestExit as exit:
-            raise GuestTrap(f"the guest called proc_exit({exit.code})") from None
+            raise GuestExited(exit.code) from None
         return result
 
     def interrupt(self) -> None:

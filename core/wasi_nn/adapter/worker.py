@@ -33,7 +33,7 @@ from wasi_nn.adapter.child import (
     from_json,
     to_json,
 )
-from wasi_nn.errors import LimitExceeded, LinkError, OutOfFuel, UsageError
+from wasi_nn.errors import GuestExited, LimitExceeded, LinkError, OutOfFuel, UsageError
 from wasi_nn.runtime import (
     EngineLimits,
     GuestMemory,
@@ -167,7 +167,7 @@ class Worker:
 
 def _kind(error: BaseException) -> str:
     kinds = (
-        (_Exit, "exit"),
+        ((_Exit, GuestExited), "exit"),
         (Stopped, "stopped"),
         (LinkError, "link"),
         (LimitExceeded, "limit"),

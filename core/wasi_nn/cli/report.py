@@ -21,10 +21,10 @@ def print_stats(result: RunResult) -> None:
     summary.add_column()
     summary.add_row("compile", _milliseconds(timings.compile), "")
     summary.add_row("instantiate", _milliseconds(timings.instantiate), "")
-    for graph in result.graphs:
-        how = f"{graph.encoding} by {graph.backend} on {graph.target}"
-        summary.add_row("open model", _milliseconds(graph.seconds), how)
     summary.add_row("run", _milliseconds(timings.run), f"dialect {result.dialect or 'none'}")
+    for graph in result.graphs:
+        how = f"{graph.encoding} by {graph.backend} on {graph.target}, with its library"
+        summary.add_row("  of it, open model", _milliseconds(graph.seconds), how)
     for span in timings.bench:
         summary.add_row("bench.start to end", _milliseconds(span), "")
     if result.generation is not None:

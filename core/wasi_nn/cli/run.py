@@ -98,6 +98,8 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
 @click.option(
     "--invoke",
     "-f",
+    "-i",
+    "--function",
     "--entrypoint",
     "export",
     metavar="NAME",
@@ -164,6 +166,12 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
     is_flag=True,
     help="Let a model whose execution target is not available run on the CPU.",
 )
+@click.option(
+    *("--enable-all-statistics", "--enable-time-measuring", "--enable-gas-measuring"),
+    *("--enable-instruction-count", "statistics"),
+    is_flag=True,
+    hidden=True,
+)
 @click.option("--stats", is_flag=True, help="Print times and counts afterwards, to stderr.")
 @click.option("-v", "--verbose", is_flag=True, help="Print every wasi-nn call, to stderr.")
 def run(
@@ -196,6 +204,7 @@ def run(
     time_limit: float | None,
     gas_limit: int | None,
     memory_page_limit: int | None,
+    statistics: bool,
 ) -> int:
     """Run a guest, a core module or a component (.wasm), with ARGS of its own.
 
@@ -244,7 +253,7 @@ def run(
             "stdout": "inherit",
             "stderr": "inherit",
             "dialect": dialect,
-            "stats": stats,
+            "stats": stats or statistics,
             "trace": verbose,
         },
         timeout,
@@ -257,7 +266,7 @@ def run(
         # (A call that ended in an error has no results.)
         for value, kind in zip(result.values, kinds, strict=False):
             click.echo(shown(value, kind))
-    if stats:
+    if stats or statistics:
         from wasi_nn.cli.report import print_stats
 
         print_stats(result)

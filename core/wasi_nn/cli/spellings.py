@@ -21,11 +21,21 @@ _YES = ("", "y", "yes", "true", "1", "on")
 _NO = ("n", "no", "false", "0", "off")
 _SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "m": 60.0}
 # What every guest has here, and what changes no answer.
-_HAVE = {"nn", "cli", "common", "preview2", "preview0", "cli-exit-with-code"}
+_HAVE = {
+    *("nn", "cli", "common", "preview0", "preview2", "p3", "cli-exit-with-code"),
+    *("inherit-stdin", "inherit-stdout", "inherit-stderr"),
+}
+# Bounds of what guests do not have here.
+_BOUNDS = re.compile(
+    r"max-(resources|component-handles|random-size|http-.*)|hostcall-fuel|http-.*-.*"
+)
+# Proposals, and what tunes an engine.
 _FEATURES = re.compile(
-    r"all-proposals|bulk-memory|exceptions|extended-const|function-references|gc|memory64|"
-    r"multi-memory|multi-value|reference-types|relaxed-simd.*|simd|tail-call|component-model.*|"
-    r"epoch-interruption"
+    r"all-proposals|bulk-memory|exceptions|extended-const|function-references|gc|gc-support|"
+    r"memory64|multi-memory|multi-value|reference-types|relaxed-simd.*|simd|tail-call|threads|"
+    r"component-model.*|shared-.*|stack-switching|custom-page-sizes|wide-arithmetic|"
+    r"branch-hinting|concurrency-support|epoch-interruption|nan-canonicalization|max-wasm-stack|"
+    r"async-stack-.*|unknown-exports-allow"
 )
 _READ_ONLY = ":readonly"
 
@@ -52,7 +62,10 @@ def wasmtime_settings(
         elif key == "inherit-env":
             found = found._replace(inherit_env=_flag("-S", text))
         elif key in _HAVE:
-            _flag("-S", text)
+            if not _flag("-S", text) and key.startswith("inherit-std"):
+                raise UsageError(f"-S {text}: redirect the stream in the shell, as in < /dev/null")
+        elif _BOUNDS.fullmatch(key):
+            continue
         elif value not in _NO:
             raise UsageError(
                 f"-S understands nn, nn-graph=FORMAT::DIR, cli, common and inherit-env, not "
@@ -75,7 +88,9 @@ def wasmtime_settings(
                 f"{text!r}: limits are --timeout, --fuel and --max-memory here"
             )
     for text in _split(debug):
-        if text.partition("=")[0] not in ("debug-info", "address-map"):
+        key, _, value = text.partition("=")
+        tunes = key in ("debug-info", "address-map", "symbols", "max-backtrace")
+        if not tunes and value not in _NO:
             raise UsageError(f"-D {text} has no meaning here: say -v for every wasi-nn call")
     return found, graphs
 
@@ -158,40 +173,85 @@ def variables(texts: Sequence[str], inherit: bool) -> dict[str, str]:
     return found
 
 
+_NETWORK = "guests have no network here"
+_MODULES = "a guest is one module here; join modules beforehand (wasm-merge)"
+_PACKAGES = "packages are not known here; give the path of a .wasm file"
+_DEBUGGING = "guests are not debugged or recorded here; say -v for every wasi-nn call"
+_IMPORTS = "a guest needs all its imports here; wasi-nn inspect GUEST lists them"
+# Options with a value, and flags, that cannot be met, and what to write instead.
 _REFUSED = {
-    "--preload": "a guest is one module here; join modules beforehand (wasm-merge)",
+    "--preload": _MODULES,
+    "--module-path": _MODULES,
     "--nn-rpc-uri": "models run in this host; name them with --nn-preload or --graph",
-    "--net": "guests have no network here",
+    "--cwd": "a guest starts in the directory that you give it: --dir HOST::.",
+    "--addr-pool": _NETWORK,
+    "--allow-resolve": _NETWORK,
+    "--tcplisten": _NETWORK,
+    "--command-name": _PACKAGES,
+    "--use": _PACKAGES,
+    "--include-webc": _PACKAGES,
+    "--map-command": _PACKAGES,
+    "--allow-command": "guests start no commands here",
+    "--forbidden-plugin": "uninstall the plugin; wasi-nn plugins lists what is installed",
+    "--target": "a guest runs on this machine; leave --target out",
+    "--record": _DEBUGGING,
+    "-R": _DEBUGGING,
+    "--gdbstub": _DEBUGGING,
+    "-g": _DEBUGGING,
+    "--profile": "say --stats for times and counts",
+}
+_REFUSED_FLAGS = {
+    "--net": _NETWORK,
+    "--listenfd": _NETWORK,
+    "--allow-af-unix": _NETWORK,
+    "--allow-command-all": "guests start no commands here",
+    "--repl": "say --invoke NAME, once for each call",
+    "--trap-unknown-imports": _IMPORTS,
+    "--default-values-unknown-imports": _IMPORTS,
 }
 _WITHOUT_EFFECT = (
-    *("-O", "-C", "--optimize", "--codegen", "--stack-size", "--heap-size", "--native-lib"),
+    *("-O", "-C", "--optimize", "--codegen", "--opt-level", "--cranelift-set", "--wasm-features"),
+    *("--stack-size", "--heap-size", "--gc-heap-size", "--shared-heap-size", "--native-lib"),
+    *("--max-threads", "--jit-codecache-size", "--llvm-jit-size-level", "--llvm-jit-opt-level"),
+    *("--run-mode", "--cache-config"),
+)
+_PROPOSALS = (
+    *("all", "simd", "relaxed-simd", "threads", "bulk-memory", "reference-types", "multi-value"),
+    *("multi-memory", "memory64", "tail-call", "extended-const", "function-reference", "gc"),
+    *("exception-handling", "exceptions", "component", "import-export-mut-globals"),
+    *("non-trap-float-to-int", "sign-extension-operators", "wide-arithmetic", "module-linking"),
 )
 _FLAGS_WITHOUT_EFFECT = (
-    *("--enable-all", "--force-interpreter", "--enable-jit", "--interp", "--allow-precompiled"),
+    *("--force-interpreter", "--enable-jit", "--interp", "--fast-jit", "--llvm-jit"),
+    *("--multi-tier-jit", "--allow-precompiled", "--singlepass", "--cranelift", "--llvm", "--v8"),
+    *("--wasm-1", "--wasm-2", "--wasm-3", "--enable-coredump", "--coredump-for-wasmgdb"),
+    *("--disable-cache", "--disable-parallel-compilation", "--disable-bounds-checks"),
+    *("--epoch-interruption", "--enable-pass-params", "--enable-verifier"),
+    *(f"--{way}-{proposal}" for way in ("enable", "disable") for proposal in _PROPOSALS),
 )
 
 
 def _refuse(context: click.Context, option: click.Parameter, value: Any) -> None:
     if value:
-        raise UsageError(f"{option.opts[0]}: {_REFUSED[option.opts[0]]}")
+        name = option.opts[0]
+        raise UsageError(f"{name}: {_REFUSED.get(name) or _REFUSED_FLAGS[name]}")
 
 
 def accept_others(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add, to a command, the options of other hosts that change nothing or cannot be met."""
-    for name, is_flag in (
-        *((name, False) for name in _WITHOUT_EFFECT),
-        *((name, True) for name in _FLAGS_WITHOUT_EFFECT),
+    for names, is_flag, callback in (
+        (_WITHOUT_EFFECT, False, None),
+        (_FLAGS_WITHOUT_EFFECT, True, None),
+        (_REFUSED, False, _refuse),
+        (_REFUSED_FLAGS, True, _refuse),
     ):
-        command = click.option(
-            name, is_flag=is_flag, multiple=not is_flag, hidden=True, expose_value=False
-        )(command)
-    for name in _REFUSED:
-        command = click.option(
-            name,
-            is_flag=name == "--net",
-            multiple=name != "--net",
-            hidden=True,
-            expose_value=False,
-            callback=_refuse,
-        )(command)
+        for name in names:
+            command = click.option(
+                name,
+                is_flag=is_flag,
+                multiple=not is_flag,
+                hidden=True,
+                expose_value=False,
+                callback=callback,
+            )(command)
     return command
