@@ -13,6 +13,8 @@ from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.backend import Generation
 from wasi_nn.calls import check_call
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted
+from wasi_nn.forking import keep, refusal
+from wasi_nn.handlers import attend
 from wasi_nn.keyboard import Keyboard
 from wasi_nn.runtime import Instance
 from wasi_nn.session import GraphUse, Session
@@ -24,8 +26,8 @@ class Guest:
     ``interrupt``. A context manager.
 
     Ctrl-C in the main thread interrupts a guest that runs there, and raises ``KeyboardInterrupt``
-    when it has come back. (No other signal's handler may raise meanwhile: run guests in a thread of
-    their own where one does.)"""
+    when it has come back. So does what the handler of any other signal raises. In a program with
+    such handlers the guest runs in another thread while the main thread waits."""
 
     def __init__(
         self,
@@ -49,6 +51,12 @@ class Guest:
         self._begun = False
         self.observer = observer
         self.instantiate_seconds = 0.0
+        self._forked = False
+        keep(self)
+
+    def forked(self) -> None:
+        """This is a child process now, and the guest is the parent's."""
+        self._forked = True
 
     @property
     def dialect(self) -> str | None:
@@ -74,6 +82,9 @@ class Guest:
         """Instantiate the module, where ``begin`` has not, and run its ``_start``, under one
         deadline; gives the exit code and raises the kinds of ``GuestError``."""
         self._checked("_start", ())
+        return attend(self._run, self.interrupt)
+
+    def _run(self) -> int:
         with Keyboard(self.interrupt), _Deadline(self, self._timeout):
             exit_code = self._instantiate()
             if exit_code is not None:
@@ -84,6 +95,9 @@ class Guest:
         """Instantiate the module, call its ``_initialize`` where it has one (a reactor), and call
         one export, under one deadline. Raises as ``call`` does."""
         given = self._checked(export, arguments)
+        return attend(lambda: self._invoke(export, given), self.interrupt)
+
+    def _invoke(self, export: str, given: tuple[Any, ...]) -> tuple[int | float, ...]:
         with Keyboard(self.interrupt), _Deadline(self, self._timeout):
             exit_code = self._instantiate()
             if exit_code is not None:
@@ -94,6 +108,9 @@ class Guest:
 
     def begin(self) -> None:
         """Instantiate the module, so that its exports can be called."""
+        attend(self._begin, self.interrupt)
+
+    def _begin(self) -> None:
         with Keyboard(self.interrupt), _Deadline(self, self._timeout):
             exit_code = self._instantiate()
         if exit_code is not None:
@@ -104,10 +121,15 @@ class Guest:
         that was interrupted, by its deadline too, cannot be called again. Raises ``UsageError``
         where the function takes others, or what is none."""
         given = self._checked(export, arguments)
+        return attend(lambda: self._call(export, given), self.interrupt)
+
+    def _call(self, export: str, given: tuple[Any, ...]) -> tuple[int | float, ...]:
         with Keyboard(self.interrupt), _Deadline(self, self._timeout):
             return self._instance.call(export, *given)
 
     def _checked(self, export: str, arguments: tuple[float, ...]) -> tuple[Any, ...]:
+        if self._forked:
+            raise refusal("the guest")
         # (The instance has the words for an export that is not there.)
         if export not in self._signatures:
             return arguments
@@ -126,13 +148,15 @@ class Guest:
     def interrupt(self) -> None:
         """Make the guest stop soon, a computation that it waits for included. Callable from any
         thread."""
-        self._instance.interrupt()
-        self._session.cancel()
+        if not self._forked:
+            self._instance.interrupt()
+            self._session.cancel()
 
     def close(self) -> None:
         """Free the guest's graphs, contexts and store."""
-        self._session.close()
-        self._instance.close()
+        if not self._forked:
+            self._session.close()
+            self._instance.close()
 
     def __enter__(self) -> Guest:
         return self

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 import weakref
@@ -21,6 +22,7 @@ from typing import Any
 from wasi_nn.backend import Backend, Builder, Graph, LoadOptions
 from wasi_nn.errors import InvalidArgument, ModelNotFound, RuntimeFailure
 from wasi_nn.escaping import trace_of, visible
+from wasi_nn.forking import keep, refusal, use
 from wasi_nn.giving import PASSING, Blame, Outputs
 from wasi_nn.types import TensorInfo
 
@@ -63,6 +65,15 @@ class _Release:
         self._blame.__exit__(kind, error, trace)
 
 
+class _Refusal(Blame):
+    """Lets nobody call into a backend."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        raise refusal(f"a model of {self._backend.title}")
+
+
 class LoadedGraph:
     """A graph, who loaded it, and how long that took."""
 
@@ -77,7 +88,15 @@ class LoadedGraph:
         self.options = options
         self.seconds = seconds
         self._lock = None if graph.concurrent_contexts else threading.Lock()
-        weakref.finalize(self, graph.close)
+        # When the program ends, threads of it may be in the library still.
+        weakref.finalize(self, graph.close).atexit = False
+        if not backend.survives_fork:
+            keep(self)
+
+    def forked(self) -> None:
+        """This is a child process now, and the graph is the parent's."""
+        self._lock = None
+        self._blame = _Refusal(self.backend)
 
     @property
     def memory(self) -> object:
@@ -146,6 +165,7 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     Every model goes to its library here, and nowhere else: this is where a backend in a process of
     its own would stand in, for models that a guest brings."""
     started = time.perf_counter()
+    _use(backend)
     options = options._replace(config=known_config(backend, options.config))
     try:
         graph = backend.load(builders, options)
@@ -163,6 +183,11 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     return LoadedGraph(graph, backend, options, time.perf_counter() - started)
 
 
+def _use(backend: Backend) -> None:
+    if not backend.survives_fork:
+        use(backend.title)
+
+
 class _Turn:
     """A lock for those who want the same model at the same time, and how many they are."""
 
@@ -175,6 +200,10 @@ class _Table:
     """Graphs of this process by what they were loaded from."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything; nobody holds a lock afterwards."""
         self._lock = threading.Lock()
         self._graphs: weakref.WeakValueDictionary[Hashable, LoadedGraph] = (
             weakref.WeakValueDictionary()
@@ -209,6 +238,8 @@ class _Table:
 
 
 _PROCESS = _Table()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_PROCESS.clear)
 
 
 def load_shared(
@@ -221,6 +252,7 @@ def load_shared(
 
     A file that changed on disk is another model. Raises ``ModelNotFound`` for a missing file and
     ``InvalidArgument`` for a config that is not made of JSON's types."""
+    _use(backend)
     config = known_config(backend, options.config)
     try:
         settings = json.dumps(config, sort_keys=True)

@@ -18,6 +18,7 @@ from wasi_nn.abi.wamr_legacy import WamrLegacy
 from wasi_nn.abi.witx import Witx
 from wasi_nn.backend import Generation
 from wasi_nn.errors import GuestError, UsageError
+from wasi_nn.forking import keep
 from wasi_nn.guest import Guest
 from wasi_nn.limits import Limits
 from wasi_nn.linking import link
@@ -110,6 +111,7 @@ class Program:
     ) -> None:
         self._host = host
         self.name = name
+        keep(self)
         self._module = module
         self._counts_fuel = host.limits.fuel is not None
         self.file = file

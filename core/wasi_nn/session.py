@@ -27,6 +27,7 @@ from wasi_nn.backend import (
 )
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import (
+    ForkedProcess,
     InvalidArgument,
     InvalidEncoding,
     RuntimeFailure,
@@ -35,6 +36,7 @@ from wasi_nn.errors import (
     UsageError,
 )
 from wasi_nn.escaping import trace_of
+from wasi_nn.forking import keep
 from wasi_nn.giving import checked_context
 from wasi_nn.limits import Limits
 from wasi_nn.loading import LoadedGraph
@@ -58,13 +60,14 @@ class GraphUse(NamedTuple):
 class ContextEntry:
     """An open execution context; ``loaded`` keeps its graph alive."""
 
-    __slots__ = ("context", "graph_handle", "held", "loaded", "unloaded")
+    __slots__ = ("__weakref__", "context", "graph_handle", "held", "loaded", "unloaded")
 
     def __init__(self, context: ExecutionContext, loaded: LoadedGraph, graph_handle: int) -> None:
         self.context = context
         self.loaded = loaded
         self.graph_handle = graph_handle
         self.unloaded = False
+        keep(self)
         #: Bytes of each input that the host keeps.
         self.held: dict[int | str, int] = {}
 
@@ -390,5 +393,7 @@ def _close(entry: ContextEntry) -> None:
     try:
         with entry.loaded.turn(lambda: False):
             entry.context.close()
+    except ForkedProcess:
+        pass  # (It is the parent's.)
     except Exception as error:
         log.error("%s failed to close a context\n  %s", entry.loaded.backend.title, trace_of(error))
