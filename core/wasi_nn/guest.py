@@ -51,6 +51,8 @@ class Guest:
         self._begun = False
         self.observer = observer
         self.instantiate_seconds = 0.0
+        #: Whether somebody, or a deadline, has interrupted it.
+        self.interrupted = False
         self._forked = False
         keep(self)
 
@@ -148,9 +150,11 @@ class Guest:
     def interrupt(self) -> None:
         """Make the guest stop soon, a computation that it waits for included. Callable from any
         thread."""
-        if not self._forked:
-            self._instance.interrupt()
-            self._session.cancel()
+        if self._forked:
+            return
+        self.interrupted = True
+        self._instance.interrupt()
+        self._session.cancel()
 
     def close(self) -> None:
         """Free the guest's graphs, contexts and store."""

@@ -10,12 +10,12 @@ Ctrl-C alone (Python's own handler) does not need this for a guest: see ``keyboa
 
 from __future__ import annotations
 
-import _signal
 import _thread
 import contextvars
 import signal
 import threading
 from collections.abc import Callable
+from importlib import import_module
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -28,9 +28,9 @@ _NAMES = (
     *("SIGXCPU", "SIGPWR", "SIGINFO", "SIGTTIN", "SIGTTOU", "SIGRTMIN", "SIGRTMAX"),
 )
 _SIGNALS = tuple(int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name))
-# Handlers that are no reason to leave the main thread, and classes whose methods are not.
-_PLAIN: list[object] = [None, signal.SIG_DFL, signal.SIG_IGN, signal.default_int_handler]
-_present = _signal.getsignal
+_DEFAULT, _IGNORED = int(signal.SIG_DFL), int(signal.SIG_IGN)
+# (Without the conversion to an enum: this is asked before every computation.)
+_present: Callable[[int], object] = import_module("_signal").getsignal
 
 
 def attend(work: Callable[[], T], interrupt: Callable[[], None]) -> T:
@@ -49,7 +49,9 @@ def _main() -> int | None:
 def _handled() -> bool:
     for number in _SIGNALS:
         handler = _present(number)
-        if handler not in (0, 1) and handler not in _PLAIN and not _ours(handler):
+        if handler in (_DEFAULT, _IGNORED, None):
+            continue
+        if handler is not signal.default_int_handler and not _ours(handler):
             return True
     return False
 

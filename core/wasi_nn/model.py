@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from codecs import getincrementaldecoder
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from wasi_nn.aio import Stop, each, in_thread
 from wasi_nn.backend import ExecutionContext, StreamingContext
 from wasi_nn.errors import EndOfSequence, InvalidArgument, UnsupportedOperation
+from wasi_nn.escaping import trace_of
+from wasi_nn.forking import keep
 from wasi_nn.giving import checked_context
+from wasi_nn.handlers import attend
 from wasi_nn.loading import LoadedGraph
 from wasi_nn.types import Tensor, TensorInfo, check_length
 
@@ -18,8 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def _never() -> bool:
-    return False
+log = logging.getLogger("wasi_nn")
 
 
 class Context:
@@ -30,8 +35,16 @@ class Context:
     def __init__(self, loaded: LoadedGraph) -> None:
         self._loaded = loaded
         self._open = True
-        with loaded.turn(_never):
+        self._cancelled = False
+        self._forked = False
+        with loaded.turn(self._is_cancelled):
             self._context: ExecutionContext = checked_context(loaded.graph.init_execution_context())
+        if not loaded.backend.survives_fork:
+            keep(self)
+
+    def forked(self) -> None:
+        """This is a child process now, and the context is the parent's."""
+        self._open, self._forked = False, True
 
     def set_input(self, key: int | str, array: Any) -> None:
         """Set an input to a numpy array, bytes (one dimension of u8), a text (in UTF-8) or a
@@ -52,7 +65,11 @@ class Context:
             self._context.set_input(key, tensor)
 
     def compute(self) -> None:
-        """Run the graph. Raises ``InvalidArgument`` while an input is missing."""
+        """Run the graph. Raises ``InvalidArgument`` while an input is missing. What a signal's
+        handler raises meanwhile cancels the computation where the library can, and comes out."""
+        attend(self._compute, self.cancel)
+
+    def _compute(self) -> None:
         with self._turn():
             self._context.compute()
 
@@ -72,14 +89,17 @@ class Context:
             raise UnsupportedOperation(
                 f"backend {self._loaded.backend.name} does not stream: use compute and get_output"
             )
+
+        def piece() -> bytes:
+            with self._turn():
+                context.compute_single()
+                output = context.get_output_single(key)
+                self._loaded.check_output(key, output)
+                return bytes(output.data)
+
         try:
             while True:
-                with self._turn():
-                    context.compute_single()
-                    output = context.get_output_single(key)
-                    self._loaded.check_output(key, output)
-                    piece = bytes(output.data)
-                yield piece
+                yield attend(piece, self.cancel)
         except EndOfSequence:
             pass
         finally:
@@ -87,7 +107,7 @@ class Context:
                 with self._turn():
                     context.fini_single()
 
-    def stream_text(self, key: int | str = 0) -> Iterator[str]:
+    def stream_text(self, key: int | str = 0) -> Generator[str, None, None]:
         """The same as text in UTF-8, in whole characters: a token may be a part of one. What stays
         incomplete at the end comes out as U+FFFD. Raises what ``stream`` raises."""
         decoder = getincrementaldecoder("utf-8")(errors="replace")
@@ -102,6 +122,30 @@ class Context:
             # Leaving the loop early ends the text at once, and not when the memory is collected.
             pieces.close()
 
+    def stream_async(self, key: int | str = 0) -> AsyncGenerator[bytes, None]:
+        """``stream`` for ``async for``, in a thread. A task that is cancelled cancels the
+        computation, and goes on when it has ended; the context can then only be closed."""
+        return each(self.stream(key), self.cancel)
+
+    def stream_text_async(self, key: int | str = 0) -> AsyncGenerator[str, None]:
+        """``stream_text`` for ``async for``, as ``stream_async``."""
+        return each(self.stream_text(key), self.cancel)
+
+    async def compute_async(self) -> None:
+        """``compute`` in a thread; a task that is cancelled does as in ``stream_async``."""
+        await in_thread(self.compute, self.cancel)
+
+    def cancel(self) -> None:
+        """Make a call that another thread has under way fail soon, where the library can. The
+        context can then only be closed."""
+        self._cancelled = True
+        if self._forked:
+            return
+        try:
+            self._context.cancel()
+        except Exception as error:
+            log.error("%s failed to cancel\n  %s", self._loaded.backend.title, trace_of(error))
+
     def close(self) -> None:
         """Free the context; a second call does nothing."""
         if self._open:
@@ -109,10 +153,13 @@ class Context:
                 self._open = False
                 self._context.close()
 
+    def _is_cancelled(self) -> bool:
+        return self._cancelled
+
     def _turn(self) -> AbstractContextManager[None]:
-        if not self._open:
+        if not (self._open or self._forked):
             raise InvalidArgument("the execution context was closed")
-        return self._loaded.turn(_never)
+        return self._loaded.turn(self._is_cancelled)
 
     def __enter__(self) -> Context:
         return self
@@ -169,9 +216,19 @@ class Model:
         Outputs that wasi-nn has no tensor type for (maps, texts) are left out: ``Model.outputs``
         describes them, and ``Context.get_output`` says why. Raises ``UnsupportedOperation`` where
         no output is left."""
+        return self._run(inputs, Stop())
+
+    async def run_async(self, inputs: Mapping[int | str, Any] | Any) -> dict[str, NDArray[Any]]:
+        """``run`` in a thread; a task that is cancelled cancels the computation, where the library
+        can, and goes on when it has ended."""
+        stop = Stop()
+        return await in_thread(partial(self._run, inputs, stop), stop)
+
+    def _run(self, inputs: Mapping[int | str, Any] | Any, stop: Stop) -> dict[str, NDArray[Any]]:
         if not isinstance(inputs, Mapping):
             inputs = {0: inputs}
         with self.init_execution_context() as context:
+            stop.begin(context.cancel)
             for key, array in inputs.items():
                 context.set_input(key, array)
             context.compute()

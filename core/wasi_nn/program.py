@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,11 +15,13 @@ from wasi_nn.abi.reading import Reading
 from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.abi.wamr_legacy import WamrLegacy
 from wasi_nn.abi.witx import Witx
+from wasi_nn.aio import Running, run_guest
 from wasi_nn.backend import Generation
+from wasi_nn.capture import Capture
 from wasi_nn.errors import GuestError, UsageError
 from wasi_nn.forking import keep
 from wasi_nn.guest import Guest
-from wasi_nn.limits import Limits
+from wasi_nn.limits import Limits, own_limits
 from wasi_nn.linking import link
 from wasi_nn.runtime import (
     EngineLimits,
@@ -38,9 +39,11 @@ from wasi_nn.suggestion import did_you_mean
 from wasi_nn.wasmfile import WasmFile
 
 if TYPE_CHECKING:
-    from wasi_nn.host import Host
+    from typing_extensions import Unpack
 
-log = logging.getLogger("wasi_nn")
+    from wasi_nn.host import Host
+    from wasi_nn.options import RunOptions
+
 # Exports in a message.
 _LISTED = 20
 
@@ -129,6 +132,7 @@ class Program:
         capture: bool = True,
         dialect: str | None = None,
         limits: Limits | None = None,
+        timeout: float | None = None,
         stats: bool = False,
         trace: bool = False,
         on_start: Callable[[Guest], None] | None = None,
@@ -138,10 +142,12 @@ class Program:
         the one export that ``invoke`` names (its ``_initialize`` comes before).
 
         ``args`` come after the program's name. ``capture`` collects stdout and stderr for the
-        result where no other place is given for them. ``on_start`` gets the guest before it runs,
-        so that another thread can interrupt it. Raises ``LinkError`` and ``UsageError`` for what
-        keeps the guest from starting; what ends it later is in the result."""
-        captured = _Capture(capture, limits or self._host.limits)
+        result where no other place is given. ``limits`` are laid over the host's; ``timeout``, in
+        seconds, is short for one of them. ``on_start`` gets the guest before it runs, so that
+        another thread can interrupt it. Raises ``LinkError`` and ``UsageError`` for what keeps the
+        guest from starting; what ends it later is in the result."""
+        limits = own_limits(limits, timeout)
+        captured = Capture(capture, limits.over(self._host.limits))
         wasi = wasi_config(
             (self.name, *args),
             env,
@@ -180,6 +186,16 @@ class Program:
                 values,
             )
 
+    async def run_async(self, args: Sequence[str] = (), **options: Unpack[RunOptions]) -> RunResult:
+        """``run`` in a thread of its own. A task that is cancelled interrupts the guest, and goes
+        on when it has ended (see ``Guest.interrupt``)."""
+        return await run_guest(self.run, args, options)
+
+    def start(self, args: Sequence[str] = (), **options: Unpack[RunOptions]) -> Running:
+        """A guest whose output is read while it runs, with ``async with`` and ``async for``; the
+        options are those of ``run``, but for ``stdout``."""
+        return Running(self.run, args, options)
+
     def _check_entry(self, invoke: Call | None) -> None:
         """Raise ``UsageError``, before anything of the guest runs, unless it has what is to run."""
         known = self.file.functions
@@ -204,13 +220,16 @@ class Program:
         wasi: WasiConfig | None = None,
         dialect: str | None = None,
         limits: Limits | None = None,
+        timeout: float | None = None,
         stats: bool = False,
         trace: bool = False,
         extra: Sequence[HostFunction] = (),
     ) -> Guest:
         """A guest whose exports can be called (a reactor). ``extra`` are host functions of the
         embedder's own. Close it, or use it in a ``with`` block. Raises ``LinkError``, and the kinds
-        of ``GuestError`` when its start function fails."""
+        of ``GuestError`` when its start function fails. ``limits`` and ``timeout`` are those of
+        ``run``."""
+        limits = own_limits(limits, timeout)
         guest = self._prepare(wasi or WasiConfig(), dialect, limits, stats, trace, extra)
         try:
             guest.begin()
@@ -223,14 +242,14 @@ class Program:
         self,
         wasi: WasiConfig,
         dialect: str | None,
-        limits: Limits | None,
+        own: Limits,
         stats: bool,
         trace: bool,
         extra: Sequence[HostFunction],
     ) -> Guest:
-        limits = self._checked(limits)
+        limits = self._checked(own)
         observer = Observer(timed=stats, traced=trace)
-        session = self._host.open_session(limits)
+        session = self._host.open_session(own)
         try:
             made = self._make(session, observer, dialect, extra, wasi, limits)
         except BaseException:
@@ -262,8 +281,8 @@ class Program:
         instance = self._module.prepare(needed, wasi, EngineLimits(limits.memory, limits.fuel))
         return Made(instance, lambda: reading.dialect.name if reading else None, bench)
 
-    def _checked(self, limits: Limits | None) -> Limits:
-        limits = limits or self._host.limits
+    def _checked(self, own: Limits) -> Limits:
+        limits = own.over(self._host.limits)
         if limits.fuel is not None and not self._counts_fuel:
             raise UsageError("the program was compiled without fuel: give Host a limit on fuel")
         _check_limits(limits, self._host.runtime)
@@ -317,33 +336,6 @@ def _check_limits(limits: Limits, runtime: Runtime) -> None:
     ):
         if given is not None and not able:
             raise UsageError(f"{runtime.name}, as it is installed here, cannot {what}")
-
-
-class _Capture:
-    """Collects output streams up to the limit; what comes after that is dropped and logged."""
-
-    def __init__(self, enabled: bool, limits: Limits) -> None:
-        self._enabled = enabled
-        self._most = limits.output
-        self._pieces: dict[str, bytearray] = {}
-        self._cut: set[str] = set()
-
-    def stream(self, name: str, given: Stdout) -> Stdout:
-        if given is not None or not self._enabled:
-            return given
-        collected = self._pieces[name] = bytearray()
-
-        def collect(piece: bytes) -> None:
-            room = self._most - len(collected)
-            if len(piece) > room and name not in self._cut:
-                self._cut.add(name)
-                log.warning("the guest's %s is cut at %d bytes", name, self._most)
-            collected.extend(piece[: max(0, room)])
-
-        return collect
-
-    def bytes(self, name: str) -> bytes:
-        return bytes(self._pieces.get(name, b""))
 
 
 def wasi_config(
