@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 import sys
 import threading
 
@@ -271,3 +272,8 @@ class TestModels:
             assert list(outputs["0"]) == [0, 1, 2]
 
         run(main())
+
+
+def test_asyncio_is_imported_on_first_use():
+    code = "import sys, wasi_nn; wasi_nn.Host(); sys.exit('asyncio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=_HANG).returncode == 0

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Union
 
 from wasi_nn import encodings, loading, wasmfile
-from wasi_nn.aio import run_guest
 from wasi_nn.backend import LoadOptions
 from wasi_nn.errors import InvalidEncoding, UsageError
 from wasi_nn.forking import keep, use
@@ -179,6 +178,8 @@ class Host:
     ) -> RunResult:
         """``run`` in a thread of its own. A task that is cancelled interrupts the guest, and goes
         on when it has ended."""
+        from wasi_nn.aio import run_guest
+
         return await run_guest(partial(self.run, wasm), args, options)
 
     def open_session(self, limits: Limits | None = None) -> Session:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from codecs import getincrementaldecoder
-from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from wasi_nn.aio import Stop, each, in_thread
 from wasi_nn.backend import ExecutionContext, StreamingContext
 from wasi_nn.errors import EndOfSequence, InvalidArgument, UnsupportedOperation
 from wasi_nn.escaping import trace_of
@@ -125,14 +124,20 @@ class Context:
     def stream_async(self, key: int | str = 0) -> AsyncGenerator[bytes, None]:
         """``stream`` for ``async for``, in a thread. A task that is cancelled cancels the
         computation, and goes on when it has ended; the context can then only be closed."""
+        from wasi_nn.aio import each
+
         return each(self.stream(key), self.cancel)
 
     def stream_text_async(self, key: int | str = 0) -> AsyncGenerator[str, None]:
         """``stream_text`` for ``async for``, as ``stream_async``."""
+        from wasi_nn.aio import each
+
         return each(self.stream_text(key), self.cancel)
 
     async def compute_async(self) -> None:
         """``compute`` in a thread; a task that is cancelled does as in ``stream_async``."""
+        from wasi_nn.aio import in_thread
+
         await in_thread(self.compute, self.cancel)
 
     def cancel(self) -> None:
@@ -216,19 +221,25 @@ class Model:
         Outputs that wasi-nn has no tensor type for (maps, texts) are left out: ``Model.outputs``
         describes them, and ``Context.get_output`` says why. Raises ``UnsupportedOperation`` where
         no output is left."""
-        return self._run(inputs, Stop())
+        return self._run(inputs, lambda cancel: None)
 
     async def run_async(self, inputs: Mapping[int | str, Any] | Any) -> dict[str, NDArray[Any]]:
         """``run`` in a thread; a task that is cancelled cancels the computation, where the library
         can, and goes on when it has ended."""
-        stop = Stop()
-        return await in_thread(partial(self._run, inputs, stop), stop)
+        from wasi_nn.aio import Stop, in_thread
 
-    def _run(self, inputs: Mapping[int | str, Any] | Any, stop: Stop) -> dict[str, NDArray[Any]]:
+        stop = Stop()
+        return await in_thread(partial(self._run, inputs, stop.begin), stop)
+
+    def _run(
+        self,
+        inputs: Mapping[int | str, Any] | Any,
+        begin: Callable[[Callable[[], None]], None],
+    ) -> dict[str, NDArray[Any]]:
         if not isinstance(inputs, Mapping):
             inputs = {0: inputs}
         with self.init_execution_context() as context:
-            stop.begin(context.cancel)
+            begin(context.cancel)
             for key, array in inputs.items():
                 context.set_input(key, array)
             context.compute()

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, TypedDict
 if TYPE_CHECKING:
     from wasi_nn.guest import Guest
     from wasi_nn.limits import Limits
-    from wasi_nn.program import Call, Dirs
+    from wasi_nn.program import Call
     from wasi_nn.runtime import Stdin, Stdout
+    from wasi_nn.system import Dirs
 
 
 class RunOptions(TypedDict, total=False):

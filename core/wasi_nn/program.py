@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Union
+from typing import TYPE_CHECKING, NamedTuple
 
 from wasi_nn.abi.common import CoreAbi
 from wasi_nn.abi.dialects import dialect as dialect_named
@@ -15,7 +14,6 @@ from wasi_nn.abi.reading import Reading
 from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.abi.wamr_legacy import WamrLegacy
 from wasi_nn.abi.witx import Witx
-from wasi_nn.aio import Running, run_guest
 from wasi_nn.backend import Generation
 from wasi_nn.capture import Capture
 from wasi_nn.errors import GuestError, UsageError
@@ -28,7 +26,6 @@ from wasi_nn.runtime import (
     HostFunction,
     Instance,
     Module,
-    Preopen,
     Runtime,
     Stdin,
     Stdout,
@@ -36,19 +33,18 @@ from wasi_nn.runtime import (
 )
 from wasi_nn.session import GraphUse, Session
 from wasi_nn.suggestion import did_you_mean
+from wasi_nn.system import Dirs, wasi_config
 from wasi_nn.wasmfile import WasmFile
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from wasi_nn.aio import Running
     from wasi_nn.host import Host
     from wasi_nn.options import RunOptions
 
 # Exports in a message.
 _LISTED = 20
-
-#: What a guest may see of the file system: ``{guest path: host path}``, or Preopen tuples.
-Dirs = Union[Mapping[str, Union[str, Path]], Sequence[Preopen]]
 
 
 class Timings(NamedTuple):
@@ -146,6 +142,8 @@ class Program:
         seconds, is short for one of them. ``on_start`` gets the guest before it runs, so that
         another thread can interrupt it. Raises ``LinkError`` and ``UsageError`` for what keeps the
         guest from starting; what ends it later is in the result."""
+        if isinstance(args, (str, bytes)):
+            raise UsageError(f"args is {args!r}, and must be a list of texts, as in [{args!r}]")
         limits = own_limits(limits, timeout)
         captured = Capture(capture, limits.over(self._host.limits))
         wasi = wasi_config(
@@ -189,11 +187,16 @@ class Program:
     async def run_async(self, args: Sequence[str] = (), **options: Unpack[RunOptions]) -> RunResult:
         """``run`` in a thread of its own. A task that is cancelled interrupts the guest, and goes
         on when it has ended (see ``Guest.interrupt``)."""
+        # (asyncio takes longer to import than all of this.)
+        from wasi_nn.aio import run_guest
+
         return await run_guest(self.run, args, options)
 
     def start(self, args: Sequence[str] = (), **options: Unpack[RunOptions]) -> Running:
         """A guest whose output is read while it runs, with ``async with`` and ``async for``; the
         options are those of ``run``, but for ``stdout``."""
+        from wasi_nn.aio import Running
+
         return Running(self.run, args, options)
 
     def _check_entry(self, invoke: Call | None) -> None:
@@ -336,41 +339,6 @@ def _check_limits(limits: Limits, runtime: Runtime) -> None:
     ):
         if given is not None and not able:
             raise UsageError(f"{runtime.name}, as it is installed here, cannot {what}")
-
-
-def wasi_config(
-    args: Sequence[str],
-    env: Mapping[str, str] | None,
-    dirs: Dirs,
-    stdin: Stdin,
-    stdout: Stdout,
-    stderr: Stdout,
-) -> WasiConfig:
-    """A WASI configuration of what people write. Raises ``UsageError`` for a directory that is not
-    there and for NUL in an argument or variable."""
-    if isinstance(dirs, Mapping):
-        preopens = [Preopen(Path(host), guest) for guest, host in dirs.items()]
-    else:
-        preopens = list(dirs)
-    for preopen in preopens:
-        if not preopen.host.is_dir():
-            raise UsageError(f"{preopen.host} is no directory")
-    pairs = list((env or {}).items())
-    for text in (*args, *(part for pair in pairs for part in pair)):
-        if "\0" in text:
-            raise UsageError(f"an argument or variable holds a NUL byte: {text!r}")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise UsageError(f"an argument or variable is no UTF-8: {text!r}") from None
-    if isinstance(stdin, (bytearray, memoryview)):
-        stdin = bytes(stdin)
-    if not (stdin is None or stdin == "inherit" or isinstance(stdin, bytes)):
-        raise UsageError(f"stdin is to be None, 'inherit' or bytes, not {stdin!r}")
-    for stream in (stdout, stderr):
-        if not (stream is None or stream == "inherit" or callable(stream)):
-            raise UsageError(f"an output is to be None, 'inherit' or a callable, not {stream!r}")
-    return WasiConfig(list(args), pairs, preopens, stdin, stdout, stderr)
 
 
 def _reading(file: WasmFile, name: str | None) -> Reading | None:

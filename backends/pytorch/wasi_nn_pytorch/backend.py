@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,9 +21,10 @@ from wasi_nn.backend import (
 from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget, TensorInfo
-from wasi_nn_pytorch import archive, effects
+from wasi_nn_pytorch import archive, effects, program
 from wasi_nn_pytorch.archive import Kind
-from wasi_nn_pytorch.elements import ELEMENTS
+from wasi_nn_pytorch.script import ScriptSignature
+from wasi_nn_pytorch.signature import Signature
 
 if TYPE_CHECKING:
     import torch
@@ -40,26 +42,32 @@ class PytorchGraph(Graph):
     def __init__(
         self,
         module: Callable[..., Any],
-        inputs: Sequence[TensorInfo],
+        signature: Signature,
         device: str,
         fresh: Callable[[], Callable[..., Any]] | None = None,
         writes: bool = False,
+        outputs: Sequence[TensorInfo] = (),
     ) -> None:
         self._module = module
-        self._inputs = inputs
+        self._signature = signature
         self._device = device
         self._fresh = fresh
         self._writes = writes
+        self._outputs = outputs
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:
-        return self._inputs
+        return self._signature.infos
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]:
+        return self._outputs
 
     def init_execution_context(self) -> ExecutionContext:
         from wasi_nn_pytorch.context import PytorchContext
 
         module = self._fresh() if self._fresh is not None else self._module
-        return PytorchContext(module, self._inputs, self._device, self._writes)
+        return PytorchContext(module, self._signature, self._device, self._writes)
 
 
 class PytorchBackend(Backend):
@@ -143,12 +151,9 @@ def _torchscript(builder: Builder, device: str) -> Graph:
         return module
 
     module = load()
-    arguments = module.forward.schema.arguments[1:]
-    inputs = [TensorInfo(a.name, None, None, str(a.type)) for a in arguments]
-    required = sum(not argument.has_default_value() for argument in arguments)
-    found = effects.of_script(module)
-    inputs = inputs[: max(required, 1)]
-    return PytorchGraph(module, inputs, device, load if found.state else None, found.arguments)
+    signature = ScriptSignature(module.forward.schema.arguments[1:])
+    found = effects.of_script(module, signature.nested)
+    return PytorchGraph(module, signature, device, load if found.state else None, found.arguments)
 
 
 def _exported(path: Path, device: str) -> Graph:
@@ -158,25 +163,23 @@ def _exported(path: Path, device: str) -> Graph:
         module = torch.export.load(str(path)).module()
         return module if device == "cpu" else module.to(device)
 
-    program = torch.export.load(str(path))
-    names = set(program.graph_signature.user_inputs)
-    values = {
-        node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"
-    }
-    inputs = [_describe(name, value) for name, value in values.items() if name in names]
-    found = effects.of_program(program)
-    return PytorchGraph(load(), inputs, device, load if found.state else None, found.arguments)
+    exported = torch.export.load(str(path))
+    found = effects.of_program(exported)
+    return PytorchGraph(
+        load(),
+        program.of_program(exported),
+        device,
+        load if found.state else None,
+        found.arguments,
+        program.outputs_of(exported),
+    )
 
 
 def _aotinductor(path: Path, device: str) -> Graph:
     from torch._inductor import aoti_load_package
 
-    return PytorchGraph(aoti_load_package(str(path)), [], device)
-
-
-def _describe(name: str, value: Any) -> TensorInfo:
-    shape = getattr(value, "shape", None)
-    if shape is None:
-        return TensorInfo(name, None, None, type(value).__name__)
-    dims = tuple(int(dim) if isinstance(dim, int) else -1 for dim in shape)
-    return TensorInfo(name, ELEMENTS.get(str(value.dtype)), dims, str(value.dtype))
+    # The compiled code reads this at its first run. Without it, it takes any tensor for one of the
+    # dimensions that it was compiled for, and reads beyond a smaller one.
+    os.environ.setdefault("AOTI_RUNTIME_CHECK_INPUTS", "1")
+    package = aoti_load_package(str(path))
+    return PytorchGraph(package, program.of_package(package.loader), device)

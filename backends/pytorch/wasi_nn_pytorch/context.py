@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
 from wasi_nn.backend import ExecutionContext, check_input, position
-from wasi_nn.errors import InvalidArgument, RuntimeFailure, UnsupportedOperation
+from wasi_nn.errors import InvalidArgument, RuntimeFailure
 from wasi_nn.types import Tensor, TensorInfo
 from wasi_nn_pytorch.elements import ELEMENTS, torch_dtype
+from wasi_nn_pytorch.leaves import Leaf, is_plain, leaves
+from wasi_nn_pytorch.signature import Path, Signature, Slot
 
-# A module without a description takes as many inputs as it is given; more than this is a mistake.
+# A list or dict takes as many inputs as it is given; more than this is a mistake.
 _MOST_INPUTS = 1024
-_SCALARS = {"int": int, "float": float, "bool": bool}
 
 
 class PytorchContext(ExecutionContext):
@@ -24,51 +25,42 @@ class PytorchContext(ExecutionContext):
     def __init__(
         self,
         module: Callable[..., Any],
-        infos: Sequence[TensorInfo],
+        signature: Signature,
         device: str,
         writes: bool = False,
     ) -> None:
         self._module = module
-        self._infos = infos
+        self._signature = signature
         self._device = device
         # The module writes to its arguments: it gets copies, since inputs stay set.
         self._writes = writes
-        self._inputs: dict[int, Tensor] = {}
-        self._arguments: dict[int, torch.Tensor] = {}
-        self._results: list[tuple[str, torch.Tensor]] | None = None
+        self._slots: dict[int | str, Slot] = {}
+        self._inputs: dict[Path, Tensor] = {}
+        self._arguments: dict[Path, tuple[Slot, torch.Tensor]] = {}
+        self._results: list[Leaf] | None = None
         self._outputs: dict[int, Tensor] = {}
-        self._scalars = {
-            index: _SCALARS[info.native_type]
-            for index, info in enumerate(infos)
-            if info.native_type in _SCALARS
-        }
 
     def set_input(self, key: int | str, tensor: Tensor) -> None:
-        index = self._index(key)
-        bound = self._inputs.get(index)
+        slot = self._slots.get(key)
+        if slot is None:
+            slot = self._signature.slot(key)
+            if len(self._slots) < _MOST_INPUTS:
+                self._slots[key] = slot
+        bound = self._inputs.get(slot.path)
         if bound is None or bound.dims != tensor.dims or bound.type is not tensor.type:
-            bound = self._bind_input(index, tensor)
+            bound = self._bind_input(slot, tensor)
         bound.data[:] = tensor.data
 
     def compute(self) -> None:
-        count = len(self._infos) or len(self._arguments)
-        missing = [index for index in range(count) if index not in self._arguments]
-        if missing or not count:
-            raise InvalidArgument(f"these inputs have not been set: {missing or 'all'}")
+        given = {path: self._value(*bound) for path, bound in self._arguments.items()}
+        positional, named = self._signature.arguments(given)
         self._results = None
         self._outputs.clear()
-        arguments: list[Any] = [self._arguments[index] for index in range(count)]
-        if self._device != "cpu":
-            arguments = [argument.to(self._device) for argument in arguments]
-        elif self._writes:
-            arguments = [argument.clone() for argument in arguments]
-        for index, scalar in self._scalars.items():
-            arguments[index] = self._number(index, scalar)
         try:
             # The mode belongs to the thread, and a guest may have come in another one.
             with torch.inference_mode():
-                results = self._module(*arguments)
-            self._results = [(name, self._apart(result)) for name, result in _flatten("", results)]
+                results = leaves(self._module(*positional, **named))
+            self._results = [leaf._replace(value=self._apart(leaf.value)) for leaf in results]
         except NotImplementedError as error:
             raise RuntimeFailure(f"torch cannot compute this: {error}") from error
         except Exception as error:
@@ -77,7 +69,7 @@ class PytorchContext(ExecutionContext):
     def get_output(self, key: int | str) -> Tensor:
         if self._results is None:
             raise InvalidArgument("there is no output before compute has succeeded")
-        index = self._result_index(key, self._results)
+        index = _result_index(key, self._results)
         known = self._outputs.get(index)
         if known is None:
             known = self._outputs[index] = self._show(index, self._results)
@@ -89,77 +81,60 @@ class PytorchContext(ExecutionContext):
         self._outputs.clear()
         self._results = None
 
-    def _number(self, index: int, scalar: Callable[[Any], Any]) -> Any:
-        value = self._arguments[index].item()
-        try:
-            return scalar(value)
-        except (ValueError, OverflowError) as error:
-            raise InvalidArgument(f"input {index} is to be a whole number, not {value}") from error
+    def _value(self, slot: Slot, memory: torch.Tensor) -> Any:
+        value = memory if slot.reader is None else slot.reader.read(slot.name, memory)
+        if not isinstance(value, torch.Tensor):
+            return value
+        if self._device != "cpu":
+            return value.to(self._device)
+        return value.clone() if self._writes and value is memory else value
 
-    def _apart(self, result: torch.Tensor) -> torch.Tensor:
+    def _apart(self, result: Any) -> Any:
         """A result in memory of its own: a module may give back an argument, or a view of one,
         which the next input would change."""
+        if not isinstance(result, torch.Tensor) or not is_plain(result):
+            return result
         at = result.untyped_storage().data_ptr()
-        for argument in self._arguments.values():
+        for _, argument in self._arguments.values():
             if argument.untyped_storage().data_ptr() == at:
                 return result.clone()
         return result
 
-    def _index(self, key: int | str) -> int:
-        if self._infos:
-            return position(key, self._infos, "input")
-        if isinstance(key, int) and 0 <= key < _MOST_INPUTS:
-            return key
-        raise InvalidArgument(f"there is no input {key!r}: this module's inputs have no names")
-
-    def _bind_input(self, index: int, tensor: Tensor) -> Tensor:
-        info = self._infos[index] if self._infos else None
-        if info is not None and info.dims is not None:
-            check_input(info, tensor)
-        if index in self._scalars and tensor.dims not in ((), (1,)):
-            raise InvalidArgument(f"input {index} is one number, not {list(tensor.dims)} of them")
+    def _bind_input(self, slot: Slot, tensor: Tensor) -> Tensor:
+        if slot.info is not None:
+            check_input(slot.info, tensor)
+        if slot.reader is not None:
+            slot.reader.check(slot.name, tensor)
+        if slot.path not in self._inputs and len(self._inputs) >= _MOST_INPUTS:
+            raise InvalidArgument(f"a context takes {_MOST_INPUTS} inputs at most")
+        # Bytes of a bool tensor may be other than 0 and 1 until its reader has made them so.
+        own = slot.dtype is not None and slot.dtype != "bool"
+        dtype = getattr(torch, slot.dtype) if own and slot.dtype else torch_dtype(tensor.type)
         try:
-            memory = torch.empty(tensor.dims, dtype=torch_dtype(tensor.type))
+            memory = torch.empty(tensor.dims, dtype=dtype)
         except (RuntimeError, TypeError) as error:
             dims = list(tensor.dims)
             raise InvalidArgument(f"torch takes no tensor of dimensions {dims}: {error}") from error
         bound = Tensor(tensor.type, tensor.dims, _bytes_of(memory))
-        self._arguments[index] = memory
-        self._inputs[index] = bound
+        self._arguments[slot.path] = (slot, memory)
+        self._inputs[slot.path] = bound
         return bound
 
     @staticmethod
-    def _result_index(key: int | str, results: Sequence[tuple[str, torch.Tensor]]) -> int:
-        return position(key, [TensorInfo(name, None, None) for name, _ in results], "output")
-
-    @staticmethod
-    def _show(index: int, results: list[tuple[str, torch.Tensor]]) -> Tensor:
-        name, result = results[index]
-        kind = ELEMENTS.get(str(result.dtype))
-        if kind is None:
-            raise UnsupportedOperation(
-                f"output {name} is {result.dtype}, which is no tensor type of wasi-nn"
-            )
-        # A result on another device, or a strided view of another tensor, has no flat bytes here.
-        flat = result.detach().cpu().contiguous()
-        results[index] = (name, flat)
-        return Tensor(kind, tuple(flat.shape), _bytes_of(flat))
+    def _show(index: int, results: list[Leaf]) -> Tensor:
+        flat = results[index].tensor()
+        # Kept, since the view below does not keep its memory.
+        results[index] = results[index]._replace(value=flat)
+        return Tensor(ELEMENTS[str(flat.dtype)], tuple(flat.shape), _bytes_of(flat))
 
 
-def _flatten(name: str, value: Any) -> list[tuple[str, torch.Tensor]]:
-    """Results by name: a dict's by their keys, a tuple's or list's by their numbers, and those
-    inside one another with a dot between; a single tensor is ``0``."""
-    if isinstance(value, torch.Tensor):
-        return [(name or "0", value)]
-    if isinstance(value, Mapping):
-        parts = [(str(key), part) for key, part in value.items()]
-    elif isinstance(value, (tuple, list)):
-        parts = [(str(number), part) for number, part in enumerate(value)]
-    else:
-        return []
-    return [
-        item for key, part in parts for item in _flatten(f"{name}.{key}" if name else key, part)
-    ]
+def _result_index(key: int | str, results: list[Leaf]) -> int:
+    if isinstance(key, int) and 0 <= key < len(results):
+        return key
+    for index, leaf in enumerate(results):
+        if key in (leaf.name, leaf.numbered):
+            return index
+    return position(key, [TensorInfo(leaf.name, None, None) for leaf in results], "output")
 
 
 def _bytes_of(memory: torch.Tensor) -> memoryview:

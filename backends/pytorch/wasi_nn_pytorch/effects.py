@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
+
+
+_CONTAINERS = ("ListType", "DictType", "TupleType", "OptionalType")
 
 
 class Effects(NamedTuple):
@@ -16,8 +20,9 @@ class Effects(NamedTuple):
     arguments: bool = False
 
 
-def of_script(module: torch.jit.ScriptModule) -> Effects:
-    """A frozen copy is looked at, in which what only training would write is gone."""
+def of_script(module: torch.jit.ScriptModule, nested: bool = False) -> Effects:
+    """A frozen copy is looked at, in which what only training would write is gone. ``nested``: an
+    argument has tensors inside of it."""
     import torch
 
     try:
@@ -28,9 +33,23 @@ def of_script(module: torch.jit.ScriptModule) -> Effects:
     if graph.findAllNodes("prim::CallMethod"):
         return Effects(True, True)
     aliases = graph.alias_db()
+    # It does not follow what lies inside of a list, dict or tuple: there, any operator that writes
+    # may mean it.
+    writes = any("!" in node.schema() for node in _nodes(graph))
     attributes = [node.output() for node in graph.findAllNodes("prim::GetAttr")]
-    state = bool(graph.findAllNodes("prim::SetAttr")) or any(map(aliases.has_writers, attributes))
-    return Effects(state, any(map(aliases.has_writers, list(graph.inputs())[1:])))
+    state = bool(graph.findAllNodes("prim::SetAttr")) or any(
+        aliases.has_writers(value) or (writes and value.type().kind() in _CONTAINERS)
+        for value in attributes
+    )
+    arguments = any(map(aliases.has_writers, list(graph.inputs())[1:]))
+    return Effects(state, arguments or (nested and writes))
+
+
+def _nodes(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)
 
 
 def of_program(program: torch.export.ExportedProgram) -> Effects:

@@ -1,0 +1,288 @@
+"""The arguments of a TorchScript module, as its schema has them."""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wasi_nn.backend import position
+from wasi_nn.errors import InvalidArgument, UnsupportedOperation
+from wasi_nn.types import TensorInfo
+from wasi_nn_pytorch.leaves import Leaf, describe
+from wasi_nn_pytorch.signature import READERS, Path, Signature, Slot, not_set
+
+# A list takes as many elements as it is given; more than this is a mistake.
+_MOST_ELEMENTS = 1024
+_FIELD = re.compile(r"[(,] ?(\w+) : ")
+_EXAMPLES = {"int": 0, "float": 0.0, "bool": False}
+
+
+class Shape(ABC):
+    """What can stand in one place, ``native`` in torch's words. ``given`` is what was set there:
+    a value, or a dict of what was set inside it; None where nothing was."""
+
+    #: Whether it has a number of parts that only the caller knows.
+    is_open = False
+
+    def __init__(self, native: str) -> None:
+        self.native = native
+
+    @abstractmethod
+    def slot(self, name: str, rest: str, path: Path) -> Slot:
+        """The slot that ``rest``, a name with dots, means inside."""
+
+    @abstractmethod
+    def value(self, name: str, given: Any, missing: list[str]) -> Any:
+        """The value to call the module with. Adds to ``missing`` what must still be set."""
+
+    def inputs(self, name: str) -> list[tuple[str, TensorInfo]]:
+        """What is set by index: the name that an index stands for, and the description."""
+        return [(name, TensorInfo(name, None, None, self.native))]
+
+
+class One(Shape):
+    """A tensor, or what can be read from one."""
+
+    def slot(self, name: str, rest: str, path: Path) -> Slot:
+        if rest:
+            raise InvalidArgument(f"input {name} is a {self.native}, which has no part {rest!r}")
+        return Slot(name, path, READERS.get(self.native))
+
+    def value(self, name: str, given: Any, missing: list[str]) -> Any:
+        if given is None:
+            missing.append(name)
+        return given
+
+    def inputs(self, name: str) -> list[tuple[str, TensorInfo]]:
+        if self.native not in _EXAMPLES:
+            return super().inputs(name)
+        return [(name, describe(Leaf(name, name, _EXAMPLES[self.native])))]
+
+
+class Unsettable(One):
+    """What no tensor can stand for: a device, an object of a class."""
+
+    def slot(self, name: str, rest: str, path: Path) -> Slot:
+        raise UnsupportedOperation(
+            f"input {name} is a {self.native}, which no tensor can stand for: let the module "
+            "give it a default, or none"
+        )
+
+
+class Maybe(Shape):
+    """What may be None, which it is when it is left out."""
+
+    def __init__(self, native: str, content: Shape) -> None:
+        super().__init__(native)
+        self.content = content
+        self.is_open = content.is_open
+
+    def slot(self, name: str, rest: str, path: Path) -> Slot:
+        return self.content.slot(name, rest, path)
+
+    def value(self, name: str, given: Any, missing: list[str]) -> Any:
+        return None if given is None else self.content.value(name, given, missing)
+
+    def inputs(self, name: str) -> list[tuple[str, TensorInfo]]:
+        return [
+            (key, info._replace(native_type=f"Optional[{info.native_type}]"))
+            for key, info in self.content.inputs(name)
+        ]
+
+
+class Items(Shape):
+    """A list: its elements are set by their numbers."""
+
+    is_open = True
+
+    def __init__(self, native: str, element: Shape) -> None:
+        super().__init__(native)
+        self.element = element
+
+    def slot(self, name: str, rest: str, path: Path) -> Slot:
+        number, _, rest = rest.partition(".")
+        if not (number.isascii() and number.isdecimal() and int(number) < _MOST_ELEMENTS):
+            raise InvalidArgument(
+                f"input {name} is a {self.native}: set its elements one by one, as {name}.0, "
+                f"{name}.1 (up to {_MOST_ELEMENTS})"
+            )
+        return self.element.slot(f"{name}.{int(number)}", rest, (*path, int(number)))
+
+    def value(self, name: str, given: Any, missing: list[str]) -> Any:
+        if not given:
+            missing.append(f"{name}.0")
+            return None
+        return [
+            self.element.value(f"{name}.{number}", given.get(number), missing)
+            for number in range(max(given) + 1)
+        ]
+
+    def inputs(self, name: str) -> list[tuple[str, TensorInfo]]:
+        return [(f"{name}.0", TensorInfo(name, None, None, self.native))]
+
+
+class Entries(Shape):
+    """A dict: its values are set by their keys, which may have dots where no value has parts."""
+
+    is_open = True
+
+    def __init__(self, native: str, key: str, content: Shape) -> None:
+        super().__init__(native)
+        self.key = key
+        self.content = content
+
+    def slot(self, name: str, rest: str, path: Path) -> Slot:
+        if isinstance(self.content, One):
+            key, rest = rest, ""
+        else:
+            key, _, rest = rest.partition(".")
+        if not key:
+            raise InvalidArgument(
+                f"input {name} is a {self.native}: set its values by their keys, as {name}.KEY"
+            )
+        try:
+            found = int(key) if self.key == "int" else key
+        except ValueError:
+            raise InvalidArgument(
+                f"the keys of input {name} are whole numbers, not {key}"
+            ) from None
+        return self.content.slot(f"{name}.{key}", rest, (*path, found))
+
+    def value(self, name: str, given: Any, missing: list[str]) -> Any:
+        if not given:
+            missing.append(f"{name}.KEY")
+            return None
+        return {
+            key: self.content.value(f"{name}.{key}", part, missing) for key, part in given.items()
+        }
+
+
+class Fields(Shape):
+    """A tuple: its parts are set by their numbers, or by the names of a named tuple's fields."""
+
+    def __init__(self, native: str, names: Sequence[str], parts: Sequence[Shape]) -> None:
+        super().__init__(native)
+        self.names = names
+        self.parts = parts
+
+    def slot(self, name: str, rest: str, path: Path) -> Slot:
+        key, _, rest = rest.partition(".")
+        numbers = [str(number) for number in range(len(self.parts))]
+        for known in (self.names, numbers):
+            if key in known:
+                index = known.index(key)
+                inside = f"{name}.{self.names[index]}"
+                return self.parts[index].slot(inside, rest, (*path, index))
+        raise InvalidArgument(
+            f"input {name} is a {self.native}: set its parts one by one, as "
+            + ", ".join(f"{name}.{part}" for part in self.names)
+        )
+
+    def value(self, name: str, given: Any, missing: list[str]) -> Any:
+        given = given or {}
+        return tuple(
+            part.value(f"{name}.{key}", given.get(index), missing)
+            for index, (key, part) in enumerate(zip(self.names, self.parts, strict=True))
+        )
+
+    def inputs(self, name: str) -> list[tuple[str, TensorInfo]]:
+        return [
+            found
+            for key, part in zip(self.names, self.parts, strict=True)
+            for found in part.inputs(f"{name}.{key}")
+        ]
+
+
+def shape_of(kind: Any) -> Shape:
+    """The shape of a type of TorchScript."""
+    native = str(kind)
+    inner = kind.containedTypes() if hasattr(kind, "containedTypes") else []
+    word = kind.kind()
+    if native in READERS or word in ("TensorType", "AnyType"):
+        return One(native)
+    if word == "OptionalType":
+        return Maybe(native, shape_of(inner[0]))
+    if word == "ListType":
+        return Items(native, shape_of(inner[0]))
+    if word == "DictType" and str(inner[0]) in ("str", "int"):
+        return Entries(native, str(inner[0]), shape_of(inner[1]))
+    if word == "TupleType":
+        names = _FIELD.findall(kind.str()) if kind.str().startswith("NamedTuple(") else []
+        parts = [shape_of(part) for part in inner]
+        if len(names) != len(parts):
+            names = [str(number) for number in range(len(parts))]
+        return Fields(native, names, parts)
+    if word == "UnionType" and any(part.kind() == "TensorType" for part in inner):
+        content = One("Tensor")
+        return Maybe(native, content) if "NoneType" in map(str, inner) else content
+    return Unsettable(native)
+
+
+class ScriptSignature(Signature):
+    """The arguments of a ``forward``, without the module itself."""
+
+    def __init__(self, arguments: Sequence[Any]) -> None:
+        self._arguments = arguments
+        self._shapes = [shape_of(argument.type) for argument in arguments]
+        self.nested = any(not isinstance(_content(shape), One) for shape in self._shapes)
+        indexed = [*zip(arguments, self._shapes, strict=True)]
+        # A list before them can then be set by index up to its end.
+        while len(indexed) > 1 and indexed[-1][0].has_default_value() and indexed[-1][1].is_open:
+            indexed.pop()
+        inputs = [found for argument, shape in indexed for found in _with_default(argument, shape)]
+        self._keys = [key for key, _ in inputs]
+        self.infos = [info for _, info in inputs]
+        last = indexed[-1] if indexed else None
+        self._rest = (
+            last[0].name if last is not None and isinstance(_content(last[1]), Items) else None
+        )
+
+    def slot(self, key: int | str) -> Slot:
+        if isinstance(key, int):
+            beyond = key - len(self._keys) + 1
+            if self._rest is not None and 0 < beyond < _MOST_ELEMENTS:
+                return self.slot(f"{self._rest}.{beyond}")
+            return self.slot(self._keys[position(key, self.infos, "input")])
+        name, _, rest = key.partition(".")
+        for number, argument in enumerate(self._arguments):
+            if argument.name == name:
+                return self._shapes[number].slot(name, rest, (number,))
+        known = ", ".join(argument.name for argument in self._arguments)
+        raise InvalidArgument(f"there is no input named {key!r}; the module has: {known or 'none'}")
+
+    def arguments(self, given: Mapping[Path, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        tree: dict[Any, Any] = {}
+        for path, value in given.items():
+            inside = tree
+            for key in path[:-1]:
+                inside = inside.setdefault(key, {})
+            inside[path[-1]] = value
+        positional: list[Any] = []
+        named: dict[str, Any] = {}
+        missing: list[str] = []
+        for number, argument in enumerate(self._arguments):
+            found = tree.get(number)
+            if found is None and argument.has_default_value():
+                continue
+            value = self._shapes[number].value(argument.name, found, missing)
+            if len(positional) == number and not argument.kwarg_only:
+                positional.append(value)
+            else:
+                named[argument.name] = value
+        if missing:
+            raise not_set(missing)
+        return positional, named
+
+
+def _content(shape: Shape) -> Shape:
+    return shape.content if isinstance(shape, Maybe) else shape
+
+
+def _with_default(argument: Any, shape: Shape) -> list[tuple[str, TensorInfo]]:
+    inputs = shape.inputs(argument.name)
+    if not argument.has_default_value():
+        return inputs
+    default = f" = {argument.default_value!r}"
+    return [(key, info._replace(native_type=info.native_type + default)) for key, info in inputs]
