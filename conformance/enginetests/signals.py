@@ -66,9 +66,9 @@ from wasi_nn import Host
 
 host = Host(runtime=sys.argv[1])
 child = os.fork()
-print(host.run(sys.argv[2]).stdout, flush=True)
 if child:
     assert os.waitpid(child, 0)[1] == 0
+print(host.run(sys.argv[2]).stdout, flush=True)
 """
 
 
