@@ -22,6 +22,7 @@ from enginetests.hostcalls import HostCalls
 from enginetests.limits import Limited
 from enginetests.memory import Memory
 from enginetests.programs import Programs
+from enginetests.signals import Signals
 from enginetests.streams import StandardStreams
 from enginetests.tasks import Tasks
 from enginetests.wasi import Wasi
@@ -55,5 +56,7 @@ def need(runtime: str) -> None:
         pytest.skip(f"{runtime} is unavailable: {found.detail}", allow_module_level=True)
 
 
-class EngineSuite(Programs, StandardStreams, Wasi, Limited, Tasks, Memory, HostCalls, Garbage):
+class EngineSuite(
+    Programs, StandardStreams, Wasi, Limited, Tasks, Signals, Memory, HostCalls, Garbage
+):
     """Everything."""

@@ -193,6 +193,9 @@ class Backend(ABC):
     #: The keys that are the person's alone, such as paths of the host: a guest's config that has
     #: one is refused.
     person_keys: ClassVar[frozenset[str]] = frozenset()
+    #: Whether its graphs work in a child process after the parent used it: a backend without native
+    #: code, threads and locks.
+    survives_fork: ClassVar[bool] = False
     #: The distribution and version that it comes from; core sets it when the plugin registers.
     origin: str = ""
 

@@ -6,7 +6,8 @@ WasiNnError
 │   ├── UnsupportedOperation · TooLarge · NotFound
 │   └── EndOfSequence · ContextFull · PromptTooLong · ModelNotFound      (language models)
 ├── UsageError               the person's mistake: an option, a path, a name given twice
-│   └── Unavailable          a plugin or library that is not installed, and how to get it
+│   ├── Unavailable          a plugin or library that is not installed, and how to get it
+│   └── ForkedProcess        something that was used before this process was forked
 ├── LinkError                the guest imports what nobody provides
 └── GuestError               the guest did not end by itself
     ├── GuestTrap (GuestExited) · DeadlineExceeded · OutOfFuel · Interrupted
@@ -135,6 +136,10 @@ class UsageError(WasiNnError):
 
 class Unavailable(UsageError):
     """A plugin, or the library that it drives, is not installed."""
+
+
+class ForkedProcess(UsageError):
+    """An engine, a model or a guest that was used before this process was forked."""
 
 
 class LinkError(WasiNnError):

@@ -14,6 +14,8 @@ from wasi_nn.backend import Generation
 from wasi_nn.calls import check_call
 from wasi_nn.compiling import StillCompiling
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted
+from wasi_nn.forking import keep, refusal
+from wasi_nn.handlers import attend
 from wasi_nn.keyboard import Keyboard
 from wasi_nn.runtime import Instance
 from wasi_nn.session import GraphUse, Session
@@ -25,8 +27,8 @@ class Guest:
     ``interrupt``. A context manager.
 
     Ctrl-C in the main thread interrupts a guest that runs there, and raises ``KeyboardInterrupt``
-    when it has come back. (No other signal's handler may raise meanwhile: run guests in a thread of
-    their own where one does.)"""
+    when it has come back. So does what the handler of any other signal raises. In a program with
+    such handlers the guest runs in another thread while the main thread waits."""
 
     def __init__(
         self,
@@ -52,6 +54,12 @@ class Guest:
         self.instantiate_seconds = 0.0
         #: Whether somebody, or a deadline, has interrupted it.
         self.interrupted = False
+        self._forked = False
+        keep(self)
+
+    def forked(self) -> None:
+        """This is a child process now, and the guest is the parent's."""
+        self._forked = True
 
     @property
     def dialect(self) -> str | None:
@@ -77,6 +85,9 @@ class Guest:
         """Instantiate the module, where ``begin`` has not, and run its ``_start``, under one
         deadline; gives the exit code and raises the kinds of ``GuestError``."""
         self._checked("_start", ())
+        return attend(self._run, self.interrupt)
+
+    def _run(self) -> int:
         with Keyboard(self.interrupt), Deadline(self.interrupt, self._timeout):
             exit_code = self._instantiate()
             if exit_code is not None:
@@ -87,6 +98,9 @@ class Guest:
         """Instantiate the module, call its ``_initialize`` where it has one (a reactor), and call
         one export, under one deadline. Raises as ``call`` does."""
         given = self._checked(export, arguments)
+        return attend(lambda: self._invoke(export, given), self.interrupt)
+
+    def _invoke(self, export: str, given: tuple[Any, ...]) -> tuple[int | float, ...]:
         with Keyboard(self.interrupt), Deadline(self.interrupt, self._timeout):
             exit_code = self._instantiate()
             if exit_code is not None:
@@ -97,6 +111,9 @@ class Guest:
 
     def begin(self) -> None:
         """Instantiate the module, so that its exports can be called."""
+        attend(self._begin, self.interrupt)
+
+    def _begin(self) -> None:
         with Keyboard(self.interrupt), Deadline(self.interrupt, self._timeout):
             exit_code = self._instantiate()
         if exit_code is not None:
@@ -107,10 +124,15 @@ class Guest:
         that was interrupted, by its deadline too, cannot be called again. Raises ``UsageError``
         where the function takes others, or what is none."""
         given = self._checked(export, arguments)
+        return attend(lambda: self._call(export, given), self.interrupt)
+
+    def _call(self, export: str, given: tuple[Any, ...]) -> tuple[int | float, ...]:
         with Keyboard(self.interrupt), Deadline(self.interrupt, self._timeout):
             return self._instance.call(export, *given)
 
     def _checked(self, export: str, arguments: tuple[float, ...]) -> tuple[Any, ...]:
+        if self._forked:
+            raise refusal("the guest")
         # (The instance has the words for an export that is not there.)
         if export not in self._signatures:
             return arguments
@@ -129,14 +151,17 @@ class Guest:
     def interrupt(self) -> None:
         """Make the guest stop soon, a computation that it waits for included. Callable from any
         thread."""
+        if self._forked:
+            return
         self.interrupted = True
         self._instance.interrupt()
         self._session.cancel()
 
     def close(self) -> None:
         """Free the guest's graphs, contexts and store."""
-        self._session.close()
-        self._instance.close()
+        if not self._forked:
+            self._session.close()
+            self._instance.close()
 
     def __enter__(self) -> Guest:
         return self

@@ -12,6 +12,7 @@ from wasi_nn import encodings, loading, wasmfile
 from wasi_nn.backend import LoadOptions
 from wasi_nn.compiling import Code
 from wasi_nn.errors import InvalidEncoding, UsageError
+from wasi_nn.forking import keep, use
 from wasi_nn.limits import Limits, own_limits
 from wasi_nn.model import Model
 from wasi_nn.modelspec import resolve_path
@@ -66,7 +67,8 @@ class Host:
 
     @property
     def runtime(self) -> Runtime:
-        """The engine that runs the guests. Raises ``Unavailable`` where there is none."""
+        """The engine that runs the guests. Raises ``Unavailable`` where there is none, and
+        ``ForkedProcess`` where it was used before this process was forked."""
         if self._runtime is None:
             runtime = self.plugins.runtime(self._runtime_name)
             able, limits = runtime.features, self.limits
@@ -76,6 +78,10 @@ class Host:
                 # A process can be ended, and what it runs be bounded before it gets there.
                 runtime = self.plugins.runtime(f"{runtime.name}@")
             self._runtime = runtime
+            if not runtime.survives_fork:
+                keep(runtime)
+        if not self._runtime.survives_fork:
+            use(f"engine {self._runtime.name}")
         return self._runtime
 
     # Models

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
 import time
 import weakref
@@ -28,6 +29,7 @@ from wasi_nn.errors import (
     UsageError,
 )
 from wasi_nn.escaping import trace_of, visible
+from wasi_nn.forking import keep, refusal, use
 from wasi_nn.giving import PASSING, Blame, Outputs
 from wasi_nn.types import TensorInfo
 
@@ -85,6 +87,15 @@ class told_to_the_guest:
             raise RuntimeFailure(str(error)) from error
 
 
+class _Refusal(Blame):
+    """Lets nobody call into a backend."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        raise refusal(f"a model of {self._backend.title}")
+
+
 class LoadedGraph:
     """A graph, who loaded it, and how long that took."""
 
@@ -99,7 +110,15 @@ class LoadedGraph:
         self.options = options
         self.seconds = seconds
         self._lock = None if graph.concurrent_contexts else threading.Lock()
-        weakref.finalize(self, graph.close)
+        # When the program ends, threads of it may be in the library still.
+        weakref.finalize(self, graph.close).atexit = False
+        if not backend.survives_fork:
+            keep(self)
+
+    def forked(self) -> None:
+        """This is a child process now, and the graph is the parent's."""
+        self._lock = None
+        self._blame = _Refusal(self.backend)
 
     @property
     def memory(self) -> object:
@@ -168,6 +187,7 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     Every model goes to its library here, and nowhere else: this is where a backend in a process of
     its own would stand in, for models that a guest brings."""
     started = time.perf_counter()
+    _use(backend)
     options = options._replace(config=known_config(backend, options.config))
     try:
         graph = backend.load(builders, options)
@@ -185,6 +205,11 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     return LoadedGraph(graph, backend, options, time.perf_counter() - started)
 
 
+def _use(backend: Backend) -> None:
+    if not backend.survives_fork:
+        use(backend.title)
+
+
 class _Turn:
     """A lock for those who want the same model at the same time, and how many they are."""
 
@@ -197,6 +222,10 @@ class _Table:
     """Graphs of this process by what they were loaded from."""
 
     def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything; nobody holds a lock afterwards."""
         self._lock = threading.Lock()
         self._graphs: weakref.WeakValueDictionary[Hashable, LoadedGraph] = (
             weakref.WeakValueDictionary()
@@ -231,6 +260,8 @@ class _Table:
 
 
 _PROCESS = _Table()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_PROCESS.clear)
 
 
 def load_shared(
@@ -243,6 +274,7 @@ def load_shared(
 
     A file that changed on disk is another model. Raises ``ModelNotFound`` for a missing file and
     ``InvalidArgument`` for a config that is not made of JSON's types."""
+    _use(backend)
     config = known_config(backend, options.config)
     try:
         settings = json.dumps(config, sort_keys=True)

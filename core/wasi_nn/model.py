@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 from wasi_nn.backend import ExecutionContext, StreamingContext
 from wasi_nn.errors import EndOfSequence, InvalidArgument, UnsupportedOperation
 from wasi_nn.escaping import trace_of
+from wasi_nn.forking import keep
 from wasi_nn.giving import checked_context
+from wasi_nn.handlers import attend
 from wasi_nn.loading import LoadedGraph
 from wasi_nn.types import Tensor, TensorInfo, check_length
 
@@ -33,8 +35,15 @@ class Context:
         self._loaded = loaded
         self._open = True
         self._cancelled = False
+        self._forked = False
         with loaded.turn(self._is_cancelled):
             self._context: ExecutionContext = checked_context(loaded.graph.init_execution_context())
+        if not loaded.backend.survives_fork:
+            keep(self)
+
+    def forked(self) -> None:
+        """This is a child process now, and the context is the parent's."""
+        self._open, self._forked = False, True
 
     def set_input(self, key: int | str, array: Any) -> None:
         """Set an input to a numpy array, bytes (one dimension of u8), a text (in UTF-8) or a
@@ -55,7 +64,11 @@ class Context:
             self._context.set_input(key, tensor)
 
     def compute(self) -> None:
-        """Run the graph. Raises ``InvalidArgument`` while an input is missing."""
+        """Run the graph. Raises ``InvalidArgument`` while an input is missing. What a signal's
+        handler raises meanwhile cancels the computation where the library can, and comes out."""
+        attend(self._compute, self.cancel)
+
+    def _compute(self) -> None:
         with self._turn():
             self._context.compute()
 
@@ -75,14 +88,17 @@ class Context:
             raise UnsupportedOperation(
                 f"backend {self._loaded.backend.name} does not stream: use compute and get_output"
             )
+
+        def piece() -> bytes:
+            with self._turn():
+                context.compute_single()
+                output = context.get_output_single(key)
+                self._loaded.checked.check(key, output)
+                return bytes(output.data)
+
         try:
             while True:
-                with self._turn():
-                    context.compute_single()
-                    output = context.get_output_single(key)
-                    self._loaded.checked.check(key, output)
-                    piece = bytes(output.data)
-                yield piece
+                yield attend(piece, self.cancel)
         except EndOfSequence:
             pass
         finally:
@@ -128,6 +144,8 @@ class Context:
         """Make a call that another thread has under way fail soon, where the library can. The
         context can then only be closed."""
         self._cancelled = True
+        if self._forked:
+            return
         try:
             self._context.cancel()
         except Exception as error:
@@ -144,7 +162,7 @@ class Context:
         return self._cancelled
 
     def _turn(self) -> AbstractContextManager[None]:
-        if not self._open:
+        if not (self._open or self._forked):
             raise InvalidArgument("the execution context was closed")
         return self._loaded.turn(self._is_cancelled)
 

@@ -18,6 +18,7 @@ from wasi_nn.backend import Generation
 from wasi_nn.capture import Capture
 from wasi_nn.compiling import Code, Waiter, instance_of
 from wasi_nn.errors import GuestError, GuestExited, UsageError
+from wasi_nn.forking import keep
 from wasi_nn.guest import Deadline, Guest
 from wasi_nn.keyboard import Keyboard
 from wasi_nn.limits import Limits, own_limits
@@ -109,6 +110,7 @@ class Program:
     def __init__(self, host: Host, name: str, code: Code[Any], file: WasmFile) -> None:
         self._host = host
         self.name = name
+        keep(self)
         self._code = code
         self._counts_fuel = host.limits.fuel is not None
         self.file = file

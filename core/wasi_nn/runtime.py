@@ -196,6 +196,9 @@ class Runtime(ABC):
     features: RuntimeFeatures
     #: The import modules that the engine's own WASI provides.
     wasi_modules: ClassVar[frozenset[str]] = frozenset({"wasi_snapshot_preview1"})
+    #: Whether it can be used in a child process after it was used in the parent: an engine without
+    #: threads in this process.
+    survives_fork: ClassVar[bool] = False
 
     @abstractmethod
     def availability(self) -> Availability:

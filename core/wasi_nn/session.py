@@ -28,12 +28,14 @@ from wasi_nn.backend import (
 )
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import (
+    ForkedProcess,
     InvalidArgument,
     InvalidEncoding,
     RuntimeFailure,
     UnsupportedOperation,
 )
 from wasi_nn.escaping import trace_of
+from wasi_nn.forking import keep
 from wasi_nn.giving import checked_context
 from wasi_nn.limits import Limits
 from wasi_nn.loading import LoadedGraph
@@ -57,7 +59,9 @@ class GraphUse(NamedTuple):
 class ContextEntry:
     """An open execution context; ``loaded`` keeps its graph alive."""
 
-    __slots__ = ("context", "graph_handle", "held", "loaded", "looks", "turn", "unloaded")
+    __slots__ = (
+        *("__weakref__", "context", "graph_handle", "held", "loaded", "looks", "turn", "unloaded"),
+    )
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class ContextEntry:
         self.looks = loaded.checked.looks
         self.graph_handle = graph_handle
         self.unloaded = False
+        keep(self)
         #: Bytes of each input that the host keeps.
         self.held: dict[int | str, int] = {}
 
@@ -395,5 +400,7 @@ def _close(entry: ContextEntry) -> None:
     try:
         with entry.loaded.turn(lambda: False):
             entry.context.close()
+    except ForkedProcess:
+        pass  # (It is the parent's.)
     except Exception as error:
         log.error("%s failed to close a context\n  %s", entry.loaded.backend.title, trace_of(error))

@@ -130,6 +130,7 @@ class IdentityBackend(Backend):
     """Serves the encoding ``identity``, which no dialect has a number for."""
 
     name = "identity"
+    survives_fork = True
     encodings = ("identity",)
     config_keys = frozenset({"stream", "byte_tensors", "inputs"})
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from wasi_nn.adapter.instance import GuestExit
 from wasi_nn.errors import GuestTrap, WasiNnError
+from wasi_nn.forking import keep
 from wasi_nn.runtime import outside
 
 PREPARE, LINK, CALL, READ, WRITE, RETURN, TRAP = range(1, 8)
@@ -156,6 +157,15 @@ class Child:
         self._channel = Channel(ours_in, ours_out, FROM_GUEST)
         self._lock = threading.Lock()
         self._gone = False
+        keep(self)
+
+    def forked(self) -> None:
+        """This is a child process now, and the guest's process is the parent's, which alone may
+        hold the pipes: they end the guest's process with it."""
+        self._lock = threading.Lock()
+        if not self._gone:
+            self._gone = True
+            _close(self._ends)
 
     def send(self, kind: int, *parts: bytes | memoryview) -> None:
         """Send a message. Raises ``ProcessEnded``."""

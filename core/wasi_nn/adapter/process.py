@@ -30,6 +30,8 @@ _BOOT = Path(__file__).with_name("boot.py")
 class ProcessRuntime(Runtime):
     """A runtime adapter whose guests run in processes of another Python."""
 
+    survives_fork = True
+
     def __init__(self, runtime: Runtime, python: str) -> None:
         """``python`` is a program's name or path; empty for the one that runs here."""
         self.name = f"{runtime.name}@{python}"  # type: ignore[misc]

@@ -22,6 +22,7 @@ class V8Runtime(Runtime):
     """V8 in a process of its own for each guest."""
 
     name = "v8"
+    survives_fork = True
     features = RuntimeFeatures(
         zero_copy_memory=False, interrupt=True, memory_limit=True, shared_memory=True
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import signal
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -108,6 +109,7 @@ class Api:
                 "wasm_runtime_set_instruction_count_limit", None, POINTER, ctypes.c_int
             )
         self._handlers = Handlers()
+        _leave_sigusr1(library)
         if not self.init():
             raise Unavailable(f"{library._name} could not initialise WAMR")
         self._handlers.initialised()
@@ -143,6 +145,14 @@ class Api:
             depth.count -= 1
             if not depth.count:
                 self.destroy_thread()
+
+
+def _leave_sigusr1(library: ctypes.CDLL) -> None:
+    """WAMR wakes threads with a signal, which it takes over and blocks in each thread: SIGUSR1,
+    unless it is told another. Programs have handlers for that one; hardly any for this."""
+    if hasattr(signal, "SIGRTMAX") and _has(library, "os_set_signal_number_for_blocking_op"):
+        choose = lean(library, "os_set_signal_number_for_blocking_op", None, ctypes.c_int)
+        choose(signal.SIGRTMAX - 4)
 
 
 def _has(library: ctypes.CDLL, name: str) -> bool:

@@ -1,0 +1,181 @@
+"""Signal handlers of a program's own while a guest runs in the main thread, and forks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from enginetests.common import COMMAND, GUESTS, LOOP, Engine, Wat
+from wasi_nn import Host
+from wasi_nn.errors import Interrupted
+from wasi_nn.runtime import HostFunction
+
+# A bound against a hang, in seconds.
+_HANG = 60
+FORK = """
+import gc, os, signal, sys
+from wasi_nn import Host
+from wasi_nn.errors import ForkedProcess
+from wasi_nn.runtime import WasiConfig
+
+name, wasm = sys.argv[1:]
+host = Host(runtime=name)
+program = host.compile(wasm)
+guest = program.instantiate(wasi=WasiConfig(stdout=None))
+
+def attempt(work):
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        signal.alarm(20)
+        try:
+            print(work().stdout)
+        except ForkedProcess:
+            print("refused")
+        gc.collect()
+        sys.exit()
+    assert os.waitpid(child, 0)[1] == 0
+
+def close():
+    global guest, program, host
+    guest.close()
+    guest = program = host = None
+    return Host(runtime=name).run(wasm)
+
+assert program.run().stdout == b"hello, wasi-nn\\n"
+attempt(program.run)
+attempt(lambda: host.run(wasm))
+attempt(lambda: Host(runtime=name).run(wasm))
+attempt(lambda: guest.run())
+attempt(close)
+# The parent's are as they were.
+assert guest.run() == 0
+assert program.run().stdout == b"hello, wasi-nn\\n"
+"""
+FORK_FIRST = """
+import os, sys
+from wasi_nn import Host
+
+host = Host(runtime=sys.argv[1])
+child = os.fork()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+print(host.run(sys.argv[2]).stdout, flush=True)
+"""
+
+
+class Loss(Exception):
+    """What a handler raises."""
+
+
+@contextlib.contextmanager
+def handled(number: int, handler: Callable[..., object], seconds: float = 0.2) -> Iterator[None]:
+    """The signal comes after a while, and has a handler."""
+    before = signal.signal(number, handler)
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        signal.signal(number, before)
+
+
+def leave(number: int, frame: object) -> None:
+    sys.exit(7)
+
+
+def lose(number: int, frame: object) -> None:
+    raise Loss
+
+
+class Signals(Engine):
+    @pytest.mark.parametrize(
+        ("number", "handler", "kind"),
+        [
+            (signal.SIGTERM, leave, SystemExit),
+            (signal.SIGALRM, lose, Loss),
+            (signal.SIGUSR1, lose, Loss),
+            (signal.SIGINT, lose, Loss),
+        ],
+    )
+    def test_a_handler_that_raises_ends_the_guest(
+        self,
+        host: Host,
+        wat: Wat,
+        number: int,
+        handler: Callable[..., object],
+        kind: type[BaseException],
+    ) -> None:
+        self.needs(host, "interrupt")
+        program = host.compile(wat(COMMAND.format(LOOP)))
+        with handled(number, handler), pytest.raises(kind):
+            program.run()
+        with program.instantiate() as guest, handled(number, handler), pytest.raises(kind):
+            guest.call("_start")
+        assert host.run(wat(COMMAND.format(""))).exit_code == 0
+
+    def test_a_handler_that_returns_lets_the_guest_go_on(self, host: Host, wat: Wat) -> None:
+        self.needs(host, "interrupt")
+        heard: list[object] = []
+        program = host.compile(wat(COMMAND.format(LOOP)))
+        with (
+            handled(signal.SIGTERM, lambda *a: heard.append(threading.current_thread())),
+            handled(signal.SIGALRM, lose, 1.0),
+            pytest.raises(Loss),
+        ):
+            program.run()
+        assert heard == [threading.main_thread()]
+
+    def test_a_handler_that_raises_between_host_calls(self, host: Host, wat: Wat) -> None:
+        wasm = wat(
+            """(module (import "test" "f" (func $f (param i32) (result i32)))
+            (memory (export "memory") 1) (func (export "run")
+              (loop $l (br_if $l (call $f (i32.const 1))))))"""
+        )
+        extra = [HostFunction("test", "f", 1, True, lambda memory, value: value)]
+        with host.compile(wasm).instantiate(extra=extra) as guest:
+            with handled(signal.SIGALRM, lose, 0.1), pytest.raises(Loss):
+                guest.call("run")
+            with pytest.raises(Interrupted):
+                guest.call("run")
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+    def test_a_forked_child_is_told_or_works(self) -> None:
+        """An engine in this process is refused in the child; one in its own process works."""
+        if not self.installed:
+            pytest.skip("a process of its own cannot find the stand-in")
+        said = self._python(FORK)
+        expected = ["b'hello, wasi-nn\\n'" if self.survives else "refused"] * 3
+        last = "b'hello, wasi-nn\\n'" if self.survives else "refused"
+        assert said == [*expected, "refused", last]
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+    def test_a_host_that_was_not_used_before_the_fork_works(self) -> None:
+        if not self.installed:
+            pytest.skip("a process of its own cannot find the stand-in")
+        assert self._python(FORK_FIRST) == ["b'hello, wasi-nn\\n'"] * 2
+
+    @property
+    def survives(self) -> bool:
+        """Whether the engine works in a child of a process that used it."""
+        return Host(runtime=self.runtime).runtime.survives_fork
+
+    def _python(self, script: str) -> list[str]:
+        hello = Path(GUESTS) / "hello" / "hello.wasm"
+        ended = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", script, self.runtime, str(hello)],
+            capture_output=True,
+            text=True,
+            timeout=_HANG,
+        )
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout.splitlines()

@@ -1,0 +1,147 @@
+"""Models in a process that was forked. (Guests: the engines' tests.)"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import needs
+
+GRAPHS = Path(__file__).parents[2] / "conformance" / "graphs"
+# A bound against a hang, in seconds.
+_HANG = 60
+START = """
+import gc, os, signal, sys, threading
+from wasi_nn import Host
+from wasi_nn.errors import ForkedProcess
+
+def child(work):
+    sys.stdout.flush()
+    pid = os.fork()
+    if not pid:
+        signal.alarm(20)
+        try:
+            work()
+            print("works")
+        except ForkedProcess:
+            print("refused")
+        gc.collect()
+        sys.exit()
+    assert os.waitpid(pid, 0)[1] == 0
+
+host = Host()
+path = sys.argv[1]
+"""
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+
+
+def python(script: str, path: Path) -> str:
+    ended = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", START + script, str(path)],
+        capture_output=True,
+        text=True,
+        timeout=_HANG,
+    )
+    # Nothing is told of what the child can't free.
+    assert (ended.returncode, ended.stderr) == (0, "")
+    return ended.stdout
+
+
+def gguf() -> Path:
+    needs("xllamacpp")
+    return GRAPHS / "ggml" / "tiny.gguf"
+
+
+def test_a_model_of_the_parent_is_refused_and_never_freed() -> None:
+    script = """
+model = host.load(path)
+context = model.init_execution_context()
+context.set_input("prompt", "x")
+text = context.stream()
+next(text)
+child(lambda: next(text))
+child(context.compute)
+child(lambda: context.set_input("prompt", "y"))
+child(model.init_execution_context)
+child(lambda: model.run("x"))
+child(lambda: host.load(path))
+child(lambda: Host().load(path))
+
+def drop():
+    global model, context, text, host
+    context.close()
+    model = context = text = host = None
+
+child(drop)
+thread = threading.Thread(target=child, args=(context.compute,))
+thread.start()
+thread.join()
+assert next(text)
+text.close()
+context.close()
+print("parent")
+"""
+    said = python(script, gguf()).split()
+    assert said == ["refused"] * 7 + ["works", "refused", "parent"]
+
+
+def test_a_named_model_that_was_not_used_before_the_fork_works() -> None:
+    script = """
+host.add_model("net", path)
+
+def use():
+    with host.model("net").init_execution_context() as context:
+        context.set_input("prompt", "x")
+        assert next(context.stream())
+
+child(use)
+use()
+child(use)
+"""
+    assert python(script, gguf()).split() == ["works", "refused"]
+
+
+def test_a_backend_without_native_code_works_in_the_child() -> None:
+    script = """
+model = host.load(b"wasi-nn:identity")
+def use():
+    assert model.run(b"abc")["0"].tobytes() == b"abc"
+use()
+child(use)
+"""
+    assert python(script, GRAPHS).split() == ["works"]
+
+
+def test_a_pool_of_forked_processes_is_told() -> None:
+    script = """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+host.load(path)
+with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+    try:
+        pool.submit(host.load, path).result(30)
+    except ForkedProcess as told:
+        assert "spawn" in str(told)
+        print("refused")
+    except TypeError:  # (A host can't be sent to another process.)
+        print("unsent")
+
+def load():
+    host.load(path)
+
+with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+    try:
+        pool.submit(load).result(30)
+    except ForkedProcess:
+        print("refused")
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    try:
+        pool.apply_async(load).get(30)
+    except ForkedProcess:
+        print("refused")
+"""
+    assert python(script, gguf()).split() == ["unsent", "refused", "refused"]

@@ -1,0 +1,99 @@
+"""Signal handlers of a program's own while a model computes in the main thread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+
+import numpy as np
+import pytest
+from conftest import needs
+from onnx import TensorProto, helper
+
+from wasi_nn import Host
+
+needs("onnxruntime")
+
+
+class Loss(Exception):
+    """What a handler raises."""
+
+
+def lose(*signal):
+    raise Loss
+
+
+def long() -> bytes:
+    """A loop that goes on for minutes: y = x + 1 + 1 + …."""
+    number = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["goes"]),
+            helper.make_node("Add", ["before", "one"], ["after"]),
+        ],
+        "body",
+        [
+            number("round", TensorProto.INT64, []),
+            number("going", TensorProto.BOOL, []),
+            number("before", TensorProto.FLOAT, [1]),
+        ],
+        [number("goes", TensorProto.BOOL, []), number("after", TensorProto.FLOAT, [1])],
+        [helper.make_tensor("one", TensorProto.FLOAT, [1], [1.0])],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["rounds", "", "x"], ["y"], body=body)],
+        "g",
+        [number("x", TensorProto.FLOAT, [1])],
+        [number("y", TensorProto.FLOAT, [1])],
+        [helper.make_tensor("rounds", TensorProto.INT64, [], [1 << 40])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    return bytes(model.SerializeToString())
+
+
+@contextlib.contextmanager
+def handled(number, handler, seconds):
+    before = signal.signal(number, handler)
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        signal.signal(number, before)
+
+
+@pytest.mark.parametrize(
+    ("number", "handler", "kind"),
+    [
+        (signal.SIGTERM, lambda *a: sys.exit(7), SystemExit),
+        (signal.SIGALRM, lose, Loss),
+        (signal.SIGINT, lose, Loss),
+    ],
+)
+def test_a_handler_that_raises_ends_a_computation(number, handler, kind):
+    x = np.float32([1])
+    heard = []
+    with Host() as host:
+        model = host.load(long())
+        returns = handled(signal.SIGUSR1, lambda *a: heard.append(threading.current_thread()), 0.1)
+        with returns, handled(number, handler, 0.4), pytest.raises(kind):
+            model.run(x)
+        with model.init_execution_context() as context:
+            context.set_input(0, x)
+            with handled(number, handler, 0.2), pytest.raises(kind):
+                context.compute()
+    assert heard == [threading.main_thread()]
+
+
+def test_a_handler_that_returns_changes_no_result():
+    with Host() as host, handled(signal.SIGUSR1, lambda *a: None, 0):
+        model = host.load(b"wasi-nn:identity")
+        with model.init_execution_context() as context:
+            context.set_input(0, np.float32([3, 4]))
+            context.compute()
+            assert context.get_output(0).tolist() == [3, 4]
