@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +40,18 @@ def needs(package: str) -> Any:
 
 ROOT = Path(__file__).resolve().parent
 IDENTITY = "wasi-nn:identity"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heard() -> Iterator[None]:
+    """Tests and their processes hear SIGINT, also where pytest was started with SIGINT ignored or
+    blocked. A shell without job control ignores it for each job in the background, and processes
+    inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

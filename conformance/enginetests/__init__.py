@@ -23,6 +23,7 @@ from enginetests.limits import Limited
 from enginetests.memory import Memory
 from enginetests.programs import Programs
 from enginetests.streams import StandardStreams
+from enginetests.tasks import Tasks
 from enginetests.wasi import Wasi
 from wasi_nn.plugins import Plugins, availability
 
@@ -54,5 +55,5 @@ def need(runtime: str) -> None:
         pytest.skip(f"{runtime} is unavailable: {found.detail}", allow_module_level=True)
 
 
-class EngineSuite(Programs, StandardStreams, Wasi, Limited, Memory, HostCalls, Garbage):
+class EngineSuite(Programs, StandardStreams, Wasi, Limited, Tasks, Memory, HostCalls, Garbage):
     """Everything."""

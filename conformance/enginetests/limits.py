@@ -105,9 +105,10 @@ class Limited(Engine):
         anybody's reach; so the guest is interrupted, and nothing is raised before it is back."""
         self.needs(host, "interrupt")
         program = host.compile(wat(COMMAND.format(LOOP)))
-        with pressed(0.2), pytest.raises(KeyboardInterrupt):
-            program.run()
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        with pressed(0.2):
+            with pytest.raises(KeyboardInterrupt):
+                program.run()
+            assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
     def test_ctrl_c_between_host_calls(self, host: Host, wat: Wat) -> None:
         wasm = wat(

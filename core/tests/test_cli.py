@@ -384,12 +384,10 @@ def test_a_deadline_for_a_guest_that_sleeps_in_a_system_call(wat, tmp_path):
 def test_ctrl_c(wat, tmp_path, text, runtime, says):
     guest = tmp_path / "guest.wasm"
     guest.write_bytes(wat(text))
-    # A shell that runs this in the background ignores SIGINT, and its children inherit that.
     process = subprocess.Popen(
         [*COMMAND, "run", "--runtime", runtime, str(guest)],
         stderr=subprocess.PIPE,
         start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     with process:
         time.sleep(1.5)
@@ -486,7 +484,17 @@ def test_a_missing_library_names_the_extra(guests, relu, tmp_path):
         env={"PYTHONPATH": str(tmp_path)},
     )
     assert code == 2
-    assert err == 'wasi-nn: onnxruntime is not installed; pip install "wasi-nn[onnx]"\n'
+    advice = 'onnxruntime is not installed; pip install "wasi-nn[onnx]"'
+    assert err == f"wasi-nn: {advice}\n"
+    hidden = {"PYTHONPATH": str(tmp_path)}
+    out = wasi_nn("inspect", guests / "echo/echo.wasm", env=hidden)[1]
+    served = next(line for line in out.splitlines() if line.startswith("served here:"))
+    assert "onnx" not in served
+    assert "tensorflowlite" in served
+    assert f"not here:      onnx: {advice}\n" in out
+    code, out, _ = wasi_nn("inspect", relu, env=hidden)
+    assert (code, f"loads here:    no: {advice}\n" in out) == (1, True)
+    assert f"  unavailable: {advice}\n" in wasi_nn("plugins", env=hidden)[1]
 
 
 def test_inspect(guests, relu, wat, tmp_path):
@@ -514,6 +522,107 @@ def test_inspect(guests, relu, wat, tmp_path):
     assert (code, "damaged" in err) == (2, True)
     code, out, _ = wasi_nn("inspect", guests / "build.py")
     assert (code, "not recognised" in out) == (1, True)
+
+
+def test_inspect_shows_each_file_in_a_block_of_its_own(guests, relu, tmp_path):
+    code, out, err = wasi_nn("inspect", guests / "hello/hello.wasm", relu, relu)
+    assert (code, err) == (0, "")
+    blocks = out.split("\n\n")
+    assert [block.split("\n")[1] for block in blocks] == [
+        "kind:          core module, a command",
+        "kind:          model",
+        "kind:          model",
+    ]
+    assert all("x: f32[1, 3]" in block for block in blocks[1:])
+    (tmp_path / "notes.txt").write_text("what it is about")
+    code, out, _ = wasi_nn("inspect", relu, tmp_path / "notes.txt")
+    assert (code, out.count("file: "), "not recognised" in out) == (1, 2, True)
+    code, out, err = wasi_nn("inspect", tmp_path / "none.onnx", relu, tmp_path / "notes.txt")
+    assert (code, out.count("file: "), "x: f32[1, 3]" in out) == (2, 3, True)
+    assert err == f"wasi-nn: cannot read {tmp_path / 'none.onnx'}: No such file or directory\n"
+
+
+def test_inspect_keeps_the_files_of_one_model_together(guests, tmp_path):
+    xml, weights = (guests.parent / f"graphs/openvino/add.{end}" for end in ("xml", "bin"))
+    code, out, _ = wasi_nn("inspect", xml, weights)
+    assert (code, out.count("kind:"), "openvino" in out) == (0, 1, True)
+    parts = [tmp_path / f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
+    for part in (*parts, tmp_path / "m-00001-of-00003.gguf"):
+        part.write_bytes(b"GGUF")
+    code, out, _ = wasi_nn("inspect", *parts, tmp_path / "m-00001-of-00003.gguf")
+    assert out.count("kind: ") == 2
+
+
+def test_inspect_of_a_broken_model_is_a_line_of_the_report(tmp_path):
+    model = tmp_path / "m.onnx"
+    model.write_bytes(b"\x08\x07\x12\x04test" + b"\xff" * 30)
+    code, out, err = wasi_nn("inspect", f"{model}")
+    assert (code, err) == (1, "")
+    assert "loads here:    no: " in out or "not recognised" in out
+
+
+def test_inspect_lists_every_export(wat, tmp_path):
+    guest = tmp_path / "reactor.wasm"
+    many = "".join(f'(func (export "f{n}") (param f64))' for n in range(40))
+    guest.write_bytes(wat(f"(module {many})"))
+    code, out, _ = wasi_nn("inspect", guest)
+    assert (code, out.count("export: ")) == (0, 40)
+    assert f"wasi-nn run --invoke NAME {guest}" in out
+    assert "starts here:   yes, by --invoke on wasmtime" in out
+    guest.write_bytes(wat("(module)"))
+    code, out, _ = wasi_nn("inspect", guest)
+    assert (code, "starts here:   no: it exports no _start and no other" in out) == (1, True)
+
+
+_BROKEN_PLUGIN = """
+from wasi_nn import hookimpl
+from wasi_nn.backend import Backend, Graph
+
+class Broken(Backend):
+    name, encodings = "broken", ("broken",)
+    def sniff(self, head):
+        if {sniff}:
+            raise KeyError("boom")
+        return "broken"
+    def load(self, *arguments):
+        class Odd(Graph):
+            @property
+            def inputs(self):
+                raise KeyError("boom")
+            def init_execution_context(self):
+                raise KeyError("boom")
+        return Odd()
+
+@hookimpl
+def wasi_nn_backends():
+    return [Broken()]
+"""
+
+
+@pytest.mark.parametrize("sniff", [True, False])
+def test_a_plugin_that_raises_costs_inspect_one_line(tmp_path, sniff):
+    (tmp_path / "brk.py").write_text(_BROKEN_PLUGIN.format(sniff=sniff))
+    info = tmp_path / "brk-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: brk\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[wasi_nn]\nbrk = brk\n")
+    model = tmp_path / "model.brk"
+    model.write_bytes(b"what only that plugin knows")
+    got, out, err = wasi_nn("inspect", model, env={**os.environ, "PYTHONPATH": str(tmp_path)})
+    assert got == 1
+    assert "Traceback" not in out + err
+    told = [line for line in (out + err).splitlines() if "boom" in line]
+    assert len(told) == 1
+    assert "backend broken (brk 1)" in told[0]
+
+
+def test_the_table_of_engines_fits_a_terminal_and_cuts_no_name():
+    _, out, _ = wasi_nn("plugins")
+    table = out.split("\n\n")[-1].splitlines()
+    assert max(map(len, table)) <= 80
+    assert {"wasmtime", "wasmedge", "wasmer", "wamr", "v8"} <= set(table[0].split())
+    assert {line.split("  ")[0] for line in table} >= {"component ABI", "deadline", "threads"}
+    assert "…" not in out
 
 
 def test_plugins_and_doctor():

@@ -146,6 +146,24 @@ class TestGuests:
         with pytest.raises(UsageError, match="no runtime 'abacus'"):
             Host(runtime="abacus").run(b"\0asm\x01\0\0\0")
 
+    @pytest.mark.parametrize(
+        ("options", "says"),
+        [
+            ({"dirs": "data"}, "dirs is 'data', and must map guest paths"),
+            ({"dirs": ["data"]}, "must map guest paths"),
+            ({"dirs": 5}, "dirs is 5"),
+            ({"args": "name:net"}, r"must be a list of texts, as in \['name:net'\]"),
+            ({"args": b"x"}, "must be a list of texts"),
+            ({"args": [1, "x"]}, "is 1, and must be a text"),
+            ({"env": {"A": 1}}, "is 1, and must be a text"),
+            ({"env": ["A=1"]}, "env is .*must map names"),
+            ({"args": [b"x"]}, "must be a text"),
+        ],
+    )
+    def test_options_of_another_form(self, host, guests, options, says):
+        with pytest.raises(UsageError, match=says):
+            host.run(guests / "hello/hello.wasm", **options)
+
     def test_fuel_has_to_be_asked_for_before_compiling(self, host, guests, plugins):
         with pytest.raises(UsageError, match="without fuel"):
             host.compile(guests / "hello/hello.wasm").run(limits=Limits(fuel=10))

@@ -49,6 +49,8 @@ class Guest:
         self._begun = False
         self.observer = observer
         self.instantiate_seconds = 0.0
+        #: Whether somebody, or a deadline, has interrupted it.
+        self.interrupted = False
 
     @property
     def dialect(self) -> str | None:
@@ -126,6 +128,7 @@ class Guest:
     def interrupt(self) -> None:
         """Make the guest stop soon, a computation that it waits for included. Callable from any
         thread."""
+        self.interrupted = True
         self._instance.interrupt()
         self._session.cancel()
 

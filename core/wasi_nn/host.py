@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from wasi_nn import encodings, loading, wasmfile
 from wasi_nn.backend import LoadOptions
 from wasi_nn.errors import InvalidEncoding, UsageError
-from wasi_nn.limits import Limits
+from wasi_nn.limits import Limits, own_limits
 from wasi_nn.model import Model
 from wasi_nn.modelspec import resolve_path
 from wasi_nn.plugins import Plugins
@@ -20,6 +21,11 @@ from wasi_nn.registry import NamedModel, Registry, detect
 from wasi_nn.runtime import EngineLimits, Runtime
 from wasi_nn.session import Session
 from wasi_nn.types import ExecutionTarget
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from wasi_nn.options import RunOptions
 
 #: A path (also ``package:PKG/FILE``) or the bytes themselves.
 Source = Union[str, Path, bytes, bytearray, memoryview]
@@ -32,8 +38,9 @@ class Host:
 
     ``runtime`` names an engine (the first installed one by default); ``NAME@PYTHON`` is one in a
     process of another Python, and ``NAME@`` in one of this Python. ``limits`` hold for every
-    guest that is not given its own; for one with a timeout, an engine that cannot be stopped runs
-    as ``NAME@``, whose process can be ended. ``allow_fallback`` lets a model whose execution target
+    guest; a run can tighten them, and loosen them only where it says so (see ``Limits``). With a
+    timeout, an engine that cannot be stopped runs as ``NAME@``, whose process can be ended.
+    ``allow_fallback`` lets a model whose execution target
     is not available run on the CPU; without it that is an error::
 
         with Host() as host:
@@ -51,7 +58,7 @@ class Host:
         plugins: Plugins | None = None,
     ) -> None:
         self.plugins = plugins or Plugins.installed()
-        self.limits = limits
+        self.limits = own_limits(limits, None)
         self.registry = Registry(self.plugins, allow_fallback)
         self._allow_fallback = allow_fallback
         self._runtime_name = runtime
@@ -154,13 +161,26 @@ class Host:
         seconds = time.perf_counter() - started
         return Program(self, name, module, file, seconds)
 
-    def run(self, wasm: Source, args: Sequence[str] = (), **options: Any) -> RunResult:
+    def run(
+        self, wasm: Source, args: Sequence[str] = (), **options: Unpack[RunOptions]
+    ) -> RunResult:
         """Compile a guest and run it; the options are those of ``Program.run``."""
         return self.compile(wasm).run(args, **options)
 
+    async def run_async(
+        self, wasm: Source, args: Sequence[str] = (), **options: Unpack[RunOptions]
+    ) -> RunResult:
+        """``run`` in a thread of its own. A task that is cancelled interrupts the guest, and goes
+        on when it has ended."""
+        from wasi_nn.aio import run_guest
+
+        return await run_guest(partial(self.run, wasm), args, options)
+
     def open_session(self, limits: Limits | None = None) -> Session:
-        """The tables for one guest; a runtime adapter's or an embedder's own ABI uses them."""
-        return Session(self.plugins, self.registry, limits or self.limits, self._allow_fallback)
+        """The tables for one guest; a runtime adapter's or an embedder's own ABI uses them. The
+        limits are laid over the host's."""
+        laid = own_limits(limits, None).over(self.limits)
+        return Session(self.plugins, self.registry, laid, self._allow_fallback)
 
     def close(self) -> None:
         """Let go of the named models. Guests that still run keep theirs until they end."""

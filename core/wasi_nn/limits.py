@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
+from numbers import Integral, Real
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from wasi_nn.errors import UsageError
+
+# Engines count in 64 bits.
+_MOST = 1 << 63
 # A control group without a limit says so with a number like this one.
 _NO_LIMIT = 1 << 60
 
@@ -74,6 +80,10 @@ def _default_held() -> int:
     return most if group is None else min(most, group.limit)
 
 
+class _Default(int):
+    """The value of a field that nobody has given: a run's own then leaves the host's as it is."""
+
+
 class Limits(NamedTuple):
     """Limits of one guest; None is no limit.
 
@@ -84,6 +94,15 @@ class Limits(NamedTuple):
     4 GiB, and never more than a container has; ``output`` the bytes that are captured of each of
     its streams.
 
+    The limits of a run are laid over those of its host, field by field. A field that the run does
+    not give is the host's; of one that both give the lower value holds. With ``loosen`` the run's
+    own value holds, also where it allows more::
+
+        host = Host(limits=Limits(timeout=10, memory=1 << 30))
+        program.run(limits=Limits(timeout=2))  # 2 seconds and 1 GiB
+        program.run(limits=Limits(memory=4 << 30))  # 10 seconds and 1 GiB
+        program.run(limits=Limits(memory=4 << 30, loosen=True))  # 10 seconds and 4 GiB
+
     A deadline reaches a guest that computes, in Wasm or in a library that can be stopped. One that
     sits in a system call (it sleeps, it reads a terminal) is noticed when the call returns.
     """
@@ -91,7 +110,65 @@ class Limits(NamedTuple):
     timeout: float | None = None
     memory: int | None = None
     fuel: int | None = None
-    graphs: int = 1024
-    contexts: int = 65536
-    held: int = _default_held()
-    output: int = 256 << 20
+    graphs: int = _Default(1024)
+    contexts: int = _Default(65536)
+    held: int = _Default(_default_held())
+    output: int = _Default(256 << 20)
+    loosen: bool = False
+
+    def over(self, host: Limits) -> Limits:
+        """These limits laid over a host's. Raises ``UsageError`` as ``check`` does."""
+        self.check()
+        laid: dict[str, Any] = {}
+        for name in _FIELDS:
+            own, outer = getattr(self, name), getattr(host, name)
+            if own is None or isinstance(own, _Default):
+                laid[name] = outer
+            elif outer is None or self.loosen:
+                laid[name] = own
+            else:
+                laid[name] = min(own, outer)
+        if laid["timeout"] is not None:
+            # Longer than any thread can wait, such as infinity.
+            laid["timeout"] = min(laid["timeout"], threading.TIMEOUT_MAX)
+        return Limits(**laid)
+
+    def check(self) -> None:
+        """Raise ``UsageError`` for a value that is not a limit."""
+        seconds = self.timeout
+        if seconds is not None and (
+            isinstance(seconds, bool) or not isinstance(seconds, Real) or seconds != seconds
+        ):
+            raise UsageError(f"the timeout is {seconds!r}, and must be a number of seconds or None")
+        for name in _FIELDS[1:]:
+            value = getattr(self, name)
+            if value is None and name in ("memory", "fuel"):
+                continue
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, Integral)
+                or not 0 <= int(value) < _MOST
+            ):
+                raise UsageError(
+                    f"the limit {name} is {value!r}, and must be a whole number from 0 to 2^63 - 1"
+                )
+
+
+_FIELDS = Limits._fields[:-1]
+
+
+def own_limits(limits: Limits | None, timeout: float | None) -> Limits:
+    """What a run is given: its limits, and its timeout, where that is shorter. Raises
+    ``UsageError`` as ``Limits.check`` does."""
+    if limits is None:
+        limits = Limits()
+    elif not isinstance(limits, Limits):
+        raise UsageError(f"the limits are {limits!r}, and must be Limits(…) or None")
+    limits.check()
+    if timeout is None:
+        return limits
+    with_timeout = limits._replace(timeout=timeout)
+    with_timeout.check()
+    if limits.timeout is not None and limits.timeout < timeout:
+        return limits
+    return with_timeout

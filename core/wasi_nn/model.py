@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from codecs import getincrementaldecoder
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import ExecutionContext, StreamingContext
 from wasi_nn.errors import EndOfSequence, InvalidArgument, UnsupportedOperation
+from wasi_nn.escaping import trace_of
 from wasi_nn.giving import checked_context
 from wasi_nn.loading import LoadedGraph
 from wasi_nn.types import Tensor, TensorInfo, check_length
@@ -22,8 +25,7 @@ if TYPE_CHECKING:
 _MOST_REFUSED = 1024
 
 
-def _never() -> bool:
-    return False
+log = logging.getLogger("wasi_nn")
 
 
 class Context:
@@ -34,7 +36,8 @@ class Context:
     def __init__(self, loaded: LoadedGraph) -> None:
         self._loaded = loaded
         self._open = True
-        with loaded.turn(_never):
+        self._cancelled = False
+        with loaded.turn(self._is_cancelled):
             self._context: ExecutionContext = checked_context(loaded.graph.init_execution_context())
 
     def set_input(self, key: int | str, array: Any) -> None:
@@ -91,7 +94,7 @@ class Context:
                 with self._turn():
                     context.fini_single()
 
-    def stream_text(self, key: int | str = 0) -> Iterator[str]:
+    def stream_text(self, key: int | str = 0) -> Generator[str, None, None]:
         """The same as text in UTF-8, in whole characters: a token may be a part of one. What stays
         incomplete at the end comes out as U+FFFD. Raises what ``stream`` raises."""
         decoder = getincrementaldecoder("utf-8")(errors="replace")
@@ -106,6 +109,34 @@ class Context:
             # Leaving the loop early ends the text at once, and not when the memory is collected.
             pieces.close()
 
+    def stream_async(self, key: int | str = 0) -> AsyncGenerator[bytes, None]:
+        """``stream`` for ``async for``, in a thread. A task that is cancelled cancels the
+        computation, and goes on when it has ended; the context can then only be closed."""
+        from wasi_nn.aio import each
+
+        return each(self.stream(key), self.cancel)
+
+    def stream_text_async(self, key: int | str = 0) -> AsyncGenerator[str, None]:
+        """``stream_text`` for ``async for``, as ``stream_async``."""
+        from wasi_nn.aio import each
+
+        return each(self.stream_text(key), self.cancel)
+
+    async def compute_async(self) -> None:
+        """``compute`` in a thread; a task that is cancelled does as in ``stream_async``."""
+        from wasi_nn.aio import in_thread
+
+        await in_thread(self.compute, self.cancel)
+
+    def cancel(self) -> None:
+        """Make a call that another thread has under way fail soon, where the library can. The
+        context can then only be closed."""
+        self._cancelled = True
+        try:
+            self._context.cancel()
+        except Exception as error:
+            log.error("%s failed to cancel\n  %s", self._loaded.backend.title, trace_of(error))
+
     def close(self) -> None:
         """Free the context; a second call does nothing."""
         if self._open:
@@ -113,10 +144,13 @@ class Context:
                 self._open = False
                 self._context.close()
 
+    def _is_cancelled(self) -> bool:
+        return self._cancelled
+
     def _turn(self) -> AbstractContextManager[None]:
         if not self._open:
             raise InvalidArgument("the execution context was closed")
-        return self._loaded.turn(_never)
+        return self._loaded.turn(self._is_cancelled)
 
     def __enter__(self) -> Context:
         return self
@@ -173,9 +207,25 @@ class Model:
         Outputs that wasi-nn has no tensor type for (maps, texts) are left out: ``Model.outputs``
         describes them, and ``Context.get_output`` says why. Raises ``UnsupportedOperation`` where
         no output is left."""
+        return self._run(inputs, lambda cancel: None)
+
+    async def run_async(self, inputs: Mapping[int | str, Any] | Any) -> dict[str, NDArray[Any]]:
+        """``run`` in a thread; a task that is cancelled cancels the computation, where the library
+        can, and goes on when it has ended."""
+        from wasi_nn.aio import Stop, in_thread
+
+        stop = Stop()
+        return await in_thread(partial(self._run, inputs, stop.begin), stop)
+
+    def _run(
+        self,
+        inputs: Mapping[int | str, Any] | Any,
+        begin: Callable[[Callable[[], None]], None],
+    ) -> dict[str, NDArray[Any]]:
         if not isinstance(inputs, Mapping):
             inputs = {0: inputs}
         with self.init_execution_context() as context:
+            begin(context.cancel)
             for key, array in inputs.items():
                 context.set_input(key, array)
             context.compute()

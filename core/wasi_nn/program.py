@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Union
+from typing import TYPE_CHECKING, NamedTuple
 
 from wasi_nn.abi.common import CoreAbi
 from wasi_nn.abi.dialects import dialect as dialect_named
@@ -17,16 +15,16 @@ from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.abi.wamr_legacy import WamrLegacy
 from wasi_nn.abi.witx import Witx
 from wasi_nn.backend import Generation
+from wasi_nn.capture import Capture
 from wasi_nn.errors import GuestError, UsageError
 from wasi_nn.guest import Guest
-from wasi_nn.limits import Limits
+from wasi_nn.limits import Limits, own_limits
 from wasi_nn.linking import link
 from wasi_nn.runtime import (
     EngineLimits,
     HostFunction,
     Instance,
     Module,
-    Preopen,
     Runtime,
     Stdin,
     Stdout,
@@ -34,17 +32,18 @@ from wasi_nn.runtime import (
 )
 from wasi_nn.session import GraphUse, Session
 from wasi_nn.suggestion import did_you_mean
+from wasi_nn.system import Dirs, wasi_config
 from wasi_nn.wasmfile import WasmFile
 
 if TYPE_CHECKING:
-    from wasi_nn.host import Host
+    from typing_extensions import Unpack
 
-log = logging.getLogger("wasi_nn")
+    from wasi_nn.aio import Running
+    from wasi_nn.host import Host
+    from wasi_nn.options import RunOptions
+
 # Exports in a message.
 _LISTED = 20
-
-#: What a guest may see of the file system: ``{guest path: host path}``, or Preopen tuples.
-Dirs = Union[Mapping[str, Union[str, Path]], Sequence[Preopen]]
 
 
 class Timings(NamedTuple):
@@ -127,6 +126,7 @@ class Program:
         capture: bool = True,
         dialect: str | None = None,
         limits: Limits | None = None,
+        timeout: float | None = None,
         stats: bool = False,
         trace: bool = False,
         on_start: Callable[[Guest], None] | None = None,
@@ -136,10 +136,14 @@ class Program:
         the one export that ``invoke`` names (its ``_initialize`` comes before).
 
         ``args`` come after the program's name. ``capture`` collects stdout and stderr for the
-        result where no other place is given for them. ``on_start`` gets the guest before it runs,
-        so that another thread can interrupt it. Raises ``LinkError`` and ``UsageError`` for what
-        keeps the guest from starting; what ends it later is in the result."""
-        captured = _Capture(capture, limits or self._host.limits)
+        result where no other place is given. ``limits`` are laid over the host's; ``timeout``, in
+        seconds, is short for one of them. ``on_start`` gets the guest before it runs, so that
+        another thread can interrupt it. Raises ``LinkError`` and ``UsageError`` for what keeps the
+        guest from starting; what ends it later is in the result."""
+        if isinstance(args, (str, bytes)):
+            raise UsageError(f"args is {args!r}, and must be a list of texts, as in [{args!r}]")
+        limits = own_limits(limits, timeout)
+        captured = Capture(capture, limits.over(self._host.limits))
         wasi = wasi_config(
             (self.name, *args),
             env,
@@ -178,6 +182,21 @@ class Program:
                 values,
             )
 
+    async def run_async(self, args: Sequence[str] = (), **options: Unpack[RunOptions]) -> RunResult:
+        """``run`` in a thread of its own. A task that is cancelled interrupts the guest, and goes
+        on when it has ended (see ``Guest.interrupt``)."""
+        # (asyncio takes longer to import than all of this.)
+        from wasi_nn.aio import run_guest
+
+        return await run_guest(self.run, args, options)
+
+    def start(self, args: Sequence[str] = (), **options: Unpack[RunOptions]) -> Running:
+        """A guest whose output is read while it runs, with ``async with`` and ``async for``; the
+        options are those of ``run``, but for ``stdout``."""
+        from wasi_nn.aio import Running
+
+        return Running(self.run, args, options)
+
     def _check_entry(self, invoke: Call | None) -> None:
         """Raise ``UsageError``, before anything of the guest runs, unless it has what is to run."""
         known = self.file.functions
@@ -202,13 +221,16 @@ class Program:
         wasi: WasiConfig | None = None,
         dialect: str | None = None,
         limits: Limits | None = None,
+        timeout: float | None = None,
         stats: bool = False,
         trace: bool = False,
         extra: Sequence[HostFunction] = (),
     ) -> Guest:
         """A guest whose exports can be called (a reactor). ``extra`` are host functions of the
         embedder's own. Close it, or use it in a ``with`` block. Raises ``LinkError``, and the kinds
-        of ``GuestError`` when its start function fails."""
+        of ``GuestError`` when its start function fails. ``limits`` and ``timeout`` are those of
+        ``run``."""
+        limits = own_limits(limits, timeout)
         guest = self._prepare(wasi or WasiConfig(), dialect, limits, stats, trace, extra)
         try:
             guest.begin()
@@ -221,14 +243,14 @@ class Program:
         self,
         wasi: WasiConfig,
         dialect: str | None,
-        limits: Limits | None,
+        own: Limits,
         stats: bool,
         trace: bool,
         extra: Sequence[HostFunction],
     ) -> Guest:
-        limits = self._checked(limits)
+        limits = self._checked(own)
         observer = Observer(timed=stats, traced=trace)
-        session = self._host.open_session(limits)
+        session = self._host.open_session(own)
         try:
             made = self._make(session, observer, dialect, extra, wasi, limits)
         except BaseException:
@@ -260,8 +282,8 @@ class Program:
         instance = self._module.prepare(needed, wasi, EngineLimits(limits.memory, limits.fuel))
         return Made(instance, lambda: reading.dialect.name if reading else None, bench)
 
-    def _checked(self, limits: Limits | None) -> Limits:
-        limits = limits or self._host.limits
+    def _checked(self, own: Limits) -> Limits:
+        limits = own.over(self._host.limits)
         if limits.fuel is not None and not self._counts_fuel:
             raise UsageError("the program was compiled without fuel: give Host a limit on fuel")
         _check_limits(limits, self._host.runtime)
@@ -315,68 +337,6 @@ def _check_limits(limits: Limits, runtime: Runtime) -> None:
     ):
         if given is not None and not able:
             raise UsageError(f"{runtime.name}, as it is installed here, cannot {what}")
-
-
-class _Capture:
-    """Collects output streams up to the limit; what comes after that is dropped and logged."""
-
-    def __init__(self, enabled: bool, limits: Limits) -> None:
-        self._enabled = enabled
-        self._most = limits.output
-        self._pieces: dict[str, bytearray] = {}
-        self._cut: set[str] = set()
-
-    def stream(self, name: str, given: Stdout) -> Stdout:
-        if given is not None or not self._enabled:
-            return given
-        collected = self._pieces[name] = bytearray()
-
-        def collect(piece: bytes) -> None:
-            room = self._most - len(collected)
-            if len(piece) > room and name not in self._cut:
-                self._cut.add(name)
-                log.warning("the guest's %s is cut at %d bytes", name, self._most)
-            collected.extend(piece[: max(0, room)])
-
-        return collect
-
-    def bytes(self, name: str) -> bytes:
-        return bytes(self._pieces.get(name, b""))
-
-
-def wasi_config(
-    args: Sequence[str],
-    env: Mapping[str, str] | None,
-    dirs: Dirs,
-    stdin: Stdin,
-    stdout: Stdout,
-    stderr: Stdout,
-) -> WasiConfig:
-    """A WASI configuration of what people write. Raises ``UsageError`` for a directory that is not
-    there and for NUL in an argument or variable."""
-    if isinstance(dirs, Mapping):
-        preopens = [Preopen(Path(host), guest) for guest, host in dirs.items()]
-    else:
-        preopens = list(dirs)
-    for preopen in preopens:
-        if not preopen.host.is_dir():
-            raise UsageError(f"{preopen.host} is no directory")
-    pairs = list((env or {}).items())
-    for text in (*args, *(part for pair in pairs for part in pair)):
-        if "\0" in text:
-            raise UsageError(f"an argument or variable holds a NUL byte: {text!r}")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise UsageError(f"an argument or variable is no UTF-8: {text!r}") from None
-    if isinstance(stdin, (bytearray, memoryview)):
-        stdin = bytes(stdin)
-    if not (stdin is None or stdin == "inherit" or isinstance(stdin, bytes)):
-        raise UsageError(f"stdin is to be None, 'inherit' or bytes, not {stdin!r}")
-    for stream in (stdout, stderr):
-        if not (stream is None or stream == "inherit" or callable(stream)):
-            raise UsageError(f"an output is to be None, 'inherit' or a callable, not {stream!r}")
-    return WasiConfig(list(args), pairs, preopens, stdin, stdout, stderr)
 
 
 def _reading(file: WasmFile, name: str | None) -> Reading | None:

@@ -132,7 +132,7 @@ class Registry:
 
     def missing_libraries(self) -> list[str]:
         """What must be installed before the registered models can be loaded."""
-        found = (_missing(entry.backend) for entry in list(self._entries.values()))
+        found = (missing(entry.backend) for entry in list(self._entries.values()))
         return sorted({reason for reason in found if reason})
 
     def close(self) -> None:
@@ -160,7 +160,8 @@ def detect(plugins: Plugins, builders: Sequence[memoryview | Path]) -> str | Non
     return None
 
 
-def _missing(backend: Backend) -> str | None:
+def missing(backend: Backend) -> str | None:
+    """Why a backend's library cannot be used, or None; a backend that fails at that is broken."""
     try:
         return backend.missing()
     except (Exception, SystemExit) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import sys
 from pathlib import Path
@@ -55,3 +56,41 @@ class TestStandardOutput:
             context.compute()
         assert output.getvalue().startswith(text)
         assert "\ufffd" not in output.getvalue()
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_pieces_in_asyncio(writing, text):
+    async def main():
+        with writing(text) as context:
+            context.set_input("prompt", "x")
+            return [piece async for piece in context.stream_text_async()]
+
+    pieces = asyncio.run(main())
+    assert "".join(pieces).startswith(text)
+    assert not any("\ufffd" in piece for piece in pieces)
+
+
+def test_a_cancelled_task_ends_the_text(writing):
+    async def read(context, pieces):
+        context.set_input("prompt", "x")
+        async for piece in context.stream_text_async():
+            pieces.append(piece)
+
+    async def main():
+        with Host() as host:
+            model = host.load(TINY, config={"temp": 0, "ignore-eos": True})
+            for _ in range(5):
+                with model.init_execution_context() as context:
+                    pieces: list[str] = []
+                    task = asyncio.ensure_future(read(context, pieces))
+                    while not pieces and not task.done():
+                        await asyncio.sleep(0.001)
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+            # The model itself goes on.
+            with model.init_execution_context() as context:
+                context.set_input("prompt", "x")
+                assert next(context.stream(), None) is not None
+
+    asyncio.run(main())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 
 from wasi_nn.escaping import visible_lines
+
+_SHOWN_FAILURES = 20
 
 
 def complain(text: str) -> None:
@@ -21,3 +24,43 @@ def complain(text: str) -> None:
         # What is left in the buffer would make Python end with 120: let it go nowhere.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+
+
+class _Lines(logging.Handler):
+    """Log records as lines of the command; a guest that fails in a loop fills no terminal."""
+
+    def __init__(self, most: int | None) -> None:
+        super().__init__()
+        self._left = most
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._left is not None:
+            if self._left == 0:
+                complain("further messages are not shown (-v shows all)")
+            self._left -= 1
+            if self._left < 0:
+                return
+        complain(self.format(record))
+
+
+class _Brief(logging.Handler):
+    """The first line and the last, where a record has a traceback, and each text once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[str] = set()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        first, *others = self.format(record).splitlines()
+        text = f"{first}: {others[-1].strip()}" if others else first
+        if text not in self._told:
+            self._told.add(text)
+            complain(text)
+
+
+def set_up_logging(verbose: bool = False, brief: bool = False) -> None:
+    """The host's log on stderr: warnings and errors, or every call."""
+    log = logging.getLogger("wasi_nn")
+    log.setLevel(logging.INFO if verbose else logging.WARNING)
+    log.addHandler(_Brief() if brief else _Lines(None if verbose else _SHOWN_FAILURES))
+    log.propagate = False

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,43 +14,97 @@ from wasi_nn import wasmfile
 from wasi_nn.abi.dialects import EPHEMERAL, LEGACY
 from wasi_nn.abi.inference import infer
 from wasi_nn.abi.wit_words import PACKAGE
+from wasi_nn.cli.complaint import complain, set_up_logging
 from wasi_nn.encodings import AUTODETECT
-from wasi_nn.errors import LinkError, UsageError
+from wasi_nn.errors import LinkError, NnError, UsageError, WasiNnError
 from wasi_nn.escaping import visible
 from wasi_nn.host import Host
 from wasi_nn.modelspec import resolve_path
 from wasi_nn.program import no_command
-from wasi_nn.registry import detect
+from wasi_nn.registry import detect, missing
 
 EXAMPLES = """Examples:
 
 \b
   wasi-nn inspect guest.wasm
-  wasi-nn inspect model.onnx
+  wasi-nn inspect guest.wasm model.onnx
   wasi-nn inspect model.xml model.bin
 """
+
+# A part of a split GGUF model, and its model.
+_PART = re.compile(r"(.*)-\d{5}(-of-\d{5}\.gguf)")
 
 
 @click.command(epilog=EXAMPLES, no_args_is_help=True)
 @click.argument("files", nargs=-1, required=True)
 def inspect(files: tuple[str, ...]) -> int:
-    """Show what a guest (.wasm) or a model is, and whether this installation can run it.
+    """Show what guests (.wasm) and models are, and whether this installation can run them.
 
-    The exit code is 0 when it can and 1 when it cannot."""
-    paths = [resolve_path(name) for name in files]
+    Each file has a block of its own; weights behind an OpenVINO model belong to it, and so do the
+    later parts of a split GGUF model. The exit code is 0 when all can run, 1 when one cannot, and
+    2 when one cannot be read."""
+    set_up_logging(brief=True)
+    code = 0
+    with Host() as host:
+        blocks = _blocks(host, [resolve_path(name) for name in files])
+        for number, paths in enumerate(blocks):
+            if len(blocks) > 1:
+                click.echo("\n" * bool(number), nl=False)
+                _line("file", ", ".join(map(str, paths)))
+            try:
+                runnable = _inspect(host, paths)
+            except (WasiNnError, OSError) as error:
+                sys.stdout.flush()
+                which = "" if str(paths[0]) in str(error) else f"{paths[0]}: "
+                complain(f"{which}{error}")
+                code = 2
+            else:
+                code = max(code, 0 if runnable else 1)
+    return code
+
+
+def _blocks(host: Host, files: Sequence[Path]) -> list[list[Path]]:
+    """The files of each guest and of each model."""
+    blocks: list[list[Path]] = []
+    before: str | None = None
+    for file in files:
+        try:
+            encoding = detect(host.plugins, [file])
+        except (WasiNnError, OSError):
+            # The block says why.
+            before = None
+            blocks.append([file])
+            continue
+        weights = encoding is None and before == "openvino" and len(blocks[-1]) == 1
+        if blocks and ((weights and not _is_guest(file)) or _same_model(blocks[-1][0], file)):
+            blocks[-1].append(file)
+        else:
+            blocks.append([file])
+            before = encoding
+    return blocks
+
+
+def _same_model(first: Path, second: Path) -> bool:
+    parts = [_PART.fullmatch(str(file)) for file in (first, second)]
+    return first != second and all(parts) and len({part and part.groups() for part in parts}) == 1
+
+
+def _is_guest(path: Path) -> bool:
+    with path.open("rb") as file:
+        return wasmfile.is_wasm(file.read(8))
+
+
+def _inspect(host: Host, paths: Sequence[Path]) -> bool:
     try:
-        with paths[0].open("rb") as file:
-            head = file.read(8)
-            guest = head + file.read() if wasmfile.is_wasm(head) else None
+        guest = paths[0].read_bytes() if _is_guest(paths[0]) else None
     except OSError as error:
         raise UsageError(f"cannot read {paths[0]}: {error.strerror}") from error
-    runnable = _inspect_model(paths) if guest is None else _inspect_guest(guest)
-    return 0 if runnable else 1
+    return _inspect_model(host, paths) if guest is None else _inspect_guest(host, guest, paths[0])
 
 
-def _inspect_guest(data: bytes) -> bool:
+def _inspect_guest(host: Host, data: bytes, path: Path) -> bool:
     if wasmfile.is_component(data):
-        return _inspect_component(data)
+        return _inspect_component(host, data)
     module = wasmfile.parse(data)
     inferred = infer(module)
     _line("kind", f"core module, {_entry(module)}")
@@ -57,60 +114,97 @@ def _inspect_guest(data: bytes) -> bool:
             _line("imports", f"{name}: {', '.join(functions)}")
     others = sorted({item.module for item in module.imports} - {EPHEMERAL, LEGACY})
     _line("also imports", ", ".join(others) or "nothing")
-    host = Host()
     if inferred.candidates:
         likely, *others = (dialect.name for dialect in inferred.candidates)
         maybe = f" (or {', '.join(others)}: its tensors will tell)" if others else ""
         _line("dialect", f"{likely}{maybe}, because {inferred.evidence}")
         named = [e for e in inferred.candidates[0].encodings.values() if e != AUTODETECT]
-        served = {e for backend in host.plugins.backends for e in backend.encodings}
         _line("encodings", f"can name {', '.join(named)}")
-        _line("served here", ", ".join(e for e in named if e in served) or "none of them")
+        _served(host, named)
     else:
         _line("dialect", f"none: {inferred.evidence}")
-    if not module.is_command:
-        _line("run", no_command(module))
-    return _starts_here(host, data)
+    if module.is_command:
+        return _starts_here(host, data)
+    callable_ = [name for name in module.functions if name != "_initialize"]
+    for name in callable_:
+        _line("export", f"{name}{module.signatures[name] or ''}")
+    if not callable_:
+        _line("starts here", f"no: {no_command(module)}")
+        return False
+    _line("call one with", f"wasi-nn run --invoke NAME {path} [NUMBER...]")
+    return _starts_here(host, data, " by --invoke")
+
+
+def _served(host: Host, named: Sequence[str]) -> None:
+    """Which encodings have a backend whose library is installed, and what the others lack."""
+    why: dict[str, str | None] = {}
+    for backend in host.plugins.backends:
+        lacks = missing(backend)
+        for encoding in backend.encodings:
+            if lacks is None or encoding not in why:
+                why[encoding] = lacks
+    served = [encoding for encoding in named if why.get(encoding, "") is None]
+    _line("served here", ", ".join(served) or "none of them")
+    for encoding in named:
+        if encoding not in served:
+            _line(
+                "not here", f"{encoding}: {why.get(encoding) or 'no plugin has a backend for it'}"
+            )
 
 
 def _entry(module: wasmfile.WasmFile) -> str:
     if "_start" in module.functions:
         return "a command"
-    return "a command (its start section)" if module.has_start else "not a command"
+    return (
+        "a command (its start section)"
+        if module.has_start
+        else "not a command: it exports no _start"
+    )
 
 
-def _inspect_component(data: bytes) -> bool:
+def _inspect_component(host: Host, data: bytes) -> bool:
     imports = wasmfile.component_imports(data)
     _line("kind", "component")
     nn = [name for name in imports if name.startswith(PACKAGE)]
     _line("imports", ", ".join(nn) or "no wasi:nn")
     _line("also imports", ", ".join(name for name in imports if name not in nn) or "nothing")
-    return _starts_here(Host(), data)
+    return _starts_here(host, data)
 
 
-def _starts_here(host: Host, data: bytes) -> bool:
+def _starts_here(host: Host, data: bytes, how: str = "") -> bool:
     try:
         host.compile(data).link()
     except (LinkError, UsageError) as error:
         _line("starts here", f"no: {error}")
         return False
-    _line("starts here", f"yes, on {host.runtime.name}")
+    _line("starts here", f"yes,{how} on {host.runtime.name}")
     return True
 
 
-def _inspect_model(files: Sequence[Path]) -> bool:
-    host = Host()
+def _inspect_model(host: Host, files: Sequence[Path]) -> bool:
     encoding = detect(host.plugins, files)
     _line("kind", "model")
     _line("encoding", encoding or "not recognised")
     if encoding is None:
         return False
-    model = host.load(*files)
-    _line("loaded by", f"{model.backend} in {model.load_seconds * 1e3:.1f} ms")
-    for index, info in enumerate(model.inputs):
-        _line(f"input {index}", info.describe())
-    for index, info in enumerate(model.outputs):
-        _line(f"output {index}", info.describe())
+    log = logging.getLogger("wasi_nn")
+    # (What fails is in the report; the log would say it again.)
+    log.disabled = True
+    try:
+        lacks = missing(host.plugins.backend_for(encoding))
+        if lacks is not None:
+            _line("loads here", f"no: {lacks}")
+            return False
+        model = host.load(*files)
+        _line("loaded by", f"{model.backend} in {model.load_seconds * 1e3:.1f} ms")
+        for title, infos in (("input", model.inputs), ("output", model.outputs)):
+            for index, info in enumerate(infos):
+                _line(f"{title} {index}", info.describe())
+    except NnError as error:
+        _line("loads here", f"no: {error}")
+        return False
+    finally:
+        log.disabled = False
     return True
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import threading
@@ -14,7 +13,7 @@ from typing import Any
 import click
 
 from wasi_nn.adapter.instance import PAGE
-from wasi_nn.cli.complaint import complain
+from wasi_nn.cli.complaint import complain, set_up_logging
 from wasi_nn.cli.invoking import call_of, shown
 from wasi_nn.cli.spellings import accept_others, mapped, preopen, volume, wasmtime_settings
 from wasi_nn.cli.spellings import variables as environment
@@ -37,7 +36,6 @@ EXAMPLES = """Examples:
   wasi-nn run --runtime wasmer --python python3.10 guest.wasm
 """
 
-_SHOWN_FAILURES = 20
 # A guest that sits in a system call cannot be interrupted by any engine: after this many seconds
 # the whole process ends instead.
 _GRACE = 2.0
@@ -202,7 +200,7 @@ def run(
 
     The guest's exit code is this command's; 134 after a trap, 124 after the deadline, 130 after
     Ctrl-C, 2 for a mistake on the command line."""
-    _set_up_logging(verbose)
+    set_up_logging(verbose)
     asked, nn_graphs = wasmtime_settings(wasmtime_options, wasm, debug)
     timeout = _first(timeout, time_limit and time_limit / 1000, asked.timeout)
     pages = None if memory_page_limit is None else memory_page_limit * PAGE
@@ -331,30 +329,6 @@ def _run_in_thread(
 def _leave(code: int, text: str) -> None:
     complain(text)
     os._exit(code)
-
-
-class _Lines(logging.Handler):
-    """Log records as lines of the command; a guest that fails in a loop fills no terminal."""
-
-    def __init__(self, most: int | None) -> None:
-        super().__init__()
-        self._left = most
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if self._left is not None:
-            if self._left == 0:
-                complain("further messages are not shown (-v shows all)")
-            self._left -= 1
-            if self._left < 0:
-                return
-        complain(self.format(record))
-
-
-def _set_up_logging(verbose: bool) -> None:
-    log = logging.getLogger("wasi_nn")
-    log.setLevel(logging.INFO if verbose else logging.WARNING)
-    log.addHandler(_Lines(None if verbose else _SHOWN_FAILURES))
-    log.propagate = False
 
 
 def _first(*values: Any) -> Any:

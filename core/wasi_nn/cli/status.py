@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import platform
-import sys
-from typing import TYPE_CHECKING
 
 import click
 
@@ -12,10 +10,6 @@ from wasi_nn.backend import Availability
 from wasi_nn.escaping import visible
 from wasi_nn.plugins import PluginRecord, Plugins, availability
 from wasi_nn.runtime import Runtime, RuntimeFeatures
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
 
 # What people call the engines' features.
 _TITLES = {
@@ -30,28 +24,17 @@ _TITLES = {
 @click.command()
 def plugins() -> int:
     """List the plugins and what the engines can do."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     installed = Plugins.installed()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    table = Table(box=None, pad_edge=False)
-    for title in ("plugin", "from", "brings", "state"):
-        table.add_column(title)
     for record in installed.records:
         brings = [f"backend {b.name} ({', '.join(b.encodings)})" for b in record.backends]
         brings += [f"runtime {r.name}" for r in record.runtimes]
-        table.add_row(
-            # As Text: in a plain string rich takes [openvino] for markup.
-            Text(visible(record.name)),
-            Text(visible(f"{record.distribution} {record.version}".strip())),
-            Text(visible(", ".join(brings)) or "-"),
-            Text(visible("; ".join(_states(record)))),
-        )
-    console.print(table)
-    console.print()
-    console.print(_engines(installed.runtimes))
+        origin = f"{record.distribution} {record.version}".strip()
+        click.echo(visible(f"{record.name} ({origin}): {', '.join(brings) or 'nothing'}"))
+        for state in _states(record):
+            click.echo(f"  {visible(state)}")
+    click.echo()
+    for row in _engines(installed.runtimes):
+        click.echo(row)
     return 0
 
 
@@ -63,16 +46,14 @@ def _states(record: PluginRecord) -> list[str]:
     return [a.detail if a.usable else f"unavailable: {a.detail}" for a in found]
 
 
-def _engines(runtimes: list[Runtime]) -> Table:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("engine")
-    for field in RuntimeFeatures._fields:
-        table.add_column(_TITLES.get(field, field.replace("_", " ")))
-    for runtime in runtimes:
-        table.add_row(runtime.name, *map(_able, RuntimeFeatures._fields, runtime.features))
-    return table
+def _engines(runtimes: list[Runtime]) -> list[str]:
+    """A table with a column for each engine, whose names are never cut."""
+    rows = [["engine", *(visible(runtime.name) for runtime in runtimes)]]
+    for number, field in enumerate(RuntimeFeatures._fields):
+        able = [_able(field, runtime.features[number]) for runtime in runtimes]
+        rows.append([_TITLES.get(field, field.replace("_", " ")), *able])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 def _able(field: str, value: bool) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import subprocess
 import sys
 
@@ -22,6 +21,8 @@ RECURSION = '(module (memory (export "memory") 1) (func $f (export "_start") (ca
 
 class TestWasmEdge(EngineSuite):
     runtime = "wasmedge"
+    # Without redirection most guests have a process of their own.
+    share = 1.0 if api().redirects else 0.02
 
     def test_endless_recursion_is_a_trap(self, host, wat):
         """Not here: the interpreter's stack has no limit but the machine's memory, and when that is
@@ -29,17 +30,21 @@ class TestWasmEdge(EngineSuite):
         with Host(plugins=host.plugins, runtime="wasmedge", limits=Limits(fuel=10**6)) as limited:
             assert isinstance(limited.run(wat(RECURSION)).error, OutOfFuel)
 
-    def test_wasmedges_own_plugin_does_not_clash(self, host, identity_model):
+    def test_wasmedges_own_plugin_does_not_clash(self):
         """A VM registers a mock of each plugin, `wasi_ephemeral_nn` among them, and ours would be
-        refused there; nor do the plugins matter that are installed."""
-        library = ctypes.CDLL(api().library)
-        library.WasmEdge_PluginLoadWithDefaultPaths()
-        library.WasmEdge_VMCreate.restype = ctypes.c_void_p
-        machine = ctypes.c_void_p(library.WasmEdge_VMCreate(None, None))
-        try:
-            self.test_echo(host, identity_model)
-        finally:
-            library.WasmEdge_VMDelete(machine)
+        refused there; nor do the plugins matter that are installed. The process is another one:
+        0.14.1 cannot delete such a VM and go on."""
+        code = (
+            "import ctypes, sys; from wasi_nn import Host; from wasi_nn_wasmedge.api import api;"
+            "library = ctypes.CDLL(api().library); library.WasmEdge_PluginLoadWithDefaultPaths();"
+            "library.WasmEdge_VMCreate(None, None); host = Host(runtime='wasmedge');"
+            "own = dict.fromkeys(['stdin', 'stdout', 'stderr'], 'inherit');"
+            "host.run(sys.argv[1], ['nothing', 'hello'], **own)"
+        )
+        command = [sys.executable, "-c", code, GUESTS / "echo" / "echo.wasm"]
+        run = subprocess.run(command, capture_output=True, text=True)
+        assert run.returncode == 0
+        assert "echo: load_by_name: not_found" in run.stderr
 
     def test_endless_recursion_without_fuel_aborts(self, tmp_path, wat):
         path = tmp_path / "recursion.wasm"

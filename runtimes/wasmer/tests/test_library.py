@@ -1,8 +1,8 @@
 """The code for libwasmer, against wasmtime's `wasm_*` functions and a stand-in for `wasi_*`.
 
-Mock: the `wasi_*` and `wasmer_*` functions are Python's, as wasmer's header describes them. They show
-who owns what and what is freed, and they run where no libwasmer is. test_wasmer.py runs the real one
-where WASI_NN_LIBWASMER names it.
+Mock: the `wasi_*` and `wasmer_*` functions are Python's, as wasmer's header describes them. They
+show who owns what and what is freed, and they run where no libwasmer is. test_wasmer.py runs the
+real one where WASI_NN_LIBWASMER names it.
 """
 
 from __future__ import annotations

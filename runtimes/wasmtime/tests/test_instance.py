@@ -31,14 +31,15 @@ class TestWasmtime(EngineSuite):
         result = host.run(many, limits=Limits(memory=1 << 20))
         assert isinstance(result.error, LimitExceeded)
 
-    def test_no_limit_on_fuel_where_the_host_has_one(self, plugins, wat):
+    def test_more_fuel_than_the_host_gives(self, plugins, wat):
         command = '(module (memory (export "memory") 1) (func (export "_start") {}))'
         turns = """(local i32) (loop $l (local.set 0 (i32.add (local.get 0) (i32.const 1)))
             (br_if $l (i32.lt_u (local.get 0) (i32.const 1000))))"""
         with Host(plugins=plugins, runtime="wasmtime", limits=Limits(fuel=10)) as host:
             program = host.compile(wat(command.format(turns)))
             assert isinstance(program.run().error, OutOfFuel)
-            assert program.run(limits=Limits()).error is None
+            assert isinstance(program.run(limits=Limits(fuel=10**6)).error, OutOfFuel)
+            assert program.run(limits=Limits(fuel=10**6, loosen=True)).error is None
 
     def test_two_engines_in_one_process(self, plugins, wat):
         """A wasmtime-py FuncType that two engines see aborts the process."""

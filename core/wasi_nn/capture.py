@@ -1,0 +1,37 @@
+"""What a guest writes to its output streams, kept for the result of its run."""
+
+from __future__ import annotations
+
+import logging
+
+from wasi_nn.limits import Limits
+from wasi_nn.runtime import Stdout
+
+log = logging.getLogger("wasi_nn")
+
+
+class Capture:
+    """Collects output streams up to the limit; what comes after that is dropped and logged."""
+
+    def __init__(self, enabled: bool, limits: Limits) -> None:
+        self._enabled = enabled
+        self._most = limits.output
+        self._pieces: dict[str, bytearray] = {}
+        self._cut: set[str] = set()
+
+    def stream(self, name: str, given: Stdout) -> Stdout:
+        if given is not None or not self._enabled:
+            return given
+        collected = self._pieces[name] = bytearray()
+
+        def collect(piece: bytes) -> None:
+            room = self._most - len(collected)
+            if len(piece) > room and name not in self._cut:
+                self._cut.add(name)
+                log.warning("the guest's %s is cut at %d bytes", name, self._most)
+            collected.extend(piece[: max(0, room)])
+
+        return collect
+
+    def bytes(self, name: str) -> bytes:
+        return bytes(self._pieces.get(name, b""))

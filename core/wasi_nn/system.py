@@ -1,0 +1,57 @@
+"""What a guest sees of the system, as people write it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Union
+
+from wasi_nn.errors import UsageError
+from wasi_nn.runtime import Preopen, Stdin, Stdout, WasiConfig
+
+#: What a guest may see of the file system: ``{guest path: host path}``, or Preopen tuples.
+Dirs = Union[Mapping[str, Union[str, Path]], Sequence[Preopen]]
+
+
+def wasi_config(
+    args: Sequence[str],
+    env: Mapping[str, str] | None,
+    dirs: Dirs,
+    stdin: Stdin,
+    stdout: Stdout,
+    stderr: Stdout,
+) -> WasiConfig:
+    """A WASI configuration of what people write. Raises ``UsageError`` for what has another form,
+    a directory that is not there, and NUL in an argument or variable."""
+    if isinstance(dirs, Mapping):
+        preopens = [Preopen(Path(host), guest) for guest, host in dirs.items()]
+    else:
+        preopens = list(dirs) if isinstance(dirs, Sequence) else []
+        if not isinstance(dirs, Sequence) or not all(isinstance(p, Preopen) for p in preopens):
+            raise UsageError(
+                f"dirs is {dirs!r}, and must map guest paths to host paths, as in "
+                "{'/data': 'photos'}, or be a list of Preopen"
+            )
+    for preopen in preopens:
+        if not preopen.host.is_dir():
+            raise UsageError(f"{preopen.host} is no directory")
+    if env is not None and not isinstance(env, Mapping):
+        raise UsageError(f"env is {env!r}, and must map names to texts, as in {{'LEVEL': 'info'}}")
+    pairs = list((env or {}).items())
+    for text in (*args, *(part for pair in pairs for part in pair)):
+        if not isinstance(text, str):
+            raise UsageError(f"an argument or variable is {text!r}, and must be a text (str)")
+        if "\0" in text:
+            raise UsageError(f"an argument or variable holds a NUL byte: {text!r}")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"an argument or variable is no UTF-8: {text!r}") from None
+    if isinstance(stdin, (bytearray, memoryview)):
+        stdin = bytes(stdin)
+    if not (stdin is None or stdin == "inherit" or isinstance(stdin, bytes)):
+        raise UsageError(f"stdin is to be None, 'inherit' or bytes, not {stdin!r}")
+    for stream in (stdout, stderr):
+        if not (stream is None or stream == "inherit" or callable(stream)):
+            raise UsageError(f"an output is to be None, 'inherit' or a callable, not {stream!r}")
+    return WasiConfig(list(args), pairs, preopens, stdin, stdout, stderr)
