@@ -7,6 +7,7 @@ from codecs import getincrementaldecoder
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ from wasi_nn.types import Tensor, TensorInfo, check_length
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+# A backend that describes no outputs may refuse every index without an end.
+_MOST_REFUSED = 1024
 
 
 log = logging.getLogger("wasi_nn")
@@ -243,14 +247,7 @@ class Model:
             for key, array in inputs.items():
                 context.set_input(key, array)
             context.compute()
-            if self.outputs:
-                return _read_described(context, self.outputs)
-            outputs: dict[str, NDArray[Any]] = {}
-            while True:
-                try:
-                    outputs[str(len(outputs))] = context.get_output(len(outputs))
-                except InvalidArgument:
-                    return outputs
+            return _read(context, self.outputs)
 
 
 class _Outputs(dict[str, Any]):
@@ -267,14 +264,21 @@ class _Outputs(dict[str, Any]):
         raise KeyError(name)
 
 
-def _read_described(context: Context, infos: Sequence[TensorInfo]) -> dict[str, NDArray[Any]]:
+def _read(context: Context, infos: Sequence[TensorInfo]) -> dict[str, NDArray[Any]]:
     outputs = _Outputs(infos)
-    refusal: UnsupportedOperation | None = None
-    for index, info in enumerate(infos):
+    refused: list[UnsupportedOperation] = []
+    for index in range(len(infos)) if infos else count():
         try:
-            outputs[info.name] = context.get_output(index)
+            outputs[infos[index].name if infos else str(index)] = context.get_output(index)
         except UnsupportedOperation as error:
-            refusal = refusal or error
-    if refusal is not None and not outputs:
-        raise refusal
+            refused.append(error)
+            if len(refused) >= _MOST_REFUSED:
+                break
+        except InvalidArgument:
+            # Where nothing describes the outputs, this is how their number is known.
+            if infos:
+                raise
+            break
+    if refused and not outputs:
+        raise refused[0]
     return outputs

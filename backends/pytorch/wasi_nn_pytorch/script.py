@@ -15,6 +15,7 @@ from wasi_nn_pytorch.signature import READERS, Path, Signature, Slot, not_set
 
 # A list takes as many elements as it is given; more than this is a mistake.
 _MOST_ELEMENTS = 1024
+_NUMBER = re.compile("[0-9]{1,4}")
 _FIELD = re.compile(r"[(,] ?(\w+) : ")
 _EXAMPLES = {"int": 0, "float": 0.0, "bool": False}
 
@@ -65,9 +66,15 @@ class Unsettable(One):
     """What no tensor can stand for: a device, an object of a class."""
 
     def slot(self, name: str, rest: str, path: Path) -> Slot:
-        raise UnsupportedOperation(
-            f"input {name} is a {self.native}, which no tensor can stand for: let the module "
-            "give it a default, or none"
+        raise self._refusal(name)
+
+    def value(self, name: str, given: Any, missing: list[str]) -> Any:
+        raise self._refusal(name)
+
+    def _refusal(self, name: str) -> UnsupportedOperation:
+        return UnsupportedOperation(
+            f"input {name} is a {self.native}, which no tensor can stand for: give the argument a "
+            "default in the module's forward, or leave it out"
         )
 
 
@@ -103,10 +110,10 @@ class Items(Shape):
 
     def slot(self, name: str, rest: str, path: Path) -> Slot:
         number, _, rest = rest.partition(".")
-        if not (number.isascii() and number.isdecimal() and int(number) < _MOST_ELEMENTS):
+        if not (_NUMBER.fullmatch(number) and int(number) < _MOST_ELEMENTS):
             raise InvalidArgument(
                 f"input {name} is a {self.native}: set its elements one by one, as {name}.0, "
-                f"{name}.1 (up to {_MOST_ELEMENTS})"
+                f"{name}.1 (at most {_MOST_ELEMENTS} of them)"
             )
         return self.element.slot(f"{name}.{int(number)}", rest, (*path, int(number)))
 
@@ -227,17 +234,12 @@ class ScriptSignature(Signature):
         self._arguments = arguments
         self._shapes = [shape_of(argument.type) for argument in arguments]
         self.nested = any(not isinstance(_content(shape), One) for shape in self._shapes)
-        indexed = [*zip(arguments, self._shapes, strict=True)]
-        # A list before them can then be set by index up to its end.
-        while len(indexed) > 1 and indexed[-1][0].has_default_value() and indexed[-1][1].is_open:
-            indexed.pop()
-        inputs = [found for argument, shape in indexed for found in _with_default(argument, shape)]
+        indexed = _by_index([*zip(arguments, self._shapes, strict=True)])
+        inputs = [found for argument, shape in indexed for found in _inputs(argument, shape)]
         self._keys = [key for key, _ in inputs]
         self.infos = [info for _, info in inputs]
-        last = indexed[-1] if indexed else None
-        self._rest = (
-            last[0].name if last is not None and isinstance(_content(last[1]), Items) else None
-        )
+        # The list whose further elements have the indices beyond the last.
+        self._rest = indexed[-1][0].name if indexed and _is_list(indexed[-1][1]) else None
 
     def slot(self, key: int | str) -> Slot:
         if isinstance(key, int):
@@ -280,7 +282,20 @@ def _content(shape: Shape) -> Shape:
     return shape.content if isinstance(shape, Maybe) else shape
 
 
-def _with_default(argument: Any, shape: Shape) -> list[tuple[str, TensorInfo]]:
+def _is_list(shape: Shape) -> bool:
+    return isinstance(_content(shape), Items)
+
+
+def _by_index(arguments: list[tuple[Any, Shape]]) -> list[tuple[Any, Shape]]:
+    """The arguments that have an index: lists and dicts at the end that have a default have none
+    where a list stands before them, so that the whole of that list can be set by index."""
+    end = len(arguments)
+    while end and arguments[end - 1][0].has_default_value() and arguments[end - 1][1].is_open:
+        end -= 1
+    return arguments[:end] if end and _is_list(arguments[end - 1][1]) else arguments
+
+
+def _inputs(argument: Any, shape: Shape) -> list[tuple[str, TensorInfo]]:
     inputs = shape.inputs(argument.name)
     if not argument.has_default_value():
         return inputs

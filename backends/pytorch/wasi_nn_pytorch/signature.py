@@ -13,6 +13,8 @@ from wasi_nn.types import Tensor, TensorInfo
 if TYPE_CHECKING:
     import torch
 
+# A list that was set at its end alone misses all the elements before.
+_MOST_NAMED = 16
 #: Where a value stands among the arguments: the argument's number, then numbers and keys inside it.
 Path = tuple[Any, ...]
 
@@ -104,4 +106,6 @@ class Signature(ABC):
 
 def not_set(names: Sequence[str]) -> InvalidArgument:
     """The error for inputs that are missing."""
-    return InvalidArgument(f"these inputs have not been set: {', '.join(names)}")
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    shown = ", ".join(names[:_MOST_NAMED])
+    return InvalidArgument(f"these inputs have not been set: {shown}{more}")
