@@ -8,6 +8,7 @@ import struct
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnx
@@ -548,7 +549,7 @@ def test_a_missing_library_names_the_extra(guests, relu, tmp_path):
     out = wasi_nn("inspect", guests / "echo/echo.wasm", env=hidden)[1]
     served = next(line for line in out.splitlines() if line.startswith("served here:"))
     assert "onnx" not in served
-    assert "tensorflowlite" in served
+    assert ("ggml" in served) == bool(find_spec("xllamacpp") or find_spec("llama_cpp"))
     assert f"not here:      onnx: {advice}\n" in out
     code, out, _ = wasi_nn("inspect", relu, env=hidden)
     assert (code, f"loads here:    no: {advice}\n" in out) == (1, True)
@@ -603,7 +604,8 @@ def test_inspect_shows_each_file_in_a_block_of_its_own(guests, relu, tmp_path):
 def test_inspect_keeps_the_files_of_one_model_together(guests, tmp_path):
     xml, weights = (guests.parent / f"graphs/openvino/add.{end}" for end in ("xml", "bin"))
     code, out, _ = wasi_nn("inspect", xml, weights)
-    assert (code, out.count("kind:"), "openvino" in out) == (0, 1, True)
+    assert (code, out.count("kind:")) == (0 if find_spec("openvino") else 1, 1)
+    assert "openvino" in out
     parts = [tmp_path / f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
     for part in (*parts, tmp_path / "m-00001-of-00003.gguf"):
         part.write_bytes(b"GGUF")

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
 from wasi_nn.errors import Interrupted, UsageError
+from wasi_nn.forking import keep
 from wasi_nn.runtime import Instance
 
 T = TypeVar("T")
@@ -60,6 +61,12 @@ class Code(Generic[T]):
         self._made: T | None = None
         #: What compiling took; 0 until it is done.
         self.seconds = 0.0
+        keep(self)
+
+    def forked(self) -> None:
+        """In a child process: whoever compiled stayed in the parent."""
+        self._lock = threading.Lock()
+        self._job = None
 
     def ready(self) -> T | None:
         """The code, where it is there, or is compiled in no time. Raises what the compiler does."""

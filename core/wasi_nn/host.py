@@ -168,10 +168,10 @@ class Host:
             from wasi_nn.component_program import ComponentProgram
 
             imports = wasmfile.component_imports(data)
-            component = Code(partial(self.runtime.compile_component, data, limits), len(data))
+            component = Code(lambda: self.runtime.compile_component(data, limits), len(data))
             return ComponentProgram(self, name, component, imports)
         file = wasmfile.parse(data)
-        code = Code(partial(self.runtime.compile, data, limits), len(data))
+        code = Code(lambda: self.runtime.compile(data, limits), len(data))
         return Program(self, name, code, file)
 
     def run(

@@ -14,28 +14,23 @@ import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
 from wasi_nn import loading
 from wasi_nn.backend import (
     Builder,
-    ExecutionContext,
     Generation,
     LoadOptions,
-    StreamingContext,
 )
 from wasi_nn.encodings import AUTODETECT
+from wasi_nn.entry import ContextEntry
 from wasi_nn.errors import (
-    ForkedProcess,
     InvalidArgument,
     InvalidEncoding,
     RuntimeFailure,
-    UnsupportedOperation,
 )
 from wasi_nn.escaping import trace_of
-from wasi_nn.forking import keep
 from wasi_nn.giving import checked_context
 from wasi_nn.limits import Limits
 from wasi_nn.loading import LoadedGraph
@@ -54,32 +49,6 @@ class GraphUse(NamedTuple):
     encoding: str
     target: str
     seconds: float
-
-
-class ContextEntry:
-    """An open execution context; ``loaded`` keeps its graph alive."""
-
-    __slots__ = (
-        *("__weakref__", "context", "graph_handle", "held", "loaded", "looks", "turn", "unloaded"),
-    )
-
-    def __init__(
-        self,
-        context: ExecutionContext,
-        loaded: LoadedGraph,
-        graph_handle: int,
-        turn: AbstractContextManager[None],
-    ) -> None:
-        self.context = context
-        self.loaded = loaded
-        #: A block of calls into the context.
-        self.turn = turn
-        self.looks = loaded.checked.looks
-        self.graph_handle = graph_handle
-        self.unloaded = False
-        keep(self)
-        #: Bytes of each input that the host keeps.
-        self.held: dict[int | str, int] = {}
 
 
 class _Memory:
@@ -208,7 +177,7 @@ class Session:
         entry = self.context(context)
         del self._contexts[context]
         self._generated = self._sum([entry])
-        _close(entry)
+        entry.close()
         self._held -= sum(entry.held.values()) + self._context_bytes.pop(context, 0)
         self._leave(entry.loaded)
 
@@ -271,14 +240,14 @@ class Session:
     def compute_single(self, context: int) -> None:
         """Produce the next piece of a streamed output."""
         entry = self._loaded_context(context)
-        stream = _streaming(entry)
+        stream = entry.stream()
         with entry.turn:
             stream.compute_single()
 
     def get_output_single(self, context: int, key: int | str) -> Tensor:
         """The newest piece of a streamed output."""
         entry = self.context(context)
-        stream = _streaming(entry)
+        stream = entry.stream()
         with entry.turn:
             output = stream.get_output_single(key)
             entry.loaded.checked.check(key, output)
@@ -287,7 +256,7 @@ class Session:
     def fini_single(self, context: int) -> None:
         """End a stream, early or not."""
         entry = self.context(context)
-        stream = _streaming(entry)
+        stream = entry.stream()
         with entry.turn:
             stream.fini_single()
 
@@ -326,7 +295,7 @@ class Session:
     def close(self) -> None:
         """Close every context and let go of every graph."""
         while self._contexts:
-            _close(self._contexts.popitem()[1])
+            self._contexts.popitem()[1].close()
         self._graphs.clear()
         self._memories.clear()
 
@@ -386,21 +355,3 @@ class Session:
     def _check_room(table: Mapping[int, Any], most: int, what: str) -> None:
         if len(table) >= most:
             raise RuntimeFailure(f"the guest already holds {most} {what}, the most that it may")
-
-
-def _streaming(entry: ContextEntry) -> StreamingContext:
-    if not isinstance(entry.context, StreamingContext):
-        raise UnsupportedOperation(
-            f"backend {entry.loaded.backend.name} does not stream: use compute and get_output"
-        )
-    return entry.context
-
-
-def _close(entry: ContextEntry) -> None:
-    try:
-        with entry.loaded.turn(lambda: False):
-            entry.context.close()
-    except ForkedProcess:
-        pass  # (It is the parent's.)
-    except Exception as error:
-        log.error("%s failed to close a context\n  %s", entry.loaded.backend.title, trace_of(error))
