@@ -290,12 +290,20 @@ def load_shared(
     options = options._replace(config=config)
 
     def make(files: tuple[Version, ...]) -> LoadedGraph:
+        def same() -> bool:
+            return versions(backend, paths, config) == files
+
         # The files may change while it is loaded, and while another thread's attempt is awaited.
-        if versions(backend, paths, config) == files:
-            loaded = load(backend, paths, options)
-            loaded.files = files
-            if versions(backend, paths, config) == files:
-                return loaded
+        if same():
+            try:
+                loaded = load(backend, paths, options)
+            except RuntimeFailure:
+                if same():
+                    raise
+            else:
+                loaded.files = files
+                if same():
+                    return loaded
         raise _Changed
 
     for _ in range(_TRIES):
