@@ -10,18 +10,21 @@ from __future__ import annotations
 import os
 import stat
 import time
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from wasi_nn.backend import Backend
-from wasi_nn.errors import ModelNotFound
+from wasi_nn.errors import ModelNotFound, RuntimeFailure
 from wasi_nn.giving import Blame, WrongGift
 
 # File systems stamp changes with a clock that moves in steps of up to 10 ms. Two changes in one
 # step look the same, so a file is left alone in its first moments. In seconds.
 _STEP = 0.02
+# Where Linux has the files that this process holds open.
+_DESCRIPTORS = "/proc/self/fd"
 
 
 class Version(NamedTuple):
@@ -76,6 +79,37 @@ def versions(
         else:
             found.append(Version.of(real, status))
     return tuple(found)
+
+
+class Kept:
+    """A file that a graph reads again for each context. Where the system can (Linux), it stays the
+    one that was there first, also when another is put in its place."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ``ModelNotFound``."""
+        self._name = self._place = str(path)
+        if os.path.isdir(_DESCRIPTORS):
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except OSError as error:
+                raise ModelNotFound(f"model file {path}: {error.strerror or error}") from error
+            weakref.finalize(self, os.close, descriptor)
+            self._place = f"{_DESCRIPTORS}/{descriptor}"
+        self._seen = self._look()
+
+    @property
+    def path(self) -> str:
+        """A path of the file. Raises ``RuntimeFailure`` when its contents have changed."""
+        if self._look() != self._seen:
+            raise RuntimeFailure(
+                f"{self._name} was changed after the graph was loaded: load the graph again"
+            )
+        return self._place
+
+    def _look(self) -> tuple[int, int, int]:
+        _, status = _look(Path(self._place))
+        # A file that another one replaces has a new time of change too.
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _look(path: Path) -> tuple[str, os.stat_result]:

@@ -19,6 +19,7 @@ from wasi_nn.bound import DescribedGraph
 from wasi_nn.config import flag
 from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
+from wasi_nn.files import Kept
 from wasi_nn.types import ExecutionTarget, Quantization, TensorInfo, TensorType
 from wasi_nn_tflite import library
 from wasi_nn_tflite.packed import packed_tensors
@@ -44,14 +45,13 @@ ELEMENTS = {
 class TfliteGraph(DescribedGraph):
     """A model's bytes or file, over which every context has an interpreter of its own."""
 
-    def __init__(self, source: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        self._source = source
+    def __init__(self, model: Kept | bytes, settings: Mapping[str, Any]) -> None:
+        self._model = model
         self._settings = settings
         self._lock = threading.Lock()
         # The interpreter that tells whether the model is sound serves the first context.
         self._spare: Any = self._interpreter()
-        model = source.get("model_content")
-        packed = packed_tensors(Path(source["model_path"]) if model is None else model)
+        packed = packed_tensors(model if isinstance(model, bytes) else Path(model.path))
         super().__init__(
             [_describe(detail, packed) for detail in self._spare.get_input_details()],
             [_describe(detail, packed) for detail in self._spare.get_output_details()],
@@ -72,7 +72,11 @@ class TfliteGraph(DescribedGraph):
         if not settings.pop("xnnpack"):
             kinds = module.OpResolverType
             settings["experimental_op_resolver_type"] = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        interpreter = module.Interpreter(**self._source, **settings)
+        if isinstance(self._model, bytes):
+            settings["model_content"] = self._model
+        else:
+            settings["model_path"] = self._model.path
+        interpreter = module.Interpreter(**settings)
         interpreter.allocate_tensors()
         return interpreter
 
@@ -110,13 +114,9 @@ class TfliteBackend(Backend):
         if reason is not None:
             raise Unavailable(reason)
         builder = builders[0]
-        source: dict[str, Any] = (
-            {"model_path": str(builder)}
-            if isinstance(builder, Path)
-            else {"model_content": bytes(builder)}
-        )
+        model = Kept(builder) if isinstance(builder, Path) else bytes(builder)
         try:
-            return TfliteGraph(source, settings)
+            return TfliteGraph(model, settings)
         except (ValueError, RuntimeError) as error:
             # It gives no reason where it runs out of memory.
             reason = str(error) or "it may need more memory than there is"
