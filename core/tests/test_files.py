@@ -11,7 +11,7 @@ import pytest
 from wasi_nn import Host, Limits, Tensor, TensorType
 from wasi_nn.backend import Backend, ExecutionContext, Graph
 from wasi_nn.errors import ModelNotFound, RuntimeFailure
-from wasi_nn.files import version, versions
+from wasi_nn.files import Kept, version, versions
 from wasi_nn.hookspecs import hookimpl
 from wasi_nn.plugins import Plugins
 
@@ -299,3 +299,27 @@ def test_a_version_of_nothing(tmp_path):
     loop.symlink_to(loop)
     with pytest.raises(ModelNotFound, match="symbolic links"):
         version(loop)
+
+
+@pytest.mark.parametrize("system", ["keeps open files", "has paths alone"])
+def test_a_file_that_is_kept(tmp_path, monkeypatch, system):
+    if system == "has paths alone":
+        monkeypatch.setattr("wasi_nn.files._DESCRIPTORS", "/nowhere")
+    elif not Path("/proc/self/fd").is_dir():
+        pytest.skip("the system has no folder of open files")
+    file = tmp_path / "file"
+    with pytest.raises(ModelNotFound, match="No such file"):
+        Kept(file)
+    file.write_bytes(b"old")
+    kept = Kept(file)
+    assert Path(kept.path).read_bytes() == b"old"
+    rename(file, b"new")
+    if system == "keeps open files":
+        assert Path(kept.path).read_bytes() == b"old"
+    else:
+        with pytest.raises(RuntimeFailure, match="file was changed after the graph was loaded"):
+            kept.path  # noqa: B018
+    kept = Kept(file)
+    file.write_bytes(b"longer")
+    with pytest.raises(RuntimeFailure, match="load the graph again"):
+        kept.path  # noqa: B018
