@@ -228,6 +228,43 @@ def test_outputs_that_are_never_computed(host, element, error, says):
         assert context.get_output(1).tolist() == [2, 4]
 
 
+@pytest.mark.parametrize("operator", ["WHERE", "TILE", "RESHAPE"])
+def test_outputs_whose_computed_size_is_zero_are_empty(host, operator):
+    """LiteRT's own get_tensor fails there: a detector that has found nothing."""
+    model = FlatModel()
+    if operator == "WHERE":
+        inputs = [model.tensor("x", (4,), "bool")]
+        y = model.tensor("y", (0, 1), "int64", (-1, 1))
+        runs = [([1, 0, 1, 0], [[0], [2]]), ([0, 0, 0, 0], []), ([0, 1, 0, 0], [[1]])]
+        runs = [((np.array(given, np.bool_),), right) for given, right in runs]
+        empty = (0, 1)
+    else:
+        x, dims = model.tensor("x", (0,), signature=(-1,)), model.tensor("dims", (2,), "int32")
+        if operator == "TILE":
+            x, dims = model.tensor("x", (2,)), model.tensor("dims", (1,), "int32")
+        inputs = [x, dims]
+        y = model.tensor("y", (0,), signature=(-1,))
+        if operator == "TILE":
+            given = np.float32([1, 2])
+            runs = [((given, np.int32([n])), [1, 2] * n) for n in (2, 0, 1)]
+            empty = (0,)
+        else:
+            given = [np.float32([1, 2]), np.float32([]), np.float32([3, 4])]
+            runs = [((a, np.int32([1, len(a)])), [a.tolist()]) for a in given]
+            empty = (1, 0)
+    model.operator(operator, inputs, [y])
+    loaded = host.load(model.finish(inputs, [y]))
+    with loaded.init_execution_context() as context:
+        for arrays, right in runs:
+            for key, array in enumerate(arrays):
+                context.set_input(key, array)
+            context.compute()
+            output = context.get_output(0)
+            assert output.tolist() == right
+            if not output.size:
+                assert output.shape == empty
+
+
 def test_an_output_that_is_an_input_is_none_that_is_set_next(host):
     model = FlatModel()
     x, y = model.tensor("x", (2,), signature=(-1,)), model.tensor("y", (2,), signature=(-1,))

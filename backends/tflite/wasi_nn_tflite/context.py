@@ -125,6 +125,10 @@ class TfliteContext(BoundContext):
         try:
             array = self._interpreter.tensor(at)()
         except ValueError as error:
+            # The library has no array for a tensor whose computed size is zero: nothing was found.
+            dims = self._dims(at)
+            if 0 in dims:
+                return Tensor(info.type, dims, memoryview(bytearray()))
             raise RuntimeFailure(f"the model never gives {info.name} a value: {error}") from error
         dims = tuple(array.shape)
         if not array.nbytes:
@@ -133,3 +137,10 @@ class TfliteContext(BoundContext):
             return Tensor(info.type, dims, memoryview(array.tobytes()))
         raw = (ctypes.c_ubyte * array.nbytes).from_address(array.ctypes.data)
         return Tensor(info.type, dims, memoryview(raw).cast("B"))
+
+    def _dims(self, at: int) -> tuple[int, ...]:
+        """The dimensions of an output now; none for another tensor."""
+        for detail in self._interpreter.get_output_details():
+            if detail["index"] == at:
+                return tuple(map(int, detail["shape"]))
+        return ()

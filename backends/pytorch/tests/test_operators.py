@@ -1,0 +1,102 @@
+"""Models with operators that other packages add to torch, as torchvision's detectors have them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
+from conftest import needs
+
+needs("torch")
+
+from wasi_nn import Host  # noqa: E402
+from wasi_nn.errors import RuntimeFailure  # noqa: E402
+
+# A package of this name is known to bring operators, and seldom installed.
+PACKAGE = "torch_cluster"
+if find_spec(PACKAGE) is not None:
+    pytest.skip(f"{PACKAGE} is installed here", allow_module_level=True)
+
+BRINGS = f"""
+import torch
+
+library = torch.library.Library("{PACKAGE}", "DEF")
+library.define("best(Tensor scores) -> Tensor")
+library.impl("best", lambda scores: torch.argsort(scores, descending=True), "CPU")
+torch.library.register_fake("{PACKAGE}::best", lambda scores: scores.long(), lib=library)
+"""
+WRITES = f"""
+import sys
+{BRINGS}
+class Detector(torch.nn.Module):
+    def forward(self, scores):
+        return torch.ops.{PACKAGE}.best(scores)
+
+example = (torch.rand(3),)
+torch.jit.trace(Detector(), example).save(sys.argv[1] + "/detector.pt")
+torch.export.save(torch.export.export(Detector(), example), sys.argv[1] + "/detector.pt2")
+"""
+RUNS = """
+import sys
+import numpy as np
+from wasi_nn import Host
+
+with Host() as host:
+    sources = {"file": sys.argv[1]}
+    if sys.argv[1].endswith(".pt"):
+        sources["bytes"] = open(sys.argv[1], "rb").read()
+    for name, source in sources.items():
+        if name == "file":
+            host.add_model(name, source)
+        model = host.model(name) if name == "file" else host.load(source)
+        print(model.run(np.float32([1, 3, 2]))["0"].tolist())
+"""
+
+
+def run(source, *arguments, path=""):
+    command = [sys.executable, "-W", "ignore", "-c", source, *map(str, arguments)]
+    environment = {**os.environ, "PYTHONPATH": str(path)}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    done = run(WRITES, folder)
+    assert not done.returncode, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("name", ["detector.pt", "detector.pt2"])
+class TestPackages:
+    def test_one_that_is_installed_is_imported(self, models, tmp_path, name):
+        (tmp_path / f"{PACKAGE}.py").write_text(BRINGS)
+        done = run(RUNS, models / name, path=tmp_path)
+        assert done.stdout.splitlines() == ["[1, 2, 0]"] * (1 + name.endswith(".pt")), done.stderr
+
+    def test_one_that_is_missing_is_named(self, models, name):
+        with Host() as host:
+            host.add_model("net", models / name)
+            with pytest.raises(RuntimeFailure, match=f"{PACKAGE}::best: install {PACKAGE}"):
+                host.model("net")
+
+    def test_one_that_fails_is_named_with_its_reason(self, models, tmp_path, name):
+        (tmp_path / f"{PACKAGE}.py").write_text("raise RuntimeError('another build')")
+        done = run(RUNS, models / name, path=tmp_path)
+        assert f"{PACKAGE} cannot be imported" in done.stderr
+        assert "another build" in done.stderr
+
+
+def test_a_package_that_a_model_makes_up_is_not_imported(tmp_path):
+    (tmp_path / "made_up.py").write_text("print('imported')")
+    done = run(WRITES.replace(PACKAGE, "made_up"), tmp_path)
+    assert not done.returncode, done.stderr
+    done = run(RUNS, tmp_path / "detector.pt", path=tmp_path)
+    assert "Unknown builtin op: made_up::best" in done.stderr
+    assert not done.stdout
