@@ -126,7 +126,13 @@ class TfliteContext(BoundContext):
         try:
             array = self._subgraph.array(at)()
         except ValueError as error:
-            raise RuntimeFailure(f"the model never gives {info.name} a value: {error}") from error
+            dims = tuple(int(dim) for dim in self._subgraph.details(at)["shape"])
+            if 0 in dims:
+                # The library has no array for one that came out empty.
+                return Tensor(info.type, dims, memoryview(b""))
+            raise UnsupportedOperation(
+                f"the model never gives {info.name} a value ({error}): read the other outputs"
+            ) from error
         dims = tuple(array.shape)
         if not array.nbytes:
             return Tensor(info.type, dims, memoryview(bytearray()))
