@@ -15,8 +15,7 @@ from typing import IO
 
 from wasi_nn.errors import RuntimeFailure
 
-#: Packages whose operators have their own name before them. A guest's model may name others: what
-#: it names is not imported.
+#: Packages whose operators have their own name before them. No other package is imported.
 _PACKAGES = (
     "torchvision",
     "torchaudio",
@@ -32,13 +31,17 @@ _MOST_CODE = 64 << 20
 def bring(source: str | IO[bytes]) -> None:
     """Import the packages whose operators an archive's code names, where torch does not know them.
 
-    Raises ``RuntimeFailure`` for one that is not installed or cannot be imported."""
+    Raises ``RuntimeFailure`` for one that is not installed or cannot be imported, and for every
+    one that a model of bytes wants: a guest can bring such a model, and must not choose what the
+    host imports."""
     import torch
 
     for package, operator in _named(source).items():
         if hasattr(getattr(torch.ops, package), operator):
             continue
         what = f"the model uses the operator {package}::{operator}"
+        if not isinstance(source, str):
+            raise RuntimeFailure(f"{what}: register the model by its path, so that it is imported")
         if find_spec(package) is None:
             raise RuntimeFailure(f"{what}: install {package} (pip install {package})")
         try:
