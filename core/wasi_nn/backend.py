@@ -221,6 +221,18 @@ class Backend(ABC):
         (4,096 bytes at most), or None. Well-known formats are recognised by core."""
         return None
 
+    def files(self, paths: Sequence[Path], config: Mapping[str, Any]) -> Sequence[Path]:
+        """Every file and folder that the answers of the model of ``paths`` depend on: the paths
+        themselves, and what the library finds beside them or the config names. A folder stands for
+        the files in it.
+
+        When one of them changes, a new ``load`` follows; when one is missing, it is a
+        ``ModelNotFound``, and nothing is loaded. Their sizes are the model's size. Core asks
+        whenever the model is wanted, so remember what took long to find out, under the file's
+        ``files.version``. Do not raise for a model that is not sound: ``load`` says what is
+        wrong."""
+        return paths
+
     @abstractmethod
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
         """Load a model. Raises ``InvalidArgument`` for a wrong number of builders or a config of

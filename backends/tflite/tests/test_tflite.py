@@ -22,6 +22,7 @@ from wasi_nn import Host, Tensor, TensorType  # noqa: E402
 from wasi_nn.backend import LoadOptions  # noqa: E402
 from wasi_nn.errors import (  # noqa: E402
     InvalidArgument,
+    ModelNotFound,
     RuntimeFailure,
     Unavailable,
     UnsupportedOperation,
@@ -499,3 +500,44 @@ class TestPacked:
             at = int(random.integers(0, len(data) - 4))
             changed[at : at + 4] = random.bytes(4)
             layout(bytes(changed))
+
+
+def alone(kind):
+    """y = x + x, or x - x."""
+    model = FlatModel()
+    x, y = model.tensor("x", (1, 2)), model.tensor("y", (1, 2))
+    model.operator(kind, [x, x], [y])
+    return model.finish([x], [y])
+
+
+def answer(model):
+    return model.run(np.float32([[1, 2]]))["y"].tolist()
+
+
+def test_a_file_that_was_replaced(host, tmp_path):
+    path, other = tmp_path / "m.tflite", tmp_path / "other"
+    path.write_bytes(alone("ADD"))
+    host.add_model("m", path)
+    old = host.model("m")
+    assert answer(old) == [[2, 4]]
+    other.write_bytes(alone("SUB"))
+    other.replace(path)
+    for _ in range(2):
+        assert answer(old) == [[2, 4]], "each context is one of the graph that was loaded"
+        assert answer(host.model("m")) == answer(host.load(path)) == [[0, 0]]
+    path.unlink()
+    assert answer(old) == [[2, 4]]
+    for load in (lambda: host.model("m"), lambda: host.load(path, encoding="tflite")):
+        with pytest.raises(ModelNotFound, match=r"m\.tflite: No such file"):
+            load()
+
+
+def test_a_file_that_was_rewritten(host, tmp_path):
+    path = tmp_path / "m.tflite"
+    path.write_bytes(alone("ADD"))
+    old = host.load(path)
+    path.write_bytes(alone("SUB"))
+    assert answer(host.load(path)) == [[0, 0]]
+    old.init_execution_context().close()  # It was made with the graph.
+    with pytest.raises(RuntimeFailure, match=r"m\.tflite was changed .* load the graph again"):
+        answer(old)

@@ -19,6 +19,7 @@ from wasi_nn.bound import DescribedGraph
 from wasi_nn.config import choice, flag
 from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
+from wasi_nn.files import Kept
 from wasi_nn.types import ExecutionTarget, Quantization, TensorInfo, TensorType
 from wasi_nn_tflite import library
 from wasi_nn_tflite.layout import layout
@@ -51,9 +52,9 @@ class TfliteGraph(DescribedGraph):
     own."""
 
     def __init__(
-        self, source: Mapping[str, Any], settings: Mapping[str, Any], config: Mapping[str, Any]
+        self, model: Kept | bytes, settings: Mapping[str, Any], config: Mapping[str, Any]
     ) -> None:
-        self._source = source
+        self._model = model
         self._settings = settings
         self._lock = threading.Lock()
         interpreter = self._interpreter()
@@ -62,8 +63,7 @@ class TfliteGraph(DescribedGraph):
         name = _chosen(found, config)
         signature = found[name] if name is not None else Signature(0, {}, {})
         number = signature.subgraph
-        model = source.get("model_content")
-        read = layout(Path(source["model_path"]) if model is None else model, number)
+        read = layout(model if isinstance(model, bytes) else Path(model.path), number)
         inputs, outputs = read.inputs, read.outputs
         if not number:
             inputs, outputs = main_tensors(interpreter)
@@ -92,7 +92,11 @@ class TfliteGraph(DescribedGraph):
         if not settings.pop("xnnpack"):
             kinds = module.OpResolverType
             settings["experimental_op_resolver_type"] = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        return module.Interpreter(**self._source, **settings)
+        if isinstance(self._model, bytes):
+            settings["model_content"] = self._model
+        else:
+            settings["model_path"] = self._model.path
+        return module.Interpreter(**settings)
 
 
 class TfliteBackend(Backend):
@@ -128,13 +132,9 @@ class TfliteBackend(Backend):
         if reason is not None:
             raise Unavailable(reason)
         builder = builders[0]
-        source: dict[str, Any] = (
-            {"model_path": str(builder)}
-            if isinstance(builder, Path)
-            else {"model_content": bytes(builder)}
-        )
+        model = Kept(builder) if isinstance(builder, Path) else bytes(builder)
         try:
-            return TfliteGraph(source, settings, options.config)
+            return TfliteGraph(model, settings, options.config)
         except (ValueError, RuntimeError) as error:
             # It gives no reason where it runs out of memory.
             reason = str(error) or "it may need more memory than there is"
