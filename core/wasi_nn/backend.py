@@ -161,6 +161,8 @@ class Graph(ABC):
     concurrent_contexts: ClassVar[bool] = True
     #: Tensors are strings of bytes (prompts, text, JSON): dimensions say nothing of their length.
     byte_tensors: bool = False
+    #: What keys of the config choose among in this model, such as its signatures, by the key.
+    choices: Mapping[str, Sequence[str]] = {}
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:

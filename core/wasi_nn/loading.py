@@ -146,6 +146,13 @@ class LoadedGraph:
         with self._blame:
             return self.graph.outputs
 
+    @property
+    def choices(self) -> Mapping[str, Sequence[str]]:
+        """What keys of the config choose among. Raises ``RuntimeFailure`` where the backend
+        fails."""
+        with self._blame:
+            return {key: tuple(values) for key, values in self.graph.choices.items()}
+
 
 def known_config(backend: Backend, config: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a config that the backend knows; the rest is logged. Two configs that differ in

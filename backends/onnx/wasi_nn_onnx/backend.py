@@ -19,7 +19,7 @@ from wasi_nn.backend import (
 from wasi_nn.bound import DescribedGraph
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
-from wasi_nn_onnx import providers
+from wasi_nn_onnx import extensions, providers
 from wasi_nn_onnx.elements import input_type, tensor_type
 from wasi_nn_onnx.external import has_external_data
 
@@ -96,10 +96,19 @@ class OnnxBackend(Backend):
                     "the model keeps weights in files, which a model of bytes cannot: register it "
                     "by its path"
                 )
+
+        def start() -> onnxruntime.InferenceSession:
+            try:
+                return onnxruntime.InferenceSession(source, settings, providers=wanted)
+            except Exception as error:
+                raise RuntimeFailure(f"onnxruntime rejects the model: {error}") from error
+
         try:
-            session = onnxruntime.InferenceSession(source, settings, providers=wanted)
-        except Exception as error:
-            raise RuntimeFailure(f"onnxruntime rejects the model: {error}") from error
+            session = start()
+        except RuntimeFailure as error:
+            if not extensions.add(str(error), settings, trusted=isinstance(source, str)):
+                raise
+            session = start()
         self._check_provider(session, wanted, options)
         return OnnxGraph(session)
 

@@ -26,6 +26,8 @@ from wasi_nn_openvino.elements import ELEMENTS
 if TYPE_CHECKING:
     import openvino
 
+RISK = "an unusual model can crash the process: give it models that you trust"
+
 #: OpenVINO's devices by target; wasi-nn's tpu is OpenVINO's NPU.
 DEVICES = {
     ExecutionTarget.CPU: "CPU",
@@ -85,7 +87,7 @@ class OpenvinoBackend(Backend):
         except (ImportError, RuntimeError) as error:
             return Availability(False, f"openvino is installed and broken: {error}")
         version = openvino.__version__.split("-")[0]
-        return Availability(True, f"openvino {version}", tuple(devices))
+        return Availability(True, f"openvino {version}", tuple(devices), RISK)
 
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
         reason = self.missing()

@@ -21,7 +21,7 @@ from wasi_nn.backend import (
 from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget, TensorInfo
-from wasi_nn_pytorch import archive, effects, program
+from wasi_nn_pytorch import archive, effects, operators, program
 from wasi_nn_pytorch.archive import Kind
 from wasi_nn_pytorch.script import ScriptSignature
 from wasi_nn_pytorch.signature import Signature
@@ -105,6 +105,8 @@ class PytorchBackend(Backend):
         device = _device(options)
         if threads:
             torch.set_num_threads(threads)
+        if kind is not Kind.AOTINDUCTOR:
+            operators.bring(archive.opened(builder))
         try:
             if kind is Kind.TORCHSCRIPT:
                 return _torchscript(builder, device)
@@ -114,7 +116,13 @@ class PytorchBackend(Backend):
                 return _exported(builder, device)
             return _aotinductor(builder, device)
         except (RuntimeError, ValueError, KeyError, OSError, EOFError) as error:
-            raise RuntimeFailure(f"torch rejects the model: {error}") from error
+            reason = f"torch rejects the model: {error}"
+            if "required keyword attribute" in reason:
+                reason += (
+                    "; torch.jit.optimize_for_inference makes modules that cannot be saved: save "
+                    "the module that you gave to it, or torch.jit.freeze(module)"
+                )
+            raise RuntimeFailure(reason) from error
 
 
 def _device(options: LoadOptions) -> str:
