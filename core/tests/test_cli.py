@@ -499,29 +499,59 @@ def test_a_deadline_for_a_guest_that_sleeps_in_a_system_call(wat, tmp_path):
     assert time.monotonic() - started < 20
 
 
+def telling(text):
+    """The guest writes one byte before it goes on."""
+    head, start = '(memory (export "memory") 1)', '(func (export "_start")'
+    write = """(import "wasi_snapshot_preview1" "fd_write"
+        (func $write (param i32 i32 i32 i32) (result i32)))"""
+    say = """(i32.store (i32.const 512) (i32.const 520)) (i32.store (i32.const 516) (i32.const 1))
+        (drop (call $write (i32.const 1) (i32.const 512) (i32.const 1) (i32.const 600)))"""
+    return (
+        text.replace("(module", f"(module {write}")
+        .replace(head, f'{head} (data (i32.const 520) "!")')
+        .replace(start, f"{start} {say}")
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "runtime", "says"),
     [
         (ENDLESS, "wasmtime", b"wasi-nn: the guest was interrupted\n"),
         (ENDLESS, "wasmtime@", b"wasi-nn: the guest was interrupted\n"),
-        (SLEEPS, "wasmtime", b"wasi-nn: interrupted\n"),
+        (SLEEPS, "wasmtime", b"interrupted\n"),
     ],
 )
 def test_ctrl_c(wat, tmp_path, text, runtime, says):
     guest = tmp_path / "guest.wasm"
-    guest.write_bytes(wat(text))
+    guest.write_bytes(wat(telling(text)))
     process = subprocess.Popen(
         [*COMMAND, "run", "--runtime", runtime, str(guest)],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
     with process:
-        time.sleep(1.5)
-        assert process.poll() is None
+        assert process.stdout.read(1) == b"!"
         # As a terminal does: to every process of the command.
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=20)
-    assert (process.returncode, err) == (130, says)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.endswith(says)
+    assert err.count(b"\n") == 1
+
+
+def test_ctrl_c_in_another_command_says_so(tmp_path):
+    """A model that nobody writes: the command waits for the first byte of a pipe."""
+    pipe = tmp_path / "model.onnx"
+    os.mkfifo(pipe)
+    process = subprocess.Popen(
+        [*COMMAND, "inspect", str(pipe)], stderr=subprocess.PIPE, start_new_session=True
+    )
+    with process, open(pipe, "wb"):
+        # (It has opened the pipe now.)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.strip()) == (130, b"wasi-nn: interrupted")
 
 
 def test_the_current_directory_holds_no_modules_of_the_host(tmp_path, guests):

@@ -84,6 +84,7 @@ def main() -> None:
     try:
         code = app(prog_name="wasi-nn", standalone_mode=False)
     except click.Abort:
+        complain("interrupted")
         code = 130
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)

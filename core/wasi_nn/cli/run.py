@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import threading
@@ -48,6 +49,7 @@ EXAMPLES = """Examples:
 # A guest that sits in a system call cannot be interrupted by any engine: after this many seconds
 # the whole process ends instead.
 _GRACE = 2.0
+_SLICE = 0.5
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -337,10 +339,13 @@ def _run_in_thread(
             outcome.append(error)
         ended.set()
 
-    threading.Thread(target=work, name="guest", daemon=True).start()
+    left = math.inf if timeout is None else timeout + _GRACE
     try:
+        threading.Thread(target=work, name="guest", daemon=True).start()
         with patience(program):
-            ended.wait(None if timeout is None else timeout + _GRACE)
+            # In slices: a wait does not hear the signal that comes just before it.
+            while left > 0 and not ended.wait(min(left, _SLICE)):
+                left -= _SLICE
     except KeyboardInterrupt:
         for guest in guests:
             guest.interrupt()
