@@ -10,12 +10,13 @@ from pathlib import Path
 
 import click
 
-from wasi_nn import wasmfile
+from wasi_nn import componentfile, wasmfile
 from wasi_nn.abi.dialects import EPHEMERAL, LEGACY
 from wasi_nn.abi.inference import infer
 from wasi_nn.abi.wit_words import PACKAGE
 from wasi_nn.cli.complaint import complain, set_up_logging
 from wasi_nn.cli.patience import patience
+from wasi_nn.componentfile import RUN
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import LinkError, NnError, UsageError, WasiNnError
 from wasi_nn.escaping import visible
@@ -166,11 +167,18 @@ def _entry(module: wasmfile.WasmFile) -> str:
 
 
 def _inspect_component(host: Host, data: bytes, path: Path) -> bool:
-    imports = wasmfile.component_imports(data)
-    _line("kind", "component")
-    nn = [name for name in imports if name.startswith(PACKAGE)]
+    component = componentfile.parse(data)
+    entry = "a command" if component.is_command else f"not a command: it exports no {RUN}"
+    _line("kind", f"component, {entry}")
+    nn = [name for name in component.imports if name.startswith(PACKAGE)]
     _line("imports", ", ".join(nn) or "no wasi:nn")
-    _line("also imports", ", ".join(name for name in imports if name not in nn) or "nothing")
+    others = ", ".join(name for name in component.imports if name not in nn)
+    _line("also imports", others or "nothing")
+    if not component.is_command:
+        for name, sort in component.exports.items():
+            _line("export", name if sort == "instance" else f"{name} ({sort})")
+        _line("starts here", f"no: a component is run as a command, which exports {RUN}")
+        return False
     return _starts_here(host, data, path)
 
 
@@ -178,7 +186,7 @@ def _starts_here(host: Host, data: bytes, path: Path, how: str = "") -> bool:
     try:
         program = host.program(data)
         program.name = path.name
-        with patience(program):
+        with patience(program.name):
             # What is missing is said before minutes of compiling.
             program.link()
             program.compile()

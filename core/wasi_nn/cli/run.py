@@ -7,6 +7,7 @@ import math
 import os
 import re
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ EXAMPLES = """Examples:
 # A guest that sits in a system call cannot be interrupted by any engine: after this many seconds
 # the whole process ends instead.
 _GRACE = 2.0
-_SLICE = 0.5
+_SLICE = 0.25
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -334,22 +335,22 @@ def _run_in_thread(
 
     def work() -> None:
         try:
-            outcome.append(program.run(args, on_start=guests.append, **options))  # type: ignore[arg-type]
+            with patience(program.name):
+                outcome.append(program.run(args, on_start=guests.append, **options))  # type: ignore[arg-type]
         except BaseException as error:
             outcome.append(error)
         ended.set()
 
-    left = math.inf if timeout is None else timeout + _GRACE
     try:
         threading.Thread(target=work, name="guest", daemon=True).start()
-        with patience(program):
-            # In slices: a wait does not hear the signal that comes just before it.
-            while left > 0 and not ended.wait(min(left, _SLICE)):
-                left -= _SLICE
+        # (A Ctrl-C that comes just before a wait is heard after it.)
+        latest = math.inf if timeout is None else time.monotonic() + timeout + _GRACE
+        while not ended.wait(_SLICE) and time.monotonic() < latest:
+            pass
     except KeyboardInterrupt:
         for guest in guests:
             guest.interrupt()
-        ended.wait(_GRACE)
+            ended.wait(_GRACE)
         if not outcome:
             _leave(130, "interrupted")
     if not outcome:
