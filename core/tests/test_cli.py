@@ -666,8 +666,12 @@ def test_inspect(guests, relu, wat, tmp_path):
     component = tmp_path / "component.wasm"
     component.write_bytes(b"\0asm\x0d\0\x01\0")
     code, out, _ = wasi_nn("inspect", component)
+    assert code == 1
+    for line in ("component, not a command", "no wasi:nn", "no wasi:cli/run; it exports: nothing"):
+        assert line in out
+    code, out, _ = wasi_nn("inspect", guests / "classify-wit/classify-wit.wasm")
     assert code == 0
-    for line in ("component", "no wasi:nn", "yes, on wasmtime"):
+    for line in ("component, a command", "wasi:nn/graph@0.2.0-rc-2024-10-28", "yes, on wasmtime"):
         assert line in out
     component.write_bytes(b"\0asm\x0d\0\x01\0\x0a\x05x")
     code, _, err = wasi_nn("inspect", component)
@@ -725,6 +729,20 @@ def test_inspect_lists_every_export(wat, tmp_path):
     guest.write_bytes(wat("(module)"))
     code, out, _ = wasi_nn("inspect", guest)
     assert (code, "starts here:   no: it exports no _start and no other" in out) == (1, True)
+
+
+def test_inspect_of_a_component_that_is_not_a_command(wat, tmp_path):
+    module = '(core module $m (func (export "f"))) (core instance $i (instantiate $m))'
+    handler = "wasi:http/incoming-handler@0.2.0"
+    lifted = '(func $f (canon lift (core func $i "f"))) (instance $x (export "f" (func $f)))'
+    guest = tmp_path / "proxy.wasm"
+    guest.write_bytes(wat(f'(component {module} {lifted} (export "{handler}" (instance $x)))'))
+    code, out, err = wasi_nn("inspect", guest)
+    assert (code, err) == (1, "")
+    assert "kind:          component, not a command: it exports no wasi:cli/run\n" in out
+    says = f"this is not a command: it exports no wasi:cli/run; it exports: {handler}"
+    assert f"starts here:   no: {says}\n" in out
+    assert wasi_nn("run", guest) == (2, "", f"wasi-nn: {says}\n")
 
 
 _BROKEN_PLUGIN = """

@@ -137,7 +137,7 @@ class Component(ABC):
     @abstractmethod
     def check(self, interfaces: Sequence[Interface]) -> None:
         """Raises ``LinkError`` when the component declares a function of the interfaces with
-        another type."""
+        another type, and ``UsageError`` when it has no `run` of `wasi:cli/run`."""
 
     @abstractmethod
     def prepare(

@@ -45,10 +45,12 @@ class ComponentProgram(Program):
 
     def link(self) -> None:
         version = self._version()
-        if version is not None:
-            self.compile()
-            with self._host.open_session() as session:
-                self._code.get(Waiter()).check(Wit(session, Observer()).interfaces(version))
+        self._check_entry(None)
+        self.compile()
+        with self._host.open_session() as session:
+            wit = Wit(session, Observer())
+            interfaces = [] if version is None else wit.interfaces(version)
+            self._code.get(Waiter()).check(interfaces)
 
     def instantiate(self, **options: object) -> Guest:
         raise UsageError("a component is run as a command; only core modules are instantiated")
@@ -83,6 +85,7 @@ class ComponentProgram(Program):
         limits: Limits,
     ) -> Made:
         version = self._version()
+        self._check_entry(None)
         chosen = DIALECTS[0] if dialect in (None, "auto") else dialect
         if chosen not in DIALECTS:
             raise UsageError(

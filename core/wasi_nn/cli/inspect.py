@@ -174,11 +174,6 @@ def _inspect_component(host: Host, data: bytes, path: Path) -> bool:
     _line("imports", ", ".join(nn) or "no wasi:nn")
     others = ", ".join(name for name in component.imports if name not in nn)
     _line("also imports", others or "nothing")
-    if not component.is_command:
-        for name, sort in component.exports.items():
-            _line("export", name if sort == "instance" else f"{name} ({sort})")
-        _line("starts here", f"no: a component is run as a command, which exports {RUN}")
-        return False
     return _starts_here(host, data, path)
 
 
