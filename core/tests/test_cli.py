@@ -221,6 +221,11 @@ def test_calling_an_export(wat, tmp_path, text, arguments, out):
         ("-D", "debug-info,max-backtrace=5,coredump=n"),
         ("--enable-gc", "--disable-simd", "--enable-threads", "--wasm-2", "--run-mode", "jit"),
         ("--llvm-jit", "--max-threads=4", "--native-lib=libwasi_nn.so", "--singlepass"),
+        ("-v=2", "--enable-segue", "--enable-segue=i32.load,i64.store", "--shared-heap-size=9"),
+        ("--time-limit", "0", "--log-level", "error", "--log-level=off"),
+        ("--quiet", "--no-tty", "-e", "_start", "--enable-async-threads"),
+        ("--wasm-timeout", "50s", "--max-memory-size=90000000", "--disable-cache"),
+        ("--timeout=1e3", "--timeout", "50000ms"),
     ],
 )
 def test_spellings_of_other_hosts(guests, tmp_path, options):
@@ -244,10 +249,72 @@ def test_spellings_of_other_hosts(guests, tmp_path, options):
         (("--use", "python/python"), ".wasm file"),
         (("--profile", "perfmap"), "--stats"),
         (("-g", "1234"), "-v"),
+        (("--net=ipv4:allow=*",), "no network"),
+        (("--gen-prof-file=x.prof",), "--stats"),
+        (("--config", "wasmtime.toml"), "named model"),
+        (("--map-dir=data",), "--dir takes HOST::GUEST"),
+        (("-v=x",), "-v=5"),
+        (("--dir", ""), "no directory"),
+        (("--dir", "::/data"), "no directory"),
     ],
 )
 def test_what_other_hosts_can_and_this_one_cannot_is_one_line(guests, options, says):
     code, out, err = wasi_nn("run", *options, guests / "hello/hello.wasm")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert says in err
+
+
+@pytest.mark.parametrize(
+    ("options", "prints_calls"),
+    [
+        (("-v",), True),
+        (("-v=5",), True),
+        (("-v=3",), True),
+        (("-v=2",), False),
+        (("-v=0",), False),
+        (("--log-level", "debug"), True),
+        (("--log-level=info",), False),
+    ],
+)
+def test_levels_of_verbosity_of_other_hosts(guests, echo, options, prints_calls):
+    guest = guests / "echo/echo.wasm"
+    model = ("--graph", f"e={echo}")
+    # What comes behind the guest is the guest's, whatever it looks like.
+    code, out, err = wasi_nn("run", *options, *model, guest, "e", "-v=5")
+    assert (code, out.strip()) == (0, "-v=5")
+    assert ("load_by_name" in err) is prints_calls
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("{guest}",),
+        ("{guest}", "--version", "x"),
+        ("-S", "nn", "{guest}"),
+        ("-Wtimeout=50s", "{guest}"),
+        ("--dir", ".", "{guest}"),
+        ("-v=1", "{guest}"),
+        ("--wasm-timeout=50s", "{guest}"),
+        ("--reactor", "{guest}", "_start"),
+    ],
+)
+def test_run_is_the_command_when_none_is_named(guests, tmp_path, arguments):
+    given = [one.format(guest=guests / "hello/hello.wasm") for one in arguments]
+    assert wasi_nn(*given, cwd=tmp_path) == (0, "hello, wasi-nn\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("nosuch.wasm",), "cannot read nosuch.wasm"),
+        (("rn", "hello.wasm"), "Did you mean 'run'?"),
+        (("--versoin",), "No such option '--versoin'"),
+        (("compile", "hello.wasm"), "wasi-nn run GUEST"),
+        (("validate", "hello.wasm"), "wasi-nn inspect FILE"),
+    ],
+)
+def test_a_command_that_is_not_there_is_one_line(arguments, says):
+    code, out, err = wasi_nn(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert says in err
 
@@ -464,6 +531,23 @@ def test_ctrl_c(wat, tmp_path, text, runtime, says):
         os.killpg(process.pid, signal.SIGINT)
         _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, says)
+
+
+def test_ctrl_c_in_another_command_says_so(tmp_path):
+    """A model that nobody writes: the command waits for the first byte of a pipe."""
+    pipe = tmp_path / "model.onnx"
+    os.mkfifo(pipe)
+    process = subprocess.Popen(
+        [*COMMAND, "inspect", str(pipe)],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    with process, open(pipe, "wb"):
+        # (It has opened the pipe now.)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.strip()) == (130, b"wasi-nn: interrupted")
 
 
 def test_the_current_directory_holds_no_modules_of_the_host(tmp_path, guests):

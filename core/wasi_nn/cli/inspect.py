@@ -154,11 +154,13 @@ def _served(host: Host, named: Sequence[str]) -> None:
                 why[encoding] = lacks
     served = [encoding for encoding in named if why.get(encoding, "") is None]
     _line("served here", ", ".join(served) or "none of them")
+    others: dict[str, list[str]] = {}
     for encoding in named:
         if encoding not in served:
-            _line(
-                "not here", f"{encoding}: {why.get(encoding) or 'no plugin has a backend for it'}"
-            )
+            reason = why.get(encoding) or "no plugin has a backend for it"
+            others.setdefault(reason, []).append(encoding)
+    for reason, encodings in others.items():
+        _line("not here", f"{', '.join(encodings)}: {reason}")
 
 
 def _entry(module: wasmfile.WasmFile) -> str:
