@@ -13,7 +13,7 @@ from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.backend import Generation
 from wasi_nn.calls import check_call
 from wasi_nn.compiling import StillCompiling
-from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted
+from wasi_nn.errors import DeadlineExceeded, GuestExited, Interrupted
 from wasi_nn.forking import keep, refusal
 from wasi_nn.handlers import attend
 from wasi_nn.keyboard import Keyboard
@@ -109,7 +109,7 @@ class Guest:
         with Keyboard(self.interrupt), Deadline(self.interrupt, self._timeout):
             exit_code = self._instantiate()
             if exit_code is not None:
-                raise _ended(exit_code)
+                raise GuestExited(exit_code)
             if "_initialize" in self._signatures and export != "_initialize":
                 self._instance.call("_initialize")
             return self._instance.call(export, *given)
@@ -122,7 +122,7 @@ class Guest:
         with Keyboard(self.interrupt), Deadline(self.interrupt, self._timeout):
             exit_code = self._instantiate()
         if exit_code is not None:
-            raise _ended(exit_code)
+            raise GuestExited(exit_code)
 
     def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
         """Call an exported function with numbers; the deadline counts for each call anew. A guest
@@ -181,10 +181,6 @@ class Guest:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _ended(exit_code: int) -> GuestTrap:
-    return GuestTrap(f"the guest ended in its start function, with exit code {exit_code}")
 
 
 class Deadline:

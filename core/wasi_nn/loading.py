@@ -32,7 +32,7 @@ from wasi_nn.errors import (
 from wasi_nn.escaping import trace_of, visible
 from wasi_nn.files import Version, versions
 from wasi_nn.forking import keep, refusal, use
-from wasi_nn.giving import PASSING, Blame, Outputs
+from wasi_nn.giving import PASSING, Blame, Outputs, checked_infos
 from wasi_nn.types import TensorInfo
 
 log = logging.getLogger("wasi_nn")
@@ -144,13 +144,13 @@ class LoadedGraph:
     def inputs(self) -> Sequence[TensorInfo]:
         """What the graph says of its inputs. Raises ``RuntimeFailure`` where the backend fails."""
         with self._blame:
-            return self.graph.inputs
+            return checked_infos("inputs", self.graph.inputs)
 
     @property
     def outputs(self) -> Sequence[TensorInfo]:
         """What the graph says of its outputs. Raises ``RuntimeFailure`` where the backend fails."""
         with self._blame:
-            return self.graph.outputs
+            return checked_infos("outputs", self.graph.outputs)
 
     @property
     def choices(self) -> Mapping[str, Sequence[str]]:

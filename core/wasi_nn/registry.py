@@ -19,7 +19,7 @@ from wasi_nn.errors import InvalidEncoding, ModelNotFound, NotFound, UsageError
 from wasi_nn.escaping import trace_of
 from wasi_nn.files import versions
 from wasi_nn.loading import LoadedGraph, Stopped, check_guest_config, load_shared
-from wasi_nn.plugins import Plugins
+from wasi_nn.plugins import Plugins, reason_missing
 from wasi_nn.types import ExecutionTarget
 
 log = logging.getLogger("wasi_nn")
@@ -163,6 +163,8 @@ def detect(plugins: Plugins, builders: Sequence[memoryview | Path]) -> str | Non
     for backend in plugins.backends:
         try:
             sniffed = backend.sniff(head)
+            if sniffed is not None and sniffed not in backend.encodings:
+                raise ValueError(f"sniff gave {sniffed!r}, which is not one of its encodings")
         except (Exception, SystemExit) as error:
             log.error("%s failed to look at a model\n  %s", backend.title, trace_of(error))
             continue
@@ -174,6 +176,8 @@ def detect(plugins: Plugins, builders: Sequence[memoryview | Path]) -> str | Non
 def missing(backend: Backend) -> str | None:
     """Why a backend's library cannot be used, or None; a backend that fails at that is broken."""
     try:
-        return backend.missing()
+        return reason_missing(backend)
+    except UsageError as error:
+        return f"{backend.title} is broken: {error}"
     except (Exception, SystemExit) as error:
         return f"{backend.title} is broken: {type(error).__name__}: {error}"

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import click
 
-from wasi_nn import wasmfile
+from wasi_nn import componentfile, wasmfile
 from wasi_nn.abi.dialects import EPHEMERAL, LEGACY
 from wasi_nn.abi.inference import infer
 from wasi_nn.abi.wit_words import PACKAGE
 from wasi_nn.cli.complaint import complain, set_up_logging
 from wasi_nn.cli.patience import patience
+from wasi_nn.componentfile import RUN
 from wasi_nn.config import Config, parse
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import LinkError, NnError, UsageError, WasiNnError
@@ -153,11 +154,13 @@ def _served(host: Host, named: Sequence[str]) -> None:
                 why[encoding] = lacks
     served = [encoding for encoding in named if why.get(encoding, "") is None]
     _line("served here", ", ".join(served) or "none of them")
+    others: dict[str, list[str]] = {}
     for encoding in named:
         if encoding not in served:
-            _line(
-                "not here", f"{encoding}: {why.get(encoding) or 'no plugin has a backend for it'}"
-            )
+            reason = why.get(encoding) or "no plugin has a backend for it"
+            others.setdefault(reason, []).append(encoding)
+    for reason, encodings in others.items():
+        _line("not here", f"{', '.join(encodings)}: {reason}")
 
 
 def _entry(module: wasmfile.WasmFile) -> str:
@@ -171,11 +174,13 @@ def _entry(module: wasmfile.WasmFile) -> str:
 
 
 def _inspect_component(host: Host, data: bytes, path: Path) -> bool:
-    imports = wasmfile.component_imports(data)
-    _line("kind", "component")
-    nn = [name for name in imports if name.startswith(PACKAGE)]
+    component = componentfile.parse(data)
+    entry = "a command" if component.is_command else f"not a command: it exports no {RUN}"
+    _line("kind", f"component, {entry}")
+    nn = [name for name in component.imports if name.startswith(PACKAGE)]
     _line("imports", ", ".join(nn) or "no wasi:nn")
-    _line("also imports", ", ".join(name for name in imports if name not in nn) or "nothing")
+    others = ", ".join(name for name in component.imports if name not in nn)
+    _line("also imports", others or "nothing")
     return _starts_here(host, data, path)
 
 
@@ -183,7 +188,7 @@ def _starts_here(host: Host, data: bytes, path: Path, how: str = "") -> bool:
     try:
         program = host.program(data)
         program.name = path.name
-        with patience(program):
+        with patience(program.name):
             # What is missing is said before minutes of compiling.
             program.link()
             program.compile()
