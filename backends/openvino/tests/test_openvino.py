@@ -374,6 +374,7 @@ class TestConfig:
         [
             {"threads": 1},
             {"streams": 2, "performance-hint": "throughput"},
+            {"shape-cache": 0},
             {"inference-precision": "f32"},
             {"inference-precision": "default"},
             {"unknown": 1},
@@ -390,7 +391,13 @@ class TestConfig:
 
     @pytest.mark.parametrize(
         "config",
-        [{"threads": "1"}, {"inference-precision": "f8"}, {"cache-dir": 3}, {"streams": -1}],
+        [
+            {"threads": "1"},
+            {"inference-precision": "f8"},
+            {"cache-dir": 3},
+            {"streams": -1},
+            {"shape-cache": -1},
+        ],
     )
     def test_wrong_types(self, host, dense, config):
         with pytest.raises(InvalidArgument, match="is to be"):
