@@ -115,6 +115,40 @@ def test_inference(wat, imports, custom, first):
     assert inferred.evidence
 
 
+def producers(*tools):
+    """The section of the compilers, each with its version."""
+    texts = [bytes((len(text),)) + text.encode() for tool in tools for text in tool]
+    return section(b"producers", b"\x01\x0cprocessed-by" + bytes((len(tools),)) + b"".join(texts))
+
+
+@pytest.mark.parametrize(
+    ("tools", "first"),
+    [
+        ([("rustc", "1.74.1 (a28077b28 2023-12-04)")], "wasmedge-2023-12"),
+        ([("rustc", "1.76.0-nightly (a57770440 2023-11-16)")], "wasmedge-2023-12"),
+        ([("rustc", "1.77.0 (aedd173a2 2024-03-17)")], "wasmedge"),
+        ([("clang", "18.1.2"), ("rustc", "1.75.0")], "wasmedge-2023-12"),
+        ([("clang", "16.0.4"), ("rustc", "1.80.0")], "wasmedge"),
+        ([("clang", "17.0.6")], "wasmedge-2023-12"),
+        ([("clang", "19.1.5-wasi-sdk (https://github.com/llvm)")], "wasmedge"),
+        ([("walrus", "0.20.3")], "wasmedge-2023-12"),
+        ([("rustc", "unknown")], "wasmedge-2023-12"),
+    ],
+)
+def test_a_young_compiler_made_no_guest_of_2023(wat, tools, first):
+    """A guest of today need not call fini_single, and knows the end of a text as errno 100."""
+    guest = module(wat, ("wasi_ephemeral_nn", "compute_single"), custom=producers(*tools))
+    assert infer(parse(guest)).candidates[0].name == first
+
+
+def test_a_damaged_section_of_producers_tells_nothing(wat):
+    whole = producers(("rustc", "1.80.0"))
+    for end in range(12, len(whole)):
+        cut = b"\0" + bytes((end - 2,)) + whole[2:end]
+        guest = module(wat, ("wasi_ephemeral_nn", "compute_single"), custom=cut)
+        assert infer(parse(guest)).candidates[0].name == "wasmedge-2023-12"
+
+
 @pytest.mark.parametrize(
     ("function", "text", "crate", "first"),
     [
