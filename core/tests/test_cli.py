@@ -591,7 +591,7 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
         (("run", "--timeout", "0", "{hello}"), "--timeout"),
         (("run", "--max-memory", "lots", "{hello}"), "--max-memory wants"),
         (("run", "--max-held", "much", "{hello}"), "--max-held wants"),
-        (("run", "-W", "nan-canonicalization", "{hello}"), "-W understands"),
+        (("run", "-W", "wmemcheck", "{hello}"), "-W understands"),
         (("run", "-W", "timeout=soon", "{hello}"), "as in 500ms"),
         (("run", "--preload", "a=b", "{hello}"), "one module"),
         (("run", "--mapdir", "x", "{hello}"), "wants GUEST::HOST"),
@@ -806,6 +806,15 @@ def test_the_table_of_engines_fits_a_terminal_and_cuts_no_name():
     assert {"wasmtime", "wasmedge", "wasmer", "wamr", "v8"} <= set(table[0].split())
     assert {line.split("  ")[0] for line in table} >= {"component ABI", "deadline", "threads"}
     assert "…" not in out
+
+
+def test_what_is_installed_is_a_line_for_each_plugin():
+    _, out, _ = wasi_nn("plugins")
+    lines = out.split("\n\n")[0].splitlines()
+    (line,) = (line for line in lines if "runtime wasmtime" in line)
+    assert line.startswith("wasmtime (wasi-nn ")
+    assert "): runtime wasmtime; wasmtime " in line
+    assert all(line.startswith("  unavailable: ") or "): " in line for line in lines)
 
 
 def test_plugins_and_doctor():

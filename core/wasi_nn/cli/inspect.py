@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -17,6 +18,7 @@ from wasi_nn.abi.wit_words import PACKAGE
 from wasi_nn.cli.complaint import complain, set_up_logging
 from wasi_nn.cli.patience import patience
 from wasi_nn.componentfile import RUN
+from wasi_nn.config import Config, parse
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import LinkError, NnError, UsageError, WasiNnError
 from wasi_nn.escaping import visible
@@ -31,6 +33,7 @@ EXAMPLES = """Examples:
   wasi-nn inspect guest.wasm
   wasi-nn inspect guest.wasm model.onnx
   wasi-nn inspect model.xml model.bin
+  wasi-nn inspect --config '{"signature": "encode"}' model.tflite
 """
 
 # A part of a split GGUF model, and its model.
@@ -39,13 +42,15 @@ _PART = re.compile(r"(.*)-\d{5}(-of-\d{5}\.gguf)")
 
 @click.command(epilog=EXAMPLES, no_args_is_help=True)
 @click.argument("files", nargs=-1, required=True)
-def inspect(files: tuple[str, ...]) -> int:
+@click.option("--config", default="", metavar="JSON", help="The config to load models with.")
+def inspect(files: tuple[str, ...], config: str) -> int:
     """Show what guests (.wasm) and models are, and whether this installation can run them.
 
     Each file has a block of its own; weights behind an OpenVINO model belong to it, and so do the
     later parts of a split GGUF model. The exit code is 0 when all can run, 1 when one cannot, and
     2 when one cannot be read."""
     set_up_logging(brief=True)
+    settings = parse(config)
     code = 0
     with Host() as host:
         blocks = _blocks(host, files)
@@ -55,7 +60,7 @@ def inspect(files: tuple[str, ...]) -> int:
                 _line("file", ", ".join(names))
             try:
                 paths = [resolve_path(name) for name in names]
-                runnable = _inspect(host, paths)
+                runnable = _inspect(host, paths, settings)
             except (WasiNnError, OSError) as error:
                 sys.stdout.flush()
                 which = "" if names[0] in str(error) else f"{names[0]}: "
@@ -111,12 +116,14 @@ def _is_guest(path: Path) -> bool:
         return wasmfile.is_wasm(file.read(8))
 
 
-def _inspect(host: Host, paths: Sequence[Path]) -> bool:
+def _inspect(host: Host, paths: Sequence[Path], config: Config) -> bool:
     try:
         guest = paths[0].read_bytes() if _is_guest(paths[0]) else None
     except OSError as error:
         raise UsageError(f"cannot read {paths[0]}: {error.strerror}") from error
-    return _inspect_model(host, paths) if guest is None else _inspect_guest(host, guest, paths[0])
+    if guest is None:
+        return _inspect_model(host, paths, config)
+    return _inspect_guest(host, guest, paths[0])
 
 
 def _inspect_guest(host: Host, data: bytes, path: Path) -> bool:
@@ -207,7 +214,7 @@ def _starts_here(host: Host, data: bytes, path: Path, how: str = "") -> bool:
     return True
 
 
-def _inspect_model(host: Host, files: Sequence[Path]) -> bool:
+def _inspect_model(host: Host, files: Sequence[Path], config: Config) -> bool:
     encoding = detect(host.plugins, files)
     _line("kind", "model")
     _line("encoding", encoding or "not recognised")
@@ -221,11 +228,15 @@ def _inspect_model(host: Host, files: Sequence[Path]) -> bool:
         if lacks is not None:
             _line("loads here", f"no: {lacks}")
             return False
-        model = host.load(*files)
+        model = host.load(*files, config=config)
         _line("loaded by", f"{model.backend} in {model.load_seconds * 1e3:.1f} ms")
         for title, infos in (("input", model.inputs), ("output", model.outputs)):
             for index, info in enumerate(infos):
-                _line(f"{title} {index}", info.describe())
+                also = f" (also {', '.join(info.aliases)})" if info.aliases else ""
+                _line(f"{title} {index}", info.describe() + also)
+        for key, values in model.choices.items():
+            hint = f" (choose with {json.dumps({key: values[-1]})})" if len(values) > 1 else ""
+            _line(key, ", ".join(values) + hint)
     except NnError as error:
         _line("loads here", f"no: {error}")
         return False

@@ -29,8 +29,10 @@ def plugins() -> int:
         brings = [f"backend {b.name} ({', '.join(b.encodings)})" for b in record.backends]
         brings += [f"runtime {r.name}" for r in record.runtimes]
         origin = f"{record.distribution} {record.version}".strip()
-        _line(f"{record.name} ({origin}): {', '.join(brings) or 'nothing'}")
-        for state in _states(record):
+        title = f"{record.name} ({origin}): {', '.join(brings) or 'nothing'}"
+        usable, trouble = _states(record)
+        _line("; ".join([title, *usable]))
+        for state in trouble:
             _line(state, "  ")
     click.echo()
     for row in _engines(installed.runtimes):
@@ -38,12 +40,16 @@ def plugins() -> int:
     return 0
 
 
-def _states(record: PluginRecord) -> list[str]:
+def _states(record: PluginRecord) -> tuple[list[str], list[str]]:
+    """The libraries that are there, and what is not as it should be."""
     if record.error:
-        return [f"broken: {record.error}"]
+        return [], [f"broken: {record.error}"]
     found = [availability(backend) for backend in record.backends]
     found += [availability(runtime) for runtime in record.runtimes]
-    return [a.detail if a.usable else f"unavailable: {a.detail}" for a in found]
+    return (
+        [one.detail for one in found if one.usable],
+        [f"unavailable: {one.detail}" for one in found if not one.usable],
+    )
 
 
 def _engines(runtimes: list[Runtime]) -> list[str]:
