@@ -91,6 +91,8 @@ def resolve_path(text: str) -> Path:
     """A path of the command line; ``package:PKG/FILE`` is found without importing the package.
 
     Raises ``UsageError`` when the package or its file is not there."""
+    if not text:
+        raise UsageError("the path of a file is empty")
     if not text.startswith(_PACKAGE):
         return Path(text).expanduser()
     package, _, inner = text[len(_PACKAGE) :].partition("/")
