@@ -11,7 +11,6 @@ object's properties is the schema's.
 from __future__ import annotations
 
 import json
-import logging
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -19,9 +18,10 @@ from functools import lru_cache
 from typing import Any
 
 from wasi_nn.errors import InvalidArgument
+from wasi_nn.escaping import logger
 from wasi_nn_ggml import gbnf
 
-log = logging.getLogger("wasi_nn.ggml")
+log = logger("wasi_nn.ggml")
 
 _NOT_HELD = """
 pattern maximum exclusiveMaximum multipleOf not if then else contains uniqueItems minProperties

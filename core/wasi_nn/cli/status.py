@@ -7,10 +7,12 @@ import platform
 import click
 
 from wasi_nn.backend import Availability
+from wasi_nn.cli.complaint import tell
 from wasi_nn.escaping import visible
 from wasi_nn.plugins import PluginRecord, Plugins, availability
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 
+_LONGEST_NAME = 40
 # What people call the engines' features.
 _TITLES = {
     "core": "core ABI",
@@ -29,12 +31,12 @@ def plugins() -> int:
         brings = [f"backend {b.name} ({', '.join(b.encodings)})" for b in record.backends]
         brings += [f"runtime {r.name}" for r in record.runtimes]
         origin = f"{record.distribution} {record.version}".strip()
-        click.echo(visible(f"{record.name} ({origin}): {', '.join(brings) or 'nothing'}"))
+        tell(f"{record.name} ({origin}): {', '.join(brings) or 'nothing'}")
         for state in _states(record):
-            click.echo(f"  {visible(state)}")
+            tell(f"  {state}")
     click.echo()
     for row in _engines(installed.runtimes):
-        click.echo(row)
+        tell(row)
     return 0
 
 
@@ -48,7 +50,7 @@ def _states(record: PluginRecord) -> list[str]:
 
 def _engines(runtimes: list[Runtime]) -> list[str]:
     """A table with a column for each engine, whose names are never cut."""
-    rows = [["engine", *(visible(runtime.name) for runtime in runtimes)]]
+    rows = [["engine", *(visible(runtime.name, _LONGEST_NAME) for runtime in runtimes)]]
     for number, field in enumerate(RuntimeFeatures._fields):
         able = [_able(field, runtime.features[number]) for runtime in runtimes]
         rows.append([_TITLES.get(field, field.replace("_", " ")), *able])
@@ -65,28 +67,28 @@ def _able(field: str, value: bool) -> str:
 @click.command()
 def doctor() -> int:
     """Check the installation; exit code 1 when a plugin is broken or no engine is there."""
-    click.echo(f"Python {platform.python_version()} on {platform.platform()}")
+    tell(f"Python {platform.python_version()} on {platform.platform()}")
     installed = Plugins.installed()
     sound = True
     for record in installed.records:
         if record.error:
             sound = False
-            click.echo(
+            tell(
                 f"[broken]  plugin {record.name} of {record.distribution} {record.version}: "
                 f"{record.error}"
             )
         for backend in record.backends:
             found = availability(backend)
             on = f"; runs on {', '.join(found.devices)}" if found.devices else ""
-            click.echo(f"{_mark(found)} backend {backend.name}: {found.detail}{on}")
+            tell(f"{_mark(found)} backend {backend.name}: {found.detail}{on}")
             if found.risk:
-                click.echo(f"          {found.risk}")
+                tell(f"          {found.risk}")
         for runtime in record.runtimes:
             found = availability(runtime)
-            click.echo(f"{_mark(found)} runtime {runtime.name}: {found.detail}")
+            tell(f"{_mark(found)} runtime {runtime.name}: {found.detail}")
     if not any(availability(runtime).usable for runtime in installed.runtimes):
         sound = False
-        click.echo('[broken]  there is no Wasm engine: pip install "wasi-nn[wasmtime]"')
+        tell('[broken]  there is no Wasm engine: pip install "wasi-nn[wasmtime]"')
     return 0 if sound else 1
 
 
