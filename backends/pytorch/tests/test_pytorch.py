@@ -30,6 +30,7 @@ from wasi_nn.errors import (  # noqa: E402
     Unavailable,
     UnsupportedOperation,
 )
+from wasi_nn_pytorch import prints  # noqa: E402
 from wasi_nn_pytorch.backend import PytorchBackend  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -463,3 +464,70 @@ def test_without_torch(monkeypatch):
     assert not PytorchBackend().availability().usable
     with pytest.raises(Unavailable, match="not here"):
         PytorchBackend().load([memoryview(b"")], LoadOptions("pytorch"))
+
+
+class Inner(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        print("inner\x1b[31m\nwasi-nn: all good", x)
+        return x
+
+
+class Talking(torch.nn.Module):
+    """Prints from a module inside, as often as it was called before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Inner()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count += 1
+        return self.inner(x) + self.count
+
+
+class Stored(torch.nn.Module):
+    """Prints when it is loaded."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    @torch.jit.export
+    def __getstate__(self) -> int:
+        return 3
+
+    @torch.jit.export
+    def __setstate__(self, state: int) -> None:
+        self.training = False
+        print("stored\x1b[31m")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"), [(Inner, "inner"), (Talking, "inner"), (Stored, "stored")]
+)
+def test_what_a_model_prints_is_logged(host, capsys, caplog, make, says):
+    with caplog.at_level("INFO", "wasi_nn"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            data = archive(torch.jit.script(make()))
+        capsys.readouterr()
+        model = host.load(data)
+        before = sys.stdout
+        model.run(np.ones(2, np.float32))
+        assert sys.stdout is before
+        print("ours")
+    assert capsys.readouterr() == ("ours\n", "")
+    assert f"the model prints: {says}\\x1b[31m" in caplog.text
+    assert "\x1b" not in caplog.text
+    assert "\nwasi-nn:" not in caplog.text
+
+
+def test_other_threads_print_as_before(capsys):
+    with prints.logged():
+        thread = threading.Thread(target=print, args=("from a thread",))
+        thread.start()
+        thread.join()
+        with prints.logged():
+            pass
+        print("from a model")
+        assert sys.stdout.encoding
+    assert capsys.readouterr().out == "from a thread\n"
