@@ -69,7 +69,7 @@ def test_first_party_plugins_are_ordinary_entry_points():
         (SOUND.replace('name = "sound"', 'name = "identity"'), "already provided by plugin"),
         (SOUND.replace('encodings = ("sound", "onnx")', ""), "names no encodings"),
         (SOUND.replace('name = "sound"', ""), "has no name"),
-        (SOUND.replace("[Sound()]", "[Sound]"), "is no wasi_nn.backend.Backend"),
+        (SOUND.replace("[Sound()]", "[Sound]"), "is not a wasi_nn.backend.Backend"),
         (SOUND.replace("wasi_nn_backends", "wasi_nn_backend"), "did you mean 'wasi_nn_backends'?"),
         (SOUND.replace("@hookimpl\n", ""), "mark the function wasi_nn_backends with"),
         ("def backends(): ...", "a function wasi_nn_backends or wasi_nn_runtimes, marked with"),

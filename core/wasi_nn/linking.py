@@ -83,7 +83,7 @@ def _missing(item: Import, runtime: Runtime, ours: set[str]) -> str | None:
             return _mismatch(item, SIGNATURES[item.name])
         if item.name.startswith("sock_"):
             return f"it imports {name}, which is WasmEdge's socket extension and no WASI preview 1"
-        return f"it imports {name}, which is no function of WASI preview 1"
+        return f"it imports {name}, which is not a function of WASI preview 1"
     if item.module in (EPHEMERAL, LEGACY) and item.module in ours:
         return f"it imports {name}, which no wasi-nn host is known to have"
     if item.kind != "func":

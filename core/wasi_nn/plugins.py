@@ -201,13 +201,13 @@ def _check(record: PluginRecord) -> None:
     """Refuse what would fail later on, far from its cause."""
     for backend in record.backends:
         if not isinstance(backend, Backend):
-            raise UsageError(f"{backend!r} is no wasi_nn.backend.Backend")
+            raise UsageError(f"{backend!r} is not a wasi_nn.backend.Backend")
         encodings = getattr(backend, "encodings", None)
         if not isinstance(encodings, tuple) or not encodings:
             raise UsageError(f"backend {backend!r} names no encodings (a tuple of words)")
     for runtime in record.runtimes:
         if not isinstance(runtime, Runtime):
-            raise UsageError(f"{runtime!r} is no wasi_nn.runtime.Runtime")
+            raise UsageError(f"{runtime!r} is not a wasi_nn.runtime.Runtime")
     for item in (*record.backends, *record.runtimes):
         if not isinstance(getattr(item, "name", None), str):
             raise UsageError(f"{item!r} has no name")

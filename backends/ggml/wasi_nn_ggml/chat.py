@@ -54,7 +54,7 @@ def prompt(
     else:
         if request:
             raise InvalidArgument(
-                f"the chat template {reprlib.repr(name)} takes messages alone, not "
+                f"the chat template {reprlib.repr(name)} takes only messages, not "
                 f"{', '.join(request)}"
             )
         result = _named(weights, messages, name)

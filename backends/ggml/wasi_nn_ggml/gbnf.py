@@ -130,7 +130,7 @@ class _Reader:
         if self.elements > _MOST_ELEMENTS:
             raise InvalidArgument(
                 f"the grammar has {self.elements} elements when its repetitions are written out: "
-                f"{_MOST_ELEMENTS} at most are taken"
+                f"at most {_MOST_ELEMENTS} are allowed"
             )
         return self._rules
 

@@ -71,7 +71,7 @@ def grammar_of(text: str) -> str:
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"the json-schema is no JSON: {error}") from error
+        raise InvalidArgument(f"the json-schema is not JSON: {error}") from error
     try:
         return _Converter(schema).grammar()
     except RecursionError as error:
@@ -95,7 +95,7 @@ class _Converter:
             name, target = self._referred.pop()
             self._rules[name] = self._visit(target)
             if self._rules[name] == name:
-                raise InvalidArgument("a $ref of the json-schema refers to itself alone")
+                raise InvalidArgument("a $ref of the json-schema refers only to itself")
         if self._not_held:
             log.warning(
                 "the json-schema's %s cannot be put into a grammar: an answer may not keep to it",
@@ -120,7 +120,7 @@ class _Converter:
         elif isinstance(schema, Mapping):
             body = self._object_of_keywords(schema)
         else:
-            raise InvalidArgument(f"a json-schema is to be an object, not {reprlib.repr(schema)}")
+            raise InvalidArgument(f"a json-schema must be an object, not {reprlib.repr(schema)}")
         self._depth -= 1
         self._written += len(body)
         # What is inside of something else is written once more with it. No body is shorter than
@@ -151,7 +151,7 @@ class _Converter:
         kind = schema.get("type")
         if isinstance(kind, list):
             if not all(isinstance(each, str) for each in kind):
-                raise InvalidArgument("the json-schema's type is to be a name or a list of names")
+                raise InvalidArgument("the json-schema's type must be a name or a list of names")
             each_once = dict.fromkeys(kind)
             return self._either([self._visit({**schema, "type": each}) for each in each_once])
         if kind == "object" or (kind is None and "properties" in schema):
@@ -203,7 +203,7 @@ class _Converter:
             if not isinstance(part, Mapping) or not part.keys() <= {
                 "type", "properties", "required", "title", "description",
             }:  # fmt: skip
-                raise InvalidArgument("the json-schema's allOf is served for plain objects alone")
+                raise InvalidArgument("the json-schema's allOf is served only for plain objects")
             more, wanted = _members(part)
             properties.update(more)
             required.extend(wanted)
@@ -282,7 +282,7 @@ def _members(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     if not isinstance(properties, Mapping) or not isinstance(required, list):
         raise InvalidArgument("the json-schema's properties or required cannot be right")
     if not all(isinstance(name, str) for name in required):
-        raise InvalidArgument("the json-schema's required is to be a list of names")
+        raise InvalidArgument("the json-schema's required must be a list of names")
     return dict(properties), list(required)
 
 
@@ -291,7 +291,7 @@ def _bounds(schema: Mapping[str, Any], low: str, high: str) -> tuple[int, int | 
     for value in (least, most):
         if value is not None and (type(value) is not int or not 0 <= value <= _MOST_REPEATS):
             raise InvalidArgument(
-                f"the json-schema's {low} and {high} are to be from 0 to {_MOST_REPEATS}"
+                f"the json-schema's {low} and {high} must be from 0 to {_MOST_REPEATS}"
             )
     if most is not None and most < least:
         raise InvalidArgument(f"the json-schema's {high} is below its {low}")
@@ -301,7 +301,7 @@ def _bounds(schema: Mapping[str, Any], low: str, high: str) -> tuple[int, int | 
 def _list(schema: Mapping[str, Any], key: str) -> list[Any]:
     value = schema[key]
     if not isinstance(value, list) or not value:
-        raise InvalidArgument(f"the json-schema's {key} is to be a list that is not empty")
+        raise InvalidArgument(f"the json-schema's {key} must be a list that is not empty")
     return value
 
 

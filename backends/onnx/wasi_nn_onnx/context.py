@@ -160,8 +160,8 @@ class OnnxContext(BoundContext):
     def _allocated_output(self, info: TensorInfo) -> Tensor:
         if info.type is None:
             raise UnsupportedOperation(
-                f"output {info.name} is a {info.native_type}, which is no tensor type of wasi-nn: "
-                "read the other outputs"
+                f"output {info.name} is a {info.native_type}, which is not a tensor type of "
+                "wasi-nn: read the other outputs"
             )
         if self._values is None:
             self._values = self._binding.get_outputs()
@@ -169,7 +169,8 @@ class OnnxContext(BoundContext):
         kind = tensor_type(value.data_type())
         if kind is None:
             raise UnsupportedOperation(
-                f"output {info.name} is a {value.data_type()}, which is no tensor type of wasi-nn"
+                f"output {info.name} is a {value.data_type()}, which is not a tensor type of "
+                "wasi-nn"
             )
         dims = tuple(value.shape())
         length = prod(dims) * kind.size

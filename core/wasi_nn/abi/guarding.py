@@ -129,11 +129,11 @@ def guard(
 
 
 def read_text(memory: GuestMemory, pointer: int, length: int, what: str) -> str:
-    """A string of the guest. Raises ``InvalidArgument`` for what is no UTF-8."""
+    """A string of the guest. Raises ``InvalidArgument`` for what is not UTF-8."""
     try:
         return bytes(memory.read(pointer, length)).decode()
     except UnicodeDecodeError as error:
-        raise InvalidArgument(f"the {what} is no UTF-8: {error}") from error
+        raise InvalidArgument(f"the {what} is not UTF-8: {error}") from error
 
 
 def read_config(memory: GuestMemory, pointer: int, length: int) -> Mapping[str, Any]:

@@ -96,7 +96,7 @@ def quantise(tensor: Tensor, info: TensorInfo) -> Tensor:
     scale, zero_point, element = info.quantization
     limits = np.iinfo(element)
     values = np.frombuffer(tensor.data, np.float32) / np.float32(scale) + zero_point
-    # What is no number becomes the zero point, and not whatever the processor makes of it.
+    # What is not a number becomes the zero point, and not whatever the processor makes of it.
     values = np.nan_to_num(np.round(values), nan=zero_point)
     elements = np.clip(values, limits.min, limits.max).astype(element)
     return Tensor(info.type, tensor.dims, elements.view(np.uint8).data)

@@ -147,7 +147,7 @@ class WasmtimeComponentInstance(StoreInstance):
     def start(self) -> int:
         if self._run_export is None:
             raise UsageError(
-                f"this is no command: it exports no {_RUN} with a run: func() -> result"
+                f"this is not a command: it exports no {_RUN} with a run: func() -> result"
             )
         try:
             (result,) = self._run(self._invoke, self._run_export, f"{_RUN} has no function run", ())
