@@ -65,7 +65,7 @@ class TestGuests:
     def test_stats(self, echo, guests):
         result = echo.run(guests / "echo/echo.wasm", ["--stream", "stream", "hello"], stats=True)
         assert result.calls["compute_single"].calls == 3
-        # (The end of a text is not a failure.)
+        # The end of a text is an errno, and is not a failure.
         assert result.calls["compute_single"].failures == 0
         assert result.calls["set_input"].seconds > 0
         assert "unload" not in result.calls

@@ -17,7 +17,7 @@ def imports(wat, module, name, kind="(func (param i32) (result i32))"):
         ("wasi_ephemeral_nn", "compute_twice", "no wasi-nn host is known"),
         ("wasi_ephemeral_tensorflow", "create_session", "WasmEdge's TensorFlow plugin"),
         ("wasi_snapshot_preview1", "sock_open", "WasmEdge's socket extension"),
-        ("wasi_snapshot_preview1", "fd_explode", "not a function of WASI preview 1"),
+        ("wasi_snapshot_preview1", "fd_explode", "not in WASI preview 1"),
         ("env", "emscripten_sleep", "the program that the guest was made for"),
         ("my_plugin", "go", "nothing that this host knows"),
         ("wasi", "thread-spawn", "a host with wasi-threads"),
@@ -64,6 +64,30 @@ def test_every_problem_is_named(host, wat):
     )
     with pytest.raises(LinkError, match=r"env\.a.*other\.b"):
         host.run(wasm)
+
+
+def test_what_is_missing_is_told_by_provider(host, wat):
+    """A guest of another host can have dozens of its imports; the reason comes once."""
+    names = [("my_plugin", "go"), ("env", "a"), ("my_plugin", "stop"), ("env", "b"), ("env", "a")]
+    imported = "".join(f'(import "{module}" "{name}" (func))' for module, name in names)
+    more = '(import "env" "table" (table 1 funcref)) (import "env" "g" (global i32))'
+    with pytest.raises(LinkError) as error:
+        host.run(wat(f'(module {imported} {more} (func (export "_start")))'))
+    assert str(error.value) == (
+        "the guest cannot start: "
+        "it imports my_plugin.go, my_plugin.stop, which come from nothing that this host knows; "
+        "it imports env.a, env.b, which come from the program that the guest was made for (an "
+        "Emscripten or embedder import); "
+        "it imports the table env.table, the global env.g, which only the program that it was made "
+        "for has"
+    )
+
+
+def test_a_thousand_missing_imports_are_not_all_listed(host, wat):
+    imported = "".join(f'(import "env" "f{number}" (func))' for number in range(1000))
+    with pytest.raises(LinkError, match=r"env\.f0, .*env\.f99 and 900 more, which come") as error:
+        host.run(wat(f'(module {imported} (func (export "_start")))'))
+    assert len(str(error.value)) < 2000
 
 
 def test_the_latest_function_of_preview_1(host, wat):

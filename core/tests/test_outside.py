@@ -287,8 +287,8 @@ def in_a_thread():
     raise ValueError(EVIL)
 
 class Evil(IdentityBackend):
-    name = EVIL
-    encodings = (EVIL,)
+    name = {name!r}
+    encodings = ({name!r},)
     config_keys = frozenset(("known" + EVIL,))
     def availability(self):
         if {fails}:
@@ -308,7 +308,7 @@ class Evil(IdentityBackend):
         return super().load(builders, options)
 
 class Engine(Runtime):
-    name = EVIL
+    name = "evil-engine"
     features = RuntimeFeatures()
     def availability(self):
         return Availability(False, EVIL)
@@ -346,37 +346,28 @@ def plugin(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_plugin(run, plugin, guests, identity_model, fails):
-    env = plugin(PLUGIN.format(evil=EVIL, fails=fails), version="1.0\x1b[31m\x9b")
+    module = PLUGIN.format(evil=EVIL, fails=fails, name="evil")
+    env = plugin(module, version="1.0\x1b[31m\x9b")
     run("plugins", env=env, code=0, terminal=not fails)
-    run("doctor", env=env, code=0)
-    run("run", "--runtime", ARGUMENT, guests / "hello/hello.wasm", env=env, code=2)
-    echo = identity_model()
-    guest = guests / "echo/echo.wasm"
-    run("run", "--graph", f"net={ARGUMENT}:{echo}", guest, "net", "x", env=env)
-    run("inspect", guest, env=env, seen=None)
+    run("doctor", env=env, code=1 if fails else 0)
+    hello = guests / "hello/hello.wasm"
+    run("run", "--runtime", "evil-engine", hello, env=env, code=2)
+    guest, echo = guests / "echo/echo.wasm", identity_model()
+    config = json.dumps({"nkown": 1})
+    options = ("--graph", f"net=evil:{echo}", "--config", f"net={config}", "--stats")
+    out = run("run", *options, guest, "net", "x", env=env, code=2 if fails else 0)
+    if not fails:
+        assert "wasi-nn: UserWarning: \\x1b[31mE" in out
+        assert out.count("\n  ValueError: \\x1b[31mE") == 2
+        assert "evil by evil on cpu" in out
+    run("run", "--graph", f"net=evil:auto:{echo}", guest, "net", "x", env=env)
 
 
-def test_stats_name_a_plugin(run, plugin, guests, identity_model):
-    name = "\x1b[31me\u202e[red]m"
-    env = plugin(PLUGIN.format(evil=name, fails=False))
-    echo = identity_model()
-    guest = guests / "echo/echo.wasm"
-    out = run(
-        "run",
-        "--stats",
-        "--graph",
-        f"net={name}:{echo}",
-        guest,
-        "net",
-        "x",
-        env=env,
-        code=0,
-        terminal=True,
-    )
-    assert "\\x1b[31me\\u202e[red]m by" in out
-    assert "wasi-nn: UserWarning: \\x1b[31me" in out
-    assert out.count("\n  ValueError: \\x1b[31me") == 2
-    run("run", "--graph", f"net={name}:auto:{echo}", guest, "net", "x", env=env)
+@pytest.mark.parametrize("name", [EVIL, "\x1b[31mE"])
+def test_a_plugin_with_an_evil_name(run, plugin, name):
+    env = plugin(PLUGIN.format(evil=EVIL, fails=False, name=name))
+    run("plugins", env=env, code=0)
+    run("doctor", env=env, code=1)
 
 
 def test_a_plugin_that_cannot_be_imported(run, plugin):

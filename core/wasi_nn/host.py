@@ -166,10 +166,11 @@ class Host:
         if wasmfile.is_component(data):
             # Most guests are core modules, and start without the component ABI.
             from wasi_nn.component_program import ComponentProgram
+            from wasi_nn.componentfile import parse
 
-            imports = wasmfile.component_imports(data)
+            component_file = parse(data)
             component = Code(lambda: self.runtime.compile_component(data, limits), len(data))
-            return ComponentProgram(self, name, component, imports)
+            return ComponentProgram(self, name, component, component_file)
         file = wasmfile.parse(data)
         code = Code(lambda: self.runtime.compile(data, limits), len(data))
         return Program(self, name, code, file)

@@ -8,11 +8,9 @@ import click
 
 from wasi_nn.backend import Availability
 from wasi_nn.cli.complaint import tell
-from wasi_nn.escaping import visible
-from wasi_nn.plugins import PluginRecord, Plugins, availability
+from wasi_nn.plugins import PluginRecord, Plugins, availability, features, is_broken
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 
-_LONGEST_NAME = 40
 # What people call the engines' features.
 _TITLES = {
     "core": "core ABI",
@@ -31,8 +29,10 @@ def plugins() -> int:
         brings = [f"backend {b.name} ({', '.join(b.encodings)})" for b in record.backends]
         brings += [f"runtime {r.name}" for r in record.runtimes]
         origin = f"{record.distribution} {record.version}".strip()
-        tell(f"{record.name} ({origin}): {', '.join(brings) or 'nothing'}")
-        for state in _states(record):
+        title = f"{record.name} ({origin}): {', '.join(brings) or 'nothing'}"
+        usable, trouble = _states(record)
+        tell("; ".join([title, *usable]))
+        for state in trouble:
             tell(f"  {state}")
     click.echo()
     for row in _engines(installed.runtimes):
@@ -40,22 +40,34 @@ def plugins() -> int:
     return 0
 
 
-def _states(record: PluginRecord) -> list[str]:
+def _states(record: PluginRecord) -> tuple[list[str], list[str]]:
+    """The libraries that are there, and what is not as it should be."""
     if record.error:
-        return [f"broken: {record.error}"]
+        return [], [f"broken: {record.error}"]
     found = [availability(backend) for backend in record.backends]
     found += [availability(runtime) for runtime in record.runtimes]
-    return [a.detail if a.usable else f"unavailable: {a.detail}" for a in found]
+    return (
+        [one.detail for one in found if one.usable],
+        [f"unavailable: {one.detail}" for one in found if not one.usable],
+    )
 
 
 def _engines(runtimes: list[Runtime]) -> list[str]:
     """A table with a column for each engine, whose names are never cut."""
-    rows = [["engine", *(visible(runtime.name, _LONGEST_NAME) for runtime in runtimes)]]
+    rows = [["engine", *(runtime.name for runtime in runtimes)]]
+    known = [_features(runtime) for runtime in runtimes]
     for number, field in enumerate(RuntimeFeatures._fields):
-        able = [_able(field, runtime.features[number]) for runtime in runtimes]
+        able = [_able(field, found[number]) if found else "?" for found in known]
         rows.append([_TITLES.get(field, field.replace("_", " ")), *able])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _features(runtime: Runtime) -> RuntimeFeatures | None:
+    try:
+        return features(runtime)
+    except (Exception, SystemExit):
+        return None  # (Its availability says why.)
 
 
 def _able(field: str, value: bool) -> str:
@@ -73,18 +85,18 @@ def doctor() -> int:
     for record in installed.records:
         if record.error:
             sound = False
-            tell(
-                f"[broken]  plugin {record.name} of {record.distribution} {record.version}: "
-                f"{record.error}"
-            )
+            origin = f"{record.distribution} {record.version}".strip()
+            tell(f"[broken]  plugin {record.name} of {origin}: {record.error}")
         for backend in record.backends:
             found = availability(backend)
+            sound = sound and not is_broken(found)
             on = f"; runs on {', '.join(found.devices)}" if found.devices else ""
             tell(f"{_mark(found)} backend {backend.name}: {found.detail}{on}")
             if found.risk:
                 tell(f"          {found.risk}")
         for runtime in record.runtimes:
             found = availability(runtime)
+            sound = sound and not is_broken(found)
             tell(f"{_mark(found)} runtime {runtime.name}: {found.detail}")
     if not any(availability(runtime).usable for runtime in installed.runtimes):
         sound = False
@@ -93,4 +105,6 @@ def doctor() -> int:
 
 
 def _mark(found: Availability) -> str:
+    if is_broken(found):
+        return "[broken] "
     return "[ok]     " if found.usable else "[missing]"
