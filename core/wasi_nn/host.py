@@ -13,6 +13,7 @@ from wasi_nn.backend import LoadOptions
 from wasi_nn.compiling import Code
 from wasi_nn.errors import InvalidEncoding, UsageError
 from wasi_nn.forking import keep, use
+from wasi_nn.handlers import attend_or_leave
 from wasi_nn.limits import Limits, own_limits
 from wasi_nn.model import Model
 from wasi_nn.modelspec import resolve_path
@@ -103,8 +104,9 @@ class Host:
         self.registry.add(NamedModel(name, files, kind, _target(target), config or {}))
 
     def model(self, name: str) -> Model:
-        """The graph of a named model, for use without Wasm. Raises ``NotFound``."""
-        return Model(self.registry.graph(name))
+        """The graph of a named model, for use without Wasm. Raises ``NotFound``. What a signal's
+        handler raises meanwhile comes out at once, as from ``load``."""
+        return Model(attend_or_leave(lambda: self.registry.graph(name)))
 
     def load(
         self,
@@ -115,7 +117,9 @@ class Host:
     ) -> Model:
         """Load a graph of files or bytes, for use without Wasm.
 
-        The same files are loaded once per process, however often this is called."""
+        The same files are loaded once per process, however often this is called. What a signal's
+        handler raises meanwhile, Ctrl-C's too, comes out at once: the library then loads on in
+        another thread, and whoever wants the same files waits for that."""
         builders = [
             memoryview(source) if isinstance(source, _BYTES) else resolve_path(str(source))
             for source in sources
@@ -132,8 +136,8 @@ class Host:
         options = LoadOptions(kind, _target(target), config or {}, self._allow_fallback)
         paths = [builder for builder in builders if isinstance(builder, Path)]
         if len(paths) == len(builders):
-            return Model(loading.load_shared(backend, paths, options))
-        return Model(loading.load(backend, builders, options))
+            return Model(attend_or_leave(lambda: loading.load_shared(backend, paths, options)))
+        return Model(attend_or_leave(lambda: loading.load(backend, builders, options)))
 
     # Guests
 

@@ -32,6 +32,7 @@ from wasi_nn.escaping import logger, trace_of, visible
 from wasi_nn.files import Version, versions
 from wasi_nn.forking import keep, refusal, use
 from wasi_nn.giving import PASSING, Blame, Outputs, checked_infos
+from wasi_nn.handlers import raised_by_handler
 from wasi_nn.types import TensorInfo
 
 log = logger("wasi_nn")
@@ -203,9 +204,12 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     options = options._replace(config=known_config(backend, options.config))
     try:
         graph = backend.load(builders, options)
-    except PASSING:
-        raise
     except BaseException as error:
+        raised = raised_by_handler(error)
+        if raised is not None:
+            raise raised from None
+        if isinstance(error, PASSING):
+            raise
         log.error("%s failed to load a model\n  %s", backend.title, trace_of(error))
         raise RuntimeFailure(
             f"{backend.title} could not load the model: {type(error).__name__}: {error}"
