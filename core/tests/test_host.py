@@ -131,7 +131,7 @@ class TestGuests:
 
     def test_a_dialect_for_other_guests_is_refused(self, echo, guests):
         program = echo.compile(guests / "echo/echo.wasm")
-        with pytest.raises(UsageError, match="of guests that import wasi_nn"):
+        with pytest.raises(UsageError, match="for guests that import wasi_nn"):
             program.run(["echo", "x"], dialect="wamr-legacy")
         with pytest.raises(UsageError, match="no dialect"):
             program.run(["echo", "x"], dialect="latin")

@@ -120,7 +120,7 @@ class TestSizes:
         model = load(remake(tokens=lambda known: [*known[:-1], b"z" * longest]))
         context = model.init_execution_context()
         put(context, b"a" * (256 * most))
-        with pytest.raises(PromptTooLong, match=f"{256 * most} at most"):
+        with pytest.raises(PromptTooLong, match=f"at most {256 * most}"):
             put(context, b"a" * (256 * most + 1))
 
     def test_words_that_no_token_begins(self, load, remake):

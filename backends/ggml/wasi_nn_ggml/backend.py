@@ -176,8 +176,8 @@ class GgmlBackend(Backend):
         gpu = options.target not in (ExecutionTarget.CPU, ExecutionTarget.AUTO)
         if gpu and not native.llama_supports_gpu_offload() and not options.allow_fallback:
             raise UnsupportedOperation(
-                f"the execution target {options.target} is not here: {native.version} was built "
-                "for the CPU"
+                f"the execution target {options.target} is not available: {native.version} was "
+                "built for the CPU"
             )
         config = dict(options.config)
         projector = None
@@ -210,7 +210,7 @@ def _beside(model: Path, name: str, key: str) -> Path:
             raise ModelNotFound(f"the config's {key}: there is no file {path}")
     except (OSError, ValueError) as error:
         # A name that is too long, or no name at all.
-        raise InvalidArgument(f"the config's {key} is no name of a file: {error}") from error
+        raise InvalidArgument(f"the config's {key} is not the name of a file: {error}") from error
     return path
 
 

@@ -124,7 +124,7 @@ def fitting(shape: Shape, settings: ContextSettings, n_ctx_train: int) -> tuple[
         if size > room:
             raise RuntimeFailure(
                 f"a context of {n_ctx} tokens takes {size / 1e9:.1f} GB; "
-                f"{max(room, 0) / 1e9:.1f} GB can be had: make the config's ctx-size smaller"
+                f"{max(room, 0) / 1e9:.1f} GB is available: make the config's ctx-size smaller"
             )
         return n_ctx, size
     n_ctx = max(n_ctx_train, 1)

@@ -87,7 +87,7 @@ def read(
 
 def _check(size: int, most: int) -> None:
     if size > most:
-        raise PromptTooLong(f"a prompt of {size} bytes cannot fit the context: {most} at most can")
+        raise PromptTooLong(f"the prompt has {size} bytes: at most {most} can fit the context")
 
 
 def _projection(

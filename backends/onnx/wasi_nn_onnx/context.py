@@ -36,7 +36,9 @@ class _Buffer:
         try:
             self.array: NDArray[np.uint8] = np.zeros(length, np.uint8)
         except (MemoryError, ValueError) as error:
-            raise RuntimeFailure(f"{length} bytes for a tensor cannot be had: {error}") from error
+            raise RuntimeFailure(
+                f"there is no memory for a tensor of {length} bytes: {error}"
+            ) from error
         self.address = self.array.ctypes.data
         self.tensor = Tensor(kind, dims, self.array.data)
 

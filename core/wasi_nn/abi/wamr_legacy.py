@@ -52,7 +52,9 @@ class WamrLegacy(CoreAbi):
         dims_struct, number, data_at = _TENSOR.unpack(memory.read(tensor, 12))
         dims_at, rank = PAIR.unpack(memory.read(dims_struct, 8))
         if rank > MAX_RANK:
-            raise InvalidArgument(f"a tensor of {rank} dimensions is more than {MAX_RANK}")
+            raise InvalidArgument(
+                f"the tensor has {rank} dimensions: at most {MAX_RANK} are allowed"
+            )
         dims = Struct(f"<{rank}I").unpack(memory.read(dims_at, 4 * rank))
         types = self.reading.dialect.tensor_types
         if number >= len(types):
