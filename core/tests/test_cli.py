@@ -475,7 +475,7 @@ def test_arguments_that_are_no_text(guests):
         [*COMMAND, "run", str(guests / "hello/hello.wasm"), b"\xff"], capture_output=True
     )
     assert run.returncode == 2
-    assert b"is no UTF-8" in run.stderr
+    assert b"is not UTF-8" in run.stderr
     assert run.stderr.count(b"\n") == 1
 
 
@@ -583,7 +583,7 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
         (("run", "--graph", "m={echo}", "--graph", "m={echo}", "{hello}"), "given twice"),
         (("run", "--nn-preload", "m:onnx", "{hello}"), "--nn-preload wants"),
         (("run", "-S", "inherit-network", "{hello}"), "-S understands"),
-        (("run", "--config", "m={{}}", "{hello}"), "which is no --graph"),
+        (("run", "--config", "m={{}}", "{hello}"), "there is no --graph of that name"),
         (("run", "--config", "m=[", "{hello}"), "is not NAME=JSON"),
         (("run", "--dir", "nowhere", "{hello}"), "no directory"),
         (("run", "--env", "=x", "{hello}"), "--env wants"),
@@ -600,7 +600,7 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
         (("run", "--runtime", "wasmtme", "{hello}"), "did you mean 'wasmtime'?"),
         (("run", "--invoke", "no", "{hello}"), "exports no function 'no'"),
         (("run", "--no-such-option", "{hello}"), "No such option"),
-        (("run", "{echo}"), "no WebAssembly module"),
+        (("run", "{echo}"), "not a WebAssembly module"),
         (("walk",), "No such command"),
         (("inspect", "missing"), "cannot read missing"),
         (("run", "--dialect", "latin", "{nn}"), "no dialect 'latin'"),

@@ -82,7 +82,7 @@ def parse_wasmtime_option(text: str) -> NamedModel | None:
         )
     directory = Path(folder)
     if not directory.is_dir():
-        raise UsageError(f"-S {text}: {folder!r} is no directory")
+        raise UsageError(f"-S {text}: {folder!r} is not a directory")
     paths = tuple(directory / name for name in files)
     return NamedModel(directory.resolve().name, paths, canonical(encoding))
 

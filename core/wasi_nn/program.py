@@ -375,7 +375,7 @@ def _reading(file: WasmFile, name: str | None) -> Reading | None:
         return Reading(inferred.candidates)
     if chosen.module != inferred.candidates[0].module:
         raise UsageError(
-            f"dialect {name} is of guests that import {chosen.module}; "
+            f"dialect {name} is for guests that import {chosen.module}; "
             f"this one imports {inferred.candidates[0].module}"
         )
     return Reading([chosen])

@@ -6,7 +6,6 @@ stay paths until a backend opens them, and nothing is loaded before it is first 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,13 +15,13 @@ from typing import Any, NamedTuple
 from wasi_nn import encodings
 from wasi_nn.backend import Backend, LoadOptions
 from wasi_nn.errors import InvalidEncoding, ModelNotFound, NotFound, UsageError
-from wasi_nn.escaping import trace_of
+from wasi_nn.escaping import logger, trace_of
 from wasi_nn.files import versions
 from wasi_nn.loading import LoadedGraph, Stopped, check_guest_config, load_shared
 from wasi_nn.plugins import Plugins, reason_missing
 from wasi_nn.types import ExecutionTarget
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 
 class NamedModel(NamedTuple):

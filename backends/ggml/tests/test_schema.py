@@ -379,7 +379,7 @@ class TestMistakes:
     )
     def test_too_long_a_grammar(self, schema):
         started = time.thread_time()
-        with pytest.raises(InvalidArgument, match="more than 262144"):
+        with pytest.raises(InvalidArgument, match="262144"):
             gbnf.check(grammar_of(json.dumps(schema)))
         assert time.thread_time() - started < 10
 
@@ -526,7 +526,7 @@ class TestGbnf:
             ('root ::= "a" | +', "nothing to repeat"),
             ('root ::= "a"' + "*" * 100_000, "repetition of repetitions"),
             (f"root ::= <{'a' * 5000}>", "token of 5002 characters"),
-            (f'root ::= "a"\n{"b" * 5000} ::= "a"', "name of 5000 characters"),
+            (f'root ::= "a"\n{"b" * 5000} ::= "a"', "a name has 5000 characters"),
         ],
     )
     def test_mistakes(self, grammar, why):

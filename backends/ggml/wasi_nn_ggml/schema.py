@@ -11,7 +11,6 @@ object's properties is the schema's.
 from __future__ import annotations
 
 import json
-import logging
 import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,10 +19,11 @@ from functools import lru_cache
 from typing import Any
 
 from wasi_nn.errors import InvalidArgument
+from wasi_nn.escaping import logger
 from wasi_nn_ggml import conjunction, gbnf, pattern, ranges
 from wasi_nn_ggml.ranges import Bound
 
-log = logging.getLogger("wasi_nn.ggml")
+log = logger("wasi_nn.ggml")
 
 _NOT_HELD = """
 multipleOf not if then else contains uniqueItems minProperties
@@ -76,7 +76,7 @@ def grammar_of(text: str) -> str:
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"the json-schema is no JSON: {error}") from error
+        raise InvalidArgument(f"the json-schema is not JSON: {error}") from error
     try:
         return _Converter(schema).grammar()
     except RecursionError as error:
@@ -100,7 +100,7 @@ class _Converter:
             name, target = self._referred.pop()
             self._rules[name] = self._visit(target)
             if self._rules[name] == name:
-                raise InvalidArgument("a $ref of the json-schema refers to itself alone")
+                raise InvalidArgument("a $ref of the json-schema refers only to itself")
         if self._not_held:
             log.warning(
                 "the json-schema's %s cannot be put into a grammar: an answer may not keep to it",
@@ -125,7 +125,7 @@ class _Converter:
         elif isinstance(schema, Mapping):
             body = self._object_of_keywords(schema)
         else:
-            raise InvalidArgument(f"a json-schema is to be an object, not {reprlib.repr(schema)}")
+            raise InvalidArgument(f"a json-schema must be an object, not {reprlib.repr(schema)}")
         self._depth -= 1
         # What is inside of something else is written once more with it, and is never empty.
         self._count(len(body))
@@ -157,7 +157,7 @@ class _Converter:
         kind = schema.get("type")
         if isinstance(kind, list):
             if not all(isinstance(each, str) for each in kind):
-                raise InvalidArgument("the json-schema's type is to be a name or a list of names")
+                raise InvalidArgument("the json-schema's type must be a name or a list of names")
             each_once = dict.fromkeys(kind)
             return self._either([self._visit({**schema, "type": each}) for each in each_once])
         if kind == "object" or (kind is None and "properties" in schema):
@@ -229,7 +229,7 @@ class _Converter:
         if second is True:
             second = {}
         if not isinstance(second, Mapping):
-            raise InvalidArgument(f"a json-schema is to be an object, not {reprlib.repr(second)}")
+            raise InvalidArgument(f"a json-schema must be an object, not {reprlib.repr(second)}")
         result = conjunction.both(first, second, self._not_held.add)
         self._count(sum(len(each) for each in result.values() if isinstance(each, (list, dict))))
         return result
@@ -304,7 +304,7 @@ class _Converter:
         bounds = []
         for name, value in given.items():
             if type(value) not in (int, float):
-                raise InvalidArgument(f"the json-schema's {name} is to be a number")
+                raise InvalidArgument(f"the json-schema's {name} must be a number")
             number = ranges.number(value)
             if number is None:
                 self._not_held.add(name)
@@ -330,7 +330,7 @@ class _Converter:
         """What a text that matches has between its quotation marks; None where no grammar can hold
         an answer to the pattern."""
         if not isinstance(text, str):
-            raise InvalidArgument("the json-schema's pattern is to be a text")
+            raise InvalidArgument("the json-schema's pattern must be a text")
         try:
             body = pattern.texts(text)
             gbnf.check(f"root ::= {body}\nchar ::= {_RULES['char']}")
@@ -346,7 +346,7 @@ class _Converter:
         for value in (least, most):
             if value is not None and (type(value) is not int or value < 0):
                 raise InvalidArgument(
-                    f"the json-schema's {low} and {high} are to be whole numbers from 0"
+                    f"the json-schema's {low} and {high} must be whole numbers from 0"
                 )
         if most is not None and most < least:
             raise InvalidArgument(f"the json-schema's {high} is below its {low}")
@@ -367,14 +367,14 @@ def _members(schema: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, None]
     if not isinstance(properties, Mapping) or not isinstance(required, list):
         raise InvalidArgument("the json-schema's properties or required cannot be right")
     if not all(isinstance(name, str) for name in required):
-        raise InvalidArgument("the json-schema's required is to be a list of names")
+        raise InvalidArgument("the json-schema's required must be a list of names")
     return dict(properties), dict.fromkeys(required)
 
 
 def _list(schema: Mapping[str, Any], key: str) -> list[Any]:
     value = schema[key]
     if not isinstance(value, list) or not value:
-        raise InvalidArgument(f"the json-schema's {key} is to be a list that is not empty")
+        raise InvalidArgument(f"the json-schema's {key} must be a list that is not empty")
     return value
 
 

@@ -15,13 +15,12 @@ from wasi_nn import componentfile, wasmfile
 from wasi_nn.abi.dialects import EPHEMERAL, LEGACY
 from wasi_nn.abi.inference import infer
 from wasi_nn.abi.wit_words import PACKAGE
-from wasi_nn.cli.complaint import complain, set_up_logging
+from wasi_nn.cli.complaint import complain, set_up_logging, tell
 from wasi_nn.cli.patience import patience
 from wasi_nn.componentfile import RUN
 from wasi_nn.config import Config, parse
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import LinkError, NnError, UsageError, WasiNnError
-from wasi_nn.escaping import visible
 from wasi_nn.host import Host
 from wasi_nn.modelspec import resolve_path
 from wasi_nn.program import no_command
@@ -246,4 +245,4 @@ def _inspect_model(host: Host, files: Sequence[Path], config: Config) -> bool:
 
 
 def _line(title: str, text: str) -> None:
-    click.echo(f"{title + ':':<14} {visible(text)}")
+    tell(f"{title + ':':<14} {text}")
