@@ -507,7 +507,7 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
         (("run", "--runtime", "wasmtme", "{hello}"), "did you mean 'wasmtime'?"),
         (("run", "--invoke", "no", "{hello}"), "exports no function 'no'"),
         (("run", "--no-such-option", "{hello}"), "No such option"),
-        (("run", "{echo}"), "no WebAssembly module"),
+        (("run", "{echo}"), "it is a model of the encoding identity. Give it with --graph"),
         (("walk",), "No such command"),
         (("inspect", "missing"), "cannot read missing"),
         (("run", "--dialect", "latin", "{nn}"), "no dialect 'latin'"),

@@ -139,7 +139,7 @@ class TestGuests:
     def test_mistakes(self, host, tmp_path):
         with pytest.raises(UsageError, match="cannot read"):
             host.run(tmp_path / "none.wasm")
-        with pytest.raises(UsageError, match="no WebAssembly module"):
+        with pytest.raises(UsageError, match="not a WebAssembly module"):
             host.run(b"#!/bin/sh")
         with pytest.raises(UsageError, match="damaged"):
             host.run(b"\0asm\x01\0\0\0\x01\x05")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +27,9 @@ from wasi_nn.types import ExecutionTarget
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from wasi_nn.component import Component
     from wasi_nn.options import RunOptions
+    from wasi_nn.runtime import Module
 
 #: A path (also ``package:PKG/FILE``) or the bytes themselves.
 Source = Union[str, Path, bytes, bytearray, memoryview]
@@ -124,7 +127,10 @@ class Host:
         if kind == encodings.AUTODETECT:
             detected = detect(self.plugins, builders)
             if detected is None:
-                raise InvalidEncoding("the model's encoding is not recognised; give encoding=…")
+                from wasi_nn import recognition
+
+                why = recognition.undetected(builders, "give encoding=…")
+                raise InvalidEncoding(f"the model's encoding is not recognised: {why}")
             kind = detected
         backend = self.plugins.backend_for(kind)
         if kind not in backend.encodings:
@@ -152,27 +158,55 @@ class Host:
         imports can be met. A run's deadline counts that too, and its interrupt ends it.
 
         Raises ``UsageError`` for what is neither a core module nor a component."""
-        name = "guest.wasm"
+        name, where = "guest.wasm", ""
         if isinstance(wasm, _BYTES):
             data = bytes(wasm)
         else:
             path = resolve_path(str(wasm))
-            name = path.name
-            try:
-                data = path.read_bytes()
-            except OSError as error:
-                raise UsageError(f"cannot read {wasm}: {error.strerror or error}") from error
+            name, where = path.name, f"{path}: "
+            data = self._guest_bytes(path)
+        if not wasmfile.is_wasm(data):
+            from wasi_nn import recognition
+
+            raise UsageError(recognition.guest(memoryview(data)))
         limits = EngineLimits(self.limits.memory, self.limits.fuel)
         if wasmfile.is_component(data):
             # Most guests are core modules, and start without the component ABI.
             from wasi_nn.component_program import ComponentProgram
 
-            imports = wasmfile.component_imports(data)
-            component = Code(lambda: self.runtime.compile_component(data, limits), len(data))
-            return ComponentProgram(self, name, component, imports)
-        file = wasmfile.parse(data)
-        code = Code(lambda: self.runtime.compile(data, limits), len(data))
-        return Program(self, name, code, file)
+            with _named(where):
+                imports = wasmfile.component_imports(data)
+
+            def compile_component() -> Component:
+                runtime = self.runtime
+                with _named(where):
+                    return runtime.compile_component(data, limits)
+
+            return ComponentProgram(self, name, Code(compile_component, len(data)), imports)
+        with _named(where):
+            file = wasmfile.parse(data)
+
+        def compile_module() -> Module:
+            runtime = self.runtime
+            with _named(where):
+                return runtime.compile(data, limits)
+
+        return Program(self, name, Code(compile_module, len(data)), file)
+
+    def _guest_bytes(self, path: Path) -> bytes:
+        """A guest's file. Of anything else the first bytes alone are read: a model can be larger
+        than memory. Raises ``UsageError``."""
+        try:
+            if not path.is_dir():
+                with path.open("rb") as file:
+                    start = file.read(len(wasmfile.MAGIC))
+                    if wasmfile.is_wasm(start):
+                        return start + file.read()
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+        from wasi_nn import recognition
+
+        raise UsageError(recognition.guest(path, detect(self.plugins, [path])))
 
     def run(
         self, wasm: Source, args: Sequence[str] = (), **options: Unpack[RunOptions]
@@ -210,6 +244,17 @@ class Host:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """A block in which what is wrong with a guest is told with its file."""
+    try:
+        yield
+    except UsageError as error:
+        if not where or type(error) is not UsageError:
+            raise
+        raise UsageError(f"{where}{error}") from error
 
 
 def _target(target: str | ExecutionTarget) -> ExecutionTarget:

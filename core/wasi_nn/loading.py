@@ -191,6 +191,13 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     options = options._replace(config=known_config(backend, options.config))
     try:
         graph = backend.load(builders, options)
+    except RuntimeFailure as error:
+        from wasi_nn import recognition
+
+        what = recognition.model(builders, backend.encodings)
+        if what is None:
+            raise
+        raise RuntimeFailure(f"{what}. {error}") from error
     except PASSING:
         raise
     except BaseException as error:

@@ -122,10 +122,11 @@ class Registry:
         if model.encoding == encodings.AUTODETECT:
             encoding = detect(self._plugins, model.paths)
             if encoding is None:
-                raise InvalidEncoding(
-                    f"the encoding of {model.paths[0]} is not recognised; "
-                    f"name it: {model.name}=ENCODING:{model.paths[0]}"
-                )
+                from wasi_nn import recognition
+
+                hint = f"name it: {model.name}=ENCODING:{model.paths[0]} (from Python, encoding=…)"
+                why = recognition.undetected(model.paths, hint)
+                raise InvalidEncoding(f"the encoding is not recognised: {why}")
             return self._plugins.backend_for(encoding), encoding
         backend = self._plugins.backend_for(model.encoding)
         if model.encoding in backend.encodings:
@@ -148,7 +149,10 @@ def detect(plugins: Plugins, builders: Sequence[memoryview | Path]) -> str | Non
     """The encoding that the builders' first bytes show, asking core first and then each backend."""
     if not builders:
         return None
-    head = encodings.head(builders[0])
+    first = builders[0]
+    if isinstance(first, Path) and first.is_dir():
+        return None
+    head = encodings.head(first)
     known = encodings.recognise(head)
     if known is not None:
         return known
