@@ -498,7 +498,7 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
         (("run", "--timeout", "0", "{hello}"), "--timeout"),
         (("run", "--max-memory", "lots", "{hello}"), "--max-memory wants"),
         (("run", "--max-held", "much", "{hello}"), "--max-held wants"),
-        (("run", "-W", "nan-canonicalization", "{hello}"), "-W understands"),
+        (("run", "-W", "wmemcheck", "{hello}"), "-W understands"),
         (("run", "-W", "timeout=soon", "{hello}"), "as in 500ms"),
         (("run", "--preload", "a=b", "{hello}"), "one module"),
         (("run", "--mapdir", "x", "{hello}"), "wants GUEST::HOST"),
