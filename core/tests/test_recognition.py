@@ -183,6 +183,8 @@ PROGRAMS = [
     (onnx_model(), "an ONNX model. Give it with --graph"),
     (b'<?xml version="1.0"?><net name="m">', "an OpenVINO model (.xml). Give it with --graph"),
     (archive("m/data.pkl", "m/code/x.py", "m/constants.pkl"), "a PyTorch archive. Give it with"),
+    # torch.export keeps an archive of sample inputs in the archive.
+    (archive("m/models/m.json", "m/data/x", content=archive("a/data.pkl")), "a PyTorch archive. G"),
     (b"fn main() {}\n" * 200, "a text that begins with 'fn main() {} "),
 ]
 

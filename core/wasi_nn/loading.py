@@ -197,7 +197,7 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
         what = recognition.model(builders, backend.encodings)
         if what is None:
             raise
-        raise RuntimeFailure(f"{what}. {error}") from error
+        raise RuntimeFailure(f"{what}. The backend says: {error}") from error
     except PASSING:
         raise
     except BaseException as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from wasi_nn import encodings
 from wasi_nn.recognition.pickles import EXPORT
@@ -43,18 +43,23 @@ def recognise(sample: Sample) -> Look | None:
 
 
 def _zip(sample: Sample) -> Look | None:
-    names = _zip_names(sample)
-    if _END not in sample.tail:
+    end = sample.tail.rfind(_END)
+    if end < 0:
         return Look(
             "a zip archive (PyTorch's models are such) that is cut off: its directory, which "
             "comes last, is missing",
             AGAIN,
             cut_off=True,
         )
+    # The archive's directory, where it is within the last bytes. (Entries can be archives too.)
+    size = int.from_bytes(sample.tail[end + 12 : end + 16], "little")
+    whole = size <= end
+    parts = [sample.tail[end - size : end]] if whole else [sample.head, sample.tail]
+    names = [name for part in parts for name in _names(part)]
     if not names:
         return Look("an empty zip archive")
     tails = {name.partition("/")[2] for name in names}
-    if "data.pkl" in tails and "constants.pkl" not in tails and _is_whole(sample):
+    if "data.pkl" in tails and "constants.pkl" not in tails and whole:
         return Look("a PyTorch checkpoint or state dict", EXPORT)
     if any(tail.startswith((".data/extern", ".data/python_version")) for tail in tails):
         return Look("a torch.package archive", EXPORT)
@@ -69,24 +74,14 @@ def _zip(sample: Sample) -> Look | None:
     return _packed("a zip archive", names)
 
 
-def _zip_names(sample: Sample) -> list[str]:
-    """The names of the first entries and of the last ones."""
-    names: dict[str, None] = {}
-    for part in (sample.head, sample.tail):
-        for found in _HEADERS.finditer(part):
-            length, start = (found.start() + at for at in _NAMES[found[0]])
-            size = int.from_bytes(part[length : length + 2], "little")
-            name = part[start : start + size]
-            if size and len(name) == size:
-                names[name.decode("utf-8", "replace")] = None
-    return list(names)
-
-
-def _is_whole(sample: Sample) -> bool:
-    """Whether the archive's directory is within the last bytes."""
-    at = sample.tail.rfind(_END)
-    size = int.from_bytes(sample.tail[at + 12 : at + 16], "little")
-    return size <= at
+def _names(part: bytes) -> Iterator[str]:
+    """The names of the entries whose headers are within a part."""
+    for found in _HEADERS.finditer(part):
+        length, start = (found.start() + at for at in _NAMES[found[0]])
+        size = int.from_bytes(part[length : length + 2], "little")
+        name = part[start : start + size]
+        if size and len(name) == size:
+            yield name.decode("utf-8", "replace")
 
 
 def _tar(head: bytes) -> Look | None:
@@ -102,5 +97,5 @@ def _tar(head: bytes) -> Look | None:
 
 
 def _packed(what: str, names: Iterable[str]) -> Look:
-    listed = ", ".join(repr(name[:60]) for name in sorted(names)[:3])
+    listed = ", ".join(repr(name[:60]) for name in sorted(set(names))[:3])
     return Look(f"{what} ({listed})", _UNPACK)
