@@ -61,6 +61,8 @@ class Host:
         allow_fallback: bool = False,
         plugins: Plugins | None = None,
     ) -> None:
+        if runtime is not None and not isinstance(runtime, str):
+            raise UsageError(f"the runtime is {runtime!r}, and must be an engine's name (str)")
         self.plugins = plugins or Plugins.installed()
         self.limits = own_limits(limits, None)
         self.registry = Registry(self.plugins, allow_fallback)
@@ -101,9 +103,9 @@ class Host:
 
         ``encoding`` is an encoding's or a backend's name. Raises ``UsageError`` for a name given
         twice, a file that is not there and an encoding that nobody serves."""
-        files = tuple(resolve_path(str(path)) for path in paths)
+        files = tuple(resolve_path(path) for path in paths)
         kind = encodings.canonical(encoding)
-        self.registry.add(NamedModel(name, files, kind, _target(target), config or {}))
+        self.registry.add(NamedModel(name, files, kind, _target(target), _config(config)))
 
     def model(self, name: str) -> Model:
         """The graph of a named model, for use without Wasm. Raises ``NotFound``."""
@@ -120,9 +122,11 @@ class Host:
 
         The same files are loaded once per process, however often this is called."""
         builders = [
-            memoryview(source) if isinstance(source, _BYTES) else resolve_path(str(source))
+            memoryview(source) if isinstance(source, _BYTES) else resolve_path(source)
             for source in sources
         ]
+        if not builders:
+            raise UsageError("there is nothing to load: give a file or bytes")
         kind = encodings.canonical(encoding)
         if kind == encodings.AUTODETECT:
             detected = detect(self.plugins, builders)
@@ -135,7 +139,7 @@ class Host:
         backend = self.plugins.backend_for(kind)
         if kind not in backend.encodings:
             kind = backend.encodings[0]
-        options = LoadOptions(kind, _target(target), config or {}, self._allow_fallback)
+        options = LoadOptions(kind, _target(target), _config(config), self._allow_fallback)
         paths = [builder for builder in builders if isinstance(builder, Path)]
         if len(paths) == len(builders):
             return Model(loading.load_shared(backend, paths, options))
@@ -162,7 +166,7 @@ class Host:
         if isinstance(wasm, _BYTES):
             data = bytes(wasm)
         else:
-            path = resolve_path(str(wasm))
+            path = resolve_path(wasm)
             name, where = path.name, f"{path}: "
             data = self._guest_bytes(path)
         if not wasmfile.is_wasm(data):
@@ -244,6 +248,12 @@ class Host:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _config(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if config is not None and not isinstance(config, Mapping):
+        raise UsageError(f"the config is {config!r}, and must be a mapping, as in {{'threads': 2}}")
+    return config or {}
 
 
 @contextmanager

@@ -177,7 +177,7 @@ def check_guest_config(backend: Backend, config: Mapping[str, Any]) -> None:
     if refused:
         raise InvalidArgument(
             f"a guest's config may not set {', '.join(refused)}: "
-            "give it with the model (--config NAME=JSON)"
+            "give it with the model (--config NAME=JSON; from Python, config=…)"
         )
 
 

@@ -61,16 +61,21 @@ class Registry:
 
         Raises ``UsageError`` for a name that is taken, for no file at all, for a file that is not
         there and must exist, and for an encoding that no installed backend serves."""
-        if not model.name:
-            raise UsageError("a named model needs a name that is not empty")
+        if not isinstance(model.name, str) or not model.name:
+            raise UsageError(
+                f"a model's name is {model.name!r}, and must be a text (str) that is not empty"
+            )
         if not model.paths:
             raise UsageError(f"model {model.name!r} has no file")
-        for path in model.paths:
-            if not path.exists():
-                if model.must_exist:
-                    raise UsageError(f"model {model.name!r}: there is no file {path}")
-                log.warning("model %r: there is no file %s", model.name, path)
         try:
+            if model.encoding != encodings.AUTODETECT:
+                # What follows an encoding that nobody serves may not be files.
+                self._plugins.backend_for(model.encoding)
+            for path in model.paths:
+                if not path.exists():
+                    if model.must_exist:
+                        raise UsageError(f"model {model.name!r}: there is no file {path}")
+                    log.warning("model %r: there is no file %s", model.name, path)
             backend, encoding = self._resolve(model)
         except InvalidEncoding as error:
             raise UsageError(f"model {model.name!r}: {error}") from error

@@ -12,6 +12,7 @@ from typing import Any
 
 from wasi_nn import config as reading
 from wasi_nn.backend import (
+    FALLBACK,
     Availability,
     Backend,
     Builder,
@@ -172,8 +173,8 @@ class GgmlBackend(Backend):
         gpu = options.target not in (ExecutionTarget.CPU, ExecutionTarget.AUTO)
         if gpu and not native.llama_supports_gpu_offload() and not options.allow_fallback:
             raise UnsupportedOperation(
-                f"the execution target {options.target} is not here: {native.version} was built "
-                "for the CPU"
+                f"the execution target {options.target} is not available: {native.version} was "
+                f"built for the CPU; {FALLBACK}"
             )
         config = dict(options.config)
         projector = None
