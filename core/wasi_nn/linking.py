@@ -27,6 +27,8 @@ _ELSEWHERE = {
     "env": "the program that the guest was made for (an Emscripten or embedder import)",
     "wasi": "a host with wasi-threads, which this one is not",
 }
+# Names of one module in a message.
+_LISTED = 6
 _WITHOUT_THREADS = ". It is built for threads: build it for wasm32-wasip1, without -pthread"
 
 
@@ -37,6 +39,7 @@ def link(
     neither they nor the runtime's WASI provide, and a memory that the runtime cannot make."""
     offered = {(function.module, function.name): function for function in functions}
     problems: list[str] = []
+    missing: dict[tuple[str, str], list[str]] = {}
     needed: dict[tuple[str, str], HostFunction] = {}
     for item in module.imports:
         function = offered.get((item.module, item.name))
@@ -44,10 +47,15 @@ def link(
             problem = _mismatch(item, _signature(function))
             if problem is None:
                 needed[item.module, item.name] = function
+        elif item.module in runtime.wasi_modules and item.name in SIGNATURES:
+            problem = _mismatch(item, SIGNATURES[item.name])
         else:
-            problem = _missing(item, runtime, {module for module, _ in offered})
+            why = _missing(item, runtime, {module for module, _ in offered})
+            missing.setdefault((item.module, why), []).append(item.name)
+            continue
         if problem is not None:
             problems.append(problem)
+    problems += [_told(module, why, names) for (module, why), names in missing.items()]
     imported = sum(item.kind == "memory" for item in module.imports)
     own = module.memories[imported:]
     if any(memory.shared for memory in own) and not runtime.features.shared_memory:
@@ -76,17 +84,25 @@ def _mismatch(item: Import, ours: Signature) -> str | None:
     return None
 
 
-def _missing(item: Import, runtime: Runtime, ours: set[str]) -> str | None:
-    name = f"{item.module}.{item.name}"
+def _missing(item: Import, runtime: Runtime, ours: set[str]) -> str:
+    """Why nobody has an import, as a clause about one or several (``_told`` fills the verb in)."""
     if item.module in runtime.wasi_modules:
-        if item.name in SIGNATURES:
-            return _mismatch(item, SIGNATURES[item.name])
         if item.name.startswith("sock_"):
-            return f"it imports {name}, which is WasmEdge's socket extension and no WASI preview 1"
-        return f"it imports {name}, which is no function of WASI preview 1"
+            return "which {is} WasmEdge's socket extension, and not of WASI preview 1"
+        return "which {is} not a function of WASI preview 1"
     if item.module in (EPHEMERAL, LEGACY) and item.module in ours:
-        return f"it imports {name}, which no wasi-nn host is known to have"
+        return "which no wasi-nn host is known to have"
     if item.kind != "func":
-        return f"it imports the {item.kind} {name}, which only the program that it was made for has"
-    provider = _ELSEWHERE.get(item.module, "nothing that this host knows")
-    return f"it imports {name}, which comes from {provider}"
+        return f"a {item.kind}, which only the program that it was made for has"
+    return f"which {{comes}} from {_ELSEWHERE.get(item.module, 'nothing that this host knows')}"
+
+
+def _told(module: str, why: str, names: list[str]) -> str:
+    """What is missing of a module, for one reason."""
+    first, *others = dict.fromkeys(names)
+    listed = "".join(f", {name}" for name in others[: _LISTED - 1])
+    more = len(others) - _LISTED + 1
+    if more > 0:
+        listed += f" and {more} more"
+    verbs = {"is": "are", "comes": "come"} if others else {"is": "is", "comes": "comes"}
+    return f"it imports {module}.{first}{listed}, {why.format(**verbs)}"
