@@ -9,6 +9,7 @@ import lzma
 import os
 import pickle
 import struct
+import sys
 import tarfile
 import zipfile
 
@@ -342,6 +343,16 @@ def test_a_model_in_python(host, tmp_path):
     assert refusal(RuntimeFailure, host.model, "named").startswith(pointer)
     path.write_bytes(onnx_model()[:-20])
     assert "an ONNX model that is cut off" in refusal(RuntimeFailure, host.load, path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 there")
+def test_a_path_that_is_no_utf_8(host, tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/m\xff.onnx")
+    with open(path, "wb") as file:
+        file.write(onnx_model())
+    told = refusal(RuntimeFailure, host.load, path)
+    assert "m\\udcff.onnx is not UTF-8, which not every library opens: rename it" in told
+    assert len(told) < 300
 
 
 def test_a_guest_in_python(host, tmp_path):

@@ -192,24 +192,39 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     try:
         graph = backend.load(builders, options)
     except RuntimeFailure as error:
-        from wasi_nn import recognition
-
-        what = recognition.model(builders, backend.encodings)
-        if what is None:
-            raise
-        raise RuntimeFailure(f"{what}. The backend says: {error}") from error
+        raise RuntimeFailure(_explained(builders, backend, str(error))) from error
     except PASSING:
         raise
     except BaseException as error:
         log.error("%s failed to load a model\n  %s", backend.title, trace_of(error))
-        raise RuntimeFailure(
-            f"{backend.title} could not load the model: {type(error).__name__}: {error}"
-        ) from error
+        reason = f"{backend.title} could not load the model: {type(error).__name__}: {error}"
+        raise RuntimeFailure(_explained(builders, backend, reason)) from error
     if not isinstance(graph, Graph):
         raise RuntimeFailure(
             f"{backend.title}: load gave {type(graph).__name__}, and must give a Graph"
         )
     return LoadedGraph(graph, backend, options, time.perf_counter() - started)
+
+
+def _explained(builders: Sequence[Builder], backend: Backend, reason: str) -> str:
+    """Why a backend refused a model, with what is known of the files before it."""
+    from wasi_nn import recognition
+
+    what = recognition.model(builders, backend.encodings)
+    for builder in builders:
+        if what is None and isinstance(builder, Path) and not _is_utf8(builder):
+            what = f"the path {builder} is not UTF-8, which not every library opens: rename it"
+            # (Of a path of another type, libraries list the signatures of their functions.)
+            reason = reason[:_LONG]
+    return reason if what is None else f"{what}. The backend says: {reason}"
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _use(backend: Backend) -> None:
