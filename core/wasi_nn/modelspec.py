@@ -22,7 +22,7 @@ from wasi_nn.types import ExecutionTarget
 
 _PACKAGE = "package:"
 # (A path takes one of two slashes away.)
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(?:https?|ftp|file|s3|gs|hf):/")
 # The file names that `wasmtime run -S nn-graph` looks for; the last two are ours, in its manner.
 _GRAPH_FILES = {
     OPENVINO: ("model.xml", "model.bin"),

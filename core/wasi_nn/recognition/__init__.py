@@ -7,7 +7,7 @@ words are of files and of guests' bytes: errors escape them (see ``escaping``).
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Collection, Container, Sequence
 from pathlib import Path
 
 from wasi_nn import encodings
@@ -31,12 +31,16 @@ _QUOTED = 8
 _PROGRAM = "give the .wasm file of a program"
 
 
-def model(builders: Sequence[Builder], served: Container[str] = ()) -> str | None:
+def model(builders: Sequence[Builder], served: Collection[str] = ()) -> str | None:
     """A sentence on what is given in place of a model of the encodings ``served``: on the first
     builder, or on a later one, or a file beside it, that only stands for the weights."""
+    known = all(encoding in _TITLES for encoding in served)
     for number, builder in enumerate(builders):
         found = look(builder, served)
-        if found is not None and (not number or found.stands_in):
+        # A backend of another's may read any format: then what could be one is left to it.
+        if found is None or not (known or (found.stands_in and found.certain)):
+            continue
+        if not number or found.stands_in:
             return _sentence(builder, found)
     first = builders[0] if len(builders) == 1 else None
     if not isinstance(first, Path):

@@ -51,10 +51,12 @@ class Look(NamedTuple):
 
     ``advice`` is for those who expected a model; ``for_guest`` for those who expected a guest,
     where that is something else. ``stands_in`` says that the file itself is somewhere else: nothing
-    of the kind is a part of any model. ``cut_off`` is a file that is shorter than it says."""
+    of the kind is a part of any model. ``cut_off`` is a file that is shorter than it says. One that
+    is not ``certain`` may be a model of a format that nobody here knows."""
 
     what: str
     advice: str = ""
     for_guest: str | None = None
     stands_in: bool = False
     cut_off: bool = False
+    certain: bool = True

@@ -8,10 +8,9 @@ import re
 from wasi_nn.recognition.pickles import pickled
 from wasi_nn.recognition.sample import GIVE, NO_BACKEND, Look, Sample
 
-_AGAIN = (
-    "a server gave this answer in place of the file. Check the address, the name and the login, "
-    "and download it again"
-)
+_CHECK = "check the address, the name and the login, and download it again"
+_AGAIN = f"a server gave it as its answer: {_CHECK}"
+_PERHAPS = f"a server may have given it as its answer: {_CHECK}"
 _ONLY_WASM = "only WebAssembly runs here: compile a program to .wasm"
 # A server's answer in words is no longer than this, in bytes.
 _SHORT = 1024
@@ -127,8 +126,9 @@ def recognise(sample: Sample) -> Look | None:
     return _source(unix) or _plain(bare, sample)
 
 
-def _answer(what: str) -> Look:
-    return Look(what, _AGAIN, stands_in=True)
+def _answer(what: str, certain: bool = True) -> Look:
+    advice = _AGAIN if certain else _PERHAPS
+    return Look(what, advice, stands_in=True, certain=certain)
 
 
 def _decoded(sample: Sample) -> str | None:
@@ -167,7 +167,7 @@ def _json(text: str, sample: Sample) -> Look:
             return look
     error = _JSON_ERROR.search(text) if sample.size <= _SHORT else _JSON_BEGINS.match(text)
     if error is not None:
-        return _answer(f"a server's error in JSON, {_quote(text)}")
+        return _answer(f"a server's error in JSON, {_quote(text)}", certain=False)
     return Look("a JSON text")
 
 
@@ -186,9 +186,9 @@ def _source(text: str) -> Look | None:
 
 def _plain(text: str, sample: Sample) -> Look:
     if not text:
-        return _answer("a text of blanks alone")
+        return _answer("a text of blanks alone", certain=False)
     if sample.size <= _SHORT:
-        return _answer(f"a short text, {_quote(text)}")
+        return _answer(f"a short text, {_quote(text)}", certain=False)
     return Look(f"a text that begins with {_quote(text)}")
 
 
