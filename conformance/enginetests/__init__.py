@@ -23,6 +23,7 @@ from enginetests.limits import Limited
 from enginetests.memory import Memory
 from enginetests.programs import Programs
 from enginetests.signals import Signals
+from enginetests.starts import Starts
 from enginetests.streams import StandardStreams
 from enginetests.tasks import Tasks
 from enginetests.wasi import Wasi
@@ -57,6 +58,6 @@ def need(runtime: str) -> None:
 
 
 class EngineSuite(
-    Programs, StandardStreams, Wasi, Limited, Tasks, Signals, Memory, HostCalls, Garbage
+    Programs, Starts, StandardStreams, Wasi, Limited, Tasks, Signals, Memory, HostCalls, Garbage
 ):
     """Everything."""

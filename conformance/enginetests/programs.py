@@ -142,13 +142,6 @@ class Programs(Engine):
 
     WRITES = "(drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))"
 
-    def test_a_start_section_alone_is_a_command(self, host: Host, wat: Wat) -> None:
-        """AssemblyScript's default: the program has run when the module is instantiated."""
-        program = host.compile(wat(f"(module {WASI} (func $main {self.WRITES}) (start $main))"))
-        for _ in range(2):
-            result = program.run().check()
-            assert (result.exit_code, result.stdout) == (0, b"out")
-
     def test_a_shared_memory_works_or_is_refused_before_the_start(
         self, host: Host, wat: Wat
     ) -> None:
@@ -160,12 +153,6 @@ class Programs(Engine):
         else:
             with pytest.raises(LinkError, match="shared between threads"):
                 host.run(wasm)
-
-    def test_no_start(self, host: Host, wat: Wat) -> None:
-        with pytest.raises(UsageError, match="no _start"):
-            host.run(wat("(module)"))
-        with pytest.raises(UsageError, match="no _start"):
-            host.run(wat('(module (memory (export "_start") 1))'))
 
     def test_what_cannot_be_compiled(self, host: Host, wat: Wat) -> None:
         valid = wat('(module (func (export "_start")))')

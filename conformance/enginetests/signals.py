@@ -145,8 +145,10 @@ class Signals(Engine):
         with host.compile(wasm).instantiate(extra=extra) as guest:
             with handled(signal.SIGALRM, lose, 0.1), pytest.raises(Loss):
                 guest.call("run")
-            with pytest.raises(Interrupted):
-                guest.call("run")
+            # Where a guest holds the GIL, the handler runs in the host call, as a part of it.
+            if host.runtime.features.threads:
+                with pytest.raises(Interrupted):
+                    guest.call("run")
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
     def test_a_forked_child_is_told_or_works(self) -> None:

@@ -221,6 +221,11 @@ def test_calling_an_export(wat, tmp_path, text, arguments, out):
         ("-D", "debug-info,max-backtrace=5,coredump=n"),
         ("--enable-gc", "--disable-simd", "--enable-threads", "--wasm-2", "--run-mode", "jit"),
         ("--llvm-jit", "--max-threads=4", "--native-lib=libwasi_nn.so", "--singlepass"),
+        ("-v=2", "--enable-segue", "--enable-segue=i32.load,i64.store", "--shared-heap-size=9"),
+        ("--time-limit", "0", "--log-level", "error", "--log-level=off"),
+        ("--quiet", "--no-tty", "-e", "_start", "--enable-async-threads"),
+        ("--wasm-timeout", "50s", "--max-memory-size=90000000", "--disable-cache"),
+        ("--timeout=1e3", "--timeout", "50000ms"),
     ],
 )
 def test_spellings_of_other_hosts(guests, tmp_path, options):
@@ -244,10 +249,72 @@ def test_spellings_of_other_hosts(guests, tmp_path, options):
         (("--use", "python/python"), ".wasm file"),
         (("--profile", "perfmap"), "--stats"),
         (("-g", "1234"), "-v"),
+        (("--net=ipv4:allow=*",), "no network"),
+        (("--gen-prof-file=x.prof",), "--stats"),
+        (("--config", "wasmtime.toml"), "named model"),
+        (("--map-dir=data",), "--dir takes HOST::GUEST"),
+        (("-v=x",), "-v=5"),
+        (("--dir", ""), "no directory"),
+        (("--dir", "::/data"), "no directory"),
     ],
 )
 def test_what_other_hosts_can_and_this_one_cannot_is_one_line(guests, options, says):
     code, out, err = wasi_nn("run", *options, guests / "hello/hello.wasm")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert says in err
+
+
+@pytest.mark.parametrize(
+    ("options", "prints_calls"),
+    [
+        (("-v",), True),
+        (("-v=5",), True),
+        (("-v=3",), True),
+        (("-v=2",), False),
+        (("-v=0",), False),
+        (("--log-level", "debug"), True),
+        (("--log-level=info",), False),
+    ],
+)
+def test_levels_of_verbosity_of_other_hosts(guests, echo, options, prints_calls):
+    guest = guests / "echo/echo.wasm"
+    model = ("--graph", f"e={echo}")
+    # What comes behind the guest is the guest's, whatever it looks like.
+    code, out, err = wasi_nn("run", *options, *model, guest, "e", "-v=5")
+    assert (code, out.strip()) == (0, "-v=5")
+    assert ("load_by_name" in err) is prints_calls
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("{guest}",),
+        ("{guest}", "--version", "x"),
+        ("-S", "nn", "{guest}"),
+        ("-Wtimeout=50s", "{guest}"),
+        ("--dir", ".", "{guest}"),
+        ("-v=1", "{guest}"),
+        ("--wasm-timeout=50s", "{guest}"),
+        ("--reactor", "{guest}", "_start"),
+    ],
+)
+def test_run_is_the_command_when_none_is_named(guests, tmp_path, arguments):
+    given = [one.format(guest=guests / "hello/hello.wasm") for one in arguments]
+    assert wasi_nn(*given, cwd=tmp_path) == (0, "hello, wasi-nn\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("nosuch.wasm",), "cannot read nosuch.wasm"),
+        (("rn", "hello.wasm"), "Did you mean 'run'?"),
+        (("--versoin",), "No such option '--versoin'"),
+        (("compile", "hello.wasm"), "wasi-nn run GUEST"),
+        (("validate", "hello.wasm"), "wasi-nn inspect FILE"),
+    ],
+)
+def test_a_command_that_is_not_there_is_one_line(arguments, says):
+    code, out, err = wasi_nn(*arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert says in err
 
@@ -347,6 +414,14 @@ def test_arguments_and_environment_reach_the_guest(tmp_path, wat):
 
 
 ENDLESS = '(module (memory (export "memory") 1) (func (export "_start") (loop $l (br $l))))'
+# What a guest does first that is to show that it runs: it writes a line.
+RUNS = """(import "wasi_snapshot_preview1" "fd_write"
+    (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff"
+    (func $poll (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 1000) "\\f0\\03\\00\\00\\05\\00\\00\\00runs\\0a")
+  (func $runs (drop (call $write (i32.const 1) (i32.const 1000) (i32.const 1) (i32.const 996))))"""
 
 
 @pytest.mark.parametrize("code", [126, 200, 255])
@@ -411,15 +486,14 @@ def test_a_deadline(wat, tmp_path):
     assert (code, err) == (124, "wasi-nn: the guest ran past its deadline of 0.3 s\n")
 
 
-SLEEPS = """(module
-  (import "wasi_snapshot_preview1" "poll_oneoff"
-    (func $poll (param i32 i32 i32 i32) (result i32)))
-  (memory (export "memory") 1)
+SLEEPS = f"""(module {RUNS}
   (func (export "_start")
+    (call $runs)
     (i32.store8 (i32.const 8) (i32.const 0))
     (i32.store (i32.const 16) (i32.const 1))
     (i64.store (i32.const 24) (i64.const 3600000000000))
     (drop (call $poll (i32.const 0) (i32.const 100) (i32.const 1) (i32.const 200)))))"""
+COMPUTES = f'(module {RUNS} (func (export "_start") (call $runs) (loop $l (br $l))))'
 
 
 def test_a_deadline_for_a_guest_that_sleeps_in_a_system_call(wat, tmp_path):
@@ -435,8 +509,8 @@ def test_a_deadline_for_a_guest_that_sleeps_in_a_system_call(wat, tmp_path):
 @pytest.mark.parametrize(
     ("text", "runtime", "says"),
     [
-        (ENDLESS, "wasmtime", b"wasi-nn: the guest was interrupted\n"),
-        (ENDLESS, "wasmtime@", b"wasi-nn: the guest was interrupted\n"),
+        (COMPUTES, "wasmtime", b"wasi-nn: the guest was interrupted\n"),
+        (COMPUTES, "wasmtime@", b"wasi-nn: the guest was interrupted\n"),
         (SLEEPS, "wasmtime", b"wasi-nn: interrupted\n"),
     ],
 )
@@ -445,16 +519,35 @@ def test_ctrl_c(wat, tmp_path, text, runtime, says):
     guest.write_bytes(wat(text))
     process = subprocess.Popen(
         [*COMMAND, "run", "--runtime", runtime, str(guest)],
+        stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        # (Where the tests run in the background, SIGINT is ignored.)
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     with process:
-        time.sleep(1.5)
-        assert process.poll() is None
+        assert process.stdout.readline() == b"runs\n"
         # As a terminal does: to every process of the command.
         os.killpg(process.pid, signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (130, says)
+
+
+def test_ctrl_c_in_another_command_says_so(tmp_path):
+    """A model that nobody writes: the command waits for the first byte of a pipe."""
+    pipe = tmp_path / "model.onnx"
+    os.mkfifo(pipe)
+    process = subprocess.Popen(
+        [*COMMAND, "inspect", str(pipe)],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    with process, open(pipe, "wb"):
+        # (It has opened the pipe now.)
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err.strip()) == (130, b"wasi-nn: interrupted")
 
 
 def test_the_current_directory_holds_no_modules_of_the_host(tmp_path, guests):
@@ -585,8 +678,12 @@ def test_inspect(guests, relu, wat, tmp_path):
     component = tmp_path / "component.wasm"
     component.write_bytes(b"\0asm\x0d\0\x01\0")
     code, out, _ = wasi_nn("inspect", component)
+    assert code == 1
+    for line in ("component, not a command", "no wasi:nn", "no wasi:cli/run; it exports: nothing"):
+        assert line in out
+    code, out, _ = wasi_nn("inspect", guests / "classify-wit/classify-wit.wasm")
     assert code == 0
-    for line in ("component", "no wasi:nn", "yes, on wasmtime"):
+    for line in ("component, a command", "wasi:nn/graph@0.2.0-rc-2024-10-28", "yes, on wasmtime"):
         assert line in out
     component.write_bytes(b"\0asm\x0d\0\x01\0\x0a\x05x")
     code, _, err = wasi_nn("inspect", component)
@@ -673,6 +770,20 @@ def test_inspect_lists_every_export(wat, tmp_path):
     assert (code, "starts here:   no: it exports no _start and no other" in out) == (1, True)
 
 
+def test_inspect_of_a_component_that_is_not_a_command(wat, tmp_path):
+    module = '(core module $m (func (export "f"))) (core instance $i (instantiate $m))'
+    handler = "wasi:http/incoming-handler@0.2.0"
+    lifted = '(func $f (canon lift (core func $i "f"))) (instance $x (export "f" (func $f)))'
+    guest = tmp_path / "proxy.wasm"
+    guest.write_bytes(wat(f'(component {module} {lifted} (export "{handler}" (instance $x)))'))
+    code, out, err = wasi_nn("inspect", guest)
+    assert (code, err) == (1, "")
+    assert "kind:          component, not a command: it exports no wasi:cli/run\n" in out
+    says = f"this is not a command: it exports no wasi:cli/run; it exports: {handler}"
+    assert f"starts here:   no: {says}\n" in out
+    assert wasi_nn("run", guest) == (2, "", f"wasi-nn: {says}\n")
+
+
 _BROKEN_PLUGIN = """
 from wasi_nn import hookimpl
 from wasi_nn.backend import Backend, Graph
@@ -722,6 +833,15 @@ def test_the_table_of_engines_fits_a_terminal_and_cuts_no_name():
     assert {"wasmtime", "wasmedge", "wasmer", "wamr", "v8"} <= set(table[0].split())
     assert {line.split("  ")[0] for line in table} >= {"component ABI", "deadline", "threads"}
     assert "…" not in out
+
+
+def test_what_is_installed_is_a_line_for_each_plugin():
+    _, out, _ = wasi_nn("plugins")
+    lines = out.split("\n\n")[0].splitlines()
+    (line,) = (line for line in lines if "runtime wasmtime" in line)
+    assert line.startswith("wasmtime (wasi-nn ")
+    assert "): runtime wasmtime; wasmtime " in line
+    assert all(line.startswith("  unavailable: ") or "): " in line for line in lines)
 
 
 def test_plugins_and_doctor():

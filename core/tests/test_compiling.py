@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 import weakref
 from functools import partial
 
@@ -153,6 +155,30 @@ def test_the_guests_bytes_are_let_go_when_they_are_compiled():
     assert code.get(Waiter()) == b"code"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_code_that_is_being_compiled_when_the_process_forks_is_compiled_in_the_child():
+    compiler = Compiler()
+    code = Code(compiler, LARGE)
+    got = []
+    thread = threading.Thread(target=lambda: got.append(code.get(Waiter())))
+    thread.start()
+    assert compiler.begun.wait(60)
+    child = os.fork()
+    if not child:
+        # (No assertion and no error may leave this block: the child would go on with the tests.)
+        with contextlib.suppress(BaseException):
+            signal.alarm(60)
+            compiler.go_on.set()
+            waiter = Waiter()
+            os._exit(0 if code.get(waiter) == code.get(waiter) == "code 2" else 1)
+        os._exit(2)
+    assert os.waitpid(child, 0)[1] == 0
+    compiler.go_on.set()
+    thread.join()
+    assert got == ["code 1"]
+
+
 @pytest.mark.parametrize("size", [100, LARGE])
 def test_what_the_compiler_raises_comes_out_and_the_next_one_tries_again(size):
     results = [ValueError("first"), ValueError("second")]
@@ -190,6 +216,54 @@ def large(tmp_path_factory):
     path = tmp_path_factory.mktemp("large") / "large.wasm"
     path.write_bytes(large_module(MANY))
     return path
+
+
+COMMAND = (sys.executable, "-m", "wasi_nn")
+
+
+def hear_ctrl_c():
+    """(Where the tests run in the background, SIGINT is ignored.)"""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Terminal:
+    """The command line, with its stderr on a terminal."""
+
+    def __init__(self, arguments, environment):
+        pty = pytest.importorskip("pty")
+        self._ours, theirs = pty.openpty()
+        self.process = subprocess.Popen(
+            [*COMMAND, *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=theirs,
+            env={**environment, "TERM": "xterm"},
+            preexec_fn=hear_ctrl_c,
+        )
+        os.close(theirs)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+
+    def read(self, until):
+        """What comes up to these bytes."""
+        said = b""
+        while until not in said:
+            said += os.read(self._ours, 1)
+        return said
+
+    def rest(self):
+        """What comes until the command ends."""
+        said = b""
+        # (Linux says EIO when nobody has the other end any more.)
+        with contextlib.suppress(OSError):
+            while more := os.read(self._ours, 1000):
+                said += more
+        return said
 
 
 @pytest.fixture
@@ -250,14 +324,15 @@ for work in (Host(runtime="wasmtime").compile, Host(runtime="wasmtime").run):
 
 
 def test_the_command_lines_deadline_counts_compiling(large, environment):
+    """What compiles is told to terminals alone."""
     ended = subprocess.run(
-        [sys.executable, "-m", "wasi_nn", "run", "--runtime", "wasmtime", "--timeout", "1", large],
+        [*COMMAND, "run", "--runtime", "wasmtime", "--timeout", "2", large],
         capture_output=True,
         text=True,
         timeout=60,
         env=environment,
     )
-    said = "wasi-nn: the guest was still being compiled at its deadline of 1.0 s\n"
+    said = "wasi-nn: the guest was still being compiled at its deadline of 2.0 s\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (124, "", said)
 
 
@@ -272,27 +347,42 @@ def test_the_command_lines_deadline_counts_compiling(large, environment):
     ids=lambda command: " ".join(command),
 )
 def test_ctrl_c_ends_the_command_line_while_it_compiles(large, environment, command):
-    pty = pytest.importorskip("pty")
-    ours, theirs = pty.openpty()
+    """A terminal says what is compiled, until that ends."""
     more = ["1"] if "--invoke" in command else []
+    with Terminal([*command, large, *more], environment) as terminal:
+        said = terminal.read(b"compiling large.wasm \xe2\x80\xa6")
+        terminal.process.send_signal(signal.SIGINT)
+        said += terminal.rest()
+        assert terminal.process.wait(60) == 130
+    line = b"wasi-nn: compiling large.wasm \xe2\x80\xa6"
+    ended = b"" if "inspect" in command else b"wasi-nn: the guest was interrupted while it was"
+    assert said.startswith(line + b"\r\x1b[K" + ended)
+    assert said.count(b"compiling") == 1
+
+
+def test_ctrl_c_while_another_python_describes_its_engine(guests, tmp_path):
+    """The terminal sends it there too, and what ends for that is not to blame."""
+    needs("wasmtime")
+    python, begun = tmp_path / "python", tmp_path / "begun"
+    python.write_text(f"#!/bin/sh\necho > '{begun}'\nsleep 60\n")
+    python.chmod(0o755)
     process = subprocess.Popen(
-        [sys.executable, "-m", "wasi_nn", *command, large, *more],
-        stdout=subprocess.DEVNULL,
-        stderr=theirs,
-        env=environment,
-        # (Where the tests run in the background, SIGINT is ignored.)
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        [*COMMAND, "run", "--runtime", "wasmtime", "--python", python, guests / "hello/hello.wasm"],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=hear_ctrl_c,
     )
-    os.close(theirs)
-    said = b""
-    while b"compiling large.wasm" not in said:
-        said += os.read(ours, 1000)
-    process.send_signal(signal.SIGINT)
     try:
+        while not begun.exists():
+            time.sleep(0.05)
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 130
+        # (Until the other Python ends, it has our stderr.)
+        assert process.stderr.readline() == b"wasi-nn: interrupted\n"
     finally:
-        process.kill()
-        os.close(ours)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
 
 
 def test_inspect_names_what_is_missing_before_it_compiles(tmp_path, environment):
@@ -300,7 +390,7 @@ def test_inspect_names_what_is_missing_before_it_compiles(tmp_path, environment)
     path = tmp_path / "large.wasm"
     path.write_bytes(large_module(MANY, imported=1))
     ended = subprocess.run(
-        [sys.executable, "-m", "wasi_nn", "inspect", path],
+        [*COMMAND, "inspect", path],
         capture_output=True,
         text=True,
         timeout=60,

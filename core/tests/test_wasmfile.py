@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wasi_nn import wasmfile
+from wasi_nn import componentfile, wasmfile
 from wasi_nn.errors import UsageError
 
 TEXT = """
@@ -81,7 +81,7 @@ def test_a_table_that_cannot_be_read_is_a_large_one(wat):
 def test_real_guests(guests):
     for path in guests.glob("*/*.wasm"):
         if path.stem.endswith("-wit"):
-            names = wasmfile.component_imports(path.read_bytes())
+            names = componentfile.parse(path.read_bytes()).imports
             assert "wasi:nn/graph@0.2.0-rc-2024-10-28" in names
             continue
         module = wasmfile.parse(path.read_bytes())

@@ -164,6 +164,8 @@ class Graph(ABC):
     concurrent_contexts: ClassVar[bool] = True
     #: Tensors are strings of bytes (prompts, text, JSON): dimensions say nothing of their length.
     byte_tensors: bool = False
+    #: What keys of the config choose among in this model, such as its signatures, by the key.
+    choices: Mapping[str, Sequence[str]] = {}
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:
@@ -221,6 +223,18 @@ class Backend(ABC):
         """The encoding, one of its own, of a model whose first builder begins with ``head``
         (4,096 bytes at most), or None. Well-known formats are recognised by core."""
         return None
+
+    def files(self, paths: Sequence[Path], config: Mapping[str, Any]) -> Sequence[Path]:
+        """Every file and folder that the answers of the model of ``paths`` depend on: the paths
+        themselves, and what the library finds beside them or the config names. A folder stands for
+        the files in it.
+
+        When one of them changes, a new ``load`` follows; when one is missing, it is a
+        ``ModelNotFound``, and nothing is loaded. Their sizes are the model's size. Core asks
+        whenever the model is wanted, so remember what took long to find out, under the file's
+        ``files.version``. Do not raise for a model that is not sound: ``load`` says what is
+        wrong."""
+        return paths
 
     @abstractmethod
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:

@@ -11,7 +11,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
 
 from wasi_nn.errors import Interrupted, UsageError
@@ -22,6 +23,10 @@ T = TypeVar("T")
 # Bytes from which a thread starts: it costs 0.1 ms, and the compiler of such a module 20 at least.
 _LARGE = 64 << 10
 _STOPPED = "the guest was interrupted while it was being compiled"
+#: Makes a block for each wait for a compiler, so that a user can be told of a long one.
+waiting: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar(
+    "waiting", default=nullcontext
+)
 
 
 class StillCompiling(Interrupted):
@@ -90,8 +95,9 @@ class Code(Generic[T]):
                 self._job = _Job(self._timed, waiter)
             job = self._job
         try:
-            while not job.done and not waiter.stopped:
-                waiter.sleep()
+            with waiting.get()():
+                while not job.done and not waiter.stopped:
+                    waiter.sleep()
         finally:
             job.leave(waiter)
         if waiter.stopped:

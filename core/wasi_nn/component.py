@@ -12,19 +12,35 @@ valid during the call.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Union
 
 from wasi_nn.runtime import EngineLimits, Instance, WasiConfig
 
-# What an engine that runs components brings itself (WASI 0.2).
-_WASI = tuple(f"wasi:{name}/" for name in "cli clocks filesystem io random sockets".split())
+# What an engine that runs components brings itself.
+_WASI = {
+    f"wasi:{package}/{name}"
+    for package, names in (
+        ("cli", "environment exit stdin stdout stderr terminal-input terminal-output"),
+        ("cli", "terminal-stdin terminal-stdout terminal-stderr"),
+        ("clocks", "monotonic-clock wall-clock timezone"),
+        ("filesystem", "preopens types"),
+        ("io", "error poll streams"),
+        ("random", "insecure insecure-seed random"),
+        ("sockets", "instance-network ip-name-lookup network"),
+        ("sockets", "tcp tcp-create-socket udp udp-create-socket"),
+    )
+    for name in names.split()
+}
+_WASI_VERSION = re.compile(r"0\.2\.\d+")
 
 
 def is_wasi(interface: str) -> bool:
-    """Whether an interface is one of WASI, which the engine brings."""
-    return interface.startswith(_WASI)
+    """Whether an interface is one of WASI 0.2, which the engine brings."""
+    name, _, version = interface.partition("@")
+    return name in _WASI and _WASI_VERSION.fullmatch(version) is not None
 
 
 class U32(NamedTuple):
@@ -121,7 +137,7 @@ class Component(ABC):
     @abstractmethod
     def check(self, interfaces: Sequence[Interface]) -> None:
         """Raises ``LinkError`` when the component declares a function of the interfaces with
-        another type."""
+        another type, and ``UsageError`` when it has no `run` of `wasi:cli/run`."""
 
     @abstractmethod
     def prepare(

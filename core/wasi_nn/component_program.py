@@ -11,6 +11,7 @@ from wasi_nn.abi.wit import Wit
 from wasi_nn.abi.wit_words import DIALECTS, PACKAGE, version_of
 from wasi_nn.compiling import Code, Waiter, instance_of
 from wasi_nn.component import Component, is_wasi
+from wasi_nn.componentfile import RUN, ComponentFile
 from wasi_nn.errors import LinkError, UsageError
 from wasi_nn.guest import Guest
 from wasi_nn.limits import Limits
@@ -29,38 +30,49 @@ class ComponentProgram(Program):
     """A guest that is a component. Its dialect is the version of `wasi:nn`."""
 
     def __init__(
-        self, host: Host, name: str, code: Code[Component], imports: tuple[str, ...]
+        self, host: Host, name: str, code: Code[Component], component: ComponentFile
     ) -> None:
         super().__init__(host, name, code, WasmFile((), (), ()))
-        self.imports = imports
+        self.component = component
 
     def _check_entry(self, invoke: Call | None) -> None:
         if invoke is not None:
             raise UsageError(
                 "--invoke calls exports of core modules; a component is run as a command"
             )
+        if not self.component.is_command:
+            raise UsageError(f"this is not a command: {no_command(self.component)}")
 
     def link(self) -> None:
         version = self._version()
-        if version is not None:
-            with self._host.open_session() as session:
-                self._code.get(Waiter()).check(Wit(session, Observer()).interfaces(version))
+        self._check_entry(None)
+        self.compile()
+        with self._host.open_session() as session:
+            wit = Wit(session, Observer())
+            interfaces = [] if version is None else wit.interfaces(version)
+            self._code.get(Waiter()).check(interfaces)
 
     def instantiate(self, **options: object) -> Guest:
         raise UsageError("a component is run as a command; only core modules are instantiated")
 
     def _version(self) -> str | None:
+        """The version of `wasi:nn` that it imports. Raises ``LinkError`` naming every import that
+        nothing here provides."""
+        imports = self.component.imports
+        problems = []
+        version = None
         try:
-            version = version_of(self.imports)
+            version = version_of(tuple(imports))
         except UsageError as error:
-            raise LinkError(f"the guest cannot start: {error}") from None
-        for name in self.imports:
+            problems.append(str(error))
+        for name, sort in imports.items():
+            # (Types alone need nobody.)
             known = name.partition("@")[0] in _INTERFACES or is_wasi(name)
-            # What is imported beside interfaces (types) concerns the engine alone.
-            if not known and ":" in name:
-                raise LinkError(
-                    f"the guest cannot start: it imports {name}, which nothing here provides"
-                )
+            if not known and sort != "type":
+                what = name if sort == "instance" else f"the {sort} {name}"
+                problems.append(f"it imports {what}, which nothing here provides")
+        if problems:
+            raise LinkError(f"the guest cannot start: {'; '.join(problems)}")
         return version
 
     def _make(
@@ -73,6 +85,7 @@ class ComponentProgram(Program):
         limits: Limits,
     ) -> Made:
         version = self._version()
+        self._check_entry(None)
         chosen = DIALECTS[0] if dialect in (None, "auto") else dialect
         if chosen not in DIALECTS:
             raise UsageError(
@@ -88,3 +101,9 @@ class ComponentProgram(Program):
             quirks = "" if chosen == DIALECTS[0] else f" ({chosen})"
             name = f"{PACKAGE[:-1]}{'@' + version if version else ''}{quirks}"
         return Made(instance, lambda: name, BenchTimer())
+
+
+def no_command(file: ComponentFile) -> str:
+    """Why a component does not run by itself."""
+    exported = ", ".join(name for name, sort in file.exports.items() if sort != "type")
+    return f"it exports no {RUN}; it exports: {exported or 'nothing'}"

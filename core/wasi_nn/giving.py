@@ -9,12 +9,13 @@ at the dimensions, on models whose annotations are right.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from types import TracebackType
 
 from wasi_nn.backend import Backend, ExecutionContext, Graph
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, WasiNnError
 from wasi_nn.escaping import trace_of
-from wasi_nn.types import Tensor, TensorType, check_length
+from wasi_nn.types import Tensor, TensorInfo, TensorType, check_length
 
 log = logging.getLogger("wasi_nn")
 
@@ -65,6 +66,25 @@ def checked_context(context: object) -> ExecutionContext:
             f"init_execution_context gave {_kind(context)}, and must give an ExecutionContext"
         )
     return context
+
+
+def checked_infos(what: str, infos: Sequence[TensorInfo]) -> Sequence[TensorInfo]:
+    """A graph's description of its ``what``. Raises ``WrongGift``, inside of a ``Blame``."""
+    if not isinstance(infos, Sequence):
+        raise WrongGift(f"{what} are {_kind(infos)}, and must be a list of TensorInfo")
+    for info in infos:
+        if not isinstance(info, TensorInfo):
+            raise WrongGift(f"one of {what} is {_kind(info)}, and must be a TensorInfo")
+        if (
+            not isinstance(info.name, str)
+            or not isinstance(info.type, (TensorType, type(None)))
+            or not all(isinstance(size, int) for size in info.dims or ())
+        ):
+            raise WrongGift(
+                f"one of {what} is {info!r}; its name must be a text, its type a TensorType or "
+                "None, its dimensions whole numbers or None"
+            )
+    return infos
 
 
 class Outputs:

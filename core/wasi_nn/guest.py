@@ -6,20 +6,22 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from wasi_nn.abi.guarding import Observer
 from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.backend import Generation
 from wasi_nn.calls import check_call
 from wasi_nn.compiling import StillCompiling
-from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted
+from wasi_nn.errors import DeadlineExceeded, GuestExited, Interrupted
 from wasi_nn.forking import keep, refusal
 from wasi_nn.handlers import attend
 from wasi_nn.keyboard import Keyboard
 from wasi_nn.runtime import Instance
 from wasi_nn.session import GraphUse, Session
 from wasi_nn.wasmfile import Signature
+
+T = TypeVar("T")
 
 
 class Guest:
@@ -40,11 +42,14 @@ class Guest:
         timeout: float | None,
         signatures: Mapping[str, Signature | None],
         has_start: bool = False,
+        threads: bool = True,
     ) -> None:
         self._instance = instance
         self._signatures = signatures
         # Its program may be the start section alone, which has run when it is instantiated.
         self._ends_at_start = has_start and "_start" not in signatures
+        # Otherwise the engine keeps the main thread waiting in any case.
+        self._threads = threads
         self._session = session
         self._dialect = dialect
         self._bench = bench
@@ -85,7 +90,7 @@ class Guest:
         """Instantiate the module, where ``begin`` has not, and run its ``_start``, under one
         deadline; gives the exit code and raises the kinds of ``GuestError``."""
         self._checked("_start", ())
-        return attend(self._run, self.interrupt)
+        return self._attended(self._run)
 
     def _run(self) -> int:
         with Keyboard(self.interrupt), Deadline(self.interrupt, self._timeout):
@@ -98,37 +103,40 @@ class Guest:
         """Instantiate the module, call its ``_initialize`` where it has one (a reactor), and call
         one export, under one deadline. Raises as ``call`` does."""
         given = self._checked(export, arguments)
-        return attend(lambda: self._invoke(export, given), self.interrupt)
+        return self._attended(lambda: self._invoke(export, given))
 
     def _invoke(self, export: str, given: tuple[Any, ...]) -> tuple[int | float, ...]:
         with Keyboard(self.interrupt), Deadline(self.interrupt, self._timeout):
             exit_code = self._instantiate()
             if exit_code is not None:
-                raise _ended(exit_code)
+                raise GuestExited(exit_code)
             if "_initialize" in self._signatures and export != "_initialize":
                 self._instance.call("_initialize")
             return self._instance.call(export, *given)
 
     def begin(self) -> None:
         """Instantiate the module, so that its exports can be called."""
-        attend(self._begin, self.interrupt)
+        self._attended(self._begin)
 
     def _begin(self) -> None:
         with Keyboard(self.interrupt), Deadline(self.interrupt, self._timeout):
             exit_code = self._instantiate()
         if exit_code is not None:
-            raise _ended(exit_code)
+            raise GuestExited(exit_code)
 
     def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
         """Call an exported function with numbers; the deadline counts for each call anew. A guest
         that was interrupted, by its deadline too, cannot be called again. Raises ``UsageError``
         where the function takes others, or what is none."""
         given = self._checked(export, arguments)
-        return attend(lambda: self._call(export, given), self.interrupt)
+        return self._attended(lambda: self._call(export, given))
 
     def _call(self, export: str, given: tuple[Any, ...]) -> tuple[int | float, ...]:
         with Keyboard(self.interrupt), Deadline(self.interrupt, self._timeout):
             return self._instance.call(export, *given)
+
+    def _attended(self, work: Callable[[], T]) -> T:
+        return attend(work, self.interrupt) if self._threads else work()
 
     def _checked(self, export: str, arguments: tuple[float, ...]) -> tuple[Any, ...]:
         if self._forked:
@@ -173,10 +181,6 @@ class Guest:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _ended(exit_code: int) -> GuestTrap:
-    return GuestTrap(f"the guest ended in its start function, with exit code {exit_code}")
 
 
 class Deadline:

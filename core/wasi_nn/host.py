@@ -177,16 +177,17 @@ class Host:
         if wasmfile.is_component(data):
             # Most guests are core modules, and start without the component ABI.
             from wasi_nn.component_program import ComponentProgram
+            from wasi_nn.componentfile import parse
 
             with _named(where):
-                imports = wasmfile.component_imports(data)
+                component_file = parse(data)
 
             def compile_component() -> Component:
                 runtime = self.runtime
                 with _named(where):
                     return runtime.compile_component(data, limits)
 
-            return ComponentProgram(self, name, Code(compile_component, len(data)), imports)
+            return ComponentProgram(self, name, Code(compile_component, len(data)), component_file)
         with _named(where):
             file = wasmfile.parse(data)
 

@@ -13,12 +13,23 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from types import FrameType, TracebackType
 from typing import Any
 
 _SECONDS = 1.0
+
+
+@contextlib.contextmanager
+def spared() -> Iterator[None]:
+    """A process that starts in the block does not hear Ctrl-C. A terminal sends it there too, and
+    what it means is ours to say."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Keyboard:

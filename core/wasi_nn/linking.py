@@ -1,6 +1,6 @@
 """Whether a guest's imports can be met, decided before anything of it runs.
 
-An engine would say `unknown import`; a person needs to know who provides the function.
+An engine would say `unknown import`; a user needs to know who provides the function.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _ELSEWHERE = {
     "env": "the program that the guest was made for (an Emscripten or embedder import)",
     "wasi": "a host with wasi-threads, which this one is not",
 }
-# Names of one module in a message.
-_LISTED = 6
+# Names in a message.
+_LISTED = 100
 _WITHOUT_THREADS = ". It is built for threads: build it for wasm32-wasip1, without -pthread"
 
 
@@ -38,24 +38,23 @@ def link(
     """Those of ``functions`` that the guest imports. Raises ``LinkError`` naming every import that
     neither they nor the runtime's WASI provide, and a memory that the runtime cannot make."""
     offered = {(function.module, function.name): function for function in functions}
+    ours = {module for module, _ in offered}
     problems: list[str] = []
-    missing: dict[tuple[str, str], list[str]] = {}
+    # What nobody here provides, by who does.
+    missing: dict[str, list[str]] = {}
     needed: dict[tuple[str, str], HostFunction] = {}
     for item in module.imports:
         function = offered.get((item.module, item.name))
-        if function is not None:
-            problem = _mismatch(item, _signature(function))
-            if problem is None:
-                needed[item.module, item.name] = function
-        elif item.module in runtime.wasi_modules and item.name in SIGNATURES:
-            problem = _mismatch(item, SIGNATURES[item.name])
-        else:
-            why = _missing(item, runtime, {module for module, _ in offered})
-            missing.setdefault((item.module, why), []).append(item.name)
+        signature = _signature(function) if function is not None else _wasi(item, runtime)
+        if signature is None:
+            missing.setdefault(_provider(item, runtime, ours), []).append(_name(item))
             continue
+        problem = _mismatch(item, signature)
         if problem is not None:
             problems.append(problem)
-    problems += [_told(module, why, names) for (module, why), names in missing.items()]
+        elif function is not None:
+            needed[item.module, item.name] = function
+    problems += [_all_missing(dict.fromkeys(names), why) for why, names in missing.items()]
     imported = sum(item.kind == "memory" for item in module.imports)
     own = module.memories[imported:]
     if any(memory.shared for memory in own) and not runtime.features.shared_memory:
@@ -84,25 +83,30 @@ def _mismatch(item: Import, ours: Signature) -> str | None:
     return None
 
 
-def _missing(item: Import, runtime: Runtime, ours: set[str]) -> str:
-    """Why nobody has an import, as a clause about one or several (``_told`` fills the verb in)."""
+def _wasi(item: Import, runtime: Runtime) -> Signature | None:
+    return SIGNATURES.get(item.name) if item.module in runtime.wasi_modules else None
+
+
+def _name(item: Import) -> str:
+    name = f"{item.module}.{item.name}"
+    return name if item.kind == "func" else f"the {item.kind} {name}"
+
+
+def _provider(item: Import, runtime: Runtime, ours: set[str]) -> str:
+    """Who has an import, in words behind "which"."""
     if item.module in runtime.wasi_modules:
         if item.name.startswith("sock_"):
-            return "which {is} WasmEdge's socket extension, and not of WASI preview 1"
-        return "which {is} not a function of WASI preview 1"
+            return "{is} WasmEdge's socket extension and no WASI preview 1"
+        return "{is} no function of WASI preview 1"
     if item.module in (EPHEMERAL, LEGACY) and item.module in ours:
-        return "which no wasi-nn host is known to have"
+        return "no wasi-nn host is known to have"
     if item.kind != "func":
-        return f"a {item.kind}, which only the program that it was made for has"
-    return f"which {{comes}} from {_ELSEWHERE.get(item.module, 'nothing that this host knows')}"
+        return "only the program that it was made for has"
+    return "{comes} from " + _ELSEWHERE.get(item.module, "nothing that this host knows")
 
 
-def _told(module: str, why: str, names: list[str]) -> str:
-    """What is missing of a module, for one reason."""
-    first, *others = dict.fromkeys(names)
-    listed = "".join(f", {name}" for name in others[: _LISTED - 1])
-    more = len(others) - _LISTED + 1
-    if more > 0:
-        listed += f" and {more} more"
-    verbs = {"is": "are", "comes": "come"} if others else {"is": "is", "comes": "comes"}
-    return f"it imports {module}.{first}{listed}, {why.format(**verbs)}"
+def _all_missing(names: Iterable[str], why: str) -> str:
+    listed = list(names)
+    verbs = {"is": "is", "comes": "comes"} if len(listed) == 1 else {"is": "are", "comes": "come"}
+    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    return f"it imports {', '.join(listed[:_LISTED])}{more}, which {why.format(**verbs)}"

@@ -1,8 +1,9 @@
 """Loaded graphs, and the rule that a model is loaded once per process.
 
 Two guests, threads or hosts that name the same files with the same backend, target and config get
-the same graph. The table holds graphs weakly: a graph lives as long as a registry, a handle or a
-context holds it, and its backend's ``close`` runs when the last of them lets go.
+the same graph, as long as none of the model's files has changed. The table holds graphs weakly: a
+graph lives as long as a registry, a handle or a context holds it, and its backend's ``close`` runs
+when the last of them lets go.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,14 +25,14 @@ from wasi_nn.backend import Backend, Builder, Graph, LoadOptions
 from wasi_nn.errors import (
     InvalidArgument,
     InvalidEncoding,
-    ModelNotFound,
     RuntimeFailure,
     Unavailable,
     UsageError,
 )
 from wasi_nn.escaping import trace_of, visible
+from wasi_nn.files import Version, versions
 from wasi_nn.forking import keep, refusal, use
-from wasi_nn.giving import PASSING, Blame, Outputs
+from wasi_nn.giving import PASSING, Blame, Outputs, checked_infos
 from wasi_nn.types import TensorInfo
 
 log = logging.getLogger("wasi_nn")
@@ -43,6 +45,8 @@ _SLICE = 0.05
 _MANY = 16
 # Unknown keys that are listed, and how much of each.
 _TOLD, _LONG = 8, 80
+# A model is loaded so often, at most, before its files stay the same meanwhile.
+_TRIES = 3
 
 
 def take(lock: threading.Lock, stopped: Stopped) -> None:
@@ -109,6 +113,8 @@ class LoadedGraph:
         self.backend = backend
         self.options = options
         self.seconds = seconds
+        #: The versions of all files that it was loaded from; none for a model of bytes.
+        self.files: tuple[Version, ...] = ()
         self._lock = None if graph.concurrent_contexts else threading.Lock()
         # When the program ends, threads of it may be in the library still.
         weakref.finalize(self, graph.close).atexit = False
@@ -138,13 +144,20 @@ class LoadedGraph:
     def inputs(self) -> Sequence[TensorInfo]:
         """What the graph says of its inputs. Raises ``RuntimeFailure`` where the backend fails."""
         with self._blame:
-            return self.graph.inputs
+            return checked_infos("inputs", self.graph.inputs)
 
     @property
     def outputs(self) -> Sequence[TensorInfo]:
         """What the graph says of its outputs. Raises ``RuntimeFailure`` where the backend fails."""
         with self._blame:
-            return self.graph.outputs
+            return checked_infos("outputs", self.graph.outputs)
+
+    @property
+    def choices(self) -> Mapping[str, Sequence[str]]:
+        """What keys of the config choose among. Raises ``RuntimeFailure`` where the backend
+        fails."""
+        with self._blame:
+            return {key: tuple(values) for key, values in self.graph.choices.items()}
 
 
 def known_config(backend: Backend, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -294,29 +307,52 @@ def load_shared(
 ) -> LoadedGraph:
     """Load a model of files, or take the one that this process already has.
 
-    A file that changed on disk is another model. Raises ``ModelNotFound`` for a missing file and
-    ``InvalidArgument`` for a config that is not made of JSON's types."""
+    A model is another one when any of the files that it depends on has changed. Raises
+    ``ModelNotFound`` for a missing file, ``InvalidArgument`` for a config that is not made of
+    JSON's types, and ``RuntimeFailure`` for files that change all the time."""
     _use(backend)
     config = known_config(backend, options.config)
     try:
         settings = json.dumps(config, sort_keys=True)
     except (TypeError, ValueError) as error:
         raise InvalidArgument(f"the config is not made of JSON's types: {error}") from error
-    key = (
-        f"{type(backend).__module__}.{type(backend).__qualname__}",
-        tuple(_identity(path) for path in paths),
-        options.encoding,
-        options.target,
-        settings,
-        options.allow_fallback,
-    )
     options = options._replace(config=config)
-    return _PROCESS.get(key, lambda: load(backend, paths, options), stopped)
+
+    def make(files: tuple[Version, ...]) -> LoadedGraph:
+        def same() -> bool:
+            return versions(backend, paths, config) == files
+
+        # The files may change while it is loaded, and while another thread's attempt is awaited.
+        if same():
+            try:
+                loaded = load(backend, paths, options)
+            except RuntimeFailure:
+                if same():
+                    raise
+            else:
+                loaded.files = files
+                if same():
+                    return loaded
+        raise _Changed
+
+    for _ in range(_TRIES):
+        files = versions(backend, paths, config)
+        key = (
+            f"{type(backend).__module__}.{type(backend).__qualname__}",
+            files,
+            options.encoding,
+            options.target,
+            settings,
+            options.allow_fallback,
+        )
+        with suppress(_Changed):
+            return _PROCESS.get(key, partial(make, files), stopped)
+    raise RuntimeFailure(
+        f"the files of {', '.join(map(str, paths))} changed each of the {_TRIES} times that the "
+        "model was loaded: load it when they are written, or put new files in their place with a "
+        "rename"
+    )
 
 
-def _identity(path: Path) -> tuple[str, int, int]:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise ModelNotFound(f"model file {path}: {error.strerror or error}") from error
-    return str(path.resolve()), status.st_mtime_ns, status.st_size
+class _Changed(Exception):
+    """A model's files are not those of its key any more."""

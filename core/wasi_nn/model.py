@@ -213,6 +213,12 @@ class Model:
         """Its outputs, by index."""
         return self._loaded.outputs
 
+    @property
+    def choices(self) -> Mapping[str, Sequence[str]]:
+        """What keys of the config choose among in this model, such as its signatures, by the
+        key."""
+        return self._loaded.choices
+
     def init_execution_context(self) -> Context:
         """A new execution context."""
         return Context(self._loaded)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections.abc import Iterable
 from importlib import metadata
 from typing import Any
 
@@ -13,13 +15,17 @@ from wasi_nn.backend import Availability, Backend
 from wasi_nn.encodings import EXTRAS, canonical
 from wasi_nn.errors import InvalidEncoding, Unavailable, UsageError
 from wasi_nn.escaping import visible
-from wasi_nn.runtime import Runtime
+from wasi_nn.runtime import Runtime, RuntimeFeatures
 from wasi_nn.suggestion import did_you_mean
 
 #: Engines in the order in which ``auto`` tries them; others follow in the order of their names.
 PREFERRED_RUNTIMES = ("wasmtime", "wamr", "wasmedge", "v8", "wasmer")
 
 _OWN_DISTRIBUTION = "wasi-nn"
+# What can be written on a command line between colons and equals signs.
+_WORD = re.compile(r"[A-Za-z0-9_.+-]+")
+_BROKEN = "the plugin is broken: "
+_WORD_IS = "a word of letters, digits and - _ . +"
 
 
 class PluginRecord:
@@ -91,12 +97,14 @@ class Plugins:
 
     def _call(self, hook: str, plugin_name: str) -> list[Any]:
         caller = getattr(self._manager.hook, hook)
-        return [
-            item
-            for implementation in caller.get_hookimpls()
-            if implementation.plugin_name == plugin_name
-            for item in implementation.function()
-        ]
+        found: list[Any] = []
+        for implementation in caller.get_hookimpls():
+            if implementation.plugin_name == plugin_name:
+                brought = implementation.function()
+                if not isinstance(brought, Iterable):
+                    raise UsageError(f"{hook} gave {brought!r}, and must give a list")
+                found += brought
+        return found
 
     def _refuse_taken_names(self, record: PluginRecord) -> None:
         for kind, own in (("backends", record.backends), ("runtimes", record.runtimes)):
@@ -201,16 +209,27 @@ def _check(record: PluginRecord) -> None:
     """Refuse what would fail later on, far from its cause."""
     for backend in record.backends:
         if not isinstance(backend, Backend):
-            raise UsageError(f"{backend!r} is no wasi_nn.backend.Backend")
+            raise UsageError(f"{backend!r} is not a wasi_nn.backend.Backend")
         encodings = getattr(backend, "encodings", None)
-        if not isinstance(encodings, tuple) or not encodings:
-            raise UsageError(f"backend {backend!r} names no encodings (a tuple of words)")
+        if not isinstance(encodings, tuple) or not encodings or not all(map(_is_word, encodings)):
+            raise UsageError(
+                f"backend {backend!r} names no encodings: each is {_WORD_IS}, in a tuple, "
+                f"not {encodings!r}"
+            )
+        for keys in (backend.config_keys or (), backend.person_keys):
+            if not all(isinstance(key, str) for key in keys):
+                raise UsageError(f"backend {backend!r} has keys of a config that are not texts")
     for runtime in record.runtimes:
         if not isinstance(runtime, Runtime):
-            raise UsageError(f"{runtime!r} is no wasi_nn.runtime.Runtime")
+            raise UsageError(f"{runtime!r} is not a wasi_nn.runtime.Runtime")
+        if not hasattr(type(runtime), "features"):
+            raise UsageError(f"runtime {runtime!r} has no features (a RuntimeFeatures)")
     for item in (*record.backends, *record.runtimes):
-        if not isinstance(getattr(item, "name", None), str):
+        name = getattr(item, "name", None)
+        if name is None:
             raise UsageError(f"{item!r} has no name")
+        if not _is_word(name):
+            raise UsageError(f"the name of {item!r} is {name!r}, and must be {_WORD_IS}")
     for kind, items in (("backends", record.backends), ("runtimes", record.runtimes)):
         names = [item.name for item in items]
         for name in names:
@@ -218,12 +237,51 @@ def _check(record: PluginRecord) -> None:
                 raise UsageError(f"the plugin brings two {kind} named {name!r}: rename one")
 
 
+def _is_word(name: object) -> bool:
+    return isinstance(name, str) and _WORD.fullmatch(name) is not None
+
+
 def availability(item: Backend | Runtime) -> Availability:
     """A plugin's own word of its library; of one that fails at that, the failure."""
     try:
-        return item.availability()
+        found = item.availability()
+        if not (
+            isinstance(found, Availability)
+            and isinstance(found.detail, str)
+            and isinstance(found.risk, str)
+            and all(isinstance(device, str) for device in found.devices)
+        ):
+            raise UsageError(f"availability gave {found!r}, and must give an Availability")
+        if isinstance(item, Backend):
+            reason_missing(item)
+        elif found.usable:
+            features(item)
     except (Exception, SystemExit) as error:
-        return Availability(False, f"the plugin is broken: {_explain(error)}")
+        return Availability(False, f"{_BROKEN}{_explain(error)}")
+    return found
+
+
+def is_broken(found: Availability) -> bool:
+    """Whether the plugin failed when it was asked."""
+    return found.detail.startswith(_BROKEN)
+
+
+def reason_missing(backend: Backend) -> str | None:
+    """Why a backend's library cannot be used. Raises what its plugin raises, and ``UsageError``
+    for an answer that is not one."""
+    reason = backend.missing()
+    if reason is not None and not isinstance(reason, str):
+        raise UsageError(f"missing gave {reason!r}, and must give a text or None")
+    return reason
+
+
+def features(runtime: Runtime) -> RuntimeFeatures:
+    """What an engine can do. Raises what its plugin raises, and ``UsageError`` for an answer that
+    is not one."""
+    found = runtime.features
+    if not isinstance(found, RuntimeFeatures):
+        raise UsageError(f"features are {found!r}, and must be RuntimeFeatures")
+    return found
 
 
 def _rank(entry: metadata.EntryPoint) -> tuple[bool, str]:
@@ -232,10 +290,14 @@ def _rank(entry: metadata.EntryPoint) -> tuple[bool, str]:
 
 
 def _explain(error: BaseException) -> str:
+    """One line for the plugin's author, with the place where that tells something."""
+    if isinstance(error, UsageError):
+        return str(error)
     where = ""
     frame = sys.exc_info()[2]
-    while frame and frame.tb_next:
+    while frame:
+        file = frame.tb_frame.f_code.co_filename
+        if not file.startswith("<frozen"):
+            where = f" ({file}:{frame.tb_lineno})"
         frame = frame.tb_next
-    if frame:
-        where = f" ({frame.tb_frame.f_code.co_filename}:{frame.tb_lineno})"
     return visible(f"{type(error).__name__}: {error}{where}")

@@ -288,6 +288,7 @@ class Program:
             limits.timeout,
             self.file.signatures,
             self.file.has_start,
+            self._host.runtime.features.threads,
         )
 
     def _make(

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 from wasi_nn import encodings
 from wasi_nn.backend import Backend, LoadOptions
-from wasi_nn.errors import InvalidEncoding, NotFound, UsageError
+from wasi_nn.errors import InvalidEncoding, ModelNotFound, NotFound, UsageError
 from wasi_nn.escaping import trace_of
+from wasi_nn.files import versions
 from wasi_nn.loading import LoadedGraph, Stopped, check_guest_config, load_shared
-from wasi_nn.plugins import Plugins
+from wasi_nn.plugins import Plugins, reason_missing
 from wasi_nn.types import ExecutionTarget
 
 log = logging.getLogger("wasi_nn")
@@ -90,7 +91,7 @@ class Registry:
         config: Mapping[str, Any] | None = None,
         stopped: Stopped = lambda: False,
     ) -> LoadedGraph:
-        """The graph of a named model, loaded on first use.
+        """The graph of a named model, loaded on first use and when one of its files has changed.
 
         ``config`` (of ``load_by_name_with_config``) is laid over the registration's own: another
         config is another graph, and is freed when the guest that asked for it has ended. Raises
@@ -103,24 +104,31 @@ class Registry:
                 f"no model is registered as {name!r}; registered: {known}. "
                 "Register it with --graph NAME=PATH, or with Host.add_model"
             )
-        if entry.held is not None and not config:
-            return entry.held
+        held, paths = entry.held, entry.model.paths
+        if (
+            held is not None
+            and not config
+            and held.files == versions(entry.backend, paths, held.options.config)
+        ):
+            return held
         check_guest_config(entry.backend, config or {})
         merged = {**entry.model.config, **(config or {})}
         options = LoadOptions(entry.encoding, entry.model.target, merged, self._allow_fallback)
-        loaded = load_shared(entry.backend, entry.model.paths, options, stopped)
+        loaded = load_shared(entry.backend, paths, options, stopped)
         if not config:
             # Holding it here keeps it loaded from one guest to the next.
             entry.held = loaded
         return loaded
 
-    def size(self, name: str) -> int:
-        """Bytes of a named model's files; 0 for an unknown name and for a file that is gone."""
+    def size(self, name: str, config: Mapping[str, Any] | None = None) -> int:
+        """Bytes of all files that a named model depends on, with a guest's config laid over its
+        own; 0 for an unknown name and for a file that is gone."""
         entry = self._entries.get(name)
         if entry is None:
             return 0
-        with suppress(OSError):
-            return sum(path.stat().st_size for path in entry.model.paths)
+        merged = {**entry.model.config, **(config or {})}
+        with suppress(ModelNotFound):
+            return sum(file.size for file in versions(entry.backend, entry.model.paths, merged))
         return 0
 
     def _resolve(self, model: NamedModel) -> tuple[Backend, str]:
@@ -164,6 +172,8 @@ def detect(plugins: Plugins, builders: Sequence[memoryview | Path]) -> str | Non
     for backend in plugins.backends:
         try:
             sniffed = backend.sniff(head)
+            if sniffed is not None and sniffed not in backend.encodings:
+                raise ValueError(f"sniff gave {sniffed!r}, which is not one of its encodings")
         except (Exception, SystemExit) as error:
             log.error("%s failed to look at a model\n  %s", backend.title, trace_of(error))
             continue
@@ -175,6 +185,8 @@ def detect(plugins: Plugins, builders: Sequence[memoryview | Path]) -> str | Non
 def missing(backend: Backend) -> str | None:
     """Why a backend's library cannot be used, or None; a backend that fails at that is broken."""
     try:
-        return backend.missing()
+        return reason_missing(backend)
+    except UsageError as error:
+        return f"{backend.title} is broken: {error}"
     except (Exception, SystemExit) as error:
         return f"{backend.title} is broken: {type(error).__name__}: {error}"

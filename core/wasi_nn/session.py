@@ -126,16 +126,18 @@ class Session:
     def load_by_name(self, name: str, config: Mapping[str, Any] | None = None) -> int:
         """Open a graph of the registry and give a new handle to it.
 
-        A config of the guest's own can be a model of its own. The person offered one of each name;
-        every other that shares no memory with it counts."""
+        A config of the guest's own can be a model of its own, and so can the files that replaced
+        those of the name. The operator offered one of each name; every other that the guest holds
+        and that shares no memory with it counts."""
         self._check_room(self._graphs, self._limits.graphs, "graphs")
         self._check_held(0)
         started = time.perf_counter()
         with loading.told_to_the_guest():
             loaded = self._registry.graph(name, config, self._is_cancelled)
         size = 0
-        if config and any(memory.name == name for memory in self._memories.values()):
-            size = self._registry.size(name)
+        known = id(loaded.memory) in self._memories
+        if not known and any(memory.name == name for memory in self._memories.values()):
+            size = self._registry.size(name, config)
         return self._keep(loaded, started, size, name)
 
     def unload(self, graph: int) -> None:

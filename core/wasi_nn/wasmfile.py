@@ -19,7 +19,6 @@ _VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128"
 _KINDS = ("func", "table", "memory", "global", "tag")
 _TYPE, _IMPORT, _FUNCTION, _TABLE, _MEMORY, _EXPORT, _CUSTOM = 1, 2, 3, 4, 5, 7, 0
 _START, _DATA = 8, 11
-_COMPONENT_IMPORT = 10
 _FUNC, _STRUCT, _ARRAY, _GROUP, _SUBTYPES = 0x60, 0x5F, 0x5E, 0x4E, (0x50, 0x4F)
 _TYPED_REFERENCES = 0x63, 0x64
 _WITH_VALUE = 0x40
@@ -108,14 +107,6 @@ def is_wasm(data: bytes) -> bool:
 def is_component(data: bytes) -> bool:
     """Whether the bytes begin as a component (layer 1) does."""
     return data[:4] == MAGIC and data[6:8] == b"\x01\0"
-
-
-def component_imports(data: bytes) -> tuple[str, ...]:
-    """The names that a component imports (component model, Binary.md). Raises ``UsageError``."""
-    try:
-        return _FileReader(memoryview(data)).component_imports()
-    except (IndexError, ValueError, UnicodeDecodeError) as error:
-        raise UsageError(f"the component is damaged: {error}") from error
 
 
 def parse(data: bytes) -> WasmFile:
@@ -266,30 +257,6 @@ class _FileReader(Reader):
     def signature(self, function: int) -> Signature | None:
         kind = self.functions[function] if function < len(self.functions) else len(self.types)
         return self.types[kind] if kind < len(self.types) else None
-
-    def component_imports(self) -> tuple[str, ...]:
-        names: list[str] = []
-        for section, _end in self.sections():
-            if section == _COMPONENT_IMPORT:
-                for _ in range(self.count()):
-                    self.byte()  # 0, or 1 in binaries of before 2024
-                    names.append(self.name())
-                    self.external_type()
-        return tuple(names)
-
-    def external_type(self) -> None:
-        sort = self.byte()
-        if sort == 0:
-            self.byte()
-            self.number()
-        elif sort in (2, 3):
-            # A bound: the type that it equals, or "any resource"; a value's is always followed.
-            if self.byte() == 0 or sort == 2:
-                self.number()
-        elif sort in (1, 4, 5):
-            self.number()
-        else:
-            raise ValueError(f"an import has the unknown sort {sort}")
 
     def type_section(self, end: int) -> None:
         left = self.count()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 import time
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wasi_nn.errors import InvalidArgument, NnError
-from wasi_nn_ggml import gbnf
+from wasi_nn_ggml import gbnf, ranges
 from wasi_nn_ggml.layouts import TokenDataArray
 from wasi_nn_ggml.schema import grammar_of
 from wasi_nn_ggml.settings import ModelSettings
@@ -87,7 +89,54 @@ class TestAccepts:
             ({"enum": [1, "two", None]}, ["1", '"two"', "null"], ["2"]),
             ({"type": "integer", "minimum": 0}, ["0", "5"], ["-5"]),
             ({"type": "integer", "exclusiveMinimum": 0}, ["5"], ["0", "-5"]),
-            ({"type": "number", "minimum": 0}, ["0", "5.5"], ["-5.5"]),
+            ({"type": "number", "minimum": 0}, ["0", "5.5", "1e5"], ["-5.5"]),
+            ({"type": "integer", "minimum": 3}, ["3", "12", "9007199254740993"], ["2", "-3", "03"]),
+            ({"type": "integer", "minimum": -5, "maximum": -3}, ["-5", "-3"], ["-6", "-2", "5"]),
+            ({"type": "integer", "maximum": 9}, ["9", "0", "-123"], ["10", "-0"]),
+            ({"type": "integer", "minimum": 0.5, "maximum": 2.5}, ["1", "2"], ["0", "3"]),
+            ({"type": "integer", "minimum": 1, "exclusiveMinimum": True}, ["2"], ["1"]),
+            ({"type": "integer", "minimum": 2, "exclusiveMinimum": 1}, ["2"], ["1"]),
+            (
+                {"type": "integer", "minimum": 2**53, "maximum": 2**63 - 1},
+                [str(2**53), str(2**63 - 1)],
+                [str(2**53 - 1), str(2**63)],
+            ),
+            (
+                {"type": "number", "minimum": 0, "maximum": 1},
+                ["0", "1", "0.5", "1.0", "0.999"],
+                ["1.1", "-0.1", "1.01", "2"],
+            ),
+            (
+                {"type": "number", "exclusiveMinimum": -1.5, "maximum": 2.75},
+                ["-1.49", "-1", "0", "2.75", "2.7"],
+                ["-1.5", "2.751", "2.8", "-2"],
+            ),
+            (
+                {"type": "string", "pattern": "^[a-c]{2}\\d$"},
+                ['"ab1"'],
+                ['"ad1"', '"ab12"', '"ab"'],
+            ),
+            ({"pattern": "^(GET|POST) /\\w*$"}, ['"GET /a_1"', '"POST /"'], ['"PUT /"', '"GET "']),
+            (
+                {"type": "string", "pattern": "b"},
+                ['"b"', '"abc"', '"\\nb\\""'],
+                ['""', '"ac"', '"B"'],
+            ),
+            (
+                {"type": "string", "pattern": '^["\\\\]\\s.[^x]$'},
+                ['"\\"\\n\\"\\\\"', '"\\\\ éy"'],
+                ['"a\\n\\"y"', '"\\" \\ny"', '"\\" ax"'],
+            ),
+            ({"type": "string", "pattern": "^$|^-?\\d+(?:\\.\\d+)?$"}, ['""', '"-1.5"'], ['"1."']),
+            (
+                {"type": "string", "pattern": "^(?<year>\\d{4})-[01]?\\d$"},
+                ['"2026-11"'],
+                ['"26-1"'],
+            ),
+            ({"type": "string", "pattern": "^[\\w.+-]+?@\\S+$"}, ['"a.b@c"'], ['"@c"', '"a@ "']),
+            ({"type": "string", "pattern": "^[😀-🙏]+$"}, ['"😀🙏"'], ['""', '"x"']),
+            ({"type": "string", "maxLength": 5000}, ['"abc"'], ["abc"]),
+            ({"type": "object", "properties": {}}, ["{}", '{"a":1}'], ["{", "{a}"]),
             ({"type": "string", "format": "date"}, ['"2026-01-31"'], ['"2026-13-01"', '"x"']),
             (
                 {"type": "string", "format": "date-time"},
@@ -151,6 +200,47 @@ class TestAccepts:
         assert accepts({}, text)
 
 
+class TestRanges:
+    """Every number near the bounds, with the grammar as Python's regular expression."""
+
+    @staticmethod
+    def matches(grammar, text):
+        pattern = grammar.replace('"."', r"\.").replace('"', "").replace(" ", "")
+        return bool(grammar) and re.fullmatch(pattern, text) is not None
+
+    @settings(max_examples=300, deadline=None)
+    @given(
+        least=st.none() | st.integers(-1200, 1200),
+        most=st.none() | st.integers(-1200, 1200),
+        other=st.integers(-99999, 99999),
+    )
+    def test_integers(self, least, most, other):
+        grammar = ranges.integers(least, most)
+        near = {end + by for end in (least, most, 0) if end is not None for by in range(-12, 13)}
+        for number in near | {other}:
+            inside = (least is None or number >= least) and (most is None or number <= most)
+            assert self.matches(grammar, str(number)) == inside
+        for text in ("-0", "00", "01", "-01", "", "1.0"):
+            assert not self.matches(grammar, text)
+
+    bounds = st.none() | st.builds(
+        ranges.Bound, st.decimals(-30, 30, allow_nan=False, places=2), st.booleans()
+    )
+
+    @settings(max_examples=300, deadline=None)
+    @given(least=bounds, most=bounds, other=st.decimals(-30, 30, allow_nan=False, places=3))
+    def test_decimals(self, least, most, other):
+        grammar = ranges.decimals(least, most)
+        steps = map(Decimal, ("0", "0.001", "-0.001", "0.1", "-0.1", "1", "-1"))
+        near = {end.value + by for by in steps for end in (least, most) if end is not None}
+        for number in near | {other}:
+            above = least is None or number > least.value - (0 if least.strict else Decimal("1e-9"))
+            below = most is None or number < most.value + (0 if most.strict else Decimal("1e-9"))
+            for text in (f"{number:f}", f"{number.normalize():f}", f"{number:.5f}"):
+                if number or not text.startswith("-"):
+                    assert self.matches(grammar, text) == (above and below), text
+
+
 class TestMistakes:
     @pytest.mark.parametrize(
         "text",
@@ -168,7 +258,13 @@ class TestMistakes:
             '{"properties": {}, "required": ["a"]}',
             '{"type": "array", "minItems": 3, "maxItems": 2}',
             '{"type": "string", "minLength": -1}',
-            '{"type": "string", "maxLength": 100000000}',
+            '{"type": "integer", "minimum": 3, "maximum": 2}',
+            '{"type": "integer", "exclusiveMinimum": 0, "exclusiveMaximum": 1}',
+            '{"type": "number", "minimum": 1, "exclusiveMaximum": 1}',
+            '{"type": "number", "minimum": "1"}',
+            '{"type": "number", "maximum": NaN}',
+            '{"type": "string", "pattern": 1}',
+            '{"type": "string", "minLength": 5, "maxLength": 100000, "maxLength": 4}',
             '{"allOf": [{"anyOf": []}]}',
             '{"items": ' * 2000 + "{}" + "}" * 2000,
             '{"type": ["array", {}]}',
@@ -227,9 +323,40 @@ class TestMistakes:
             grammar_of(json.dumps(schema))
         assert len(str(raised.value)) < 200
 
-    def test_what_cannot_be_held_is_logged(self, caplog):
-        grammar_of('{"type": "string", "pattern": "a+"}')
-        assert "pattern" in caplog.text
+    @pytest.mark.parametrize(
+        ("schema", "named"),
+        [
+            ({"type": "integer", "multipleOf": 5}, "multipleOf"),
+            ({"type": "string", "pattern": r"^(a)\1$"}, "pattern"),
+            ({"type": "string", "pattern": "(?=a)b"}, "pattern"),
+            ({"type": "string", "pattern": r"^\p{L}$"}, "pattern"),
+            ({"type": "string", "pattern": "^(a"}, "pattern"),
+            ({"type": "string", "pattern": "^" + "(" * 100}, "pattern"),
+            ({"type": "string", "pattern": "^((a?){500}){500}b$"}, "pattern"),
+            ({"type": "string", "pattern": "^a{5000}$"}, "pattern"),
+            ({"type": "string", "pattern": "^a*$", "maxLength": 2}, "maxLength"),
+            ({"type": "number", "maximum": 1e300}, "maximum"),
+            ({"type": "string", "maxLength": 100_000_000}, "maxLength"),
+            ({"type": "array", "minItems": 5000}, "minItems"),
+            ({"minimum": 3}, "minimum"),
+        ],
+    )
+    def test_what_cannot_be_held_is_logged(self, accepts, caplog, schema, named):
+        grammar = grammar_of(json.dumps(schema))
+        assert named in caplog.text
+        accepts(grammar, "1")
+
+    @pytest.mark.parametrize(
+        "schema",
+        [
+            {"type": "string", "pattern": "^a+$"},
+            {"type": "number", "minimum": 0.5, "exclusiveMaximum": 2},
+            {"type": "string", "maxLength": 1000},
+        ],
+    )
+    def test_nothing_is_logged_of_what_is_held(self, caplog, schema):
+        grammar_of(json.dumps(schema))
+        assert not caplog.text
 
     @settings(max_examples=300, deadline=None)
     @given(
@@ -240,7 +367,8 @@ class TestMistakes:
                 | st.dictionaries(
                     st.sampled_from(
                         "type properties required items anyOf allOf enum const $ref minItems "
-                        "maxItems minLength additionalProperties prefixItems format minimum".split()
+                        "maxItems minLength additionalProperties prefixItems format minimum "
+                        "maximum exclusiveMinimum pattern".split()
                     ),
                     inner,
                     max_size=4,

@@ -203,7 +203,8 @@ def test_a_later_part_that_was_replaced(tmp_path, gpt2):
     assert source.weights(settings) is first
     later = tmp_path / "m-00002-of-00002.gguf"
     os.utime(later, ns=(1, 1))
-    assert source.weights(settings) is not first
+    assert source.weights(settings) is first
+    assert Source(path).weights(settings) is not first
 
 
 def test_big_endian():

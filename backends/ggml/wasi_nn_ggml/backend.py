@@ -7,6 +7,7 @@ import reprlib
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,17 @@ from wasi_nn.backend import (
     Graph,
     LoadOptions,
 )
-from wasi_nn.errors import InvalidArgument, ModelNotFound, Unavailable, UnsupportedOperation
+from wasi_nn.errors import (
+    InvalidArgument,
+    ModelNotFound,
+    NnError,
+    Unavailable,
+    UnsupportedOperation,
+)
+from wasi_nn.files import Version, version
 from wasi_nn.loading import known_config
 from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
-from wasi_nn_ggml import embedding, library, settings
+from wasi_nn_ggml import embedding, library, settings, split
 from wasi_nn_ggml.context import GgmlContext
 from wasi_nn_ggml.sampler import Sampler
 from wasi_nn_ggml.vision import Projector, check_projector
@@ -52,7 +60,7 @@ class GgmlGraph(Graph):
         self.weights: Weights = source.weights(self.settings.model)
         self._projector_path = projector
         # A context keeps the one that it uses.
-        self._projectors: weakref.WeakValueDictionary[tuple[Path, int], Projector] = (
+        self._projectors: weakref.WeakValueDictionary[tuple[Version, int], Projector] = (
             weakref.WeakValueDictionary()
         )
         self._lock = threading.Lock()
@@ -89,8 +97,9 @@ class GgmlGraph(Graph):
     def projector(
         self, weights: Weights, path: Path, wanted: settings.ContextSettings
     ) -> Projector:
-        """The projector of a file for these weights, loaded once for all contexts."""
-        key = (path, id(weights))
+        """The projector of a file for these weights, loaded once for all contexts. Raises
+        ``ModelNotFound`` and ``RuntimeFailure``."""
+        key = (version(path), id(weights))
         with self._lock:
             projector = self._projectors.get(key)
             if projector is None:
@@ -121,21 +130,7 @@ class GgmlGraph(Graph):
         Raises ``InvalidArgument`` and ``ModelNotFound``."""
         if self.source.path is None:
             raise InvalidArgument(f"the config's {key} names a file: the model is to be one too")
-        try:
-            folder = self.source.path.resolve().parent
-            path = Path(name).resolve()
-            if not path.is_relative_to(folder):
-                path = (folder / name).resolve()
-            if not path.is_relative_to(folder):
-                raise InvalidArgument(
-                    f"the config's {key} is outside the model's folder: {reprlib.repr(name)}"
-                )
-            if not path.is_file():
-                raise ModelNotFound(f"the config's {key}: there is no file {path}")
-        except (OSError, ValueError) as error:
-            # A name that is too long, or no name at all.
-            raise InvalidArgument(f"the config's {key} is no name of a file: {error}") from error
-        return path
+        return _beside(self.source.path, name, key)
 
 
 class GgmlBackend(Backend):
@@ -161,6 +156,15 @@ class GgmlBackend(Backend):
             return Availability(False, str(error))
         devices = ("cpu", "gpu") if native.llama_supports_gpu_offload() else ("cpu",)
         return Availability(True, native.version, devices)
+
+    def files(self, paths: Sequence[Path], config: Mapping[str, Any]) -> Sequence[Path]:
+        found = [file for path in paths[:1] for file in split.files(path)] + [*paths[1:]]
+        projector = config.get("mmproj")
+        if paths and isinstance(projector, str) and projector:
+            # What is wrong with it is told when an image needs it.
+            with suppress(NnError):
+                found.append(_beside(paths[0], projector, "mmproj"))
+        return found
 
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
         if not 1 <= len(builders) <= 2:
@@ -191,6 +195,24 @@ class GgmlBackend(Backend):
         except BaseException:
             source.close()
             raise
+
+
+def _beside(model: Path, name: str, key: str) -> Path:
+    try:
+        folder = model.resolve().parent
+        path = Path(name).resolve()
+        if not path.is_relative_to(folder):
+            path = (folder / name).resolve()
+        if not path.is_relative_to(folder):
+            raise InvalidArgument(
+                f"the config's {key} is outside the model's folder: {reprlib.repr(name)}"
+            )
+        if not path.is_file():
+            raise ModelNotFound(f"the config's {key}: there is no file {path}")
+    except (OSError, ValueError) as error:
+        # A name that is too long, or no name at all.
+        raise InvalidArgument(f"the config's {key} is no name of a file: {error}") from error
+    return path
 
 
 def _utf8(data: memoryview) -> str:

@@ -2,32 +2,40 @@
 
 Served: types and lists of types, ``properties``, ``required``, ``additionalProperties``, ``items``,
 ``prefixItems``, ``minItems``, ``maxItems``, ``minLength``, ``maxLength``, ``enum``, ``const``,
-``anyOf``, ``oneOf``, ``allOf`` of objects, local ``$ref``, a lower bound of 0, and the formats
-``date``, ``time``, ``date-time`` and ``uuid``. What a grammar does not hold an answer to is logged,
-and left to whoever reads the answer, as llama.cpp's own converter leaves it. The order of an
-object's properties is the schema's.
+``anyOf``, ``oneOf``, ``allOf`` of objects, local ``$ref``, bounds of numbers, ``pattern``, and the
+formats ``date``, ``time``, ``date-time`` and ``uuid``. What a grammar does not hold an answer to is
+logged, and left to whoever reads the answer, as llama.cpp's own converter leaves it. The order of
+an object's properties is the schema's.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import re
 import reprlib
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
 from wasi_nn.errors import InvalidArgument
-from wasi_nn_ggml import gbnf
+from wasi_nn_ggml import gbnf, pattern, ranges
+from wasi_nn_ggml.ranges import Bound
 
 log = logging.getLogger("wasi_nn.ggml")
 
 _NOT_HELD = """
-pattern maximum exclusiveMaximum multipleOf not if then else contains uniqueItems minProperties
+multipleOf not if then else contains uniqueItems minProperties
 maxProperties patternProperties propertyNames dependentRequired dependentSchemas
 unevaluatedProperties
 """.split()
+# Without a type, any value is let through.
+_OF_ONE_TYPE = {
+    "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minLength", "maxLength",
+    "minItems", "maxItems", "required",
+}  # fmt: skip
 _MOST_DEPTH = 64
 _MOST_REPEATS = 1000
 _SPACE = '| " " | "\\n" [ \\t]{0,20}'
@@ -46,8 +54,6 @@ _RULES = {
     "string": r'"\"" char* "\"" space',
     "integral": "[0] | [1-9] [0-9]{0,15}",
     "integer": '("-"? integral) space',
-    "positive": "[1-9] [0-9]{0,15}",
-    "unsigned-integer": "integral",
     "unsigned-number": 'integral ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,3})?',
     "number": '("-"? integral) ("." [0-9]{1,16})? ([eE] [-+]? [0-9]{1,3})? space',
     "pair": 'string ":" space value',
@@ -158,13 +164,14 @@ class _Converter:
             return self._object(schema)
         if kind == "array" or (kind is None and ("items" in schema or "prefixItems" in schema)):
             return self._array(schema)
-        if kind == "string":
+        if kind == "string" or (kind is None and "pattern" in schema):
             return self._string(schema)
         if kind in ("integer", "number"):
             return self._number(kind, schema)
         if kind in ("boolean", "null"):
             return str(kind)
         if kind is None:
+            self._not_held.update(_OF_ONE_TYPE & schema.keys())
             return "value"
         raise InvalidArgument(f"the json-schema has the unknown type {reprlib.repr(kind)}")
 
@@ -245,7 +252,7 @@ class _Converter:
             bodies = [self._visit(item) for item in _list({"prefixItems": prefix}, "prefixItems")]
             return f'"[" space {_joined(bodies)} "]" space'
         item = self._rule(self._visit(schema.get("items", True)))
-        least, most = _bounds(schema, "minItems", "maxItems")
+        least, most = self._repeats(schema, "minItems", "maxItems")
         if most == 0:
             return '"[" space "]" space'
         upper = "" if most is None else str(most - 1)
@@ -253,24 +260,85 @@ class _Converter:
         return f'"[" space {some if least else f"( {some} )?"} "]" space'
 
     def _number(self, kind: str, schema: Mapping[str, Any]) -> str:
-        bounds = {key: schema[key] for key in ("minimum", "exclusiveMinimum") if key in schema}
-        if bounds:
-            lowest = max((v for v in bounds.values() if isinstance(v, int | float)), default=-1)
-            if lowest != 0 or (kind == "number" and "exclusiveMinimum" in bounds):
-                self._not_held.update(bounds)
-            if lowest >= 0:
-                positive = kind == "integer" and bounds.get("exclusiveMinimum") == 0
-                return f"{'positive' if positive else f'unsigned-{kind}'} space"
-        return kind
+        least = self._bound(schema, "minimum", "exclusiveMinimum", 1)
+        most = self._bound(schema, "maximum", "exclusiveMaximum", -1)
+        if least is None and most is None:
+            return kind
+        if kind == "number":
+            if most is None and least == Bound(Decimal(0)):
+                return "unsigned-number space"
+            body = ranges.decimals(least, most)
+        else:
+            body = ranges.integers(
+                None if least is None else _next_whole(least),
+                None if most is None else -_next_whole(Bound(-most.value, most.strict)),
+            )
+        if not body:
+            raise InvalidArgument("the json-schema's minimum and maximum leave no number")
+        return f"{body} space"
+
+    def _bound(
+        self, schema: Mapping[str, Any], key: str, exclusive: str, sign: int
+    ) -> Bound | None:
+        """The tighter of two bounds; with a ``sign`` of -1, upper ones."""
+        given = {name: schema[name] for name in (key, exclusive) if name in schema}
+        # Draft 4 says with true that the other bound is exclusive.
+        flag = given.pop(exclusive) if isinstance(given.get(exclusive), bool) else False
+        bounds = []
+        for name, value in given.items():
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise InvalidArgument(f"the json-schema's {name} is to be a number")
+            bound = Bound(Decimal(str(value)), name == exclusive or flag)
+            if len(f"{bound.value:f}") > ranges.MOST_DIGITS:
+                self._not_held.add(name)
+            else:
+                bounds.append(bound)
+        return max(bounds, key=lambda b: (sign * b.value, b.strict), default=None)
 
     def _string(self, schema: Mapping[str, Any]) -> str:
+        if "pattern" in schema:
+            body = self._pattern(schema["pattern"])
+            if body is not None:
+                self._not_held.update({"minLength", "maxLength", "format"} & schema.keys())
+                return rf'"\"" {body} "\"" space'
         form = schema.get("format")
         if form in ("date", "time", "date-time", "uuid"):
             return str(form)
-        least, most = _bounds(schema, "minLength", "maxLength")
+        least, most = self._repeats(schema, "minLength", "maxLength")
         if least == 0 and most is None:
             return "string"
         return rf'"\"" char{{{least},{"" if most is None else most}}} "\"" space'
+
+    def _pattern(self, text: Any) -> str | None:
+        """What a text that matches has between its quotation marks; None where no grammar can hold
+        an answer to the pattern."""
+        if not isinstance(text, str):
+            raise InvalidArgument("the json-schema's pattern is to be a text")
+        try:
+            body = pattern.texts(text)
+            gbnf.check(f"root ::= {body}\nchar ::= {_RULES['char']}")
+        except (pattern.NotServed, InvalidArgument):
+            self._not_held.add("pattern")
+            return None
+        return body
+
+    def _repeats(self, schema: Mapping[str, Any], low: str, high: str) -> tuple[int, int | None]:
+        """How often something may stand there. A number that llama.cpp does not count to is held
+        as far as it counts."""
+        least, most = schema.get(low, 0), schema.get(high)
+        for value in (least, most):
+            if value is not None and (type(value) is not int or value < 0):
+                raise InvalidArgument(
+                    f"the json-schema's {low} and {high} are to be whole numbers from 0"
+                )
+        if most is not None and most < least:
+            raise InvalidArgument(f"the json-schema's {high} is below its {low}")
+        if least > _MOST_REPEATS:
+            self._not_held.add(low)
+        if most is not None and most > _MOST_REPEATS:
+            self._not_held.add(high)
+            most = None
+        return min(least, _MOST_REPEATS), most
 
 
 def _joined(bodies: Sequence[str]) -> str:
@@ -286,16 +354,9 @@ def _members(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return dict(properties), list(required)
 
 
-def _bounds(schema: Mapping[str, Any], low: str, high: str) -> tuple[int, int | None]:
-    least, most = schema.get(low, 0), schema.get(high)
-    for value in (least, most):
-        if value is not None and (type(value) is not int or not 0 <= value <= _MOST_REPEATS):
-            raise InvalidArgument(
-                f"the json-schema's {low} and {high} are to be from 0 to {_MOST_REPEATS}"
-            )
-    if most is not None and most < least:
-        raise InvalidArgument(f"the json-schema's {high} is below its {low}")
-    return least, most
+def _next_whole(bound: Bound) -> int:
+    """The lowest whole number that is not below a bound."""
+    return math.floor(bound.value) + 1 if bound.strict else math.ceil(bound.value)
 
 
 def _list(schema: Mapping[str, Any], key: str) -> list[Any]:

@@ -6,7 +6,6 @@ it under names that differ in the number. Any of the parts may have no tensors.
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -16,14 +15,6 @@ from wasi_nn_ggml.gguf import Contents
 
 _NAME = re.compile(r"(.*-)00001(-of-\d{5}\.gguf)")
 _MOST = 4096
-
-
-def status(path: Path) -> os.stat_result:
-    """A file's size and times. Raises ``ModelNotFound``."""
-    try:
-        return path.stat()
-    except OSError as error:
-        raise ModelNotFound(f"model file {path}: {error.strerror or error}") from error
 
 
 def files(path: Path) -> list[Path]:

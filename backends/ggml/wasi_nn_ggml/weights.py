@@ -8,11 +8,12 @@ import tempfile
 import threading
 import weakref
 from array import array
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
 from wasi_nn.errors import PromptTooLong, RuntimeFailure
+from wasi_nn.files import Version, version
 from wasi_nn_ggml import split, stack, trial
 from wasi_nn_ggml.gguf import Contents
 from wasi_nn_ggml.library import complaints, freed_with, library
@@ -201,22 +202,27 @@ class _Opening:
         self._lock = threading.Lock()
         self._held: weakref.WeakValueDictionary[Hashable, Weights] = weakref.WeakValueDictionary()
 
-    def open(self, path: Path, settings: ModelSettings) -> Weights:
-        """The weights of a file. Raises ``ModelNotFound`` and ``RuntimeFailure``."""
-        statuses = [split.status(part) for part in split.files(path)]
-        key = (
-            str(path.resolve()),
-            settings,
-            *((status.st_ino, status.st_mtime_ns, status.st_size) for status in statuses),
-        )
+    def open(self, path: Path, files: Sequence[Version], settings: ModelSettings) -> Weights:
+        """The weights of a model of these files, the first of which is at ``path``. Raises
+        ``ModelNotFound``, and ``RuntimeFailure`` also when other files are there now."""
+        key = (*files, settings)
         with self._lock:
             weights = self._held.get(key)
             if weights is None:
-                weights = self._held[key] = Weights(str(path), settings, split.check(path))
+                weights = Weights(str(path), settings, split.check(path))
+                if _versions(path) != files:
+                    raise RuntimeFailure(
+                        f"{path} was replaced after the graph was loaded: load the graph again"
+                    )
+                self._held[key] = weights
         return weights
 
 
 opened = _Opening()
+
+
+def _versions(path: Path) -> list[Version]:
+    return [version(part) for part in split.files(path)]
 
 
 def _spill(data: memoryview) -> IO[bytes]:
@@ -236,21 +242,20 @@ class Source:
     """Where a graph's weights come from: a file, or a guest's bytes in a file of our own."""
 
     def __init__(self, builder: memoryview | Path) -> None:
-        self.path: Path | None = builder if isinstance(builder, Path) else None
-        self._file = None if isinstance(builder, Path) else _spill(builder)
-        self._size = 0 if isinstance(builder, Path) else len(builder)
-
-    @property
-    def size(self) -> int:
-        """About how many bytes the weights take. Raises ``ModelNotFound``."""
-        if self.path is None:
-            return self._size
-        return sum(split.status(part).st_size for part in split.files(self.path))
+        """Raises ``ModelNotFound``."""
+        self.path: Path | None = None
+        self._file: IO[bytes] | None = None
+        if isinstance(builder, Path):
+            self.path, self._files = builder, _versions(builder)
+            #: About how many bytes the weights take.
+            self.size = sum(file.size for file in self._files)
+        else:
+            self._file, self.size = _spill(builder), len(builder)
 
     def weights(self, settings: ModelSettings) -> Weights:
         """The weights with these settings. Raises ``NnError``."""
         if self.path is not None:
-            return opened.open(self.path, settings)
+            return opened.open(self.path, self._files, settings)
         assert self._file is not None
         contents = split.whole(self._file.fileno())
         name = self._file.name

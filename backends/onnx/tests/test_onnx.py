@@ -22,9 +22,9 @@ from wasi_nn.errors import (
     Unavailable,
     UnsupportedOperation,
 )
+from wasi_nn.onnxfile import has_external_data
 from wasi_nn_onnx import providers
 from wasi_nn_onnx.backend import OnnxBackend
-from wasi_nn_onnx.external import has_external_data
 
 OPSET = [helper.make_opsetid("", 17)]
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import (
     Availability,
@@ -18,10 +18,10 @@ from wasi_nn.backend import (
 )
 from wasi_nn.bound import DescribedGraph
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
+from wasi_nn.onnxfile import external_files, has_external_data
 from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
-from wasi_nn_onnx import providers
+from wasi_nn_onnx import extensions, providers
 from wasi_nn_onnx.elements import input_type, tensor_type
-from wasi_nn_onnx.external import has_external_data
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -75,6 +75,9 @@ class OnnxBackend(Backend):
         )
         return Availability(True, f"onnxruntime {onnxruntime.__version__}", devices)
 
+    def files(self, paths: Sequence[Path], config: Mapping[str, Any]) -> Sequence[Path]:
+        return [*paths, *(file for path in paths for file in external_files(path))]
+
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
         if len(builders) != 1:
             raise InvalidArgument(f"an ONNX graph has one builder, not {len(builders)}")
@@ -96,10 +99,19 @@ class OnnxBackend(Backend):
                     "the model keeps weights in files, which a model of bytes cannot: register it "
                     "by its path"
                 )
+
+        def start() -> onnxruntime.InferenceSession:
+            try:
+                return onnxruntime.InferenceSession(source, settings, providers=wanted)
+            except Exception as error:
+                raise RuntimeFailure(f"onnxruntime rejects the model: {error}") from error
+
         try:
-            session = onnxruntime.InferenceSession(source, settings, providers=wanted)
-        except Exception as error:
-            raise RuntimeFailure(f"onnxruntime rejects the model: {error}") from error
+            session = start()
+        except RuntimeFailure as error:
+            if not extensions.add(str(error), settings, trusted=isinstance(source, str)):
+                raise
+            session = start()
         self._check_provider(session, wanted, options)
         return OnnxGraph(session)
 

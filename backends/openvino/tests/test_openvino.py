@@ -193,6 +193,61 @@ def test_an_output_that_is_an_input_is_none_that_is_set_next(host, tmp_path, dim
             assert context.get_output(1).tolist() == (2 * array).tolist()
 
 
+def test_an_empty_output_that_is_an_input_keeps_its_dimensions(host, tmp_path):
+    x = parameter([2, -1, 0], ov.Type.f32, "x")
+    y = parameter([-1], ov.Type.f32, "y")
+    files = save(tmp_path, [x, y, named(op.relu(y), "z")], [x, y])
+    with host.load(*files).init_execution_context() as context:
+        for rows, length in ((2, 0), (3, 2), (0, 0), (4, 1)):
+            context.set_input("x", np.zeros((2, rows, 0), np.float32))
+            context.set_input("y", np.full(length, length, np.float32))
+            context.compute()
+            context.set_input("x", np.zeros((2, rows + 1, 0), np.float32))
+            context.set_input("y", np.zeros(length + 1, np.float32))
+            assert context.get_output(0).shape == (2, rows, 0)
+            assert context.get_output(1).tolist() == [length] * length
+            assert context.get_output(2).tolist() == [length] * length
+
+
+@pytest.mark.parametrize("dims", [[2, 2], [-1, 2]])
+def test_outputs_that_share_their_memory(host, tmp_path, dims):
+    """One output twice, one that is another in other dimensions, and both beside the input."""
+    x = parameter(dims, ov.Type.f32, "x")
+    y = named(op.relu(x), "y")
+    flat = op.reshape(y, op.constant(np.int64([-1])), False)
+    files = save(tmp_path, [y, x, y, named(flat, "flat"), x], [x])
+    model = host.load(*files)
+    with model.init_execution_context() as context:
+        for value in (1, -2, 3):
+            array = np.float32([[value, 2], [-3, 4]])
+            context.set_input(0, array)
+            for _ in range(2):
+                context.compute()
+            context.set_input(0, array + 7)
+            right = np.maximum(array, 0)
+            answers = [right, array, right, right.reshape(-1), array]
+            assert [context.get_output(i).tolist() for i in range(5)] == [
+                answer.tolist() for answer in answers
+            ]
+
+
+def test_tensors_without_names_and_names_with_dots(host, tmp_path):
+    x, y = (op.parameter(ov.PartialShape([-1]), ov.Type.f32, name=f"p{n}") for n in "xy")
+    total, twice = op.add(x, y), op.add(x, x)
+    x.output(0).set_names({"a.b", "a", "0"})
+    twice.output(0).set_names({"1", "out.0", "ü/out:0"})
+    model = host.load(*save(tmp_path, [total, twice], [y, x]))
+    # (OpenVINO gives a tensor without a name that of its node in the file.)
+    names = [{info.name, *info.aliases} for info in (*model.inputs, *model.outputs)]
+    assert names[1] == {"a.b", "a", "0"}
+    assert names[3] == {"1", "out.0", "ü/out:0"}
+    for key in ("a.b", "a", "0", 1):
+        for other in (0, *names[0]):
+            result = model.run({other: np.float32([1, 2]), key: np.float32([5, 6])})
+            assert [result[name].tolist() for name in names[2]] == [[6, 8]] * len(names[2])
+            assert [result[name].tolist() for name in names[3]] == [[10, 12]] * 3
+
+
 def test_empty_tensors(host, dense, tmp_path):
     with host.load(*dense).init_execution_context() as context:
         for rows in (0, 2, 0):

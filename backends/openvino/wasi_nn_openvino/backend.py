@@ -22,10 +22,13 @@ from wasi_nn.config import choice
 from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget, TensorInfo
+from wasi_nn_openvino.beside import beside
 from wasi_nn_openvino.elements import ELEMENTS
 
 if TYPE_CHECKING:
     import openvino
+
+RISK = "an unusual model can crash the process: give it models that you trust"
 
 #: OpenVINO's devices by target; wasi-nn's tpu is OpenVINO's NPU.
 DEVICES = {
@@ -86,7 +89,10 @@ class OpenvinoBackend(Backend):
         except (ImportError, RuntimeError) as error:
             return Availability(False, f"openvino is installed and broken: {error}")
         version = openvino.__version__.split("-")[0]
-        return Availability(True, f"openvino {version}", tuple(devices))
+        return Availability(True, f"openvino {version}", tuple(devices), RISK)
+
+    def files(self, paths: Sequence[Path], config: Mapping[str, Any]) -> Sequence[Path]:
+        return [*paths, *beside(paths[0])] if len(paths) == 1 else paths
 
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
         reason = self.missing()

@@ -72,10 +72,17 @@ class OpenvinoContext(BoundContext):
         return tensor
 
     def _find_passed(self) -> list[int]:
+        """The outputs that lie in an input, and those without bytes: such an output may be an input
+        itself, whose dimensions the next one changes."""
         request = self._request
         known = [index for index, info in enumerate(self.output_infos) if info.type is not None]
-        inputs = {_address(request.get_input_tensor(i)) for i in range(len(self.input_infos))}
-        return [i for i in known if _address(request.get_output_tensor(i)) in inputs - {0}]
+        inputs = [_place(request.get_input_tensor(i)) for i in range(len(self.input_infos))]
+        outputs = [(index, *_place(request.get_output_tensor(index))) for index in known]
+        return [
+            index
+            for index, start, end in outputs
+            if start == end or any(start < until and at < end for at, until in inputs)
+        ]
 
     def cancel(self) -> None:
         self._request.cancel()
@@ -85,14 +92,15 @@ class OpenvinoContext(BoundContext):
         self._fixed, self._held = {}, {}
 
 
-def _address(memory: openvino.Tensor) -> int:
-    """Where a tensor's bytes lie; 0 for one that has none."""
-    return int(memory.data.ctypes.data) if memory.byte_size else 0
+def _place(memory: openvino.Tensor) -> tuple[int, int]:
+    """Where a tensor's bytes begin and end."""
+    start = int(memory.data.ctypes.data) if memory.byte_size else 0
+    return start, start + memory.byte_size
 
 
 def _bytes_of(memory: openvino.Tensor) -> memoryview:
     """A flat view of a tensor's memory, which the request keeps alive."""
     if not memory.byte_size:
         return memoryview(bytearray())
-    raw = (ctypes.c_ubyte * memory.byte_size).from_address(_address(memory))
+    raw = (ctypes.c_ubyte * memory.byte_size).from_address(_place(memory)[0])
     return memoryview(raw).cast("B")

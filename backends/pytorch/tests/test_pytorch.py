@@ -463,3 +463,28 @@ def test_without_torch(monkeypatch):
     assert not PytorchBackend().availability().usable
     with pytest.raises(Unavailable, match="not here"):
         PytorchBackend().load([memoryview(b"")], LoadOptions("pytorch"))
+
+
+def test_a_module_optimised_for_inference_cannot_be_saved_and_the_reason_says_so(host):
+    module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU()).eval()
+    optimised = torch.jit.optimize_for_inference(torch.jit.script(module))
+    if "mkldnn" not in str(optimised.graph):
+        pytest.skip("this torch optimises nothing that cannot be saved")
+    with pytest.raises(RuntimeFailure, match="optimize_for_inference makes modules"):
+        host.load(archive(optimised))
+
+
+@pytest.mark.parametrize("made", ["script", "freeze"])
+def test_a_module_saved_while_training_runs_as_in_use(host, made):
+    """Dropout would make other numbers on each call."""
+    module = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        compiled = torch.jit.script(module)
+        saved = torch.jit.freeze(compiled.eval()) if made == "freeze" else compiled
+    x = np.float32([[1, 2], [3, 4], [5, 6]])
+    with host.load(archive(saved)).init_execution_context() as context:
+        for rows in (3, 2, 3):
+            context.set_input(0, x[:rows])
+            context.compute()
+            np.testing.assert_allclose(context.get_output(0), x[:rows], rtol=1e-4)

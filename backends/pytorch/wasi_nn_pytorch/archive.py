@@ -42,7 +42,7 @@ _PLAIN_GETATTR = re.compile(rb'\bgetattr\((?:(?!getattr)[\w.()])*, "[^"\\]*"\)')
 def recognise(builder: Builder) -> Kind:
     """The kind of an archive. Raises ``RuntimeFailure`` with what to do for anything else."""
     try:
-        source = _open(builder)
+        source = opened(builder)
         with zipfile.ZipFile(source) as archive:
             names = archive.namelist()
             kind = _kind(names)
@@ -54,7 +54,8 @@ def recognise(builder: Builder) -> Kind:
         raise RuntimeFailure(f"the model is no PyTorch archive: {error}; {_EXPORT}") from error
 
 
-def _open(builder: Builder) -> str | io.BytesIO:
+def opened(builder: Builder) -> str | io.BytesIO:
+    """What ``zipfile`` takes for an archive."""
     return str(builder) if isinstance(builder, Path) else io.BytesIO(builder)
 
 

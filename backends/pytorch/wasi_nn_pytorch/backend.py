@@ -21,8 +21,9 @@ from wasi_nn.backend import (
 )
 from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
+from wasi_nn.files import Kept
 from wasi_nn.types import ExecutionTarget, TensorInfo
-from wasi_nn_pytorch import archive, effects, program
+from wasi_nn_pytorch import archive, effects, operators, program
 from wasi_nn_pytorch.archive import Kind
 from wasi_nn_pytorch.script import ScriptSignature
 from wasi_nn_pytorch.signature import Signature
@@ -106,6 +107,8 @@ class PytorchBackend(Backend):
         device = _device(options)
         if threads:
             torch.set_num_threads(threads)
+        if kind is not Kind.AOTINDUCTOR:
+            operators.bring(archive.opened(builder))
         try:
             if kind is Kind.TORCHSCRIPT:
                 return _torchscript(builder, device)
@@ -115,7 +118,13 @@ class PytorchBackend(Backend):
                 return _exported(builder, device)
             return _aotinductor(builder, device)
         except (RuntimeError, ValueError, KeyError, OSError, EOFError) as error:
-            raise RuntimeFailure(f"torch rejects the model: {error}") from error
+            reason = f"torch rejects the model: {error}"
+            if "required keyword attribute" in reason:
+                reason += (
+                    "; torch.jit.optimize_for_inference makes modules that cannot be saved: save "
+                    "the module that you gave to it, or torch.jit.freeze(module)"
+                )
+            raise RuntimeFailure(reason) from error
 
 
 def _device(options: LoadOptions) -> str:
@@ -139,14 +148,14 @@ def _device(options: LoadOptions) -> str:
 def _torchscript(builder: Builder, device: str) -> Graph:
     import torch
 
-    data = None if isinstance(builder, Path) else bytes(builder)
+    source = Kept(builder) if isinstance(builder, Path) else bytes(builder)
 
     def load() -> torch.jit.ScriptModule:
-        source = str(builder) if data is None else io.BytesIO(data)
+        file = source.path if isinstance(source, Kept) else io.BytesIO(source)
         with warnings.catch_warnings():
             # That TorchScript is deprecated is nothing that who runs a model could change.
             warnings.simplefilter("ignore", DeprecationWarning)
-            module = torch.jit.load(source, map_location=device).eval()
+            module = torch.jit.load(file, map_location=device).eval()
         for parameter in module.parameters():
             parameter.requires_grad_(False)
         return module
@@ -160,11 +169,18 @@ def _torchscript(builder: Builder, device: str) -> Graph:
 def _exported(path: Path, device: str) -> Graph:
     import torch
 
+    kept = Kept(path)
+
+    def read() -> torch.export.ExportedProgram:
+        # torch knows such an archive by its suffix, or takes an open file.
+        with open(kept.path, "rb") as file:
+            return torch.export.load(file)
+
     def load() -> Any:
-        module = torch.export.load(str(path)).module()
+        module = read().module()
         return module if device == "cpu" else module.to(device)
 
-    exported = torch.export.load(str(path))
+    exported = read()
     found = effects.of_program(exported)
     return PytorchGraph(
         load(),

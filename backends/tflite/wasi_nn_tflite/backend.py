@@ -17,12 +17,14 @@ from wasi_nn.backend import (
     LoadOptions,
 )
 from wasi_nn.bound import DescribedGraph
-from wasi_nn.config import flag
+from wasi_nn.config import choice, flag
 from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
+from wasi_nn.files import Kept
 from wasi_nn.types import ExecutionTarget, Quantization, TensorInfo, TensorType
 from wasi_nn_tflite import library
-from wasi_nn_tflite.packed import packed_tensors
+from wasi_nn_tflite.layout import layout
+from wasi_nn_tflite.subgraph import Signature, Subgraph, main_tensors, signatures
 
 RISK = "a damaged model can crash the process: give it models that you trust"
 
@@ -42,30 +44,48 @@ ELEMENTS = {
 }
 
 
-class TfliteGraph(DescribedGraph):
-    """A model's bytes or file, over which every context has an interpreter of its own."""
+# The signature of a SavedModel that has one.
+_USUAL = "serving_default"
 
-    def __init__(self, source: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        self._source = source
+
+class TfliteGraph(DescribedGraph):
+    """One subgraph of a model's bytes or file, over which every context has an interpreter of its
+    own."""
+
+    def __init__(
+        self, model: Kept | bytes, settings: Mapping[str, Any], config: Mapping[str, Any]
+    ) -> None:
+        self._model = model
         self._settings = settings
         self._lock = threading.Lock()
+        interpreter = self._interpreter()
+        found = signatures(interpreter)
+        self.choices = {"signature": tuple(found)} if found else {}
+        name = _chosen(found, config)
+        signature = found[name] if name is not None else Signature(0, {}, {})
+        number = signature.subgraph
+        read = layout(model if isinstance(model, bytes) else Path(model.path), number)
+        inputs, outputs = read.inputs, read.outputs
+        if not number:
+            inputs, outputs = main_tensors(interpreter)
+        self._tensors = number, inputs, outputs
         # The interpreter that tells whether the model is sound serves the first context.
-        self._spare: Any = self._interpreter()
-        model = source.get("model_content")
-        packed = packed_tensors(Path(source["model_path"]) if model is None else model)
+        self._spare: Subgraph | None = Subgraph(interpreter, *self._tensors)
+        self._spare.allocate()
         super().__init__(
-            [_describe(detail, packed) for detail in self._spare.get_input_details()],
-            [_describe(detail, packed) for detail in self._spare.get_output_details()],
+            _describe(self._spare, inputs, signature.inputs, read.packed),
+            _describe(self._spare, outputs, signature.outputs, read.packed),
         )
 
     def init_execution_context(self) -> ExecutionContext:
         from wasi_nn_tflite.context import TfliteContext
 
         with self._lock:
-            interpreter, self._spare = self._spare, None
-        if interpreter is None:
-            interpreter = self._interpreter()
-        return TfliteContext(interpreter, self.inputs, self.outputs)
+            subgraph, self._spare = self._spare, None
+        if subgraph is None:
+            subgraph = Subgraph(self._interpreter(), *self._tensors)
+            subgraph.allocate()
+        return TfliteContext(subgraph, self.inputs, self.outputs)
 
     def _interpreter(self) -> Any:
         module = library.interpreter_module()
@@ -73,9 +93,11 @@ class TfliteGraph(DescribedGraph):
         if not settings.pop("xnnpack"):
             kinds = module.OpResolverType
             settings["experimental_op_resolver_type"] = kinds.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-        interpreter = module.Interpreter(**self._source, **settings)
-        interpreter.allocate_tensors()
-        return interpreter
+        if isinstance(self._model, bytes):
+            settings["model_content"] = self._model
+        else:
+            settings["model_path"] = self._model.path
+        return module.Interpreter(**settings)
 
 
 class TfliteBackend(Backend):
@@ -83,7 +105,7 @@ class TfliteBackend(Backend):
 
     name = "tflite"
     encodings = ("tensorflowlite",)
-    config_keys = frozenset({"threads", "xnnpack"})
+    config_keys = frozenset({"threads", "xnnpack", "signature"})
 
     def missing(self) -> str | None:
         return library.missing()
@@ -111,21 +133,43 @@ class TfliteBackend(Backend):
         if reason is not None:
             raise Unavailable(reason)
         builder = builders[0]
-        source: dict[str, Any] = (
-            {"model_path": str(builder)}
-            if isinstance(builder, Path)
-            else {"model_content": bytes(builder)}
-        )
+        model = Kept(builder) if isinstance(builder, Path) else bytes(builder)
         try:
-            return TfliteGraph(source, settings)
+            return TfliteGraph(model, settings, options.config)
         except (ValueError, RuntimeError) as error:
             # It gives no reason where it runs out of memory.
             reason = str(error) or "it may need more memory than there is"
             raise RuntimeFailure(f"TensorFlow Lite rejects the model: {reason}") from error
 
 
-def _describe(detail: Mapping[str, Any], packed: Mapping[int, str]) -> TensorInfo:
-    native = packed.get(int(detail["index"])) or detail["dtype"].__name__
+def _chosen(found: Mapping[str, Signature], config: Mapping[str, Any]) -> str | None:
+    """The signature that the config names, or else the main subgraph's, where it has one."""
+    if "signature" in config:
+        if not found:
+            raise InvalidArgument("the model has no signatures: leave config 'signature' out")
+        return choice(config, "signature", tuple(found))
+    main = [name for name, signature in found.items() if not signature.subgraph]
+    return _USUAL if _USUAL in main else next(iter(main), None)
+
+
+def _describe(
+    subgraph: Subgraph, tensors: Sequence[int], names: Mapping[str, int], packed: Mapping[int, str]
+) -> list[TensorInfo]:
+    """Tensors by the names that a signature gives them: one may have several, and may occur
+    several times. The tensor's own name comes last."""
+    infos = []
+    for position, at in enumerate(tensors):
+        info = _describe_one(subgraph.details(at), packed.get(at))
+        known = [name for name, tensor in names.items() if tensor == at]
+        before = list(tensors[:position]).count(at)
+        first = known.pop(min(before, len(known) - 1)) if known else info.name
+        aliases = tuple(name for name in (*known, info.name) if name != first)
+        infos.append(info._replace(name=first, aliases=aliases))
+    return infos
+
+
+def _describe_one(detail: Mapping[str, Any], packed: str | None) -> TensorInfo:
+    native = packed or detail["dtype"].__name__
     signature = detail.get("shape_signature")
     shape = detail["shape"] if signature is None or not len(signature) else signature
     scale, zero = detail["quantization"]

@@ -16,25 +16,26 @@ import numpy as np
 from wasi_nn.bound import BoundContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
 from wasi_nn.types import Tensor, TensorInfo
+from wasi_nn_tflite.subgraph import Subgraph
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
 class TfliteContext(BoundContext):
-    """An interpreter with its tensors allocated."""
+    """A subgraph of an interpreter, with its tensors allocated."""
 
     def __init__(
-        self, interpreter: Any, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+        self, subgraph: Subgraph, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
     ) -> None:
         super().__init__(inputs, outputs)
-        self._interpreter = interpreter
-        # A tensor's index in the interpreter is not its position among the inputs.
-        self._input_at = [detail["index"] for detail in interpreter.get_input_details()]
-        self._output_at = [detail["index"] for detail in interpreter.get_output_details()]
+        self._subgraph: Any = subgraph
+        # A tensor's index in the subgraph is not its position among the inputs.
+        self._input_at = subgraph.inputs
+        self._output_at = subgraph.outputs
         self.passed = [i for i, at in enumerate(self._output_at) if at in self._input_at]
         # The functions that give the inputs' arrays, and where these were.
-        self._arrays = [interpreter.tensor(at) for at in self._input_at]
+        self._arrays = [subgraph.array(at) for at in self._input_at]
         self._addresses = [0] * len(inputs)
         # Of a tensor without dimensions the interpreter gives a copy: it is set before each run.
         self._scalars: dict[int, NDArray[Any]] = {}
@@ -42,7 +43,7 @@ class TfliteContext(BoundContext):
 
     def bind(self, index: int, tensor: Tensor) -> Tensor:
         if not tensor.dims:
-            dtype = self._interpreter.get_input_details()[index]["dtype"]
+            dtype = self._subgraph.details(self._input_at[index])["dtype"]
             scalar = self._scalars[index] = np.zeros((), dtype)
             return Tensor(tensor.type, (), scalar.reshape(1).view(np.uint8).data)
         if not self._resized:
@@ -60,8 +61,8 @@ class TfliteContext(BoundContext):
             self._resize()
         try:
             for index, scalar in self._scalars.items():
-                self._interpreter.set_tensor(self._input_at[index], scalar)
-            self._interpreter.invoke()
+                self._subgraph.write(self._input_at[index], scalar)
+            self._subgraph.invoke()
         except (ValueError, RuntimeError) as error:
             raise RuntimeFailure(f"TensorFlow Lite failed to compute: {error}") from error
         finally:
@@ -72,7 +73,7 @@ class TfliteContext(BoundContext):
 
     def close(self) -> None:
         self.forget()
-        self._interpreter = None
+        self._subgraph = None
         self._arrays = []
 
     def _resize(self) -> None:
@@ -82,8 +83,8 @@ class TfliteContext(BoundContext):
         try:
             for at, tensor in zip(self._input_at, kept, strict=True):
                 if tensor.dims:
-                    self._interpreter.resize_tensor_input(at, list(tensor.dims))
-            self._interpreter.allocate_tensors()
+                    self._subgraph.resize(at, tensor.dims)
+            self._subgraph.allocate()
         except (ValueError, RuntimeError, OverflowError) as error:
             self.forget()
             raise RuntimeFailure(
@@ -123,9 +124,15 @@ class TfliteContext(BoundContext):
                 f"{info.name} is {info.native_type}, which is no tensor type of wasi-nn"
             )
         try:
-            array = self._interpreter.tensor(at)()
+            array = self._subgraph.array(at)()
         except ValueError as error:
-            raise RuntimeFailure(f"the model never gives {info.name} a value: {error}") from error
+            dims = tuple(int(dim) for dim in self._subgraph.details(at)["shape"])
+            if 0 in dims:
+                # The library has no array for one that came out empty.
+                return Tensor(info.type, dims, memoryview(b""))
+            raise UnsupportedOperation(
+                f"the model never gives {info.name} a value ({error}): read the other outputs"
+            ) from error
         dims = tuple(array.shape)
         if not array.nbytes:
             return Tensor(info.type, dims, memoryview(bytearray()))

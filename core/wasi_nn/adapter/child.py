@@ -14,7 +14,6 @@ import contextlib
 import json
 import math
 import os
-import signal
 import subprocess
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from typing import Any
 from wasi_nn.adapter.instance import GuestExit
 from wasi_nn.errors import GuestTrap, WasiNnError
 from wasi_nn.forking import keep
+from wasi_nn.keyboard import spared
 from wasi_nn.runtime import outside
 
 PREPARE, LINK, CALL, READ, WRITE, RETURN, TRAP = range(1, 8)
@@ -133,9 +133,7 @@ class Child:
             theirs = (theirs_in, theirs_out, *(() if adopts else streams))
             nothing = subprocess.DEVNULL
             own: Sequence[int | None] = streams if adopts and streams else (nothing, nothing, None)
-            # A terminal sends Ctrl-C to the process too, and what it means is ours to say.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-            try:
+            with spared():
                 self._process = subprocess.Popen(
                     [*command, *map(str, theirs)],
                     stdin=own[0],
@@ -144,8 +142,6 @@ class Child:
                     pass_fds=(*theirs, lifeline),
                     env=environment,
                 )
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             _end_with_us(self._process.pid, lifeline)
         except BaseException as error:
             _close(made)

@@ -22,9 +22,12 @@ from wasi_nn.adapter.child import Child
 from wasi_nn.adapter.remote import RemoteModule
 from wasi_nn.backend import Availability
 from wasi_nn.errors import Unavailable
+from wasi_nn.keyboard import spared
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
 
 _BOOT = Path(__file__).with_name("boot.py")
+# Seconds that another Python has to describe its engine.
+_DESCRIBING = 120
 
 
 class ProcessRuntime(Runtime):
@@ -98,17 +101,24 @@ def _describe(python: str, package: str, name: str) -> dict[str, Any]:
     if shutil.which(python) is None:
         raise Unavailable(f"{python} is not found; name a Python 3.10 or newer")
     try:
-        ended = subprocess.run(
-            [*_command(python, package, name), "describe"],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env=_environment(python),
-        )
-        described: dict[str, Any] = json.loads(ended.stdout)
+        with spared():
+            process = subprocess.Popen(
+                [*_command(python, package, name), "describe"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=_environment(python),
+            )
+        with process:
+            try:
+                said, complaint = process.communicate(timeout=_DESCRIBING)
+            except BaseException:
+                process.kill()
+                raise
+        described: dict[str, Any] = json.loads(said)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"{python} does not start: {error}") from error
     except ValueError:
-        said = ended.stderr.strip().splitlines()[-1:] or ["it says nothing"]
-        raise Unavailable(f"{python} cannot run the adapter for {name}: {said[0]}") from None
+        last = complaint.strip().splitlines()[-1:] or ["it says nothing"]
+        raise Unavailable(f"{python} cannot run the adapter for {name}: {last[0]}") from None
     return described

@@ -29,7 +29,7 @@ from wasi_nn.adapter.child import (
 )
 from wasi_nn.adapter.instance import AdapterInstance, GuestExit
 from wasi_nn.adapter.streams import Streams
-from wasi_nn.compiling import endable
+from wasi_nn.compiling import endable, waiting
 from wasi_nn.errors import (
     GuestTrap,
     Interrupted,
@@ -145,8 +145,10 @@ class RemoteInstance(AdapterInstance):
             **limits._asdict(),
         }
         with self._child.in_step():
-            self._child.send(PREPARE, wasm)
-            self._answer()
+            # (The guest's process compiles it again.)
+            with waiting.get()():
+                self._child.send(PREPARE, wasm)
+                self._answer()
             self._child.send(LINK, as_json(wanted))
             self._answer()
         if self._module.start is not None:

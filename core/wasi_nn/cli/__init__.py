@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 import click
 
@@ -12,10 +13,38 @@ from wasi_nn.cli.complaint import complain
 from wasi_nn.cli.inspect import inspect
 from wasi_nn.cli.run import run
 from wasi_nn.cli.status import doctor, plugins
-from wasi_nn.errors import WasiNnError
+from wasi_nn.errors import UsageError, WasiNnError
+
+# Commands of other hosts, and what does their work here.
+_ELSEWHERE = {
+    "compile": "a guest is compiled when it runs: wasi-nn run GUEST",
+    "validate": "wasi-nn inspect FILE says whether a guest can run",
+    "parse": "wasi-nn inspect FILE shows what a guest is",
+    "serve": "guests are programs here: wasi-nn run GUEST",
+}
 
 
-@click.group(no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]})
+class _Group(click.Group):
+    """Its command is ``run`` where none is named, as other hosts have it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        first = args[0] if args else ""
+        is_file = first.endswith(".wasm") or Path(first).is_file()
+        if first not in self.commands and (is_file or run.has_option(first)):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in _ELSEWHERE:
+            raise UsageError(f"there is no command {args[0]!r}; {_ELSEWHERE[args[0]]}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Group, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="wasi-nn", message="%(prog)s %(version)s")
 def app() -> None:
     """Run WebAssembly programs that do machine learning through wasi-nn."""
@@ -55,6 +84,7 @@ def main() -> None:
     try:
         code = app(prog_name="wasi-nn", standalone_mode=False)
     except click.Abort:
+        complain("interrupted")
         code = 130
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)

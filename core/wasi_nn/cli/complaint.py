@@ -13,11 +13,16 @@ _SHOWN_FAILURES = 20
 
 
 def complain(text: str) -> None:
-    """Print a line to stderr. Nobody may be there to read it: a closed stream is no error."""
+    """Print a line to stderr, as ``write`` does."""
+    write(f"wasi-nn: {visible_lines(text)}\n")
+
+
+def write(text: str) -> None:
+    """Write to stderr. Nobody may be there to read it: a closed stream is not an error."""
     if sys.stderr is None:
         return
     try:
-        print(f"wasi-nn: {visible_lines(text)}", file=sys.stderr, flush=True)
+        print(text, end="", file=sys.stderr, flush=True)
     except ValueError:
         pass
     except OSError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import sys
@@ -10,12 +11,14 @@ from pathlib import Path
 
 import click
 
-from wasi_nn import recognition, wasmfile
+from wasi_nn import componentfile, recognition, wasmfile
 from wasi_nn.abi.dialects import EPHEMERAL, LEGACY
 from wasi_nn.abi.inference import infer
 from wasi_nn.abi.wit_words import PACKAGE
 from wasi_nn.cli.complaint import complain, set_up_logging
 from wasi_nn.cli.patience import patience
+from wasi_nn.componentfile import RUN
+from wasi_nn.config import Config, parse
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import LinkError, NnError, UsageError, WasiNnError
 from wasi_nn.escaping import visible
@@ -30,6 +33,7 @@ EXAMPLES = """Examples:
   wasi-nn inspect guest.wasm
   wasi-nn inspect guest.wasm model.onnx
   wasi-nn inspect model.xml model.bin
+  wasi-nn inspect --config '{"signature": "encode"}' model.tflite
 """
 
 # A part of a split GGUF model, and its model.
@@ -38,13 +42,15 @@ _PART = re.compile(r"(.*)-\d{5}(-of-\d{5}\.gguf)")
 
 @click.command(epilog=EXAMPLES, no_args_is_help=True)
 @click.argument("files", nargs=-1, required=True)
-def inspect(files: tuple[str, ...]) -> int:
+@click.option("--config", default="", metavar="JSON", help="The config to load models with.")
+def inspect(files: tuple[str, ...], config: str) -> int:
     """Show what guests (.wasm) and models are, and whether this installation can run them.
 
     Each file has a block of its own; weights behind an OpenVINO model belong to it, and so do the
     later parts of a split GGUF model. The exit code is 0 when all can run, 1 when one cannot, and
     2 when one cannot be read."""
     set_up_logging(brief=True)
+    settings = parse(config)
     code = 0
     with Host() as host:
         blocks = _blocks(host, [resolve_path(name) for name in files])
@@ -53,7 +59,7 @@ def inspect(files: tuple[str, ...]) -> int:
                 click.echo("\n" * bool(number), nl=False)
                 _line("file", ", ".join(map(str, paths)))
             try:
-                runnable = _inspect(host, paths)
+                runnable = _inspect(host, paths, settings)
             except (WasiNnError, OSError) as error:
                 sys.stdout.flush()
                 which = "" if str(paths[0]) in str(error) else f"{paths[0]}: "
@@ -95,13 +101,15 @@ def _is_guest(path: Path) -> bool:
         return wasmfile.is_wasm(file.read(8))
 
 
-def _inspect(host: Host, paths: Sequence[Path]) -> bool:
+def _inspect(host: Host, paths: Sequence[Path], config: Config) -> bool:
     try:
         is_guest = not paths[0].is_dir() and _is_guest(paths[0])
         guest = paths[0].read_bytes() if is_guest else None
     except OSError as error:
         raise UsageError(f"cannot read {paths[0]}: {error.strerror}") from error
-    return _inspect_model(host, paths) if guest is None else _inspect_guest(host, guest, paths[0])
+    if guest is None:
+        return _inspect_model(host, paths, config)
+    return _inspect_guest(host, guest, paths[0])
 
 
 def _inspect_guest(host: Host, data: bytes, path: Path) -> bool:
@@ -147,11 +155,13 @@ def _served(host: Host, named: Sequence[str]) -> None:
                 why[encoding] = lacks
     served = [encoding for encoding in named if why.get(encoding, "") is None]
     _line("served here", ", ".join(served) or "none of them")
+    others: dict[str, list[str]] = {}
     for encoding in named:
         if encoding not in served:
-            _line(
-                "not here", f"{encoding}: {why.get(encoding) or 'no plugin has a backend for it'}"
-            )
+            reason = why.get(encoding) or "no plugin has a backend for it"
+            others.setdefault(reason, []).append(encoding)
+    for reason, encodings in others.items():
+        _line("not here", f"{', '.join(encodings)}: {reason}")
 
 
 def _entry(module: wasmfile.WasmFile) -> str:
@@ -165,11 +175,13 @@ def _entry(module: wasmfile.WasmFile) -> str:
 
 
 def _inspect_component(host: Host, data: bytes, path: Path) -> bool:
-    imports = wasmfile.component_imports(data)
-    _line("kind", "component")
-    nn = [name for name in imports if name.startswith(PACKAGE)]
+    component = componentfile.parse(data)
+    entry = "a command" if component.is_command else f"not a command: it exports no {RUN}"
+    _line("kind", f"component, {entry}")
+    nn = [name for name in component.imports if name.startswith(PACKAGE)]
     _line("imports", ", ".join(nn) or "no wasi:nn")
-    _line("also imports", ", ".join(name for name in imports if name not in nn) or "nothing")
+    others = ", ".join(name for name in component.imports if name not in nn)
+    _line("also imports", others or "nothing")
     return _starts_here(host, data, path)
 
 
@@ -177,7 +189,7 @@ def _starts_here(host: Host, data: bytes, path: Path, how: str = "") -> bool:
     try:
         program = host.program(data)
         program.name = path.name
-        with patience(program):
+        with patience(program.name):
             # What is missing is said before minutes of compiling.
             program.link()
             program.compile()
@@ -188,7 +200,7 @@ def _starts_here(host: Host, data: bytes, path: Path, how: str = "") -> bool:
     return True
 
 
-def _inspect_model(host: Host, files: Sequence[Path]) -> bool:
+def _inspect_model(host: Host, files: Sequence[Path], config: Config) -> bool:
     encoding = detect(host.plugins, files)
     if encoding is None:
         return _inspect_unknown(files)
@@ -202,11 +214,15 @@ def _inspect_model(host: Host, files: Sequence[Path]) -> bool:
         if lacks is not None:
             _line("loads here", f"no: {lacks}")
             return False
-        model = host.load(*files)
+        model = host.load(*files, config=config)
         _line("loaded by", f"{model.backend} in {model.load_seconds * 1e3:.1f} ms")
         for title, infos in (("input", model.inputs), ("output", model.outputs)):
             for index, info in enumerate(infos):
-                _line(f"{title} {index}", info.describe())
+                also = f" (also {', '.join(info.aliases)})" if info.aliases else ""
+                _line(f"{title} {index}", info.describe() + also)
+        for key, values in model.choices.items():
+            hint = f" (choose with {json.dumps({key: values[-1]})})" if len(values) > 1 else ""
+            _line(key, ", ".join(values) + hint)
     except NnError as error:
         _line("loads here", f"no: {error}")
         return False

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,15 @@ from wasi_nn.adapter.instance import PAGE
 from wasi_nn.cli.complaint import complain, set_up_logging
 from wasi_nn.cli.invoking import call_of, shown
 from wasi_nn.cli.patience import patience
-from wasi_nn.cli.spellings import accept_others, mapped, preopen, volume, wasmtime_settings
+from wasi_nn.cli.spellings import (
+    SpellingsCommand,
+    accept_others,
+    duration,
+    mapped,
+    preopen,
+    volume,
+    wasmtime_settings,
+)
 from wasi_nn.cli.spellings import variables as environment
 from wasi_nn.errors import UsageError
 from wasi_nn.guest import Guest
@@ -41,6 +51,7 @@ EXAMPLES = """Examples:
 # A guest that sits in a system call cannot be interrupted by any engine: after this many seconds
 # the whole process ends instead.
 _GRACE = 2.0
+_SLICE = 0.25
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -53,8 +64,15 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
     return int(float(found[1]) * _UNITS[found[2]])
 
 
+def _seconds(context: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    return None if text is None else duration(option.opts[0], text)
+
+
 @click.command(
-    context_settings={"allow_interspersed_args": False}, epilog=EXAMPLES, no_args_is_help=True
+    cls=SpellingsCommand,
+    context_settings={"allow_interspersed_args": False},
+    epilog=EXAMPLES,
+    no_args_is_help=True,
 )
 @click.argument("guest", type=click.Path(path_type=Path))
 @click.argument("args", nargs=-1)
@@ -114,7 +132,7 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
 @click.option("--volume", "volumes", multiple=True, hidden=True)
 @click.option("--argv0", hidden=True)
 @click.option("--forward-host-env", is_flag=True, hidden=True)
-@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), hidden=True)
+@click.option("--time-limit", type=click.FloatRange(min=0), hidden=True)
 @click.option("--gas-limit", type=click.IntRange(min=0), hidden=True)
 @click.option("--memory-page-limit", type=click.IntRange(min=0), hidden=True)
 @accept_others
@@ -140,7 +158,7 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    callback=_seconds,
     metavar="SECONDS",
     help="Stop the guest, or its compiler, after that time (exit code 124).",
 )
@@ -213,7 +231,8 @@ def run(
     Ctrl-C, 2 for a mistake on the command line."""
     set_up_logging(verbose)
     asked, nn_graphs = wasmtime_settings(wasmtime_options, wasm, debug)
-    timeout = _first(timeout, time_limit and time_limit / 1000, asked.timeout)
+    # (WasmEdge's is in milliseconds, and 0 is none.)
+    timeout = _first(timeout, time_limit / 1000 if time_limit else None, asked.timeout)
     pages = None if memory_page_limit is None else memory_page_limit * PAGE
     limits = Limits(
         timeout=timeout,
@@ -244,7 +263,7 @@ def run(
     call = None if export in (None, "_start") else call_of(program.file, export or "", args)
     inherits = asked.inherit_env or forward_host_env
     preopens = [preopen(text) for text in dirs]
-    preopens += [mapped("--mapdir", text) for text in mapdirs]
+    preopens += [mapped(text) for text in mapdirs]
     preopens += [volume(text) for text in volumes]
     result = _run_in_thread(
         program,
@@ -296,7 +315,10 @@ def named_models(
         try:
             settings = json.loads(value)
         except ValueError as error:
-            raise UsageError(f"--config {text!r} is not NAME=JSON: {error}") from error
+            raise UsageError(
+                f"--config is for a named model, as in 'm={{\"threads\": 2}}'; {text!r} is not "
+                f"NAME=JSON: {error}"
+            ) from error
         if not isinstance(settings, dict):
             raise UsageError(f"--config {text!r}: the config is to be a JSON object")
         by_name[name] = settings
@@ -317,19 +339,22 @@ def _run_in_thread(
 
     def work() -> None:
         try:
-            outcome.append(program.run(args, on_start=guests.append, **options))  # type: ignore[arg-type]
+            with patience(program.name):
+                outcome.append(program.run(args, on_start=guests.append, **options))  # type: ignore[arg-type]
         except BaseException as error:
             outcome.append(error)
         ended.set()
 
-    threading.Thread(target=work, name="guest", daemon=True).start()
     try:
-        with patience(program):
-            ended.wait(None if timeout is None else timeout + _GRACE)
+        threading.Thread(target=work, name="guest", daemon=True).start()
+        # (A Ctrl-C that comes just before a wait is heard after it.)
+        latest = math.inf if timeout is None else time.monotonic() + timeout + _GRACE
+        while not ended.wait(_SLICE) and time.monotonic() < latest:
+            pass
     except KeyboardInterrupt:
         for guest in guests:
             guest.interrupt()
-        ended.wait(_GRACE)
+            ended.wait(_GRACE)
         if not outcome:
             _leave(130, "interrupted")
     if not outcome:

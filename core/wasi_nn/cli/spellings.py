@@ -74,7 +74,7 @@ def wasmtime_settings(
     for text in _split(wasm):
         key, _, value = text.partition("=")
         if key == "timeout":
-            found = found._replace(timeout=_duration(text, value))
+            found = found._replace(timeout=duration("-W timeout", value))
         elif key in ("fuel", "max-memory-size"):
             if not value.isdecimal():
                 raise UsageError(f"-W {key} wants a number, not {value!r}")
@@ -119,10 +119,11 @@ def _flag(option: str, text: str) -> bool:
     return value in _YES
 
 
-def _duration(text: str, value: str) -> float:
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)(s|ms|us|µs|ns|m|)", value)
+def duration(option: str, text: str) -> float:
+    """Seconds of a timeout such as 2, 0.5 or 500ms. Raises ``UsageError``."""
+    found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\d+)?|\.\d+)(s|ms|us|µs|ns|m|)", text)
     if found is None or not float(found[1]):
-        raise UsageError(f"-W {text}: a timeout is a number of seconds, or as in 500ms")
+        raise UsageError(f"{option} wants a number of seconds, or as in 500ms, not {text!r}")
     return float(found[1]) * _SECONDS[found[2]]
 
 
@@ -140,18 +141,21 @@ def preopen(text: str) -> Preopen:
     return _directory("--dir", text, host, guest or host, writable)
 
 
-def mapped(option: str, text: str) -> Preopen:
+def mapped(text: str) -> Preopen:
     """``GUEST::HOST`` (wasmtime's and iwasm's of old) or ``GUEST:HOST`` (wasmer's)."""
     guest, colons, host = text.partition("::")
     if not colons:
         guest, colons, host = text.partition(":")
     if not colons or not guest:
-        raise UsageError(f"{option} wants GUEST::HOST, not {text!r}; --dir takes HOST::GUEST")
-    return _directory(option, text, host, guest, True)
+        raise UsageError(
+            f"--map-dir and --mapdir want GUEST::HOST, not {text!r}; --dir takes HOST::GUEST"
+        )
+    return _directory("--map-dir", text, host, guest, True)
 
 
 def _directory(option: str, text: str, host: str, guest: str, writable: bool) -> Preopen:
-    if not Path(host).is_dir():
+    # (An empty path would be the current directory, which nobody has named.)
+    if not host or not Path(host).is_dir():
         raise UsageError(f"{option} {text}: there is no directory {host!r}")
     return Preopen(Path(host), guest, writable)
 
@@ -188,6 +192,8 @@ _REFUSED = {
     "--allow-resolve": _NETWORK,
     "--tcplisten": _NETWORK,
     "--command-name": _PACKAGES,
+    "-c": _PACKAGES,
+    "--registry": _PACKAGES,
     "--use": _PACKAGES,
     "--include-webc": _PACKAGES,
     "--map-command": _PACKAGES,
@@ -198,10 +204,16 @@ _REFUSED = {
     "-R": _DEBUGGING,
     "--gdbstub": _DEBUGGING,
     "-g": _DEBUGGING,
+    "--gdb-server": _DEBUGGING,
+    "--coredump-on-trap": _DEBUGGING,
+    "--journal": _DEBUGGING,
     "--profile": "say --stats for times and counts",
+    "--gen-prof-file": "say --stats for times and counts",
+    "--wasi-nn-graph": "write -S nn-graph=FORMAT::DIR or --graph NAME=PATH",
 }
 _REFUSED_FLAGS = {
     "--net": _NETWORK,
+    "--http-client": _NETWORK,
     "--listenfd": _NETWORK,
     "--allow-af-unix": _NETWORK,
     "--allow-command-all": "guests start no commands here",
@@ -213,7 +225,7 @@ _WITHOUT_EFFECT = (
     *("-O", "-C", "--optimize", "--codegen", "--opt-level", "--cranelift-set", "--wasm-features"),
     *("--stack-size", "--heap-size", "--gc-heap-size", "--shared-heap-size", "--native-lib"),
     *("--max-threads", "--jit-codecache-size", "--llvm-jit-size-level", "--llvm-jit-opt-level"),
-    *("--run-mode", "--cache-config"),
+    *("--run-mode", "--cache-config", "--cache-dir", "--static-memory-maximum-size"),
 )
 _PROPOSALS = (
     *("all", "simd", "relaxed-simd", "threads", "bulk-memory", "reference-types", "multi-value"),
@@ -226,9 +238,58 @@ _FLAGS_WITHOUT_EFFECT = (
     *("--multi-tier-jit", "--allow-precompiled", "--singlepass", "--cranelift", "--llvm", "--v8"),
     *("--wasm-1", "--wasm-2", "--wasm-3", "--enable-coredump", "--coredump-for-wasmgdb"),
     *("--disable-cache", "--disable-parallel-compilation", "--disable-bounds-checks"),
-    *("--epoch-interruption", "--enable-pass-params", "--enable-verifier"),
+    *("--epoch-interruption", "--enable-pass-params", "--enable-verifier", "--enable-segue"),
+    *("--enable-linux-perf", "--enable-async-threads", "--quiet", "-q", "--no-tty"),
+    *("--disable-logging",),
     *(f"--{way}-{proposal}" for way in ("enable", "disable") for proposal in _PROPOSALS),
 )
+
+# Flags that may have a value behind them, which says nothing here.
+_VALUE_TO_DROP = ("--enable-segue", "--net", "--http-client")
+_RENAMED = {"--wasm-timeout": "--timeout", "--max-memory-size": "--max-memory", "-e": "--invoke"}
+# From this level on, iwasm's -v=LEVEL (0 to 5) and WasmEdge's --log-level tell what is called.
+_IWASM_DEBUG = 3
+_WASMEDGE_DEBUG = ("trace", "debug")
+
+
+class SpellingsCommand(click.Command):
+    """A command that also takes options as other hosts spell them: a flag with a value behind it
+    (iwasm's ``-v=5``), an option under another name. What comes behind the guest stays."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        takes_value = {
+            name: isinstance(option, click.Option) and not option.is_flag
+            for option in self.params
+            for name in option.opts
+        }
+        rest = list(args)
+        ours: list[str] = []
+        while rest and rest[0].startswith("-") and rest[0] not in ("-", "--"):
+            given = rest.pop(0)
+            name, equals, value = given.partition("=")
+            name = _RENAMED.get(name, name)
+            if name == "--log-level":
+                value = value if equals else "".join(rest[:1])
+                rest = rest if equals else rest[1:]
+                ours += ["-v"] * (value in _WASMEDGE_DEBUG)
+            elif name == "-v" and equals:
+                if not value.isdecimal():
+                    raise UsageError(f"{given}: write -v, or a level as in -v=5")
+                ours += ["-v"] * (int(value) >= _IWASM_DEBUG)
+            elif name in _VALUE_TO_DROP:
+                ours.append(name)
+            else:
+                ours.append(f"{name}{equals}{value}")
+                if takes_value.get(name) and not equals:
+                    ours += rest[:1]
+                    rest = rest[1:]
+        return super().parse_args(ctx, [*ours, *rest])
+
+    def has_option(self, text: str) -> bool:
+        """Whether an argument is an option of this command, as any host spells it."""
+        name = text.partition("=")[0] if text.startswith("--") else text[:2]
+        known = {name for option in self.params for name in option.opts if name.startswith("-")}
+        return name in (*known, *_RENAMED, "--log-level")
 
 
 def _refuse(context: click.Context, option: click.Parameter, value: Any) -> None:

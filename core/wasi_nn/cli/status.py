@@ -8,7 +8,7 @@ import click
 
 from wasi_nn.backend import Availability
 from wasi_nn.escaping import visible
-from wasi_nn.plugins import PluginRecord, Plugins, availability
+from wasi_nn.plugins import PluginRecord, Plugins, availability, features, is_broken
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 
 # What people call the engines' features.
@@ -29,31 +29,45 @@ def plugins() -> int:
         brings = [f"backend {b.name} ({', '.join(b.encodings)})" for b in record.backends]
         brings += [f"runtime {r.name}" for r in record.runtimes]
         origin = f"{record.distribution} {record.version}".strip()
-        click.echo(visible(f"{record.name} ({origin}): {', '.join(brings) or 'nothing'}"))
-        for state in _states(record):
-            click.echo(f"  {visible(state)}")
+        title = f"{record.name} ({origin}): {', '.join(brings) or 'nothing'}"
+        usable, trouble = _states(record)
+        _line("; ".join([title, *usable]))
+        for state in trouble:
+            _line(state, "  ")
     click.echo()
     for row in _engines(installed.runtimes):
         click.echo(row)
     return 0
 
 
-def _states(record: PluginRecord) -> list[str]:
+def _states(record: PluginRecord) -> tuple[list[str], list[str]]:
+    """The libraries that are there, and what is not as it should be."""
     if record.error:
-        return [f"broken: {record.error}"]
+        return [], [f"broken: {record.error}"]
     found = [availability(backend) for backend in record.backends]
     found += [availability(runtime) for runtime in record.runtimes]
-    return [a.detail if a.usable else f"unavailable: {a.detail}" for a in found]
+    return (
+        [one.detail for one in found if one.usable],
+        [f"unavailable: {one.detail}" for one in found if not one.usable],
+    )
 
 
 def _engines(runtimes: list[Runtime]) -> list[str]:
     """A table with a column for each engine, whose names are never cut."""
-    rows = [["engine", *(visible(runtime.name) for runtime in runtimes)]]
+    rows = [["engine", *(runtime.name for runtime in runtimes)]]
+    known = [_features(runtime) for runtime in runtimes]
     for number, field in enumerate(RuntimeFeatures._fields):
-        able = [_able(field, runtime.features[number]) for runtime in runtimes]
+        able = [_able(field, found[number]) if found else "?" for found in known]
         rows.append([_TITLES.get(field, field.replace("_", " ")), *able])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _features(runtime: Runtime) -> RuntimeFeatures | None:
+    try:
+        return features(runtime)
+    except (Exception, SystemExit):
+        return None  # (Its availability says why.)
 
 
 def _able(field: str, value: bool) -> str:
@@ -71,24 +85,30 @@ def doctor() -> int:
     for record in installed.records:
         if record.error:
             sound = False
-            click.echo(
-                f"[broken]  plugin {record.name} of {record.distribution} {record.version}: "
-                f"{record.error}"
-            )
+            origin = f"{record.distribution} {record.version}".strip()
+            _line(f"[broken]  plugin {record.name} of {origin}: {record.error}")
         for backend in record.backends:
             found = availability(backend)
+            sound = sound and not is_broken(found)
             on = f"; runs on {', '.join(found.devices)}" if found.devices else ""
-            click.echo(f"{_mark(found)} backend {backend.name}: {found.detail}{on}")
+            _line(f"{_mark(found)} backend {backend.name}: {found.detail}{on}")
             if found.risk:
-                click.echo(f"          {found.risk}")
+                _line(found.risk, " " * 10)
         for runtime in record.runtimes:
             found = availability(runtime)
-            click.echo(f"{_mark(found)} runtime {runtime.name}: {found.detail}")
+            sound = sound and not is_broken(found)
+            _line(f"{_mark(found)} runtime {runtime.name}: {found.detail}")
     if not any(availability(runtime).usable for runtime in installed.runtimes):
         sound = False
         click.echo('[broken]  there is no Wasm engine: pip install "wasi-nn[wasmtime]"')
     return 0 if sound else 1
 
 
+def _line(text: str, margin: str = "") -> None:
+    click.echo(margin + visible(text))
+
+
 def _mark(found: Availability) -> str:
+    if is_broken(found):
+        return "[broken] "
     return "[ok]     " if found.usable else "[missing]"

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from wasi_nn.backend import Availability
 from wasi_nn.errors import Unavailable
+from wasi_nn.keyboard import spared
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
 
 #: Names a program ``node`` of one's own.
@@ -57,7 +58,8 @@ def _node() -> str:
 @lru_cache(maxsize=8)
 def _version(path: str) -> str:
     try:
-        ended = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30)
+        with spared():
+            ended = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return ended.stdout.strip().removeprefix("v")

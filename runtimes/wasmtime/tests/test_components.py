@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -142,6 +144,52 @@ def test_an_interface_of_wasi_that_is_not_there(host: Host) -> None:
     more = '(import "wasi:cli/nothing@0.2.0" (instance $n (export "x" (func))))'
     with pytest.raises(LinkError, match="wasi:cli/nothing"):
         compiled(host, "(i32.const 0)", more=more).run()
+
+
+def test_all_that_is_missing_is_told_before_it_is_compiled(host: Host) -> None:
+    """This component's module is not valid, and nobody finds out."""
+    names = ("wasi:http/types@0.2.0", "wasi:cli/nothing@0.2.0", "wasi:io/poll@0.3.0", "plain")
+    instances = "".join(f'(import "{name}" (instance))' for name in names)
+    others = '(import "f" (func)) (import "t" (type (sub resource)))'
+    module = '(core module (import "x" "y" (func)) (func (param i32)))'
+    text = f"(component {instances} {others} {module})"
+    valid = wasmtime.wat2wasm(text)
+    wasm = bytes(valid).replace(b"\x02\x00\x0b", b"\x02\x00\x1a")
+    says = ", which nothing here provides; it imports ".join([*names, "the function f"])
+    for work in (host.program(wasm).link, host.program(wasm).run, partial(host.run, wasm)):
+        with pytest.raises(LinkError, match=re.escape(f"it imports {says}, which nothing")):
+            work()
+
+
+@pytest.mark.parametrize("version", ["0.2.0", "0.2.3", "0.2.12"])
+def test_wasi_of_every_minor_version(host: Host, version: str) -> None:
+    text = (
+        f'(import "wasi:io/poll@{version}" (instance)) '
+        f'(import "wasi:cli/terminal-stdin@{version}" (instance))'
+    )
+    assert compiled(host, "(i32.const 0)", more=text).run().check().exit_code == 0
+
+
+def test_a_component_that_is_not_a_command(host: Host) -> None:
+    text = """(component (core module $m (func (export "f"))) (core instance $i (instantiate $m))
+        (func $f (canon lift (core func $i "f"))) (type $t (record (field "a" u8)))
+        (instance $x (export "buy" (func $f)))
+        (export "acme:shop/cart@1.0.0" (instance $x)) (export "f" (func $f))
+        (export "t" (type $t)) (export "m" (core module $m)))"""
+    program = host.program(wasmtime.wat2wasm(text))
+    says = r"no wasi:cli/run; it exports: acme:shop/cart@1\.0\.0, f, m$"
+    with pytest.raises(UsageError, match=says):
+        program.run()
+
+
+def test_a_command_whose_run_is_another(host: Host) -> None:
+    text = """(component (core module $m (func (export "f"))) (core instance $i (instantiate $m))
+        (func $f (canon lift (core func $i "f")))
+        (instance $x (export "run" (func $f))) (export "wasi:cli/run@0.2.0" (instance $x)))"""
+    program = host.program(wasmtime.wat2wasm(text))
+    for work in (program.link, program.run):
+        with pytest.raises(UsageError, match=r"with a run: func\(\) -> result"):
+            work()
 
 
 def test_a_core_dialect_and_damaged_bytes_are_refused(host: Host) -> None:

@@ -13,6 +13,7 @@ from wasmtime import _ffi as ffi
 
 from wasi_nn.adapter.instance import GuestExit
 from wasi_nn.component import Component, Function, Interface, is_wasi
+from wasi_nn.componentfile import RUN
 from wasi_nn.errors import GuestError, GuestTrap, LimitExceeded, LinkError, OutOfFuel, UsageError
 from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn_wasmtime.capi import POINTER, lean
@@ -55,7 +56,6 @@ _error_new = lean("wasmtime_error_new", POINTER, ctypes.c_char_p)
 # A component is several core instances, each with tables and memories of its own: the limit on
 # memory holds for each memory.
 _MOST_INSTANCES, _MOST_TABLES, _MOST_MEMORIES = 1000, 100, 4
-_RUN = "wasi:cli/run"
 
 
 class _Compiled(NamedTuple):
@@ -78,15 +78,20 @@ class WasmtimeComponent(Component):
         """``engine(memories=...)`` gives an engine that has its memories made here, or not."""
         self._all_fuel = all_fuel
         self._compiled = _compile(engine, wasm)
-        self._run = self._compiled.declarations.command(_RUN)
+        self._run = self._compiled.declarations.command(RUN)
 
     def check(self, interfaces: Sequence[Interface]) -> None:
         self._compiled.declarations.check(interfaces)
+        if self._run is None:
+            raise UsageError(
+                f"this is not a command: it exports no {RUN} with a run: func() -> result"
+            )
 
     def prepare(
         self, interfaces: Sequence[Interface], wasi: WasiConfig, limits: EngineLimits
     ) -> WasmtimeComponentInstance:
         self.check(interfaces)
+        assert self._run is not None
         if limits.fuel is None:
             limits = limits._replace(fuel=self._all_fuel)
         return WasmtimeComponentInstance(self._compiled, self._run, interfaces, wasi, limits)
@@ -114,7 +119,7 @@ class WasmtimeComponentInstance(StoreInstance):
     def __init__(
         self,
         compiled: _Compiled,
-        run: str | None,
+        run: str,
         interfaces: Sequence[Interface],
         wasi: WasiConfig,
         limits: EngineLimits,
@@ -145,12 +150,8 @@ class WasmtimeComponentInstance(StoreInstance):
             raise
 
     def start(self) -> int:
-        if self._run_export is None:
-            raise UsageError(
-                f"this is no command: it exports no {_RUN} with a run: func() -> result"
-            )
         try:
-            (result,) = self._run(self._invoke, self._run_export, f"{_RUN} has no function run", ())
+            (result,) = self._run(self._invoke, self._run_export, f"{RUN} has no function run", ())
         except GuestExit as exit:
             return exit.code
         return 1 if getattr(result, "tag", "ok") == "err" else 0
