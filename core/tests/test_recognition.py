@@ -13,6 +13,7 @@ import sys
 import tarfile
 import zipfile
 
+import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -193,6 +194,12 @@ PROGRAMS = [
 ]
 
 
+def refusal(kind, call, *arguments, **options) -> str:
+    with pytest.raises(kind) as raised:
+        call(*arguments, **options)
+    return str(raised.value)
+
+
 @pytest.mark.parametrize(("content", "says"), ANSWERS + POINTERS + MODELS + OTHERS)
 def test_what_is_given_in_place_of_a_model(tmp_path, content, says):
     path = tmp_path / "model"
@@ -292,21 +299,19 @@ def test_names_tell_what_the_bytes_do_not(tmp_path):
     assert recognition.model([other]) is None
 
 
-def test_what_stands_beside_a_model(tmp_path):
-    xml, weights = tmp_path / "net.xml", tmp_path / "net.bin"
-    xml.write_text('<?xml version="1.0"?><net name="m">')
-    assert "net.xml has no net.bin beside it" in recognition.model([xml], ["openvino"])
-    weights.write_bytes(LFS)
-    told = recognition.model([xml], ["openvino"])
-    assert told.startswith(f"{weights} is a git-lfs pointer")
-    assert told.endswith("It should have the weights of net.xml")
-    assert "a git-lfs pointer" in recognition.model([xml, weights], ["openvino"])
-    weights.write_bytes(b"")
-    assert recognition.model([xml], ["openvino"]) is None
-    model = tmp_path / "m.onnx"
-    model.write_bytes(onnx_model())
-    (tmp_path / "m.onnx_data").write_bytes(b"<html>")
-    assert "m.onnx_data is an HTML page" in recognition.model([model], ["onnx"])
+def test_weights_beside_a_model_that_are_a_pointer(host, tmp_path):
+    node = helper.make_node("Add", ["x", "w"], ["y"])
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [99]) for name in "xy")
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [99], bytes(396), raw=True)
+    graph = helper.make_graph([node], "g", [x], [y], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path / "m.onnx"
+    onnx.save(model, path, save_as_external_data=True, location="w.data", size_threshold=0)
+    assert host.load(path).outputs[0].dims == (99,)
+    (tmp_path / "w.data").write_bytes(LFS)
+    told = refusal(RuntimeFailure, host.load, path)
+    assert told.startswith(f"{tmp_path / 'w.data'} is a git-lfs pointer")
+    assert "The backend says: onnxruntime rejects the model" in told
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
@@ -326,12 +331,6 @@ def test_no_bytes_are_too_odd(content, start):
 
 
 # Where it is said.
-
-
-def refusal(kind, call, *arguments, **options) -> str:
-    with pytest.raises(kind) as raised:
-        call(*arguments, **options)
-    return str(raised.value)
 
 
 def test_a_model_in_python(host, tmp_path):

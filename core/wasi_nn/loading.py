@@ -205,13 +205,13 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     try:
         graph = backend.load(builders, options)
     except RuntimeFailure as error:
-        raise RuntimeFailure(_explained(builders, backend, str(error))) from error
+        raise RuntimeFailure(_explained(builders, backend, options, str(error))) from error
     except PASSING:
         raise
     except BaseException as error:
         log.error("%s failed to load a model\n  %s", backend.title, trace_of(error))
         reason = f"{backend.title} could not load the model: {type(error).__name__}: {error}"
-        raise RuntimeFailure(_explained(builders, backend, reason)) from error
+        raise RuntimeFailure(_explained(builders, backend, options, reason)) from error
     if not isinstance(graph, Graph):
         raise RuntimeFailure(
             f"{backend.title}: load gave {type(graph).__name__}, and must give a Graph"
@@ -219,14 +219,22 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     return LoadedGraph(graph, backend, options, time.perf_counter() - started)
 
 
-def _explained(builders: Sequence[Builder], backend: Backend, reason: str) -> str:
+def _explained(
+    builders: Sequence[Builder], backend: Backend, options: LoadOptions, reason: str
+) -> str:
     """Why a backend refused a model, with what is known of the files before it."""
     from wasi_nn import recognition
 
-    what = recognition.model(builders, backend.encodings)
-    for builder in builders:
-        if what is None and isinstance(builder, Path) and not _is_utf8(builder):
-            what = f"the path {builder} is not UTF-8, which not every library opens: rename it"
+    paths = [builder for builder in builders if isinstance(builder, Path)]
+    parts: Sequence[Builder] = builders
+    if paths and len(paths) == len(builders):
+        # (What a broken backend fails at here, it was asked before.)
+        with suppress(Exception):
+            parts = backend.files(paths, options.config)
+    what = recognition.model(parts, backend.encodings)
+    for path in paths:
+        if what is None and not _is_utf8(path):
+            what = f"the path {path} is not UTF-8, which not every library opens: rename it"
             # (Of a path of another type, libraries list the signatures of their functions.)
             reason = reason[:_LONG]
     return reason if what is None else f"{what}. The backend says: {reason}"

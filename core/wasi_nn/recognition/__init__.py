@@ -33,7 +33,7 @@ _PROGRAM = "give the .wasm file of a program"
 
 def model(builders: Sequence[Builder], served: Collection[str] = ()) -> str | None:
     """A sentence on what is given in place of a model of the encodings ``served``: on the first
-    builder, or on a later one, or a file beside it, that only stands for the weights."""
+    builder, or on a later part that only stands for what it should have."""
     known = all(encoding in _TITLES for encoding in served)
     for number, builder in enumerate(builders):
         found = look(builder, served)
@@ -42,15 +42,6 @@ def model(builders: Sequence[Builder], served: Collection[str] = ()) -> str | No
             continue
         if not number or found.stands_in:
             return _sentence(builder, found)
-    first = builders[0] if len(builders) == 1 else None
-    if not isinstance(first, Path):
-        return None
-    for beside in folders.weights_of(first):
-        found = look(beside) if beside.is_file() else None
-        if found is not None and found.stands_in:
-            return f"{_sentence(beside, found)}. It should have the weights of {first.name}"
-    if first.suffix == ".xml" and not first.with_suffix(".bin").exists():
-        return f"{first} has no {first.stem}.bin beside it, where its weights should be"
     return None
 
 

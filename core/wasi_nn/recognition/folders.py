@@ -57,11 +57,3 @@ def by_name(path: Path) -> Look | None:
     if ".data-0" in name or (path.suffix in (".index", ".meta") and "ckpt" in name):
         return Look("a part of a TensorFlow checkpoint", _TENSORFLOW)
     return None
-
-
-def weights_of(path: Path) -> list[Path]:
-    """The files beside a model that may have its weights."""
-    if path.suffix == ".xml":
-        return [path.with_suffix(".bin")]
-    names = (f"{path.name}_data", f"{path.name}.data", f"{path.stem}.data", "weights.pb")
-    return [path.with_name(name) for name in names]
