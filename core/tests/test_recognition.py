@@ -146,6 +146,8 @@ MODELS = [
     (b"\x18\0\0\0ET12", "an ExecuTorch program"),
     (b"tree\nversion=v4\n", "a LightGBM model"),
     (b"7767517\n75 83\n", "the layers of an ncnn model"),
+    (b"ir_version: 8\n", "an ONNX model as a text"),
+    (b"node {\n  name: ", "a TensorFlow graph as a text (.pbtxt)"),
     (b"<PMML/>", "an XML text (<PMML>)"),
 ]
 OTHERS = [

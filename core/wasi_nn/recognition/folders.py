@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from pathlib import Path
 
-from wasi_nn.recognition.sample import AGAIN, NO_BACKEND, Look
+from wasi_nn.recognition.sample import AGAIN, BY_OPENVINO, NO_BACKEND, Look
 
 _MOST = 1000
 _MODELS = (".onnx", ".ort", ".gguf", ".tflite", ".xml", ".pt2", ".pt", ".torchscript")
@@ -24,7 +24,7 @@ def recognise(folder: Path) -> Look:
     if "saved_model.pb" in names:
         return Look(
             "the folder of a TensorFlow SavedModel",
-            "OpenVINO reads it: name its encoding, openvino. Or convert it to ONNX or TFLite",
+            BY_OPENVINO,
             instead,
         )
     if folder.suffix in (".mlpackage", ".mlmodelc") or "coremldata.bin" in names:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from wasi_nn.recognition.sample import AGAIN, GIVE, NO_BACKEND, Look, Sample
+from wasi_nn.recognition.sample import AGAIN, BY_OPENVINO, GIVE, NO_BACKEND, Look, Sample
 
 _NUMBER, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
-_BY_OPENVINO = "OpenVINO reads it: name its encoding, openvino. Or convert it to ONNX or TFLite"
 #: Ops that TensorFlow's graphs and lists of ops begin with.
 _OPS = (b"Placeholder", b"Const", b"VarHandleOp", b"NoOp", b"AssignVariable", b"BiasAdd", b"serve")
 
@@ -40,7 +39,7 @@ def recognise(sample: Sample) -> Look | None:
             if head[second.start : second.start + 1] > b"\x1f":
                 return _cut_off(fields, sample.size)
             if first.value == 1 and any(op in head for op in _OPS):
-                return Look("a TensorFlow SavedModel (.pb)", _BY_OPENVINO, GIVE)
+                return Look("a TensorFlow SavedModel (.pb)", BY_OPENVINO, GIVE)
             return Look("a Core ML model (.mlmodel)", NO_BACKEND)
         kinds = [field.number for field in fields if field.wire == _NUMBER]
         if len(kinds) > 1 and set(kinds) == {1, 2} and kinds[-1] == 2:
@@ -57,9 +56,9 @@ def _of_one(head: bytes, fields: list[_Field]) -> Look | None:
     if [(field.number, field.wire) for field in inner] == [(1, _BYTES), (2, _BYTES)]:
         op = head[inner[1].start : inner[1].end]
         if op[:1].isalpha() and op.replace(b"_", b"").isalnum():
-            return Look("a frozen TensorFlow graph (.pb)", _BY_OPENVINO, GIVE)
+            return Look("a frozen TensorFlow graph (.pb)", BY_OPENVINO, GIVE)
     if [(field.number, field.wire) for field in inner] == [(1, _NUMBER), (2, _NUMBER)]:
-        return Look("a PaddlePaddle model (.pdmodel)", _BY_OPENVINO, GIVE)
+        return Look("a PaddlePaddle model (.pdmodel)", BY_OPENVINO, GIVE)
     return None
 
 

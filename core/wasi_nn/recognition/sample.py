@@ -13,6 +13,8 @@ from wasi_nn.backend import Builder
 GIVE = "give it with --graph NAME=PATH (from Python, with Host.add_model), and the guest here"
 #: What to do with a file that is not whole.
 AGAIN = "download or copy it again"
+#: What to do with a model of TensorFlow or PaddlePaddle.
+BY_OPENVINO = "OpenVINO reads it: name its encoding, openvino. Or convert it to ONNX or TFLite"
 #: What to do with a model of another library.
 NO_BACKEND = "no backend reads it: export the model that it was made from to ONNX"
 

@@ -6,7 +6,7 @@ import codecs
 import re
 
 from wasi_nn.recognition.pickles import pickled
-from wasi_nn.recognition.sample import GIVE, NO_BACKEND, Look, Sample
+from wasi_nn.recognition.sample import BY_OPENVINO, GIVE, NO_BACKEND, Look, Sample
 
 _CHECK = "check the address, the name and the login, and download it again"
 _AGAIN = f"a server gave it as its answer: {_CHECK}"
@@ -97,6 +97,9 @@ _STARTS: tuple[tuple[str, Look], ...] = (
     ("tree\nversion=", Look("a LightGBM model", "convert it to ONNX with onnxmltools")),
     ("7767517\n", Look("the layers of an ncnn model", NO_BACKEND)),
     ("[net]\n", Look("a Darknet model's layers", NO_BACKEND)),
+    ("ir_version:", Look("an ONNX model as a text", "save it as a binary: onnx.save(model, PATH)")),
+    ("node {", Look("a TensorFlow graph as a text (.pbtxt)", BY_OPENVINO)),
+    ("saved_model_schema_version:", Look("a TensorFlow SavedModel as a text", BY_OPENVINO)),
     ("FROM ", Look("a Modelfile or Dockerfile", "name the GGUF file that its FROM stands for")),
 )
 
