@@ -108,10 +108,10 @@ class Session:
                 raise InvalidArgument("autodetect needs a graph builder to look at")
             detected = detect(self.plugins, builders)
             if detected is None:
-                raise InvalidEncoding(
-                    "autodetect does not recognise the model; it begins with "
-                    f"{bytes(builders[0][:8]) if isinstance(builders[0], memoryview) else b''!r}"
-                )
+                from wasi_nn import recognition
+
+                why = recognition.undetected(builders)
+                raise InvalidEncoding(f"autodetect does not recognise the model: {why}")
             encoding = detected
         options = LoadOptions(encoding, target, config or {}, self._allow_fallback)
         size = sum(len(builder) for builder in builders if isinstance(builder, memoryview))

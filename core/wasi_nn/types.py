@@ -58,6 +58,8 @@ class ExecutionTarget(Enum):
     def named(cls, name: str) -> ExecutionTarget:
         """The target of a name in any case; ``npu`` is another word for ``tpu``. Raises
         ``UsageError``."""
+        if not isinstance(name, str):
+            raise UsageError(f"the execution target is {name!r}, and must be a name, such as 'cpu'")
         lowered = name.lower()
         try:
             return cls("tpu" if lowered == "npu" else lowered)

@@ -218,6 +218,7 @@ def test_big_endian():
     [
         ({b"general.type": b"adapter", b"general.architecture": b"llama"}, "LoRA adapter"),
         ({b"general.type": b"imatrix"}, "importance matrix"),
+        ({b"general.architecture": b"controlvector"}, "control vector"),
         ({b"general.type": b"mmproj", b"general.architecture": b"clip"}, "projector"),
         ({b"general.architecture": b"clip"}, "projector"),
         ({b"general.architecture": b"llama"}, "vocabulary"),
@@ -231,6 +232,22 @@ def test_files_that_are_no_language_model(tmp_path, header, keys, reason):
         for model in (path, path.read_bytes()):
             with pytest.raises(RuntimeFailure, match=reason):
                 host.load(model, encoding="ggml")
+
+
+def test_a_second_file_that_is_no_projector(tmp_path, header):
+    backend, options = GgmlBackend(), LoadOptions("ggml")
+    second = tmp_path / "second.gguf"
+    one = {b"a": ((1,), bytes(4))}
+    clip = {b"general.architecture": header.encoded(b"clip")}
+    for keys, tensors, reason in (
+        ({b"general.type": header.encoded(b"adapter")}, one, r"is a LoRA adapter.*\. A second"),
+        ({b"general.type": header.encoded(b"imatrix")}, one, "is an importance matrix"),
+        ({}, {}, "is a vocabulary without a model"),
+        ({**clip, b"split.count": short(2)}, one, r"part 1 of 2 of a projector.*--merge"),
+    ):
+        second.write_bytes(file(keys, tensors))
+        with pytest.raises(RuntimeFailure, match=f"second.gguf .*{reason.removeprefix('is ')}"):
+            backend.load([TINY, second], options)
 
 
 def test_a_key_of_the_examples_is_not_told(caplog):

@@ -13,6 +13,7 @@ from typing import Any
 
 from wasi_nn import config as reading
 from wasi_nn.backend import (
+    FALLBACK,
     Availability,
     Backend,
     Builder,
@@ -177,7 +178,7 @@ class GgmlBackend(Backend):
         if gpu and not native.llama_supports_gpu_offload() and not options.allow_fallback:
             raise UnsupportedOperation(
                 f"the execution target {options.target} is not available: {native.version} was "
-                "built for the CPU"
+                f"built for the CPU; {FALLBACK}"
             )
         config = dict(options.config)
         projector = None

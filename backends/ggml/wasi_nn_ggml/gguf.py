@@ -51,17 +51,26 @@ class Contents(NamedTuple):
 
     def check_model(self) -> None:
         """Raise ``RuntimeFailure`` for what is not a language model, though it is a sound file."""
+        if self.other is not None:
+            raise RuntimeFailure(f"the GGUF file is {self.other}")
+
+    @property
+    def is_projector(self) -> bool:
+        """Whether it is a projector for images, which comes beside a model."""
+        return self.kind == "mmproj" or self.architecture == "clip"
+
+    @property
+    def other(self) -> str | None:
+        """What it is, and what to do with it, where it is not a language model."""
         if self.kind == "adapter":
-            what = "a LoRA adapter: merge it into its model first (llama-export-lora)"
-        elif self.kind == "imatrix":
-            what = "an importance matrix, which is for quantising models"
-        elif self.kind == "mmproj" or self.architecture == "clip":
-            what = "a projector for images: give the model first, and this after it"
-        elif not self.tensors:
-            what = "a vocabulary without a model: it has no tensors"
-        else:
-            return
-        raise RuntimeFailure(f"the GGUF file is {what}")
+            return "a LoRA adapter: merge it into its model first (llama-export-lora)"
+        if self.kind == "imatrix":
+            return "an importance matrix, which is for quantising models"
+        if self.architecture == "controlvector":
+            return "a control vector, which no option takes here: give the model alone"
+        if self.is_projector:
+            return "a projector for images: give the model first, and this after it"
+        return None if self.tensors else "a vocabulary without a model: it has no tensors"
 
     def joined(self, other: Contents) -> Contents:
         """The same with the tensors of another part."""

@@ -60,15 +60,20 @@ def check_projector(path: Path) -> None:
             contents = gguf.check(file.fileno())
     except OSError as error:
         raise ModelNotFound(f"projector {path}: {error.strerror or error}") from error
+    if contents.is_projector and contents.parts > 1:
+        raise RuntimeFailure(
+            f"{path.name} is part {contents.part + 1} of {contents.parts} of a projector, which "
+            "must be one file: join its parts with llama-gguf-split --merge"
+        )
     if contents.part or contents.parts > 1:
         raise RuntimeFailure(
             f"{path.name} is part {contents.part + 1} of {contents.parts} of a split model, not a "
             "projector: give the first part alone, the others are found beside it"
         )
-    if contents.architecture != "clip":
+    if not contents.is_projector:
+        what = contents.other or f"a model of the architecture {contents.architecture!r}"
         raise RuntimeFailure(
-            f"{path.name} is a model of the architecture {contents.architecture!r}; a second file "
-            "must be a projector for images (clip)"
+            f"{path.name} is {what}. A second file must be a projector for images (clip)"
         )
 
 

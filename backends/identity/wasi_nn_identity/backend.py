@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wasi_nn.backend import (
+    FALLBACK,
     Backend,
     Builder,
     ExecutionContext,
@@ -140,7 +141,9 @@ class IdentityBackend(Backend):
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
         on_cpu = options.target in (ExecutionTarget.CPU, ExecutionTarget.AUTO)
         if not on_cpu and not options.allow_fallback:
-            raise UnsupportedOperation(f"an identity graph does not run on {options.target}")
+            raise UnsupportedOperation(
+                f"an identity graph does not run on {options.target}; {FALLBACK}"
+            )
         if len(builders) != 1:
             raise InvalidArgument(f"an identity graph has one builder, not {len(builders)}")
         builder = builders[0]

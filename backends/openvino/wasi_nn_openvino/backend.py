@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import (
+    FALLBACK,
     Availability,
     Backend,
     Builder,
@@ -138,7 +139,7 @@ class OpenvinoBackend(Backend):
             return _CPU
         raise UnsupportedOperation(
             f"the execution target {options.target} ({wanted}) is not available: OpenVINO has "
-            f"{', '.join(available) or 'no device'}; say --allow-fallback to run on the CPU"
+            f"{', '.join(available) or 'no device'}; {FALLBACK}"
         )
 
 

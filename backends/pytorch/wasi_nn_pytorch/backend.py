@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import (
+    FALLBACK,
     Availability,
     Backend,
     Builder,
@@ -141,7 +142,7 @@ def _device(options: LoadOptions) -> str:
         return "cpu"
     raise UnsupportedOperation(
         f"the execution target {options.target} is not available: this torch has "
-        f"{'cpu and gpu' if has_gpu else 'cpu'}; say --allow-fallback to run on the CPU"
+        f"{'cpu and gpu' if has_gpu else 'cpu'}; {FALLBACK}"
     )
 
 

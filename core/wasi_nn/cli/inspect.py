@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from wasi_nn import componentfile, wasmfile
+from wasi_nn import componentfile, recognition, wasmfile
 from wasi_nn.abi.dialects import EPHEMERAL, LEGACY
 from wasi_nn.abi.inference import infer
 from wasi_nn.abi.wit_words import PACKAGE
@@ -117,7 +117,8 @@ def _is_guest(path: Path) -> bool:
 
 def _inspect(host: Host, paths: Sequence[Path], config: Config) -> bool:
     try:
-        guest = paths[0].read_bytes() if _is_guest(paths[0]) else None
+        is_guest = not paths[0].is_dir() and _is_guest(paths[0])
+        guest = paths[0].read_bytes() if is_guest else None
     except OSError as error:
         raise UsageError(f"cannot read {paths[0]}: {error.strerror}") from error
     if guest is None:
@@ -215,10 +216,10 @@ def _starts_here(host: Host, data: bytes, path: Path, how: str = "") -> bool:
 
 def _inspect_model(host: Host, files: Sequence[Path], config: Config) -> bool:
     encoding = detect(host.plugins, files)
-    _line("kind", "model")
-    _line("encoding", encoding or "not recognised")
     if encoding is None:
-        return False
+        return _inspect_unknown(files)
+    _line("kind", "model")
+    _line("encoding", encoding)
     log = logging.getLogger("wasi_nn")
     # (What fails is in the report; the log would say it again.)
     log.disabled = True
@@ -242,6 +243,18 @@ def _inspect_model(host: Host, files: Sequence[Path], config: Config) -> bool:
     finally:
         log.disabled = False
     return True
+
+
+def _inspect_unknown(files: Sequence[Path]) -> bool:
+    found = recognition.look(files[0])
+    _line("kind", found.what if found else "unknown")
+    _line("encoding", "not recognised")
+    if found is None:
+        _line("runs here", f"no: {recognition.undetected(files)}")
+    else:
+        advice = found.advice or found.for_guest
+        _line("runs here", f"no: {advice}" if advice else "no")
+    return False
 
 
 def _line(title: str, text: str) -> None:

@@ -170,7 +170,8 @@ class WasmtimeComponentInstance(StoreInstance):
             # 128 MiB of values of 32 bytes, one for each byte; the C API cannot raise it.
             return LimitExceeded(
                 "the guest passed more than about 4 MiB in one call, the most that wasmtime's C "
-                "API takes from a component; name the model with --graph, or use a core module"
+                "API takes from a component; name the model (--graph, or Host.add_model), or use a "
+                "core module"
             )
         if "all fuel consumed by WebAssembly" in str(error):
             # No Trap with its code, as a core module's is.
