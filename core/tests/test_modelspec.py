@@ -89,7 +89,7 @@ def test_wasmtimes_option(tmp_path):
         ("nn-graph=onnx", "understands"),
         ("threads", "understands"),
         (f"nn-graph=cobol::{folder}", "unknown format"),
-        ("nn-graph=onnx::nowhere", "no directory"),
+        ("nn-graph=onnx::nowhere", "not a directory"),
     ):
         with pytest.raises(UsageError, match=says):
             parse_wasmtime_option(text)

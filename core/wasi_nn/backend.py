@@ -274,7 +274,7 @@ def check_input(info: TensorInfo, tensor: Tensor) -> None:
     -1 takes any dimension, and dimensions of None any at all."""
     if info.type is None:
         raise InvalidArgument(
-            f"input {info.name} is a {info.native_type}, which is no tensor type of wasi-nn"
+            f"input {info.name} is a {info.native_type}, which is not a tensor type of wasi-nn"
         )
     if tensor.type is not info.type:
         raise InvalidArgument(f"input {info.describe()} does not take {tensor.type} tensors")

@@ -9,7 +9,6 @@ when the last of them lets go.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import threading
 import time
@@ -29,14 +28,14 @@ from wasi_nn.errors import (
     Unavailable,
     UsageError,
 )
-from wasi_nn.escaping import trace_of, visible
+from wasi_nn.escaping import logger, trace_of, visible
 from wasi_nn.files import Version, versions
 from wasi_nn.forking import keep, refusal, use
 from wasi_nn.giving import PASSING, Blame, Outputs, checked_infos
 from wasi_nn.handlers import raised_by_handler
 from wasi_nn.types import TensorInfo
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 #: Asked while a thread waits for its turn: True makes it give up.
 Stopped = Callable[[], bool]
@@ -178,7 +177,7 @@ def known_config(backend: Backend, config: Mapping[str, Any]) -> dict[str, Any]:
         log.warning(
             "backend %s does not know the config's %s%s%s",
             backend.name,
-            visible(", ".join(key[:_LONG] for key in told)),
+            ", ".join(visible(key, _LONG) for key in told),
             f" and {len(unknown) - len(told)} more" if len(unknown) > len(told) else "",
             f"; it knows: {', '.join(known)}" if known else "",
         )

@@ -82,7 +82,7 @@ def parse_wasmtime_option(text: str) -> NamedModel | None:
         )
     directory = Path(folder)
     if not directory.is_dir():
-        raise UsageError(f"-S {text}: {folder!r} is no directory")
+        raise UsageError(f"-S {text}: {folder!r} is not a directory")
     paths = tuple(directory / name for name in files)
     return NamedModel(directory.resolve().name, paths, canonical(encoding))
 
@@ -91,6 +91,8 @@ def resolve_path(text: str) -> Path:
     """A path of the command line; ``package:PKG/FILE`` is found without importing the package.
 
     Raises ``UsageError`` when the package or its file is not there."""
+    if not text:
+        raise UsageError("the path of a file is empty")
     if not text.startswith(_PACKAGE):
         return Path(text).expanduser()
     package, _, inner = text[len(_PACKAGE) :].partition("/")

@@ -10,7 +10,6 @@ nothing else that a guest could have caused.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +29,7 @@ from wasi_nn.errors import (
     InvalidEncoding,
     RuntimeFailure,
 )
-from wasi_nn.escaping import trace_of
+from wasi_nn.escaping import logger, trace_of
 from wasi_nn.giving import checked_context
 from wasi_nn.limits import Limits
 from wasi_nn.loading import LoadedGraph
@@ -38,7 +37,7 @@ from wasi_nn.plugins import Plugins
 from wasi_nn.registry import Registry, detect
 from wasi_nn.types import ExecutionTarget, Tensor
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 
 class GraphUse(NamedTuple):

@@ -34,7 +34,7 @@ def wasi_config(
             )
     for preopen in preopens:
         if not preopen.host.is_dir():
-            raise UsageError(f"{preopen.host} is no directory")
+            raise UsageError(f"{preopen.host} is not a directory")
     if env is not None and not isinstance(env, Mapping):
         raise UsageError(f"env is {env!r}, and must map names to texts, as in {{'LEVEL': 'info'}}")
     pairs = list((env or {}).items())
@@ -46,12 +46,12 @@ def wasi_config(
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise UsageError(f"an argument or variable is no UTF-8: {text!r}") from None
+            raise UsageError(f"an argument or variable is not UTF-8: {text!r}") from None
     if isinstance(stdin, (bytearray, memoryview)):
         stdin = bytes(stdin)
     if not (stdin is None or stdin == "inherit" or isinstance(stdin, bytes)):
-        raise UsageError(f"stdin is to be None, 'inherit' or bytes, not {stdin!r}")
+        raise UsageError(f"stdin must be None, 'inherit' or bytes, not {stdin!r}")
     for stream in (stdout, stderr):
         if not (stream is None or stream == "inherit" or callable(stream)):
-            raise UsageError(f"an output is to be None, 'inherit' or a callable, not {stream!r}")
+            raise UsageError(f"an output must be None, 'inherit' or a callable, not {stream!r}")
     return WasiConfig(list(args), pairs, preopens, stdin, stdout, stderr)

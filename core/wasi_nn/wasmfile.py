@@ -114,7 +114,9 @@ def parse(data: bytes) -> WasmFile:
     if is_component(data):
         raise UsageError("this is a component; only core modules can be read here")
     if data[:8] != MAGIC + _CORE_VERSION:
-        raise UsageError("this is no WebAssembly module (it does not begin with \\0asm, version 1)")
+        raise UsageError(
+            "this is not a WebAssembly module (it does not begin with \\0asm, version 1)"
+        )
     try:
         return _FileReader(memoryview(data)).module()
     except (IndexError, ValueError, UnicodeDecodeError) as error:

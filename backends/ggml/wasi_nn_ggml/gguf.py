@@ -74,7 +74,7 @@ def check(descriptor: int) -> Contents:
     tensors."""
     size = os.fstat(descriptor).st_size
     if size < _HEADER.size:
-        raise RuntimeFailure(f"the model is no GGUF file: it has {size} bytes")
+        raise RuntimeFailure(f"the model is not a GGUF file: it has {size} bytes")
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
         try:
             return _Reader(data, size).read()
@@ -96,7 +96,7 @@ class _Reader:
     def read(self) -> Contents:
         magic, version, tensors, pairs = _HEADER.unpack_from(self._data)
         if magic != MAGIC:
-            raise RuntimeFailure(f"the model is no GGUF file: it begins with {magic!r}")
+            raise RuntimeFailure(f"the model is not a GGUF file: it begins with {magic!r}")
         if int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS:
             raise RuntimeFailure(
                 "the GGUF file is for big-endian machines: get or convert one that is little-endian"
@@ -147,7 +147,7 @@ class _Reader:
     def _alignment(self) -> int:
         kind, value = self._number(_U32), self._number(_U32)
         if kind != 4 or value < 1 or value & (value - 1) or value > 1 << 20:
-            raise RuntimeFailure(f"the GGUF file's alignment is no power of two: {value}")
+            raise RuntimeFailure(f"the GGUF file's alignment is not a power of two: {value}")
         return value
 
     def _value(self, key: bytes) -> None:

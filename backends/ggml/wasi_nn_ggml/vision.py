@@ -205,14 +205,16 @@ def _decode(text: str) -> bytes:
     try:
         return base64.b64decode(re.sub(r"\s", "", text), validate=True)
     except binascii.Error as error:
-        raise InvalidArgument(f"the prompt's image is no base64: {error}") from error
+        raise InvalidArgument(f"the prompt's image is not base64: {error}") from error
 
 
 def _room(images: list[bytes]) -> int:
     """Bytes that reading images takes, at most. Raises ``InvalidArgument`` for what is none, or too
     large; before any of them is decoded."""
     if len(images) > _MOST_IMAGES:
-        raise InvalidArgument(f"{len(images)} images in a prompt: {_MOST_IMAGES} at most are taken")
+        raise InvalidArgument(
+            f"{len(images)} images in a prompt: at most {_MOST_IMAGES} are allowed"
+        )
     sizes = []
     for image in images:
         width, height = _dimensions(image)

@@ -156,12 +156,12 @@ def _read(core: openvino.Core, builders: Sequence[Builder]) -> tuple[openvino.Mo
     if isinstance(xml, Path) and isinstance(weights, Path):
         return core.read_model(str(xml), str(weights)), None
     if isinstance(xml, Path) or isinstance(weights, Path):
-        raise InvalidArgument("the builders are to be both files or both bytes")
+        raise InvalidArgument("the builders must be both files or both bytes")
     text = bytes(xml)
     if not text.startswith(_XML) or b"<net" not in text:
         # Only IR is read from bytes: other formats can name files of the host. Nothing but XML
         # begins so: a line break in front may begin a protobuf, with the rest of this within.
-        raise RuntimeFailure("the first builder of an OpenVINO graph is no IR XML")
+        raise RuntimeFailure("the first builder of an OpenVINO graph is not IR XML")
     copy = np.frombuffer(weights, np.uint8).copy()
     empty = openvino.Tensor(openvino.Type.u8, [0])
     tensor = openvino.Tensor(copy, shared_memory=True) if copy.size else empty
@@ -186,7 +186,7 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     folder = config.get("cache-dir")
     if folder is not None:
         if not isinstance(folder, str) or not folder:
-            raise InvalidArgument(f"config 'cache-dir' is to be a path, not {folder!r}")
+            raise InvalidArgument(f"config 'cache-dir' must be a path, not {folder!r}")
         settings["CACHE_DIR"] = folder
     return settings
 

@@ -66,7 +66,7 @@ class OpenvinoContext(BoundContext):
         kind = ELEMENTS.get(memory.element_type.get_type_name())
         if kind is None:
             raise UnsupportedOperation(
-                f"output {info.name} is {info.native_type}, which is no tensor type of wasi-nn"
+                f"output {info.name} is {info.native_type}, which is not a tensor type of wasi-nn"
             )
         tensor = Tensor(kind, tuple(memory.shape), _bytes_of(memory))
         if info.dims is not None and min(info.dims, default=0) >= 0:

@@ -316,11 +316,13 @@ def named_models(
                 f"NAME=JSON: {error}"
             ) from error
         if not isinstance(settings, dict):
-            raise UsageError(f"--config {text!r}: the config is to be a JSON object")
+            raise UsageError(f"--config {text!r}: the config must be a JSON object")
         by_name[name] = settings
     unknown = by_name.keys() - {model.name for model in models}
     if unknown:
-        raise UsageError(f"--config names {', '.join(sorted(unknown))}, which is no --graph")
+        raise UsageError(
+            f"--config names {', '.join(sorted(unknown))}: there is no --graph of that name"
+        )
     return [model._replace(config=by_name.get(model.name, {})) for model in models]
 
 

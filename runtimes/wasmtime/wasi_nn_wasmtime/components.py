@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from wasi_nn.adapter.instance import GuestExit
 from wasi_nn.component import Component, Function, Interface, is_wasi
 from wasi_nn.componentfile import RUN
 from wasi_nn.errors import GuestError, GuestTrap, LimitExceeded, LinkError, OutOfFuel, UsageError
+from wasi_nn.escaping import logger
 from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn_wasmtime.capi import POINTER, lean
 from wasi_nn_wasmtime.component_types import Unfit
@@ -24,7 +24,7 @@ from wasi_nn_wasmtime.relowering import ASK, relowered
 from wasi_nn_wasmtime.store import StoreInstance
 from wasi_nn_wasmtime.values import SIZE, Reader, read_u32, reader, write_place, writer
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 _CALLBACK: Any = ctypes.CFUNCTYPE(
     POINTER, POINTER, POINTER, POINTER, POINTER, ctypes.c_size_t, POINTER, ctypes.c_size_t
