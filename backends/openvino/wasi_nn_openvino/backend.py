@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ _CPU = "CPU"
 _PRECISIONS = ("f32", "f16", "bf16", "default")
 _HINTS = ("latency", "throughput")
 _XML = (b"<", b"\xef\xbb\xbf<")
+_PLACES = re.compile(r"(?:Exception from|Check '.*?' failed at) \S+:\d+:? ?")
 # How many kernels, compiled for the dimensions that were seen, the CPU's plugin keeps of a model.
 _KERNELS, _MOST_KERNELS = "CPU_RUNTIME_CACHE_CAPACITY", 5000
 
@@ -116,7 +118,7 @@ class OpenvinoBackend(Backend):
             model, weights = _read(core, builders)
             return OpenvinoGraph(core.compile_model(model, device, settings), weights)
         except RuntimeError as error:
-            raise RuntimeFailure(f"OpenVINO rejects the model: {_reason(error)}") from error
+            raise RuntimeFailure(f"OpenVINO rejects the model: {said(error)}") from error
 
     def _get_core(self) -> openvino.Core:
         import openvino
@@ -203,8 +205,7 @@ def _describe(port: Any, index: int) -> TensorInfo:
     return TensorInfo(name, ELEMENTS.get(native), dims, native, aliases=tuple(names[1:]))
 
 
-def _reason(error: BaseException) -> str:
-    """OpenVINO's message without the source lines that it begins with."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith("Exception from src")]
-    return " ".join(telling or lines)
+def said(error: BaseException) -> str:
+    """OpenVINO's message without the places in its source that it begins with."""
+    text = " ".join(str(error).split())
+    return _PLACES.sub("", text) or text
