@@ -159,6 +159,37 @@ def test_a_tensor_twice(tmp_path, gpt2):
         host.load(path)
 
 
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "m-00002-of-00002.gguf: .* 0 bytes"),
+        (b"<html>" * 9, "m-00002-of-00002.gguf: .*<htm"),
+        (None, "says that it is part 1 and must be part 2"),
+        (TINY.read_bytes(), "says that it is part 1 and must be part 2"),
+    ],
+    ids=["empty", "page", "first part", "whole model"],
+)
+def test_a_later_part_that_is_something_else(tmp_path, gpt2, data, reason):
+    keys, tensors = gpt2
+    path = parts(tmp_path, keys, [{}, tensors])
+    (tmp_path / "m-00002-of-00002.gguf").write_bytes(path.read_bytes() if data is None else data)
+    with Host() as host, pytest.raises(RuntimeFailure, match=reason):
+        host.load(path)
+
+
+def test_parts_without_tensors_anywhere(tmp_path, gpt2):
+    keys, tensors = gpt2
+    for number, groups in enumerate([[tensors, {}], [{}, {}, tensors, {}]]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with Host() as host:
+            model = host.load(parts(folder, keys, groups), config={"temp": 0, "n-predict": 2})
+            with model.init_execution_context() as context:
+                context.set_input("prompt", "hello")
+                context.compute()
+                assert len(context.get_output(0))
+
+
 def test_a_later_part_alone(tmp_path, gpt2):
     keys, tensors = gpt2
     parts(tmp_path, keys, [{}, tensors])
