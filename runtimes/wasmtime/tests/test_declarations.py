@@ -120,5 +120,5 @@ def test_a_run_of_another_type_is_no_command(host: Host, result: str, body: str)
     text = text.replace('(func (export "run") (result i32)', f'(func (export "run") {core}')
     lift = f'(func $run {result} (canon lift (core func $main "run") (memory $bytes)))'
     program = host.compile(wasmtime.wat2wasm(text.replace(RUN, lift)))
-    with pytest.raises(UsageError, match="no command"):
+    with pytest.raises(UsageError, match="not a command"):
         program.run()
