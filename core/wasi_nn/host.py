@@ -169,10 +169,10 @@ class Host:
             from wasi_nn.componentfile import parse
 
             component_file = parse(data)
-            component = Code(lambda: self.runtime.compile_component(data, limits), len(data))
+            component = Code(lambda: self.runtime.compile_component(data, limits))
             return ComponentProgram(self, name, component, component_file)
         file = wasmfile.parse(data)
-        code = Code(lambda: self.runtime.compile(data, limits), len(data))
+        code = Code(lambda: self.runtime.compile(data, limits))
         return Program(self, name, code, file)
 
     def run(
