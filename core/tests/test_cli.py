@@ -791,9 +791,9 @@ def test_inspect_of_a_component_that_is_not_a_command(wat, tmp_path):
     code, out, err = wasi_nn("inspect", guest)
     assert (code, err) == (1, "")
     assert "kind:          component, not a command: it exports no wasi:cli/run\n" in out
-    says = f"this is not a command: it exports no wasi:cli/run; it exports: {handler}"
+    says = f"it exports no wasi:cli/run; it exports: {handler}"
     assert f"starts here:   no: {says}\n" in out
-    assert wasi_nn("run", guest) == (2, "", f"wasi-nn: {says}\n")
+    assert wasi_nn("run", guest) == (2, "", f"wasi-nn: this is not a command: {says}\n")
 
 
 _BROKEN_PLUGIN = """

@@ -204,7 +204,7 @@ class Host(OfOneProcess):
                 with _named(where):
                     return runtime.compile_component(data, limits)
 
-            return ComponentProgram(self, name, Code(compile_component, len(data)), component_file)
+            return ComponentProgram(self, name, Code(compile_component), component_file)
         with _named(where):
             file = wasmfile.parse(data)
 
@@ -213,7 +213,7 @@ class Host(OfOneProcess):
             with _named(where):
                 return runtime.compile(data, limits)
 
-        return Program(self, name, Code(compile_module, len(data)), file)
+        return Program(self, name, Code(compile_module), file)
 
     def _guest_bytes(self, path: Path) -> bytes:
         """A guest's file. Of anything else the first bytes alone are read: a model can be larger

@@ -128,7 +128,7 @@ class Program(OfOneProcess):
 
         ``timeout`` is in seconds, and that of the host's limits where that is shorter. Raises
         ``UsageError`` for code that the engine does not take, and ``DeadlineExceeded``."""
-        if self._code.ready() is not None:
+        if self._code.made is not None:
             return
         seconds = own_limits(None, timeout).over(self._host.limits).timeout
         waiter = Waiter()

@@ -196,6 +196,9 @@ def _inspect_component(host: Host, data: bytes, path: Path) -> bool:
     _line("imports", ", ".join(nn) or "no wasi:nn")
     others = ", ".join(name for name in component.imports if name not in nn)
     _line("also imports", others or "nothing")
+    if not component.is_command:
+        _line("starts here", f"no: {componentfile.no_command(component)}")
+        return False
     return _starts_here(host, data, path)
 
 
