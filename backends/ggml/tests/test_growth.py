@@ -10,6 +10,7 @@ import pytest
 from conftest import needs
 
 from wasi_nn.errors import InvalidArgument
+from wasi_nn.files import version
 from wasi_nn_ggml import gbnf
 from wasi_nn_ggml.sampler import Sampler
 from wasi_nn_ggml.schema import grammar_of
@@ -102,7 +103,9 @@ ENDLESS = ['root ::= ws root "b" | "a"\nws ::= " "*', 'root ::= ("a"* root? "b")
 
 @pytest.mark.parametrize("name", SOUND)
 def test_sound_ones(name):
-    Sampler(opened.open(TINY, ModelSettings()), SamplerSettings(grammar=SOUND[name]))
+    Sampler(
+        opened.open(TINY, [version(TINY)], ModelSettings()), SamplerSettings(grammar=SOUND[name])
+    )
 
 
 @pytest.mark.parametrize("name", UNSOUND)
@@ -150,7 +153,7 @@ def test_a_long_name_counts():
         Sampler(weights, SamplerSettings(grammar=grammar), hold=sizes.append)
         return max(sizes)
 
-    weights = opened.open(TINY, ModelSettings())
+    weights = opened.open(TINY, [version(TINY)], ModelSettings())
     assert held("b" * 500) - held("b") > 1999 * 500
 
 

@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wasi_nn.errors import InvalidArgument, NnError
+from wasi_nn.files import version
 from wasi_nn_ggml import gbnf, ranges
 from wasi_nn_ggml.layouts import TokenDataArray
 from wasi_nn_ggml.schema import grammar_of
@@ -31,7 +32,7 @@ TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.ggu
 @pytest.fixture(scope="module")
 def accepts():
     """Whether a grammar, or a schema's grammar, takes a text to its end."""
-    weights = opened.open(TINY, ModelSettings())
+    weights = opened.open(TINY, [version(TINY)], ModelSettings())
     native = weights.native
     one = np.zeros(1, [("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
 
@@ -304,7 +305,7 @@ class TestMistakes:
     )
     def test_too_long_a_grammar(self, schema):
         started = time.thread_time()
-        with pytest.raises(InvalidArgument, match="more than 262144"):
+        with pytest.raises(InvalidArgument, match=r"(more than|at most) 262144"):
             gbnf.check(grammar_of(json.dumps(schema)))
         assert time.thread_time() - started < 10
 
@@ -425,7 +426,7 @@ class TestGbnf:
             ('root ::= "a" | +', "nothing to repeat"),
             ('root ::= "a"' + "*" * 100_000, "repetition of repetitions"),
             (f"root ::= <{'a' * 5000}>", "token of 5002 characters"),
-            (f'root ::= "a"\n{"b" * 5000} ::= "a"', "name of 5000 characters"),
+            (f'root ::= "a"\n{"b" * 5000} ::= "a"', "name has 5000 characters"),
         ],
     )
     def test_mistakes(self, grammar, why):
