@@ -594,7 +594,7 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
         (("run", "-W", "wmemcheck", "{hello}"), "-W understands"),
         (("run", "-W", "timeout=soon", "{hello}"), "as in 500ms"),
         (("run", "--preload", "a=b", "{hello}"), "one module"),
-        (("run", "--mapdir", "x", "{hello}"), "wants GUEST::HOST"),
+        (("run", "--mapdir", "x", "{hello}"), "want GUEST::HOST"),
         (("run", "--graph", "m=onnx:cuda:m.onnx", "{hello}"), "no execution target 'cuda'"),
         (("run", "--graph", "m=https://a/b.onnx", "{hello}"), "not fetched"),
         (("run", "--runtime", "wasmtme", "{hello}"), "did you mean 'wasmtime'?"),
@@ -715,11 +715,23 @@ def test_inspect_keeps_the_files_of_one_model_together(guests, tmp_path):
     code, out, _ = wasi_nn("inspect", xml, weights)
     assert (code, out.count("kind:")) == (0 if find_spec("openvino") else 1, 1)
     assert "openvino" in out
+    # As a shell's * gives them.
+    assert wasi_nn("inspect", guests / "hello/hello.wasm", weights, xml)[1].count("kind:") == 2
     parts = [tmp_path / f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
     for part in (*parts, tmp_path / "m-00001-of-00003.gguf"):
         part.write_bytes(b"GGUF")
     code, out, _ = wasi_nn("inspect", *parts, tmp_path / "m-00001-of-00003.gguf")
     assert out.count("kind: ") == 2
+
+
+def test_inspect_of_what_cannot_be_read_is_a_line_for_each(guests, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    odd = ("package:nosuch/m.onnx", "", "none", tmp_path, "loop", "package:json/none", "x" * 300)
+    hello = guests / "hello/hello.wasm"
+    code, out, err = wasi_nn("inspect", *odd, hello, cwd=tmp_path)
+    assert (code, err.count("\n"), out.count("file: ")) == (2, len(odd), len(odd) + 1)
+    assert all(line.startswith("wasi-nn: ") for line in err.splitlines())
+    assert "starts here:   yes" in out
 
 
 def test_inspect_of_a_broken_model_is_a_line_of_the_report(tmp_path):

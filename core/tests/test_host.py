@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import struct
 import threading
 from pathlib import Path
@@ -302,6 +303,77 @@ class TestModels:
             host.load(b"what is this")
         with pytest.raises(UsageError, match="cannot read"):
             host.load("nowhere.onnx")
+
+
+def test_inputs_by_keyword_and_of_pythons_numbers(host, add_onnx):
+    host.add_model("add", add_onnx)
+    model = host.model("add")
+    a, b = np.float32([[1, 2]]), np.float32([[3, 4.5]])
+    for outputs in (
+        model.run({"a": a, "b": b}),
+        model.run(a=a, b=b),
+        model.run(a, b=b),
+        model.run({0: a}, b=b),
+        model.run(a=[[1, 2]], b=[[3, 4.5]]),
+        model.run(a=((True, 2.0),), b=[b[0]]),
+    ):
+        assert outputs["sum"].dtype == np.float32
+        assert outputs["sum"].tolist() == [[4, 6.5]]
+    with pytest.raises(InvalidArgument, match="f64"):
+        model.run(a=a.astype(np.float64), b=b)
+    with pytest.raises(InvalidArgument, match="c"):
+        model.run(a=a, b=b, c=b)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kind", "right"),
+    [
+        ([1, 2], TensorType.F32, np.float32([1, 2])),
+        ([0.1], TensorType.F16, np.float16([0.1])),
+        ([0, 255], TensorType.U8, np.uint8([0, 255])),
+        ([2.0, -3], TensorType.I32, np.int32([2, -3])),
+        (7, TensorType.I64, np.int64(7)),
+        ([float("inf"), float("nan")], TensorType.F32, np.float32([np.inf, np.nan])),
+        ([], TensorType.I64, np.int64([])),
+        ([1.5], None, np.float64([1.5])),
+    ],
+)
+def test_pythons_numbers_take_the_type_that_is_described(numbers, kind, right):
+    tensor = Tensor.of_numbers(numbers, kind)
+    assert (tensor.dims, tensor.numpy().dtype) == (right.shape, right.dtype)
+    assert np.array_equal(tensor.numpy(), right, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kind"),
+    [
+        ([1.5], TensorType.I32),
+        ([300], TensorType.U8),
+        ([-1], TensorType.U8),
+        ([2**40], TensorType.I32),
+        ([2**70], TensorType.I64),
+        ([float("nan")], TensorType.I64),
+        ([1e6], TensorType.F16),
+        (["a"], TensorType.F32),
+    ],
+)
+def test_numbers_that_a_type_cannot_hold_are_refused(numbers, kind):
+    with pytest.raises(TypeError):
+        Tensor.of_numbers(numbers, kind)
+
+
+def test_objects_show_what_they_are_and_stay_in_their_process(host, add_onnx, guests):
+    host.add_model("add", add_onnx)
+    model, program = host.model("add"), host.program(guests / "hello/hello.wasm")
+    text = "<Model of onnx: a: f32[?, 2], b: f32[?, 2] -> sum: f32[?, 2], product: f32[?, 2]>"
+    assert (repr(host), repr(model)) == ("<Host with the models add>", text)
+    assert repr(program) == "<Program hello.wasm>"
+    program.compile()
+    assert repr(program) == "<Program hello.wasm, compiled>"
+    with model.init_execution_context() as context:
+        for one in (host, model, program, context):
+            with pytest.raises(TypeError, match=f"a {type(one).__name__} belongs to its process"):
+                pickle.dumps(one)
 
 
 def test_without_an_engine_the_models_still_work(add_onnx, plugins, monkeypatch):

@@ -13,7 +13,8 @@ from wasi_nn import encodings, loading, wasmfile
 from wasi_nn.backend import LoadOptions
 from wasi_nn.compiling import Code
 from wasi_nn.errors import InvalidEncoding, UsageError
-from wasi_nn.forking import keep, use
+from wasi_nn.forking import OfOneProcess, keep, use
+from wasi_nn.handlers import attend_or_leave
 from wasi_nn.limits import Limits, own_limits
 from wasi_nn.model import Model
 from wasi_nn.modelspec import resolve_path
@@ -37,7 +38,7 @@ Source = Union[str, Path, bytes, bytearray, memoryview]
 _BYTES = (bytes, bytearray, memoryview)
 
 
-class Host:
+class Host(OfOneProcess):
     """Runs guests and models. Thread-safe: any number of threads may run guests of one host.
 
     ``runtime`` names an engine (the first installed one by default); ``NAME@PYTHON`` is one in a
@@ -98,18 +99,31 @@ class Host:
         encoding: str = encodings.AUTODETECT,
         target: str | ExecutionTarget = ExecutionTarget.CPU,
         config: Mapping[str, Any] | None = None,
+        replace: bool = False,
     ) -> None:
         """Offer a model to guests under ``name``; it is loaded when it is first used.
 
-        ``encoding`` is an encoding's or a backend's name. Raises ``UsageError`` for a name given
-        twice, a file that is not there and an encoding that nobody serves."""
+        ``encoding`` is an encoding's or a backend's name. ``replace`` takes the name from the
+        model that has it; guests that use that one keep it. Raises ``UsageError`` for a name given
+        twice without it, a file that is not there and an encoding that nobody serves."""
         files = tuple(resolve_path(path) for path in paths)
         kind = encodings.canonical(encoding)
-        self.registry.add(NamedModel(name, files, kind, _target(target), _config(config)))
+        self.registry.add(NamedModel(name, files, kind, _target(target), _config(config)), replace)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the named models, sorted."""
+        return self.registry.names
+
+    def remove_model(self, name: str) -> None:
+        """Take a named model away. Guests that use it keep it until they end. Raises
+        ``NotFound``."""
+        self.registry.remove(name)
 
     def model(self, name: str) -> Model:
-        """The graph of a named model, for use without Wasm. Raises ``NotFound``."""
-        return Model(self.registry.graph(name))
+        """The graph of a named model, for use without Wasm. Raises ``NotFound``. What a signal's
+        handler raises meanwhile comes out at once, as from ``load``."""
+        return Model(attend_or_leave(lambda: self.registry.graph(name)))
 
     def load(
         self,
@@ -120,7 +134,9 @@ class Host:
     ) -> Model:
         """Load a graph of files or bytes, for use without Wasm.
 
-        The same files are loaded once per process, however often this is called."""
+        The same files are loaded once per process, however often this is called. What a signal's
+        handler raises meanwhile, Ctrl-C's too, comes out at once: the library then loads on in
+        another thread, and whoever wants the same files waits for that."""
         builders = [
             memoryview(source) if isinstance(source, _BYTES) else resolve_path(source)
             for source in sources
@@ -142,8 +158,8 @@ class Host:
         options = LoadOptions(kind, _target(target), _config(config), self._allow_fallback)
         paths = [builder for builder in builders if isinstance(builder, Path)]
         if len(paths) == len(builders):
-            return Model(loading.load_shared(backend, paths, options))
-        return Model(loading.load(backend, builders, options))
+            return Model(attend_or_leave(lambda: loading.load_shared(backend, paths, options)))
+        return Model(attend_or_leave(lambda: loading.load(backend, builders, options)))
 
     # Guests
 
@@ -228,6 +244,10 @@ class Host:
         from wasi_nn.aio import run_guest
 
         return await run_guest(partial(self.run, wasm), args, options)
+
+    def __repr__(self) -> str:
+        models = ", ".join(self.models)
+        return f"<Host {f'with the models {models}' if models else 'without named models'}>"
 
     def open_session(self, limits: Limits | None = None) -> Session:
         """The tables for one guest; a runtime adapter's or an embedder's own ABI uses them. The

@@ -33,6 +33,7 @@ from wasi_nn.escaping import trace_of, visible
 from wasi_nn.files import Version, versions
 from wasi_nn.forking import keep, refusal, use
 from wasi_nn.giving import PASSING, Blame, Outputs, checked_infos
+from wasi_nn.handlers import raised_by_handler
 from wasi_nn.types import TensorInfo
 
 log = logging.getLogger("wasi_nn")
@@ -204,11 +205,14 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     options = options._replace(config=known_config(backend, options.config))
     try:
         graph = backend.load(builders, options)
-    except RuntimeFailure as error:
-        raise RuntimeFailure(_explained(builders, backend, options, str(error))) from error
-    except PASSING:
-        raise
     except BaseException as error:
+        raised = raised_by_handler(error)
+        if raised is not None:
+            raise raised from None
+        if isinstance(error, RuntimeFailure):
+            raise RuntimeFailure(_explained(builders, backend, options, str(error))) from error
+        if isinstance(error, PASSING):
+            raise
         log.error("%s failed to load a model\n  %s", backend.title, trace_of(error))
         reason = f"{backend.title} could not load the model: {type(error).__name__}: {error}"
         raise RuntimeFailure(_explained(builders, backend, options, reason)) from error

@@ -101,6 +101,8 @@ def resolve_path(source: str | os.PathLike[str]) -> Path:
             + several * isinstance(source, Sequence)
         )
     text = os.fspath(source)
+    if not text:
+        raise UsageError("the path of a file is empty")
     if not text.startswith(_PACKAGE):
         path = Path(text).expanduser()
         if _URL.match(text) and not path.exists():

@@ -18,7 +18,7 @@ from wasi_nn.backend import Generation
 from wasi_nn.capture import Capture
 from wasi_nn.compiling import Code, Waiter, instance_of
 from wasi_nn.errors import GuestError, GuestExited, UsageError
-from wasi_nn.forking import keep
+from wasi_nn.forking import OfOneProcess, keep
 from wasi_nn.guest import Deadline, Guest
 from wasi_nn.keyboard import Keyboard
 from wasi_nn.limits import Limits, own_limits
@@ -103,7 +103,7 @@ class Made(NamedTuple):
     bench: BenchTimer
 
 
-class Program:
+class Program(OfOneProcess):
     """A guest program. Made by ``Host.compile``, and by ``Host.program`` for one that is compiled
     when it first runs; ``name`` is what the guest sees as its own."""
 
@@ -114,6 +114,9 @@ class Program:
         self._code = code
         self._counts_fuel = host.limits.fuel is not None
         self.file = file
+
+    def __repr__(self) -> str:
+        return f"<Program {self.name}{', compiled' if self.compile_seconds else ''}>"
 
     @property
     def compile_seconds(self) -> float:

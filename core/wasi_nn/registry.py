@@ -57,8 +57,20 @@ class Registry:
         self._entries: dict[str, _Entry] = {}
         self._lock = threading.Lock()
 
-    def add(self, model: NamedModel) -> None:
-        """Register a model, to be loaded when it is first used.
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the models, sorted."""
+        return tuple(sorted(self._entries))
+
+    def remove(self, name: str) -> None:
+        """Let go of a model and its name. Raises ``NotFound``."""
+        with self._lock:
+            if self._entries.pop(name, None) is None:
+                raise self._not_found(name)
+
+    def add(self, model: NamedModel, replace: bool = False) -> None:
+        """Register a model, to be loaded when it is first used. ``replace`` takes the name from
+        the model that has it.
 
         Raises ``UsageError`` for a name that is taken, for no file at all, for a file that is not
         there and must exist, and for an encoding that no installed backend serves."""
@@ -76,13 +88,20 @@ class Registry:
                 if not path.exists():
                     if model.must_exist:
                         raise UsageError(f"model {model.name!r}: there is no file {path}")
-                    log.warning("model %r: there is no file %s", model.name, path)
+                    log.warning(
+                        "model %r: there is no file %s; a guest is told so when it loads the model",
+                        model.name,
+                        path,
+                    )
             backend, encoding = self._resolve(model)
         except InvalidEncoding as error:
             raise UsageError(f"model {model.name!r}: {error}") from error
         with self._lock:
-            if model.name in self._entries:
-                raise UsageError(f"the model name {model.name!r} is given twice")
+            if model.name in self._entries and not replace:
+                raise UsageError(
+                    f"the model name {model.name!r} is given twice "
+                    "(in Python, add_model(…, replace=True) replaces a model)"
+                )
             self._entries[model.name] = _Entry(model, backend, encoding)
 
     def graph(
@@ -99,11 +118,7 @@ class Registry:
         and what a backend's ``load`` raises."""
         entry = self._entries.get(name)
         if entry is None:
-            known = ", ".join(sorted(self._entries)) or "none"
-            raise NotFound(
-                f"no model is registered as {name!r}; registered: {known}. "
-                "Register it with --graph NAME=PATH, or with Host.add_model"
-            )
+            raise self._not_found(name)
         held, paths = entry.held, entry.model.paths
         if (
             held is not None
@@ -119,6 +134,13 @@ class Registry:
             # Holding it here keeps it loaded from one guest to the next.
             entry.held = loaded
         return loaded
+
+    def _not_found(self, name: str) -> NotFound:
+        known = ", ".join(self.names) or "none"
+        return NotFound(
+            f"no model is registered as {name!r}; registered: {known}. "
+            "Register it with --graph NAME=PATH, or with Host.add_model"
+        )
 
     def size(self, name: str, config: Mapping[str, Any] | None = None) -> int:
         """Bytes of all files that a named model depends on, with a guest's config laid over its

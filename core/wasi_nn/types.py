@@ -114,6 +114,25 @@ class Tensor(NamedTuple):
         dims = np.shape(array)  # ascontiguousarray turns a scalar into one dimension
         return cls(kind, dims, contiguous.reshape(-1).view(np.uint8).data)
 
+    @classmethod
+    def of_numbers(cls, numbers: Any, kind: TensorType | None) -> Tensor:
+        """A tensor of Python's own numbers (lists of them), of the type that a graph describes.
+        Raises ``TypeError`` for numbers that the type cannot hold, such as 1.5 or 300 in u8."""
+        import numpy as np
+
+        given, wanted = np.asarray(numbers), _NUMPY_NAMES.get(kind) if kind else None
+        if wanted is None or given.dtype.kind not in "biuf":
+            return cls.of(given)
+        try:
+            with np.errstate(over="raise", invalid="raise"):
+                converted = given.astype(wanted)
+        except FloatingPointError:
+            converted = given
+        whole = np.issubdtype(wanted, np.integer)
+        if converted is given or (whole and not np.array_equal(converted, given)):
+            raise TypeError(f"a tensor of {kind} cannot hold all of these numbers: {numbers!r:.60}")
+        return cls.of(converted)
+
     def numpy(self) -> NDArray[Any]:
         """A new numpy array with a copy of the data, shaped by ``dims``.
 

@@ -3,8 +3,8 @@
 An input is bound once to a buffer that lives as long as the context; setting it again copies the
 guest's bytes into that buffer and nothing else. An output whose dimensions are fixed is bound once
 in the same way. onnxruntime allocates every other output on each run, and it is read where it lies:
-an output with an open dimension, one that is also an input, and all outputs of a model whose
-declared dimensions turned out to be wrong.
+an output with an open dimension or a single element, one that is also an input, and all outputs of
+a model whose declared dimensions turned out to be wrong.
 """
 
 from __future__ import annotations
@@ -120,7 +120,8 @@ class OnnxContext(BoundContext):
             if info.type is None or info.name in self._places:
                 continue
             self._places[info.name] = len(self._places)
-            known = info.dims is not None and min(info.dims, default=1) > 0
+            # Into a buffer of one element onnxruntime also writes a scalar, without a word.
+            known = info.dims is not None and min(info.dims) > 0 and prod(info.dims) > 1
             if not known or info.name in inputs or info.name in self._unfixed:
                 self._open.append(info.name)
                 self._binding.bind_output(info.name)

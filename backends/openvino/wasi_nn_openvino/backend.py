@@ -18,7 +18,7 @@ from wasi_nn.backend import (
     missing_library,
 )
 from wasi_nn.bound import DescribedGraph
-from wasi_nn.config import choice
+from wasi_nn.config import choice, whole_number
 from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget, TensorInfo
@@ -41,6 +41,8 @@ _CPU = "CPU"
 _PRECISIONS = ("f32", "f16", "bf16", "default")
 _HINTS = ("latency", "throughput")
 _XML = (b"<", b"\xef\xbb\xbf<")
+# How many kernels, compiled for the dimensions that were seen, the CPU's plugin keeps of a model.
+_KERNELS, _MOST_KERNELS = "CPU_RUNTIME_CACHE_CAPACITY", 5000
 
 
 class OpenvinoGraph(DescribedGraph):
@@ -66,7 +68,14 @@ class OpenvinoBackend(Backend):
     name = "openvino"
     encodings = ("openvino",)
     config_keys = frozenset(
-        {"inference-precision", "performance-hint", "threads", "streams", "cache-dir"}
+        {
+            "inference-precision",
+            "performance-hint",
+            "threads",
+            "streams",
+            "shape-cache",
+            "cache-dir",
+        }
     )
     # OpenVINO writes to this folder of the host, and reads compiled code from it.
     person_keys = frozenset({"cache-dir"})
@@ -101,6 +110,8 @@ class OpenvinoBackend(Backend):
         core = self._get_core()
         settings = _settings(options.config)
         device = self._device(core, options)
+        if device != _CPU:
+            settings.pop(_KERNELS, None)
         try:
             model, weights = _read(core, builders)
             return OpenvinoGraph(core.compile_model(model, device, settings), weights)
@@ -171,6 +182,8 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     streams = number_of_threads(config, "streams")
     if streams:
         settings["NUM_STREAMS"] = streams
+    if "shape-cache" in config:
+        settings[_KERNELS] = whole_number(config, "shape-cache", 0, most=_MOST_KERNELS)
     folder = config.get("cache-dir")
     if folder is not None:
         if not isinstance(folder, str) or not folder:

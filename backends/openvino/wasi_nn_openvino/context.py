@@ -28,18 +28,20 @@ class OpenvinoContext(BoundContext):
     ) -> None:
         super().__init__(inputs, outputs)
         self._request = compiled.create_infer_request()
-        self._types = [port.element_type for port in compiled.inputs]
+        # The request's own tensors, in new dimensions when these change. A tensor that was put in
+        # their place could be freed while an output of a later run still lies in it.
+        self._inputs = [self._request.get_input_tensor(i) for i in range(len(inputs))]
         # With all dimensions fixed, OpenVINO writes an output to the same memory each time.
         self._fixed: dict[int, Tensor] = {}
-        # Whether other buffers were bound since it was looked for outputs that lie in them.
+        # Whether dimensions changed since it was looked for outputs that lie in inputs.
         self._rebound = True
         # What the views of the outputs look into.
         self._held: dict[int, openvino.Tensor] = {}
 
     def bind(self, index: int, tensor: Tensor) -> Tensor:
+        memory = self._inputs[index]
         try:
-            memory = openvino.Tensor(self._types[index], list(tensor.dims))
-            self._request.set_input_tensor(index, memory)
+            memory.shape = list(tensor.dims)
             self._rebound = True
         except RuntimeError as error:
             name = self.input_infos[index].name
@@ -76,7 +78,7 @@ class OpenvinoContext(BoundContext):
         itself, whose dimensions the next one changes."""
         request = self._request
         known = [index for index, info in enumerate(self.output_infos) if info.type is not None]
-        inputs = [_place(request.get_input_tensor(i)) for i in range(len(self.input_infos))]
+        inputs = [_place(memory) for memory in self._inputs]
         outputs = [(index, *_place(request.get_output_tensor(index))) for index in known]
         return [
             index
@@ -89,7 +91,7 @@ class OpenvinoContext(BoundContext):
 
     def close(self) -> None:
         self.forget()
-        self._fixed, self._held = {}, {}
+        self._inputs, self._fixed, self._held = [], {}, {}
 
 
 def _place(memory: openvino.Tensor) -> tuple[int, int]:

@@ -199,4 +199,5 @@ def _aotinductor(path: Path, device: str) -> Graph:
     # dimensions that it was compiled for, and reads beyond a smaller one.
     os.environ.setdefault("AOTI_RUNTIME_CHECK_INPUTS", "1")
     package = aoti_load_package(str(path))
-    return PytorchGraph(package, program.of_package(package.loader), device)
+    # Nothing tells whether it writes to its arguments.
+    return PytorchGraph(package, program.of_package(package.loader), device, writes=True)

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -68,6 +66,8 @@ class Subgraph:
 
     def resize(self, at: int, dims: Sequence[int]) -> None:
         """Give an input other dimensions, which hold from the next ``allocate`` on."""
+        import numpy as np  # (Plugins are imported before anybody needs them.)
+
         self._native.ResizeInputTensor(at, np.array(dims, np.int32), False, self._number)
 
     def write(self, at: int, array: NDArray[Any]) -> None:

@@ -49,6 +49,12 @@ class CallStats:
         self.seconds = 0.0
         self.longest = 0.0
 
+    def __repr__(self) -> str:
+        return (
+            f"CallStats(calls={self.calls}, failures={self.failures}, "
+            f"seconds={self.seconds:.6f}, longest={self.longest:.6f})"
+        )
+
     def add(self, seconds: float, failed: bool) -> None:
         self.calls += 1
         self.failures += failed

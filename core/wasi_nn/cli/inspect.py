@@ -53,16 +53,17 @@ def inspect(files: tuple[str, ...], config: str) -> int:
     settings = parse(config)
     code = 0
     with Host() as host:
-        blocks = _blocks(host, [resolve_path(name) for name in files])
-        for number, paths in enumerate(blocks):
+        blocks = _blocks(host, files)
+        for number, names in enumerate(blocks):
             if len(blocks) > 1:
                 click.echo("\n" * bool(number), nl=False)
-                _line("file", ", ".join(map(str, paths)))
+                _line("file", ", ".join(names))
             try:
+                paths = [resolve_path(name) for name in names]
                 runnable = _inspect(host, paths, settings)
             except (WasiNnError, OSError) as error:
                 sys.stdout.flush()
-                which = "" if str(paths[0]) in str(error) else f"{paths[0]}: "
+                which = "" if names[0] in str(error) else f"{names[0]}: "
                 complain(f"{which}{error}")
                 code = 2
             else:
@@ -70,20 +71,22 @@ def inspect(files: tuple[str, ...], config: str) -> int:
     return code
 
 
-def _blocks(host: Host, files: Sequence[Path]) -> list[list[Path]]:
+def _blocks(host: Host, files: Sequence[str]) -> list[list[str]]:
     """The files of each guest and of each model."""
-    blocks: list[list[Path]] = []
+    blocks: list[list[str]] = []
     before: str | None = None
-    for file in files:
+    for file in _weights_last(files):
         try:
-            encoding = detect(host.plugins, [file])
+            path = resolve_path(file)
+            encoding = detect(host.plugins, [path])
+            is_guest = _is_guest(path)
         except (WasiNnError, OSError):
             # The block says why.
             before = None
             blocks.append([file])
             continue
         weights = encoding is None and before == "openvino" and len(blocks[-1]) == 1
-        if blocks and ((weights and not _is_guest(file)) or _same_model(blocks[-1][0], file)):
+        if blocks and ((weights and not is_guest) or _same_model(blocks[-1][0], file)):
             blocks[-1].append(file)
         else:
             blocks.append([file])
@@ -91,8 +94,20 @@ def _blocks(host: Host, files: Sequence[Path]) -> list[list[Path]]:
     return blocks
 
 
-def _same_model(first: Path, second: Path) -> bool:
-    parts = [_PART.fullmatch(str(file)) for file in (first, second)]
+def _weights_last(files: Sequence[str]) -> list[str]:
+    """A shell gives model.bin before model.xml: the weights go behind their model."""
+
+    def place(numbered: tuple[int, str]) -> tuple[int, bool]:
+        number, file = numbered
+        model = f"{file.removesuffix('.bin')}.xml"
+        weights = file.endswith(".bin") and model in files
+        return (files.index(model) if weights else number), weights
+
+    return [file for _, file in sorted(enumerate(files), key=place)]
+
+
+def _same_model(first: str, second: str) -> bool:
+    parts = [_PART.fullmatch(file) for file in (first, second)]
     return first != second and all(parts) and len({part and part.groups() for part in parts}) == 1
 
 
