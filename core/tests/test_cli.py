@@ -594,7 +594,7 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
         (("run", "-W", "wmemcheck", "{hello}"), "-W understands"),
         (("run", "-W", "timeout=soon", "{hello}"), "as in 500ms"),
         (("run", "--preload", "a=b", "{hello}"), "one module"),
-        (("run", "--mapdir", "x", "{hello}"), "wants GUEST::HOST"),
+        (("run", "--mapdir", "x", "{hello}"), "want GUEST::HOST"),
         (("run", "--graph", "m=onnx:cuda:m.onnx", "{hello}"), "no execution target 'cuda'"),
         (("run", "--graph", "m=https://a/b.onnx", "{hello}"), "not fetched"),
         (("run", "--runtime", "wasmtme", "{hello}"), "did you mean 'wasmtime'?"),
