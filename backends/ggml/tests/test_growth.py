@@ -10,7 +10,6 @@ import pytest
 from conftest import needs
 
 from wasi_nn.errors import InvalidArgument
-from wasi_nn.files import version
 from wasi_nn_ggml import gbnf
 from wasi_nn_ggml.sampler import Sampler
 from wasi_nn_ggml.schema import grammar_of

@@ -16,7 +16,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wasi_nn.errors import InvalidArgument, NnError
-from wasi_nn.files import version
 from wasi_nn_ggml import gbnf, ranges
 from wasi_nn_ggml.layouts import TokenDataArray
 from wasi_nn_ggml.schema import grammar_of
