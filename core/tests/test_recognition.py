@@ -202,7 +202,12 @@ def refusal(kind, call, *arguments, **options) -> str:
     return str(raised.value)
 
 
-@pytest.mark.parametrize(("content", "says"), ANSWERS + POINTERS + MODELS + OTHERS)
+def each(cases):
+    """A test for each case, by what it says: the contents have times in them."""
+    return pytest.mark.parametrize(("content", "says"), cases, ids=[says for _, says in cases])
+
+
+@each(ANSWERS + POINTERS + MODELS + OTHERS)
 def test_what_is_given_in_place_of_a_model(tmp_path, content, says):
     path = tmp_path / "model"
     path.write_bytes(content)
@@ -217,7 +222,7 @@ def test_what_is_given_in_place_of_a_model(tmp_path, content, says):
     assert recognition.undetected([memoryview(content)]) == told.replace(str(path), "the model")
 
 
-@pytest.mark.parametrize(("content", "says"), ANSWERS + POINTERS + MODELS + OTHERS + PROGRAMS)
+@each(ANSWERS + POINTERS + MODELS + OTHERS + PROGRAMS)
 def test_what_is_given_in_place_of_a_guest(tmp_path, content, says):
     path = tmp_path / "guest.wasm"
     path.write_bytes(content)
@@ -233,7 +238,7 @@ def test_what_is_given_in_place_of_a_guest(tmp_path, content, says):
     assert recognition.guest(memoryview(content)).startswith("this is not a WebAssembly module")
 
 
-@pytest.mark.parametrize(("content", "says"), POINTERS + ANSWERS)
+@each(POINTERS + ANSWERS)
 def test_every_stand_in_says_what_to_do(content, says):
     told = recognition.model([memoryview(content)])
     assert any(word in told.lower() for word in ("download", "git annex get", "dvc pull"))
