@@ -283,6 +283,19 @@ def test_empty_tensors(host, dense, tmp_path):
         assert context.get_output(0).shape == (0, 2**32 - 1)
 
 
+def test_dimensions_that_no_memory_is_there_for(host, dense):
+    graph = OpenvinoBackend().load(dense, LoadOptions("openvino"))
+    context = graph.init_execution_context()
+    x = np.ones((2, 4), np.float32)
+    for _ in range(2):
+        context.set_input(0, Tensor.of(x))
+        for _ in range(2):
+            with pytest.raises(RuntimeFailure, match="does not take input x"):
+                context.set_input(0, Tensor(TensorType.F32, (2**50, 4), memoryview(b"")))
+        context.compute()
+        np.testing.assert_allclose(context.get_output(0).numpy(), expected(x))
+
+
 @pytest.mark.parametrize(
     "array",
     [np.zeros((2, 4)), np.zeros((2, 5), np.float32), np.zeros(4, np.float32), b"abcd"],

@@ -40,9 +40,12 @@ class OpenvinoContext(BoundContext):
         self._held: dict[int, openvino.Tensor] = {}
 
     def bind(self, index: int, tensor: Tensor) -> Tensor:
-        memory = self._inputs[index]
+        memory, dims = self._inputs[index], list(tensor.dims)
         try:
-            memory.shape = list(tensor.dims)
+            # Where no memory is left, the request's tensor would keep what it has freed: so it is
+            # tried with another one first.
+            openvino.Tensor(memory.element_type, dims)
+            memory.shape = dims
             self._rebound = True
         except RuntimeError as error:
             name = self.input_infos[index].name
