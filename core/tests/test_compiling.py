@@ -185,6 +185,25 @@ def test_what_the_compiler_raises_comes_out_and_the_next_one_tries_again():
     assert code.get(Waiter()) == "code"
 
 
+def test_a_program_that_ends_can_compile_still(guests):
+    """Python 3.12 starts no thread any more then."""
+    needs("wasmtime")
+    code = """
+import atexit, sys
+from wasi_nn import Host
+host = Host(runtime="wasmtime")
+print(host.run(sys.argv[1]).exit_code)
+atexit.register(lambda: print(host.run(sys.argv[1]).exit_code))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code, guests / "hello/hello.wasm"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout.split(), ended.stderr) == (0, ["0", "0"], "")
+
+
 def large_module(functions: int, imported: int = 0) -> bytes:
     """A command with that many functions of a few instructions; the first is exported as f.
     ``imported`` are x.y, which nobody has."""

@@ -120,9 +120,14 @@ class _Job(Generic[T]):
         self.made: T | None = None
         self.error: BaseException | None = None
         self.done = False
-        threading.Thread(
+        thread = threading.Thread(
             target=self._work, args=(compile,), name="wasi-nn compiler", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError:
+            # No more threads, or the program ends (Python 3.12 starts none then).
+            self._work(compile)
 
     def join(self, waiter: Waiter) -> bool:
         """Wait too; False where it comes to nothing."""
@@ -159,6 +164,8 @@ class _Job(Generic[T]):
             self.made = compile()
         except BaseException as error:
             self.error = error
+        finally:
+            _here.job = None
         with self._lock:
             self.done = True
             for waiter in self._waiters:

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from types import FrameType, TracebackType
 from typing import Any
-
-_SECONDS = 1.0
 
 
 @contextlib.contextmanager
@@ -40,7 +39,6 @@ class Keyboard:
     def __init__(self, interrupt: Callable[[], None]) -> None:
         self._interrupt = interrupt
         self._heard = False
-        self._interrupted = threading.Event()
         self._handler: Any = None
         self._wakeup = -1
 
@@ -51,9 +49,12 @@ class Keyboard:
         within = isinstance(getattr(present, "__self__", None), Keyboard)
         if within or present is signal.default_int_handler:
             watcher = _watcher()
-            watcher.listening.append(self)
-            self._wakeup = signal.set_wakeup_fd(watcher.wakeup, warn_on_full_buffer=False)
             self._handler = signal.signal(signal.SIGINT, self._hear)
+            watcher.begin(self)
+            self._wakeup = signal.set_wakeup_fd(watcher.wakeup, warn_on_full_buffer=False)
+            if self._heard:
+                # (Before the watcher could.)
+                self._interrupt()
 
     def __exit__(
         self,
@@ -62,13 +63,10 @@ class Keyboard:
         trace: TracebackType | None,
     ) -> None:
         if self._handler is not None:
+            signal.set_wakeup_fd(self._wakeup)
+            _watcher().end(self)
             # (This also runs the handler of a signal that has just come.)
             signal.signal(signal.SIGINT, self._handler)
-            signal.set_wakeup_fd(self._wakeup)
-            if self._heard:
-                # The watcher is not to find the next guest here.
-                self._interrupted.wait(_SECONDS)
-            _watcher().listening.remove(self)
             if self._heard:
                 raise KeyboardInterrupt from None
 
@@ -76,7 +74,6 @@ class Keyboard:
         """Signals have come; their Python handlers may have to wait."""
         if signal.SIGINT in numbers:
             self._interrupt()
-            self._interrupted.set()
         if self._wakeup >= 0:
             with contextlib.suppress(OSError):
                 os.write(self._wakeup, numbers)
@@ -89,15 +86,38 @@ class _Watcher:
     """A thread that hears of signals; the innermost guest is told."""
 
     def __init__(self) -> None:
-        self.listening: list[Keyboard] = []
+        self._listening: list[Keyboard] = []
+        # (A signal's handler can run a guest while the main thread has it.)
+        self._lock = threading.RLock()
         self._reader, self.wakeup = os.pipe()
-        os.set_blocking(self.wakeup, False)
+        for end in (self._reader, self.wakeup):
+            os.set_blocking(end, False)
         threading.Thread(target=self._watch, name="wasi-nn keyboard", daemon=True).start()
 
-    def _watch(self) -> None:
-        while numbers := os.read(self._reader, 64):
-            for keyboard in self.listening[-1:]:
+    def begin(self, keyboard: Keyboard) -> None:
+        """Tell this one of what comes from now on; what came before is not for it."""
+        with self._lock:
+            self._tell()
+            self._listening.append(keyboard)
+
+    def end(self, keyboard: Keyboard) -> None:
+        """What has come until now was for this one."""
+        with self._lock:
+            self._tell()
+            self._listening.remove(keyboard)
+
+    def _tell(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            numbers = os.read(self._reader, 64)
+            for keyboard in self._listening[-1:]:
                 keyboard.told(numbers)
+
+    def _watch(self) -> None:
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        while poll.poll():
+            with self._lock:
+                self._tell()
 
 
 @lru_cache(maxsize=1)
