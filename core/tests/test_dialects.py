@@ -115,6 +115,40 @@ def test_inference(wat, imports, custom, first):
     assert inferred.evidence
 
 
+def producers(*tools):
+    """The section of the compilers, each with its version."""
+    texts = [bytes((len(text),)) + text.encode() for tool in tools for text in tool]
+    return section(b"producers", b"\x01\x0cprocessed-by" + bytes((len(tools),)) + b"".join(texts))
+
+
+@pytest.mark.parametrize(
+    ("tools", "first"),
+    [
+        ([("rustc", "1.74.1 (a28077b28 2023-12-04)")], "wasmedge-2023-12"),
+        ([("rustc", "1.76.0-nightly (a57770440 2023-11-16)")], "wasmedge-2023-12"),
+        ([("rustc", "1.77.0 (aedd173a2 2024-03-17)")], "wasmedge"),
+        ([("clang", "18.1.2"), ("rustc", "1.75.0")], "wasmedge-2023-12"),
+        ([("clang", "16.0.4"), ("rustc", "1.80.0")], "wasmedge"),
+        ([("clang", "17.0.6")], "wasmedge-2023-12"),
+        ([("clang", "19.1.5-wasi-sdk (https://github.com/llvm)")], "wasmedge"),
+        ([("walrus", "0.20.3")], "wasmedge-2023-12"),
+        ([("rustc", "unknown")], "wasmedge-2023-12"),
+    ],
+)
+def test_a_young_compiler_made_no_guest_of_2023(wat, tools, first):
+    """A guest of today need not call fini_single, and knows the end of a text as errno 100."""
+    guest = module(wat, ("wasi_ephemeral_nn", "compute_single"), custom=producers(*tools))
+    assert infer(parse(guest)).candidates[0].name == first
+
+
+def test_a_damaged_section_of_producers_tells_nothing(wat):
+    whole = producers(("rustc", "1.80.0"))
+    for end in range(12, len(whole)):
+        cut = b"\0" + bytes((end - 2,)) + whole[2:end]
+        guest = module(wat, ("wasi_ephemeral_nn", "compute_single"), custom=cut)
+        assert infer(parse(guest)).candidates[0].name == "wasmedge-2023-12"
+
+
 @pytest.mark.parametrize(
     ("function", "text", "crate", "first"),
     [
@@ -140,3 +174,43 @@ def test_the_errors_that_a_guest_names_tell_its_age(wat, function, text, crate, 
 def test_a_module_without_wasi_nn_has_no_dialect(wat):
     inferred = infer(parse(module(wat, ("env", "compute"))))
     assert inferred.candidates == ()
+
+
+STREAMS = """(module
+ (import "wasi_ephemeral_nn" "load_by_name" (func $load (param i32 i32 i32) (result i32)))
+ (import "wasi_ephemeral_nn" "init_execution_context" (func $init (param i32 i32) (result i32)))
+ (import "wasi_ephemeral_nn" "set_input" (func $set (param i32 i32 i32) (result i32)))
+ (import "wasi_ephemeral_nn" "compute_single" (func $next (param i32) (result i32)))
+ (import "wasi_ephemeral_nn" "{also}" (func (param i32) (result i32)))
+ (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+ (memory (export "memory") 1)
+ (data (i32.const 0) "net") (data (i32.const 16) "\\05\\00\\00\\00")
+ (data (i32.const 32) "\\10\\00\\00\\00\\01\\00\\00\\00\\{kind:02x}\\00\\00\\00")
+ (data (i32.const 44) "\\40\\00\\00\\00\\05\\00\\00\\00") (data (i32.const 64) "hello")
+ (func $must (param i32) (if (local.get 0) (then unreachable)))
+ (func (export "_start") (local $errno i32)
+  (call $must (call $load (i32.const 0) (i32.const 3) (i32.const 100)))
+  (call $must (call $init (i32.load (i32.const 100)) (i32.const 104)))
+  (call $must (call $set (i32.load (i32.const 104)) (i32.const 0) (i32.const 32)))
+  (loop $on (local.set $errno (call $next (i32.load (i32.const 104))))
+   (br_if $on (i32.eqz (local.get $errno))))
+  (call $exit (local.get $errno))))"""
+
+
+@pytest.mark.parametrize(
+    ("also", "kind", "end"),
+    [
+        # u8 is 2 in 2022 and 3 since 2023: the guests of December 2023 had the old numbers.
+        ("compute", 2, 9),
+        ("compute", 3, 100),
+        ("fini_single", 2, 100),
+        ("fini_single", 3, 100),
+        ("unload", 2, 100),
+    ],
+)
+def test_the_end_of_a_text_has_the_number_that_the_guest_knows(
+    host, wat, identity_model, also, kind, end
+):
+    host.add_model("net", identity_model("net", stream=2))
+    result = host.run(wat(STREAMS.format(also=also, kind=kind)))
+    assert (result.exit_code, result.error, result.failed) == (end, None, 0)

@@ -14,6 +14,7 @@ from wasi_nn.backend import Backend, Graph
 from wasi_nn.errors import InvalidArgument, ModelNotFound, NotFound, RuntimeFailure
 from wasi_nn.hookspecs import hookimpl
 from wasi_nn.plugins import Plugins
+from wasi_nn.registry import NamedModel
 
 
 class Counting(Backend):
@@ -219,6 +220,14 @@ def test_models_are_listed_replaced_and_removed(host, file):
     for call in (host.remove_model, host.model):
         with pytest.raises(NotFound, match="no model is registered as 'a'; registered: m"):
             call("a")
+
+
+def test_an_encoding_that_nobody_serves_is_told_before_its_files(host, file, caplog):
+    """WasmEdge's Burn backend takes the name of an architecture behind the file."""
+    model = NamedModel("demo", (file, Path("squeezenet1")), "burn", must_exist=False)
+    with pytest.raises(UsageError, match="model 'demo': no backend serves burn"):
+        host.registry.add(model)
+    assert caplog.text == ""
 
 
 def test_mistakes_are_told_at_registration(host, file):

@@ -1,9 +1,10 @@
-"""Compiling where it can be given up: in a thread of its own, unless it is short.
+"""Compiling where it can be given up: in a thread of its own.
 
-An engine's compiler hears nothing until it is done, which takes a minute for a module of 130,000
-functions. So nobody waits in it for a large module. Who waits can leave at any moment: for Ctrl-C,
-a deadline or an interrupt. An engine in a process of its own is then ended; a compiler in this
-process goes on in its thread, and whoever wants the same code later waits for that one.
+An engine's compiler hears nothing until it is done. That takes a minute for a module of 130,000
+functions, and as long for one of 5 KB whose loops and locals make the compiler's work grow with the
+square of it. So nobody waits in it. Who waits can leave at any moment: for Ctrl-C, a deadline or an
+interrupt. An engine in a process of its own is then ended; a compiler in this process goes on in
+its thread, and whoever wants the same code later waits for that one.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from wasi_nn.forking import keep
 from wasi_nn.runtime import Instance
 
 T = TypeVar("T")
-# Bytes from which a thread starts: it costs 0.1 ms, and the compiler of such a module 20 at least.
-_LARGE = 64 << 10
+# A signal can reach another thread than the main one, which then has to look, in seconds.
+_SLICE = 0.5
 _STOPPED = "the guest was interrupted while it was being compiled"
 #: Makes a block for each wait for a compiler, so that a user can be told of a long one.
 waiting: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar(
@@ -50,20 +51,19 @@ class Waiter:
         self._wake.set()
 
     def sleep(self) -> None:
-        """Wait for ``wake``."""
-        self._wake.wait()
+        """Wait for ``wake``, or a while."""
+        self._wake.wait(_SLICE)
 
 
 class Code(Generic[T]):
     """A guest's code, compiled once, when it is first wanted. Thread-safe."""
 
-    def __init__(self, compile: Callable[[], T], size: int) -> None:
-        """``size`` is that of the guest, in bytes."""
+    def __init__(self, compile: Callable[[], T]) -> None:
         self._compile: Callable[[], T] | None = compile
-        self._large = size >= _LARGE
         self._lock = threading.Lock()
         self._job: _Job[T] | None = None
-        self._made: T | None = None
+        #: The code, where it is there.
+        self.made: T | None = None
         #: What compiling took; 0 until it is done.
         self.seconds = 0.0
         keep(self)
@@ -73,20 +73,11 @@ class Code(Generic[T]):
         self._lock = threading.Lock()
         self._job = None
 
-    def ready(self) -> T | None:
-        """The code, where it is there, or is compiled in no time. Raises what the compiler does."""
-        if self._made is None and not self._large:
-            with self._lock:
-                if self._made is None:
-                    self._made = self._timed()
-        return self._made
-
     def get(self, waiter: Waiter) -> T:
         """The code; compiles it where nobody has. Raises what the compiler does, and
         ``StillCompiling`` when the waiter is stopped before."""
-        made = self.ready()
-        if made is not None:
-            return made
+        if self.made is not None:
+            return self.made
         with self._lock:
             # A job that was ended, or has failed, takes nobody: then the next one tries again.
             if self._job is None or not self._job.join(waiter):
@@ -105,7 +96,7 @@ class Code(Generic[T]):
         if job.error is not None:
             raise job.error
         assert job.made is not None
-        self._made = job.made
+        self.made = job.made
         # (It holds the guest's bytes. A job with a waiter to its end is the last one.)
         self._compile = None
         return job.made
@@ -233,5 +224,4 @@ class PendingInstance(Instance, Generic[T]):
 
 def instance_of(code: Code[T], prepare: Callable[[T], Instance]) -> Instance:
     """An instance of code: one that waits, where it is not compiled yet."""
-    made = code.ready()
-    return PendingInstance(code, prepare) if made is None else prepare(made)
+    return PendingInstance(code, prepare) if code.made is None else prepare(code.made)

@@ -19,26 +19,28 @@ from typing import Any, NamedTuple, Union
 
 from wasi_nn.runtime import EngineLimits, Instance, WasiConfig
 
-# What an engine that runs components brings itself.
-_WASI = {
-    f"wasi:{package}/{name}"
-    for package, names in (
-        ("cli", "environment exit stdin stdout stderr terminal-input terminal-output"),
-        ("cli", "terminal-stdin terminal-stdout terminal-stderr"),
-        ("clocks", "monotonic-clock wall-clock timezone"),
-        ("filesystem", "preopens types"),
-        ("io", "error poll streams"),
-        ("random", "insecure insecure-seed random"),
-        ("sockets", "instance-network ip-name-lookup network"),
-        ("sockets", "tcp tcp-create-socket udp udp-create-socket"),
-    )
-    for name in names.split()
+# The packages that an engine brings itself, with their interfaces in WASI 0.2.
+_PACKAGES = {
+    "wasi:cli/": "environment exit stdin stdout stderr terminal-input terminal-output "
+    "terminal-stdin terminal-stdout terminal-stderr",
+    "wasi:clocks/": "monotonic-clock wall-clock timezone",
+    "wasi:filesystem/": "preopens types",
+    "wasi:io/": "error poll streams",
+    "wasi:random/": "insecure insecure-seed random",
+    "wasi:sockets/": "instance-network ip-name-lookup network tcp tcp-create-socket udp "
+    "udp-create-socket",
 }
+_WASI = {package + name for package, names in _PACKAGES.items() for name in names.split()}
 _WASI_VERSION = re.compile(r"0\.2\.\d+")
 
 
 def is_wasi(interface: str) -> bool:
-    """Whether an interface is one of WASI 0.2, which the engine brings."""
+    """Whether an interface is of a package of WASI, which is the engine's to bring."""
+    return interface.startswith(tuple(_PACKAGES))
+
+
+def is_wasi_0_2(interface: str) -> bool:
+    """Whether an interface is one of WASI 0.2, which engines that run components have."""
     name, _, version = interface.partition("@")
     return name in _WASI and _WASI_VERSION.fullmatch(version) is not None
 

@@ -10,8 +10,8 @@ from wasi_nn.abi.timing import BenchTimer
 from wasi_nn.abi.wit import Wit
 from wasi_nn.abi.wit_words import DIALECTS, PACKAGE, version_of
 from wasi_nn.compiling import Code, Waiter, instance_of
-from wasi_nn.component import Component, is_wasi
-from wasi_nn.componentfile import RUN, ComponentFile
+from wasi_nn.component import Component, is_wasi_0_2
+from wasi_nn.componentfile import ComponentFile, no_command
 from wasi_nn.errors import LinkError, UsageError
 from wasi_nn.guest import Guest
 from wasi_nn.limits import Limits
@@ -45,7 +45,6 @@ class ComponentProgram(Program):
 
     def link(self) -> None:
         version = self._version()
-        self._check_entry(None)
         self.compile()
         with self._host.open_session() as session:
             wit = Wit(session, Observer())
@@ -67,7 +66,7 @@ class ComponentProgram(Program):
             problems.append(str(error))
         for name, sort in imports.items():
             # (Types alone need nobody.)
-            known = name.partition("@")[0] in _INTERFACES or is_wasi(name)
+            known = name.partition("@")[0] in _INTERFACES or is_wasi_0_2(name)
             if not known and sort != "type":
                 what = name if sort == "instance" else f"the {sort} {name}"
                 problems.append(f"it imports {what}, which nothing here provides")
@@ -85,11 +84,10 @@ class ComponentProgram(Program):
         limits: Limits,
     ) -> Made:
         version = self._version()
-        self._check_entry(None)
         chosen = DIALECTS[0] if dialect in (None, "auto") else dialect
         if chosen not in DIALECTS:
             raise UsageError(
-                f"dialect {chosen} is of core modules; components have {', '.join(DIALECTS)}"
+                f"dialect {chosen} is for core modules; components have {', '.join(DIALECTS)}"
             )
         interfaces = [] if version is None else Wit(session, observer, chosen).interfaces(version)
         engine_limits = EngineLimits(limits.memory, limits.fuel)
@@ -101,9 +99,3 @@ class ComponentProgram(Program):
             quirks = "" if chosen == DIALECTS[0] else f" ({chosen})"
             name = f"{PACKAGE[:-1]}{'@' + version if version else ''}{quirks}"
         return Made(instance, lambda: name, BenchTimer())
-
-
-def no_command(file: ComponentFile) -> str:
-    """Why a component does not run by itself."""
-    exported = ", ".join(name for name, sort in file.exports.items() if sort != "type")
-    return f"it exports no {RUN}; it exports: {exported or 'nothing'}"

@@ -38,6 +38,12 @@ def parse(data: bytes) -> ComponentFile:
         raise UsageError(f"the component is damaged: {error}") from error
 
 
+def no_command(file: ComponentFile) -> str:
+    """Why a component does not run by itself."""
+    exported = ", ".join(name for name, sort in file.exports.items() if sort != "type")
+    return f"it exports no {RUN}; it exports: {exported or 'nothing'}"
+
+
 class _ComponentReader(Reader):
     def component(self) -> ComponentFile:
         imports: dict[str, str] = {}

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import AbstractContextManager
 
 from wasi_nn.backend import ExecutionContext, StreamingContext
 from wasi_nn.errors import ForkedProcess, UnsupportedOperation
-from wasi_nn.escaping import trace_of
+from wasi_nn.escaping import logger, trace_of
 from wasi_nn.forking import keep
 from wasi_nn.handlers import raised_by_handler
 from wasi_nn.loading import LoadedGraph
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 
 class ContextEntry:

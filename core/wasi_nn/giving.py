@@ -8,7 +8,6 @@ at the dimensions, on models whose annotations are right.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from numbers import Integral
 from types import TracebackType
@@ -16,11 +15,11 @@ from types import TracebackType
 from wasi_nn import ending
 from wasi_nn.backend import Backend, ExecutionContext, Graph
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, WasiNnError
-from wasi_nn.escaping import trace_of
+from wasi_nn.escaping import logger, trace_of
 from wasi_nn.handlers import raised_by_handler
 from wasi_nn.types import Tensor, TensorInfo, TensorType, check_length
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 #: What passes through a backend's call as it is.
 PASSING = (WasiNnError, KeyboardInterrupt, GeneratorExit)

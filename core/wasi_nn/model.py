@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from codecs import getincrementaldecoder
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import ExecutionContext, StreamingContext
 from wasi_nn.errors import EndOfSequence, InvalidArgument, NnError, UnsupportedOperation
-from wasi_nn.escaping import trace_of
+from wasi_nn.escaping import logger, trace_of
 from wasi_nn.forking import OfOneProcess, keep
 from wasi_nn.giving import checked_context
 from wasi_nn.handlers import attend
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 _MOST_REFUSED = 1024
 
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 
 class Context(OfOneProcess):

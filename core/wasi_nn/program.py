@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wasi_nn.abi.common import CoreAbi
@@ -128,7 +128,7 @@ class Program(OfOneProcess):
 
         ``timeout`` is in seconds, and that of the host's limits where that is shorter. Raises
         ``UsageError`` for code that the engine does not take, and ``DeadlineExceeded``."""
-        if self._code.ready() is not None:
+        if self._code.made is not None:
             return
         seconds = own_limits(None, timeout).over(self._host.limits).timeout
         waiter = Waiter()
@@ -161,8 +161,8 @@ class Program(OfOneProcess):
         seconds, is short for one of them. ``on_start`` gets the guest before it runs, so that
         another thread can interrupt it. Raises ``LinkError`` and ``UsageError`` for what keeps the
         guest from starting; what ends it later is in the result."""
-        if isinstance(args, (str, bytes)):
-            raise UsageError(f"args is {args!r}, and must be a list of texts, as in [{args!r}]")
+        if isinstance(args, (str, bytes, Mapping)) or not isinstance(args, Iterable):
+            raise UsageError(f"args is {args!r}, and must be a list of texts, as in ['name:net']")
         limits = own_limits(limits, timeout)
         captured = Capture(capture, limits.over(self._host.limits))
         wasi = wasi_config(
@@ -375,7 +375,7 @@ def _reading(file: WasmFile, name: str | None) -> Reading | None:
         return Reading(inferred.candidates)
     if chosen.module != inferred.candidates[0].module:
         raise UsageError(
-            f"dialect {name} is of guests that import {chosen.module}; "
+            f"dialect {name} is for guests that import {chosen.module}; "
             f"this one imports {inferred.candidates[0].module}"
         )
     return Reading([chosen])

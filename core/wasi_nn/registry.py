@@ -6,7 +6,6 @@ stay paths until a backend opens them, and nothing is loaded before it is first 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,13 +15,13 @@ from typing import Any, NamedTuple
 from wasi_nn import encodings
 from wasi_nn.backend import Backend, LoadOptions
 from wasi_nn.errors import InvalidEncoding, ModelNotFound, NotFound, UsageError
-from wasi_nn.escaping import trace_of
+from wasi_nn.escaping import logger, trace_of
 from wasi_nn.files import versions
 from wasi_nn.loading import LoadedGraph, Stopped, check_guest_config, load_shared
 from wasi_nn.plugins import Plugins, reason_missing
 from wasi_nn.types import ExecutionTarget
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 
 class NamedModel(NamedTuple):
@@ -74,20 +73,25 @@ class Registry:
 
         Raises ``UsageError`` for a name that is taken, for no file at all, for a file that is not
         there and must exist, and for an encoding that no installed backend serves."""
-        if not model.name:
-            raise UsageError("a named model needs a name that is not empty")
+        if not isinstance(model.name, str) or not model.name:
+            raise UsageError(
+                f"a model's name is {model.name!r}, and must be a text (str) that is not empty"
+            )
         if not model.paths:
             raise UsageError(f"model {model.name!r} has no file")
-        for path in model.paths:
-            if not path.exists():
-                if model.must_exist:
-                    raise UsageError(f"model {model.name!r}: there is no file {path}")
-                log.warning(
-                    "model %r: there is no file %s; a guest is told so when it loads the model",
-                    model.name,
-                    path,
-                )
         try:
+            if model.encoding != encodings.AUTODETECT:
+                # What follows an encoding that nobody serves may not be files.
+                self._plugins.backend_for(model.encoding)
+            for path in model.paths:
+                if not path.exists():
+                    if model.must_exist:
+                        raise UsageError(f"model {model.name!r}: there is no file {path}")
+                    log.warning(
+                        "model %r: there is no file %s; a guest is told so when it loads the model",
+                        model.name,
+                        path,
+                    )
             backend, encoding = self._resolve(model)
         except InvalidEncoding as error:
             raise UsageError(f"model {model.name!r}: {error}") from error
@@ -152,10 +156,11 @@ class Registry:
         if model.encoding == encodings.AUTODETECT:
             encoding = detect(self._plugins, model.paths)
             if encoding is None:
-                raise InvalidEncoding(
-                    f"the encoding of {model.paths[0]} is not recognised; "
-                    f"name it: {model.name}=ENCODING:{model.paths[0]}"
-                )
+                from wasi_nn import recognition
+
+                hint = f"name it: {model.name}=ENCODING:{model.paths[0]} (from Python, encoding=…)"
+                why = recognition.undetected(model.paths, hint)
+                raise InvalidEncoding(f"the encoding is not recognised: {why}")
             return self._plugins.backend_for(encoding), encoding
         backend = self._plugins.backend_for(model.encoding)
         if model.encoding in backend.encodings:
@@ -178,7 +183,10 @@ def detect(plugins: Plugins, builders: Sequence[memoryview | Path]) -> str | Non
     """The encoding that the builders' first bytes show, asking core first and then each backend."""
     if not builders:
         return None
-    head = encodings.head(builders[0])
+    first = builders[0]
+    if isinstance(first, Path) and first.is_dir():
+        return None
+    head = encodings.head(first)
     known = encodings.recognise(head)
     if known is not None:
         return known

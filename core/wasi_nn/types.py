@@ -17,6 +17,9 @@ from wasi_nn.escaping import visible
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Characters of a name that are shown.
+_LONGEST_NAME = 200
+
 
 class TensorType(Enum):
     """The element types that some version of wasi-nn names; ``size`` is in bytes."""
@@ -55,6 +58,8 @@ class ExecutionTarget(Enum):
     def named(cls, name: str) -> ExecutionTarget:
         """The target of a name in any case; ``npu`` is another word for ``tpu``. Raises
         ``UsageError``."""
+        if not isinstance(name, str):
+            raise UsageError(f"the execution target is {name!r}, and must be a name, such as 'cpu'")
         lowered = name.lower()
         try:
             return cls("tpu" if lowered == "npu" else lowered)
@@ -198,7 +203,7 @@ class TensorInfo(NamedTuple):
     def describe(self) -> str:
         """One line for people: ``bytes: i32[?, 2048]``."""
         kind = str(self.type) if self.type else visible(self.native_type) or "unknown"
-        name = visible(self.name)
+        name = visible(self.name, _LONGEST_NAME)
         if self.dims is None:
             return f"{name}: {kind}"
         return f"{name}: {kind}[{', '.join('?' if d < 0 else str(d) for d in self.dims)}]"

@@ -36,7 +36,9 @@ class _Buffer:
         try:
             self.array: NDArray[np.uint8] = np.zeros(length, np.uint8)
         except (MemoryError, ValueError) as error:
-            raise RuntimeFailure(f"{length} bytes for a tensor cannot be had: {error}") from error
+            raise RuntimeFailure(
+                f"there is no memory for a tensor of {length} bytes: {error}"
+            ) from error
         self.address = self.array.ctypes.data
         self.tensor = Tensor(kind, dims, self.array.data)
 
@@ -161,8 +163,8 @@ class OnnxContext(BoundContext):
     def _allocated_output(self, info: TensorInfo) -> Tensor:
         if info.type is None:
             raise UnsupportedOperation(
-                f"output {info.name} is a {info.native_type}, which is no tensor type of wasi-nn: "
-                "read the other outputs"
+                f"output {info.name} is a {info.native_type}, which is not a tensor type of "
+                "wasi-nn: read the other outputs"
             )
         if self._values is None:
             self._values = self._binding.get_outputs()
@@ -170,7 +172,8 @@ class OnnxContext(BoundContext):
         kind = tensor_type(value.data_type())
         if kind is None:
             raise UnsupportedOperation(
-                f"output {info.name} is a {value.data_type()}, which is no tensor type of wasi-nn"
+                f"output {info.name} is a {value.data_type()}, which is not a tensor type of "
+                "wasi-nn"
             )
         dims = tuple(value.shape())
         length = prod(dims) * kind.size

@@ -14,6 +14,7 @@ import openvino
 from wasi_nn.bound import BoundContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
 from wasi_nn.types import Tensor, TensorInfo
+from wasi_nn_openvino.backend import said
 from wasi_nn_openvino.elements import ELEMENTS
 
 
@@ -45,14 +46,14 @@ class OpenvinoContext(BoundContext):
             self._rebound = True
         except RuntimeError as error:
             name = self.input_infos[index].name
-            raise RuntimeFailure(f"OpenVINO does not take input {name}: {error}") from error
+            raise RuntimeFailure(f"OpenVINO does not take input {name}: {said(error)}") from error
         return Tensor(tensor.type, tensor.dims, _bytes_of(memory))
 
     def run(self) -> None:
         try:
             self._request.infer(share_outputs=True)
         except RuntimeError as error:
-            raise RuntimeFailure(f"OpenVINO failed to compute: {error}") from error
+            raise RuntimeFailure(f"OpenVINO failed to compute: {said(error)}") from error
         if self._rebound:
             self._rebound = False
             self.passed = self._find_passed()
@@ -66,7 +67,7 @@ class OpenvinoContext(BoundContext):
         kind = ELEMENTS.get(memory.element_type.get_type_name())
         if kind is None:
             raise UnsupportedOperation(
-                f"output {info.name} is {info.native_type}, which is no tensor type of wasi-nn"
+                f"output {info.name} is {info.native_type}, which is not a tensor type of wasi-nn"
             )
         tensor = Tensor(kind, tuple(memory.shape), _bytes_of(memory))
         if info.dims is not None and min(info.dims, default=0) >= 0:

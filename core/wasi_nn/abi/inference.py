@@ -9,11 +9,13 @@ guest's first tensors choose among them (see ``reading``).
 
 from __future__ import annotations
 
+import contextlib
+import re
 from collections.abc import Set
 from typing import NamedTuple
 
 from wasi_nn.abi.dialects import DIALECTS, EPHEMERAL, LEGACY, Dialect
-from wasi_nn.wasmfile import WasmFile
+from wasi_nn.wasmfile import Reader, WasmFile
 
 #: WasmEdge's additions to the core ABI, by which its guests are known.
 WASMEDGE_FUNCTIONS = frozenset(
@@ -31,6 +33,10 @@ _AFTER_2023 = frozenset({"unload", "finalize_execution_context"})
 # The crate wasmedge-wasi-nn names its errors in the guest's data. It knew the first one from
 # 2023-12-20 on (as 9), and the second one since 2024-01-02, when they became 100 and 102.
 _END, _TOO_LONG = b"EndOfSequence", b"PromptTooLong"
+
+
+# The first versions of compilers of 2024 (both of March).
+_RECENT = {"rustc": (1, 77), "clang": (18, 1)}
 
 
 class Inference(NamedTuple):
@@ -53,7 +59,8 @@ def infer(module: WasmFile) -> Inference:
     crate = b"wasmedge_wasi_nn" in bytes(module.section("name"))
     newer = _TOO_LONG in data
     if (extensions or crate) and not newer and not names & _AFTER_2023:
-        old = _of_2023_12(extensions, crate and _END in data)
+        recent = _is_recent(module.section("producers"))
+        old = _of_2023_12(extensions, crate and _END in data, recent)
         if old is not None:
             return old
     if extensions:
@@ -67,10 +74,11 @@ def infer(module: WasmFile) -> Inference:
     return _of(says, "wasmedge", "wasmedge-0.14")
 
 
-def _of_2023_12(extensions: Set[str], names_end: bool) -> Inference | None:
+def _of_2023_12(extensions: Set[str], names_end: bool, recent: bool) -> Inference | None:
     """The guests that know the end of a text as errno 9. ``fini_single`` came a week after
-    ``compute_single``, and six days before the numbers that hold today."""
-    if "compute_single" in extensions and "fini_single" not in extensions:
+    ``compute_single``, and six days before the numbers that hold today. (A guest that a ``recent``
+    compiler made may do without it.)"""
+    if "compute_single" in extensions and "fini_single" not in extensions and not recent:
         says = "it imports compute_single and not fini_single, as guests of December 2023 do"
     elif names_end:
         says = "it names the error EndOfSequence and not the later PromptTooLong"
@@ -78,6 +86,26 @@ def _of_2023_12(extensions: Set[str], names_end: bool) -> Inference | None:
         return None
     says += ": for them the end of a text is errno 9"
     return _of(says, "wasmedge-2023-12", "wasmedge", "wasmedge-0.14")
+
+
+def _is_recent(producers: memoryview) -> bool:
+    """Whether the section ``producers`` names a compiler that is younger than the guests of
+    December 2023 (tool conventions, ProducersSection.md)."""
+    reader = Reader(producers)
+    reader.at = 0
+    tools: dict[str, str] = {}
+    with contextlib.suppress(IndexError, ValueError):
+        for _ in range(reader.count()):
+            reader.name()
+            for _ in range(reader.count()):
+                name = reader.name()
+                tools[name] = reader.name()
+    for name, oldest in _RECENT.items():
+        if name in tools:
+            # (What a Rust guest has of C was compiled with the C library.)
+            numbers = re.match(r"(\d+)\.(\d+)", tools[name])
+            return numbers is not None and tuple(map(int, numbers.groups())) >= oldest
+    return False
 
 
 def _without_wasmedge(module: WasmFile) -> Inference:

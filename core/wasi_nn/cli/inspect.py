@@ -11,17 +11,16 @@ from pathlib import Path
 
 import click
 
-from wasi_nn import componentfile, wasmfile
+from wasi_nn import componentfile, recognition, wasmfile
 from wasi_nn.abi.dialects import EPHEMERAL, LEGACY
 from wasi_nn.abi.inference import infer
 from wasi_nn.abi.wit_words import PACKAGE
-from wasi_nn.cli.complaint import complain, set_up_logging
+from wasi_nn.cli.complaint import complain, set_up_logging, tell
 from wasi_nn.cli.patience import patience
 from wasi_nn.componentfile import RUN
 from wasi_nn.config import Config, parse
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import LinkError, NnError, UsageError, WasiNnError
-from wasi_nn.escaping import visible
 from wasi_nn.host import Host
 from wasi_nn.modelspec import resolve_path
 from wasi_nn.program import no_command
@@ -118,7 +117,8 @@ def _is_guest(path: Path) -> bool:
 
 def _inspect(host: Host, paths: Sequence[Path], config: Config) -> bool:
     try:
-        guest = paths[0].read_bytes() if _is_guest(paths[0]) else None
+        is_guest = not paths[0].is_dir() and _is_guest(paths[0])
+        guest = paths[0].read_bytes() if is_guest else None
     except OSError as error:
         raise UsageError(f"cannot read {paths[0]}: {error.strerror}") from error
     if guest is None:
@@ -196,6 +196,9 @@ def _inspect_component(host: Host, data: bytes, path: Path) -> bool:
     _line("imports", ", ".join(nn) or "no wasi:nn")
     others = ", ".join(name for name in component.imports if name not in nn)
     _line("also imports", others or "nothing")
+    if not component.is_command:
+        _line("starts here", f"no: {componentfile.no_command(component)}")
+        return False
     return _starts_here(host, data, path)
 
 
@@ -216,10 +219,10 @@ def _starts_here(host: Host, data: bytes, path: Path, how: str = "") -> bool:
 
 def _inspect_model(host: Host, files: Sequence[Path], config: Config) -> bool:
     encoding = detect(host.plugins, files)
-    _line("kind", "model")
-    _line("encoding", encoding or "not recognised")
     if encoding is None:
-        return False
+        return _inspect_unknown(files)
+    _line("kind", "model")
+    _line("encoding", encoding)
     log = logging.getLogger("wasi_nn")
     # (What fails is in the report; the log would say it again.)
     log.disabled = True
@@ -245,5 +248,17 @@ def _inspect_model(host: Host, files: Sequence[Path], config: Config) -> bool:
     return True
 
 
+def _inspect_unknown(files: Sequence[Path]) -> bool:
+    found = recognition.look(files[0])
+    _line("kind", found.what if found else "unknown")
+    _line("encoding", "not recognised")
+    if found is None:
+        _line("runs here", f"no: {recognition.undetected(files)}")
+    else:
+        advice = found.advice or found.for_guest
+        _line("runs here", f"no: {advice}" if advice else "no")
+    return False
+
+
 def _line(title: str, text: str) -> None:
-    click.echo(f"{title + ':':<14} {visible(text)}")
+    tell(f"{title + ':':<14} {text}")

@@ -69,7 +69,7 @@ def built(text: str) -> bytes:
 
 
 def is_relowered(program) -> bool:
-    return bool(program._code.ready()._compiled.declarations.giving)
+    return bool(program._code.made._compiled.declarations.giving)
 
 
 @pytest.mark.parametrize(("more", "through_memory"), [("", True), (SECOND_MEMORY, False)])
