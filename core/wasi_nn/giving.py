@@ -9,6 +9,7 @@ at the dimensions, on models whose annotations are right.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 from types import TracebackType
 
 from wasi_nn import ending
@@ -85,7 +86,7 @@ def checked_infos(what: str, infos: Sequence[TensorInfo]) -> Sequence[TensorInfo
         if (
             not isinstance(info.name, str)
             or not isinstance(info.type, (TensorType, type(None)))
-            or not all(isinstance(size, int) for size in info.dims or ())
+            or not all(isinstance(size, Integral) for size in info.dims or ())
         ):
             raise WrongGift(
                 f"one of {what} is {info!r}; its name must be a text, its type a TensorType or "
