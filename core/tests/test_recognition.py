@@ -84,6 +84,7 @@ ANSWERS = [
     ),
     (b"\xef\xbb\xbf<Error><Code>BlobNotFound</Code>", "in XML ('BlobNotFound')"),
     (b"<ErrorResponse><Error/></ErrorResponse>", "a server's error in XML"),
+    (b"<ListBucketResult xmlns='x'>", "a server's error in XML"),
     (b"<s:Fault><faultstring>denied</faultstring></s:Fault>", "in XML ('denied')"),
     (b'{"error":"Repository not found"}', 'a server\'s error in JSON, \'{"error":"Repo'),
     (b'\n{"errors": [{"code": 1}]}', "a server's error in JSON"),
