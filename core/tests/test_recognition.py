@@ -12,6 +12,7 @@ import struct
 import sys
 import tarfile
 import zipfile
+import zlib
 
 import onnx
 import pytest
@@ -83,6 +84,7 @@ ANSWERS = [
     ),
     (b"\xef\xbb\xbf<Error><Code>BlobNotFound</Code>", "in XML ('BlobNotFound')"),
     (b"<ErrorResponse><Error/></ErrorResponse>", "a server's error in XML"),
+    (b"<ListBucketResult xmlns='x'>", "a server's error in XML"),
     (b"<s:Fault><faultstring>denied</faultstring></s:Fault>", "in XML ('denied')"),
     (b'{"error":"Repository not found"}', 'a server\'s error in JSON, \'{"error":"Repo'),
     (b'\n{"errors": [{"code": 1}]}', "a server's error in JSON"),
@@ -143,6 +145,7 @@ MODELS = [
     (message((1, 1), (1, 3), (2, 1), (9, b"abcd")), "an ONNX tensor (TensorProto)"),
     (onnx_model()[:-10], "an ONNX model that is cut off: its graph ends at byte"),
     (b"ftrt\0\0\0\0", "a TensorRT engine"),
+    (b"CBM1\x90\0", "a CatBoost model"),
     (b"\x18\0\0\0ET12", "an ExecuTorch program"),
     (b"tree\nversion=v4\n", "a LightGBM model"),
     (b"7767517\n75 83\n", "the layers of an ncnn model"),
@@ -158,6 +161,7 @@ OTHERS = [
     (archive("model.onnx")[:40], "a zip archive (PyTorch's models are such) that is cut off"),
     (archive("m/data.pkl", content=bytes(9000))[:9000], "that is cut off"),
     (tar("model.onnx"), "a tar archive ('model.onnx')"),
+    (zlib.compress(pickle.dumps({})), "a zlib file (joblib's, perhaps), still packed"),
     (gzip.compress(b"x"), "a gzip file, still packed"),
     (lzma.compress(b"x"), "an xz file, still packed"),
     (b"\x28\xb5\x2f\xfd\0", "a Zstandard file, still packed"),

@@ -26,6 +26,8 @@ _COMPRESSED: tuple[tuple[bytes, str], ...] = (
     (b"Rar!\x1a\x07", "a RAR archive"),
     (b"\x04\x22\x4d\x18", "an LZ4 file"),
     (b"LZIP", "an lzip file"),
+    (b"x\x9c", "a zlib file (joblib's, perhaps)"),
+    (b"x\xda", "a zlib file (joblib's, perhaps)"),
     (b"\x1f\x9d", "a file of compress (.Z)"),
     (b"!<arch>\n", "an ar archive (a static library or a Debian package)"),
 )

@@ -35,6 +35,7 @@ _MAGICS: tuple[tuple[int, bytes, Look], ...] = (
     (0, b"qsgg", Look("a saved sequence of llama.cpp")),
     (0, b"ftrt", Look("a TensorRT engine", NO_BACKEND)),
     (0, b"ptrt", Look("a TensorRT engine", NO_BACKEND)),
+    (0, b"CBM1", Look("a CatBoost model", "save it as ONNX: save_model(PATH, format='onnx')")),
     (0, b"RKNN", Look("an RKNN model", NO_BACKEND)),
     (4, b"ET12", Look("an ExecuTorch program (.pte)", NO_BACKEND)),
     (0, b"ML\xefR", Look("MLIR bytecode (a StableHLO model, perhaps)", NO_BACKEND)),

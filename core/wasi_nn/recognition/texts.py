@@ -27,7 +27,7 @@ _XML = re.compile(
     _BEFORE_MARKUP + r"(?:<!doctype[^>]*>\s*)?<([a-z_][\w:.-]*)", re.IGNORECASE | re.DOTALL
 )
 _XML_CODE = re.compile(r"<(?:\w+:)?(?:code|message|faultstring)>\s*([^<]{1,120})", re.IGNORECASE)
-_XML_ERROR = re.compile(r"error|fault|exception|problem", re.IGNORECASE)
+_XML_ERROR = re.compile(r"error|fault|exception|problem|listbucket", re.IGNORECASE)
 _ERROR_KEY = r'"(?:errors?|detail|message|status|statusCode|code|error_\w+)"\s*:'
 _JSON_ERROR, _JSON_BEGINS = re.compile(_ERROR_KEY), re.compile(r"[\[{\s]*" + _ERROR_KEY)
 #: Keys that tell what a JSON text is for.
