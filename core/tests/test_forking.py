@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -145,3 +147,80 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
         print("refused")
 """
     assert python(script, gguf()).split() == ["unsent", "refused", "refused"]
+
+
+def test_a_fork_while_others_compute_and_compile() -> None:
+    """Their locks are held for good in the child, which waits for none of them."""
+    script = """
+import wasmtime
+model = host.load(path, config={"temp": 0, "ignore-eos": True})
+body = "(func (result i32) (i32.add (i32.const 1) (i32.const 2)))" * 60000
+large = bytes(wasmtime.wat2wasm(f"(module {body} (func (export \\"_start\\")))"))
+
+def compute():
+    while not done.is_set():
+        with model.init_execution_context() as context:
+            context.set_input("prompt", "x")
+            busy.set()
+            for _ in zip(range(100), context.stream()):
+                pass
+
+busy, done = threading.Event(), threading.Event()
+thread = threading.Thread(target=compute)
+compiling = threading.Thread(target=lambda: Host(runtime="wasmtime").compile(large))
+thread.start()
+busy.wait()
+compiling.start()
+for _ in range(5):
+    child(lambda: model.run("x"))
+    child(lambda: host.load(path))
+    child(lambda: Host(runtime="wasmtime").run(large))
+done.set()
+thread.join()
+compiling.join()
+"""
+    needs("wasmtime")
+    assert python(script, gguf()).split() == ["refused"] * 15
+
+
+def examples() -> list[str]:
+    page = (GRAPHS.parents[1] / "docs" / "forking.md").read_text()
+    return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+
+
+def test_the_pages_pool_of_processes(tmp_path: Path) -> None:
+    needs("onnxruntime")
+    shutil.copy(GRAPHS / "onnx" / "identity.onnx", tmp_path / "model.onnx")
+    (tmp_path / "pool.py").write_text(examples()[0])
+    ended = subprocess.run(
+        [sys.executable, "pool.py"], cwd=tmp_path, capture_output=True, text=True, timeout=_HANG
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.count("array([[") == 8
+    assert "array([[7., 7., 7., 7.]]" in ended.stdout
+
+
+def test_the_pages_gunicorn_hook(tmp_path: Path) -> None:
+    """The file runs as it is written, in a child as gunicorn's is."""
+    (tmp_path / "hook.py").write_text(examples()[1])
+    (tmp_path / "myapp.py").write_text(
+        "import sys\n"
+        "from wasi_nn import Host\n"
+        "def make_host():\n"
+        "    host = Host()\n"
+        "    host.add_model('net', sys.argv[1])\n"
+        "    return host\n"
+        "host = make_host()\n"
+    )
+    script = f"""
+sys.path.insert(0, {str(tmp_path)!r})
+import hook, myapp
+
+def serve():
+    hook.post_fork(None, None)
+    assert myapp.host.model("net").inputs
+
+child(serve)
+child(serve)
+"""
+    assert python(script, gguf()).split() == ["works"] * 2
