@@ -34,7 +34,7 @@ def needs(package: str) -> Any:
         return importlib.import_module(package)
     except ImportError as error:
         if os.environ.get("CI"):
-            pytest.fail(f"{package} is to be installed in CI: {error}", pytrace=False)
+            pytest.fail(f"{package} must be installed in CI: {error}", pytrace=False)
         pytest.skip(f"{package} is not installed: {error}", allow_module_level=True)
 
 

@@ -16,6 +16,7 @@ def main() -> None:
         steps = [
             ("host calls", hosting.host_call),
             ("the check of outputs", hosting.output_check),
+            ("the look for signal handlers", hosting.attending),
             ("engines", engines.overhead),
             ("checks for traps", traps.checks),
             ("component calls", components.calls),

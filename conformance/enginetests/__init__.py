@@ -53,7 +53,7 @@ def need(runtime: str) -> None:
     found = availability(adapter)
     if not found.usable:
         if runtime in _IN_CI and os.environ.get("CI"):
-            pytest.fail(f"{runtime} is to be installed in CI: {found.detail}", pytrace=False)
+            pytest.fail(f"{runtime} must be installed in CI: {found.detail}", pytrace=False)
         pytest.skip(f"{runtime} is unavailable: {found.detail}", allow_module_level=True)
 
 

@@ -70,6 +70,33 @@ if child:
     assert os.waitpid(child, 0)[1] == 0
 print(host.run(sys.argv[2]).stdout, flush=True)
 """
+# Guests of threads that Python does not wait for.
+END = """
+import sys, threading
+from wasi_nn import Host
+
+host = Host(runtime=sys.argv[1])
+program = host.compile(sys.argv[2])
+
+def run(output):
+    program.run(stdout=output)
+
+def heard(data):
+    begun.set()
+
+for output in (heard, heard):
+    begun = threading.Event()
+    threading.Thread(target=run, args=(output,), daemon=True).start()
+    begun.wait()
+"""
+# Writes a character again and again.
+WRITES = """(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 8) "\\10\\00\\00\\00\\01\\00\\00\\00x")
+  (func (export "_start") (loop $again
+    (drop (call $write (i32.const 1) (i32.const 8) (i32.const 1) (i32.const 0)))
+    (br $again))))"""
 
 
 class Loss(Exception):
@@ -166,18 +193,27 @@ class Signals(Engine):
             pytest.skip("a process of its own cannot find the stand-in")
         assert self._python(FORK_FIRST) == ["b'hello, wasi-nn\\n'"] * 2
 
+    def test_python_ends_while_threads_run_guests(self, wat: Wat, tmp_path: Path) -> None:
+        if not self.installed:
+            pytest.skip("a process of its own cannot find the stand-in")
+        path = tmp_path / "writes.wasm"
+        path.write_bytes(wat(WRITES))
+        for _ in range(3):
+            assert self._python(END, path) == []
+
     @property
     def survives(self) -> bool:
         """Whether the engine works in a child of a process that used it."""
         return Host(runtime=self.runtime).runtime.survives_fork
 
-    def _python(self, script: str) -> list[str]:
-        hello = Path(GUESTS) / "hello" / "hello.wasm"
+    def _python(
+        self, script: str, guest: Path = Path(GUESTS) / "hello" / "hello.wasm"
+    ) -> list[str]:
         ended = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", script, self.runtime, str(hello)],
+            [sys.executable, "-W", "ignore", "-c", script, self.runtime, str(guest)],
             capture_output=True,
             text=True,
             timeout=_HANG,
         )
-        assert ended.returncode == 0, ended.stderr
+        assert (ended.returncode, ended.stderr) == (0, "")
         return ended.stdout.splitlines()

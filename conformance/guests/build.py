@@ -150,7 +150,7 @@ def main() -> int:
         try:
             build_large(LARGE[name], output)
         except subprocess.CalledProcessError:
-            print(f"build.py: {LARGE[name].name} is no component; see above", file=sys.stderr)
+            print(f"build.py: {LARGE[name].name} is not a component; see above", file=sys.stderr)
             return 1
         print(f"build/guests/{output.name}: {output.stat().st_size} bytes")
     if different:

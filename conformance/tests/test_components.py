@@ -30,7 +30,7 @@ def large(name: str) -> Path:
     path = ROOT / "build" / "guests" / f"{name}.wasm"
     if not path.exists():
         if os.environ.get("CI"):
-            pytest.fail(f"{path.name} is to be built in CI", pytrace=False)
+            pytest.fail(f"{path.name} must be built in CI", pytrace=False)
         pytest.skip(f"{path.name} is not built; make guests")
     return path
 
@@ -60,7 +60,7 @@ class TestC:
         assert result.check().stdout == b"no\n"
         result = guest.run(["--config", '{"temp": "x"}'], stdin=b"Hello\n")
         assert result.exit_code == 1
-        assert b"compute: config 'temp' is to be a number" in result.stderr
+        assert b"compute: config 'temp' must be a number" in result.stderr
 
 
 class TestPython:

@@ -14,6 +14,7 @@ from wasi_nn_conformance.matrix import Cell, Outcome, merge
 from wasi_nn_conformance.reports import html, jsonfile, junit, markdown, terminal
 
 AWKWARD = "</script><b>&amp; \"quoted\" 'é' \x00\x1b[31m \ud800 [red]not markup[/red] | pipe"
+SHOWN = AWKWARD.replace("\0", "\\x00").replace("\x1b", "\\x1b").replace("\ud800", "\\ud800")
 CASES = case.load()
 NAMES = [one.id for one in CASES[:6]]
 
@@ -44,15 +45,14 @@ def test_counts(cells):
 
 def test_json(cells, tmp_path):
     path = tmp_path / "a.json"
-    # A lone surrogate, which a transcript never has, is no UTF-8.
-    clean = [cells[0]._replace(outcomes=cells[0].outcomes[2:]), cells[2]]
-    jsonfile.write(path, clean, CASES, "2026-01-02")
+    jsonfile.write(path, [cells[0], cells[2]], CASES, "2026-01-02")
     found = json.loads(path.read_text("utf-8"))
     assert found["date"] == "2026-01-02"
     assert found["schema"] == 1
     first, second = found["cells"]
     assert (first["engine"], first["native"], second["native"]) == ("wasmtime", False, True)
-    assert first["cases"][1] == {
+    assert first["cases"][1]["reason"] == SHOWN
+    assert first["cases"][3] == {
         "case": NAMES[3],
         "status": "pass",
         "reason": "",
@@ -75,7 +75,7 @@ def test_junit(cells, tmp_path):
     assert [len(suite.findall("testcase/skipped")) for suite in suites] == [2, 1, 0]
     failure = suites[0].find("testcase/failure")
     assert failure.get("message").startswith("</script><b>&amp;")
-    assert "\ufffd" in failure.text
+    assert failure.text == f"{SHOWN}\n{SHOWN}"
 
 
 def test_html(cells, tmp_path):
@@ -87,16 +87,21 @@ def test_html(cells, tmp_path):
     embedded = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S)
     data = json.loads(embedded[1])
     assert data["cells"][0]["counts"] == COUNTS
-    assert data["cells"][0]["outcomes"][1]["reason"] == AWKWARD
-    assert data["cells"][1]["unavailable"] == AWKWARD
+    assert data["cells"][0]["outcomes"][1]["reason"] == SHOWN
+    assert data["cells"][1]["unavailable"] == SHOWN
     assert set(data["cases"]) == {one.id for one in CASES}
 
 
 def test_markdown(cells, tmp_path):
     path = tmp_path / "a.md"
-    markdown.write(path, [cells[0]._replace(outcomes=cells[0].outcomes[2:]), cells[2]], CASES, "d")
+    markdown.write(path, [cells[0]._replace(version=AWKWARD), cells[2]], CASES, "d")
     page = path.read_text("utf-8")
-    assert "| wasmtime | 1 / **2** / 1 |" in page
+    assert "| wasmtime | 2 / **3** / 1 |" in page
+    plain = SHOWN
+    for letter in "&<>|[]":
+        plain = plain.replace(letter, f"&#{ord(letter)};")
+    assert f"| wasmtime | {plain} |" in page
+    assert f"- unexpected: {plain}: `{NAMES[1]}`" in page
     assert f"- it is known: `{NAMES[2]}`" in page
     assert f"- unexpected: its process ended with -6: `{NAMES[4]}`" in page
 

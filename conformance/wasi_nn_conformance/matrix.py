@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from wasi_nn.errors import UsageError
+from wasi_nn.escaping import visible
 from wasi_nn_conformance import expectations, graphs, hosts, running
 from wasi_nn_conformance.case import Case
 from wasi_nn_conformance.running import UNSUPPORTED
@@ -22,6 +23,7 @@ UNAVAILABLE = "unavailable"
 FAILURES = frozenset({"fail", CRASH, TIMEOUT})
 # A cell that says nothing for so long hangs.
 _SILENCE = 90.0
+_LONGEST_NAME, _LONGEST_LINE = 100, 20_000
 
 
 class Outcome(NamedTuple):
@@ -65,6 +67,36 @@ class Cell(NamedTuple):
             "unavailable": 1 if self.unavailable else 0,
             "unexpected": sum(o.unexpected for o in self.outcomes),
         }
+
+
+def shown(cells: Sequence[Cell]) -> list[Cell]:
+    """The cells with everything that hosts, engines and plugins said made safe for a terminal, and
+    for a file that somebody prints."""
+    return [
+        cell._replace(
+            host=visible(cell.host, _LONGEST_NAME),
+            version=visible(cell.version),
+            encoding=visible(cell.encoding, _LONGEST_NAME),
+            dialect=visible(cell.dialect, _LONGEST_NAME),
+            unavailable=visible(cell.unavailable),
+            outcomes=tuple(
+                outcome._replace(
+                    case=visible(outcome.case),
+                    status=visible(outcome.status, _LONGEST_NAME),
+                    reason=visible(outcome.reason),
+                    known=None if outcome.known is None else visible(outcome.known),
+                    transcript=_lines_shown(outcome.transcript),
+                    notes=_lines_shown(outcome.notes),
+                )
+                for outcome in cell.outcomes
+            ),
+        )
+        for cell in cells
+    ]
+
+
+def _lines_shown(text: str) -> str:
+    return "\n".join(visible(line, _LONGEST_LINE) for line in text.split("\n"))
 
 
 class Plan(NamedTuple):

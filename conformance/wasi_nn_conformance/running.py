@@ -39,7 +39,7 @@ def unsupported(case: Case, graphs: GraphSet, dialect: str) -> str | None:
     if not case.fits(dialect, dialect == LEGACY):
         return "it is about other dialects"
     if case.program and not places.guest(_guest(case.program, dialect)).exists():
-        return "its program is no component"
+        return "its program is not a component"
     if case.extensions and not dialect.startswith("wasmedge"):
         return "it uses functions that only WasmEdge's dialects have"
     return None

@@ -76,7 +76,7 @@ class Compiler:
                     getattr(self, word)(step)
                     break
             else:
-                raise ValueError(f"{case.id}: step {self._step} is of no known kind: {step}")
+                raise ValueError(f"{case.id}: step {self._step} is of an unknown kind: {step}")
         return Script("\n".join(self._lines) + "\n", tuple(self._checks))
 
     # Values

@@ -16,6 +16,7 @@ from typing import ClassVar
 import pytest
 
 from wasi_nn import Host
+from wasi_nn.escaping import visible_lines
 from wasi_nn.plugins import Plugins
 from wasi_nn.session import Session
 from wasi_nn.types import ExecutionTarget, Tensor, TensorType, byte_size
@@ -79,7 +80,7 @@ class _Conformance:
             pytest.xfail(known)
         else:
             detail = [_CASES[name].why, result.transcript, result.notes]
-            pytest.fail("\n".join([result.reason, *detail]), pytrace=False)
+            pytest.fail(visible_lines("\n".join([result.reason, *detail])), pytrace=False)
 
 
 class BackendConformance(_Conformance):

@@ -118,7 +118,7 @@ class TestValues:
             ([calls.I32], [], "takes 1 arguments, not 0"),
             ([calls.I32], [1 << 32], "does not fit an i32"),
             ([calls.I64], [-(1 << 63) - 1], "does not fit an i64"),
-            ([128], [0], "no number"),
+            ([128], [0], "not a number"),
         ],
     )
     def test_what_does_not_fit(self, kinds, numbers, says):

@@ -475,7 +475,7 @@ def test_arguments_that_are_no_text(guests):
         [*COMMAND, "run", str(guests / "hello/hello.wasm"), b"\xff"], capture_output=True
     )
     assert run.returncode == 2
-    assert b"is no UTF-8" in run.stderr
+    assert b"is not UTF-8" in run.stderr
     assert run.stderr.count(b"\n") == 1
 
 
@@ -583,7 +583,7 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
         (("run", "--graph", "m={echo}", "--graph", "m={echo}", "{hello}"), "given twice"),
         (("run", "--nn-preload", "m:onnx", "{hello}"), "--nn-preload wants"),
         (("run", "-S", "inherit-network", "{hello}"), "-S understands"),
-        (("run", "--config", "m={{}}", "{hello}"), "which is no --graph"),
+        (("run", "--config", "m={{}}", "{hello}"), "there is no --graph of that name"),
         (("run", "--config", "m=[", "{hello}"), "is not NAME=JSON"),
         (("run", "--dir", "nowhere", "{hello}"), "no directory"),
         (("run", "--env", "=x", "{hello}"), "--env wants"),
@@ -594,21 +594,33 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
         (("run", "-W", "wmemcheck", "{hello}"), "-W understands"),
         (("run", "-W", "timeout=soon", "{hello}"), "as in 500ms"),
         (("run", "--preload", "a=b", "{hello}"), "one module"),
-        (("run", "--mapdir", "x", "{hello}"), "wants GUEST::HOST"),
+        (("run", "--mapdir", "x", "{hello}"), "want GUEST::HOST"),
         (("run", "--graph", "m=onnx:cuda:m.onnx", "{hello}"), "no execution target 'cuda'"),
         (("run", "--graph", "m=https://a/b.onnx", "{hello}"), "not fetched"),
         (("run", "--runtime", "wasmtme", "{hello}"), "did you mean 'wasmtime'?"),
         (("run", "--invoke", "no", "{hello}"), "exports no function 'no'"),
         (("run", "--no-such-option", "{hello}"), "No such option"),
-        (("run", "{echo}"), "no WebAssembly module"),
+        (("run", "{echo}"), "it is a model of the encoding identity. Give it with --graph"),
+        (("run", "{echo}", "{hello}"), "guest here: wasi-nn run --graph NAME={echo} {hello}"),
+        (("run", "{echo}", "x"), "and the guest here\n"),
+        (("run", "{lfs}"), "{lfs} is not a WebAssembly module or component: it is a git-lfs"),
+        (("run", "--graph", "m={lfs}", "{hello}"), "{lfs} is a git-lfs pointer"),
+        (("run", "{folder}"), "it is a folder. Name a .wasm file"),
+        (("run", "https://a/b.wasm"), "not fetched"),
+        (("inspect", "https://a/b.wasm"), "not fetched"),
+        (("run", "--nn-preload", "m:Burn:GPU:net.mpk:net", "{hello}"), "no backend serves burn"),
         (("walk",), "No such command"),
         (("inspect", "missing"), "cannot read missing"),
         (("run", "--dialect", "latin", "{nn}"), "no dialect 'latin'"),
         (("run", "--dialect", "latin", "{hello}"), "no dialect 'latin'"),
     ],
 )
-def test_a_mistake_is_one_clear_line_and_exit_code_2(guests, echo, arguments, says):
+def test_a_mistake_is_one_clear_line_and_exit_code_2(guests, echo, tmp_path, arguments, says):
+    (tmp_path / "lfs.onnx").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    (tmp_path / "folder").mkdir()
     names = {
+        "lfs": tmp_path / "lfs.onnx",
+        "folder": tmp_path / "folder",
         "hello": guests / "hello/hello.wasm",
         "echo": echo,
         "nn": guests / "echo/echo.wasm",
@@ -616,7 +628,7 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(guests, echo, arguments, sa
     code, out, err = wasi_nn(*(text.format(**names) for text in arguments))
     assert code == 2
     assert out == ""
-    assert says in err
+    assert says.format(**names) in err
     assert err.startswith("wasi-nn: ")
     assert err.count("\n") == 1
 
@@ -703,11 +715,25 @@ def test_inspect_keeps_the_files_of_one_model_together(guests, tmp_path):
     code, out, _ = wasi_nn("inspect", xml, weights)
     assert (code, out.count("kind:")) == (0 if find_spec("openvino") else 1, 1)
     assert "openvino" in out
+    # As a shell's * gives them.
+    assert wasi_nn("inspect", guests / "hello/hello.wasm", weights, xml)[1].count("kind:") == 2
     parts = [tmp_path / f"m-0000{number}-of-00002.gguf" for number in (1, 2)]
     for part in (*parts, tmp_path / "m-00001-of-00003.gguf"):
         part.write_bytes(b"GGUF")
     code, out, _ = wasi_nn("inspect", *parts, tmp_path / "m-00001-of-00003.gguf")
     assert out.count("kind: ") == 2
+
+
+def test_inspect_of_what_cannot_be_read_is_a_line_for_each(guests, tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    odd = ("package:nosuch/m.onnx", "", "none", tmp_path, "loop", "package:json/none", "x" * 300)
+    hello = guests / "hello/hello.wasm"
+    code, out, err = wasi_nn("inspect", *odd, hello, cwd=tmp_path)
+    # (A folder is told in its block, with what is in it.)
+    assert (code, err.count("\n"), out.count("file: ")) == (2, len(odd) - 1, len(odd) + 1)
+    assert "kind:          a folder" in out
+    assert all(line.startswith("wasi-nn: ") for line in err.splitlines())
+    assert "starts here:   yes" in out
 
 
 def test_inspect_of_a_broken_model_is_a_line_of_the_report(tmp_path):
@@ -716,6 +742,33 @@ def test_inspect_of_a_broken_model_is_a_line_of_the_report(tmp_path):
     code, out, err = wasi_nn("inspect", f"{model}")
     assert (code, err) == (1, "")
     assert "loads here:    no: " in out or "not recognised" in out
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "advice"),
+    [
+        (b"<!doctype html>", "an HTML page", "no: a server gave it"),
+        (b"(module)", "WebAssembly in the text format (.wat)", "no: make a binary of it with"),
+        (b"\x80\x02}.", "a pickled Python object", "no: a pickle is never loaded"),
+        (b"%PDF-1.7\xff", "a PDF document", "no\n"),
+        (b"\xe7\x9d\x11", "unknown", "begins with b'\\xe7\\x9d\\x11'"),
+    ],
+)
+def test_inspect_names_what_is_neither_a_guest_nor_a_model(tmp_path, content, kind, advice):
+    (tmp_path / "file").write_bytes(content)
+    code, out, err = wasi_nn("inspect", tmp_path / "file")
+    assert (code, err) == (1, "")
+    assert f"kind:          {kind}" in out
+    assert "encoding:      not recognised\nruns here:     no" in out
+    assert advice in out
+
+
+def test_inspect_of_a_folder(tmp_path):
+    (tmp_path / "model.onnx").touch()
+    code, out, err = wasi_nn("inspect", tmp_path)
+    assert (code, err) == (1, "")
+    assert "kind:          a folder" in out
+    assert "name the file in it: model.onnx" in out
 
 
 def test_inspect_lists_every_export(wat, tmp_path):

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from wasi_nn.abi.dialects import DIALECTS
+from wasi_nn.cli import app
 from wasi_nn.errors import ErrorCode
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
 
 
 def rows(head: list[str], body: list[list[str]]) -> str:
@@ -61,6 +66,56 @@ def test_every_reason_is_in_the_table_of_mistakes():
     elsewhere = {ErrorCode.BUSY, ErrorCode.CONTEXT_FULL, ErrorCode.PROMPT_TOO_LONG}
     for code in set(ErrorCode) - elsewhere:
         assert f"`{code}`" in text
+
+
+def blocks():
+    """The lines of each console block, by page."""
+    for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/*/README.md")):
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(), re.S):
+            yield page.relative_to(ROOT), block.replace("\\\n", "").splitlines()
+
+
+COMMANDS = [
+    pytest.param(line[2:], id=f"{page}: {line[2:50]}")
+    for page, lines in blocks()
+    for line in lines
+    if line.startswith("$ wasi-nn ")
+]
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_commands_have_options_that_there_are(line):
+    _, name, *arguments = shlex.split(line, comments=True)
+    if name == "conformance":
+        from wasi_nn_conformance.cli import conformance as command
+    else:
+        command = app.commands[name]
+    assert command.make_context(name, arguments)
+
+
+def test_commands_print_what_the_pages_say(tmp_path):
+    """Those with guests of the checkout alone."""
+    (tmp_path / "conformance").symlink_to(ROOT / "conformance")
+    checked = 0
+    for page, lines in blocks():
+        for line, after in zip(lines, [*lines[1:], "$"], strict=True):
+            if line.startswith("$ echo "):
+                subprocess.run(["sh", "-c", line[2:]], cwd=tmp_path, check=True)
+            if not re.match(r"\$ wasi-nn run .*conformance/guests/(hello|echo)/", line):
+                continue
+            run = subprocess.run(
+                [sys.executable, "-m", "wasi_nn", *shlex.split(line, comments=True)[2:]],
+                capture_output=True,
+                text=True,
+                cwd=tmp_path,
+            )
+            if "v8" in line and run.returncode == 2:
+                continue
+            assert (run.returncode, run.stderr) == (0, ""), f"{page}: {line}"
+            if not after.startswith("$"):
+                assert run.stdout.strip() == after
+            checked += 1
+    assert checked >= 4
 
 
 def test_links_lead_somewhere():

@@ -9,7 +9,7 @@ import pytest
 from wasi_nn import Host, Tensor, TensorInfo, TensorType, hookimpl
 from wasi_nn.backend import Backend, ExecutionContext, Graph
 from wasi_nn.errors import GuestTrap, RuntimeFailure
-from wasi_nn.escaping import visible, visible_lines
+from wasi_nn.escaping import LONGEST, LONGEST_LINES, logger, visible, visible_lines
 from wasi_nn.plugins import Plugins
 
 F32 = TensorType.F32
@@ -165,6 +165,13 @@ def test_two_backends_of_one_name_in_one_plugin_are_refused():
         ("ü 😀 C:\\new\u00a0x", "ü 😀 C:\\new\u00a0x"),
         ("", ""),
         ("\n", ""),
+        ("a\tb", "a\\tb"),
+        ("  a\x1b", "  a\\x1b"),
+        ("a\u200b\u200c\u200db\ufe0fc", "a\\u200b\\u200c\\u200db\\ufe0fc"),
+        # Letters to Python, and nothing to the eye.
+        ("a\u115fb\u3164", "a\\u115fb\\u3164"),
+        ("a\U000e0041", "a\\U000e0041"),
+        ("x" * 3000, "x" * 1482 + "  … (3000 characters) … " + "x" * 494),
     ],
 )
 def test_text_from_outside_is_one_visible_line(text, shown):
@@ -176,3 +183,30 @@ def test_text_from_outside_is_one_visible_line(text, shown):
 def test_a_trap_keeps_its_lines_and_none_begins_at_the_margin():
     assert str(GuestTrap("stack\nwasi-nn: ok\x1b")) == "stack\n  wasi-nn: ok\\x1b"
     assert visible_lines("a\n\n  b\n") == "a\n  b"
+
+
+@pytest.mark.parametrize("text", ["\x1b" * 100_000, "a\n" * 100_000, "\x1b\n" * 30_000])
+def test_a_long_text_is_shortened_once(text):
+    for show, most in ((visible, LONGEST), (visible_lines, LONGEST_LINES)):
+        shown = show(text)
+        assert len(shown) <= most
+        assert f"({len(text)} characters)" in shown
+        assert show(shown) == shown
+
+
+def test_a_log_is_escaped_for_every_handler(caplog):
+    log = logger("wasi_nn")
+    assert logger("wasi_nn") is log
+    with caplog.at_level(logging.INFO, "wasi_nn"):
+        log.info("a name: %s", EVIL)
+        log.info("%d calls", 3)
+        try:
+            fail()
+        except ValueError:
+            log.exception("it failed: %s", EVIL)
+    assert caplog.messages[0] == "a name: \\x1b[31mEvil\\x1b]0;pwned\\x07\n  wasi-nn: all good"
+    assert caplog.records[1].args == (3,)
+    assert "in fail" in caplog.messages[2]
+    assert "\x1b" not in caplog.text
+    assert "\nwasi-nn:" not in caplog.text
+    assert len(log.filters) == 1

@@ -7,15 +7,19 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import needs
 from onnx import TensorProto, helper
 
-from wasi_nn import Host
+from wasi_nn import Host, handlers
+from wasi_nn.errors import InvalidArgument
 
 needs("onnxruntime")
+
+GGUF = Path(__file__).parents[2] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
 
 
 class Loss(Exception):
@@ -97,3 +101,77 @@ def test_a_handler_that_returns_changes_no_result():
             context.set_input(0, np.float32([3, 4]))
             context.compute()
             assert context.get_output(0).tolist() == [3, 4]
+
+
+@contextlib.contextmanager
+def ringing(handler, seconds=0.003):
+    """SIGALRM comes again and again."""
+    before = signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def leave(number, frame):
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    sys.exit(7)
+
+
+def forever(function):
+    results = []
+    while True:
+        # (Python ignores what a handler raises while something is freed.)
+        results.append(function())
+
+
+@pytest.mark.parametrize("handler", [leave, lambda *a: leave(*a), lose])
+def test_what_a_handler_raises_is_not_the_backends_failure(handler):
+    """Short calls stay in the main thread, where a handler raises in the backend's own code."""
+    needs("xllamacpp")
+    with Host() as host, host.load(GGUF).init_execution_context() as context:
+        for _ in range(5):
+            with ringing(handler), pytest.raises((SystemExit, Loss)):
+                forever(lambda: context.set_input("prompt", "x y z " * 200))
+
+
+def test_an_error_of_the_backends_stays_one():
+    needs("xllamacpp")
+    with Host() as host, host.load(GGUF).init_execution_context() as context:
+        try:
+            lose()
+        except Loss:
+            # It is being handled, and has nothing to do with the signal.
+            with pytest.raises(InvalidArgument):
+                context.set_input("prompt", b"\xff")
+
+
+def test_handlers_run_while_a_model_loads():
+    needs("xllamacpp")
+    data, rang = GGUF.read_bytes(), []
+    with Host() as host:
+        with ringing(lambda *a: rang.append(1)):
+            while not rang:
+                host.load(data)
+        for _ in range(5):
+            with ringing(leave), pytest.raises(SystemExit):
+                forever(lambda: host.load(data))
+        assert host.load(data).inputs
+
+
+def test_ctrl_c_while_a_model_loads():
+    needs("xllamacpp")
+    data = GGUF.read_bytes()
+    ctrl_c = handled(signal.SIGINT, signal.default_int_handler, 0.1)
+    with Host() as host, ctrl_c, pytest.raises(KeyboardInterrupt):
+        forever(lambda: host.load(data))
+
+
+def test_a_handler_that_is_new_is_seen_at_once():
+    for _ in range(3):
+        assert not handlers._handled()
+        before = signal.signal(signal.SIGUSR2, lose)
+        assert handlers._handled()
+        signal.signal(signal.SIGUSR2, before)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import struct
 import threading
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -126,12 +128,12 @@ class TestGuests:
         result = classify.run(["/d/m", "/d/in.raw", "1,3"], dirs={"/d": tmp_path})
         assert result.stdout == b"1 3.0000\n2 2.0000\n0 1.0000\n"
         assert result.failures == ()
-        with pytest.raises(UsageError, match="no directory"):
+        with pytest.raises(UsageError, match="not a directory"):
             classify.run([], dirs=[Preopen(tmp_path / "m", "/d")])
 
     def test_a_dialect_for_other_guests_is_refused(self, echo, guests):
         program = echo.compile(guests / "echo/echo.wasm")
-        with pytest.raises(UsageError, match="of guests that import wasi_nn"):
+        with pytest.raises(UsageError, match="for guests that import wasi_nn"):
             program.run(["echo", "x"], dialect="wamr-legacy")
         with pytest.raises(UsageError, match="no dialect"):
             program.run(["echo", "x"], dialect="latin")
@@ -140,7 +142,7 @@ class TestGuests:
     def test_mistakes(self, host, tmp_path):
         with pytest.raises(UsageError, match="cannot read"):
             host.run(tmp_path / "none.wasm")
-        with pytest.raises(UsageError, match="no WebAssembly module"):
+        with pytest.raises(UsageError, match="not a WebAssembly module"):
             host.run(b"#!/bin/sh")
         with pytest.raises(UsageError, match="damaged"):
             host.run(b"\0asm\x01\0\0\0\x01\x05")
@@ -153,6 +155,16 @@ class TestGuests:
             ({"dirs": "data"}, "dirs is 'data', and must map guest paths"),
             ({"dirs": ["data"]}, "must map guest paths"),
             ({"dirs": 5}, "dirs is 5"),
+            ({"dirs": None}, "dirs is None"),
+            ({"dirs": {"/data": 3}}, "must map guest paths"),
+            ({"dirs": {None: "."}}, "must map guest paths"),
+            ({"dirs": {"/data": b"."}}, "must map guest paths"),
+            ({"dirs": [Preopen(3, "/data")]}, "must map guest paths"),
+            ({"args": None}, "args is None, and must be a list of texts"),
+            ({"args": {"a": 1}}, "must be a list of texts"),
+            ({"args": 3}, "args is 3"),
+            ({"env": {"A=B": "1"}}, "must be a text without '='"),
+            ({"env": {"": "1"}}, "must be a text without '='"),
             ({"args": "name:net"}, r"must be a list of texts, as in \['name:net'\]"),
             ({"args": b"x"}, "must be a list of texts"),
             ({"args": [1, "x"]}, "is 1, and must be a text"),
@@ -244,6 +256,39 @@ class TestModels:
             with pytest.raises(InvalidArgument, match="takes 12 bytes"):
                 context.set_input(0, Tensor(TensorType.F32, (3,), memoryview(bytes(8))))
 
+    @pytest.mark.parametrize(
+        ("call", "says"),
+        [
+            (lambda host, model: host.load(), "there is nothing to load"),
+            (lambda host, model: host.load(3), "a file is 3, and must be a path"),
+            (lambda host, model: host.load(None), "a file is None"),
+            (lambda host, model: host.load([model]), "several files as several arguments"),
+            (lambda host, model: host.program(None), "a file is None"),
+            (lambda host, model: host.load("https://a.org/m.gguf"), "URLs are not fetched"),
+            (lambda host, model: host.add_model("m", "s3://a/m.onnx"), "URLs are not fetched"),
+            (lambda host, model: host.add_model("m", Path("hf://a/b")), "URLs are not fetched"),
+            (lambda host, model: host.run("http://a.org/guest.wasm"), "URLs are not fetched"),
+            (lambda host, model: host.load(model, config="{}"), "the config is '{}', and must be"),
+            (lambda host, model: host.add_model("m", model, config=[1]), "and must be a mapping"),
+            (lambda host, model: host.load(model, target=1), "the execution target is 1"),
+            (lambda host, model: host.load(model, target=None), "and must be a name"),
+            (lambda host, model: host.load(model, encoding=1), "the encoding is 1, and must be"),
+            (lambda host, model: host.add_model("m", model, encoding=None), "the encoding is None"),
+            (lambda host, model: host.add_model(5, model), "a model's name is 5"),
+            (lambda host, model: Host(runtime=5), "the runtime is 5, and must be an engine's name"),
+        ],
+    )
+    def test_arguments_of_other_types(self, host, add_onnx, call, says):
+        with pytest.raises(UsageError) as raised:
+            call(host, add_onnx)
+        assert says in str(raised.value)
+
+    def test_a_file_that_has_the_form_of_a_url(self, host, add_onnx, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "http:").mkdir()
+        (tmp_path / "http:" / "m.onnx").write_bytes(Path(add_onnx).read_bytes())
+        assert host.load("http:/m.onnx").encoding == "onnx"
+
     def test_mistakes(self, host, add_onnx, identity_model):
         model = host.load(add_onnx)
         with pytest.raises(InvalidArgument, match="no input named 'c'; the graph has: a, b"):
@@ -258,6 +303,77 @@ class TestModels:
             host.load(b"what is this")
         with pytest.raises(UsageError, match="cannot read"):
             host.load("nowhere.onnx")
+
+
+def test_inputs_by_keyword_and_of_pythons_numbers(host, add_onnx):
+    host.add_model("add", add_onnx)
+    model = host.model("add")
+    a, b = np.float32([[1, 2]]), np.float32([[3, 4.5]])
+    for outputs in (
+        model.run({"a": a, "b": b}),
+        model.run(a=a, b=b),
+        model.run(a, b=b),
+        model.run({0: a}, b=b),
+        model.run(a=[[1, 2]], b=[[3, 4.5]]),
+        model.run(a=((True, 2.0),), b=[b[0]]),
+    ):
+        assert outputs["sum"].dtype == np.float32
+        assert outputs["sum"].tolist() == [[4, 6.5]]
+    with pytest.raises(InvalidArgument, match="f64"):
+        model.run(a=a.astype(np.float64), b=b)
+    with pytest.raises(InvalidArgument, match="c"):
+        model.run(a=a, b=b, c=b)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kind", "right"),
+    [
+        ([1, 2], TensorType.F32, np.float32([1, 2])),
+        ([0.1], TensorType.F16, np.float16([0.1])),
+        ([0, 255], TensorType.U8, np.uint8([0, 255])),
+        ([2.0, -3], TensorType.I32, np.int32([2, -3])),
+        (7, TensorType.I64, np.int64(7)),
+        ([float("inf"), float("nan")], TensorType.F32, np.float32([np.inf, np.nan])),
+        ([], TensorType.I64, np.int64([])),
+        ([1.5], None, np.float64([1.5])),
+    ],
+)
+def test_pythons_numbers_take_the_type_that_is_described(numbers, kind, right):
+    tensor = Tensor.of_numbers(numbers, kind)
+    assert (tensor.dims, tensor.numpy().dtype) == (right.shape, right.dtype)
+    assert np.array_equal(tensor.numpy(), right, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "kind"),
+    [
+        ([1.5], TensorType.I32),
+        ([300], TensorType.U8),
+        ([-1], TensorType.U8),
+        ([2**40], TensorType.I32),
+        ([2**70], TensorType.I64),
+        ([float("nan")], TensorType.I64),
+        ([1e6], TensorType.F16),
+        (["a"], TensorType.F32),
+    ],
+)
+def test_numbers_that_a_type_cannot_hold_are_refused(numbers, kind):
+    with pytest.raises(TypeError):
+        Tensor.of_numbers(numbers, kind)
+
+
+def test_objects_show_what_they_are_and_stay_in_their_process(host, add_onnx, guests):
+    host.add_model("add", add_onnx)
+    model, program = host.model("add"), host.program(guests / "hello/hello.wasm")
+    text = "<Model of onnx: a: f32[?, 2], b: f32[?, 2] -> sum: f32[?, 2], product: f32[?, 2]>"
+    assert (repr(host), repr(model)) == ("<Host with the models add>", text)
+    assert repr(program) == "<Program hello.wasm>"
+    program.compile()
+    assert repr(program) == "<Program hello.wasm, compiled>"
+    with model.init_execution_context() as context:
+        for one in (host, model, program, context):
+            with pytest.raises(TypeError, match=f"a {type(one).__name__} belongs to its process"):
+                pickle.dumps(one)
 
 
 def test_without_an_engine_the_models_still_work(add_onnx, plugins, monkeypatch):

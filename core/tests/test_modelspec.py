@@ -89,7 +89,7 @@ def test_wasmtimes_option(tmp_path):
         ("nn-graph=onnx", "understands"),
         ("threads", "understands"),
         (f"nn-graph=cobol::{folder}", "unknown format"),
-        ("nn-graph=onnx::nowhere", "no directory"),
+        ("nn-graph=onnx::nowhere", "not a directory"),
     ):
         with pytest.raises(UsageError, match=says):
             parse_wasmtime_option(text)
@@ -106,3 +106,30 @@ def test_package_paths():
     ):
         with pytest.raises(UsageError, match=says):
             resolve_path(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "m=https://a.org/m.onnx",
+        "m=onnx:https://a.org/m.onnx",
+        "m=onnx:gpu:s3://bucket/m.onnx",
+        "m=model.xml,https://a.org/model.bin",
+        "m=file:///tmp/m.onnx",
+    ],
+)
+def test_urls(text):
+    with pytest.raises(UsageError, match="URLs are not fetched"):
+        parse_graph(text)
+
+
+def test_urls_of_nn_preload():
+    for encoding in ("GGML", "ONNX"):
+        with pytest.raises(UsageError, match=r"URLs are not fetched.*https://a\.org/m"):
+            parse_nn_preload(f"m:{encoding}:AUTO:https://a.org/m")
+
+
+def test_an_absolute_path_behind_an_encoding_is_no_url(tmp_path):
+    model = parse_graph(f"m=onnx:gpu:{tmp_path}/m.onnx")
+    assert (model.encoding, model.paths) == ("onnx", (tmp_path / "m.onnx",))
+    assert parse_nn_preload(f"m:onnx:cpu:{tmp_path}/m").paths == (tmp_path / "m",)

@@ -9,8 +9,9 @@ import sys
 import pytest
 
 from wasi_nn import Host
-from wasi_nn.errors import InvalidEncoding, Unavailable, UsageError
-from wasi_nn.plugins import Plugins, availability
+from wasi_nn.errors import InvalidEncoding, RuntimeFailure, Unavailable, UsageError
+from wasi_nn.plugins import Plugins, availability, is_broken
+from wasi_nn.registry import detect, missing
 
 SOUND = """
 from wasi_nn.backend import Backend
@@ -75,6 +76,25 @@ def test_first_party_plugins_are_ordinary_entry_points():
         ("def backends(): ...", "a function wasi_nn_backends or wasi_nn_runtimes, marked with"),
         (SOUND + "@hookimpl\ndef wasi_nn_runtime(): ...", "there is no hook 'wasi_nn_runtime'"),
         (SOUND + "def wasi_nn_runtimes(): ...", "mark the function wasi_nn_runtimes with"),
+        (SOUND.replace("[Sound()]", "Sound()"), "must give a list"),
+        (SOUND.replace("[Sound()]", "5"), "wasi_nn_backends gave 5, and must give a list"),
+        (SOUND.replace('("sound", "onnx")', '("sound", 5)'), "each is a word of letters"),
+        (SOUND.replace('("sound", "onnx")', '("",)'), "each is a word of letters"),
+        (SOUND.replace('name = "sound"', 'name = "a:b"'), "is 'a:b', and must be a word"),
+        (SOUND.replace('name = "sound"', 'name = "\\x1b[31m"'), "must be a word"),
+        (SOUND.replace('name = "sound"', 'name = ""'), "must be a word"),
+        (SOUND.replace('name = "sound"', 'name = "sound"; config_keys = (1,)'), "not texts"),
+        (
+            "from wasi_nn import hookimpl, runtime\n"
+            "class Engine(runtime.Runtime):\n"
+            "    name = 'engine'\n"
+            "    def availability(self): ...\n"
+            "    def compile(self, data, limits): ...\n"
+            "@hookimpl\n"
+            "def wasi_nn_runtimes():\n"
+            "    return [Engine()]\n",
+            "has no features (a RuntimeFeatures)",
+        ),
     ],
 )
 def test_a_broken_plugin_stops_no_other(folder, module, says):
@@ -127,6 +147,126 @@ def test_a_backend_that_fails_when_it_is_asked_stops_no_other(folder, tmp_path):
         assert host.model("m").backend == "identity"
         host.add_model("s", tmp_path / "m", encoding="sound")
         assert "backend sound (sound_plugin 1.0) is broken" in host.registry.missing_libraries()[0]
+
+
+ODD = """
+from wasi_nn import hookimpl
+from wasi_nn.backend import Availability, Backend, Graph
+from wasi_nn.runtime import Runtime, RuntimeFeatures
+from wasi_nn.types import TensorInfo, TensorType
+
+class Odd(Graph):
+    inputs = {inputs}
+    def init_execution_context(self): ...
+
+class Sound(Backend):
+    name = "sound"
+    encodings = ("sound",)
+    def missing(self): return {missing}
+    def availability(self): return {availability}
+    def sniff(self, head): return {sniff}
+    def load(self, builders, options): return Odd()
+
+class Engine(Runtime):
+    name = "engine"
+    @property
+    def features(self): return {features}
+    def availability(self): return Availability(True, "1.0")
+    def compile(self, data, limits): ...
+
+@hookimpl
+def wasi_nn_backends():
+    return [Sound()]
+
+@hookimpl
+def wasi_nn_runtimes():
+    return [Engine()]
+"""
+ANSWERS = {
+    "inputs": "()",
+    "missing": "None",
+    "availability": "Availability(True, '1.0')",
+    "sniff": "'sound' if head.startswith(b'sound') else None",
+    "features": "RuntimeFeatures()",
+}
+
+
+def odd_plugins(folder, **answers):
+    distribution(folder, "sound_plugin", ODD.format(**{**ANSWERS, **answers}))
+    return Plugins.installed()
+
+
+@pytest.mark.parametrize(
+    ("of", "answer", "says"),
+    [
+        *(("availability", odd, "must give an Availability") for odd in ("None", "True")),
+        ("availability", "(True, '1.0')", "must give an Availability"),
+        ("availability", "Availability(True, 5)", "must give an Availability"),
+        ("availability", "1 / 0", "ZeroDivisionError"),
+        ("availability", "exit(3)", "SystemExit"),
+        *(("missing", odd, "must give a text or None") for odd in ("5", "False")),
+        ("features", "(True,)", "must be RuntimeFeatures"),
+        ("features", "1 / 0", "ZeroDivisionError"),
+    ],
+)
+def test_a_plugin_that_gives_an_odd_answer_is_broken(folder, of, answer, says):
+    plugins = odd_plugins(folder, **{of: answer})
+    engine = next(runtime for runtime in plugins.runtimes if runtime.name == "engine")
+    found = availability(engine if of == "features" else plugins.backend_for("sound"))
+    assert is_broken(found)
+    assert not found.usable
+    assert says in found.detail
+    if of == "features":
+        with pytest.raises(Unavailable, match="the plugin is broken"):
+            plugins.runtime("engine")
+    if of == "missing":
+        assert says in (missing(plugins.backend_for("sound")) or "")
+
+
+@pytest.mark.parametrize("answer", ["True", "5", "'other'", "'onnx'"])
+def test_an_encoding_that_is_not_the_backends_own_is_not_believed(folder, caplog, answer):
+    plugins = odd_plugins(folder, sniff=answer)
+    assert detect(plugins, [memoryview(b"what nobody knows")]) is None
+    assert "backend sound (sound_plugin 1.0) failed to look at a model" in caplog.text
+    assert "is not one of its encodings" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ("None", "inputs are None"),
+        ("[1]", "must be a TensorInfo"),
+        ("[TensorInfo(None, TensorType.F32, (1,))]", "name must be a text"),
+        ("[TensorInfo('x', 'f32', (1,))]", "its type a TensorType"),
+        ("[TensorInfo('x', None, (1.5,))]", "dimensions whole numbers"),
+    ],
+)
+def test_an_odd_description_of_a_graph_is_the_backends_failure(folder, answer, says):
+    with Host(plugins=odd_plugins(folder, inputs=answer)) as host:
+        model = host.load(b"sound")
+        assert model.outputs == ()
+        with pytest.raises(RuntimeFailure, match="backend sound .sound_plugin 1.0.: .*" + says):
+            assert model.inputs
+
+
+def test_odd_answers_are_lines_of_every_command(folder):
+    odd_plugins(folder, availability="None", features="1 / 0", inputs="[1]")
+    (folder / "model").write_bytes(b"sound")
+    for command, code, says in (
+        ("plugins", 0, "unavailable: the plugin is broken: availability gave None"),
+        ("doctor", 1, "[broken]  backend sound: the plugin is broken: availability gave None"),
+        (f"inspect {folder / 'model'}", 1, "one of inputs is of Python's type int"),
+    ):
+        run = subprocess.run(
+            [sys.executable, "-m", "wasi_nn", *command.split()],
+            env={**os.environ, "PYTHONPATH": str(folder)},
+            capture_output=True,
+            text=True,
+        )
+        assert (run.returncode, run.stderr) == (code, "")
+        assert says in run.stdout
+        if command == "doctor":
+            assert "[broken]  runtime engine: the plugin is broken: ZeroDiv" in run.stdout
 
 
 def test_two_hosts_share_no_plugin_objects():

@@ -14,6 +14,7 @@ from wasi_nn.backend import Backend, Graph
 from wasi_nn.errors import InvalidArgument, ModelNotFound, NotFound, RuntimeFailure
 from wasi_nn.hookspecs import hookimpl
 from wasi_nn.plugins import Plugins
+from wasi_nn.registry import NamedModel
 
 
 class Counting(Backend):
@@ -204,9 +205,34 @@ def test_a_file_that_vanished(host, file):
         host.model("m")
 
 
+def test_models_are_listed_replaced_and_removed(host, file):
+    host.add_model("m", file, encoding="counting")
+    host.add_model("a", file, encoding="counting")
+    assert host.models == ("a", "m")
+    assert repr(host) == "<Host with the models a, m>"
+    other = file.with_name("other")
+    other.write_bytes(b"another")
+    before = host.model("m")
+    host.add_model("m", other, encoding="counting", replace=True)
+    assert host.model("m").backend == before.backend
+    host.remove_model("a")
+    assert host.models == ("m",)
+    for call in (host.remove_model, host.model):
+        with pytest.raises(NotFound, match="no model is registered as 'a'; registered: m"):
+            call("a")
+
+
+def test_an_encoding_that_nobody_serves_is_told_before_its_files(host, file, caplog):
+    """WasmEdge's Burn backend takes the name of an architecture behind the file."""
+    model = NamedModel("demo", (file, Path("squeezenet1")), "burn", must_exist=False)
+    with pytest.raises(UsageError, match="model 'demo': no backend serves burn"):
+        host.registry.add(model)
+    assert caplog.text == ""
+
+
 def test_mistakes_are_told_at_registration(host, file):
     host.add_model("m", file, encoding="counting")
-    with pytest.raises(UsageError, match="given twice"):
+    with pytest.raises(UsageError, match=r"given twice .*replace=True"):
         host.add_model("m", file, encoding="counting")
     with pytest.raises(UsageError, match="no file"):
         host.add_model("n", file.with_name("other"))

@@ -95,7 +95,7 @@ def test_what_is_no_core_module():
     assert wasmfile.is_component(component)
     with pytest.raises(UsageError, match="component"):
         wasmfile.parse(component)
-    with pytest.raises(UsageError, match="no WebAssembly module"):
+    with pytest.raises(UsageError, match="not a WebAssembly module"):
         wasmfile.parse(b"MZ something else")
 
 

@@ -170,7 +170,15 @@ def test_encodings_and_models(caller):
     guest = caller()
     out = guest.put(bytes(4))
     assert guest("load", guest.builders(b"no model at all"), 1, 5, 0, out) == INVALID_ENCODING
-    assert "does not recognise" in guest.reason
+    assert guest.reason.endswith(
+        "does not recognise the model: the model is a short text, 'no model at all'. A server may "
+        "have given it as its answer: check the address, the name and the login, and download it "
+        "again"
+    )
+    assert guest("load", guest.builders(b"<html>"), 1, 1, 0, out) == RUNTIME_ERROR
+    assert "the model is an HTML page" in guest.reason
+    assert guest("load", guest.builders(b"\0asm\1\0\0\0"), 1, 5, 0, out) == INVALID_ENCODING
+    assert "the model is a WebAssembly module. It is a guest" in guest.reason
     assert guest("load", guest.builders(IDENTITY), 1, 77, 0, out) == INVALID_ENCODING
     assert guest("load", guest.builders(b"x"), 1, 2, 0, out) == INVALID_ENCODING
     assert "no backend serves tensorflow" in guest.reason

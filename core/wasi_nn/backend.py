@@ -44,6 +44,9 @@ from typing import Any, ClassVar, NamedTuple, Union
 from wasi_nn.errors import InvalidArgument
 from wasi_nn.types import ExecutionTarget, Tensor, TensorInfo
 
+#: What to do where an execution target is not here, for the end of a message.
+FALLBACK = "say --allow-fallback (from Python, allow_fallback=True) to run on the CPU"
+
 #: One part of a model. Bytes from a guest or an embedder are a memoryview that is valid during
 #: ``load`` only; a model of the registry is a path, so that a library can map it into memory.
 Builder = Union[memoryview, Path]
@@ -274,7 +277,7 @@ def check_input(info: TensorInfo, tensor: Tensor) -> None:
     -1 takes any dimension, and dimensions of None any at all."""
     if info.type is None:
         raise InvalidArgument(
-            f"input {info.name} is a {info.native_type}, which is no tensor type of wasi-nn"
+            f"input {info.name} is a {info.native_type}, which is not a tensor type of wasi-nn"
         )
     if tensor.type is not info.type:
         raise InvalidArgument(f"input {info.describe()} does not take {tensor.type} tensors")

@@ -50,7 +50,7 @@ class BoundContext(ExecutionContext):
     @abstractmethod
     def bind(self, index: int, tensor: Tensor) -> Tensor:
         """A buffer for an input of these dimensions, whose type and dimensions were checked: where
-        the tensor's bytes are to be written, now and next time. Raises ``NnError``."""
+        the tensor's bytes are written, now and next time. Raises ``NnError``."""
 
     @abstractmethod
     def run(self) -> None:

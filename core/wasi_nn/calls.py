@@ -23,7 +23,7 @@ def to_number(kind: int, given: float) -> int | float:
     float for the others. Raises ``UsageError`` for what is none, or does not fit."""
     name = _NAMES.get(kind)
     if name is None:
-        raise UsageError("the function takes what is no number")
+        raise UsageError("the function takes a value that is not a number")
     try:
         if kind in BITS:
             number = operator.index(given)  # type: ignore[arg-type]
@@ -36,13 +36,13 @@ def to_number(kind: int, given: float) -> int | float:
     except OverflowError:
         raise UsageError(f"an argument does not fit an {name}") from None
     except (TypeError, ValueError):
-        raise UsageError(f"{given!r} is no {name}") from None
+        raise UsageError(f"{given!r} is not of type {name}") from None
 
 
 def check_call(signature: Signature | None, arguments: Sequence[float]) -> tuple[int | float, ...]:
     """The arguments as ``to_number`` gives them, for an export of this signature (None for one that
     could not be read). Raises ``UsageError`` where they do not fit it, and for a function that
-    takes or gives what is no number: some engines end the process when they meet that."""
+    takes or gives a value that is not a number: some engines end the process at that."""
     if signature is None:
         raise UsageError("the function's signature could not be read")
     kinds, results = ([_KINDS.get(name, -1) for name in names] for names in signature)
@@ -54,7 +54,7 @@ def check_call(signature: Signature | None, arguments: Sequence[float]) -> tuple
 def check_results(kinds: Sequence[int]) -> None:
     """Raise ``UsageError`` unless a function gives numbers alone."""
     if not FORMATS.keys() >= set(kinds):
-        raise UsageError("the function gives what is no number")
+        raise UsageError("the function gives a value that is not a number")
 
 
 def check_count(kinds: Sequence[int], arguments: Sequence[float]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-
+from wasi_nn.escaping import logger
 from wasi_nn.limits import Limits
 from wasi_nn.runtime import Stdout
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 
 class Capture:

@@ -87,7 +87,7 @@ class ComponentProgram(Program):
         chosen = DIALECTS[0] if dialect in (None, "auto") else dialect
         if chosen not in DIALECTS:
             raise UsageError(
-                f"dialect {chosen} is of core modules; components have {', '.join(DIALECTS)}"
+                f"dialect {chosen} is for core modules; components have {', '.join(DIALECTS)}"
             )
         interfaces = [] if version is None else Wit(session, observer, chosen).interfaces(version)
         engine_limits = EngineLimits(limits.memory, limits.fuel)

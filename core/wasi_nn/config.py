@@ -22,9 +22,9 @@ def parse(text: str) -> dict[str, Any]:
     try:
         config = json.loads(text.rstrip("\0"))
     except (ValueError, RecursionError) as error:
-        raise InvalidEncoding(f"the config is no JSON: {error}") from error
+        raise InvalidEncoding(f"the config is not JSON: {error}") from error
     if not isinstance(config, dict):
-        raise InvalidArgument("the config is no JSON object")
+        raise InvalidArgument("the config is not a JSON object")
     return config
 
 
@@ -33,7 +33,7 @@ def whole_number(config: Config, key: str, default: int, least: int = 0, most: i
     value = config.get(key, default)
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InvalidArgument(
-            f"config {key!r} is to be a whole number from {least} to {most}, not {value!r}"
+            f"config {key!r} must be a whole number from {least} to {most}, not {value!r}"
         )
     return value
 
@@ -47,7 +47,7 @@ def flag(config: Config, key: str, default: bool) -> bool:
     """True or false. Raises ``InvalidArgument`` for anything else."""
     value = config.get(key, default)
     if not isinstance(value, bool):
-        raise InvalidArgument(f"config {key!r} is to be true or false, not {value!r}")
+        raise InvalidArgument(f"config {key!r} must be true or false, not {value!r}")
     return value
 
 
@@ -55,5 +55,5 @@ def choice(config: Config, key: str, choices: Sequence[str]) -> str:
     """One of ``choices``, the first by default. Raises ``InvalidArgument`` for anything else."""
     value = config.get(key, choices[0])
     if value not in choices:
-        raise InvalidArgument(f"config {key!r} is to be one of {', '.join(choices)}, not {value!r}")
+        raise InvalidArgument(f"config {key!r} must be one of {', '.join(choices)}, not {value!r}")
     return str(value)

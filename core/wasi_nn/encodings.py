@@ -56,7 +56,10 @@ _TORCH_ENTRIES = (
 
 
 def canonical(name: str) -> str:
-    """The specification's word for an encoding, whatever the case or spelling."""
+    """The specification's word for an encoding, whatever the case or spelling. Raises
+    ``UsageError`` for what is no text."""
+    if not isinstance(name, str):
+        raise UsageError(f"the encoding is {name!r}, and must be a name (str), such as 'onnx'")
     lowered = name.strip().lower()
     return ALIASES.get(lowered, lowered)
 

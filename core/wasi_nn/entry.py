@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import AbstractContextManager
 
 from wasi_nn.backend import ExecutionContext, StreamingContext
 from wasi_nn.errors import ForkedProcess, UnsupportedOperation
-from wasi_nn.escaping import trace_of
+from wasi_nn.escaping import logger, trace_of
 from wasi_nn.forking import keep
+from wasi_nn.handlers import raised_by_handler
 from wasi_nn.loading import LoadedGraph
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 
 class ContextEntry:
@@ -55,12 +55,14 @@ class ContextEntry:
         return self.context
 
     def close(self) -> None:
-        """Close the context; raises nothing."""
+        """Close the context; raises nothing but what a signal's handler does."""
         try:
             with self.loaded.turn(lambda: False):
                 self.context.close()
         except ForkedProcess:
             pass  # (It is the parent's.)
         except Exception as error:
+            if raised_by_handler(error) is not None:
+                raise
             title = self.loaded.backend.title
             log.error("%s failed to close a context\n  %s", title, trace_of(error))

@@ -20,6 +20,16 @@ _used: dict[str, int] = {}
 _kept: weakref.WeakSet[object] = weakref.WeakSet()
 
 
+class OfOneProcess:
+    """What cannot go to another process by pickling: it has native parts and locks."""
+
+    def __reduce__(self) -> str:
+        raise TypeError(
+            f"a {type(self).__name__} belongs to its process and cannot be pickled: give the path "
+            "of the file, and make a Host in the other process"
+        )
+
+
 def use(title: str) -> None:
     """An engine or a backend is about to be used. Raises ``ForkedProcess`` where it was used in
     the process that this one was forked from."""

@@ -8,16 +8,18 @@ at the dimensions, on models whose annotations are right.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
+from numbers import Integral
 from types import TracebackType
 
+from wasi_nn import ending
 from wasi_nn.backend import Backend, ExecutionContext, Graph
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, WasiNnError
-from wasi_nn.escaping import trace_of
+from wasi_nn.escaping import logger, trace_of
+from wasi_nn.handlers import raised_by_handler
 from wasi_nn.types import Tensor, TensorInfo, TensorType, check_length
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 #: What passes through a backend's call as it is.
 PASSING = (WasiNnError, KeyboardInterrupt, GeneratorExit)
@@ -28,7 +30,8 @@ _KEYS = 64
 class Blame:
     """A block that calls into a backend. What the backend raises beside ``WasiNnError`` is logged
     with its traceback and comes out as a ``RuntimeFailure`` with the backend's name; of all
-    others, only ``KeyboardInterrupt`` passes (and the end of a generator)."""
+    others, only ``KeyboardInterrupt`` passes (and the end of a generator), and what a signal's
+    handler raised meanwhile."""
 
     __slots__ = ("_backend",)
 
@@ -46,6 +49,11 @@ class Blame:
     ) -> None:
         if error is None:
             return
+        if ending.begun:
+            ending.stay()
+        raised = raised_by_handler(error)
+        if raised is not None:
+            raise raised from None
         if isinstance(error, WrongGift):
             raise RuntimeFailure(f"{self._backend.title}: {error}") from error
         if not isinstance(error, PASSING):
@@ -78,7 +86,7 @@ def checked_infos(what: str, infos: Sequence[TensorInfo]) -> Sequence[TensorInfo
         if (
             not isinstance(info.name, str)
             or not isinstance(info.type, (TensorType, type(None)))
-            or not all(isinstance(size, int) for size in info.dims or ())
+            or not all(isinstance(size, Integral) for size in info.dims or ())
         ):
             raise WrongGift(
                 f"one of {what} is {info!r}; its name must be a text, its type a TensorType or "

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,8 @@ from wasi_nn import encodings, loading, wasmfile
 from wasi_nn.backend import LoadOptions
 from wasi_nn.compiling import Code
 from wasi_nn.errors import InvalidEncoding, UsageError
-from wasi_nn.forking import keep, use
+from wasi_nn.forking import OfOneProcess, keep, use
+from wasi_nn.handlers import attend_or_leave
 from wasi_nn.limits import Limits, own_limits
 from wasi_nn.model import Model
 from wasi_nn.modelspec import resolve_path
@@ -26,7 +28,9 @@ from wasi_nn.types import ExecutionTarget
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from wasi_nn.component import Component
     from wasi_nn.options import RunOptions
+    from wasi_nn.runtime import Module
 
 #: A path (also ``package:PKG/FILE``) or the bytes themselves.
 Source = Union[str, Path, bytes, bytearray, memoryview]
@@ -34,7 +38,7 @@ Source = Union[str, Path, bytes, bytearray, memoryview]
 _BYTES = (bytes, bytearray, memoryview)
 
 
-class Host:
+class Host(OfOneProcess):
     """Runs guests and models. Thread-safe: any number of threads may run guests of one host.
 
     ``runtime`` names an engine (the first installed one by default); ``NAME@PYTHON`` is one in a
@@ -58,6 +62,8 @@ class Host:
         allow_fallback: bool = False,
         plugins: Plugins | None = None,
     ) -> None:
+        if runtime is not None and not isinstance(runtime, str):
+            raise UsageError(f"the runtime is {runtime!r}, and must be an engine's name (str)")
         self.plugins = plugins or Plugins.installed()
         self.limits = own_limits(limits, None)
         self.registry = Registry(self.plugins, allow_fallback)
@@ -93,18 +99,32 @@ class Host:
         encoding: str = encodings.AUTODETECT,
         target: str | ExecutionTarget = ExecutionTarget.CPU,
         config: Mapping[str, Any] | None = None,
+        replace: bool = False,
     ) -> None:
         """Offer a model to guests under ``name``; it is loaded when it is first used.
 
-        ``encoding`` is an encoding's or a backend's name. Raises ``UsageError`` for a name given
-        twice, a file that is not there and an encoding that nobody serves."""
-        files = tuple(resolve_path(str(path)) for path in paths)
+        ``encoding`` is an encoding's or a backend's name. ``replace`` takes the name from the
+        model that has it; guests that use that one keep it. Raises ``UsageError`` for a name given
+        twice without it, a file that is not there and an encoding that nobody serves."""
+        files = tuple(resolve_path(path) for path in paths)
         kind = encodings.canonical(encoding)
-        self.registry.add(NamedModel(name, files, kind, _target(target), config or {}))
+        model = NamedModel(name, files, kind, _target(target), _config(config))
+        self.registry.add(model, replace)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the named models, sorted."""
+        return self.registry.names
+
+    def remove_model(self, name: str) -> None:
+        """Take a named model away. Guests that use it keep it until they end. Raises
+        ``NotFound``."""
+        self.registry.remove(name)
 
     def model(self, name: str) -> Model:
-        """The graph of a named model, for use without Wasm. Raises ``NotFound``."""
-        return Model(self.registry.graph(name))
+        """The graph of a named model, for use without Wasm. Raises ``NotFound``. What a signal's
+        handler raises meanwhile comes out at once, as from ``load``."""
+        return Model(attend_or_leave(lambda: self.registry.graph(name)))
 
     def load(
         self,
@@ -115,25 +135,32 @@ class Host:
     ) -> Model:
         """Load a graph of files or bytes, for use without Wasm.
 
-        The same files are loaded once per process, however often this is called."""
+        The same files are loaded once per process, however often this is called. What a signal's
+        handler raises meanwhile, Ctrl-C's too, comes out at once: the library then loads on in
+        another thread, and whoever wants the same files waits for that."""
         builders = [
-            memoryview(source) if isinstance(source, _BYTES) else resolve_path(str(source))
+            memoryview(source) if isinstance(source, _BYTES) else resolve_path(source)
             for source in sources
         ]
+        if not builders:
+            raise UsageError("there is nothing to load: give a file or bytes")
         kind = encodings.canonical(encoding)
         if kind == encodings.AUTODETECT:
             detected = detect(self.plugins, builders)
             if detected is None:
-                raise InvalidEncoding("the model's encoding is not recognised; give encoding=…")
+                from wasi_nn import recognition
+
+                why = recognition.undetected(builders, "give encoding=…")
+                raise InvalidEncoding(f"the model's encoding is not recognised: {why}")
             kind = detected
         backend = self.plugins.backend_for(kind)
         if kind not in backend.encodings:
             kind = backend.encodings[0]
-        options = LoadOptions(kind, _target(target), config or {}, self._allow_fallback)
+        options = LoadOptions(kind, _target(target), _config(config), self._allow_fallback)
         paths = [builder for builder in builders if isinstance(builder, Path)]
         if len(paths) == len(builders):
-            return Model(loading.load_shared(backend, paths, options))
-        return Model(loading.load(backend, builders, options))
+            return Model(attend_or_leave(lambda: loading.load_shared(backend, paths, options)))
+        return Model(attend_or_leave(lambda: loading.load(backend, builders, options)))
 
     # Guests
 
@@ -152,28 +179,56 @@ class Host:
         imports can be met. A run's deadline counts that too, and its interrupt ends it.
 
         Raises ``UsageError`` for what is neither a core module nor a component."""
-        name = "guest.wasm"
+        name, where = "guest.wasm", ""
         if isinstance(wasm, _BYTES):
             data = bytes(wasm)
         else:
-            path = resolve_path(str(wasm))
-            name = path.name
-            try:
-                data = path.read_bytes()
-            except OSError as error:
-                raise UsageError(f"cannot read {wasm}: {error.strerror or error}") from error
+            path = resolve_path(wasm)
+            name, where = path.name, f"{path}: "
+            data = self._guest_bytes(path)
+        if not wasmfile.is_wasm(data):
+            from wasi_nn import recognition
+
+            raise UsageError(recognition.guest(memoryview(data)))
         limits = EngineLimits(self.limits.memory, self.limits.fuel)
         if wasmfile.is_component(data):
             # Most guests are core modules, and start without the component ABI.
             from wasi_nn.component_program import ComponentProgram
             from wasi_nn.componentfile import parse
 
-            component_file = parse(data)
-            component = Code(lambda: self.runtime.compile_component(data, limits))
-            return ComponentProgram(self, name, component, component_file)
-        file = wasmfile.parse(data)
-        code = Code(lambda: self.runtime.compile(data, limits))
-        return Program(self, name, code, file)
+            with _named(where):
+                component_file = parse(data)
+
+            def compile_component() -> Component:
+                runtime = self.runtime
+                with _named(where):
+                    return runtime.compile_component(data, limits)
+
+            return ComponentProgram(self, name, Code(compile_component), component_file)
+        with _named(where):
+            file = wasmfile.parse(data)
+
+        def compile_module() -> Module:
+            runtime = self.runtime
+            with _named(where):
+                return runtime.compile(data, limits)
+
+        return Program(self, name, Code(compile_module), file)
+
+    def _guest_bytes(self, path: Path) -> bytes:
+        """A guest's file. Of anything else the first bytes alone are read: a model can be larger
+        than memory. Raises ``UsageError``."""
+        try:
+            if not path.is_dir():
+                with path.open("rb") as file:
+                    start = file.read(len(wasmfile.MAGIC))
+                    if wasmfile.is_wasm(start):
+                        return start + file.read()
+        except OSError as error:
+            raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
+        from wasi_nn import recognition
+
+        raise UsageError(recognition.guest(path, detect(self.plugins, [path])))
 
     def run(
         self, wasm: Source, args: Sequence[str] = (), **options: Unpack[RunOptions]
@@ -190,6 +245,10 @@ class Host:
         from wasi_nn.aio import run_guest
 
         return await run_guest(partial(self.run, wasm), args, options)
+
+    def __repr__(self) -> str:
+        models = ", ".join(self.models)
+        return f"<Host {f'with the models {models}' if models else 'without named models'}>"
 
     def open_session(self, limits: Limits | None = None) -> Session:
         """The tables for one guest; a runtime adapter's or an embedder's own ABI uses them. The
@@ -211,6 +270,23 @@ class Host:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _config(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if config is not None and not isinstance(config, Mapping):
+        raise UsageError(f"the config is {config!r}, and must be a mapping, as in {{'threads': 2}}")
+    return config or {}
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """A block in which what is wrong with a guest is told with its file."""
+    try:
+        yield
+    except UsageError as error:
+        if not where or type(error) is not UsageError:
+            raise
+        raise UsageError(f"{where}{error}") from error
 
 
 def _target(target: str | ExecutionTarget) -> ExecutionTarget:

@@ -9,7 +9,6 @@ when the last of them lets go.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import threading
 import time
@@ -29,13 +28,14 @@ from wasi_nn.errors import (
     Unavailable,
     UsageError,
 )
-from wasi_nn.escaping import trace_of, visible
+from wasi_nn.escaping import logger, trace_of, visible
 from wasi_nn.files import Version, versions
 from wasi_nn.forking import keep, refusal, use
 from wasi_nn.giving import PASSING, Blame, Outputs, checked_infos
+from wasi_nn.handlers import raised_by_handler
 from wasi_nn.types import TensorInfo
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 #: Asked while a thread waits for its turn: True makes it give up.
 Stopped = Callable[[], bool]
@@ -177,7 +177,7 @@ def known_config(backend: Backend, config: Mapping[str, Any]) -> dict[str, Any]:
         log.warning(
             "backend %s does not know the config's %s%s%s",
             backend.name,
-            visible(", ".join(key[:_LONG] for key in told)),
+            ", ".join(visible(key, _LONG) for key in told),
             f" and {len(unknown) - len(told)} more" if len(unknown) > len(told) else "",
             f"; it knows: {', '.join(known)}" if known else "",
         )
@@ -190,7 +190,7 @@ def check_guest_config(backend: Backend, config: Mapping[str, Any]) -> None:
     if refused:
         raise InvalidArgument(
             f"a guest's config may not set {', '.join(refused)}: "
-            "give it with the model (--config NAME=JSON)"
+            "give it with the model (--config NAME=JSON; from Python, config=…)"
         )
 
 
@@ -204,18 +204,51 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     options = options._replace(config=known_config(backend, options.config))
     try:
         graph = backend.load(builders, options)
-    except PASSING:
-        raise
     except BaseException as error:
+        raised = raised_by_handler(error)
+        if raised is not None:
+            raise raised from None
+        if isinstance(error, RuntimeFailure):
+            raise RuntimeFailure(_explained(builders, backend, options, str(error))) from error
+        if isinstance(error, PASSING):
+            raise
         log.error("%s failed to load a model\n  %s", backend.title, trace_of(error))
-        raise RuntimeFailure(
-            f"{backend.title} could not load the model: {type(error).__name__}: {error}"
-        ) from error
+        reason = f"{backend.title} could not load the model: {type(error).__name__}: {error}"
+        raise RuntimeFailure(_explained(builders, backend, options, reason)) from error
     if not isinstance(graph, Graph):
         raise RuntimeFailure(
             f"{backend.title}: load gave {type(graph).__name__}, and must give a Graph"
         )
     return LoadedGraph(graph, backend, options, time.perf_counter() - started)
+
+
+def _explained(
+    builders: Sequence[Builder], backend: Backend, options: LoadOptions, reason: str
+) -> str:
+    """Why a backend refused a model, with what is known of the files before it."""
+    from wasi_nn import recognition
+
+    paths = [builder for builder in builders if isinstance(builder, Path)]
+    parts: Sequence[Builder] = builders
+    if paths and len(paths) == len(builders):
+        # (What a broken backend fails at here, it was asked before.)
+        with suppress(Exception):
+            parts = backend.files(paths, options.config)
+    what = recognition.model(parts, backend.encodings)
+    for path in paths:
+        if what is None and not _is_utf8(path):
+            what = f"the path {path} is not UTF-8, which not every library opens: rename it"
+            # (Of a path of another type, libraries list the signatures of their functions.)
+            reason = reason[:_LONG]
+    return reason if what is None else f"{what}. The backend says: {reason}"
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _use(backend: Backend) -> None:

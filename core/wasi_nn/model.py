@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from codecs import getincrementaldecoder
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,13 +11,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import ExecutionContext, StreamingContext
-from wasi_nn.errors import EndOfSequence, InvalidArgument, UnsupportedOperation
-from wasi_nn.escaping import trace_of
-from wasi_nn.forking import keep
+from wasi_nn.errors import EndOfSequence, InvalidArgument, NnError, UnsupportedOperation
+from wasi_nn.escaping import logger, trace_of
+from wasi_nn.forking import OfOneProcess, keep
 from wasi_nn.giving import checked_context
 from wasi_nn.handlers import attend
 from wasi_nn.loading import LoadedGraph
-from wasi_nn.types import Tensor, TensorInfo, check_length
+from wasi_nn.types import Tensor, TensorInfo, TensorType, check_length
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,10 +26,10 @@ if TYPE_CHECKING:
 _MOST_REFUSED = 1024
 
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 
-class Context:
+class Context(OfOneProcess):
     """An execution context for Python callers. Used by one thread at a time; open one a thread.
 
     A context manager; arrays that it gives are the caller's own."""
@@ -50,8 +49,8 @@ class Context:
         self._open, self._forked = False, True
 
     def set_input(self, key: int | str, array: Any) -> None:
-        """Set an input to a numpy array, bytes (one dimension of u8), a text (in UTF-8) or a
-        ``Tensor``.
+        """Set an input to a numpy array, bytes (one dimension of u8), a text (in UTF-8), a
+        ``Tensor``, or lists of Python's numbers, which take the type that the graph describes.
 
         Raises ``InvalidArgument`` for an unknown key and for a type or dimensions that the graph
         does not take, ``TypeError`` for an array that wasi-nn has no type for."""
@@ -61,11 +60,22 @@ class Context:
             import numpy as np
 
             array = np.frombuffer(array, np.uint8)
-        tensor = array if isinstance(array, Tensor) else Tensor.of(array)
+        if isinstance(array, Tensor):
+            tensor = array
+        elif isinstance(array, (list, tuple, int, float)):
+            tensor = Tensor.of_numbers(array, self._described(key))
+        else:
+            tensor = Tensor.of(array)
         if not self._loaded.graph.byte_tensors:
             check_length(tensor.type, tensor.dims, len(tensor.data))
         with self._turn():
             self._context.set_input(key, tensor)
+
+    def _described(self, key: int | str) -> TensorType | None:
+        for index, info in enumerate(self._loaded.inputs):
+            if key in (index, info.name, *info.aliases):
+                return info.type
+        return None
 
     def compute(self) -> None:
         """Run the graph. Raises ``InvalidArgument`` while an input is missing. What a signal's
@@ -182,11 +192,21 @@ class Context:
         self.close()
 
 
-class Model:
+class Model(OfOneProcess):
     """A loaded graph for Python callers; any number of threads may open contexts of it."""
 
     def __init__(self, loaded: LoadedGraph) -> None:
         self._loaded = loaded
+
+    def __repr__(self) -> str:
+        try:
+            inputs, outputs = (
+                ", ".join(info.describe() for info in infos) or "?"
+                for infos in (self.inputs, self.outputs)
+            )
+        except NnError:
+            return f"<Model of {self.encoding}>"
+        return f"<Model of {self.encoding}: {inputs} -> {outputs}>"
 
     @property
     def encoding(self) -> str:
@@ -223,37 +243,46 @@ class Model:
         """A new execution context."""
         return Context(self._loaded)
 
-    def run(self, inputs: Mapping[int | str, Any] | Any) -> dict[str, NDArray[Any]]:
+    def run(
+        self, inputs: Mapping[int | str, Any] | Any = None, /, **named: Any
+    ) -> dict[str, NDArray[Any]]:
         """One inference in a context of its own: inputs by index or name (an array alone is input
-        0), outputs by name, or by number where the graph does not describe them. Every name that
-        a tensor has can be looked up.
+        0; ``run(x=…, y=…)`` names them), outputs by name, or by number where the graph does not
+        describe them. Every name that a tensor has can be looked up.
 
         Outputs that wasi-nn has no tensor type for (maps, texts) are left out: ``Model.outputs``
         describes them, and ``Context.get_output`` says why. Raises ``UnsupportedOperation`` where
         no output is left."""
-        return self._run(inputs, lambda cancel: None)
+        return self._run(_given(inputs, named), lambda cancel: None)
 
-    async def run_async(self, inputs: Mapping[int | str, Any] | Any) -> dict[str, NDArray[Any]]:
+    async def run_async(
+        self, inputs: Mapping[int | str, Any] | Any = None, /, **named: Any
+    ) -> dict[str, NDArray[Any]]:
         """``run`` in a thread; a task that is cancelled cancels the computation, where the library
         can, and goes on when it has ended."""
         from wasi_nn.aio import Stop, in_thread
 
         stop = Stop()
-        return await in_thread(partial(self._run, inputs, stop.begin), stop)
+        return await in_thread(partial(self._run, _given(inputs, named), stop.begin), stop)
 
     def _run(
         self,
-        inputs: Mapping[int | str, Any] | Any,
+        inputs: Mapping[int | str, Any],
         begin: Callable[[Callable[[], None]], None],
     ) -> dict[str, NDArray[Any]]:
-        if not isinstance(inputs, Mapping):
-            inputs = {0: inputs}
         with self.init_execution_context() as context:
             begin(context.cancel)
             for key, array in inputs.items():
                 context.set_input(key, array)
             context.compute()
             return _read(context, self.outputs)
+
+
+def _given(inputs: Any, named: Mapping[str, Any]) -> Mapping[int | str, Any]:
+    given: dict[int | str, Any] = dict(named.items())
+    if inputs is not None:
+        given.update(inputs if isinstance(inputs, Mapping) else {0: inputs})
+    return given
 
 
 class _Outputs(dict[str, Any]):

@@ -10,7 +10,9 @@ A path may be ``package:PKG/FILE``: a file inside an installed Python package.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from wasi_nn.encodings import AUTODETECT, GGML, ONNX, OPENVINO, PYTORCH, TENSORFLOWLITE, canonical
@@ -19,6 +21,8 @@ from wasi_nn.registry import NamedModel
 from wasi_nn.types import ExecutionTarget
 
 _PACKAGE = "package:"
+# (A path takes one of two slashes away.)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(?:https?|ftp|file|s3|gs|hf):/")
 # The file names that `wasmtime run -S nn-graph` looks for; the last two are ours, in its manner.
 _GRAPH_FILES = {
     OPENVINO: ("model.xml", "model.bin"),
@@ -36,8 +40,6 @@ def parse_graph(text: str) -> NamedModel:
     name, equals, rest = text.partition("=")
     if not equals or not name or not rest:
         raise UsageError(f"--graph wants NAME=[ENCODING:[TARGET:]]PATH[,PATH…], not {text!r}")
-    if re.match(r"\w+://", rest):
-        raise UsageError(f"--graph {text}: URLs are not fetched; download the file and name it")
     encoding, target = AUTODETECT, ExecutionTarget.CPU
     word, colon, after = rest.partition(":")
     if colon and not _is_path(rest, word):
@@ -59,7 +61,7 @@ def parse_nn_preload(text: str) -> NamedModel:
         raise UsageError(f"--nn-preload wants NAME:ENCODING:TARGET:PATH[:PATH…], not {text!r}")
     name, encoding, target, rest = parts
     encoding = canonical(encoding)
-    whole = encoding == GGML or rest.startswith(_PACKAGE)
+    whole = encoding == GGML or rest.startswith(_PACKAGE) or _URL.match(rest) is not None
     paths = [rest] if whole else _split_paths(rest)
     resolved = tuple(resolve_path(path) for path in paths)
     return NamedModel(name, resolved, encoding, ExecutionTarget.named(target), must_exist=False)
@@ -82,17 +84,30 @@ def parse_wasmtime_option(text: str) -> NamedModel | None:
         )
     directory = Path(folder)
     if not directory.is_dir():
-        raise UsageError(f"-S {text}: {folder!r} is no directory")
+        raise UsageError(f"-S {text}: {folder!r} is not a directory")
     paths = tuple(directory / name for name in files)
     return NamedModel(directory.resolve().name, paths, canonical(encoding))
 
 
-def resolve_path(text: str) -> Path:
-    """A path of the command line; ``package:PKG/FILE`` is found without importing the package.
+def resolve_path(source: str | os.PathLike[str]) -> Path:
+    """A path as people give it; ``package:PKG/FILE`` is found without importing the package.
 
-    Raises ``UsageError`` when the package or its file is not there."""
+    Raises ``UsageError`` when the package or its file is not there, for a URL, and for what is no
+    path."""
+    if not isinstance(source, (str, os.PathLike)):
+        several = "; give several files as several arguments"
+        raise UsageError(
+            f"a file is {source!r:.200}, and must be a path (str or Path)"
+            + several * isinstance(source, Sequence)
+        )
+    text = os.fspath(source)
+    if not text:
+        raise UsageError("the path of a file is empty")
     if not text.startswith(_PACKAGE):
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        if _URL.match(text) and not path.exists():
+            raise UsageError(f"URLs are not fetched, so download the file and name it: {text}")
+        return path
     package, _, inner = text[len(_PACKAGE) :].partition("/")
     try:
         found = importlib.util.find_spec(package)
@@ -108,8 +123,15 @@ def resolve_path(text: str) -> Path:
 
 
 def _is_path(text: str, word: str) -> bool:
-    # A drive letter, "package:" and a file that exists are no encodings.
-    return len(word) == 1 or text.startswith(_PACKAGE) or Path(_split_commas(text)[0]).exists()
+    # A drive letter, "package:", a URL, folders and a file that exists are not encodings.
+    if (
+        len(word) == 1
+        or re.search(r"[,/\\]", word)
+        or text.startswith(_PACKAGE)
+        or _URL.match(text)
+    ):
+        return True
+    return Path(_split_commas(text)[0]).exists()
 
 
 def _split_commas(text: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wasi_nn.abi.common import CoreAbi
@@ -18,7 +18,7 @@ from wasi_nn.backend import Generation
 from wasi_nn.capture import Capture
 from wasi_nn.compiling import Code, Waiter, instance_of
 from wasi_nn.errors import GuestError, GuestExited, UsageError
-from wasi_nn.forking import keep
+from wasi_nn.forking import OfOneProcess, keep
 from wasi_nn.guest import Deadline, Guest
 from wasi_nn.keyboard import Interruption, Keyboard
 from wasi_nn.limits import Limits, own_limits
@@ -103,7 +103,7 @@ class Made(NamedTuple):
     bench: BenchTimer
 
 
-class Program:
+class Program(OfOneProcess):
     """A guest program. Made by ``Host.compile``, and by ``Host.program`` for one that is compiled
     when it first runs; ``name`` is what the guest sees as its own."""
 
@@ -114,6 +114,9 @@ class Program:
         self._code = code
         self._counts_fuel = host.limits.fuel is not None
         self.file = file
+
+    def __repr__(self) -> str:
+        return f"<Program {self.name}{', compiled' if self.compile_seconds else ''}>"
 
     @property
     def compile_seconds(self) -> float:
@@ -158,8 +161,8 @@ class Program:
         seconds, is short for one of them. ``on_start`` gets the guest before it runs, so that
         another thread can interrupt it. Raises ``LinkError`` and ``UsageError`` for what keeps the
         guest from starting; what ends it later is in the result."""
-        if isinstance(args, (str, bytes)):
-            raise UsageError(f"args is {args!r}, and must be a list of texts, as in [{args!r}]")
+        if isinstance(args, (str, bytes, Mapping)) or not isinstance(args, Iterable):
+            raise UsageError(f"args is {args!r}, and must be a list of texts, as in ['name:net']")
         limits = own_limits(limits, timeout)
         captured = Capture(capture, limits.over(self._host.limits))
         wasi = wasi_config(
@@ -382,7 +385,7 @@ def _reading(file: WasmFile, name: str | None) -> Reading | None:
         return Reading(inferred.candidates)
     if chosen.module != inferred.candidates[0].module:
         raise UsageError(
-            f"dialect {name} is of guests that import {chosen.module}; "
+            f"dialect {name} is for guests that import {chosen.module}; "
             f"this one imports {inferred.candidates[0].module}"
         )
     return Reading([chosen])

@@ -6,7 +6,6 @@ stay paths until a backend opens them, and nothing is loaded before it is first 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,13 +15,13 @@ from typing import Any, NamedTuple
 from wasi_nn import encodings
 from wasi_nn.backend import Backend, LoadOptions
 from wasi_nn.errors import InvalidEncoding, ModelNotFound, NotFound, UsageError
-from wasi_nn.escaping import trace_of
+from wasi_nn.escaping import logger, trace_of
 from wasi_nn.files import versions
 from wasi_nn.loading import LoadedGraph, Stopped, check_guest_config, load_shared
 from wasi_nn.plugins import Plugins, reason_missing
 from wasi_nn.types import ExecutionTarget
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 
 class NamedModel(NamedTuple):
@@ -57,27 +56,51 @@ class Registry:
         self._entries: dict[str, _Entry] = {}
         self._lock = threading.Lock()
 
-    def add(self, model: NamedModel) -> None:
-        """Register a model, to be loaded when it is first used.
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the models, sorted."""
+        return tuple(sorted(self._entries))
+
+    def remove(self, name: str) -> None:
+        """Let go of a model and its name. Raises ``NotFound``."""
+        with self._lock:
+            if self._entries.pop(name, None) is None:
+                raise self._not_found(name)
+
+    def add(self, model: NamedModel, replace: bool = False) -> None:
+        """Register a model, to be loaded when it is first used. ``replace`` takes the name from
+        the model that has it.
 
         Raises ``UsageError`` for a name that is taken, for no file at all, for a file that is not
         there and must exist, and for an encoding that no installed backend serves."""
-        if not model.name:
-            raise UsageError("a named model needs a name that is not empty")
+        if not isinstance(model.name, str) or not model.name:
+            raise UsageError(
+                f"a model's name is {model.name!r}, and must be a text (str) that is not empty"
+            )
         if not model.paths:
             raise UsageError(f"model {model.name!r} has no file")
-        for path in model.paths:
-            if not path.exists():
-                if model.must_exist:
-                    raise UsageError(f"model {model.name!r}: there is no file {path}")
-                log.warning("model %r: there is no file %s", model.name, path)
         try:
+            if model.encoding != encodings.AUTODETECT:
+                # What follows an encoding that nobody serves may not be files.
+                self._plugins.backend_for(model.encoding)
+            for path in model.paths:
+                if not path.exists():
+                    if model.must_exist:
+                        raise UsageError(f"model {model.name!r}: there is no file {path}")
+                    log.warning(
+                        "model %r: there is no file %s; a guest is told so when it loads the model",
+                        model.name,
+                        path,
+                    )
             backend, encoding = self._resolve(model)
         except InvalidEncoding as error:
             raise UsageError(f"model {model.name!r}: {error}") from error
         with self._lock:
-            if model.name in self._entries:
-                raise UsageError(f"the model name {model.name!r} is given twice")
+            if model.name in self._entries and not replace:
+                raise UsageError(
+                    f"the model name {model.name!r} is given twice "
+                    "(in Python, add_model(…, replace=True) replaces a model)"
+                )
             self._entries[model.name] = _Entry(model, backend, encoding)
 
     def graph(
@@ -94,11 +117,7 @@ class Registry:
         and what a backend's ``load`` raises."""
         entry = self._entries.get(name)
         if entry is None:
-            known = ", ".join(sorted(self._entries)) or "none"
-            raise NotFound(
-                f"no model is registered as {name!r}; registered: {known}. "
-                "Register it with --graph NAME=PATH, or with Host.add_model"
-            )
+            raise self._not_found(name)
         held, paths = entry.held, entry.model.paths
         if (
             held is not None
@@ -115,6 +134,13 @@ class Registry:
             entry.held = loaded
         return loaded
 
+    def _not_found(self, name: str) -> NotFound:
+        known = ", ".join(self.names) or "none"
+        return NotFound(
+            f"no model is registered as {name!r}; registered: {known}. "
+            "Register it with --graph NAME=PATH, or with Host.add_model"
+        )
+
     def size(self, name: str, config: Mapping[str, Any] | None = None) -> int:
         """Bytes of all files that a named model depends on, with a guest's config laid over its
         own; 0 for an unknown name and for a file that is gone."""
@@ -130,10 +156,11 @@ class Registry:
         if model.encoding == encodings.AUTODETECT:
             encoding = detect(self._plugins, model.paths)
             if encoding is None:
-                raise InvalidEncoding(
-                    f"the encoding of {model.paths[0]} is not recognised; "
-                    f"name it: {model.name}=ENCODING:{model.paths[0]}"
-                )
+                from wasi_nn import recognition
+
+                hint = f"name it: {model.name}=ENCODING:{model.paths[0]} (from Python, encoding=…)"
+                why = recognition.undetected(model.paths, hint)
+                raise InvalidEncoding(f"the encoding is not recognised: {why}")
             return self._plugins.backend_for(encoding), encoding
         backend = self._plugins.backend_for(model.encoding)
         if model.encoding in backend.encodings:
@@ -156,7 +183,10 @@ def detect(plugins: Plugins, builders: Sequence[memoryview | Path]) -> str | Non
     """The encoding that the builders' first bytes show, asking core first and then each backend."""
     if not builders:
         return None
-    head = encodings.head(builders[0])
+    first = builders[0]
+    if isinstance(first, Path) and first.is_dir():
+        return None
+    head = encodings.head(first)
     known = encodings.recognise(head)
     if known is not None:
         return known

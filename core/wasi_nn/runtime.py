@@ -212,4 +212,6 @@ class Runtime(ABC):
     def compile_component(self, wasm: bytes, limits: EngineLimits) -> Component:
         """Compile a component, as ``compile`` does a core module. Raises ``UsageError`` where the
         engine runs none (``features.components`` says so before)."""
-        raise UsageError(f"{self.name} runs no components; use --runtime wasmtime")
+        raise UsageError(
+            f"{self.name} runs no components; wasmtime does (--runtime, or Host(runtime=…))"
+        )

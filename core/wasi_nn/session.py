@@ -10,7 +10,6 @@ nothing else that a guest could have caused.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,7 +29,7 @@ from wasi_nn.errors import (
     InvalidEncoding,
     RuntimeFailure,
 )
-from wasi_nn.escaping import trace_of
+from wasi_nn.escaping import logger, trace_of
 from wasi_nn.giving import checked_context
 from wasi_nn.limits import Limits
 from wasi_nn.loading import LoadedGraph
@@ -38,7 +37,7 @@ from wasi_nn.plugins import Plugins
 from wasi_nn.registry import Registry, detect
 from wasi_nn.types import ExecutionTarget, Tensor
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 
 class GraphUse(NamedTuple):
@@ -109,10 +108,10 @@ class Session:
                 raise InvalidArgument("autodetect needs a graph builder to look at")
             detected = detect(self.plugins, builders)
             if detected is None:
-                raise InvalidEncoding(
-                    "autodetect does not recognise the model; it begins with "
-                    f"{bytes(builders[0][:8]) if isinstance(builders[0], memoryview) else b''!r}"
-                )
+                from wasi_nn import recognition
+
+                why = recognition.undetected(builders)
+                raise InvalidEncoding(f"autodetect does not recognise the model: {why}")
             encoding = detected
         options = LoadOptions(encoding, target, config or {}, self._allow_fallback)
         size = sum(len(builder) for builder in builders if isinstance(builder, memoryview))

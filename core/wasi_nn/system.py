@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Union
@@ -11,6 +12,22 @@ from wasi_nn.runtime import Preopen, Stdin, Stdout, WasiConfig
 
 #: What a guest may see of the file system: ``{guest path: host path}``, or Preopen tuples.
 Dirs = Union[Mapping[str, Union[str, Path]], Sequence[Preopen]]
+
+
+def _preopen(entry: object, dirs: object) -> Preopen:
+    if (
+        not isinstance(entry, Preopen)
+        or not isinstance(entry.host, (str, os.PathLike))
+        or not isinstance(entry.guest, str)
+    ):
+        raise UsageError(
+            f"dirs is {dirs!r}, and must map guest paths to host paths, as in "
+            "{'/data': 'photos'}, or be a list of Preopen"
+        )
+    host = Path(entry.host)
+    if not host.is_dir():
+        raise UsageError(f"{host} is not a directory")
+    return entry._replace(host=host)
 
 
 def wasi_config(
@@ -24,20 +41,16 @@ def wasi_config(
     """A WASI configuration of what people write. Raises ``UsageError`` for what has another form,
     a directory that is not there, and NUL in an argument or variable."""
     if isinstance(dirs, Mapping):
-        preopens = [Preopen(Path(host), guest) for guest, host in dirs.items()]
+        given: Sequence[object] = [Preopen(host, guest) for guest, host in dirs.items()]  # type: ignore[arg-type]
     else:
-        preopens = list(dirs) if isinstance(dirs, Sequence) else []
-        if not isinstance(dirs, Sequence) or not all(isinstance(p, Preopen) for p in preopens):
-            raise UsageError(
-                f"dirs is {dirs!r}, and must map guest paths to host paths, as in "
-                "{'/data': 'photos'}, or be a list of Preopen"
-            )
-    for preopen in preopens:
-        if not preopen.host.is_dir():
-            raise UsageError(f"{preopen.host} is no directory")
+        given = dirs if isinstance(dirs, Sequence) else [dirs]
+    preopens = [_preopen(entry, dirs) for entry in given]
     if env is not None and not isinstance(env, Mapping):
         raise UsageError(f"env is {env!r}, and must map names to texts, as in {{'LEVEL': 'info'}}")
     pairs = list((env or {}).items())
+    for name, _ in pairs:
+        if name == "" or (isinstance(name, str) and "=" in name):
+            raise UsageError(f"a variable's name is {name!r}, and must be a text without '='")
     for text in (*args, *(part for pair in pairs for part in pair)):
         if not isinstance(text, str):
             raise UsageError(f"an argument or variable is {text!r}, and must be a text (str)")
@@ -46,12 +59,12 @@ def wasi_config(
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise UsageError(f"an argument or variable is no UTF-8: {text!r}") from None
+            raise UsageError(f"an argument or variable is not UTF-8: {text!r}") from None
     if isinstance(stdin, (bytearray, memoryview)):
         stdin = bytes(stdin)
     if not (stdin is None or stdin == "inherit" or isinstance(stdin, bytes)):
-        raise UsageError(f"stdin is to be None, 'inherit' or bytes, not {stdin!r}")
+        raise UsageError(f"stdin must be None, 'inherit' or bytes, not {stdin!r}")
     for stream in (stdout, stderr):
         if not (stream is None or stream == "inherit" or callable(stream)):
-            raise UsageError(f"an output is to be None, 'inherit' or a callable, not {stream!r}")
+            raise UsageError(f"an output must be None, 'inherit' or a callable, not {stream!r}")
     return WasiConfig(list(args), pairs, preopens, stdin, stdout, stderr)

@@ -17,6 +17,9 @@ from wasi_nn.escaping import visible
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# Characters of a name that are shown.
+_LONGEST_NAME = 200
+
 
 class TensorType(Enum):
     """The element types that some version of wasi-nn names; ``size`` is in bytes."""
@@ -55,6 +58,8 @@ class ExecutionTarget(Enum):
     def named(cls, name: str) -> ExecutionTarget:
         """The target of a name in any case; ``npu`` is another word for ``tpu``. Raises
         ``UsageError``."""
+        if not isinstance(name, str):
+            raise UsageError(f"the execution target is {name!r}, and must be a name, such as 'cpu'")
         lowered = name.lower()
         try:
             return cls("tpu" if lowered == "npu" else lowered)
@@ -111,6 +116,25 @@ class Tensor(NamedTuple):
             )
         dims = np.shape(array)  # ascontiguousarray turns a scalar into one dimension
         return cls(kind, dims, contiguous.reshape(-1).view(np.uint8).data)
+
+    @classmethod
+    def of_numbers(cls, numbers: Any, kind: TensorType | None) -> Tensor:
+        """A tensor of Python's own numbers (lists of them), of the type that a graph describes.
+        Raises ``TypeError`` for numbers that the type cannot hold, such as 1.5 or 300 in u8."""
+        import numpy as np
+
+        given, wanted = np.asarray(numbers), _NUMPY_NAMES.get(kind) if kind else None
+        if wanted is None or given.dtype.kind not in "biuf":
+            return cls.of(given)
+        try:
+            with np.errstate(over="raise", invalid="raise"):
+                converted = given.astype(wanted)
+        except FloatingPointError:
+            converted = given
+        whole = np.issubdtype(wanted, np.integer)
+        if converted is given or (whole and not np.array_equal(converted, given)):
+            raise TypeError(f"a tensor of {kind} cannot hold all of these numbers: {numbers!r:.60}")
+        return cls.of(converted)
 
     def numpy(self) -> NDArray[Any]:
         """A new numpy array with a copy of the data, shaped by ``dims``.
@@ -179,7 +203,7 @@ class TensorInfo(NamedTuple):
     def describe(self) -> str:
         """One line for people: ``bytes: i32[?, 2048]``."""
         kind = str(self.type) if self.type else visible(self.native_type) or "unknown"
-        name = visible(self.name)
+        name = visible(self.name, _LONGEST_NAME)
         if self.dims is None:
             return f"{name}: {kind}"
         return f"{name}: {kind}[{', '.join('?' if d < 0 else str(d) for d in self.dims)}]"

@@ -114,7 +114,10 @@ def parse(data: bytes) -> WasmFile:
     if is_component(data):
         raise UsageError("this is a component; only core modules can be read here")
     if data[:8] != MAGIC + _CORE_VERSION:
-        raise UsageError("this is no WebAssembly module (it does not begin with \\0asm, version 1)")
+        raise UsageError(
+            f"this is not a WebAssembly module of version 1: it begins with {data[:8]!r}, and must "
+            f"begin with {MAGIC + _CORE_VERSION!r}"
+        )
     try:
         return _FileReader(memoryview(data)).module()
     except (IndexError, ValueError, UnicodeDecodeError) as error:

@@ -103,7 +103,7 @@ def test_what_is_no_number_is_a_failure(load, monkeypatch, wrong):
     monkeypatch.setattr(
         model.weights.native, "llama_get_embeddings_ith", lambda context, at: address
     )
-    with pytest.raises(RuntimeFailure, match="no finite number"):
+    with pytest.raises(RuntimeFailure, match="not a finite number"):
         answer(model)
 
 

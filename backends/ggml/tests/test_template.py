@@ -232,7 +232,7 @@ class TestTheModelsOwn:
         weights = talk("own")
         assert prompt(weights, USER, "{{ messages[0].role }}") == "user"
         assert prompt(weights, USER, "chatml").startswith("<|im_start|>user\n hi ")
-        with pytest.raises(InvalidArgument, match="takes messages alone"):
+        with pytest.raises(InvalidArgument, match="takes only messages"):
             prompt(weights, {"messages": USER, "tools": [1]}, "chatml")
 
     def test_a_model_without_one_gets_chatml(self, talk):

@@ -13,6 +13,7 @@ from typing import Any
 
 from wasi_nn import config as reading
 from wasi_nn.backend import (
+    FALLBACK,
     Availability,
     Backend,
     Builder,
@@ -118,7 +119,7 @@ class GgmlGraph(Graph):
         except OSError as error:
             raise ModelNotFound(f"the config's image {path}: {error.strerror or error}") from error
         if max(size, len(data)) > _MOST_IMAGE:
-            raise InvalidArgument(f"an image of {size} bytes is not taken: {_MOST_IMAGE} at most")
+            raise InvalidArgument(f"an image has {size} bytes: at most {_MOST_IMAGE} are allowed")
         return data
 
     def close(self) -> None:
@@ -128,7 +129,7 @@ class GgmlGraph(Graph):
         """A file that a guest names in its config: it may name what lies in the model's folder.
         Raises ``InvalidArgument`` and ``ModelNotFound``."""
         if self.source.path is None:
-            raise InvalidArgument(f"the config's {key} names a file: the model is to be one too")
+            raise InvalidArgument(f"the config's {key} names a file: the model must be a file too")
         return _beside(self.source.path, name, key)
 
 
@@ -176,8 +177,8 @@ class GgmlBackend(Backend):
         gpu = options.target not in (ExecutionTarget.CPU, ExecutionTarget.AUTO)
         if gpu and not native.llama_supports_gpu_offload() and not options.allow_fallback:
             raise UnsupportedOperation(
-                f"the execution target {options.target} is not here: {native.version} was built "
-                "for the CPU"
+                f"the execution target {options.target} is not available: {native.version} was "
+                f"built for the CPU; {FALLBACK}"
             )
         config = dict(options.config)
         projector = None
@@ -210,7 +211,7 @@ def _beside(model: Path, name: str, key: str) -> Path:
             raise ModelNotFound(f"the config's {key}: there is no file {path}")
     except (OSError, ValueError) as error:
         # A name that is too long, or no name at all.
-        raise InvalidArgument(f"the config's {key} is no name of a file: {error}") from error
+        raise InvalidArgument(f"the config's {key} is not the name of a file: {error}") from error
     return path
 
 
@@ -218,7 +219,7 @@ def _utf8(data: memoryview) -> str:
     try:
         return bytes(data).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidArgument(f"the config is no UTF-8: {error}") from error
+        raise InvalidArgument(f"the config is not UTF-8: {error}") from error
 
 
 _INPUTS = (

@@ -54,7 +54,7 @@ def prompt(
     else:
         if request:
             raise InvalidArgument(
-                f"the chat template {reprlib.repr(name)} takes messages alone, not "
+                f"the chat template {reprlib.repr(name)} takes only messages, not "
                 f"{', '.join(request)}"
             )
         result = _named(weights, messages, name)
@@ -104,7 +104,7 @@ def _request(text: str) -> dict[str, Any]:
     if unknown:
         raise InvalidArgument(f"a conversation has {', '.join(_KEYS)}, not {reprlib.repr(unknown)}")
     if not isinstance(request.get("chat_template_kwargs") or {}, dict):
-        raise InvalidArgument("chat_template_kwargs is an object")
+        raise InvalidArgument("chat_template_kwargs must be an object")
     return dict(request)
 
 

@@ -367,11 +367,11 @@ class GgmlContext(StreamingContext):
 def _text(tensor: Tensor, what: str, most: int) -> str:
     size = len(tensor.data)
     if size > most:
-        raise InvalidArgument(f"a {what} of {size} bytes is not taken: {most} at most are")
+        raise InvalidArgument(f"the {what} has {size} bytes: at most {most} are allowed")
     try:
         return bytes(tensor.data).decode("utf-8")
     except UnicodeDecodeError as error:
-        raise InvalidArgument(f"the {what} is no UTF-8: {error}") from error
+        raise InvalidArgument(f"the {what} is not UTF-8: {error}") from error
 
 
 def _to_stdout() -> Callable[[bytes], None]:

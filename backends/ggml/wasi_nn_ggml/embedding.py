@@ -36,7 +36,7 @@ def check(weights: Weights, settings: ContextSettings) -> None:
 def as_json(weights: Weights, sequence: Sequence) -> bytes:
     """``{"n_embedding": N, "embedding": [v1,v2,…]}`` of the evaluated text, ten significant digits,
     of length 1 (Euclid); of the last token where the model does not pool, and the scores, as they
-    are, where it ranks. Raises ``RuntimeFailure``, for what is no number too."""
+    are, where it ranks. Raises ``RuntimeFailure``, for what is not a number too."""
     native = weights.native
     pooling = native.llama_pooling_type(sequence.context)
     if pooling == _NONE:
@@ -49,7 +49,7 @@ def as_json(weights: Weights, sequence: Sequence) -> bytes:
     values = list((ctypes.c_float * count).from_address(address))
     if not all(map(math.isfinite, values)):
         # JSON has no word for them.
-        raise RuntimeFailure("the model's embedding holds what is no finite number")
+        raise RuntimeFailure("the model's embedding holds a value that is not a finite number")
     if pooling != RANK:
         length = math.hypot(*values)
         values = [value / length if length else 0.0 for value in values]

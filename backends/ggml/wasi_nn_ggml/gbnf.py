@@ -80,7 +80,9 @@ def check(grammar: str) -> Contents:
     """What is in a grammar. Raises ``InvalidArgument`` with the reason for one that cannot be
     right, or that llama.cpp would not come to an end with."""
     if len(grammar) > MOST:
-        raise InvalidArgument(f"a grammar of {len(grammar)} characters is more than {MOST}")
+        raise InvalidArgument(
+            f"the grammar has {len(grammar)} characters: at most {MOST} are allowed"
+        )
     reader = _Reader(grammar)
     growth.check(reader.read())
     return Contents(reader.elements, reader.longest, tuple(reader.tokens))
@@ -106,7 +108,9 @@ class _Reader:
                 raise self._wrong(f"{self._grammar[self._at]!r} is not expected")
             rule = piece["rule"]
             if rule and len(rule) > _MOST_NAME:
-                raise self._wrong(f"a name of {len(rule)} characters is more than {_MOST_NAME}")
+                raise self._wrong(
+                    f"a name has {len(rule)} characters: at most {_MOST_NAME} are allowed"
+                )
             if rule and piece["define"]:
                 self._define(rule)
             elif piece["space"]:
@@ -130,7 +134,7 @@ class _Reader:
         if self.elements > _MOST_ELEMENTS:
             raise InvalidArgument(
                 f"the grammar has {self.elements} elements when its repetitions are written out: "
-                f"{_MOST_ELEMENTS} at most are taken"
+                f"at most {_MOST_ELEMENTS} are allowed"
             )
         return self._rules
 

@@ -51,17 +51,26 @@ class Contents(NamedTuple):
 
     def check_model(self) -> None:
         """Raise ``RuntimeFailure`` for what is not a language model, though it is a sound file."""
+        if self.other is not None:
+            raise RuntimeFailure(f"the GGUF file is {self.other}")
+
+    @property
+    def is_projector(self) -> bool:
+        """Whether it is a projector for images, which comes beside a model."""
+        return self.kind == "mmproj" or self.architecture == "clip"
+
+    @property
+    def other(self) -> str | None:
+        """What it is, and what to do with it, where it is not a language model."""
         if self.kind == "adapter":
-            what = "a LoRA adapter: merge it into its model first (llama-export-lora)"
-        elif self.kind == "imatrix":
-            what = "an importance matrix, which is for quantising models"
-        elif self.kind == "mmproj" or self.architecture == "clip":
-            what = "a projector for images: give the model first, and this after it"
-        elif not self.tensors:
-            what = "a vocabulary without a model: it has no tensors"
-        else:
-            return
-        raise RuntimeFailure(f"the GGUF file is {what}")
+            return "a LoRA adapter: merge it into its model first (llama-export-lora)"
+        if self.kind == "imatrix":
+            return "an importance matrix, which is for quantising models"
+        if self.architecture == "controlvector":
+            return "a control vector, which no option takes here: give the model alone"
+        if self.is_projector:
+            return "a projector for images: give the model first, and this after it"
+        return None if self.tensors else "a vocabulary without a model: it has no tensors"
 
     def joined(self, other: Contents) -> Contents:
         """The same with the tensors of another part."""
@@ -74,7 +83,7 @@ def check(descriptor: int) -> Contents:
     tensors."""
     size = os.fstat(descriptor).st_size
     if size < _HEADER.size:
-        raise RuntimeFailure(f"the model is no GGUF file: it has {size} bytes")
+        raise RuntimeFailure(f"the model is not a GGUF file: it has {size} bytes")
     with mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ) as data:
         try:
             return _Reader(data, size).read()
@@ -96,7 +105,7 @@ class _Reader:
     def read(self) -> Contents:
         magic, version, tensors, pairs = _HEADER.unpack_from(self._data)
         if magic != MAGIC:
-            raise RuntimeFailure(f"the model is no GGUF file: it begins with {magic!r}")
+            raise RuntimeFailure(f"the model is not a GGUF file: it begins with {magic!r}")
         if int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS:
             raise RuntimeFailure(
                 "the GGUF file is for big-endian machines: get or convert one that is little-endian"
@@ -147,7 +156,7 @@ class _Reader:
     def _alignment(self) -> int:
         kind, value = self._number(_U32), self._number(_U32)
         if kind != 4 or value < 1 or value & (value - 1) or value > 1 << 20:
-            raise RuntimeFailure(f"the GGUF file's alignment is no power of two: {value}")
+            raise RuntimeFailure(f"the GGUF file's alignment is not a power of two: {value}")
         return value
 
     def _value(self, key: bytes) -> None:

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wasi_nn.errors import Unavailable
+from wasi_nn.escaping import logger
 from wasi_nn_ggml import layouts
 
-log = logging.getLogger("wasi_nn.ggml")
+log = logger("wasi_nn.ggml")
 
 #: Names a libllama of one's own (a file with the ggml functions in it or beside it).
 VARIABLE = "WASI_NN_LIBLLAMA"

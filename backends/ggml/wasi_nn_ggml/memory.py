@@ -7,17 +7,17 @@ logits of every token of a text, where only the last one's are computed, costs n
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import NamedTuple
 
 from wasi_nn.errors import RuntimeFailure
+from wasi_nn.escaping import logger
 from wasi_nn.limits import group_memory
 from wasi_nn_ggml.library import Library
 from wasi_nn_ggml.metadata import Metadata
 from wasi_nn_ggml.settings import ContextSettings
 
-log = logging.getLogger("wasi_nn.ggml")
+log = logger("wasi_nn.ggml")
 
 #: Bytes of an element of the KV cache by ggml's type: f32, f16, q4_0, …
 _CACHE_BYTES = {0: 4.0, 1: 2.0, 2: 0.57, 3: 0.63, 6: 0.69, 7: 0.75, 8: 1.07, 20: 0.57, 30: 2.0}
@@ -124,7 +124,7 @@ def fitting(shape: Shape, settings: ContextSettings, n_ctx_train: int) -> tuple[
         if size > room:
             raise RuntimeFailure(
                 f"a context of {n_ctx} tokens takes {size / 1e9:.1f} GB; "
-                f"{max(room, 0) / 1e9:.1f} GB can be had: make the config's ctx-size smaller"
+                f"{max(room, 0) / 1e9:.1f} GB is available: make the config's ctx-size smaller"
             )
         return n_ctx, size
     n_ctx = max(n_ctx_train, 1)

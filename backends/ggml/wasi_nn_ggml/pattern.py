@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 _LAST = 0x10FFFF
+_MOST_LENGTH = 4096
 _MOST_REPEATS = 1000
 _MOST_NESTING = 32
 # Ranges of characters, in order.
@@ -41,6 +42,8 @@ class NotServed(Exception):
 
 def texts(pattern: str) -> str:
     """What stands between the quotation marks of a text that matches. Raises ``NotServed``."""
+    if len(pattern) > _MOST_LENGTH:
+        raise NotServed
     return _Reader(pattern).read()
 
 

@@ -66,7 +66,7 @@ def read(
             text = chat.prompt(weights, text, wanted.chat_template, most, stopped)
         except UnicodeEncodeError as error:
             # JSON can write half of a character.
-            raise InvalidArgument(f"a message is no text: {error.reason}") from error
+            raise InvalidArgument(f"a message is not text: {error.reason}") from error
     if wanted.image or images or (wanted.chat and find_picture(text)):
         projection = _projection(graph, weights, wanted, known, hold)
         try:
@@ -87,7 +87,7 @@ def read(
 
 def _check(size: int, most: int) -> None:
     if size > most:
-        raise PromptTooLong(f"a prompt of {size} bytes cannot fit the context: {most} at most can")
+        raise PromptTooLong(f"the prompt has {size} bytes: at most {most} can fit the context")
 
 
 def _projection(

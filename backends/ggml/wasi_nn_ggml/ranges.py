@@ -6,12 +6,13 @@ A bound is compared digit by digit: from 3 to 120 is ``[3-9] | [1-9] [0-9] | "1"
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
-# Digits of a bound, before and after the point.
-MOST_DIGITS = 30
+# Digits of a bound, before and after the point, and bits of a whole one.
+_MOST_DIGITS, _MOST_BITS = 30, 100
 # Digits of a number that has no bound on that side.
 _DIGITS = 16
 _ANY = f"[0-9]{{0,{_DIGITS}}}"
@@ -25,6 +26,22 @@ class Bound(NamedTuple):
 
     value: Decimal
     strict: bool = False
+
+    def lowest(self) -> int:
+        """The lowest whole number above it, as a lower end."""
+        return math.floor(self.value) + 1 if self.strict else math.ceil(self.value)
+
+    def highest(self) -> int:
+        """The highest whole number below it, as an upper end."""
+        return math.ceil(self.value) - 1 if self.strict else math.floor(self.value)
+
+
+def number(value: int | float) -> Decimal | None:
+    """The number of a bound; None for one that is no number, or has too many digits."""
+    if isinstance(value, int):
+        return Decimal(value) if value.bit_length() <= _MOST_BITS else None
+    result = Decimal(str(value))
+    return result if result.is_finite() and len(f"{result:f}") <= _MOST_DIGITS else None
 
 
 def integers(least: int | None, most: int | None) -> str:

@@ -2,29 +2,28 @@
 
 Served: types and lists of types, ``properties``, ``required``, ``additionalProperties``, ``items``,
 ``prefixItems``, ``minItems``, ``maxItems``, ``minLength``, ``maxLength``, ``enum``, ``const``,
-``anyOf``, ``oneOf``, ``allOf`` of objects, local ``$ref``, bounds of numbers, ``pattern``, and the
-formats ``date``, ``time``, ``date-time`` and ``uuid``. What a grammar does not hold an answer to is
-logged, and left to whoever reads the answer, as llama.cpp's own converter leaves it. The order of
-an object's properties is the schema's.
+``anyOf``, ``oneOf``, ``allOf``, local ``$ref``, bounds of numbers, ``pattern``, and the formats
+``date``, ``time``, ``date-time`` and ``uuid``. What a grammar does not hold an answer to is logged,
+and left to whoever reads the answer, as llama.cpp's own converter leaves it. The order of an
+object's properties is the schema's.
 """
 
 from __future__ import annotations
 
 import json
-import logging
-import math
 import re
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
 from wasi_nn.errors import InvalidArgument
-from wasi_nn_ggml import gbnf, pattern, ranges
+from wasi_nn.escaping import logger
+from wasi_nn_ggml import conjunction, gbnf, pattern, ranges
 from wasi_nn_ggml.ranges import Bound
 
-log = logging.getLogger("wasi_nn.ggml")
+log = logger("wasi_nn.ggml")
 
 _NOT_HELD = """
 multipleOf not if then else contains uniqueItems minProperties
@@ -77,7 +76,7 @@ def grammar_of(text: str) -> str:
     try:
         schema = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"the json-schema is no JSON: {error}") from error
+        raise InvalidArgument(f"the json-schema is not JSON: {error}") from error
     try:
         return _Converter(schema).grammar()
     except RecursionError as error:
@@ -101,7 +100,7 @@ class _Converter:
             name, target = self._referred.pop()
             self._rules[name] = self._visit(target)
             if self._rules[name] == name:
-                raise InvalidArgument("a $ref of the json-schema refers to itself alone")
+                raise InvalidArgument("a $ref of the json-schema refers only to itself")
         if self._not_held:
             log.warning(
                 "the json-schema's %s cannot be put into a grammar: an answer may not keep to it",
@@ -126,38 +125,39 @@ class _Converter:
         elif isinstance(schema, Mapping):
             body = self._object_of_keywords(schema)
         else:
-            raise InvalidArgument(f"a json-schema is to be an object, not {reprlib.repr(schema)}")
+            raise InvalidArgument(f"a json-schema must be an object, not {reprlib.repr(schema)}")
         self._depth -= 1
-        self._written += len(body)
-        # What is inside of something else is written once more with it. No body is shorter than
-        # "null".
+        # What is inside of something else is written once more with it, and is never empty.
+        self._count(len(body))
+        return body
+
+    def _count(self, size: int) -> None:
+        self._written += size
         if (
-            len(body) > gbnf.MOST
+            size > gbnf.MOST
             or self._visits > gbnf.MOST // 4
             or self._written > _MOST_DEPTH * gbnf.MOST
         ):
             raise InvalidArgument(
                 f"the json-schema makes a grammar of more than {gbnf.MOST} characters"
             )
-        return body
 
     def _object_of_keywords(self, schema: Mapping[str, Any]) -> str:
         self._not_held.update(key for key in _NOT_HELD if key in schema)
         if "$ref" in schema:
             return self._reference(schema["$ref"])
+        for key in ("allOf", "anyOf", "oneOf"):
+            if key in schema:
+                parts = self._parts(schema, key)
+                return self._either([self._visit(part) for part in parts])
         if "const" in schema:
             return f"{_literal(schema['const'])} space"
         if "enum" in schema:
             return f"( {' | '.join(_literal(v) for v in _list(schema, 'enum'))} ) space"
-        for key in ("anyOf", "oneOf"):
-            if key in schema:
-                return self._either([self._visit(part) for part in _list(schema, key)])
-        if "allOf" in schema:
-            return self._visit(self._merged(schema))
         kind = schema.get("type")
         if isinstance(kind, list):
             if not all(isinstance(each, str) for each in kind):
-                raise InvalidArgument("the json-schema's type is to be a name or a list of names")
+                raise InvalidArgument("the json-schema's type must be a name or a list of names")
             each_once = dict.fromkeys(kind)
             return self._either([self._visit({**schema, "type": each}) for each in each_once])
         if kind == "object" or (kind is None and "properties" in schema):
@@ -184,37 +184,55 @@ class _Converter:
         return f"( {' | '.join(bodies)} )"
 
     def _reference(self, reference: Any) -> str:
-        if not isinstance(reference, str) or not reference.startswith("#"):
-            raise InvalidArgument(
-                f"the json-schema refers to {reprlib.repr(reference)}: only #/… is served"
-            )
-        name = self._references.get(reference)
+        name = self._references.get(reference) if isinstance(reference, str) else None
         if name is None:
-            target = self._root
-            for part in reference[1:].split("/")[1:]:
-                key = part.replace("~1", "/").replace("~0", "~")
-                if not isinstance(target, Mapping) or key not in target:
-                    raise InvalidArgument(
-                        f"the json-schema has nothing at {reprlib.repr(reference)}"
-                    )
-                target = target[key]
+            target = self._target(reference)
             name = self._references[reference] = self._rule("")
             # Later, and not within what refers to it: a chain of them may be of any length.
             self._referred.append((name, target))
         return name
 
-    def _merged(self, schema: Mapping[str, Any]) -> dict[str, Any]:
-        merged: dict[str, Any] = {key: value for key, value in schema.items() if key != "allOf"}
-        properties, required = _members(schema)
-        for part in _list(schema, "allOf"):
-            if not isinstance(part, Mapping) or not part.keys() <= {
-                "type", "properties", "required", "title", "description",
-            }:  # fmt: skip
-                raise InvalidArgument("the json-schema's allOf is served for plain objects alone")
-            more, wanted = _members(part)
-            properties.update(more)
-            required.extend(wanted)
-        return {**merged, "type": "object", "properties": properties, "required": required}
+    def _target(self, reference: Any) -> Any:
+        if not isinstance(reference, str) or not re.match("#(/|$)", reference):
+            raise InvalidArgument(
+                f"the json-schema refers to {reprlib.repr(reference)}: only #/… is served"
+            )
+        try:
+            return conjunction.pointed(self._root, reference)
+        except (LookupError, ValueError, TypeError):
+            raise InvalidArgument(
+                f"the json-schema has nothing at {reprlib.repr(reference)}"
+            ) from None
+
+    def _parts(self, schema: Mapping[str, Any], key: str) -> Iterable[Any]:
+        """Schemas of which a value keeps to one: each of ``key``, or all at once, with the rest."""
+        rest = {name: value for name, value in schema.items() if name != key}
+        parts = _list(schema, key)
+        if not conjunction.constrains(rest) and (key != "allOf" or len(parts) == 1):
+            # As they are: a reference may lead back here.
+            return parts
+        if key != "allOf":
+            # One at a time: what stands beside them may be large.
+            return (self._both(rest, part) for part in parts)
+        for part in parts:
+            rest = self._both(rest, part)
+        return [rest]
+
+    def _both(self, first: Mapping[str, Any], second: Any) -> dict[str, Any]:
+        for _ in range(_MOST_DEPTH):
+            if not isinstance(second, Mapping) or "$ref" not in second:
+                break
+            rest = {name: value for name, value in second.items() if name != "$ref"}
+            second = self._target(second["$ref"])
+            if rest and isinstance(second, Mapping):
+                second = {**second, **rest}
+        if second is True:
+            second = {}
+        if not isinstance(second, Mapping):
+            raise InvalidArgument(f"a json-schema must be an object, not {reprlib.repr(second)}")
+        result = conjunction.both(first, second, self._not_held.add)
+        self._count(sum(len(each) for each in result.values() if isinstance(each, (list, dict))))
+        return result
 
     def _object(self, schema: Mapping[str, Any]) -> str:
         properties, required = _members(schema)
@@ -270,8 +288,7 @@ class _Converter:
             body = ranges.decimals(least, most)
         else:
             body = ranges.integers(
-                None if least is None else _next_whole(least),
-                None if most is None else -_next_whole(Bound(-most.value, most.strict)),
+                None if least is None else least.lowest(), None if most is None else most.highest()
             )
         if not body:
             raise InvalidArgument("the json-schema's minimum and maximum leave no number")
@@ -286,13 +303,13 @@ class _Converter:
         flag = given.pop(exclusive) if isinstance(given.get(exclusive), bool) else False
         bounds = []
         for name, value in given.items():
-            if type(value) not in (int, float) or not math.isfinite(value):
-                raise InvalidArgument(f"the json-schema's {name} is to be a number")
-            bound = Bound(Decimal(str(value)), name == exclusive or flag)
-            if len(f"{bound.value:f}") > ranges.MOST_DIGITS:
+            if type(value) not in (int, float):
+                raise InvalidArgument(f"the json-schema's {name} must be a number")
+            number = ranges.number(value)
+            if number is None:
                 self._not_held.add(name)
             else:
-                bounds.append(bound)
+                bounds.append(Bound(number, name == exclusive or flag))
         return max(bounds, key=lambda b: (sign * b.value, b.strict), default=None)
 
     def _string(self, schema: Mapping[str, Any]) -> str:
@@ -313,7 +330,7 @@ class _Converter:
         """What a text that matches has between its quotation marks; None where no grammar can hold
         an answer to the pattern."""
         if not isinstance(text, str):
-            raise InvalidArgument("the json-schema's pattern is to be a text")
+            raise InvalidArgument("the json-schema's pattern must be a text")
         try:
             body = pattern.texts(text)
             gbnf.check(f"root ::= {body}\nchar ::= {_RULES['char']}")
@@ -329,7 +346,7 @@ class _Converter:
         for value in (least, most):
             if value is not None and (type(value) is not int or value < 0):
                 raise InvalidArgument(
-                    f"the json-schema's {low} and {high} are to be whole numbers from 0"
+                    f"the json-schema's {low} and {high} must be whole numbers from 0"
                 )
         if most is not None and most < least:
             raise InvalidArgument(f"the json-schema's {high} is below its {low}")
@@ -345,24 +362,19 @@ def _joined(bodies: Sequence[str]) -> str:
     return ' "," space '.join(bodies)
 
 
-def _members(schema: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def _members(schema: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, None]]:
     properties, required = schema.get("properties", {}), schema.get("required", [])
     if not isinstance(properties, Mapping) or not isinstance(required, list):
         raise InvalidArgument("the json-schema's properties or required cannot be right")
     if not all(isinstance(name, str) for name in required):
-        raise InvalidArgument("the json-schema's required is to be a list of names")
-    return dict(properties), list(required)
-
-
-def _next_whole(bound: Bound) -> int:
-    """The lowest whole number that is not below a bound."""
-    return math.floor(bound.value) + 1 if bound.strict else math.ceil(bound.value)
+        raise InvalidArgument("the json-schema's required must be a list of names")
+    return dict(properties), dict.fromkeys(required)
 
 
 def _list(schema: Mapping[str, Any], key: str) -> list[Any]:
     value = schema[key]
     if not isinstance(value, list) or not value:
-        raise InvalidArgument(f"the json-schema's {key} is to be a list that is not empty")
+        raise InvalidArgument(f"the json-schema's {key} must be a list that is not empty")
     return value
 
 

@@ -250,7 +250,7 @@ class _Given:
             for key in config.keys() & set(keys):
                 value = config[key]
                 if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-                    raise InvalidArgument(f"config {key!r} is to be {words}, not {_shown(value)}")
+                    raise InvalidArgument(f"config {key!r} must be {words}, not {_shown(value)}")
                 if isinstance(value, str):
                     _check_text(key, value)
 
@@ -264,7 +264,7 @@ class _Given:
         value = int(self._config.get(key, default))
         if not least <= value <= most:
             raise InvalidArgument(
-                f"config {key!r} is to be from {least} to {most}, not {_shown(value)}"
+                f"config {key!r} must be from {least} to {most}, not {_shown(value)}"
             )
         return value
 
@@ -281,7 +281,7 @@ class _Given:
         # llama.cpp divides by it.
         value = max(0.0, self.number(key, 1.0))
         if value < 1e-6:
-            raise InvalidArgument(f"config {key!r} is to be above 0, not {value}")
+            raise InvalidArgument(f"config {key!r} must be above 0, not {value}")
         return value
 
     def threads(self, key: str) -> int:
@@ -294,14 +294,14 @@ class _Given:
             return default
         if word not in words:
             raise InvalidArgument(
-                f"config {key!r} is to be one of {', '.join(words)}, not {_shown(word)}"
+                f"config {key!r} must be one of {', '.join(words)}, not {_shown(word)}"
             )
         return words[word]
 
     def one_of(self, key: str, numbers: tuple[int, ...], default: int) -> int:
         value = int(self._config.get(key, default))
         if value not in numbers:
-            raise InvalidArgument(f"config {key!r} is to be one of {numbers}, not {_shown(value)}")
+            raise InvalidArgument(f"config {key!r} must be one of {numbers}, not {_shown(value)}")
         return value
 
     def split(self, key: str) -> tuple[float, ...]:
@@ -311,7 +311,7 @@ class _Given:
         except ValueError:
             numbers = (math.nan,)
         if len(numbers) > 128 or not all(math.isfinite(n) and n >= 0 for n in numbers):
-            raise InvalidArgument(f"config {key!r} is to be numbers like '3,2'")
+            raise InvalidArgument(f"config {key!r} must be numbers like '3,2'")
         return numbers
 
 
@@ -320,7 +320,7 @@ def _check_text(key: str, text: str) -> None:
         data = text.encode("utf-8")
     except UnicodeEncodeError as error:
         # JSON can write half of a character.
-        raise InvalidArgument(f"config {key!r} is no text: {error.reason}") from error
+        raise InvalidArgument(f"config {key!r} is not text: {error.reason}") from error
     if b"\0" in data:
         raise InvalidArgument(f"config {key!r} holds a NUL character")
 

@@ -48,9 +48,23 @@ def check(path: Path) -> Contents:
         )
     start = path.name[: -len(suffix)]
     for number in range(2, contents.parts + 1):
-        other = _contents(path.with_name(f"{start}-{number:05}-of-{contents.parts:05}.gguf"))
-        contents = contents.joined(other)
+        contents = contents.joined(
+            _part(path.with_name(f"{start}-{number:05}-of-{contents.parts:05}.gguf"), number)
+        )
     contents.check_model()
+    return contents
+
+
+def _part(path: Path, number: int) -> Contents:
+    try:
+        contents = _contents(path)
+    except RuntimeFailure as error:
+        raise RuntimeFailure(f"{path.name}: {error}") from error
+    if contents.part + 1 != number:
+        raise RuntimeFailure(
+            f"{path.name} says that it is part {contents.part + 1} and must be part {number} of a "
+            "split model: get the parts anew"
+        )
     return contents
 
 

@@ -60,15 +60,20 @@ def check_projector(path: Path) -> None:
             contents = gguf.check(file.fileno())
     except OSError as error:
         raise ModelNotFound(f"projector {path}: {error.strerror or error}") from error
+    if contents.is_projector and contents.parts > 1:
+        raise RuntimeFailure(
+            f"{path.name} is part {contents.part + 1} of {contents.parts} of a projector, which "
+            "must be one file: join its parts with llama-gguf-split --merge"
+        )
     if contents.part or contents.parts > 1:
         raise RuntimeFailure(
             f"{path.name} is part {contents.part + 1} of {contents.parts} of a split model, not a "
             "projector: give the first part alone, the others are found beside it"
         )
-    if contents.architecture != "clip":
+    if not contents.is_projector:
+        what = contents.other or f"a model of the architecture {contents.architecture!r}"
         raise RuntimeFailure(
-            f"{path.name} is a model of the architecture {contents.architecture!r}; a second file "
-            "must be a projector for images (clip)"
+            f"{path.name} is {what}. A second file must be a projector for images (clip)"
         )
 
 
@@ -205,14 +210,16 @@ def _decode(text: str) -> bytes:
     try:
         return base64.b64decode(re.sub(r"\s", "", text), validate=True)
     except binascii.Error as error:
-        raise InvalidArgument(f"the prompt's image is no base64: {error}") from error
+        raise InvalidArgument(f"the prompt's image is not base64: {error}") from error
 
 
 def _room(images: list[bytes]) -> int:
     """Bytes that reading images takes, at most. Raises ``InvalidArgument`` for what is none, or too
     large; before any of them is decoded."""
     if len(images) > _MOST_IMAGES:
-        raise InvalidArgument(f"{len(images)} images in a prompt: {_MOST_IMAGES} at most are taken")
+        raise InvalidArgument(
+            f"{len(images)} images in a prompt: at most {_MOST_IMAGES} are allowed"
+        )
     sizes = []
     for image in images:
         width, height = _dimensions(image)

@@ -64,7 +64,7 @@ def read(tokenizer: bytes, tokens: list[bytes]) -> Vocabulary:
     most = _LONGEST.get(tokenizer, _LONGEST_OF_OTHERS)
     if longest > most:
         raise RuntimeFailure(
-            f"the GGUF file's vocabulary has a token of {longest} bytes: {most} at most are taken"
+            f"the GGUF file's vocabulary has a token of {longest} bytes: at most {most} are allowed"
         )
     if tokenizer == b"plamo2":
         _check_text(kept)
@@ -94,7 +94,7 @@ def _check_text(kept: Collection[bytes]) -> None:
             token.decode("utf-8")
         except UnicodeDecodeError:
             raise RuntimeFailure(
-                f"the GGUF file's vocabulary has a token that is no UTF-8: {token[:80]!r}"
+                f"the GGUF file's vocabulary has a token that is not UTF-8: {token[:80]!r}"
             ) from None
 
 

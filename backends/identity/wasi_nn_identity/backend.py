@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wasi_nn.backend import (
+    FALLBACK,
     Backend,
     Builder,
     ExecutionContext,
@@ -140,7 +141,9 @@ class IdentityBackend(Backend):
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
         on_cpu = options.target in (ExecutionTarget.CPU, ExecutionTarget.AUTO)
         if not on_cpu and not options.allow_fallback:
-            raise UnsupportedOperation(f"an identity graph does not run on {options.target}")
+            raise UnsupportedOperation(
+                f"an identity graph does not run on {options.target}; {FALLBACK}"
+            )
         if len(builders) != 1:
             raise InvalidArgument(f"an identity graph has one builder, not {len(builders)}")
         builder = builders[0]
@@ -151,9 +154,9 @@ class IdentityBackend(Backend):
         try:
             settings = json.loads(line or b"{}")
         except (ValueError, RecursionError) as error:
-            raise RuntimeFailure(f"the identity model's settings are no JSON: {error}") from error
+            raise RuntimeFailure(f"the identity model's settings are not JSON: {error}") from error
         if not isinstance(settings, dict):
-            raise RuntimeFailure("the identity model's settings are no JSON object")
+            raise RuntimeFailure("the identity model's settings are not a JSON object")
         return IdentityGraph({**settings, **options.config})
 
 
@@ -171,5 +174,5 @@ def _whole_number(settings: Mapping[str, Any], key: str) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidArgument(f"{key} is to be a whole number above 0, not {value!r}")
+        raise InvalidArgument(f"{key} must be a whole number above 0, not {value!r}")
     return value

@@ -106,12 +106,12 @@ def test_strings_and_sequences_are_described_and_refused(host):
         )
     )
     assert model.inputs[0].describe() == "x: tensor(string)[1]"
-    with pytest.raises(InvalidArgument, match="no tensor type of wasi-nn"):
+    with pytest.raises(InvalidArgument, match="not a tensor type of wasi-nn"):
         model.run(np.zeros(1, np.uint8))
     sequence = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None)
     node = helper.make_node("SequenceConstruct", ["x"], ["s"])
     model = host.load(make([node], [info("x", TensorProto.FLOAT, [1])], [sequence]))
-    with pytest.raises(UnsupportedOperation, match="no tensor type of wasi-nn"):
+    with pytest.raises(UnsupportedOperation, match="not a tensor type of wasi-nn"):
         model.run(np.zeros(1, np.float32))
 
 
@@ -248,6 +248,44 @@ class TestOutputs:
         np.testing.assert_array_equal(
             model.run({0: array, 1: np.int64([3, 2])})["y"], array.reshape(3, 2)
         )
+
+    @pytest.mark.parametrize("declared", [[1], [1, 1], [1, 1, 1]])
+    @pytest.mark.parametrize(
+        "operator", ["Squeeze", "ReduceSum", "ReduceMax", "ReduceMean", "ReduceProd"]
+    )
+    def test_a_scalar_may_be_declared_as_one_element(self, host, operator, declared):
+        options = {} if operator == "Squeeze" else {"keepdims": 0}
+        nodes = [
+            helper.make_node(operator, ["x"], ["y"], **options),
+            helper.make_node("Neg", ["x"], ["z"]),
+        ]
+        x = info("x", TensorProto.FLOAT, ["n"])
+        outputs = [info("y", TensorProto.FLOAT, declared), info("z", TensorProto.FLOAT, [1])]
+        with host.load(make(nodes, [x], outputs)).init_execution_context() as context:
+            for value in (5, 7):
+                context.set_input(0, np.float32([value]))
+                context.compute()
+                answers = [context.get_output(index) for index in (0, 1)]
+                assert [answer.tolist() for answer in answers] == [value, [-value]]
+
+    def test_dimensions_may_hang_on_a_value(self, host):
+        """One branch gives a scalar, and the other one element."""
+        kinds = TensorProto.FLOAT, TensorProto.BOOL
+        branches = {
+            f"{name}_branch": helper.make_graph(
+                [helper.make_node(operator, ["x"], [name])], name, [], [info(name, kinds[0], None)]
+            )
+            for name, operator in (("then", "Squeeze"), ("else", "Neg"))
+        }
+        node = helper.make_node("If", ["which"], ["y"], **branches)
+        inputs = [info("x", kinds[0], [1]), info("which", kinds[1], [1])]
+        model = host.load(make([node], inputs, [info("y", kinds[0], [1])]))
+        with model.init_execution_context() as context:
+            context.set_input("x", np.float32([5]))
+            for which, right in ((True, 5), (False, [-5]), (True, 5)):
+                context.set_input("which", np.array([which]))
+                context.compute()
+                assert context.get_output(0).tolist() == right
 
     def test_a_run_gives_those_that_can_be_read(self, host):
         sequence = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None)
@@ -501,7 +539,7 @@ class TestConfig:
         ],
     )
     def test_wrong_types(self, host, config):
-        with pytest.raises(InvalidArgument, match="is to be"):
+        with pytest.raises(InvalidArgument, match="must be"):
             host.load(small(), config=config)
 
 

@@ -3,8 +3,8 @@
 An input is bound once to a buffer that lives as long as the context; setting it again copies the
 guest's bytes into that buffer and nothing else. An output whose dimensions are fixed is bound once
 in the same way. onnxruntime allocates every other output on each run, and it is read where it lies:
-an output with an open dimension, one that is also an input, and all outputs of a model whose
-declared dimensions turned out to be wrong.
+an output with an open dimension or a single element, one that is also an input, and all outputs of
+a model whose declared dimensions turned out to be wrong.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ class _Buffer:
         try:
             self.array: NDArray[np.uint8] = np.zeros(length, np.uint8)
         except (MemoryError, ValueError) as error:
-            raise RuntimeFailure(f"{length} bytes for a tensor cannot be had: {error}") from error
+            raise RuntimeFailure(
+                f"there is no memory for a tensor of {length} bytes: {error}"
+            ) from error
         self.address = self.array.ctypes.data
         self.tensor = Tensor(kind, dims, self.array.data)
 
@@ -120,7 +122,8 @@ class OnnxContext(BoundContext):
             if info.type is None or info.name in self._places:
                 continue
             self._places[info.name] = len(self._places)
-            known = info.dims is not None and min(info.dims, default=1) > 0
+            # Into a buffer of one element onnxruntime also writes a scalar, without a word.
+            known = info.dims is not None and min(info.dims) > 0 and prod(info.dims) > 1
             if not known or info.name in inputs or info.name in self._unfixed:
                 self._open.append(info.name)
                 self._binding.bind_output(info.name)
@@ -160,8 +163,8 @@ class OnnxContext(BoundContext):
     def _allocated_output(self, info: TensorInfo) -> Tensor:
         if info.type is None:
             raise UnsupportedOperation(
-                f"output {info.name} is a {info.native_type}, which is no tensor type of wasi-nn: "
-                "read the other outputs"
+                f"output {info.name} is a {info.native_type}, which is not a tensor type of "
+                "wasi-nn: read the other outputs"
             )
         if self._values is None:
             self._values = self._binding.get_outputs()
@@ -169,7 +172,8 @@ class OnnxContext(BoundContext):
         kind = tensor_type(value.data_type())
         if kind is None:
             raise UnsupportedOperation(
-                f"output {info.name} is a {value.data_type()}, which is no tensor type of wasi-nn"
+                f"output {info.name} is a {value.data_type()}, which is not a tensor type of "
+                "wasi-nn"
             )
         dims = tuple(value.shape())
         length = prod(dims) * kind.size

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from wasi_nn.backend import FALLBACK
 from wasi_nn.config import flag
 from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import UnsupportedOperation
@@ -47,7 +48,7 @@ def candidates(
         raise UnsupportedOperation(
             f"the execution target {target} is not available: this onnxruntime has "
             f"{', '.join(available)}; install one with a provider for it (onnxruntime-gpu for "
-            "CUDA), or say --allow-fallback to run on the CPU"
+            f"CUDA), or {FALLBACK}"
         )
     return found if not allow_fallback or CPU in found else [*found, CPU]
 

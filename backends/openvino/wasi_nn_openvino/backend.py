@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import (
+    FALLBACK,
     Availability,
     Backend,
     Builder,
@@ -17,7 +19,7 @@ from wasi_nn.backend import (
     missing_library,
 )
 from wasi_nn.bound import DescribedGraph
-from wasi_nn.config import choice
+from wasi_nn.config import choice, whole_number
 from wasi_nn.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget, TensorInfo
@@ -40,6 +42,9 @@ _CPU = "CPU"
 _PRECISIONS = ("f32", "f16", "bf16", "default")
 _HINTS = ("latency", "throughput")
 _XML = (b"<", b"\xef\xbb\xbf<")
+_PLACES = re.compile(r"(?:Exception from|Check '.*?' failed at) \S+:\d+:? ?")
+# How many kernels, compiled for the dimensions that were seen, the CPU's plugin keeps of a model.
+_KERNELS, _MOST_KERNELS = "CPU_RUNTIME_CACHE_CAPACITY", 5000
 
 
 class OpenvinoGraph(DescribedGraph):
@@ -65,7 +70,14 @@ class OpenvinoBackend(Backend):
     name = "openvino"
     encodings = ("openvino",)
     config_keys = frozenset(
-        {"inference-precision", "performance-hint", "threads", "streams", "cache-dir"}
+        {
+            "inference-precision",
+            "performance-hint",
+            "threads",
+            "streams",
+            "shape-cache",
+            "cache-dir",
+        }
     )
     # OpenVINO writes to this folder of the host, and reads compiled code from it.
     person_keys = frozenset({"cache-dir"})
@@ -100,11 +112,13 @@ class OpenvinoBackend(Backend):
         core = self._get_core()
         settings = _settings(options.config)
         device = self._device(core, options)
+        if device != _CPU:
+            settings.pop(_KERNELS, None)
         try:
             model, weights = _read(core, builders)
             return OpenvinoGraph(core.compile_model(model, device, settings), weights)
         except RuntimeError as error:
-            raise RuntimeFailure(f"OpenVINO rejects the model: {_reason(error)}") from error
+            raise RuntimeFailure(f"OpenVINO rejects the model: {said(error)}") from error
 
     def _get_core(self) -> openvino.Core:
         import openvino
@@ -127,7 +141,7 @@ class OpenvinoBackend(Backend):
             return _CPU
         raise UnsupportedOperation(
             f"the execution target {options.target} ({wanted}) is not available: OpenVINO has "
-            f"{', '.join(available) or 'no device'}; say --allow-fallback to run on the CPU"
+            f"{', '.join(available) or 'no device'}; {FALLBACK}"
         )
 
 
@@ -145,12 +159,12 @@ def _read(core: openvino.Core, builders: Sequence[Builder]) -> tuple[openvino.Mo
     if isinstance(xml, Path) and isinstance(weights, Path):
         return core.read_model(str(xml), str(weights)), None
     if isinstance(xml, Path) or isinstance(weights, Path):
-        raise InvalidArgument("the builders are to be both files or both bytes")
+        raise InvalidArgument("the builders must be both files or both bytes")
     text = bytes(xml)
     if not text.startswith(_XML) or b"<net" not in text:
         # Only IR is read from bytes: other formats can name files of the host. Nothing but XML
         # begins so: a line break in front may begin a protobuf, with the rest of this within.
-        raise RuntimeFailure("the first builder of an OpenVINO graph is no IR XML")
+        raise RuntimeFailure("the first builder of an OpenVINO graph is not IR XML")
     copy = np.frombuffer(weights, np.uint8).copy()
     empty = openvino.Tensor(openvino.Type.u8, [0])
     tensor = openvino.Tensor(copy, shared_memory=True) if copy.size else empty
@@ -170,10 +184,12 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     streams = number_of_threads(config, "streams")
     if streams:
         settings["NUM_STREAMS"] = streams
+    if "shape-cache" in config:
+        settings[_KERNELS] = whole_number(config, "shape-cache", 0, most=_MOST_KERNELS)
     folder = config.get("cache-dir")
     if folder is not None:
         if not isinstance(folder, str) or not folder:
-            raise InvalidArgument(f"config 'cache-dir' is to be a path, not {folder!r}")
+            raise InvalidArgument(f"config 'cache-dir' must be a path, not {folder!r}")
         settings["CACHE_DIR"] = folder
     return settings
 
@@ -189,8 +205,7 @@ def _describe(port: Any, index: int) -> TensorInfo:
     return TensorInfo(name, ELEMENTS.get(native), dims, native, aliases=tuple(names[1:]))
 
 
-def _reason(error: BaseException) -> str:
-    """OpenVINO's message without the source lines that it begins with."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if not line.startswith("Exception from src")]
-    return " ".join(telling or lines)
+def said(error: BaseException) -> str:
+    """OpenVINO's message without the places in its source that it begins with."""
+    text = " ".join(str(error).split())
+    return _PLACES.sub("", text) or text

@@ -14,6 +14,7 @@ import openvino
 from wasi_nn.bound import BoundContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
 from wasi_nn.types import Tensor, TensorInfo
+from wasi_nn_openvino.backend import said
 from wasi_nn_openvino.elements import ELEMENTS
 
 
@@ -28,29 +29,34 @@ class OpenvinoContext(BoundContext):
     ) -> None:
         super().__init__(inputs, outputs)
         self._request = compiled.create_infer_request()
-        self._types = [port.element_type for port in compiled.inputs]
+        # The request's own tensors, in new dimensions when these change. A tensor that was put in
+        # their place could be freed while an output of a later run still lies in it.
+        self._inputs = [self._request.get_input_tensor(i) for i in range(len(inputs))]
         # With all dimensions fixed, OpenVINO writes an output to the same memory each time.
         self._fixed: dict[int, Tensor] = {}
-        # Whether other buffers were bound since it was looked for outputs that lie in them.
+        # Whether dimensions changed since it was looked for outputs that lie in inputs.
         self._rebound = True
         # What the views of the outputs look into.
         self._held: dict[int, openvino.Tensor] = {}
 
     def bind(self, index: int, tensor: Tensor) -> Tensor:
+        memory, dims = self._inputs[index], list(tensor.dims)
         try:
-            memory = openvino.Tensor(self._types[index], list(tensor.dims))
-            self._request.set_input_tensor(index, memory)
+            # Where no memory is left, the request's tensor would keep what it has freed: so it is
+            # tried with another one first.
+            openvino.Tensor(memory.element_type, dims)
+            memory.shape = dims
             self._rebound = True
         except RuntimeError as error:
             name = self.input_infos[index].name
-            raise RuntimeFailure(f"OpenVINO does not take input {name}: {error}") from error
+            raise RuntimeFailure(f"OpenVINO does not take input {name}: {said(error)}") from error
         return Tensor(tensor.type, tensor.dims, _bytes_of(memory))
 
     def run(self) -> None:
         try:
             self._request.infer(share_outputs=True)
         except RuntimeError as error:
-            raise RuntimeFailure(f"OpenVINO failed to compute: {error}") from error
+            raise RuntimeFailure(f"OpenVINO failed to compute: {said(error)}") from error
         if self._rebound:
             self._rebound = False
             self.passed = self._find_passed()
@@ -64,7 +70,7 @@ class OpenvinoContext(BoundContext):
         kind = ELEMENTS.get(memory.element_type.get_type_name())
         if kind is None:
             raise UnsupportedOperation(
-                f"output {info.name} is {info.native_type}, which is no tensor type of wasi-nn"
+                f"output {info.name} is {info.native_type}, which is not a tensor type of wasi-nn"
             )
         tensor = Tensor(kind, tuple(memory.shape), _bytes_of(memory))
         if info.dims is not None and min(info.dims, default=0) >= 0:
@@ -76,7 +82,7 @@ class OpenvinoContext(BoundContext):
         itself, whose dimensions the next one changes."""
         request = self._request
         known = [index for index, info in enumerate(self.output_infos) if info.type is not None]
-        inputs = [_place(request.get_input_tensor(i)) for i in range(len(self.input_infos))]
+        inputs = [_place(memory) for memory in self._inputs]
         outputs = [(index, *_place(request.get_output_tensor(index))) for index in known]
         return [
             index
@@ -89,7 +95,7 @@ class OpenvinoContext(BoundContext):
 
     def close(self) -> None:
         self.forget()
-        self._fixed, self._held = {}, {}
+        self._inputs, self._fixed, self._held = [], {}, {}
 
 
 def _place(memory: openvino.Tensor) -> tuple[int, int]:

@@ -225,7 +225,7 @@ def test_inputs_that_scripts_do_not_have(host, module, key, tensor, says):
         (Dicts, {"m.-3": f32(1)}, r"not been set: d\.KEY$"),
         (Tuples, {"p.0": f32(1)}, r"not been set: p\.1, pair\.left, pair\.right$"),
         (Readable, {0: np.uint8([255]), 1: np.int64([1, 1]), 2: f32(1, 1), 3: f32(1)}, "UTF-8"),
-        (Defaults, {"x": f32(1), "length": np.float64(0.5)}, "length must be a whole number"),
+        (Defaults, {"x": f32(1), "length": np.array(0.5)}, "length must be a whole number"),
     ],
 )
 def test_inputs_that_are_missing_or_unreadable(host, module, feed, says):

@@ -30,6 +30,7 @@ from wasi_nn.errors import (  # noqa: E402
     Unavailable,
     UnsupportedOperation,
 )
+from wasi_nn_pytorch import prints  # noqa: E402
 from wasi_nn_pytorch.backend import PytorchBackend  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
@@ -298,7 +299,7 @@ class TestWhatIsRefused:
         import pickle
 
         for data in (pickle.dumps({"a": 1}), b"", b"PK\x03\x04 and then nothing"):
-            with pytest.raises(RuntimeFailure, match="no PyTorch archive"):
+            with pytest.raises(RuntimeFailure, match="not a PyTorch archive"):
                 host.load(data, encoding="pytorch")
 
     def test_other_archives(self, host):
@@ -390,7 +391,7 @@ def test_builders_config_and_targets(plugins):
     for builders in ([], [model, model]):
         with pytest.raises(InvalidArgument, match="one builder"):
             backend.load(builders, options)
-    with pytest.raises(InvalidArgument, match="is to be"):
+    with pytest.raises(InvalidArgument, match="must be"):
         backend.load([model], options._replace(config={"threads": "2"}))
     threads = torch.get_num_threads()
     backend.load([model], options._replace(config={"threads": 1}))
@@ -463,6 +464,73 @@ def test_without_torch(monkeypatch):
     assert not PytorchBackend().availability().usable
     with pytest.raises(Unavailable, match="not here"):
         PytorchBackend().load([memoryview(b"")], LoadOptions("pytorch"))
+
+
+class Inner(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        print("inner\x1b[31m\nwasi-nn: all good", x)
+        return x
+
+
+class Talking(torch.nn.Module):
+    """Prints from a module inside, as often as it was called before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Inner()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.count += 1
+        return self.inner(x) + self.count
+
+
+class Stored(torch.nn.Module):
+    """Prints when it is loaded."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    @torch.jit.export
+    def __getstate__(self) -> int:
+        return 3
+
+    @torch.jit.export
+    def __setstate__(self, state: int) -> None:
+        self.training = False
+        print("stored\x1b[31m")
+
+
+@pytest.mark.parametrize(
+    ("make", "says"), [(Inner, "inner"), (Talking, "inner"), (Stored, "stored")]
+)
+def test_what_a_model_prints_is_logged(host, capsys, caplog, make, says):
+    with caplog.at_level("INFO", "wasi_nn"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            data = archive(torch.jit.script(make()))
+        capsys.readouterr()
+        model = host.load(data)
+        before = sys.stdout
+        model.run(np.ones(2, np.float32))
+        assert sys.stdout is before
+        print("ours")
+    assert capsys.readouterr() == ("ours\n", "")
+    assert f"the model prints: {says}\\x1b[31m" in caplog.text
+    assert "\x1b" not in caplog.text
+    assert "\nwasi-nn:" not in caplog.text
+
+
+def test_other_threads_print_as_before(capsys):
+    with prints.logged():
+        thread = threading.Thread(target=print, args=("from a thread",))
+        thread.start()
+        thread.join()
+        with prints.logged():
+            pass
+        print("from a model")
+        assert sys.stdout.encoding
+    assert capsys.readouterr().out == "from a thread\n"
 
 
 def test_a_module_optimised_for_inference_cannot_be_saved_and_the_reason_says_so(host):

@@ -51,7 +51,7 @@ def recognise(builder: Builder) -> Kind:
                 _check_code(source)
             return kind
     except (zipfile.BadZipFile, zipfile.LargeZipFile, RuntimeError, EOFError) as error:
-        raise RuntimeFailure(f"the model is no PyTorch archive: {error}; {_EXPORT}") from error
+        raise RuntimeFailure(f"the model is not a PyTorch archive: {error}; {_EXPORT}") from error
 
 
 def opened(builder: Builder) -> str | io.BytesIO:

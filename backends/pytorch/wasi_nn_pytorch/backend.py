@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import (
+    FALLBACK,
     Availability,
     Backend,
     Builder,
@@ -24,6 +25,7 @@ from wasi_nn.files import Kept
 from wasi_nn.types import ExecutionTarget, TensorInfo
 from wasi_nn_pytorch import archive, effects, operators, program
 from wasi_nn_pytorch.archive import Kind
+from wasi_nn_pytorch.prints import Printing, logged
 from wasi_nn_pytorch.script import ScriptSignature
 from wasi_nn_pytorch.signature import Signature
 
@@ -140,15 +142,18 @@ def _device(options: LoadOptions) -> str:
         return "cpu"
     raise UnsupportedOperation(
         f"the execution target {options.target} is not available: this torch has "
-        f"{'cpu and gpu' if has_gpu else 'cpu'}; say --allow-fallback to run on the CPU"
+        f"{'cpu and gpu' if has_gpu else 'cpu'}; {FALLBACK}"
     )
 
 
+@logged()
 def _torchscript(builder: Builder, device: str) -> Graph:
     import torch
 
     source = Kept(builder) if isinstance(builder, Path) else bytes(builder)
 
+    # (Code of the module runs, where it has a __setstate__: here and when it is frozen.)
+    @logged()
     def load() -> torch.jit.ScriptModule:
         file = source.path if isinstance(source, Kept) else io.BytesIO(source)
         with warnings.catch_warnings():
@@ -162,7 +167,12 @@ def _torchscript(builder: Builder, device: str) -> Graph:
     module = load()
     signature = ScriptSignature(module.forward.schema.arguments[1:])
     found = effects.of_script(module, signature.nested)
-    return PytorchGraph(module, signature, device, load if found.state else None, found.arguments)
+
+    def fresh() -> Callable[..., Any]:
+        return Printing(load()) if found.prints else load()
+
+    shared = Printing(module) if found.prints else module
+    return PytorchGraph(shared, signature, device, fresh if found.state else None, found.arguments)
 
 
 def _exported(path: Path, device: str) -> Graph:
@@ -198,4 +208,5 @@ def _aotinductor(path: Path, device: str) -> Graph:
     # dimensions that it was compiled for, and reads beyond a smaller one.
     os.environ.setdefault("AOTI_RUNTIME_CHECK_INPUTS", "1")
     package = aoti_load_package(str(path))
-    return PytorchGraph(package, program.of_package(package.loader), device)
+    # Nothing tells whether it writes to its arguments.
+    return PytorchGraph(package, program.of_package(package.loader), device, writes=True)

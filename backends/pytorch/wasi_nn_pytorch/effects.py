@@ -14,10 +14,11 @@ _CONTAINERS = ("ListType", "DictType", "TupleType", "OptionalType")
 
 class Effects(NamedTuple):
     """``state``: the module keeps something from one call to the next. ``arguments``: it writes to
-    what it is given."""
+    what it is given. ``prints``: it may print."""
 
     state: bool = False
     arguments: bool = False
+    prints: bool = False
 
 
 def of_script(module: torch.jit.ScriptModule, nested: bool = False) -> Effects:
@@ -29,9 +30,9 @@ def of_script(module: torch.jit.ScriptModule, nested: bool = False) -> Effects:
         graph = torch._C._freeze_module(module._c)._get_method("forward").graph
     except RuntimeError:
         # Not every module can be frozen, and one copy too many does no harm.
-        return Effects(True, True)
+        return Effects(True, True, True)
     if graph.findAllNodes("prim::CallMethod"):
-        return Effects(True, True)
+        return Effects(True, True, True)
     aliases = graph.alias_db()
     # It does not follow what lies inside of a list, dict or tuple: there, any operator that writes
     # may mean it.
@@ -42,7 +43,8 @@ def of_script(module: torch.jit.ScriptModule, nested: bool = False) -> Effects:
         for value in attributes
     )
     arguments = any(map(aliases.has_writers, list(graph.inputs())[1:]))
-    return Effects(state, arguments or (nested and writes))
+    prints = bool(graph.findAllNodes("prim::Print"))
+    return Effects(state, arguments or (nested and writes), prints)
 
 
 def _nodes(block: Any) -> Iterator[Any]:

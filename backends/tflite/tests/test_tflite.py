@@ -211,8 +211,8 @@ def test_empty_tensors_and_dimensions_beyond_32_bits(host):
 @pytest.mark.parametrize(
     ("element", "says"),
     [
-        ("string", "no tensor type of wasi-nn"),
-        ("complex64", "complex64, which is no tensor type"),
+        ("string", "not a tensor type of wasi-nn"),
+        ("complex64", "complex64, which is not a tensor type"),
         ("float32", "never gives orphan a value .*: read the other outputs"),
     ],
 )
@@ -386,7 +386,7 @@ def test_config(host):
     for config in ({"threads": 2}, {"xnnpack": False}, {"unknown": 1}):
         assert host.load(arithmetic(), config=config).inputs
     for config in ({"threads": "2"}, {"xnnpack": 1}):
-        with pytest.raises(InvalidArgument, match="is to be"):
+        with pytest.raises(InvalidArgument, match="must be"):
             host.load(arithmetic(), config=config)
 
 

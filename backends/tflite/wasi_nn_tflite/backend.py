@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wasi_nn.backend import (
+    FALLBACK,
     Availability,
     Backend,
     Builder,
@@ -122,7 +123,7 @@ class TfliteBackend(Backend):
         if not on_cpu and not options.allow_fallback:
             raise UnsupportedOperation(
                 f"the execution target {options.target} is not available: TensorFlow Lite models "
-                "run on the CPU here; say --allow-fallback to do so"
+                f"run on the CPU here; {FALLBACK}"
             )
         settings: dict[str, Any] = {"xnnpack": flag(options.config, "xnnpack", True)}
         threads = number_of_threads(options.config)

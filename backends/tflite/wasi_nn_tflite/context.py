@@ -121,7 +121,7 @@ class TfliteContext(BoundContext):
         # Looking at an array of strings before there are any takes the process down.
         if info.type is None:
             raise UnsupportedOperation(
-                f"{info.name} is {info.native_type}, which is no tensor type of wasi-nn"
+                f"{info.name} is {info.native_type}, which is not a tensor type of wasi-nn"
             )
         try:
             array = self._subgraph.array(at)()

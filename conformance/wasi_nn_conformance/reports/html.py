@@ -10,7 +10,7 @@ from typing import Any
 
 from wasi_nn import __version__
 from wasi_nn_conformance.case import Case
-from wasi_nn_conformance.matrix import Cell
+from wasi_nn_conformance.matrix import Cell, shown
 
 _MARK = "__DATA__"
 
@@ -56,6 +56,6 @@ def _data(cells: Sequence[Cell], cases: Sequence[Case], date: str) -> dict[str, 
                     for o in cell.outcomes
                 ],
             }
-            for cell in cells
+            for cell in shown(cells)
         ],
     }

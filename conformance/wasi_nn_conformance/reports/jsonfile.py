@@ -10,7 +10,7 @@ from typing import Any
 from wasi_nn import __version__
 from wasi_nn.errors import UsageError
 from wasi_nn_conformance.case import Case
-from wasi_nn_conformance.matrix import Cell, Outcome
+from wasi_nn_conformance.matrix import Cell, Outcome, shown
 
 
 def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -> None:
@@ -70,6 +70,6 @@ def record(cells: Sequence[Cell], cases: Sequence[Case], date: str) -> dict[str,
                     for outcome in cell.outcomes
                 ],
             }
-            for cell in cells
+            for cell in shown(cells)
         ],
     }

@@ -8,11 +8,15 @@ from pathlib import Path
 from wasi_nn import __version__
 from wasi_nn.errors import UsageError
 from wasi_nn_conformance.case import Case
-from wasi_nn_conformance.matrix import FAILURES, Cell
+from wasi_nn_conformance.matrix import FAILURES, Cell, shown
+
+# What Markdown and HTML read as more than text.
+_ENTITIES = str.maketrans({letter: f"&#{ord(letter)};" for letter in "&<>|`*[]"})
 
 
 def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -> None:
     """Write the page: versions, a table for each dialect, and every deviation with its reason."""
+    cells = shown(cells)
     lines = [
         "# The matrix",
         "",
@@ -25,15 +29,17 @@ def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -
     ]
     versions = {cell.host: cell.version for cell in cells}
     for host, version in versions.items():
-        lines.append(f"| {host} | {version or 'not run: not installed where this was made'} |")
+        said = _plain(version) or "not run: not installed where this was made"
+        lines.append(f"| {_plain(host)} | {said} |")
     encodings = list(dict.fromkeys(cell.encoding for cell in cells))
+    heads = " | ".join(map(_plain, encodings))
     for dialect in dict.fromkeys(cell.dialect for cell in cells):
-        lines += ["", f"## {dialect}", "", "| host | " + " | ".join(encodings) + " |"]
+        lines += ["", f"## {_plain(dialect)}", "", f"| host | {heads} |"]
         lines.append("|---|" + "---:|" * len(encodings))
         found = {(c.host, c.encoding): c for c in cells if c.dialect == dialect}
         for host in dict.fromkeys(c.host for c in cells if c.dialect == dialect and c.version):
             row = [_cell(found.get((host, encoding))) for encoding in encodings]
-            lines.append(f"| {host} | " + " | ".join(row) + " |")
+            lines.append(f"| {_plain(host)} | " + " | ".join(row) + " |")
     lines += _deviations(cells)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -48,9 +54,9 @@ def differences(path: Path, cells: Sequence[Cell]) -> list[str]:
         raise UsageError(f"cannot read {path}: {error.strerror}") from None
     hosts = {host for _, host, _ in published}
     ours = {
-        (cell.dialect, cell.host, cell.encoding): _cell(cell)
-        for cell in cells
-        if cell.host in hosts and not cell.unavailable
+        (_plain(cell.dialect), _plain(cell.host), _plain(cell.encoding)): _cell(cell)
+        for cell in shown(cells)
+        if _plain(cell.host) in hosts and not cell.unavailable
     }
     return [
         f"{', '.join(key)}: published {published.get(key, 'nothing')}, found"
@@ -79,6 +85,10 @@ def _results(page: str) -> dict[tuple[str, str, str], str]:
     return found
 
 
+def _plain(text: str) -> str:
+    return text.translate(_ENTITIES)
+
+
 def _cell(cell: Cell | None) -> str:
     if cell is None:
         return ""
@@ -96,11 +106,12 @@ def _deviations(cells: Sequence[Cell]) -> list[str]:
         failed = [outcome for outcome in cell.outcomes if outcome.status in FAILURES]
         if not failed:
             continue
-        lines += ["", f"### {cell.host}, {cell.encoding}, {cell.dialect}", ""]
+        where = _plain(f"{cell.host}, {cell.encoding}, {cell.dialect}")
+        lines += ["", f"### {where}", ""]
         reasons: dict[str, list[str]] = {}
         for outcome in failed:
-            reason = outcome.known or f"unexpected: {outcome.reason}"
-            reasons.setdefault(reason, []).append(outcome.case)
+            reason = _plain(outcome.known or f"unexpected: {outcome.reason}")
+            reasons.setdefault(reason, []).append(_plain(outcome.case))
         for reason, names in reasons.items():
             lines.append(f"- {reason}: {', '.join(f'`{name}`' for name in names)}")
     return ["", "## Deviations", *lines] if lines else []

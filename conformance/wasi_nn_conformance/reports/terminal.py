@@ -10,27 +10,30 @@ from rich.markup import escape
 from rich.table import Table
 
 from wasi_nn_conformance.case import Case
-from wasi_nn_conformance.matrix import Cell
+from wasi_nn_conformance.matrix import Cell, shown
 
 
 def print_matrix(cells: Sequence[Cell], cases: Sequence[Case]) -> None:
     """A table for each dialect, then what was unavailable, then every unexpected outcome with its
     reason, then the totals."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
+    console = Console(
+        highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 120
+    )
+    cells = shown(cells)
     encodings = list(dict.fromkeys(cell.encoding for cell in cells))
     console.print("pass / fail / unsupported", style="dim")
     for dialect in dict.fromkeys(cell.dialect for cell in cells):
-        table = Table(box=None, pad_edge=False, title=f"\n{dialect}", title_justify="left")
+        table = Table(box=None, pad_edge=False, title=escape(f"\n{dialect}"), title_justify="left")
         table.add_column("host", no_wrap=True)
         for encoding in encodings:
-            table.add_column(encoding, justify="right", no_wrap=True)
+            table.add_column(escape(encoding), justify="right", no_wrap=True)
         found = {(c.host, c.encoding): c for c in cells if c.dialect == dialect}
         for host in dict.fromkeys(host for host, _ in found):
-            table.add_row(host, *(_shown(found.get((host, e))) for e in encodings))
+            table.add_row(escape(host), *(_shown(found.get((host, e))) for e in encodings))
         console.print(table)
     console.print()
     for host, version in {c.host: c.version for c in cells if c.version}.items():
-        console.print(f"{host}: {escape(version)}", style="dim")
+        console.print(escape(f"{host}: {version}"), style="dim")
     for reason in dict.fromkeys(f"{c.host}: {c.unavailable}" for c in cells if c.unavailable):
         console.print(escape(reason), style="yellow")
     _unexpected(console, cells, {case.id: case for case in cases})
@@ -41,8 +44,9 @@ def _unexpected(console: Console, cells: Sequence[Cell], cases: dict[str, Case])
         for outcome in cell.outcomes:
             if not outcome.unexpected:
                 continue
-            where = f"{cell.host}, {cell.encoding}, {cell.dialect}"
-            console.print(f"\n[red]{outcome.status}[/red] [bold]{outcome.case}[/bold] ({where})")
+            where = escape(f"({cell.host}, {cell.encoding}, {cell.dialect})")
+            title = f"[red]{escape(outcome.status)}[/red] [bold]{escape(outcome.case)}[/bold]"
+            console.print(f"\n{title} {where}")
             if outcome.known is not None:
                 console.print(f"  it was known to fail: {escape(outcome.known)}")
             else:

@@ -50,7 +50,7 @@ class CoreAbi(ABC):
         """Load from an array of ``count`` pairs ``{u32 pointer, u32 length}``; gives the handle."""
         wanted = self.reading.target(target)
         if count > MAX_BUILDERS:
-            raise InvalidArgument(f"{count} graph builders are more than {MAX_BUILDERS}")
+            raise InvalidArgument(f"{count} graph builders: at most {MAX_BUILDERS} are allowed")
         # (A list: an iterator over a view, left in the frame of an exception, is what CPython's
         # collector of cycles crashes on.)
         pairs = list(PAIR.iter_unpack(memory.read(builders, 8 * count)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -12,16 +11,14 @@ from typing import Any, NamedTuple
 from wasi_nn import config
 from wasi_nn.abi.reading import Reading
 from wasi_nn.errors import ErrorCode, GuestError, InvalidArgument, MissingMemory, NnError
-from wasi_nn.escaping import trace_of, visible
+from wasi_nn.escaping import logger, trace_of, visible
 from wasi_nn.runtime import GuestMemory
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 #: Streams end with an errno that is no failure, and so is not reported as one.
 _NO_FAILURE = frozenset({ErrorCode.END_OF_SEQUENCE})
 _REMEMBERED = 100
-# Characters: a reason can quote what a guest made up (a name of megabytes).
-_LONGEST_REASON = 2000
 
 
 class Failure(NamedTuple):
@@ -48,6 +45,12 @@ class CallStats:
         self.failures = 0
         self.seconds = 0.0
         self.longest = 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"CallStats(calls={self.calls}, failures={self.failures}, "
+            f"seconds={self.seconds:.6f}, longest={self.longest:.6f})"
+        )
 
     def add(self, seconds: float, failed: bool) -> None:
         self.calls += 1
@@ -115,12 +118,12 @@ def guard(
             function(memory, *arguments)
             return 0
         except NnError as error:
-            code, reason = error.code, brief(error)
+            code, reason = error.code, visible(str(error))
         except GuestError:
             # The guest has ended in the middle of its call.
             raise
         except Exception as error:
-            code, reason = ErrorCode.RUNTIME_ERROR, f"{type(error).__name__}: {brief(error)}"
+            code, reason = ErrorCode.RUNTIME_ERROR, f"{type(error).__name__}: {visible(str(error))}"
             with contextlib.suppress(Exception):
                 log.error("%s failed in an unforeseen way\n  %s", name, trace_of(error))
         errno = reading.dialect.errnos[code]
@@ -131,20 +134,12 @@ def guard(
     return observer.watch(name, guarded)
 
 
-def brief(error: Exception) -> str:
-    """An exception's text on one line, without an end that nobody reads."""
-    text = visible(str(error))
-    if len(text) <= _LONGEST_REASON:
-        return text
-    return f"{text[:_LONGEST_REASON]} … ({len(text)} characters)"
-
-
 def read_text(memory: GuestMemory, pointer: int, length: int, what: str) -> str:
-    """A string of the guest. Raises ``InvalidArgument`` for what is no UTF-8."""
+    """A string of the guest. Raises ``InvalidArgument`` for what is not UTF-8."""
     try:
         return bytes(memory.read(pointer, length)).decode()
     except UnicodeDecodeError as error:
-        raise InvalidArgument(f"the {what} is no UTF-8: {error}") from error
+        raise InvalidArgument(f"the {what} is not UTF-8: {error}") from error
 
 
 def read_config(memory: GuestMemory, pointer: int, length: int) -> Mapping[str, Any]:

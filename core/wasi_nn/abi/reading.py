@@ -8,15 +8,15 @@ dropped.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 
 from wasi_nn.abi.dialects import DIALECTS, TARGETS, Dialect
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import InvalidArgument, InvalidEncoding
+from wasi_nn.escaping import logger
 from wasi_nn.types import ExecutionTarget, TensorType, byte_size, check_length
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 
 class Reading:

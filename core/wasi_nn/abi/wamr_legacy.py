@@ -52,7 +52,9 @@ class WamrLegacy(CoreAbi):
         dims_struct, number, data_at = _TENSOR.unpack(memory.read(tensor, 12))
         dims_at, rank = PAIR.unpack(memory.read(dims_struct, 8))
         if rank > MAX_RANK:
-            raise InvalidArgument(f"a tensor of {rank} dimensions is more than {MAX_RANK}")
+            raise InvalidArgument(
+                f"the tensor has {rank} dimensions: at most {MAX_RANK} are allowed"
+            )
         dims = Struct(f"<{rank}I").unpack(memory.read(dims_at, 4 * rank))
         types = self.reading.dialect.tensor_types
         if number >= len(types):
@@ -96,7 +98,7 @@ def quantise(tensor: Tensor, info: TensorInfo) -> Tensor:
     scale, zero_point, element = info.quantization
     limits = np.iinfo(element)
     values = np.frombuffer(tensor.data, np.float32) / np.float32(scale) + zero_point
-    # What is no number becomes the zero point, and not whatever the processor makes of it.
+    # What is not a number becomes the zero point, and not whatever the processor makes of it.
     values = np.nan_to_num(np.round(values), nan=zero_point)
     elements = np.clip(values, limits.min, limits.max).astype(element)
     return Tensor(info.type, tensor.dims, elements.view(np.uint8).data)

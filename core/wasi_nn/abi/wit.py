@@ -183,7 +183,9 @@ class Wit:
     def load(self, builders: list[bytes | memoryview], encoding: str, target: str) -> int:
         """`load`."""
         if len(builders) > MAX_BUILDERS:
-            raise InvalidArgument(f"{len(builders)} graph builders are more than {MAX_BUILDERS}")
+            raise InvalidArgument(
+                f"{len(builders)} graph builders: at most {MAX_BUILDERS} are allowed"
+            )
         parts = [memoryview(builder) for builder in builders]
         handle = self.session.load(parts, encoding, ExecutionTarget(target))
         return self._keep(self.graphs, GuestGraph(handle))
@@ -259,7 +261,7 @@ class Wit:
             raise InvalidArgument(f"a tensor was refused when it was made: {self._refusal}")
         given = self.tensors[number]
         if len(given.dims) > MAX_RANK:
-            raise InvalidArgument(f"{len(given.dims)} dimensions are more than {MAX_RANK}")
+            raise InvalidArgument(f"{len(given.dims)} dimensions: at most {MAX_RANK} are allowed")
         if not self._loaded(context).byte_tensors:
             check_length(given.type, given.dims, len(given.data))
         tensor = Tensor(given.type, given.dims, memoryview(given.data))

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
-from wasi_nn.abi.guarding import CallStats, Failure, Observer, brief
+from wasi_nn.abi.guarding import CallStats, Failure, Observer
 from wasi_nn.abi.wit_words import CODES, ERROR_CODES
 from wasi_nn.component import Result
 from wasi_nn.errors import ErrorCode, NnError
-from wasi_nn.escaping import trace_of
+from wasi_nn.escaping import logger, trace_of, visible
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 
 def fallible(
@@ -30,10 +29,10 @@ def fallible(
         try:
             return Result(True, call(*arguments))
         except NnError as error:
-            code, text, reason = error.code, CODES[error.code], brief(error)
+            code, text, reason = error.code, CODES[error.code], visible(str(error))
         except Exception as error:
             code, text = ErrorCode.RUNTIME_ERROR, "unknown"
-            reason = f"{type(error).__name__}: {brief(error)}"
+            reason = f"{type(error).__name__}: {visible(str(error))}"
             with contextlib.suppress(Exception):
                 log.error("%s failed in an unforeseen way\n  %s", name, trace_of(error))
         numbers = tuple(value for value in arguments if isinstance(value, int))

@@ -68,7 +68,9 @@ class Witx(CoreAbi):
     def set_input(self, memory: GuestMemory, context: int, index: int, tensor: int) -> None:
         dims_at, rank, number, data_at, length = _TENSOR.unpack(memory.read(tensor, 20))
         if rank > MAX_RANK:
-            raise InvalidArgument(f"a tensor of {rank} dimensions is more than {MAX_RANK}")
+            raise InvalidArgument(
+                f"the tensor has {rank} dimensions: at most {MAX_RANK} are allowed"
+            )
         dims = _DIMS[rank].unpack(memory.read(dims_at, 4 * rank)) if rank else ()
         data = memory.read(data_at, length) if length else _NOTHING
         if self.session.context(context).loaded.graph.byte_tensors:

@@ -290,7 +290,7 @@ def from_json(value: Any, kind: str = "") -> int | float:
     if isinstance(value, dict):
         value = int(value["big"]) if "big" in value else float(value["number"])
     if not isinstance(value, (int, float)):
-        raise TypeError("a value is no number")
+        raise TypeError("a value is not a number")
     # (To JavaScript the i32 1 and the f64 1.0 are the same.)
     return float(value) if kind in ("f32", "f64") else value
 

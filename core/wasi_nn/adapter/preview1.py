@@ -123,7 +123,7 @@ class Preview1:
     @staticmethod
     def _vectors(memory: GuestMemory, at: int, count: int) -> list[tuple[int, int]]:
         if count > _MOST_VECTORS:
-            raise InvalidArgument(f"{count} vectors are more than {_MOST_VECTORS}")
+            raise InvalidArgument(f"{count} vectors: at most {_MOST_VECTORS} are allowed")
         return [(at, length) for at, length in _PAIR.iter_unpack(memory.read(at, 8 * count))]
 
     def _write(self, descriptor: int, data: bytes) -> int:

@@ -182,7 +182,7 @@ class CApiInstance(AdapterInstance):
         wanted = [(item.module, item.name) for item in self._module.file.imports]
         for key in wanted:
             if key not in self._functions and key not in foreign:
-                raise LinkError(f"the guest cannot start: nobody has {'.'.join(key)}")
+                raise LinkError(f"the guest cannot start: nothing here provides {'.'.join(key)}")
         items = (ctypes.c_void_p * max(1, len(wanted)))()
         for number, key in enumerate(wanted):
             extern = foreign.get(key)

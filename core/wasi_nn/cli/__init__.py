@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -9,11 +10,12 @@ from pathlib import Path
 import click
 
 from wasi_nn import __version__
-from wasi_nn.cli.complaint import complain
+from wasi_nn.cli.complaint import complain, speak_for_python
 from wasi_nn.cli.inspect import inspect
 from wasi_nn.cli.run import run
 from wasi_nn.cli.status import doctor, plugins
 from wasi_nn.errors import UsageError, WasiNnError
+from wasi_nn.escaping import trace_of
 
 # Commands of other hosts, and what does their work here.
 _ELSEWHERE = {
@@ -80,7 +82,12 @@ for command in (run, inspect, plugins, doctor, _Conformance()):
 
 
 def main() -> None:
-    """Run the command line; a person's mistake is one line on stderr and exit code 2."""
+    """Run the command line; the user's mistake is one line on stderr and exit code 2."""
+    speak_for_python()
+    for stream in (sys.stdout, sys.stderr):
+        # A name need not fit the terminal's encoding.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code = app(prog_name="wasi-nn", standalone_mode=False)
     except click.Abort:
@@ -99,4 +106,8 @@ def main() -> None:
     except (WasiNnError, OSError) as error:
         complain(str(error))
         code = 2
+    except Exception as error:
+        # Python would write the texts of errors as they are.
+        complain(trace_of(error))
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)

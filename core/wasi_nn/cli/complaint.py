@@ -1,4 +1,4 @@
-"""Lines of the command itself, on stderr, beside what the guest writes there."""
+"""Lines of the command itself: on stderr, beside what the guest writes there, and on stdout."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ import contextlib
 import logging
 import os
 import sys
+import threading
+import warnings
+from typing import Any
 
-from wasi_nn.escaping import visible_lines
+import click
+
+from wasi_nn.escaping import trace_of, visible, visible_lines
 
 _SHOWN_FAILURES = 20
+
+
+def tell(text: str) -> None:
+    """Print a line to stdout."""
+    click.echo(visible(text))
 
 
 def complain(text: str) -> None:
@@ -61,6 +71,21 @@ class _Brief(logging.Handler):
         if text not in self._told:
             self._told.add(text)
             complain(text)
+
+
+def speak_for_python() -> None:
+    """Warnings, and errors that nobody can catch, become lines of the command: Python and threads
+    would write their texts as they are."""
+
+    def warn(message: object, category: type[Warning], *_: object, **__: object) -> None:
+        complain(f"{category.__name__}: {message}")
+
+    def tell_of(arguments: Any) -> None:
+        if arguments.exc_value is not None:
+            complain(trace_of(arguments.exc_value))
+
+    warnings.showwarning = warn
+    threading.excepthook = sys.unraisablehook = tell_of
 
 
 def set_up_logging(verbose: bool = False, brief: bool = False) -> None:

@@ -11,17 +11,16 @@ from pathlib import Path
 
 import click
 
-from wasi_nn import componentfile, wasmfile
+from wasi_nn import componentfile, recognition, wasmfile
 from wasi_nn.abi.dialects import EPHEMERAL, LEGACY
 from wasi_nn.abi.inference import infer
 from wasi_nn.abi.wit_words import PACKAGE
-from wasi_nn.cli.complaint import complain, set_up_logging
+from wasi_nn.cli.complaint import complain, set_up_logging, tell
 from wasi_nn.cli.patience import patience
 from wasi_nn.componentfile import RUN
 from wasi_nn.config import Config, parse
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import LinkError, NnError, UsageError, WasiNnError
-from wasi_nn.escaping import visible
 from wasi_nn.host import Host
 from wasi_nn.modelspec import resolve_path
 from wasi_nn.program import no_command
@@ -53,16 +52,17 @@ def inspect(files: tuple[str, ...], config: str) -> int:
     settings = parse(config)
     code = 0
     with Host() as host:
-        blocks = _blocks(host, [resolve_path(name) for name in files])
-        for number, paths in enumerate(blocks):
+        blocks = _blocks(host, files)
+        for number, names in enumerate(blocks):
             if len(blocks) > 1:
                 click.echo("\n" * bool(number), nl=False)
-                _line("file", ", ".join(map(str, paths)))
+                _line("file", ", ".join(names))
             try:
+                paths = [resolve_path(name) for name in names]
                 runnable = _inspect(host, paths, settings)
             except (WasiNnError, OSError) as error:
                 sys.stdout.flush()
-                which = "" if str(paths[0]) in str(error) else f"{paths[0]}: "
+                which = "" if names[0] in str(error) else f"{names[0]}: "
                 complain(f"{which}{error}")
                 code = 2
             else:
@@ -70,20 +70,22 @@ def inspect(files: tuple[str, ...], config: str) -> int:
     return code
 
 
-def _blocks(host: Host, files: Sequence[Path]) -> list[list[Path]]:
+def _blocks(host: Host, files: Sequence[str]) -> list[list[str]]:
     """The files of each guest and of each model."""
-    blocks: list[list[Path]] = []
+    blocks: list[list[str]] = []
     before: str | None = None
-    for file in files:
+    for file in _weights_last(files):
         try:
-            encoding = detect(host.plugins, [file])
+            path = resolve_path(file)
+            encoding = detect(host.plugins, [path])
+            is_guest = _is_guest(path)
         except (WasiNnError, OSError):
             # The block says why.
             before = None
             blocks.append([file])
             continue
         weights = encoding is None and before == "openvino" and len(blocks[-1]) == 1
-        if blocks and ((weights and not _is_guest(file)) or _same_model(blocks[-1][0], file)):
+        if blocks and ((weights and not is_guest) or _same_model(blocks[-1][0], file)):
             blocks[-1].append(file)
         else:
             blocks.append([file])
@@ -91,8 +93,20 @@ def _blocks(host: Host, files: Sequence[Path]) -> list[list[Path]]:
     return blocks
 
 
-def _same_model(first: Path, second: Path) -> bool:
-    parts = [_PART.fullmatch(str(file)) for file in (first, second)]
+def _weights_last(files: Sequence[str]) -> list[str]:
+    """A shell gives model.bin before model.xml: the weights go behind their model."""
+
+    def place(numbered: tuple[int, str]) -> tuple[int, bool]:
+        number, file = numbered
+        model = f"{file.removesuffix('.bin')}.xml"
+        weights = file.endswith(".bin") and model in files
+        return (files.index(model) if weights else number), weights
+
+    return [file for _, file in sorted(enumerate(files), key=place)]
+
+
+def _same_model(first: str, second: str) -> bool:
+    parts = [_PART.fullmatch(file) for file in (first, second)]
     return first != second and all(parts) and len({part and part.groups() for part in parts}) == 1
 
 
@@ -103,7 +117,8 @@ def _is_guest(path: Path) -> bool:
 
 def _inspect(host: Host, paths: Sequence[Path], config: Config) -> bool:
     try:
-        guest = paths[0].read_bytes() if _is_guest(paths[0]) else None
+        is_guest = not paths[0].is_dir() and _is_guest(paths[0])
+        guest = paths[0].read_bytes() if is_guest else None
     except OSError as error:
         raise UsageError(f"cannot read {paths[0]}: {error.strerror}") from error
     if guest is None:
@@ -204,10 +219,10 @@ def _starts_here(host: Host, data: bytes, path: Path, how: str = "") -> bool:
 
 def _inspect_model(host: Host, files: Sequence[Path], config: Config) -> bool:
     encoding = detect(host.plugins, files)
-    _line("kind", "model")
-    _line("encoding", encoding or "not recognised")
     if encoding is None:
-        return False
+        return _inspect_unknown(files)
+    _line("kind", "model")
+    _line("encoding", encoding)
     log = logging.getLogger("wasi_nn")
     # (What fails is in the report; the log would say it again.)
     log.disabled = True
@@ -233,5 +248,17 @@ def _inspect_model(host: Host, files: Sequence[Path], config: Config) -> bool:
     return True
 
 
+def _inspect_unknown(files: Sequence[Path]) -> bool:
+    found = recognition.look(files[0])
+    _line("kind", found.what if found else "unknown")
+    _line("encoding", "not recognised")
+    if found is None:
+        _line("runs here", f"no: {recognition.undetected(files)}")
+    else:
+        advice = found.advice or found.for_guest
+        _line("runs here", f"no: {advice}" if advice else "no")
+    return False
+
+
 def _line(title: str, text: str) -> None:
-    click.echo(f"{title + ':':<14} {visible(text)}")
+    tell(f"{title + ':':<14} {text}")

@@ -8,12 +8,20 @@ from rich.console import Console
 from rich.table import Table
 
 from wasi_nn.backend import Generation
+from wasi_nn.escaping import visible
 from wasi_nn.program import RunResult
 
 
 def print_stats(result: RunResult) -> None:
     """Print times and counts to stderr, which the guest's own output does not use."""
-    console = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else 120)
+    # (A plugin's name is no markup.)
+    console = Console(
+        stderr=True,
+        highlight=False,
+        markup=False,
+        emoji=False,
+        width=None if sys.stderr.isatty() else 120,
+    )
     timings = result.timings
     summary = Table(box=None, show_header=False, pad_edge=False)
     summary.add_column(style="bold")
@@ -23,7 +31,7 @@ def print_stats(result: RunResult) -> None:
     summary.add_row("instantiate", _milliseconds(timings.instantiate), "")
     summary.add_row("run", _milliseconds(timings.run), f"dialect {result.dialect or 'none'}")
     for graph in result.graphs:
-        how = f"{graph.encoding} by {graph.backend} on {graph.target}, with its library"
+        how = visible(f"{graph.encoding} by {graph.backend} on {graph.target}, with its library")
         summary.add_row("  of it, open model", _milliseconds(graph.seconds), how)
     for span in timings.bench:
         summary.add_row("bench.start to end", _milliseconds(span), "")

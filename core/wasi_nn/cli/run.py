@@ -35,6 +35,7 @@ from wasi_nn.limits import Limits
 from wasi_nn.modelspec import parse_graph, parse_nn_preload, parse_wasmtime_option
 from wasi_nn.program import Program, RunResult
 from wasi_nn.registry import NamedModel
+from wasi_nn.wasmfile import is_wasm
 
 EXAMPLES = """Examples:
 
@@ -253,7 +254,10 @@ def run(
         host.registry.add(model)
     for reason in host.registry.missing_libraries():
         raise UsageError(reason)
-    program = host.program(guest)
+    try:
+        program = host.program(guest)
+    except UsageError as error:
+        raise UsageError(f"{error}{_swapped(guest, args, str(error))}") from error
     if argv0 is not None:
         program.name = argv0
     call = None if export in (None, "_start") else call_of(program.file, export or "", args)
@@ -316,11 +320,13 @@ def named_models(
                 f"NAME=JSON: {error}"
             ) from error
         if not isinstance(settings, dict):
-            raise UsageError(f"--config {text!r}: the config is to be a JSON object")
+            raise UsageError(f"--config {text!r}: the config must be a JSON object")
         by_name[name] = settings
     unknown = by_name.keys() - {model.name for model in models}
     if unknown:
-        raise UsageError(f"--config names {', '.join(sorted(unknown))}, which is no --graph")
+        raise UsageError(
+            f"--config names {', '.join(sorted(unknown))}: there is no --graph of that name"
+        )
     return [model._replace(config=by_name.get(model.name, {})) for model in models]
 
 
@@ -360,6 +366,17 @@ def _run_in_thread(
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
+
+
+def _swapped(guest: Path, args: Sequence[str], said: str) -> str:
+    """What to write where a model stands in front of its guest."""
+    try:
+        with open(args[0], "rb") as file:
+            behind = is_wasm(file.read(4))
+    except (IndexError, OSError, ValueError):
+        return ""
+    swapped = behind and "--graph" in said
+    return f": wasi-nn run --graph NAME={guest} {args[0]}" if swapped else ""
 
 
 def _leave(code: int, text: str) -> None:

@@ -148,7 +148,7 @@ def mapped(text: str) -> Preopen:
         guest, colons, host = text.partition(":")
     if not colons or not guest:
         raise UsageError(
-            f"--map-dir and --mapdir want GUEST::HOST, not {text!r}; --dir takes HOST::GUEST"
+            f"--map-dir (--mapdir) wants GUEST::HOST, not {text!r}; --dir takes HOST::GUEST"
         )
     return _directory("--map-dir", text, host, guest, True)
 

@@ -7,7 +7,7 @@ import platform
 import click
 
 from wasi_nn.backend import Availability
-from wasi_nn.escaping import visible
+from wasi_nn.cli.complaint import tell
 from wasi_nn.plugins import PluginRecord, Plugins, availability, features, is_broken
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 
@@ -31,12 +31,12 @@ def plugins() -> int:
         origin = f"{record.distribution} {record.version}".strip()
         title = f"{record.name} ({origin}): {', '.join(brings) or 'nothing'}"
         usable, trouble = _states(record)
-        _line("; ".join([title, *usable]))
+        tell("; ".join([title, *usable]))
         for state in trouble:
-            _line(state, "  ")
+            tell(f"  {state}")
     click.echo()
     for row in _engines(installed.runtimes):
-        click.echo(row)
+        tell(row)
     return 0
 
 
@@ -79,33 +79,29 @@ def _able(field: str, value: bool) -> str:
 @click.command()
 def doctor() -> int:
     """Check the installation; exit code 1 when a plugin is broken or no engine is there."""
-    click.echo(f"Python {platform.python_version()} on {platform.platform()}")
+    tell(f"Python {platform.python_version()} on {platform.platform()}")
     installed = Plugins.installed()
     sound = True
     for record in installed.records:
         if record.error:
             sound = False
             origin = f"{record.distribution} {record.version}".strip()
-            _line(f"[broken]  plugin {record.name} of {origin}: {record.error}")
+            tell(f"[broken]  plugin {record.name} of {origin}: {record.error}")
         for backend in record.backends:
             found = availability(backend)
             sound = sound and not is_broken(found)
             on = f"; runs on {', '.join(found.devices)}" if found.devices else ""
-            _line(f"{_mark(found)} backend {backend.name}: {found.detail}{on}")
+            tell(f"{_mark(found)} backend {backend.name}: {found.detail}{on}")
             if found.risk:
-                _line(found.risk, " " * 10)
+                tell(f"          {found.risk}")
         for runtime in record.runtimes:
             found = availability(runtime)
             sound = sound and not is_broken(found)
-            _line(f"{_mark(found)} runtime {runtime.name}: {found.detail}")
+            tell(f"{_mark(found)} runtime {runtime.name}: {found.detail}")
     if not any(availability(runtime).usable for runtime in installed.runtimes):
         sound = False
-        click.echo('[broken]  there is no Wasm engine: pip install "wasi-nn[wasmtime]"')
+        tell('[broken]  there is no Wasm engine: pip install "wasi-nn[wasmtime]"')
     return 0 if sound else 1
-
-
-def _line(text: str, margin: str = "") -> None:
-    click.echo(margin + visible(text))
 
 
 def _mark(found: Availability) -> str:

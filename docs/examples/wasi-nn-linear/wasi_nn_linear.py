@@ -69,7 +69,7 @@ class Linear(backend.Backend):
             weights = archive["weights"].astype(np.float32)
             bias = archive["bias"].astype(np.float32)
         if weights.ndim != 2 or bias.shape != weights.shape[1:]:
-            raise errors.RuntimeFailure("weights are to be a matrix, and bias one row of it")
+            raise errors.RuntimeFailure("weights must be a matrix, and bias one row of it")
         return LinearGraph(weights, bias)
 
 

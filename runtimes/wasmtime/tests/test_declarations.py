@@ -80,7 +80,9 @@ def declaring(old: str, new: str, version: str) -> bytes:
     text = component("(i32.const 0)", version)
     assert old in text
     imports = text.replace(old, new)[: text.index("(core module $memory")]
-    return bytes(wasmtime.wat2wasm(imports[: imports.rindex("(alias export $graph")] + ")"))
+    imports = imports[: imports.rindex("(alias export $graph")]
+    run = '(instance $run) (export "wasi:cli/run@0.2.0" (instance $run))'
+    return bytes(wasmtime.wat2wasm(f"{imports} {run})"))
 
 
 def test_too_few_parameters(host: Host) -> None:

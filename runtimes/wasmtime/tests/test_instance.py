@@ -88,5 +88,5 @@ class TestWasmtime(EngineSuite):
 
 @pytest.mark.parametrize("options", [{"stdin": "hello"}, {"stdout": "/path"}, {"stderr": 3}])
 def test_streams_that_are_none(host, guests, options):
-    with pytest.raises(UsageError, match="is to be None"):
+    with pytest.raises(UsageError, match="must be None"):
         host.run(guests / "hello/hello.wasm", **options)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from wasi_nn.adapter.instance import GuestExit
 from wasi_nn.component import Component, Function, Interface, is_wasi
 from wasi_nn.componentfile import RUN
 from wasi_nn.errors import GuestError, GuestTrap, LimitExceeded, LinkError, OutOfFuel, UsageError
+from wasi_nn.escaping import logger
 from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn_wasmtime.capi import POINTER, lean
 from wasi_nn_wasmtime.component_types import Unfit
@@ -24,7 +24,7 @@ from wasi_nn_wasmtime.relowering import ASK, relowered
 from wasi_nn_wasmtime.store import StoreInstance
 from wasi_nn_wasmtime.values import SIZE, Reader, read_u32, reader, write_place, writer
 
-log = logging.getLogger("wasi_nn")
+log = logger("wasi_nn")
 
 _CALLBACK: Any = ctypes.CFUNCTYPE(
     POINTER, POINTER, POINTER, POINTER, POINTER, ctypes.c_size_t, POINTER, ctypes.c_size_t
@@ -170,7 +170,8 @@ class WasmtimeComponentInstance(StoreInstance):
             # 128 MiB of values of 32 bytes, one for each byte; the C API cannot raise it.
             return LimitExceeded(
                 "the guest passed more than about 4 MiB in one call, the most that wasmtime's C "
-                "API takes from a component; name the model with --graph, or use a core module"
+                "API takes from a component; name the model (--graph, or Host.add_model), or use a "
+                "core module"
             )
         if "all fuel consumed by WebAssembly" in str(error):
             # No Trap with its code, as a core module's is.

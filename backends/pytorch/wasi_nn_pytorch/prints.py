@@ -1,0 +1,72 @@
+"""What a TorchScript module prints is text of the model: it goes to the log, escaped.
+
+torch gives it to ``sys.stdout``. Something else stands there while such a module runs.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from wasi_nn.escaping import logger
+
+log = logger("wasi_nn")
+
+_here = threading.local()
+_lock = threading.Lock()
+_users = 0
+
+
+class _Output:
+    """Takes what a module prints in its own thread; what other threads write goes through."""
+
+    def __init__(self, before: Any) -> None:
+        self.before = before
+
+    def write(self, text: str) -> int:
+        if not getattr(_here, "prints", False):
+            return int(self.before.write(text))
+        # (A handler of the log may write here.)
+        _here.prints = False
+        try:
+            log.info("the model prints: %s", text.rstrip("\n"))
+        finally:
+            _here.prints = True
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.before, name)
+
+
+@contextmanager
+def logged() -> Iterator[None]:
+    """A block in which what a module prints, in this thread, is logged."""
+    global _users
+    with _lock:
+        if not _users:
+            sys.stdout = _Output(sys.stdout)
+        _users += 1
+    outside = getattr(_here, "prints", False)
+    _here.prints = True
+    try:
+        yield
+    finally:
+        _here.prints = outside
+        with _lock:
+            _users -= 1
+            if not _users and isinstance(sys.stdout, _Output):
+                sys.stdout = sys.stdout.before
+
+
+class Printing:
+    """A module that prints, and is called as the module itself is."""
+
+    def __init__(self, module: Callable[..., Any]) -> None:
+        self._module = module
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        with logged():
+            return self._module(*arguments, **named)
