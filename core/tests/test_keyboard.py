@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+
+from conftest import needs
 
 from wasi_nn import keyboard
 from wasi_nn.keyboard import Keyboard
@@ -49,9 +53,40 @@ def test_a_guest_within_a_guest_passes_it_on():
                     os.kill(os.getpid(), signal.SIGINT)
             except KeyboardInterrupt:
                 told.append("raised")
-    except KeyboardInterrupt:
-        told.append("raised outside")
     finally:
         signal.signal(signal.SIGINT, before)
-    assert (told[0], told[-1]) == ("inner", "outer")
-    assert "raised" in told
+    assert told[0] == "inner"
+    assert sorted(told[1:]) == ["outer", "raised"]
+
+
+CTRL_C_ANYWHERE = """
+import os, random, signal, sys, threading
+from wasi_nn import Host
+signal.signal(signal.SIGINT, signal.default_int_handler)
+program = Host(runtime="wasmtime").compile(sys.argv[1])
+heard = 0
+for _ in range(200):
+    timer = threading.Timer(random.uniform(0.001, 0.004), os.kill, (os.getpid(), signal.SIGINT))
+    timer.daemon = True
+    try:
+        timer.start()
+        while True:
+            program.run()
+            program.instantiate().close()
+    except KeyboardInterrupt:
+        heard += 1
+    timer.join()
+print(heard)
+"""
+
+
+def test_ctrl_c_at_any_moment_breaks_nothing(guests):
+    """Within what an engine's binding makes or frees too, where half of it would be done twice."""
+    needs("wasmtime")
+    ended = subprocess.run(
+        [sys.executable, "-c", CTRL_C_ANYWHERE, guests / "hello/hello.wasm"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "200\n", "")

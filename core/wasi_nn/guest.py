@@ -168,8 +168,9 @@ class Guest:
     def close(self) -> None:
         """Free the guest's graphs, contexts and store."""
         if not self._forked:
-            self._session.close()
-            self._instance.close()
+            with Keyboard(_nothing):
+                self._session.close()
+                self._instance.close()
 
     def __enter__(self) -> Guest:
         return self
@@ -181,6 +182,10 @@ class Guest:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _nothing() -> None:
+    """What ends soon needs no interrupt."""
 
 
 class Deadline:

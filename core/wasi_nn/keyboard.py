@@ -16,8 +16,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from importlib import import_module
 from types import FrameType, TracebackType
 from typing import Any
+
+_SIGINT = int(signal.SIGINT)
+# (Without the conversion to an enum, which takes longer than all the rest.)
+_present: Callable[[int], Any] = import_module("_signal").getsignal
+_set: Callable[[int, Any], Any] = import_module("_signal").signal
 
 
 @contextlib.contextmanager
@@ -45,11 +51,11 @@ class Keyboard:
     def __enter__(self) -> None:
         if threading.current_thread() is not threading.main_thread():
             return
-        present = signal.getsignal(signal.SIGINT)
+        present = _present(_SIGINT)
         within = isinstance(getattr(present, "__self__", None), Keyboard)
         if within or present is signal.default_int_handler:
             watcher = _watcher()
-            self._handler = signal.signal(signal.SIGINT, self._hear)
+            self._handler = _set(_SIGINT, self._hear)
             watcher.begin(self)
             self._wakeup = signal.set_wakeup_fd(watcher.wakeup, warn_on_full_buffer=False)
             if self._heard:
@@ -66,20 +72,45 @@ class Keyboard:
             signal.set_wakeup_fd(self._wakeup)
             _watcher().end(self)
             # (This also runs the handler of a signal that has just come.)
-            signal.signal(signal.SIGINT, self._handler)
+            _set(_SIGINT, self._handler)
             if self._heard:
+                if self._within():
+                    os.write(self._wakeup, bytes([signal.SIGINT]))
                 raise KeyboardInterrupt from None
 
     def told(self, numbers: bytes) -> None:
         """Signals have come; their Python handlers may have to wait."""
         if signal.SIGINT in numbers:
             self._interrupt()
-        if self._wakeup >= 0:
+        if self._wakeup >= 0 and not self._within():
             with contextlib.suppress(OSError):
                 os.write(self._wakeup, numbers)
 
+    def _within(self) -> bool:
+        """Whether the block is within another one, which is told when this one has ended."""
+        return self._wakeup == _watcher().wakeup
+
     def _hear(self, number: int, frame: FrameType | None) -> None:
         self._heard = True
+
+
+class Interruption:
+    """An interrupt that may come before what it is for is there."""
+
+    def __init__(self) -> None:
+        self._came = False
+        self._targets: list[Callable[[], None]] = []
+
+    def __call__(self) -> None:
+        self._came = True
+        for target in self._targets:
+            target()
+
+    def aim(self, target: Callable[[], None]) -> None:
+        """Call ``target``: now, where the interrupt has come, or when it comes."""
+        self._targets.append(target)
+        if self._came:
+            target()
 
 
 class _Watcher:
@@ -92,6 +123,7 @@ class _Watcher:
         self._reader, self.wakeup = os.pipe()
         for end in (self._reader, self.wakeup):
             os.set_blocking(end, False)
+        self._poll = self._new_poll()
         threading.Thread(target=self._watch, name="wasi-nn keyboard", daemon=True).start()
 
     def begin(self, keyboard: Keyboard) -> None:
@@ -106,15 +138,19 @@ class _Watcher:
             self._tell()
             self._listening.remove(keyboard)
 
+    def _new_poll(self) -> select.poll:
+        poll = select.poll()
+        poll.register(self._reader, select.POLLIN)
+        return poll
+
     def _tell(self) -> None:
-        with contextlib.suppress(BlockingIOError):
+        if self._poll.poll(0):
             numbers = os.read(self._reader, 64)
             for keyboard in self._listening[-1:]:
                 keyboard.told(numbers)
 
     def _watch(self) -> None:
-        poll = select.poll()
-        poll.register(self._reader, select.POLLIN)
+        poll = self._new_poll()
         while poll.poll():
             with self._lock:
                 self._tell()

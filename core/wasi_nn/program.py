@@ -20,7 +20,7 @@ from wasi_nn.compiling import Code, Waiter, instance_of
 from wasi_nn.errors import GuestError, GuestExited, UsageError
 from wasi_nn.forking import OfOneProcess, keep
 from wasi_nn.guest import Deadline, Guest
-from wasi_nn.keyboard import Keyboard
+from wasi_nn.keyboard import Interruption, Keyboard
 from wasi_nn.limits import Limits, own_limits
 from wasi_nn.linking import link
 from wasi_nn.runtime import (
@@ -173,7 +173,14 @@ class Program(OfOneProcess):
             captured.stream("stdout", stdout),
             captured.stream("stderr", stderr),
         )
-        with self._prepare(wasi, dialect, limits, stats, trace, ()) as guest:
+        interrupt = Interruption()
+        # (Python's own handler raises anywhere, and so in the middle of what a binding makes or
+        # frees.)
+        with (
+            Keyboard(interrupt),
+            self._prepare(wasi, dialect, limits, stats, trace, ()) as guest,
+        ):
+            interrupt.aim(guest.interrupt)
             self._check_entry(invoke)
             if on_start is not None:
                 on_start(guest)
@@ -257,12 +264,15 @@ class Program(OfOneProcess):
         of ``GuestError`` when its start function fails. ``limits`` and ``timeout`` are those of
         ``run``."""
         limits = own_limits(limits, timeout)
-        guest = self._prepare(wasi or WasiConfig(), dialect, limits, stats, trace, extra)
-        try:
-            guest.begin()
-        except BaseException:
-            guest.close()
-            raise
+        interrupt = Interruption()
+        with Keyboard(interrupt):
+            guest = self._prepare(wasi or WasiConfig(), dialect, limits, stats, trace, extra)
+            interrupt.aim(guest.interrupt)
+            try:
+                guest.begin()
+            except BaseException:
+                guest.close()
+                raise
         return guest
 
     def _prepare(
