@@ -726,7 +726,7 @@ def test_inspect_keeps_the_files_of_one_model_together(guests, tmp_path):
 
 def test_inspect_of_what_cannot_be_read_is_a_line_for_each(guests, tmp_path):
     (tmp_path / "loop").symlink_to("loop")
-    odd = ("package:nosuch/m.onnx", "", "none", "loop", "package:json/none", "x" * 300)
+    odd = ("package:nosuch/m.onnx", "", "none", tmp_path, "loop", "package:json/none", "x" * 300)
     hello = guests / "hello/hello.wasm"
     code, out, err = wasi_nn("inspect", *odd, hello, cwd=tmp_path)
     # (A folder is told in its block, with what is in it.)
