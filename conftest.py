@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,10 +31,12 @@ def needs(package: str) -> Any:
     import importlib
     import os
 
+    # (`make test310` installs some of the extras.)
+    left_out = package in {"ai_edge_litert", "openvino", "torch"} and sys.version_info < (3, 11)
     try:
         return importlib.import_module(package)
     except ImportError as error:
-        if os.environ.get("CI"):
+        if os.environ.get("CI") and not left_out:
             pytest.fail(f"{package} must be installed in CI: {error}", pytrace=False)
         pytest.skip(f"{package} is not installed: {error}", allow_module_level=True)
 

@@ -594,7 +594,7 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
         (("run", "-W", "wmemcheck", "{hello}"), "-W understands"),
         (("run", "-W", "timeout=soon", "{hello}"), "as in 500ms"),
         (("run", "--preload", "a=b", "{hello}"), "one module"),
-        (("run", "--mapdir", "x", "{hello}"), "want GUEST::HOST"),
+        (("run", "--mapdir", "x", "{hello}"), "wants GUEST::HOST"),
         (("run", "--graph", "m=onnx:cuda:m.onnx", "{hello}"), "no execution target 'cuda'"),
         (("run", "--graph", "m=https://a/b.onnx", "{hello}"), "not fetched"),
         (("run", "--runtime", "wasmtme", "{hello}"), "did you mean 'wasmtime'?"),
@@ -726,7 +726,7 @@ def test_inspect_keeps_the_files_of_one_model_together(guests, tmp_path):
 
 def test_inspect_of_what_cannot_be_read_is_a_line_for_each(guests, tmp_path):
     (tmp_path / "loop").symlink_to("loop")
-    odd = ("package:nosuch/m.onnx", "", "none", "loop", "package:json/none", "x" * 300)
+    odd = ("package:nosuch/m.onnx", ".", "none", "loop", "package:json/none", "x" * 300)
     hello = guests / "hello/hello.wasm"
     code, out, err = wasi_nn("inspect", *odd, hello, cwd=tmp_path)
     # (A folder is told in its block, with what is in it.)
