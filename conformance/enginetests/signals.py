@@ -15,7 +15,7 @@ import pytest
 
 from enginetests.common import COMMAND, GUESTS, LOOP, Engine, Wat
 from wasi_nn import Host
-from wasi_nn.errors import Interrupted
+from wasi_nn.errors import DeadlineExceeded, Interrupted
 from wasi_nn.runtime import HostFunction
 
 # A bound against a hang, in seconds.
@@ -176,6 +176,36 @@ class Signals(Engine):
             if host.runtime.features.threads:
                 with pytest.raises(Interrupted):
                     guest.call("run")
+
+    def test_an_interrupt_reaches_a_guest_that_a_host_function_runs(
+        self, host: Host, wat: Wat
+    ) -> None:
+        self.needs(host, "interrupt")
+        if self.runtime == "wamr":
+            pytest.skip("WAMR cannot run a guest within a host function of another")
+        inner = host.compile(wat(COMMAND.format(LOOP)))
+        outer = host.compile(
+            wat(
+                """(module (import "test" "f" (func $f (param i32) (result i32)))
+                (memory (export "memory") 1)
+                (func (export "run") (drop (call $f (i32.const 1)))))"""
+            )
+        )
+
+        def nest(memory: object, value: int) -> int:
+            return inner.run().exit_code
+
+        extra = [HostFunction("test", "f", 1, True, nest)]
+        with outer.instantiate(extra=extra, timeout=0.3) as guest:
+            with pytest.raises(DeadlineExceeded):
+                guest.call("run")
+            assert guest.interrupted
+        with (
+            outer.instantiate(extra=extra) as guest,
+            handled(signal.SIGTERM, leave),
+            pytest.raises(SystemExit),
+        ):
+            guest.call("run")
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
     def test_a_forked_child_is_told_or_works(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ from wasi_nn.session import GraphUse, Session
 from wasi_nn.wasmfile import Signature
 
 T = TypeVar("T")
+# The guest that runs in this thread.
+_running: ContextVar[Guest | None] = ContextVar("running", default=None)
 
 
 class Guest:
@@ -59,6 +62,8 @@ class Guest:
         self.instantiate_seconds = 0.0
         #: Whether somebody, or a deadline, has interrupted it.
         self.interrupted = False
+        # The guest that a host function of this one runs.
+        self._inner: Guest | None = None
         self._forked = False
         keep(self)
 
@@ -136,7 +141,21 @@ class Guest:
             return self._instance.call(export, *given)
 
     def _attended(self, work: Callable[[], T]) -> T:
-        return attend(work, self.interrupt) if self._threads else work()
+        def inside() -> T:
+            outer = _running.get()
+            token = _running.set(self)
+            if outer is not None:
+                outer._inner = self
+                if outer.interrupted:
+                    self.interrupt()
+            try:
+                return work()
+            finally:
+                _running.reset(token)
+                if outer is not None:
+                    outer._inner = None
+
+        return attend(inside, self.interrupt) if self._threads else inside()
 
     def _checked(self, export: str, arguments: tuple[float, ...]) -> tuple[Any, ...]:
         if self._forked:
@@ -157,13 +176,16 @@ class Guest:
             self.instantiate_seconds = time.perf_counter() - started
 
     def interrupt(self) -> None:
-        """Make the guest stop soon, a computation that it waits for included. Callable from any
-        thread."""
+        """Make the guest stop soon, with a computation that it waits for, and with a guest that
+        one of its host functions runs. Callable from any thread."""
         if self._forked:
             return
         self.interrupted = True
+        inner = self._inner
         self._instance.interrupt()
         self._session.cancel()
+        if inner is not None:
+            inner.interrupt()
 
     def close(self) -> None:
         """Free the guest's graphs, contexts and store."""
