@@ -126,9 +126,14 @@ def test_what_was_written_is_read_again(cells, tmp_path):
     clean = [cells[0]._replace(outcomes=cells[0].outcomes[2:]), cells[1], cells[2]]
     clean[1] = clean[1]._replace(unavailable="it is not here")
     jsonfile.write(path, clean, CASES, "2026-01-02")
-    again = jsonfile.read(path)
+    again = jsonfile.read(path, CASES)
     assert [cell.counts for cell in again] == [cell.counts for cell in clean]
     assert [cell[:4] for cell in again] == [cell[:4] for cell in clean]
+    # A run of another version has other cases.
+    one = CASES[:1]
+    terminal.print_matrix(jsonfile.read(path, one), one)
+    found = [outcome.case for cell in jsonfile.read(path, one) for outcome in cell.outcomes]
+    assert set(found) == {one[0].id}
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": [{}]}', '{"cells": 3}'])
@@ -136,7 +141,7 @@ def test_no_results(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(UsageError, match="holds no results"):
-        jsonfile.read(path)
+        jsonfile.read(path, CASES)
 
 
 def test_another_run_fills_what_is_unavailable(cells):

@@ -136,7 +136,7 @@ def conformance(
         _known("encoding", encodings, list(SUFFIXES)),
         _dialects(dialects),
     )
-    others = [cell for file in merged_files for cell in jsonfile.read(file)]
+    others = [cell for file in merged_files for cell in jsonfile.read(file, cases)]
     with _progress(len(plans) * len(cases)) as step:
         cells = list(matrix.run(plans, cases, jobs or os.cpu_count() or 1, step))
     cells = matrix.merge(cells, others)

@@ -20,8 +20,10 @@ def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def read(path: Path) -> list[Cell]:
-    """The cells of a file that ``write`` made. Raises ``UsageError`` for anything else."""
+def read(path: Path, cases: Sequence[Case]) -> list[Cell]:
+    """The cells of a file that ``write`` made, with the results of these cases alone. Raises
+    ``UsageError`` for anything else."""
+    known = {case.id for case in cases}
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return [
@@ -33,6 +35,7 @@ def read(path: Path) -> list[Cell]:
                 tuple(
                     Outcome(o["case"], o["status"], o["reason"], o["known"], o["seconds"])
                     for o in cell["cases"]
+                    if o["case"] in known
                 ),
                 cell["why_unavailable"],
             )
