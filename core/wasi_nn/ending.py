@@ -67,7 +67,9 @@ def _within() -> Iterator[tuple[int, list[FrameType]]]:
 
 def _stop(frames: list[FrameType]) -> None:
     for frame in frames:
-        if frame.f_globals.get("__name__") in _CALLERS:
+        # (What is being made has nothing to stop yet.)
+        made = frame.f_code.co_name != "__init__"
+        if made and frame.f_globals.get("__name__") in _CALLERS:
             owner = frame.f_locals.get("self")
             stop = getattr(owner, "interrupt", None) or getattr(owner, "cancel", None)
             if stop is not None:
