@@ -133,7 +133,7 @@ def test_what_a_handler_raises_is_not_the_backends_failure(handler):
     needs("xllamacpp")
     with Host() as host, host.load(GGUF).init_execution_context() as context:
         for _ in range(5):
-            with ringing(handler), pytest.raises((SystemExit, Loss)):
+            with pytest.raises((SystemExit, Loss)), ringing(handler):
                 forever(lambda: context.set_input("prompt", "x y z " * 200))
 
 
@@ -156,7 +156,7 @@ def test_handlers_run_while_a_model_loads():
             while not rang:
                 host.load(data)
         for _ in range(5):
-            with ringing(leave), pytest.raises(SystemExit):
+            with pytest.raises(SystemExit), ringing(leave):
                 forever(lambda: host.load(data))
         assert host.load(data).inputs
 
@@ -165,7 +165,7 @@ def test_ctrl_c_while_a_model_loads():
     needs("xllamacpp")
     data = GGUF.read_bytes()
     ctrl_c = handled(signal.SIGINT, signal.default_int_handler, 0.1)
-    with Host() as host, ctrl_c, pytest.raises(KeyboardInterrupt):
+    with Host() as host, pytest.raises(KeyboardInterrupt), ctrl_c:
         forever(lambda: host.load(data))
 
 

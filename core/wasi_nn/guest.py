@@ -143,6 +143,9 @@ class Guest:
     def _attended(self, work: Callable[[], T]) -> T:
         def inside() -> T:
             outer = _running.get()
+            if outer is self:
+                # A host function calls its own guest.
+                return work()
             token = _running.set(self)
             if outer is not None:
                 outer._inner = self
@@ -181,7 +184,8 @@ class Guest:
         if self._forked:
             return
         self.interrupted = True
-        inner = self._inner
+        # (Once: the guest within may run this one.)
+        inner, self._inner = self._inner, None
         self._instance.interrupt()
         self._session.cancel()
         if inner is not None:
