@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from wasi_nn import Host
-from wasi_nn.abi.common import CoreAbi
-from wasi_nn.abi.dialects import DIALECTS
-from wasi_nn.abi.guarding import Observer
-from wasi_nn.abi.reading import Reading
-from wasi_nn.abi.wamr_legacy import WamrLegacy
-from wasi_nn.abi.witx import Witx
+from wasi_nn._abi.core.common import CoreAbi
+from wasi_nn._abi.core.dialects import DIALECTS
+from wasi_nn._abi.core.negotiation import DialectNegotiation
+from wasi_nn._abi.core.wamr_legacy import WamrLegacy
+from wasi_nn._abi.core.witx import Witx
+from wasi_nn._abi.guard import Observer
+from wasi_nn._session.session import Session
 from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import BufferMemory
-from wasi_nn.session import Session
 
 # So that their asserts say what they saw.
 pytest.register_assert_rewrite("enginetests")
@@ -105,7 +105,7 @@ class Caller:
 
     def __init__(self, host: Host, dialects: tuple[str, ...], size: int = 1 << 16) -> None:
         self.session: Session = host.open_session()
-        self.reading = Reading([DIALECTS[name] for name in dialects])
+        self.reading = DialectNegotiation([DIALECTS[name] for name in dialects])
         self.observer = Observer()
         kind: type[CoreAbi] = WamrLegacy if dialects == ("wamr-legacy",) else Witx
         functions = kind(self.session, self.reading).host_functions(self.observer)

@@ -11,8 +11,8 @@ import wasmtime.component
 
 from benchmarks.figures import Figure, paired_ratio
 from wasi_nn import Host
-from wasi_nn.component import U32, Bytes, Function, Interface
 from wasi_nn.runtime import EngineLimits, WasiConfig
+from wasi_nn.runtime.component import U32, Bytes, Function, Interface
 
 SIZE = 602_112
 _ROUNDS = 5

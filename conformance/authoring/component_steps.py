@@ -8,8 +8,8 @@ import wasmtime
 
 from authoring.components import component
 from wasi_nn import Host
-from wasi_nn.abi.wit_words import VERSIONS
-from wasi_nn.program import Program
+from wasi_nn._abi.component.versions import VERSIONS
+from wasi_nn._host.program import Program
 
 NEWEST = VERSIONS[0]
 # "net" at 1024, the name "0" at 1028, dimensions [2, 4] at 1032, eight bytes at 1040.

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from enginetests.common import Engine, Wat
 from wasi_nn import Host
-from wasi_nn.abi.common import CoreAbi
-from wasi_nn.abi.dialects import DIALECTS
-from wasi_nn.abi.reading import Reading
-from wasi_nn.abi.wamr_legacy import WamrLegacy
-from wasi_nn.abi.witx import Witx
+from wasi_nn._abi.core.common import CoreAbi
+from wasi_nn._abi.core.dialects import DIALECTS
+from wasi_nn._abi.core.negotiation import DialectNegotiation
+from wasi_nn._abi.core.wamr_legacy import WamrLegacy
+from wasi_nn._abi.core.witx import Witx
 from wasi_nn.errors import GuestError
 
 PAGE = 65536
@@ -33,7 +33,7 @@ _MEANT = [
 
 
 def functions(host: Host, abi: type[CoreAbi]) -> dict[str, int]:
-    table = abi(host.open_session(), Reading([DIALECTS["witx"]])).table()
+    table = abi(host.open_session(), DialectNegotiation([DIALECTS["witx"]])).table()
     return {name: count for name, (count, _) in table.items()}
 
 

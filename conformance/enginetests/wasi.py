@@ -7,7 +7,7 @@ import pytest
 from enginetests.common import Engine, Wat
 from wasi_nn import Host
 from wasi_nn.errors import LinkError
-from wasi_nn.preview1 import SIGNATURES
+from wasi_nn.wasm.wasi_signatures import SIGNATURES
 
 
 class Wasi(Engine):

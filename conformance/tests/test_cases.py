@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import needs
 
-from wasi_nn.abi.witx import Witx
+from wasi_nn._abi.core.witx import Witx
 from wasi_nn.errors import UsageError
 from wasi_nn_conformance import case, expectations, graphs, hosts, matrix, places, running
 from wasi_nn_conformance.hosts import Job, Subject

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import click
 
-from wasi_nn.abi.dialects import DIALECTS
-from wasi_nn.cli.complaint import complain
+from wasi_nn._abi.core.dialects import DIALECTS
+from wasi_nn._cli.messages import complain
 from wasi_nn.errors import UsageError
 from wasi_nn_conformance import case, hosts, matrix
 from wasi_nn_conformance.graphs import SUFFIXES

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from wasi_nn.abi.dialects import DIALECTS, Dialect
+from wasi_nn._abi.core.dialects import DIALECTS, Dialect
 from wasi_nn.errors import ErrorCode
 from wasi_nn.types import ExecutionTarget, TensorType
 from wasi_nn_conformance.case import Case

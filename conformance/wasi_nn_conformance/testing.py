@@ -16,9 +16,9 @@ from typing import ClassVar
 import pytest
 
 from wasi_nn import Host
+from wasi_nn._session.session import Session
 from wasi_nn.escaping import visible_lines
 from wasi_nn.plugins import Plugins
-from wasi_nn.session import Session
 from wasi_nn.types import ExecutionTarget, Tensor, TensorType, byte_size
 from wasi_nn_conformance import case, running
 from wasi_nn_conformance.graphs import DIMENSIONS, GraphSet, canonical

@@ -11,8 +11,8 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wasi_nn.abi.dialects import Dialect
-from wasi_nn.abi.wit_words import CODES, ENCODINGS, ERROR_CODES, TENSOR_TYPES
+from wasi_nn._abi.component.versions import CODES, ENCODINGS, ERROR_CODES, TENSOR_TYPES
+from wasi_nn._abi.core.dialects import Dialect
 from wasi_nn_conformance.graphs import GraphSet, inputs
 from wasi_nn_conformance.script import FORMATS, Compiler, Unsupported
 

@@ -11,15 +11,15 @@ import time
 
 import pytest
 
-from wasi_nn import calls, wasmfile
-from wasi_nn.adapter import values
-from wasi_nn.adapter.deferred import START, defer_start, rename_exports
-from wasi_nn.adapter.instance import GuestExit, check_start_memory
-from wasi_nn.adapter.library import Once, lean, load, view_at
-from wasi_nn.adapter.preview1 import Preview1
-from wasi_nn.adapter.streams import Streams
 from wasi_nn.errors import LimitExceeded, Unavailable, UsageError
-from wasi_nn.runtime import BufferMemory, HostFunction, WasiConfig
+from wasi_nn.runtime import BufferMemory, HostFunction, WasiConfig, values
+from wasi_nn.runtime.instance import GuestExit, check_start_memory
+from wasi_nn.runtime.library import Once, lean, load, view_at
+from wasi_nn.runtime.streams import Streams
+from wasi_nn.runtime.wasi_streams import Preview1
+from wasi_nn.wasm import arguments
+from wasi_nn.wasm import module as wasm_module
+from wasi_nn.wasm.deferred_start import START, defer_start, rename_exports
 
 
 class TestDeferredStarts:
@@ -38,8 +38,8 @@ class TestDeferredStarts:
             assert called == []
             guest.call(START)
             assert called == [1]
-        names = [name for name, _ in wasmfile.parse(defer_start(wasm)).exports]
-        assert names == [name for name, _ in wasmfile.parse(wasm).exports] + [START]
+        names = [name for name, _ in wasm_module.parse(defer_start(wasm)).exports]
+        assert names == [name for name, _ in wasm_module.parse(wasm).exports] + [START]
 
     def test_numbers_of_more_than_seven_bits(self, host, wat):
         functions = "".join(f'(func (export "export number {n}"))' for n in range(300))
@@ -56,8 +56,8 @@ class TestDeferredStarts:
             (memory (export "m") 1) (data (i32.const 0) "run"))"""
         )
         renamed = rename_exports(wasm, {"run": "n" * 200, "other": "x"})
-        names = [name.replace("run", "n" * 200) for name, _ in wasmfile.parse(wasm).exports]
-        assert [name for name, _ in wasmfile.parse(renamed).exports] == names
+        names = [name.replace("run", "n" * 200) for name, _ in wasm_module.parse(wasm).exports]
+        assert [name for name, _ in wasm_module.parse(renamed).exports] == names
         with host.compile(renamed).instantiate() as guest:
             assert guest.call("n" * 200) == (3,)
         assert rename_exports(wasm, {"other": "x"}) is wasm
@@ -79,18 +79,18 @@ class TestDeferredStarts:
     ],
 )
 def test_the_pages_that_a_module_starts_with(wat, module, pages):
-    assert wasmfile.parse(wat(module)).memory_pages == pages
+    assert wasm_module.parse(wat(module)).memory_pages == pages
 
 
 def test_memory_at_the_start(wat):
-    two = wasmfile.parse(wat("(module (memory 2))"))
+    two = wasm_module.parse(wat("(module (memory 2))"))
     check_start_memory(two, None, 1 << 40)
     check_start_memory(two, 131072, 131072)
     with pytest.raises(LimitExceeded, match="its 131071 bytes: 131072 bytes"):
         check_start_memory(two, 131071, 0)
     with pytest.raises(LimitExceeded, match="tables may take more memory than its 131072 bytes"):
         check_start_memory(two, 131072, 131073)
-    several = wasmfile.parse(wat("(module (memory 0) (memory 0))"))
+    several = wasm_module.parse(wat("(module (memory 0) (memory 0))"))
     check_start_memory(several, None, 0)
     with pytest.raises(LimitExceeded, match="holds for one; the guest has 2"):
         check_start_memory(several, 1 << 20, 0)
@@ -100,11 +100,11 @@ class TestValues:
     @pytest.mark.parametrize(
         ("kind", "given", "comes"),
         [
-            (calls.I32, -1, -1),
-            (calls.I32, 0xFFFFFFFF, -1),
-            (calls.I64, (1 << 64) - 2, -2),
-            (calls.F32, 1, 1.0),
-            (calls.F64, 0.1, 0.1),
+            (arguments.I32, -1, -1),
+            (arguments.I32, 0xFFFFFFFF, -1),
+            (arguments.I64, (1 << 64) - 2, -2),
+            (arguments.F32, 1, 1.0),
+            (arguments.F64, 0.1, 0.1),
         ],
     )
     def test_there_and_back(self, kind, given, comes):
@@ -115,9 +115,9 @@ class TestValues:
     @pytest.mark.parametrize(
         ("kinds", "numbers", "says"),
         [
-            ([calls.I32], [], "takes 1 arguments, not 0"),
-            ([calls.I32], [1 << 32], "does not fit an i32"),
-            ([calls.I64], [-(1 << 63) - 1], "does not fit an i64"),
+            ([arguments.I32], [], "takes 1 arguments, not 0"),
+            ([arguments.I32], [1 << 32], "does not fit an i32"),
+            ([arguments.I64], [-(1 << 63) - 1], "does not fit an i64"),
             ([128], [0], "not a number"),
         ],
     )

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from wasi_nn import Host, UsageError
+from wasi_nn._host.model import Model
+from wasi_nn._models.loading import LoadedGraph, LoadOptions
 from wasi_nn.backend import Backend, Graph, StreamingContext
 from wasi_nn.errors import EndOfSequence, RuntimeFailure
-from wasi_nn.loading import LoadedGraph, LoadOptions
-from wasi_nn.model import Model
 from wasi_nn.types import Tensor, TensorType
 
 # A bound against a hang, in seconds.

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from conftest import needs
 
-from wasi_nn import Host, wasmfile
-from wasi_nn.adapter.bounded import bounded
+from wasi_nn import Host
 from wasi_nn.errors import LimitExceeded
+from wasi_nn.wasm import module as wasm_module
+from wasi_nn.wasm.memory_bound import bounded
 
 LIMIT = 4 << 16
 GROW = """(func (export "memory") (param i32) (result i32) (memory.grow (local.get 0)))
@@ -89,7 +90,7 @@ def test_guests_run_on(host, guests, wat):
     for name in ("hello", "echo", "classify"):
         wasm = (guests / name / f"{name}.wasm").read_bytes()
         changed = bounded(wasm, 64 << 20)
-        assert wasmfile.parse(changed).imports == wasmfile.parse(wasm).imports
+        assert wasm_module.parse(changed).imports == wasm_module.parse(wasm).imports
         assert host.run(changed).exit_code == host.run(wasm).exit_code
     plain = wat("(module)")
     assert bounded(plain, LIMIT) == plain

@@ -15,8 +15,8 @@ from functools import partial
 import pytest
 from conftest import needs
 
-from wasi_nn.compiling import Code, StillCompiling, Waiter, endable
-from wasi_nn.wasmfile import leb, section_bytes
+from wasi_nn._host.compiling import Code, StillCompiling, Waiter, endable
+from wasi_nn.wasm.module import leb, section_bytes
 
 # More functions than any compiler compiles in the time of a test.
 MANY = 300_000

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from wasi_nn.abi.dialects import DIALECTS, dialect
-from wasi_nn.abi.inference import infer
+from wasi_nn._abi.core.detection import detect_dialect
+from wasi_nn._abi.core.dialects import DIALECTS, dialect
 from wasi_nn.errors import ErrorCode, UsageError
-from wasi_nn.wasmfile import parse
+from wasi_nn.wasm.module import parse
 
 OLD = ["f16", "f32", "u8", "i32"]
 NEW = ["f16", "f32", "f64", "u8", "i32", "i64"]
@@ -110,7 +110,7 @@ def section(name: bytes, content: bytes) -> bytes:
     ],
 )
 def test_inference(wat, imports, custom, first):
-    inferred = infer(parse(module(wat, *imports, custom=custom)))
+    inferred = detect_dialect(parse(module(wat, *imports, custom=custom)))
     assert inferred.candidates[0].name == first
     assert inferred.evidence
 
@@ -138,7 +138,7 @@ def producers(*tools):
 def test_a_young_compiler_made_no_guest_of_2023(wat, tools, first):
     """A guest of today need not call fini_single, and knows the end of a text as errno 100."""
     guest = module(wat, ("wasi_ephemeral_nn", "compute_single"), custom=producers(*tools))
-    assert infer(parse(guest)).candidates[0].name == first
+    assert detect_dialect(parse(guest)).candidates[0].name == first
 
 
 def test_a_damaged_section_of_producers_tells_nothing(wat):
@@ -146,7 +146,7 @@ def test_a_damaged_section_of_producers_tells_nothing(wat):
     for end in range(12, len(whole)):
         cut = b"\0" + bytes((end - 2,)) + whole[2:end]
         guest = module(wat, ("wasi_ephemeral_nn", "compute_single"), custom=cut)
-        assert infer(parse(guest)).candidates[0].name == "wasmedge-2023-12"
+        assert detect_dialect(parse(guest)).candidates[0].name == "wasmedge-2023-12"
 
 
 @pytest.mark.parametrize(
@@ -168,11 +168,11 @@ def test_the_errors_that_a_guest_names_tell_its_age(wat, function, text, crate, 
         (memory (export "memory") 1) (data (i32.const 0) "{text}"))"""
     )
     names = section(b"name", b"_ZN16wasmedge_wasi_nn5graph") if crate else b""
-    assert infer(parse(data + names)).candidates[0].name == first
+    assert detect_dialect(parse(data + names)).candidates[0].name == first
 
 
 def test_a_module_without_wasi_nn_has_no_dialect(wat):
-    inferred = infer(parse(module(wat, ("env", "compute"))))
+    inferred = detect_dialect(parse(module(wat, ("env", "compute"))))
     assert inferred.candidates == ()
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from wasi_nn.abi.dialects import DIALECTS
-from wasi_nn.cli import app
+from wasi_nn._abi.core.dialects import DIALECTS
+from wasi_nn._cli import app
 from wasi_nn.errors import ErrorCode
 
 ROOT = Path(__file__).resolve().parents[2]

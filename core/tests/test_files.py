@@ -10,8 +10,8 @@ import pytest
 
 from wasi_nn import Host, Limits, Tensor, TensorType
 from wasi_nn.backend import Backend, ExecutionContext, Graph
+from wasi_nn.backend.files import Kept, version, versions
 from wasi_nn.errors import ModelNotFound, RuntimeFailure
-from wasi_nn.files import Kept, version, versions
 from wasi_nn.hookspecs import hookimpl
 from wasi_nn.plugins import Plugins
 
@@ -304,7 +304,7 @@ def test_a_version_of_nothing(tmp_path):
 @pytest.mark.parametrize("system", ["keeps open files", "has paths alone"])
 def test_a_file_that_is_kept(tmp_path, monkeypatch, system):
     if system == "has paths alone":
-        monkeypatch.setattr("wasi_nn.files._DESCRIPTORS", "/nowhere")
+        monkeypatch.setattr("wasi_nn.backend.files._DESCRIPTORS", "/nowhere")
     elif not Path("/proc/self/fd").is_dir():
         pytest.skip("the system has no folder of open files")
     file = tmp_path / "file"

@@ -10,11 +10,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from wasi_nn import UsageError
-from wasi_nn.abi.dialects import DIALECTS
+from wasi_nn._abi.core.dialects import DIALECTS
 
 SIZE = 1 << 12
 MODEL = b'wasi-nn:identity {"stream": 2}'
-TEXT = b'wasi-nn:identity {"byte_tensors": true}'
+TEXT = b'wasi-nn:identity {"untyped_bytes": true}'
 # Mostly values near something: small handles, the memory's edges, the ends of the number range.
 VALUES = st.one_of(
     st.integers(0, 4),
@@ -49,8 +49,8 @@ def test_any_sequence_of_calls_with_any_arguments(caller, dialect, data):
 
 
 def _table(guest):
-    from wasi_nn.abi.wamr_legacy import WamrLegacy
-    from wasi_nn.abi.witx import Witx
+    from wasi_nn._abi.core.wamr_legacy import WamrLegacy
+    from wasi_nn._abi.core.witx import Witx
 
     legacy = guest.reading.dialect.module == "wasi_nn"
     return (WamrLegacy if legacy else Witx)(guest.session, guest.reading).table()

@@ -10,8 +10,8 @@ import time
 
 from conftest import needs
 
-from wasi_nn import keyboard
-from wasi_nn.keyboard import Keyboard
+from wasi_nn._process import interrupts
+from wasi_nn._process.interrupts import ForwardSigint
 
 
 def test_a_ctrl_c_of_before_is_not_for_the_next_guest():
@@ -20,8 +20,8 @@ def test_a_ctrl_c_of_before_is_not_for_the_next_guest():
     told = []
     try:
         for number in range(100):
-            os.write(keyboard._watcher().wakeup, bytes([signal.SIGINT]))
-            with Keyboard(lambda number=number: told.append(number)):
+            os.write(interrupts._watcher().wakeup, bytes([signal.SIGINT]))
+            with ForwardSigint(lambda number=number: told.append(number)):
                 time.sleep(0.001)
     finally:
         signal.signal(signal.SIGINT, before)
@@ -34,7 +34,7 @@ def test_each_one_hears_its_own_ctrl_c():
     try:
         for number in range(100):
             try:
-                with Keyboard(lambda number=number: told.append(number)):
+                with ForwardSigint(lambda number=number: told.append(number)):
                     os.kill(os.getpid(), signal.SIGINT)
             except KeyboardInterrupt:
                 told.append("heard")
@@ -47,9 +47,9 @@ def test_a_guest_within_a_guest_passes_it_on():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     told = []
     try:
-        with Keyboard(lambda: told.append("outer")):
+        with ForwardSigint(lambda: told.append("outer")):
             try:
-                with Keyboard(lambda: told.append("inner")):
+                with ForwardSigint(lambda: told.append("inner")):
                     os.kill(os.getpid(), signal.SIGINT)
             except KeyboardInterrupt:
                 told.append("raised")

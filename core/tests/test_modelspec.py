@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from wasi_nn._models.spec import parse_graph, parse_nn_preload, parse_wasmtime_option, resolve_path
 from wasi_nn.errors import UsageError
-from wasi_nn.modelspec import parse_graph, parse_nn_preload, parse_wasmtime_option, resolve_path
 from wasi_nn.types import ExecutionTarget
 
 

@@ -19,7 +19,7 @@ import pytest
 from conftest import needs
 from onnx import TensorProto, helper
 
-from wasi_nn.cli import main
+from wasi_nn._cli import main
 from wasi_nn.escaping import LONGEST
 
 # Of each kind: C0, DEL, C1 (NEL, CSI), marks of direction, no width, fillers, tags, markup, emoji.

@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from wasi_nn import Host
+from wasi_nn._models.registry import detect, missing
 from wasi_nn.errors import InvalidEncoding, RuntimeFailure, Unavailable, UsageError
 from wasi_nn.plugins import Plugins, availability, is_broken
-from wasi_nn.registry import detect, missing
 
 SOUND = """
 from wasi_nn.backend import Backend

@@ -18,9 +18,9 @@ import pytest
 from enginetests import GUESTS, EngineSuite, need
 from enginetests.common import COMMAND, LOOP
 from wasi_nn import Host, Limits
-from wasi_nn.adapter import process
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted, Unavailable, UsageError
 from wasi_nn.runtime import HostFunction
+from wasi_nn.runtime.process import runtime as process
 
 need("wasmtime")
 

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from wasi_nn import recognition
+from wasi_nn._models import recognition
 from wasi_nn.errors import InvalidEncoding, RuntimeFailure, UsageError
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12\n"

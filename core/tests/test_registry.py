@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from wasi_nn import ExecutionTarget, Host, UsageError
+from wasi_nn._models.registry import NamedModel
 from wasi_nn.backend import Backend, Graph
 from wasi_nn.errors import InvalidArgument, ModelNotFound, NotFound, RuntimeFailure
 from wasi_nn.hookspecs import hookimpl
 from wasi_nn.plugins import Plugins
-from wasi_nn.registry import NamedModel
 
 
 class Counting(Backend):
@@ -23,7 +23,7 @@ class Counting(Backend):
     name = "counting"
     encodings = ("counting",)
     config_keys = frozenset({"a", "b", "folder"})
-    person_keys = frozenset({"folder"})
+    host_only_keys = frozenset({"folder"})
     loads: list[dict]
     closed = now = most = 0
 

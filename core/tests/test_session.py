@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from wasi_nn import Limits, Tensor, TensorType, limits
+from wasi_nn._models.loading import known_config
+from wasi_nn._models.registry import NamedModel, Registry
+from wasi_nn._session.session import Session
 from wasi_nn.backend import Backend, ExecutionContext, Graph
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, NnError, RuntimeFailure, Unavailable
 from wasi_nn.hookspecs import hookimpl
 from wasi_nn.limits import group_memory
-from wasi_nn.loading import known_config
 from wasi_nn.plugins import Plugins
-from wasi_nn.registry import NamedModel, Registry
-from wasi_nn.session import Session
 from wasi_nn.types import ExecutionTarget
 
 ONE = Tensor(TensorType.U8, (1,), memoryview(b"x"))

@@ -14,7 +14,7 @@ import pytest
 from conftest import needs
 from onnx import TensorProto, helper
 
-from wasi_nn.abi.dialects import DIALECTS
+from wasi_nn._abi.core.dialects import DIALECTS
 from wasi_nn.encodings import recognise
 from wasi_nn.errors import ErrorCode
 
@@ -144,7 +144,7 @@ def test_trap_4_padding_is_garbage(caller, padding):
 class TestTrap5DimsOfText:
     def test_dims_say_nothing_where_tensors_are_bytes(self, caller):
         guest = caller("wasmedge")
-        context = guest.context(b'wasi-nn:identity {"byte_tensors": true}')
+        context = guest.context(b'wasi-nn:identity {"untyped_bytes": true}')
         assert guest("set_input", context, 0, guest.tensor(3, [1], b"a long prompt")) == 0
         guest("compute", context)
         assert guest.output(context) == b"a long prompt"
@@ -157,7 +157,7 @@ class TestTrap5DimsOfText:
 
 
 class TestTrap6BufferOfUnknownSize:
-    MODEL = b'wasi-nn:identity {"byte_tensors": true}'
+    MODEL = b'wasi-nn:identity {"untyped_bytes": true}'
 
     def get(self, guest, model, buffer):
         context = guest.context(model)

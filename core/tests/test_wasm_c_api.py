@@ -13,13 +13,13 @@ import pytest
 
 from enginetests import EngineSuite
 from wasi_nn import hookimpl
-from wasi_nn.adapter.instance import WASI_MODULES
-from wasi_nn.adapter.preview1 import Preview1
-from wasi_nn.adapter.wasm_c_api import CApi, CApiInstance, CApiModule
 from wasi_nn.backend import Availability
 from wasi_nn.errors import LinkError
 from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import Runtime, RuntimeFeatures
+from wasi_nn.runtime.instance import WASI_MODULES
+from wasi_nn.runtime.wasi_streams import Preview1
+from wasi_nn.runtime.wasm_c_api import CApi, CApiInstance, CApiModule
 
 ffi = pytest.importorskip("wasmtime._ffi")
 

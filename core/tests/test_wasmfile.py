@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wasi_nn import componentfile, wasmfile
 from wasi_nn.errors import UsageError
+from wasi_nn.wasm import component as wasm_component
+from wasi_nn.wasm import module as wasm_module
 
 TEXT = """
 (module
@@ -23,7 +24,7 @@ TEXT = """
 
 
 def test_imports_and_exports(wat):
-    module = wasmfile.parse(wat(TEXT))
+    module = wasm_module.parse(wat(TEXT))
     kinds = [(item.module, item.name, item.kind) for item in module.imports]
     assert kinds == [
         ("a", "f", "func"),
@@ -37,7 +38,7 @@ def test_imports_and_exports(wat):
 
 
 def test_signatures_of_exports(wat):
-    module = wasmfile.parse(
+    module = wasm_module.parse(
         wat(
             """(module (type $s (struct (field i32))) (import "a" "f" (func $f (param i64)))
             (export "imported" (func $f)) (func (param i32) (result f32 f64) unreachable)
@@ -54,7 +55,7 @@ def test_signatures_of_exports(wat):
 
 
 def test_memories_and_tables(wat):
-    module = wasmfile.parse(
+    module = wasm_module.parse(
         wat(
             """(module (import "a" "m" (memory 1 2)) (import "b" "t" (table 1 funcref))
             (memory 3) (memory 1 8 shared) (table 5 7 externref) (func $f) (elem declare func $f)
@@ -67,7 +68,7 @@ def test_memories_and_tables(wat):
 
 
 def test_a_table_that_cannot_be_read_is_a_large_one(wat):
-    module = wasmfile.parse(
+    module = wasm_module.parse(
         wat(
             """(module (type $s (struct (field i32)))
             (table 3 (ref $s) (struct.new $s (i32.const 1))) (table 9 funcref)
@@ -81,28 +82,28 @@ def test_a_table_that_cannot_be_read_is_a_large_one(wat):
 def test_real_guests(guests):
     for path in guests.glob("*/*.wasm"):
         if path.stem.endswith("-wit"):
-            names = componentfile.parse(path.read_bytes()).imports
+            names = wasm_component.parse(path.read_bytes()).imports
             assert "wasi:nn/graph@0.2.0-rc-2024-10-28" in names
             continue
-        module = wasmfile.parse(path.read_bytes())
+        module = wasm_module.parse(path.read_bytes())
         assert ("_start", "func") in module.exports
         assert ("memory", "memory") in module.exports
 
 
 def test_what_is_no_core_module():
     component = b"\0asm\x0d\0\x01\0"
-    assert wasmfile.is_wasm(component)
-    assert wasmfile.is_component(component)
+    assert wasm_module.is_wasm(component)
+    assert wasm_module.is_component(component)
     with pytest.raises(UsageError, match="component"):
-        wasmfile.parse(component)
+        wasm_module.parse(component)
     with pytest.raises(UsageError, match="not a WebAssembly module"):
-        wasmfile.parse(b"MZ something else")
+        wasm_module.parse(b"MZ something else")
 
 
 @given(st.binary(max_size=200))
 def test_garbage_is_a_usage_error_at_most(tail):
     with contextlib.suppress(UsageError):
-        wasmfile.parse(b"\0asm\x01\0\0\0" + tail)
+        wasm_module.parse(b"\0asm\x01\0\0\0" + tail)
 
 
 @given(st.data())
@@ -111,7 +112,7 @@ def test_a_damaged_module_is_a_usage_error_at_most(guests_bytes, data):
     for _ in range(data.draw(st.integers(1, 4))):
         damaged[data.draw(st.integers(8, len(damaged) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(UsageError):
-        wasmfile.parse(bytes(damaged[: data.draw(st.integers(8, len(damaged)))]))
+        wasm_module.parse(bytes(damaged[: data.draw(st.integers(8, len(damaged)))]))
 
 
 @pytest.fixture(scope="module")

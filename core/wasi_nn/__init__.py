@@ -1,17 +1,17 @@
 """A host for WebAssembly programs that do machine learning."""
 
-from wasi_nn.abi.guarding import CallStats, Failure
+from wasi_nn._abi.guard import CallStats, Failure
+from wasi_nn._host.guest import Guest
+from wasi_nn._host.host import Host
+from wasi_nn._host.model import Context, Model
+from wasi_nn._host.options import RunOptions
+from wasi_nn._host.program import Call, Program, RunResult, Timings
+from wasi_nn._session.session import GraphUse
 from wasi_nn.backend import Generation
 from wasi_nn.errors import DeadlineExceeded, GuestError, NnError, UsageError, WasiNnError
-from wasi_nn.guest import Guest
 from wasi_nn.hookspecs import hookimpl
-from wasi_nn.host import Host
 from wasi_nn.limits import Limits
-from wasi_nn.model import Context, Model
-from wasi_nn.options import RunOptions
-from wasi_nn.program import Call, Program, RunResult, Timings
 from wasi_nn.runtime import Preopen
-from wasi_nn.session import GraphUse
 from wasi_nn.types import ExecutionTarget, Tensor, TensorInfo, TensorType
 
 __version__ = "0.1.0"

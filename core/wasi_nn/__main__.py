@@ -4,7 +4,7 @@ import contextlib
 import os
 import sys
 
-from wasi_nn.cli import main
+from wasi_nn._cli import main
 
 if __name__ == "__main__":
     # Python puts the current directory first. A guest may be allowed to write there, and a backend

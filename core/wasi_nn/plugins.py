@@ -11,12 +11,12 @@ from typing import Any
 import pluggy
 
 from wasi_nn import hookspecs
+from wasi_nn._suggestion import did_you_mean
 from wasi_nn.backend import Availability, Backend
 from wasi_nn.encodings import EXTRAS, canonical
 from wasi_nn.errors import InvalidEncoding, Unavailable, UsageError
 from wasi_nn.escaping import visible
 from wasi_nn.runtime import Runtime, RuntimeFeatures
-from wasi_nn.suggestion import did_you_mean
 
 #: Engines in the order in which ``auto`` tries them; others follow in the order of their names.
 PREFERRED_RUNTIMES = ("wasmtime", "wamr", "wasmedge", "v8", "wasmer")
@@ -166,7 +166,7 @@ class Plugins:
             for runtime in runtimes:
                 if runtime.name == plain:
                     if separate:
-                        from wasi_nn.adapter.process import ProcessRuntime
+                        from wasi_nn.runtime.process.runtime import ProcessRuntime
 
                         runtime = ProcessRuntime(runtime, python)
                     found = availability(runtime)
@@ -216,7 +216,7 @@ def _check(record: PluginRecord) -> None:
                 f"backend {backend!r} names no encodings: each is {_WORD_IS}, in a tuple, "
                 f"not {encodings!r}"
             )
-        for keys in (backend.config_keys or (), backend.person_keys):
+        for keys in (backend.config_keys or (), backend.host_only_keys):
             if not all(isinstance(key, str) for key in keys):
                 raise UsageError(f"backend {backend!r} has keys of a config that are not texts")
     for runtime in record.runtimes:

@@ -20,7 +20,7 @@ MODEL = "models/standard_v3_3/model.onnx"
 CONFIG = "models/standard_v3_3/config.min.json"
 KNOWLEDGE = "config/content_types_kb.min.json"
 # Beside the samples, files of the repository itself.
-OWN = ["README.md", "LICENSE", "Makefile", "pyproject.toml", "core/wasi_nn/host.py"]
+OWN = ["README.md", "LICENSE", "Makefile", "pyproject.toml", "core/wasi_nn/_host/host.py"]
 OWN += ["conformance/guests/magika/magika.c", "conformance/guests/include/wasi_nn.h", GUEST]
 # How far the two scores may lie apart: the guest prints three decimals.
 TOLERANCE = 0.0011

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wasi_nn import config as reading
+from wasi_nn._models.loading import known_config
 from wasi_nn.backend import (
     FALLBACK,
     Availability,
@@ -21,6 +21,8 @@ from wasi_nn.backend import (
     Graph,
     LoadOptions,
 )
+from wasi_nn.backend import config as reading
+from wasi_nn.backend.files import Version, version
 from wasi_nn.errors import (
     InvalidArgument,
     ModelNotFound,
@@ -28,8 +30,6 @@ from wasi_nn.errors import (
     Unavailable,
     UnsupportedOperation,
 )
-from wasi_nn.files import Version, version
-from wasi_nn.loading import known_config
 from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
 from wasi_nn_ggml import embedding, library, settings, split
 from wasi_nn_ggml.context import GgmlContext
@@ -44,7 +44,7 @@ _MOST_IMAGE = 32 << 20
 class GgmlGraph(Graph):
     """A model with a config. Its contexts have memory of their own and run side by side."""
 
-    byte_tensors = True
+    untyped_bytes = True
 
     def __init__(
         self,

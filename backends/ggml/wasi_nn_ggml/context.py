@@ -9,9 +9,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from wasi_nn import config as reading
-from wasi_nn import loading
+from wasi_nn._models import loading
 from wasi_nn.backend import Generation, StreamingContext, position
+from wasi_nn.backend import config as reading
 from wasi_nn.errors import (
     EndOfSequence,
     InvalidArgument,

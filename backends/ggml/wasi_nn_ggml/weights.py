@@ -12,8 +12,8 @@ from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import IO, TypeVar
 
+from wasi_nn.backend.files import Version, version
 from wasi_nn.errors import PromptTooLong, RuntimeFailure
-from wasi_nn.files import Version, version
 from wasi_nn_ggml import split, stack, trial
 from wasi_nn_ggml.gguf import Contents
 from wasi_nn_ggml.library import complaints, freed_with, library

@@ -71,7 +71,7 @@ def test_streaming_where_the_model_says_so():
 
 def test_the_config_is_laid_over_the_models_own():
     assert isinstance(load('{"stream": 4}', stream=1).init_execution_context(), StreamingContext)
-    assert load(byte_tensors=True).byte_tensors
+    assert load(untyped_bytes=True).untyped_bytes
 
 
 @pytest.mark.parametrize("settings", ["{", "[]", "7", "[" * 3000])

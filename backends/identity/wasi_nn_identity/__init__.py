@@ -4,7 +4,7 @@ For tests, for trying a new engine, and for measuring what the host itself costs
 file that begins with ``wasi-nn:identity``; what follows on that line is a JSON object:
 
 - ``stream``: pieces of that many bytes for ``compute_single`` (no streaming without it);
-- ``byte_tensors``: tensors are strings of bytes, as a language model's are;
+- ``untyped_bytes``: tensors are strings of bytes, as a language model's are;
 - ``inputs``: how many inputs, and outputs, there are (any number without it).
 """
 

@@ -101,7 +101,7 @@ class IdentityGraph(Graph):
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._piece = _whole_number(settings, "stream")
         self._names = _names(settings)
-        self.byte_tensors = bool(settings.get("byte_tensors", False))
+        self.untyped_bytes = bool(settings.get("untyped_bytes", False))
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:
@@ -133,7 +133,7 @@ class IdentityBackend(Backend):
     name = "identity"
     survives_fork = True
     encodings = ("identity",)
-    config_keys = frozenset({"stream", "byte_tensors", "inputs"})
+    config_keys = frozenset({"stream", "untyped_bytes", "inputs"})
 
     def sniff(self, head: bytes) -> str | None:
         return "identity" if head.startswith(MAGIC) else None

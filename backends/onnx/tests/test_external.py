@@ -9,8 +9,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from wasi_nn import Host, Limits
+from wasi_nn.backend.onnx_files import external_files
 from wasi_nn.errors import ModelNotFound, RuntimeFailure
-from wasi_nn.onnxfile import external_files
 from wasi_nn_onnx.backend import OnnxBackend
 
 ZEROS = np.zeros(4, np.float32)
@@ -218,7 +218,7 @@ def test_a_file_that_is_not_onnx(tmp_path):
 def test_a_model_is_read_again_only_when_it_changed(tmp_path, monkeypatch):
     path = initializer(tmp_path / "m.onnx")
     assert external_files(path) == (tmp_path / "w.bin",)
-    monkeypatch.setattr("wasi_nn.onnxfile._tensors", None)
+    monkeypatch.setattr("wasi_nn.backend.onnx_files._tensors", None)
     assert external_files(path) == (tmp_path / "w.bin",)
     monkeypatch.undo()
     save(path, [add()], [outside("w", "v.bin")])

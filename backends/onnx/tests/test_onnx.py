@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from wasi_nn import ExecutionTarget, Host, TensorType
 from wasi_nn.backend import Availability, LoadOptions
+from wasi_nn.backend.onnx_files import has_external_data
 from wasi_nn.errors import (
     InvalidArgument,
     NnError,
@@ -22,7 +23,6 @@ from wasi_nn.errors import (
     Unavailable,
     UnsupportedOperation,
 )
-from wasi_nn.onnxfile import has_external_data
 from wasi_nn_onnx import providers
 from wasi_nn_onnx.backend import OnnxBackend
 

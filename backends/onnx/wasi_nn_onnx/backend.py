@@ -16,9 +16,9 @@ from wasi_nn.backend import (
     LoadOptions,
     missing_library,
 )
-from wasi_nn.bound import DescribedGraph
+from wasi_nn.backend.buffers import DescribedGraph
+from wasi_nn.backend.onnx_files import external_files, has_external_data
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
-from wasi_nn.onnxfile import external_files, has_external_data
 from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
 from wasi_nn_onnx import extensions, providers
 from wasi_nn_onnx.elements import input_type, tensor_type

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 
-from wasi_nn.bound import BoundContext
+from wasi_nn.backend.buffers import BufferedContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
 from wasi_nn.types import Tensor, TensorInfo, TensorType
 from wasi_nn_onnx.elements import element_number, is_optional, tensor_type
@@ -43,7 +43,7 @@ class _Buffer:
         self.tensor = Tensor(kind, dims, self.array.data)
 
 
-class OnnxContext(BoundContext):
+class OnnxContext(BufferedContext):
     """One IO binding of a shared session.
 
     ``unfixed`` are the graph's outputs whose declared dimensions may not be trusted, by name."""
@@ -66,7 +66,7 @@ class OnnxContext(BoundContext):
         self.optional = frozenset(i for i, info in enumerate(inputs) if is_optional(info))
         # An output that is also an input lies in the input's own buffer.
         names = {info.name for info in inputs}
-        self.passed = [
+        self.aliased_outputs = [
             i for i, info in enumerate(outputs) if info.type is not None and info.name in names
         ]
         self._unfixed = unfixed
@@ -110,7 +110,7 @@ class OnnxContext(BoundContext):
         self._options.terminate = True
 
     def close(self) -> None:
-        self.forget()
+        self.reset()
         self._binding.clear_binding_inputs()
         self._binding.clear_binding_outputs()
         self._values = None

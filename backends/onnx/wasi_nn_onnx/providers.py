@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import FALLBACK
-from wasi_nn.config import flag
-from wasi_nn.config import threads as number_of_threads
+from wasi_nn.backend.config import flag
+from wasi_nn.backend.config import threads as number_of_threads
 from wasi_nn.errors import UnsupportedOperation
 from wasi_nn.types import ExecutionTarget
 

@@ -18,9 +18,9 @@ from wasi_nn.backend import (
     LoadOptions,
     missing_library,
 )
-from wasi_nn.bound import DescribedGraph
-from wasi_nn.config import choice, whole_number
-from wasi_nn.config import threads as number_of_threads
+from wasi_nn.backend.buffers import DescribedGraph
+from wasi_nn.backend.config import choice, whole_number
+from wasi_nn.backend.config import threads as number_of_threads
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget, TensorInfo
 from wasi_nn_openvino.beside import beside
@@ -80,7 +80,7 @@ class OpenvinoBackend(Backend):
         }
     )
     # OpenVINO writes to this folder of the host, and reads compiled code from it.
-    person_keys = frozenset({"cache-dir"})
+    host_only_keys = frozenset({"cache-dir"})
 
     def __init__(self) -> None:
         self._core: openvino.Core | None = None

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from wasi_nn.backend.files import Version, version
+from wasi_nn.backend.onnx_files import external_files
 from wasi_nn.encodings import OPENVINO, head, recognise
-from wasi_nn.files import Version, version
-from wasi_nn.onnxfile import external_files
 
 _CONSTANT = re.compile(rb"""\btype\s*=\s*["']Const["']""")
 

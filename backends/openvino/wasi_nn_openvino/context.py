@@ -11,14 +11,14 @@ from collections.abc import Sequence
 
 import openvino
 
-from wasi_nn.bound import BoundContext
+from wasi_nn.backend.buffers import BufferedContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
 from wasi_nn.types import Tensor, TensorInfo
 from wasi_nn_openvino.backend import said
 from wasi_nn_openvino.elements import ELEMENTS
 
 
-class OpenvinoContext(BoundContext):
+class OpenvinoContext(BufferedContext):
     """One infer request of a shared compiled model."""
 
     def __init__(
@@ -59,7 +59,7 @@ class OpenvinoContext(BoundContext):
             raise RuntimeFailure(f"OpenVINO failed to compute: {said(error)}") from error
         if self._rebound:
             self._rebound = False
-            self.passed = self._find_passed()
+            self.aliased_outputs = self._find_aliased_outputs()
 
     def read(self, index: int) -> Tensor:
         fixed = self._fixed.get(index)
@@ -77,7 +77,7 @@ class OpenvinoContext(BoundContext):
             self._fixed[index] = tensor
         return tensor
 
-    def _find_passed(self) -> list[int]:
+    def _find_aliased_outputs(self) -> list[int]:
         """The outputs that lie in an input, and those without bytes: such an output may be an input
         itself, whose dimensions the next one changes."""
         request = self._request
@@ -94,7 +94,7 @@ class OpenvinoContext(BoundContext):
         self._request.cancel()
 
     def close(self) -> None:
-        self.forget()
+        self.reset()
         self._inputs, self._fixed, self._held = [], {}, {}
 
 

@@ -19,9 +19,9 @@ from wasi_nn.backend import (
     LoadOptions,
     missing_library,
 )
-from wasi_nn.config import threads as number_of_threads
+from wasi_nn.backend.config import threads as number_of_threads
+from wasi_nn.backend.files import Kept
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
-from wasi_nn.files import Kept
 from wasi_nn.types import ExecutionTarget, TensorInfo
 from wasi_nn_pytorch import archive, effects, operators, program
 from wasi_nn_pytorch.archive import Kind

@@ -17,7 +17,7 @@ needs("ai_edge_litert")
 from click.testing import CliRunner  # noqa: E402
 
 from authoring.flatbuffer import FlatModel  # noqa: E402
-from wasi_nn.cli import app  # noqa: E402
+from wasi_nn._cli import app  # noqa: E402
 from wasi_nn.errors import InvalidArgument, RuntimeFailure  # noqa: E402
 from wasi_nn.types import ExecutionTarget  # noqa: E402
 from wasi_nn_tflite.layout import layout  # noqa: E402

@@ -16,11 +16,11 @@ from wasi_nn.backend import (
     Graph,
     LoadOptions,
 )
-from wasi_nn.bound import DescribedGraph
-from wasi_nn.config import choice, flag
-from wasi_nn.config import threads as number_of_threads
+from wasi_nn.backend.buffers import DescribedGraph
+from wasi_nn.backend.config import choice, flag
+from wasi_nn.backend.config import threads as number_of_threads
+from wasi_nn.backend.files import Kept
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
-from wasi_nn.files import Kept
 from wasi_nn.types import ExecutionTarget, Quantization, TensorInfo, TensorType
 from wasi_nn_tflite import library
 from wasi_nn_tflite.layout import layout

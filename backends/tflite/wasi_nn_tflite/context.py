@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wasi_nn.bound import BoundContext
+from wasi_nn.backend.buffers import BufferedContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
 from wasi_nn.types import Tensor, TensorInfo
 from wasi_nn_tflite.subgraph import Subgraph
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class TfliteContext(BoundContext):
+class TfliteContext(BufferedContext):
     """A subgraph of an interpreter, with its tensors allocated."""
 
     def __init__(
@@ -33,7 +33,7 @@ class TfliteContext(BoundContext):
         # A tensor's index in the subgraph is not its position among the inputs.
         self._input_at = subgraph.inputs
         self._output_at = subgraph.outputs
-        self.passed = [i for i, at in enumerate(self._output_at) if at in self._input_at]
+        self.aliased_outputs = [i for i, at in enumerate(self._output_at) if at in self._input_at]
         # The functions that give the inputs' arrays, and where these were.
         self._arrays = [subgraph.array(at) for at in self._input_at]
         self._addresses = [0] * len(inputs)
@@ -72,7 +72,7 @@ class TfliteContext(BoundContext):
         return self._look(self._output_at[index], self.output_infos[index])
 
     def close(self) -> None:
-        self.forget()
+        self.reset()
         self._subgraph = None
         self._arrays = []
 
@@ -86,7 +86,7 @@ class TfliteContext(BoundContext):
                     self._subgraph.resize(at, tensor.dims)
             self._subgraph.allocate()
         except (ValueError, RuntimeError, OverflowError) as error:
-            self.forget()
+            self.reset()
             raise RuntimeFailure(
                 f"TensorFlow Lite cannot take these dimensions: {error}"
             ) from error

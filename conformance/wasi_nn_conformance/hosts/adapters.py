@@ -8,11 +8,11 @@ from functools import cached_property
 from pathlib import Path
 
 from wasi_nn import Host, __version__
-from wasi_nn.abi.dialects import DIALECTS
+from wasi_nn._abi.core.dialects import DIALECTS
+from wasi_nn._host.program import Program
 from wasi_nn.errors import UsageError, WasiNnError
 from wasi_nn.limits import Limits
 from wasi_nn.plugins import Plugins
-from wasi_nn.program import Program
 from wasi_nn_conformance.graphs import SUFFIXES, GraphSet
 from wasi_nn_conformance.hosts import HostUnderTest, Job, Subject
 from wasi_nn_conformance.script import MOUNT

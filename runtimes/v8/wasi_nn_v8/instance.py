@@ -6,11 +6,11 @@ import os
 from collections.abc import Sequence
 from importlib.resources import as_file, files
 
-from wasi_nn.adapter.child import Child
-from wasi_nn.adapter.deferred import START, defer_start
-from wasi_nn.adapter.instance import refuse_read_only
-from wasi_nn.adapter.remote import RemoteInstance, RemoteModule
 from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
+from wasi_nn.runtime.instance import refuse_read_only
+from wasi_nn.runtime.process.child import Child
+from wasi_nn.runtime.process.remote import RemoteInstance, RemoteModule
+from wasi_nn.wasm.deferred_start import START, defer_start
 
 
 class V8Module(RemoteModule):

@@ -8,9 +8,9 @@ import shutil
 import subprocess
 from functools import lru_cache
 
+from wasi_nn._process.interrupts import shielded_from_sigint
 from wasi_nn.backend import Availability
 from wasi_nn.errors import Unavailable
-from wasi_nn.keyboard import spared
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
 
 #: Names a program ``node`` of one's own.
@@ -58,7 +58,7 @@ def _node() -> str:
 @lru_cache(maxsize=8)
 def _version(path: str) -> str:
     try:
-        with spared():
+        with shielded_from_sigint():
             ended = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -13,9 +13,9 @@ import threading
 from collections.abc import Iterator
 from functools import partial
 
-from wasi_nn.adapter.library import POINTER, Once, holding_gil, lean, load
-from wasi_nn.adapter.values import Value
 from wasi_nn.errors import Unavailable
+from wasi_nn.runtime.library import POINTER, Once, holding_gil, lean, load
+from wasi_nn.runtime.values import Value
 from wasi_nn_wamr.handlers import Handlers
 
 VARIABLE = "WASI_NN_LIBIWASM"

@@ -7,18 +7,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wasi_nn.adapter import values
-from wasi_nn.adapter.deferred import START
-from wasi_nn.adapter.instance import (
-    PAGE,
-    WASI_MODULES,
-    AdapterInstance,
-    check_start_memory,
-    proc_exit,
-    refuse_read_only,
-)
-from wasi_nn.adapter.library import strings, view_at
-from wasi_nn.adapter.streams import Streams
 from wasi_nn.errors import (
     GuestError,
     GuestTrap,
@@ -28,7 +16,18 @@ from wasi_nn.errors import (
     OutOfFuel,
     UsageError,
 )
-from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig
+from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig, values
+from wasi_nn.runtime.instance import (
+    PAGE,
+    WASI_MODULES,
+    EngineInstance,
+    check_start_memory,
+    proc_exit,
+    refuse_read_only,
+)
+from wasi_nn.runtime.library import strings, view_at
+from wasi_nn.runtime.streams import Streams
+from wasi_nn.wasm.deferred_start import START
 from wasi_nn_wamr.api import Api, InstantiationArgs
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class _Running(threading.local):
 running = _Running()
 
 
-class WamrInstance(AdapterInstance):
+class WamrInstance(EngineInstance):
     """A module instance, made and run by one thread at a time."""
 
     def __init__(

@@ -18,11 +18,11 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from wasi_nn import wasmfile
-from wasi_nn.adapter.deferred import defer_start, rename_exports
-from wasi_nn.adapter.instance import HOST_TRAP, WASI_MODULES
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
+from wasi_nn.runtime.instance import HOST_TRAP, WASI_MODULES
+from wasi_nn.wasm import module as wasm_module
+from wasi_nn.wasm.deferred_start import defer_start, rename_exports
 from wasi_nn_wamr.api import NATIVE, Api, NativeSymbol
 from wasi_nn_wamr.instance import WamrInstance, running
 
@@ -41,7 +41,7 @@ class WamrModule(Module):
 
     def __init__(self, api: Api, wasm: bytes) -> None:
         self._api = api
-        file = wasmfile.parse(wasm)
+        file = wasm_module.parse(wasm)
         self.file = file
         #: Bytes of its tables, which WAMR makes as large as they may grow.
         self.table_bytes = sum(map(_table_bytes, file.tables))
@@ -100,7 +100,7 @@ def _unload(api: Api, handle: int, *kept: Any) -> None:
     api.unload(handle)
 
 
-def _table_bytes(table: wasmfile.Extent) -> int:
+def _table_bytes(table: wasm_module.Extent) -> int:
     # WAMR's loader: a table that may grow does so to twice its size, or to 1,024 elements.
     most = max(2 * table.minimum, _MOST_OF_A_SMALL_TABLE)
     if table.maximum is not None:
@@ -108,7 +108,7 @@ def _table_bytes(table: wasmfile.Extent) -> int:
     return _ELEMENT * most
 
 
-def _callable_imports(file: wasmfile.WasmFile) -> dict[str, dict[str, tuple[int, bool]]]:
+def _callable_imports(file: wasm_module.WasmFile) -> dict[str, dict[str, tuple[int, bool]]]:
     """What a host function can serve: functions of i32 alone, but those of WASI."""
     found: dict[str, dict[str, tuple[int, bool]]] = {}
     for item in file.imports:

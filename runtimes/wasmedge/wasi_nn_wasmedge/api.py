@@ -19,9 +19,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wasi_nn.adapter.library import POINTER, Once, holding_gil, lean, load
-from wasi_nn.calls import F32, F64, I32, I64
 from wasi_nn.errors import Unavailable
+from wasi_nn.runtime.library import POINTER, Once, holding_gil, lean, load
+from wasi_nn.wasm.arguments import F32, F64, I32, I64
 
 VARIABLE = "WASI_NN_LIBWASMEDGE"
 _HELP = "install WasmEdge 0.14 or newer (Debian and Ubuntu: apt-get install libwasmedge0)"

@@ -8,13 +8,12 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wasi_nn.adapter import values
-from wasi_nn.adapter.instance import PAGE, AdapterInstance, GuestExit, check_start_memory
-from wasi_nn.adapter.library import POINTER, strings, view_at
-from wasi_nn.adapter.streams import Streams
-from wasi_nn.calls import I32
 from wasi_nn.errors import GuestTrap, LinkError, OutOfFuel, UsageError
-from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig
+from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig, values
+from wasi_nn.runtime.instance import PAGE, EngineInstance, GuestExit, check_start_memory
+from wasi_nn.runtime.library import POINTER, strings, view_at
+from wasi_nn.runtime.streams import Streams
+from wasi_nn.wasm.arguments import I32
 from wasi_nn_wasmedge.api import HOST_FUNCTION, Api, String, Value
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ _MEMORY = String.of("memory")
 _NOTSUP = 58
 
 
-class WasmEdgeInstance(AdapterInstance):
+class WasmEdgeInstance(EngineInstance):
     """A store. Everything in it is freed by ``close``, in the order that WasmEdge asks for."""
 
     def __init__(

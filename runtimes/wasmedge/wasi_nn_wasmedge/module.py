@@ -9,12 +9,12 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from wasi_nn import wasmfile
-from wasi_nn.adapter.bounded import bounded
-from wasi_nn.adapter.instance import WASI_MODULES
-from wasi_nn.adapter.library import POINTER
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
+from wasi_nn.runtime.instance import WASI_MODULES
+from wasi_nn.runtime.library import POINTER
+from wasi_nn.wasm import module as wasm_module
+from wasi_nn.wasm.memory_bound import bounded
 from wasi_nn_wasmedge.api import Api, String
 from wasi_nn_wasmedge.instance import WasmEdgeInstance
 
@@ -33,7 +33,7 @@ class WasmEdgeModule(Module):
         self._make_apart = apart
         self._making = threading.Lock()
         self._wasm = wasm
-        file = wasmfile.parse(wasm)
+        file = wasm_module.parse(wasm)
         self.file = file
         #: Bytes that its tables may grow to, which WasmEdge does not limit.
         self._table_bytes = _ELEMENT * sum(

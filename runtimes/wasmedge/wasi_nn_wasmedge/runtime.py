@@ -24,7 +24,7 @@ class WasmEdgeRuntime(Runtime):
         from wasi_nn_wasmedge.module import WasmEdgeModule
 
         def apart() -> Module:
-            from wasi_nn.adapter.process import ProcessRuntime
+            from wasi_nn.runtime.process.runtime import ProcessRuntime
 
             return ProcessRuntime(self, "").compile(wasm, limits)
 

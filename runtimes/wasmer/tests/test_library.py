@@ -13,12 +13,12 @@ import pytest
 
 from enginetests import GUESTS, EngineSuite
 from wasi_nn import hookimpl
-from wasi_nn.adapter.library import POINTER
-from wasi_nn.adapter.wasm_c_api import CALLBACK, Vector, bytes_vector
 from wasi_nn.backend import Availability
 from wasi_nn.errors import Unavailable, UsageError
 from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import Runtime, RuntimeFeatures
+from wasi_nn.runtime.library import POINTER
+from wasi_nn.runtime.wasm_c_api import CALLBACK, Vector, bytes_vector
 from wasi_nn_wasmer import library as ours
 
 ffi = pytest.importorskip("wasmtime._ffi")

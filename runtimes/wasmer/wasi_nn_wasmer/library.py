@@ -10,12 +10,12 @@ import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
-from wasi_nn.adapter.instance import WASI_MODULES, refuse_read_only
-from wasi_nn.adapter.library import POINTER, Once, holding_gil, lean, load
-from wasi_nn.adapter.preview1 import OF_FILES, Preview1
-from wasi_nn.adapter.wasm_c_api import CApi, CApiInstance, CApiModule, Vector
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, WasiConfig
+from wasi_nn.runtime.instance import WASI_MODULES, refuse_read_only
+from wasi_nn.runtime.library import POINTER, Once, holding_gil, lean, load
+from wasi_nn.runtime.wasi_streams import OF_FILES, Preview1
+from wasi_nn.runtime.wasm_c_api import CApi, CApiInstance, CApiModule, Vector
 
 VARIABLE = "WASI_NN_LIBWASMER"
 _HELP = (

@@ -3,7 +3,7 @@
 Its objects belong to the thread that made them (another thread's touch makes it panic), and its
 guests hold the GIL while they run. It has no way to stop a guest, to limit it, or to give it other
 standard streams than the process's, which it also buffers. So streams, arguments and variables are
-Python's own (wasi_nn.adapter.preview1). Files stay wasmer's: a guest's fd_write to a file is handed
+Python's own (wasi_nn.runtime.wasi_streams). Files stay wasmer's: a guest's fd_write to a file goes
 on to wasmer's function, which finds the memory that it works on in the exports of whoever imports
 it. That is a little module of ours that imports the guest's memory and exports it again.
 """
@@ -20,18 +20,6 @@ from wasmer import engine
 from wasmer import wasi as wasmer_wasi
 from wasmer_compiler_cranelift import Compiler
 
-from wasi_nn import wasmfile
-from wasi_nn.adapter import values
-from wasi_nn.adapter.deferred import START, defer_start
-from wasi_nn.adapter.instance import (
-    HOST_TRAP,
-    PAGE,
-    WASI_MODULES,
-    AdapterInstance,
-    refuse_read_only,
-)
-from wasi_nn.adapter.library import view_at
-from wasi_nn.adapter.preview1 import OF_FILES, Preview1
 from wasi_nn.errors import GuestTrap, LinkError, UsageError
 from wasi_nn.runtime import (
     BufferMemory,
@@ -40,7 +28,19 @@ from wasi_nn.runtime import (
     Instance,
     Module,
     WasiConfig,
+    values,
 )
+from wasi_nn.runtime.instance import (
+    HOST_TRAP,
+    PAGE,
+    WASI_MODULES,
+    EngineInstance,
+    refuse_read_only,
+)
+from wasi_nn.runtime.library import view_at
+from wasi_nn.runtime.wasi_streams import OF_FILES, Preview1
+from wasi_nn.wasm import module as wasm_module
+from wasi_nn.wasm.deferred_start import START, defer_start
 
 
 def _files() -> bytes:
@@ -88,7 +88,7 @@ class PackageModule(Module):
         files = wasmer.Module(store, _FILES)
         self._code, self._files_code = module.serialize(), files.serialize()
         self._keep(store, module, files)
-        file = wasmfile.parse(wasm)
+        file = wasm_module.parse(wasm)
         names = {item.module for item in file.imports}
         #: The WASI that the guest imports, if any. (None has ever imported both.)
         self.wasi = next((name for name in WASI_MODULES if name in names), None)
@@ -114,7 +114,7 @@ class PackageModule(Module):
         return PackageInstance(self, functions, wasi)
 
 
-class PackageInstance(AdapterInstance):
+class PackageInstance(EngineInstance):
     """An instance, for the thread that makes it."""
 
     def __init__(

@@ -25,12 +25,12 @@ from authoring.component_steps import (
 )
 from authoring.components import component
 from wasi_nn import Host
-from wasi_nn.abi.guarding import Observer
-from wasi_nn.abi.wit import Wit
-from wasi_nn.abi.wit_words import ERROR_CODES, VERSIONS
-from wasi_nn.component import Result
+from wasi_nn._abi.component.interfaces import Wit
+from wasi_nn._abi.component.versions import ERROR_CODES, VERSIONS
+from wasi_nn._abi.guard import Observer
 from wasi_nn.errors import GuestTrap, LinkError, UsageError
 from wasi_nn.limits import Limits
+from wasi_nn.runtime.component import Result
 
 wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
 

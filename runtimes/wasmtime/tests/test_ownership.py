@@ -19,9 +19,9 @@ from authoring.component_steps import (
     with_net,
 )
 from wasi_nn import Host
-from wasi_nn.abi.guarding import Observer
-from wasi_nn.abi.wit import Wit
-from wasi_nn.abi.wit_words import ENCODINGS, ERROR_CODES, TENSOR_TYPES, VERSIONS
+from wasi_nn._abi.component.interfaces import Wit
+from wasi_nn._abi.component.versions import ENCODINGS, ERROR_CODES, TENSOR_TYPES, VERSIONS
+from wasi_nn._abi.guard import Observer
 from wasi_nn.errors import ErrorCode, NnError, RuntimeFailure
 from wasi_nn.limits import Limits
 from wasi_nn.types import TensorType

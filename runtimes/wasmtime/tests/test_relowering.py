@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from authoring.components import component
 from wasi_nn import Host
-from wasi_nn.component import is_wasi
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, LimitExceeded, OutOfFuel, UsageError
 from wasi_nn.limits import Limits
+from wasi_nn.runtime.component import is_wasi
 
 wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
 pytest.importorskip("wasmtime.component")

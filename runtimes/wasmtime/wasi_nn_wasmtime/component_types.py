@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from wasi_nn.wasmfile import Reader
+from wasi_nn.wasm.module import Reader
 
 _U8 = 0x7D
 # bool, s8, u8, s16, u16, s32, u32, char.

@@ -10,12 +10,12 @@ import wasmtime
 import wasmtime.component
 from wasmtime import _ffi as ffi
 
-from wasi_nn.adapter.instance import GuestExit
-from wasi_nn.component import Component, Function, Interface, is_wasi
-from wasi_nn.componentfile import RUN
 from wasi_nn.errors import GuestError, GuestTrap, LimitExceeded, LinkError, OutOfFuel, UsageError
 from wasi_nn.escaping import logger
 from wasi_nn.runtime import EngineLimits, WasiConfig
+from wasi_nn.runtime.component import Component, Function, Interface, is_wasi
+from wasi_nn.runtime.instance import GuestExit
+from wasi_nn.wasm.component import RUN
 from wasi_nn_wasmtime.capi import POINTER, lean
 from wasi_nn_wasmtime.component_types import Unfit
 from wasi_nn_wasmtime.declarations import Declarations

@@ -13,9 +13,9 @@ from typing import Any
 import wasmtime
 from wasmtime import component as declared
 
-from wasi_nn import component
-from wasi_nn.component import Function, Interface
 from wasi_nn.errors import LinkError
+from wasi_nn.runtime import component
+from wasi_nn.runtime.component import Function, Interface
 from wasi_nn_wasmtime.relowering import Giving
 
 _Resources = Mapping[str, Any]

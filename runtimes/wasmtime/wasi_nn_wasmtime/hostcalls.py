@@ -26,9 +26,9 @@ from typing import Any
 import wasmtime
 from wasmtime import _ffi as ffi
 
-from wasi_nn.adapter.instance import HOST_TRAP, AdapterInstance
-from wasi_nn.adapter.library import view_at
 from wasi_nn.runtime import BufferMemory, HostFunction
+from wasi_nn.runtime.instance import HOST_TRAP, EngineInstance
+from wasi_nn.runtime.library import view_at
 from wasi_nn_wasmtime.capi import POINTER, lean
 
 _CALLBACK: Any = ctypes.CFUNCTYPE(
@@ -70,7 +70,7 @@ class HostCalls:
     """The host functions of one store and its guest's memory. What a host function raises goes to
     ``owner.raised``."""
 
-    def __init__(self, linker: wasmtime.Linker, owner: AdapterInstance, fast: bool = FAST) -> None:
+    def __init__(self, linker: wasmtime.Linker, owner: EngineInstance, fast: bool = FAST) -> None:
         self._linker = linker
         self._owner = owner
         self._fast = fast

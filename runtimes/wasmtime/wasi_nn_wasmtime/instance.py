@@ -7,9 +7,9 @@ from typing import Any
 
 import wasmtime
 
-from wasi_nn.adapter.instance import WASI_MODULES, proc_exit
 from wasi_nn.errors import LimitExceeded, LinkError, UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
+from wasi_nn.runtime.instance import WASI_MODULES, proc_exit
 from wasi_nn_wasmtime.hostcalls import HostCalls
 from wasi_nn_wasmtime.store import StoreInstance
 

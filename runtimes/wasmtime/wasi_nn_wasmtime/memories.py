@@ -21,8 +21,8 @@ from typing import Any
 
 import wasmtime
 
-from wasi_nn.adapter.library import view_at
 from wasi_nn.errors import GuestTrap
+from wasi_nn.runtime.library import view_at
 from wasi_nn_wasmtime.capi import POINTER, lean
 
 _SIZE = ctypes.POINTER(ctypes.c_size_t)

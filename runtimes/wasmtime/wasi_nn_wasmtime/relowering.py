@@ -22,7 +22,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from wasi_nn.wasmfile import leb, section_bytes
+from wasi_nn.wasm.module import leb, section_bytes
 from wasi_nn_wasmtime.component_types import Space, Type, TypeReader, Unfit
 from wasi_nn_wasmtime.shims import Imports, shim
 

@@ -28,7 +28,7 @@ from wasi_nn.runtime import (
 if TYPE_CHECKING:
     import wasmtime
 
-    from wasi_nn.component import Component
+    from wasi_nn.runtime.component import Component
 
 # Code that counts fuel stops without any: this is as good as no limit.
 _ALL_FUEL = (1 << 64) - 1

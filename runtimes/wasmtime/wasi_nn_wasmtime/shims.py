@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import wasmtime
 
-from wasi_nn.wasmfile import leb, section_bytes
+from wasi_nn.wasm.module import leb, section_bytes
 
 _MODULE, _INSTANCE, _ALIAS = 1, 2, 6
 # $realloc with the guest's memory is what the function was lowered with.

@@ -8,9 +8,9 @@ from typing import Any
 import wasmtime
 from wasmtime import _ffi as ffi
 
-from wasi_nn.adapter.instance import AdapterInstance, GuestExit
 from wasi_nn.errors import GuestError, GuestTrap, OutOfFuel
 from wasi_nn.runtime import EngineLimits, WasiConfig
+from wasi_nn.runtime.instance import EngineInstance, GuestExit
 from wasi_nn_wasmtime import wasi as wasi_setup
 from wasi_nn_wasmtime.capi import POINTER, lean
 from wasi_nn_wasmtime.streams import OutputStream
@@ -27,7 +27,7 @@ _on_epoch = lean(
 )
 
 
-class StoreInstance(AdapterInstance):
+class StoreInstance(EngineInstance):
     """A store of its own, and how what wasmtime raises comes out of it."""
 
     def __init__(self, engine: wasmtime.Engine, limits: EngineLimits) -> None:

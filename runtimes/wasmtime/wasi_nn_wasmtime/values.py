@@ -17,8 +17,8 @@ import ctypes
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wasi_nn import component
 from wasi_nn.errors import LimitExceeded
+from wasi_nn.runtime import component
 from wasi_nn_wasmtime.capi import POINTER, lean
 
 SIZE = 32

@@ -1,0 +1,1 @@
+"""The component-model ABI, ``wasi:nn``, in every published version."""

@@ -1,0 +1,61 @@
+"""The wall between a component's call and what is behind it: what is raised becomes an `error`."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from wasi_nn._abi.component.versions import CODES, ERROR_CODES
+from wasi_nn._abi.guard import CallStats, Failure, Observer
+from wasi_nn.errors import ErrorCode, NnError
+from wasi_nn.escaping import logger, trace_of, visible
+from wasi_nn.runtime.component import Result
+
+log = logger("wasi_nn")
+
+
+def fallible(
+    name: str,
+    call: Callable[..., Any],
+    observer: Observer,
+    make_error: Callable[[str, str], int],
+) -> Callable[..., Result]:
+    """``call`` with what it raises as an `error` resource, which ``make_error`` gives of a code
+    and a reason."""
+
+    def guarded(*arguments: Any) -> Result:
+        try:
+            return Result(True, call(*arguments))
+        except NnError as error:
+            code, text, reason = error.code, CODES[error.code], visible(str(error))
+        except Exception as error:
+            code, text = ErrorCode.RUNTIME_ERROR, "unknown"
+            reason = f"{type(error).__name__}: {visible(str(error))}"
+            with contextlib.suppress(Exception):
+                log.error("%s failed in an unforeseen way\n  %s", name, trace_of(error))
+        numbers = tuple(value for value in arguments if isinstance(value, int))
+        observer.fail(Failure(name, numbers, code, ERROR_CODES.index(text), reason))
+        return Result(False, make_error(text, reason))
+
+    return guarded
+
+
+def watched(name: str, call: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
+    """``call``, timed and traced as asked; itself where nothing is asked."""
+    if not (observer.timed or observer.traced):
+        return call
+    stats = observer.stats.setdefault(name, CallStats())
+
+    def timed(*arguments: Any) -> Any:
+        started = time.perf_counter()
+        value = call(*arguments)
+        seconds = time.perf_counter() - started
+        failed = isinstance(value, Result) and not value.ok
+        stats.add(seconds, failed)
+        if observer.traced and not failed:
+            log.info("%s in %.3f ms", name, seconds * 1e3)
+        return value
+
+    return timed

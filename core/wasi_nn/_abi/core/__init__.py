@@ -1,0 +1,1 @@
+"""The core-module ABI, ``wasi_ephemeral_nn`` and WAMR's ``wasi_nn``, in every dialect."""

@@ -1,0 +1,106 @@
+"""Reading a guest's numbers when its dialect is not certain.
+
+Numbers that mean the same in every candidate dialect are simply read. Where they differ, the data
+decides: the length of a tensor tells its element size, the first bytes of a model its encoding.
+What an accepted tensor shows holds for the whole guest: the candidates that it rules out are
+dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from wasi_nn._abi.core.dialects import DIALECTS, TARGETS, Dialect
+from wasi_nn.encodings import AUTODETECT
+from wasi_nn.errors import InvalidArgument, InvalidEncoding
+from wasi_nn.escaping import logger
+from wasi_nn.types import ExecutionTarget, TensorType, byte_size, check_length
+
+log = logger("wasi_nn")
+
+
+class DialectNegotiation:
+    """The candidates for one guest's dialect; a single candidate is taken at its word."""
+
+    def __init__(self, candidates: Sequence[Dialect]) -> None:
+        if not candidates:
+            raise ValueError("a guest has at least one candidate dialect")
+        self.candidates = tuple(candidates)
+        self._guessing = len(candidates) > 1
+        #: What the newest tensor would leave of the candidates, until it has been accepted.
+        self.pending: tuple[Dialect, ...] | None = None
+
+    @property
+    def dialect(self) -> Dialect:
+        """The likeliest dialect so far."""
+        return self.candidates[0]
+
+    def tensor_type(self, number: int, dims: Sequence[int], length: int) -> TensorType:
+        """The tensor type that ``number`` means for ``length`` bytes of data.
+
+        Raises ``InvalidArgument`` when no candidate has the number, or when the length fits the
+        dimensions in none of them."""
+        self.pending = None
+        types = self.candidates[0].tensor_types
+        if number < len(types) and byte_size(types[number], dims) == length:
+            return types[number]
+        if self._guessing:
+            fitting = tuple(
+                dialect
+                for dialect in self.candidates
+                if number < len(dialect.tensor_types)
+                and byte_size(dialect.tensor_types[number], dims) == length
+            )
+            if fitting:
+                self.pending = fitting
+                return fitting[0].tensor_types[number]
+        if number >= len(types):
+            raise InvalidArgument(
+                f"tensor type {number} is unknown in the dialect {self.dialect.name}"
+            )
+        check_length(types[number], dims, length)
+        return types[number]
+
+    def byte_type(self, number: int) -> TensorType:
+        """The tensor type of a string of bytes, where dimensions say nothing of the length."""
+        types = self.candidates[0].tensor_types
+        return types[number] if number < len(types) else TensorType.U8
+
+    def commit(self) -> None:
+        """The newest tensor was accepted: what it showed holds from now on."""
+        if self.pending is not None:
+            log.info("the guest's dialect is %s, as its tensor shows", self.pending[0].name)
+            self.candidates = self.pending
+            self._guessing = len(self.pending) > 1
+            self.pending = None
+
+    def encoding(self, number: int, sniff: Callable[[], str | None]) -> str:
+        """The encoding that ``number`` means for a model whose first bytes ``sniff`` recognises.
+
+        A number that some dialect reads otherwise (1, 2, 3, 5, 6) is read as what the model shows
+        it to be, so that an old guest's onnx is not taken for tensorflow. With a single candidate
+        dialect its own table counts alone. Raises ``InvalidEncoding``."""
+        own = self.dialect.encodings.get(number)
+        if not self._guessing and own is not None:
+            return own
+        meanings = {
+            dialect.encodings[number]
+            for dialect in DIALECTS.values()
+            if number in dialect.encodings and dialect.module == self.dialect.module
+        }
+        shown = sniff() if len(meanings) > 1 else None
+        if shown is not None and (shown in meanings or AUTODETECT in meanings):
+            if shown != own:
+                log.info("graph encoding %d is read as %s, as the model shows", number, shown)
+            return shown
+        if own is not None:
+            return own
+        raise InvalidEncoding(
+            f"graph encoding {number} is unknown in the dialect {self.dialect.name}"
+        )
+
+    def target(self, number: int) -> ExecutionTarget:
+        """The execution target of a number. Raises ``InvalidArgument``."""
+        if number < len(TARGETS):
+            return TARGETS[number]
+        raise InvalidArgument(f"execution target {number} is unknown")

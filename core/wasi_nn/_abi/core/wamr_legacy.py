@@ -1,0 +1,114 @@
+"""WAMR's legacy module `wasi_nn`: other structs, and sizes in f32 elements.
+
+Layouts (WAMR core/iwasm/libraries/wasi-nn, before June 2025): ``load`` takes a pointer to
+``{u32 builders, u32 count}``; a tensor is 12 bytes, ``{u32 dims, u8 type, 3 bytes of padding, u32
+data}`` where dims points to ``{u32 pointer, u32 rank}``; the length of the data is not passed but
+follows from dimensions and type. ``get_output`` takes a pointer to a size that counts f32 elements,
+both on the way in and on the way out.
+
+Guests of this ABI know f32 alone: the inputs and outputs of a quantised model are quantised and
+dequantised for them (WAMR src/wasi_nn_tensorflowlite.cpp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from struct import Struct
+
+from wasi_nn._abi.core.common import MAX_RANK, PAIR, U32, CoreAbi
+from wasi_nn._abi.core.dialects import LEGACY
+from wasi_nn.errors import InvalidArgument, TooLarge
+from wasi_nn.runtime import GuestMemory
+from wasi_nn.types import Quantization, Tensor, TensorInfo, TensorType
+
+_TENSOR = Struct("<IB3xI")
+_ELEMENT = 4
+
+
+class WamrLegacy(CoreAbi):
+    """The functions of `wasi_nn` for one session."""
+
+    module = LEGACY
+
+    def table(self) -> dict[str, tuple[int, Callable[..., None]]]:
+        """Every function by name, with its number of parameters."""
+        return {
+            "load": (4, self.load),
+            "load_by_name": (3, self.load_by_name),
+            "init_execution_context": (2, self.init_execution_context),
+            "set_input": (3, self.set_input),
+            "compute": (1, self.compute),
+            "get_output": (4, self.get_output),
+        }
+
+    def load(self, memory: GuestMemory, array: int, encoding: int, target: int, out: int) -> None:
+        memory.check(out, 4)
+        builders, count = PAIR.unpack(memory.read(array, 8))
+        handle = self.open_graph(memory, builders, count, encoding, target)
+        memory.write(out, U32.pack(handle))
+
+    def set_input(self, memory: GuestMemory, context: int, index: int, tensor: int) -> None:
+        dims_struct, number, data_at = _TENSOR.unpack(memory.read(tensor, 12))
+        dims_at, rank = PAIR.unpack(memory.read(dims_struct, 8))
+        if rank > MAX_RANK:
+            raise InvalidArgument(
+                f"the tensor has {rank} dimensions: at most {MAX_RANK} are allowed"
+            )
+        dims = Struct(f"<{rank}I").unpack(memory.read(dims_at, 4 * rank))
+        types = self.reading.dialect.tensor_types
+        if number >= len(types):
+            raise InvalidArgument(f"tensor type {number} is unknown in the dialect wamr-legacy")
+        data = memory.read(data_at, prod(dims) * types[number].size)
+        given = Tensor(types[number], dims, data)
+        info = self._info(self.session.context(context).loaded.graph.inputs, index)
+        if given.type is TensorType.F32 and info is not None and info.quantization is not None:
+            given = quantise(given, info)
+        self.session.set_input(context, index, given)
+
+    def get_output(
+        self, memory: GuestMemory, context: int, index: int, buffer: int, size_at: int
+    ) -> None:
+        (elements,) = U32.unpack(memory.read(size_at, 4))
+        tensor = self.session.get_output(context, index)
+        info = self._info(self.session.context(context).loaded.graph.outputs, index)
+        if info is not None and info.quantization is not None:
+            tensor = dequantise(tensor, info.quantization)
+        data = tensor.data
+        needed = -(-len(data) // _ELEMENT)
+        if needed > elements:
+            memory.write(size_at, U32.pack(needed))
+            raise TooLarge(
+                f"the output takes {needed} f32 elements, the buffer has {elements}", len(data)
+            )
+        memory.write(buffer, data)
+        memory.write(size_at, U32.pack(needed))
+
+    @staticmethod
+    def _info(tensors: Sequence[TensorInfo], index: int) -> TensorInfo | None:
+        return tensors[index] if index < len(tensors) else None
+
+
+def quantise(tensor: Tensor, info: TensorInfo) -> Tensor:
+    """An f32 tensor as the elements of a quantised input, rounded and kept in their range."""
+    import numpy as np
+
+    if info.quantization is None or info.type is None:
+        raise ValueError("the input is not quantised")
+    scale, zero_point, element = info.quantization
+    limits = np.iinfo(element)
+    values = np.frombuffer(tensor.data, np.float32) / np.float32(scale) + zero_point
+    # What is not a number becomes the zero point, and not whatever the processor makes of it.
+    values = np.nan_to_num(np.round(values), nan=zero_point)
+    elements = np.clip(values, limits.min, limits.max).astype(element)
+    return Tensor(info.type, tensor.dims, elements.view(np.uint8).data)
+
+
+def dequantise(tensor: Tensor, quantization: Quantization) -> Tensor:
+    """A quantised tensor as f32."""
+    import numpy as np
+
+    scale, zero_point, element = quantization
+    elements = np.frombuffer(tensor.data, element).astype(np.float32)
+    values = (elements - np.float32(zero_point)) * np.float32(scale)
+    return Tensor(TensorType.F32, tensor.dims, values.view(np.uint8).data)

@@ -1,0 +1,147 @@
+"""The wall between a guest's call and everything behind it: what is raised becomes an errno."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from wasi_nn._abi.core.negotiation import DialectNegotiation
+from wasi_nn.backend import config
+from wasi_nn.errors import ErrorCode, GuestError, InvalidArgument, MissingMemory, NnError
+from wasi_nn.escaping import logger, trace_of, visible
+from wasi_nn.runtime import GuestMemory
+
+log = logger("wasi_nn")
+
+#: Streams end with an errno that is no failure, and so is not reported as one.
+_NO_FAILURE = frozenset({ErrorCode.END_OF_SEQUENCE})
+_REMEMBERED = 100
+
+
+class Failure(NamedTuple):
+    """A call that gave the guest an errno, with the reason that an errno cannot carry."""
+
+    function: str
+    arguments: tuple[int, ...]
+    code: ErrorCode
+    errno: int
+    reason: str
+
+    def __str__(self) -> str:
+        arguments = ", ".join(map(str, self.arguments))
+        return f"{self.function}({arguments}) -> {self.errno} {self.code}: {self.reason}"
+
+
+class CallStats:
+    """How often a function was called and how long it took, in seconds."""
+
+    __slots__ = ("calls", "failures", "longest", "seconds")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.failures = 0
+        self.seconds = 0.0
+        self.longest = 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"CallStats(calls={self.calls}, failures={self.failures}, "
+            f"seconds={self.seconds:.6f}, longest={self.longest:.6f})"
+        )
+
+    def add(self, seconds: float, failed: bool) -> None:
+        self.calls += 1
+        self.failures += failed
+        self.seconds += seconds
+        self.longest = max(self.longest, seconds)
+
+
+class Observer:
+    """What a host remembers of one guest's calls.
+
+    ``failures`` holds the latest 100. ``stats`` is filled only where ``timed`` is set, and every
+    call is logged only where ``traced`` is, because both cost time on every call.
+    """
+
+    def __init__(self, timed: bool = False, traced: bool = False) -> None:
+        self.timed = timed
+        self.traced = traced
+        self.failures: deque[Failure] = deque(maxlen=_REMEMBERED)
+        self.failed = 0
+        self.stats: dict[str, CallStats] = {}
+
+    def fail(self, failure: Failure) -> None:
+        """Remember and log a failure."""
+        self.failed += 1
+        self.failures.append(failure)
+        # A log handler that fails (a closed pipe, a full disk) is no business of the guest.
+        with contextlib.suppress(Exception):
+            log.warning("%s", failure)
+
+    def watch(self, name: str, call: Callable[..., int]) -> Callable[..., int]:
+        """``call``, timed and traced as asked; itself where nothing is asked."""
+        if not (self.timed or self.traced):
+            return call
+        stats = self.stats.setdefault(name, CallStats())
+        traced = self.traced
+
+        def watched(memory: GuestMemory | None, *arguments: int) -> int:
+            failed = self.failed
+            started = time.perf_counter()
+            result = call(memory, *arguments)
+            seconds = time.perf_counter() - started
+            # (The end of a text has an errno too, and is not a failure.)
+            stats.add(seconds, self.failed > failed)
+            if traced and not result:
+                log.info(
+                    "%s(%s) -> 0 in %.3f ms", name, ", ".join(map(str, arguments)), seconds * 1e3
+                )
+            return result
+
+        return watched
+
+
+def guard(
+    name: str, function: Callable[..., None], reading: DialectNegotiation, observer: Observer
+) -> Callable[..., int]:
+    """A host function that gives an errno for whatever ``function`` raises, and 0 otherwise.
+
+    ``KeyboardInterrupt`` and its like pass, and the kinds of ``GuestError``: they end the guest."""
+
+    def guarded(memory: GuestMemory | None, *arguments: int) -> int:
+        try:
+            if memory is None:
+                raise MissingMemory("the guest exports no memory named 'memory'")
+            function(memory, *arguments)
+            return 0
+        except NnError as error:
+            code, reason = error.code, visible(str(error))
+        except GuestError:
+            # The guest has ended in the middle of its call.
+            raise
+        except Exception as error:
+            code, reason = ErrorCode.RUNTIME_ERROR, f"{type(error).__name__}: {visible(str(error))}"
+            with contextlib.suppress(Exception):
+                log.error("%s failed in an unforeseen way\n  %s", name, trace_of(error))
+        errno = reading.dialect.errnos[code]
+        if code not in _NO_FAILURE:
+            observer.fail(Failure(name, arguments, code, errno, reason))
+        return errno
+
+    return observer.watch(name, guarded)
+
+
+def read_text(memory: GuestMemory, pointer: int, length: int, what: str) -> str:
+    """A string of the guest. Raises ``InvalidArgument`` for what is not UTF-8."""
+    try:
+        return bytes(memory.read(pointer, length)).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"the {what} is not UTF-8: {error}") from error
+
+
+def read_config(memory: GuestMemory, pointer: int, length: int) -> Mapping[str, Any]:
+    """A JSON object of the guest; an empty string is an empty object."""
+    return config.parse(read_text(memory, pointer, length, "config"))

@@ -1,0 +1,113 @@
+"""The command `wasi-nn`."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from wasi_nn import __version__
+from wasi_nn._cli.inspect import inspect
+from wasi_nn._cli.messages import complain, speak_for_python
+from wasi_nn._cli.run import run
+from wasi_nn._cli.status import doctor, plugins
+from wasi_nn.errors import UsageError, WasiNnError
+from wasi_nn.escaping import trace_of
+
+# Commands of other hosts, and what does their work here.
+_ELSEWHERE = {
+    "compile": "a guest is compiled when it runs: wasi-nn run GUEST",
+    "validate": "wasi-nn inspect FILE says whether a guest can run",
+    "parse": "wasi-nn inspect FILE shows what a guest is",
+    "serve": "guests are programs here: wasi-nn run GUEST",
+}
+
+
+class _Group(click.Group):
+    """Its command is ``run`` where none is named, as other hosts have it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        first = args[0] if args else ""
+        is_file = first.endswith(".wasm") or Path(first).is_file()
+        if first not in self.commands and (is_file or run.has_option(first)):
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in _ELSEWHERE:
+            raise UsageError(f"there is no command {args[0]!r}; {_ELSEWHERE[args[0]]}")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Group, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}
+)
+@click.version_option(__version__, prog_name="wasi-nn", message="%(prog)s %(version)s")
+def app() -> None:
+    """Run WebAssembly programs that do machine learning through wasi-nn."""
+
+
+class _Conformance(click.Command):
+    """Imported when it is called: the suite is no part of a guest's start."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "conformance",
+            short_help="Run the conformance cases on hosts, encodings and dialects.",
+            add_help_option=False,
+            context_settings={"ignore_unknown_options": True},
+            params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
+        )
+
+    def invoke(self, context: click.Context) -> int:
+        from wasi_nn_conformance.cli import conformance
+
+        return int(
+            conformance.main(
+                list(context.params["arguments"]),
+                prog_name="wasi-nn conformance",
+                standalone_mode=False,
+            )
+            or 0
+        )
+
+
+for command in (run, inspect, plugins, doctor, _Conformance()):
+    app.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; the user's mistake is one line on stderr and exit code 2."""
+    speak_for_python()
+    for stream in (sys.stdout, sys.stderr):
+        # A name need not fit the terminal's encoding.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = app(prog_name="wasi-nn", standalone_mode=False)
+    except click.Abort:
+        complain("interrupted")
+        code = 130
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message(), file=sys.stderr)
+        code = 2
+    except click.ClickException as error:
+        complain(error.format_message())
+        code = 2
+    except BrokenPipeError:
+        # Whoever read our output has enough of it (head, a pager that was left).
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        code = 141
+    except (WasiNnError, OSError) as error:
+        complain(str(error))
+        code = 2
+    except Exception as error:
+        # Python would write the texts of errors as they are.
+        complain(trace_of(error))
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,266 @@
+"""`wasi-nn inspect`: what a guest or a model is, and whether this installation can run it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from wasi_nn._abi.component.versions import PACKAGE
+from wasi_nn._abi.core.detection import detect_dialect
+from wasi_nn._abi.core.dialects import EPHEMERAL, LEGACY
+from wasi_nn._cli.messages import complain, set_up_logging, tell
+from wasi_nn._cli.progress import patience
+from wasi_nn._host.host import Host
+from wasi_nn._host.program import no_command
+from wasi_nn._models import recognition
+from wasi_nn._models.registry import detect, missing
+from wasi_nn._models.spec import resolve_path
+from wasi_nn.backend.config import Config, parse
+from wasi_nn.encodings import AUTODETECT
+from wasi_nn.errors import LinkError, NnError, UsageError, WasiNnError
+from wasi_nn.wasm import component as wasm_component
+from wasi_nn.wasm import module as wasm_module
+from wasi_nn.wasm.component import RUN
+
+EXAMPLES = """Examples:
+
+\b
+  wasi-nn inspect guest.wasm
+  wasi-nn inspect guest.wasm model.onnx
+  wasi-nn inspect model.xml model.bin
+  wasi-nn inspect --config '{"signature": "encode"}' model.tflite
+"""
+
+# A part of a split GGUF model, and its model.
+_PART = re.compile(r"(.*)-\d{5}(-of-\d{5}\.gguf)")
+
+
+@click.command(epilog=EXAMPLES, no_args_is_help=True)
+@click.argument("files", nargs=-1, required=True)
+@click.option("--config", default="", metavar="JSON", help="The config to load models with.")
+def inspect(files: tuple[str, ...], config: str) -> int:
+    """Show what guests (.wasm) and models are, and whether this installation can run them.
+
+    Each file has a block of its own; weights behind an OpenVINO model belong to it, and so do the
+    later parts of a split GGUF model. The exit code is 0 when all can run, 1 when one cannot, and
+    2 when one cannot be read."""
+    set_up_logging(brief=True)
+    settings = parse(config)
+    code = 0
+    with Host() as host:
+        blocks = _blocks(host, files)
+        for number, names in enumerate(blocks):
+            if len(blocks) > 1:
+                click.echo("\n" * bool(number), nl=False)
+                _line("file", ", ".join(names))
+            try:
+                paths = [resolve_path(name) for name in names]
+                runnable = _inspect(host, paths, settings)
+            except (WasiNnError, OSError) as error:
+                sys.stdout.flush()
+                which = "" if names[0] in str(error) else f"{names[0]}: "
+                complain(f"{which}{error}")
+                code = 2
+            else:
+                code = max(code, 0 if runnable else 1)
+    return code
+
+
+def _blocks(host: Host, files: Sequence[str]) -> list[list[str]]:
+    """The files of each guest and of each model."""
+    blocks: list[list[str]] = []
+    before: str | None = None
+    for file in _weights_last(files):
+        try:
+            path = resolve_path(file)
+            encoding = detect(host.plugins, [path])
+            is_guest = _is_guest(path)
+        except (WasiNnError, OSError):
+            # The block says why.
+            before = None
+            blocks.append([file])
+            continue
+        weights = encoding is None and before == "openvino" and len(blocks[-1]) == 1
+        if blocks and ((weights and not is_guest) or _same_model(blocks[-1][0], file)):
+            blocks[-1].append(file)
+        else:
+            blocks.append([file])
+            before = encoding
+    return blocks
+
+
+def _weights_last(files: Sequence[str]) -> list[str]:
+    """A shell gives model.bin before model.xml: the weights go behind their model."""
+
+    def place(numbered: tuple[int, str]) -> tuple[int, bool]:
+        number, file = numbered
+        model = f"{file.removesuffix('.bin')}.xml"
+        weights = file.endswith(".bin") and model in files
+        return (files.index(model) if weights else number), weights
+
+    return [file for _, file in sorted(enumerate(files), key=place)]
+
+
+def _same_model(first: str, second: str) -> bool:
+    parts = [_PART.fullmatch(file) for file in (first, second)]
+    return first != second and all(parts) and len({part and part.groups() for part in parts}) == 1
+
+
+def _is_guest(path: Path) -> bool:
+    with path.open("rb") as file:
+        return wasm_module.is_wasm(file.read(8))
+
+
+def _inspect(host: Host, paths: Sequence[Path], config: Config) -> bool:
+    try:
+        is_guest = not paths[0].is_dir() and _is_guest(paths[0])
+        guest = paths[0].read_bytes() if is_guest else None
+    except OSError as error:
+        raise UsageError(f"cannot read {paths[0]}: {error.strerror}") from error
+    if guest is None:
+        return _inspect_model(host, paths, config)
+    return _inspect_guest(host, guest, paths[0])
+
+
+def _inspect_guest(host: Host, data: bytes, path: Path) -> bool:
+    if wasm_module.is_component(data):
+        return _inspect_component(host, data, path)
+    module = wasm_module.parse(data)
+    inferred = detect_dialect(module)
+    _line("kind", f"core module, {_entry(module)}")
+    for name in (EPHEMERAL, LEGACY):
+        functions = sorted(module.imported(name))
+        if functions:
+            _line("imports", f"{name}: {', '.join(functions)}")
+    others = sorted({item.module for item in module.imports} - {EPHEMERAL, LEGACY})
+    _line("also imports", ", ".join(others) or "nothing")
+    if inferred.candidates:
+        likely, *others = (dialect.name for dialect in inferred.candidates)
+        maybe = f" (or {', '.join(others)}: its tensors will tell)" if others else ""
+        _line("dialect", f"{likely}{maybe}, because {inferred.evidence}")
+        named = [e for e in inferred.candidates[0].encodings.values() if e != AUTODETECT]
+        _line("encodings", f"can name {', '.join(named)}")
+        _served(host, named)
+    else:
+        _line("dialect", f"none: {inferred.evidence}")
+    if module.is_command:
+        return _starts_here(host, data, path)
+    callable_ = [name for name in module.functions if name != "_initialize"]
+    for name in callable_:
+        _line("export", f"{name}{module.signatures[name] or ''}")
+    if not callable_:
+        _line("starts here", f"no: {no_command(module)}")
+        return False
+    _line("call one with", f"wasi-nn run --invoke NAME {path} [NUMBER...]")
+    return _starts_here(host, data, path, " by --invoke")
+
+
+def _served(host: Host, named: Sequence[str]) -> None:
+    """Which encodings have a backend whose library is installed, and what the others lack."""
+    why: dict[str, str | None] = {}
+    for backend in host.plugins.backends:
+        lacks = missing(backend)
+        for encoding in backend.encodings:
+            if lacks is None or encoding not in why:
+                why[encoding] = lacks
+    served = [encoding for encoding in named if why.get(encoding, "") is None]
+    _line("served here", ", ".join(served) or "none of them")
+    others: dict[str, list[str]] = {}
+    for encoding in named:
+        if encoding not in served:
+            reason = why.get(encoding) or "no plugin has a backend for it"
+            others.setdefault(reason, []).append(encoding)
+    for reason, encodings in others.items():
+        _line("not here", f"{', '.join(encodings)}: {reason}")
+
+
+def _entry(module: wasm_module.WasmFile) -> str:
+    if "_start" in module.functions:
+        return "a command"
+    return (
+        "a command (its start section)"
+        if module.has_start
+        else "not a command: it exports no _start"
+    )
+
+
+def _inspect_component(host: Host, data: bytes, path: Path) -> bool:
+    component = wasm_component.parse(data)
+    entry = "a command" if component.is_command else f"not a command: it exports no {RUN}"
+    _line("kind", f"component, {entry}")
+    nn = [name for name in component.imports if name.startswith(PACKAGE)]
+    _line("imports", ", ".join(nn) or "no wasi:nn")
+    others = ", ".join(name for name in component.imports if name not in nn)
+    _line("also imports", others or "nothing")
+    if not component.is_command:
+        _line("starts here", f"no: {wasm_component.no_command(component)}")
+        return False
+    return _starts_here(host, data, path)
+
+
+def _starts_here(host: Host, data: bytes, path: Path, how: str = "") -> bool:
+    try:
+        program = host.program(data)
+        program.name = path.name
+        with patience(program.name):
+            # What is missing is said before minutes of compiling.
+            program.link()
+            program.compile()
+    except (LinkError, UsageError) as error:
+        _line("starts here", f"no: {error}")
+        return False
+    _line("starts here", f"yes,{how} on {host.runtime.name}")
+    return True
+
+
+def _inspect_model(host: Host, files: Sequence[Path], config: Config) -> bool:
+    encoding = detect(host.plugins, files)
+    if encoding is None:
+        return _inspect_unknown(files)
+    _line("kind", "model")
+    _line("encoding", encoding)
+    log = logging.getLogger("wasi_nn")
+    # (What fails is in the report; the log would say it again.)
+    log.disabled = True
+    try:
+        lacks = missing(host.plugins.backend_for(encoding))
+        if lacks is not None:
+            _line("loads here", f"no: {lacks}")
+            return False
+        model = host.load(*files, config=config)
+        _line("loaded by", f"{model.backend} in {model.load_seconds * 1e3:.1f} ms")
+        for title, infos in (("input", model.inputs), ("output", model.outputs)):
+            for index, info in enumerate(infos):
+                also = f" (also {', '.join(info.aliases)})" if info.aliases else ""
+                _line(f"{title} {index}", info.describe() + also)
+        for key, values in model.choices.items():
+            hint = f" (choose with {json.dumps({key: values[-1]})})" if len(values) > 1 else ""
+            _line(key, ", ".join(values) + hint)
+    except NnError as error:
+        _line("loads here", f"no: {error}")
+        return False
+    finally:
+        log.disabled = False
+    return True
+
+
+def _inspect_unknown(files: Sequence[Path]) -> bool:
+    found = recognition.look(files[0])
+    _line("kind", found.what if found else "unknown")
+    _line("encoding", "not recognised")
+    if found is None:
+        _line("runs here", f"no: {recognition.undetected(files)}")
+    else:
+        advice = found.advice or found.for_guest
+        _line("runs here", f"no: {advice}" if advice else "no")
+    return False
+
+
+def _line(title: str, text: str) -> None:
+    tell(f"{title + ':':<14} {text}")

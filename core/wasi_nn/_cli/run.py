@@ -1,0 +1,389 @@
+"""`wasi-nn run`: one guest, from the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wasi_nn._cli.foreign_options import (
+    SpellingsCommand,
+    accept_others,
+    duration,
+    mapped,
+    preopen,
+    volume,
+    wasmtime_settings,
+)
+from wasi_nn._cli.foreign_options import variables as environment
+from wasi_nn._cli.invoke import call_of, shown
+from wasi_nn._cli.messages import complain, set_up_logging
+from wasi_nn._cli.progress import patience
+from wasi_nn._host.guest import Guest
+from wasi_nn._host.host import Host
+from wasi_nn._host.program import Program, RunResult
+from wasi_nn._models.registry import NamedModel
+from wasi_nn._models.spec import parse_graph, parse_nn_preload, parse_wasmtime_option
+from wasi_nn.errors import UsageError
+from wasi_nn.limits import Limits
+from wasi_nn.runtime.instance import PAGE
+from wasi_nn.wasm.module import is_wasm
+
+EXAMPLES = """Examples:
+
+\b
+  wasi-nn run hello.wasm
+  wasi-nn run --graph mobilenet=mobilenet.onnx --dir . classify.wasm mobilenet photo.jpg
+  wasi-nn run --graph m=onnx:gpu:model.onnx --allow-fallback --stats guest.wasm
+  wasi-nn run --nn-preload default:ONNX:CPU:model.onnx --dir .:. guest.wasm default
+  wasi-nn run -S nn-graph=onnx::models/mobilenet --timeout 10 guest.wasm
+  wasi-nn run --runtime wasmer --python python3.10 guest.wasm
+"""
+
+# A guest that sits in a system call cannot be interrupted by any engine: after this many seconds
+# the whole process ends instead.
+_GRACE = 2.0
+_SLICE = 0.25
+_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
+
+
+def _size(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", text.strip().lower())
+    if found is None:
+        raise UsageError(f"{option.opts[0]} wants a size such as 64M or 2G, not {text!r}")
+    return int(float(found[1]) * _UNITS[found[2]])
+
+
+def _seconds(context: click.Context, option: click.Parameter, text: str | None) -> float | None:
+    return None if text is None else duration(option.opts[0], text)
+
+
+@click.command(
+    cls=SpellingsCommand,
+    context_settings={"allow_interspersed_args": False},
+    epilog=EXAMPLES,
+    no_args_is_help=True,
+)
+@click.argument("guest", type=click.Path(path_type=Path))
+@click.argument("args", nargs=-1)
+@click.option(
+    "--graph",
+    "graphs",
+    multiple=True,
+    metavar="NAME=PATH",
+    help="A named model: NAME=PATH[,PATH…] or NAME=ENCODING[:TARGET]:PATH[,PATH…]. "
+    "A path may be package:PKG/FILE.",
+)
+@click.option(
+    "--config",
+    "configs",
+    multiple=True,
+    metavar="NAME=JSON",
+    help='A named model\'s config, as in m={"threads":2}.',
+)
+@click.option(
+    "--nn-preload",
+    "preloads",
+    multiple=True,
+    metavar="SPEC",
+    help="WasmEdge's spelling of a named model: NAME:ENCODING:TARGET:PATH[:PATH…].",
+)
+@click.option(
+    "-S",
+    "--wasi",
+    "wasmtime_options",
+    multiple=True,
+    metavar="SPEC",
+    help="wasmtime's spelling: nn, nn-graph=FORMAT::DIR, inherit-env.",
+)
+@click.option(
+    "--dir",
+    "dirs",
+    multiple=True,
+    metavar="HOST[::GUEST]",
+    help="A directory for the guest (also WasmEdge's GUEST:HOST); with :readonly at the end for "
+    "reading only.",
+)
+@click.option(
+    "--invoke",
+    "-f",
+    "-i",
+    "--function",
+    "--entrypoint",
+    "export",
+    metavar="NAME",
+    help="Call this export with ARGS, which are numbers, and print its results.",
+)
+@click.option("--reactor", is_flag=True, hidden=True)
+@click.option("-W", "--wasm", "wasm", multiple=True, hidden=True)
+@click.option("-D", "--debug", "debug", multiple=True, hidden=True)
+@click.option("--wasi-modules", hidden=True, expose_value=False)
+@click.option("--mapdir", "--map-dir", "mapdirs", multiple=True, hidden=True)
+@click.option("--volume", "volumes", multiple=True, hidden=True)
+@click.option("--argv0", hidden=True)
+@click.option("--forward-host-env", is_flag=True, hidden=True)
+@click.option("--time-limit", type=click.FloatRange(min=0), hidden=True)
+@click.option("--gas-limit", type=click.IntRange(min=0), hidden=True)
+@click.option("--memory-page-limit", type=click.IntRange(min=0), hidden=True)
+@accept_others
+@click.option(
+    "--env",
+    "variables",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="A variable for the guest; without a value, this shell's own.",
+)
+@click.option("--runtime", metavar="NAME", help="The engine; see wasi-nn plugins.")
+@click.option(
+    "--python",
+    metavar="PYTHON",
+    help="Run the engine in a process of another Python, which has its library.",
+)
+@click.option(
+    "--dialect",
+    default="auto",
+    show_default=True,
+    metavar="NAME",
+    help="The guest's dialect; auto infers it (see wasi-nn inspect).",
+)
+@click.option(
+    "--timeout",
+    callback=_seconds,
+    metavar="SECONDS",
+    help="Stop the guest, or its compiler, after that time (exit code 124).",
+)
+@click.option(
+    "--max-memory",
+    metavar="SIZE",
+    callback=_size,
+    help="The most linear memory, as in 64M or 2G.",
+)
+@click.option(
+    "--max-held",
+    metavar="SIZE",
+    callback=_size,
+    help="The most that the host keeps for the guest: models, tensors, KV caches.",
+)
+@click.option(
+    "--fuel",
+    type=click.IntRange(min=0),
+    metavar="UNITS",
+    help="The most fuel, about a unit an instruction.",
+)
+@click.option(
+    "--allow-fallback",
+    is_flag=True,
+    help="Let a model whose execution target is not available run on the CPU.",
+)
+@click.option(
+    *("--enable-all-statistics", "--enable-time-measuring", "--enable-gas-measuring"),
+    *("--enable-instruction-count", "statistics"),
+    is_flag=True,
+    hidden=True,
+)
+@click.option("--stats", is_flag=True, help="Print times and counts afterwards, to stderr.")
+@click.option("-v", "--verbose", is_flag=True, help="Print every wasi-nn call, to stderr.")
+def run(
+    guest: Path,
+    args: tuple[str, ...],
+    graphs: tuple[str, ...],
+    configs: tuple[str, ...],
+    preloads: tuple[str, ...],
+    wasmtime_options: tuple[str, ...],
+    dirs: tuple[str, ...],
+    variables: tuple[str, ...],
+    runtime: str | None,
+    python: str | None,
+    dialect: str,
+    timeout: float | None,
+    max_memory: int | None,
+    max_held: int | None,
+    fuel: int | None,
+    allow_fallback: bool,
+    stats: bool,
+    verbose: bool,
+    export: str | None,
+    reactor: bool,
+    wasm: tuple[str, ...],
+    debug: tuple[str, ...],
+    mapdirs: tuple[str, ...],
+    volumes: tuple[str, ...],
+    argv0: str | None,
+    forward_host_env: bool,
+    time_limit: float | None,
+    gas_limit: int | None,
+    memory_page_limit: int | None,
+    statistics: bool,
+) -> int:
+    """Run a guest, a core module or a component (.wasm), with ARGS of its own.
+
+    The guest's exit code is this command's; 134 after a trap, 124 after the deadline, 130 after
+    Ctrl-C, 2 for a mistake on the command line."""
+    set_up_logging(verbose)
+    asked, nn_graphs = wasmtime_settings(wasmtime_options, wasm, debug)
+    # (WasmEdge's is in milliseconds, and 0 is none.)
+    timeout = _first(timeout, time_limit / 1000 if time_limit else None, asked.timeout)
+    pages = None if memory_page_limit is None else memory_page_limit * PAGE
+    limits = Limits(
+        timeout=timeout,
+        memory=_first(max_memory, pages, asked.memory),
+        fuel=_first(fuel, gas_limit, asked.fuel),
+    )
+    if reactor and export is None:
+        if not args:
+            raise UsageError("--reactor wants the name of an export behind the guest")
+        export, args = args[0], args[1:]
+    if max_held is not None:
+        limits = limits._replace(held=max_held)
+    if python is not None:
+        if runtime in (None, "auto"):
+            raise click.UsageError("--python needs --runtime, the engine that runs there")
+        runtime = f"{runtime}@{python}"
+    host = Host(runtime=runtime, limits=limits, allow_fallback=allow_fallback)
+    for model in named_models(graphs, configs, preloads, nn_graphs):
+        host.registry.add(model)
+    for reason in host.registry.missing_libraries():
+        raise UsageError(reason)
+    try:
+        program = host.program(guest)
+    except UsageError as error:
+        raise UsageError(f"{error}{_swapped(guest, args, str(error))}") from error
+    if argv0 is not None:
+        program.name = argv0
+    call = None if export in (None, "_start") else call_of(program.file, export or "", args)
+    inherits = asked.inherit_env or forward_host_env
+    preopens = [preopen(text) for text in dirs]
+    preopens += [mapped(text) for text in mapdirs]
+    preopens += [volume(text) for text in volumes]
+    result = _run_in_thread(
+        program,
+        list(args),
+        {
+            "env": environment(variables, inherits),
+            "dirs": preopens,
+            "invoke": call,
+            "stdin": "inherit",
+            "stdout": "inherit",
+            "stderr": "inherit",
+            "dialect": dialect,
+            "stats": stats or statistics,
+            "trace": verbose,
+        },
+        timeout,
+    )
+    if result.error is not None:
+        complain(str(result.error))
+    if call is not None:
+        signature = program.file.signatures[call.export]
+        kinds = signature.results if signature is not None else ()
+        # (A call that ended in an error has no results.)
+        for value, kind in zip(result.values, kinds, strict=False):
+            click.echo(shown(value, kind))
+    if stats or statistics:
+        from wasi_nn._cli.stats import print_stats
+
+        print_stats(result)
+    host.close()
+    return result.exit_code
+
+
+def named_models(
+    graphs: Sequence[str] = (),
+    configs: Sequence[str] = (),
+    preloads: Sequence[str] = (),
+    wasmtime_options: Sequence[str] = (),
+) -> list[NamedModel]:
+    """The models of every spelling, with their configs."""
+    models = [parse_graph(text) for text in graphs]
+    models += [parse_nn_preload(text) for text in preloads]
+    models += [
+        model for text in wasmtime_options if (model := parse_wasmtime_option(text)) is not None
+    ]
+    by_name = {}
+    for text in configs:
+        name, _, value = text.partition("=")
+        try:
+            settings = json.loads(value)
+        except ValueError as error:
+            raise UsageError(
+                f"--config is for a named model, as in 'm={{\"threads\": 2}}'; {text!r} is not "
+                f"NAME=JSON: {error}"
+            ) from error
+        if not isinstance(settings, dict):
+            raise UsageError(f"--config {text!r}: the config must be a JSON object")
+        by_name[name] = settings
+    unknown = by_name.keys() - {model.name for model in models}
+    if unknown:
+        raise UsageError(
+            f"--config names {', '.join(sorted(unknown))}: there is no --graph of that name"
+        )
+    return [model._replace(config=by_name.get(model.name, {})) for model in models]
+
+
+def _run_in_thread(
+    program: Program, args: list[str], options: dict[str, object], timeout: float | None
+) -> RunResult:
+    """Run the guest beside the main thread, which stays free to hear Ctrl-C."""
+    outcome: list[RunResult | BaseException] = []
+    guests: list[Guest] = []
+    # Not the thread's end: until Python 3.12 a join that Ctrl-C breaks off takes it for ended.
+    ended = threading.Event()
+
+    def work() -> None:
+        try:
+            with patience(program.name):
+                outcome.append(program.run(args, on_start=guests.append, **options))  # type: ignore[arg-type]
+        except BaseException as error:
+            outcome.append(error)
+        ended.set()
+
+    try:
+        threading.Thread(target=work, name="guest", daemon=True).start()
+        # (A Ctrl-C that comes just before a wait is heard after it.)
+        latest = math.inf if timeout is None else time.monotonic() + timeout + _GRACE
+        while not ended.wait(_SLICE) and time.monotonic() < latest:
+            pass
+    except KeyboardInterrupt:
+        for guest in guests:
+            guest.interrupt()
+            ended.wait(_GRACE)
+        if not outcome:
+            _leave(130, "interrupted")
+    if not outcome:
+        _leave(
+            124, f"the guest ran past its deadline of {timeout} s, in a call that cannot be stopped"
+        )
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _swapped(guest: Path, args: Sequence[str], said: str) -> str:
+    """What to write where a model stands in front of its guest."""
+    try:
+        with open(args[0], "rb") as file:
+            behind = is_wasm(file.read(4))
+    except (IndexError, OSError, ValueError):
+        return ""
+    swapped = behind and "--graph" in said
+    return f": wasi-nn run --graph NAME={guest} {args[0]}" if swapped else ""
+
+
+def _leave(code: int, text: str) -> None:
+    complain(text)
+    os._exit(code)
+
+
+def _first(*values: Any) -> Any:
+    """The first that was given: our own spelling goes before another host's."""
+    return next((value for value in values if value is not None), None)

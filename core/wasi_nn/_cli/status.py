@@ -1,0 +1,110 @@
+"""`wasi-nn plugins` and `wasi-nn doctor`: what is here, what is not, and what to do about it."""
+
+from __future__ import annotations
+
+import platform
+
+import click
+
+from wasi_nn._cli.messages import tell
+from wasi_nn.backend import Availability
+from wasi_nn.plugins import PluginRecord, Plugins, availability, features, is_broken
+from wasi_nn.runtime import Runtime, RuntimeFeatures
+
+# What people call the engines' features.
+_TITLES = {
+    "core": "core ABI",
+    "components": "component ABI",
+    "wasi": "WASI",
+    "zero_copy_memory": "memory",
+    "interrupt": "deadline",
+}
+
+
+@click.command()
+def plugins() -> int:
+    """List the plugins and what the engines can do."""
+    installed = Plugins.installed()
+    for record in installed.records:
+        brings = [f"backend {b.name} ({', '.join(b.encodings)})" for b in record.backends]
+        brings += [f"runtime {r.name}" for r in record.runtimes]
+        origin = f"{record.distribution} {record.version}".strip()
+        title = f"{record.name} ({origin}): {', '.join(brings) or 'nothing'}"
+        usable, trouble = _states(record)
+        tell("; ".join([title, *usable]))
+        for state in trouble:
+            tell(f"  {state}")
+    click.echo()
+    for row in _engines(installed.runtimes):
+        tell(row)
+    return 0
+
+
+def _states(record: PluginRecord) -> tuple[list[str], list[str]]:
+    """The libraries that are there, and what is not as it should be."""
+    if record.error:
+        return [], [f"broken: {record.error}"]
+    found = [availability(backend) for backend in record.backends]
+    found += [availability(runtime) for runtime in record.runtimes]
+    return (
+        [one.detail for one in found if one.usable],
+        [f"unavailable: {one.detail}" for one in found if not one.usable],
+    )
+
+
+def _engines(runtimes: list[Runtime]) -> list[str]:
+    """A table with a column for each engine, whose names are never cut."""
+    rows = [["engine", *(runtime.name for runtime in runtimes)]]
+    known = [_features(runtime) for runtime in runtimes]
+    for number, field in enumerate(RuntimeFeatures._fields):
+        able = [_able(field, found[number]) if found else "?" for found in known]
+        rows.append([_TITLES.get(field, field.replace("_", " ")), *able])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+
+
+def _features(runtime: Runtime) -> RuntimeFeatures | None:
+    try:
+        return features(runtime)
+    except (Exception, SystemExit):
+        return None  # (Its availability says why.)
+
+
+def _able(field: str, value: bool) -> str:
+    if field == "zero_copy_memory":
+        return "view" if value else "copy"
+    return "yes" if value else "no"
+
+
+@click.command()
+def doctor() -> int:
+    """Check the installation; exit code 1 when a plugin is broken or no engine is there."""
+    tell(f"Python {platform.python_version()} on {platform.platform()}")
+    installed = Plugins.installed()
+    sound = True
+    for record in installed.records:
+        if record.error:
+            sound = False
+            origin = f"{record.distribution} {record.version}".strip()
+            tell(f"[broken]  plugin {record.name} of {origin}: {record.error}")
+        for backend in record.backends:
+            found = availability(backend)
+            sound = sound and not is_broken(found)
+            on = f"; runs on {', '.join(found.devices)}" if found.devices else ""
+            tell(f"{_mark(found)} backend {backend.name}: {found.detail}{on}")
+            if found.risk:
+                tell(f"          {found.risk}")
+        for runtime in record.runtimes:
+            found = availability(runtime)
+            sound = sound and not is_broken(found)
+            tell(f"{_mark(found)} runtime {runtime.name}: {found.detail}")
+    if not any(availability(runtime).usable for runtime in installed.runtimes):
+        sound = False
+        tell('[broken]  there is no Wasm engine: pip install "wasi-nn[wasmtime]"')
+    return 0 if sound else 1
+
+
+def _mark(found: Availability) -> str:
+    if is_broken(found):
+        return "[broken] "
+    return "[ok]     " if found.usable else "[missing]"

@@ -1,0 +1,1 @@
+"""The host: programs, guests, and models without Wasm."""

@@ -1,0 +1,263 @@
+"""Guests and models in asyncio: each has a thread, and whoever is cancelled ends what runs in it.
+
+A cancelled task interrupts its guest or its computation, waits until that has ended, and only then
+raises ``CancelledError``: afterwards everything that took part can be closed. Nothing is raised
+inside of a backend's call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from codecs import getincrementaldecoder
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from contextvars import copy_context
+from functools import partial
+from queue import SimpleQueue
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from wasi_nn.errors import UsageError
+
+if TYPE_CHECKING:
+    from wasi_nn._host.guest import Guest
+    from wasi_nn._host.program import RunResult
+
+T = TypeVar("T")
+_Work = Callable[[], None]
+# Bytes of output that a guest may be ahead of its reader.
+_AHEAD = 1 << 20
+# How often a guest that is so far ahead looks whether it was interrupted, in seconds.
+_SLICE = 0.05
+
+
+class Worker:
+    """A thread that does a task's work, one piece after another. Close it."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[_Work | None] = SimpleQueue()
+        threading.Thread(
+            target=_serve, args=(self._queue,), name="wasi-nn worker", daemon=True
+        ).start()
+
+    async def do(self, work: Callable[[], T], interrupt: Callable[[], None]) -> T:
+        """What ``work`` gives or raises. When the task is cancelled, ``interrupt`` is called once,
+        and ``CancelledError`` comes when the work has ended."""
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+        context = copy_context()
+
+        def attempt() -> None:
+            try:
+                tell = partial(done.set_result, context.run(work))
+            except BaseException as error:
+                tell = partial(done.set_exception, error)
+            # (Nobody listens where the loop was closed meanwhile.)
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(tell)
+
+        self._queue.put(attempt)
+        try:
+            await asyncio.wait([done])
+        except BaseException as error:
+            interrupt()
+            if isinstance(error, asyncio.CancelledError):
+                await _end_of(done)
+            raise
+        return done.result()
+
+    def close(self) -> None:
+        """End the thread when its work is done."""
+        self._queue.put(None)
+
+
+def _serve(queue: SimpleQueue[_Work | None]) -> None:
+    while (work := queue.get()) is not None:
+        work()
+
+
+async def _end_of(done: asyncio.Future[Any]) -> None:
+    """Wait for the end, whoever cancels meanwhile: the task is cancelled already."""
+    while not done.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([done])
+    if not done.cancelled():
+        # (What it raises is looked at, so that asyncio does not complain.)
+        done.exception()
+
+
+class Stop:
+    """Interrupts what runs in a thread, or what is about to."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._interrupt: Callable[[], None] | None = None
+
+    def begin(self, interrupt: Callable[[], None]) -> None:
+        """From now on this is how to interrupt it."""
+        self._interrupt = interrupt
+        if self._asked:
+            interrupt()
+
+    def __call__(self) -> None:
+        self._asked = True
+        if self._interrupt is not None:
+            self._interrupt()
+
+
+async def in_thread(work: Callable[[], T], interrupt: Callable[[], None]) -> T:
+    """``Worker.do`` in a thread of its own."""
+    worker = Worker()
+    try:
+        return await worker.do(work, interrupt)
+    finally:
+        worker.close()
+
+
+async def run_guest(
+    run: Callable[..., RunResult], args: Sequence[str], options: Mapping[str, Any]
+) -> RunResult:
+    """``run(args, **options)`` in a thread; a cancelled task interrupts the guest."""
+    stop = Stop()
+    on_start = options.get("on_start")
+
+    def begin(guest: Guest) -> None:
+        stop.begin(guest.interrupt)
+        if on_start is not None:
+            on_start(guest)
+
+    return await in_thread(partial(run, args, **{**options, "on_start": begin}), stop)
+
+
+async def each(
+    items: Generator[T, None, None], interrupt: Callable[[], None]
+) -> AsyncGenerator[T, None]:
+    """The items of a generator that runs in a thread; it makes the next one when it is asked."""
+    worker = Worker()
+    try:
+        while (item := await worker.do(partial(next, items, None), interrupt)) is not None:
+            yield item
+    finally:
+        try:
+            await worker.do(items.close, interrupt)
+        finally:
+            worker.close()
+
+
+class Running:
+    """A guest that runs while its output is read. Made by ``Program.start``::
+
+        async with program.start(["name:net"], timeout=5) as running:
+            async for piece in running:  # bytes of stdout, or running.text() for str
+                ...
+            result = await running.wait()
+
+    Leaving the block interrupts a guest that still runs, and waits until it has ended. The guest
+    waits for its reader when it is a megabyte ahead. One reader at a time."""
+
+    def __init__(
+        self, run: Callable[..., RunResult], args: Sequence[str], options: Mapping[str, Any]
+    ) -> None:
+        if options.get("stdout") is not None:
+            raise UsageError("stdout is what the loop reads: leave it out, or use run_async")
+        self._run, self._args, self._options = run, args, options
+        self._pieces: deque[bytes] = deque()
+        self._ahead = 0
+        self._room = threading.Condition()
+        self._guest: Guest | None = None
+        self._task: asyncio.Task[RunResult] | None = None
+
+    async def __aenter__(self) -> Running:
+        if self._task is not None:
+            raise UsageError("this guest was started before: call Program.start for each run")
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        options = {**self._options, "stdout": self._write, "on_start": self._begin}
+        self._task = asyncio.ensure_future(run_guest(self._run, self._args, options))
+        self._task.add_done_callback(lambda task: self._news.set())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        task = self._started()
+        if not task.done():
+            task.cancel()
+            await self._settled(task)
+        elif not task.cancelled():
+            task.exception()
+
+    async def wait(self) -> RunResult:
+        """The result, when the guest has ended. Raises what ``Program.run`` raises. Read the
+        output first: the guest waits for a reader."""
+        task = self._started()
+        await asyncio.wait([task])
+        return task.result()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        task = self._started()
+        while True:
+            ended = task.done()
+            piece = self._take()
+            if piece is not None:
+                yield piece
+            elif ended:
+                task.result()
+                return
+            else:
+                self._news.clear()
+                await self._news.wait()
+
+    async def text(self) -> AsyncIterator[str]:
+        """The output as text in UTF-8, in whole characters; what is not UTF-8 becomes U+FFFD."""
+        decoder = getincrementaldecoder("utf-8")(errors="replace")
+        async for piece in self:
+            if text := decoder.decode(piece):
+                yield text
+        if text := decoder.decode(b"", final=True):
+            yield text
+
+    def _begin(self, guest: Guest) -> None:
+        self._guest = guest
+        if (on_start := self._options.get("on_start")) is not None:
+            on_start(guest)
+
+    def _write(self, piece: bytes) -> None:
+        with self._room:
+            while self._ahead >= _AHEAD and not (self._guest and self._guest.interrupted):
+                self._room.wait(_SLICE)
+            self._pieces.append(bytes(piece))
+            self._ahead += len(piece)
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    def _take(self) -> bytes | None:
+        with self._room:
+            if not self._pieces:
+                return None
+            piece = self._pieces.popleft()
+            self._ahead -= len(piece)
+            self._room.notify_all()
+            return piece
+
+    def _started(self) -> asyncio.Task[RunResult]:
+        if self._task is None:
+            raise UsageError("the guest was not started: use 'async with program.start(…)'")
+        return self._task
+
+    async def _settled(self, task: asyncio.Task[RunResult]) -> None:
+        cancelled: asyncio.CancelledError | None = None
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        if not task.cancelled():
+            task.exception()
+        if cancelled is not None:
+            raise cancelled

@@ -1,0 +1,249 @@
+"""A guest: one instance of a program with its session, and the deadline that it runs under."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from types import TracebackType
+from typing import Any, TypeVar
+
+from wasi_nn._abi.bench import BenchTimer
+from wasi_nn._abi.guard import Observer
+from wasi_nn._host.compiling import StillCompiling
+from wasi_nn._process.fork import keep, refusal
+from wasi_nn._process.interrupts import ForwardSigint
+from wasi_nn._process.signals import attend
+from wasi_nn._session.session import GraphUse, Session
+from wasi_nn.backend import Generation
+from wasi_nn.errors import DeadlineExceeded, GuestExited, Interrupted
+from wasi_nn.runtime import Instance
+from wasi_nn.wasm.arguments import check_call
+from wasi_nn.wasm.module import Signature
+
+T = TypeVar("T")
+# The guest that runs in this thread.
+_running: ContextVar[Guest | None] = ContextVar("running", default=None)
+
+
+class Guest:
+    """One instance of a program with its session. Used by the thread that made it, but for
+    ``interrupt``. A context manager.
+
+    Ctrl-C in the main thread interrupts a guest that runs there, and raises ``KeyboardInterrupt``
+    when it has come back. So does what the handler of any other signal raises. In a program with
+    such handlers the guest runs in another thread while the main thread waits."""
+
+    def __init__(
+        self,
+        instance: Instance,
+        session: Session,
+        observer: Observer,
+        dialect: Callable[[], str | None],
+        bench: BenchTimer,
+        timeout: float | None,
+        signatures: Mapping[str, Signature | None],
+        has_start: bool = False,
+        threads: bool = True,
+    ) -> None:
+        self._instance = instance
+        self._signatures = signatures
+        # Its program may be the start section alone, which has run when it is instantiated.
+        self._ends_at_start = has_start and "_start" not in signatures
+        # Otherwise the engine keeps the main thread waiting in any case.
+        self._threads = threads
+        self._session = session
+        self._dialect = dialect
+        self._bench = bench
+        self._timeout = timeout
+        self._begun = False
+        self.observer = observer
+        self.instantiate_seconds = 0.0
+        #: Whether somebody, or a deadline, has interrupted it.
+        self.interrupted = False
+        # The guest that a host function of this one runs.
+        self._inner: Guest | None = None
+        self._forked = False
+        keep(self)
+
+    def forked(self) -> None:
+        """This is a child process now, and the guest is the parent's."""
+        self._forked = True
+
+    @property
+    def dialect(self) -> str | None:
+        """The dialect as far as it is known; None for a guest without wasi-nn."""
+        return self._dialect()
+
+    @property
+    def bench(self) -> tuple[float, ...]:
+        """Seconds of each span that the guest marked, of the latest 10,000."""
+        return tuple(self._bench.spans)
+
+    @property
+    def graphs(self) -> tuple[GraphUse, ...]:
+        """The latest graphs that the guest has opened."""
+        return tuple(self._session.opened)
+
+    @property
+    def generation(self) -> Generation | None:
+        """What its language models did until now."""
+        return self._session.generation
+
+    def run(self) -> int:
+        """Instantiate the module, where ``begin`` has not, and run its ``_start``, under one
+        deadline; gives the exit code and raises the kinds of ``GuestError``."""
+        self._checked("_start", ())
+        return self._attended(self._run)
+
+    def _run(self) -> int:
+        with ForwardSigint(self.interrupt), Deadline(self.interrupt, self._timeout):
+            exit_code = self._instantiate()
+            if exit_code is not None:
+                return exit_code
+            return 0 if self._ends_at_start else self._instance.start()
+
+    def invoke(self, export: str, *arguments: float) -> tuple[int | float, ...]:
+        """Instantiate the module, call its ``_initialize`` where it has one (a reactor), and call
+        one export, under one deadline. Raises as ``call`` does."""
+        given = self._checked(export, arguments)
+        return self._attended(lambda: self._invoke(export, given))
+
+    def _invoke(self, export: str, given: tuple[Any, ...]) -> tuple[int | float, ...]:
+        with ForwardSigint(self.interrupt), Deadline(self.interrupt, self._timeout):
+            exit_code = self._instantiate()
+            if exit_code is not None:
+                raise GuestExited(exit_code)
+            if "_initialize" in self._signatures and export != "_initialize":
+                self._instance.call("_initialize")
+            return self._instance.call(export, *given)
+
+    def begin(self) -> None:
+        """Instantiate the module, so that its exports can be called."""
+        self._attended(self._begin)
+
+    def _begin(self) -> None:
+        with ForwardSigint(self.interrupt), Deadline(self.interrupt, self._timeout):
+            exit_code = self._instantiate()
+        if exit_code is not None:
+            raise GuestExited(exit_code)
+
+    def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
+        """Call an exported function with numbers; the deadline counts for each call anew. A guest
+        that was interrupted, by its deadline too, cannot be called again. Raises ``UsageError``
+        where the function takes others, or what is none."""
+        given = self._checked(export, arguments)
+        return self._attended(lambda: self._call(export, given))
+
+    def _call(self, export: str, given: tuple[Any, ...]) -> tuple[int | float, ...]:
+        with ForwardSigint(self.interrupt), Deadline(self.interrupt, self._timeout):
+            return self._instance.call(export, *given)
+
+    def _attended(self, work: Callable[[], T]) -> T:
+        def inside() -> T:
+            outer = _running.get()
+            if outer is self:
+                # A host function calls its own guest.
+                return work()
+            token = _running.set(self)
+            if outer is not None:
+                outer._inner = self
+                if outer.interrupted:
+                    self.interrupt()
+            try:
+                return work()
+            finally:
+                _running.reset(token)
+                if outer is not None:
+                    outer._inner = None
+
+        return attend(inside, self.interrupt) if self._threads else inside()
+
+    def _checked(self, export: str, arguments: tuple[float, ...]) -> tuple[Any, ...]:
+        if self._forked:
+            raise refusal("the guest")
+        # (The instance has the words for an export that is not there.)
+        if export not in self._signatures:
+            return arguments
+        return check_call(self._signatures[export], arguments)
+
+    def _instantiate(self) -> int | None:
+        if self._begun:
+            return None
+        self._begun = True
+        started = time.perf_counter()
+        try:
+            return self._instance.instantiate()
+        finally:
+            self.instantiate_seconds = time.perf_counter() - started
+
+    def interrupt(self) -> None:
+        """Make the guest stop soon, with a computation that it waits for, and with a guest that
+        one of its host functions runs. Callable from any thread."""
+        if self._forked:
+            return
+        self.interrupted = True
+        # (Once: the guest within may run this one.)
+        inner, self._inner = self._inner, None
+        self._instance.interrupt()
+        self._session.cancel()
+        if inner is not None:
+            inner.interrupt()
+
+    def close(self) -> None:
+        """Free the guest's graphs, contexts and store."""
+        if not self._forked:
+            with ForwardSigint(_nothing):
+                self._session.close()
+                self._instance.close()
+
+    def __enter__(self) -> Guest:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _nothing() -> None:
+    """What ends soon needs no interrupt."""
+
+
+class Deadline:
+    """Calls ``interrupt`` when the time of the ``with`` block is over, and raises
+    ``DeadlineExceeded`` at its end."""
+
+    def __init__(self, interrupt: Callable[[], None], seconds: float | None) -> None:
+        self._interrupt = interrupt
+        self._seconds = seconds
+        self._timer: threading.Timer | None = None
+        self._passed = False
+
+    def __enter__(self) -> None:
+        if self._seconds is not None:
+            self._timer = threading.Timer(self._seconds, self._pass)
+            self._timer.daemon = True
+            self._timer.start()
+
+    def _pass(self) -> None:
+        self._passed = True
+        self._interrupt()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        # A guest that ended after its deadline did so because a computation was cancelled.
+        if self._passed and (error is None or isinstance(error, Interrupted)):
+            compiling = isinstance(error, StillCompiling)
+            does = "was still being compiled at" if compiling else "ran past"
+            raise DeadlineExceeded(f"the guest {does} its deadline of {self._seconds} s") from None

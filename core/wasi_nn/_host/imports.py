@@ -1,0 +1,112 @@
+"""Whether a guest's imports can be met, decided before anything of it runs.
+
+An engine would say `unknown import`; a user needs to know who provides the function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from wasi_nn._abi.core.dialects import EPHEMERAL, LEGACY
+from wasi_nn.errors import LinkError
+from wasi_nn.runtime import HostFunction, Runtime
+from wasi_nn.wasm.module import Import, Signature, WasmFile
+from wasi_nn.wasm.wasi_signatures import SIGNATURES
+
+#: Who provides the import modules that guests of other hosts come with.
+_ELSEWHERE = {
+    "wasi_ephemeral_tensorflow": "WasmEdge's TensorFlow plugin, which is not wasi-nn",
+    "wasi_ephemeral_tensorflowlite": "WasmEdge's TensorFlow Lite plugin, which is not wasi-nn",
+    "wasmedge_tensorflow": "WasmEdge's TensorFlow plugin, which is not wasi-nn",
+    "wasmedge_tensorflowlite": "WasmEdge's TensorFlow Lite plugin, which is not wasi-nn",
+    "wasmedge_image": "WasmEdge's image plugin, which is not wasi-nn",
+    "wasmedge_process": "WasmEdge's process plugin, which lets a guest start commands",
+    "wasi_ephemeral_crypto_common": "a wasi-crypto host",
+    "wasi_snapshot_preview1": "WASI preview 1 of an engine",
+    "wasi_unstable": "WASI snapshot 0 of an engine",
+    "env": "the program that the guest was made for (an Emscripten or embedder import)",
+    "wasi": "a host with wasi-threads, which this one is not",
+}
+# Names in a message.
+_LISTED = 100
+_WITHOUT_THREADS = ". It is built for threads: build it for wasm32-wasip1, without -pthread"
+
+
+def link(
+    module: WasmFile, functions: Iterable[HostFunction], runtime: Runtime
+) -> list[HostFunction]:
+    """Those of ``functions`` that the guest imports. Raises ``LinkError`` naming every import that
+    neither they nor the runtime's WASI provide, and a memory that the runtime cannot make."""
+    offered = {(function.module, function.name): function for function in functions}
+    ours = {module for module, _ in offered}
+    problems: list[str] = []
+    # What nobody here provides, by who does.
+    missing: dict[str, list[str]] = {}
+    needed: dict[tuple[str, str], HostFunction] = {}
+    for item in module.imports:
+        function = offered.get((item.module, item.name))
+        signature = _signature(function) if function is not None else _wasi(item, runtime)
+        if signature is None:
+            missing.setdefault(_provider(item, runtime, ours), []).append(_name(item))
+            continue
+        problem = _mismatch(item, signature)
+        if problem is not None:
+            problems.append(problem)
+        elif function is not None:
+            needed[item.module, item.name] = function
+    problems += [_all_missing(dict.fromkeys(names), why) for why, names in missing.items()]
+    imported = sum(item.kind == "memory" for item in module.imports)
+    own = module.memories[imported:]
+    if any(memory.shared for memory in own) and not runtime.features.shared_memory:
+        problems.append(
+            f"its memory is shared between threads, which {runtime.name} does not have"
+            " (`wasi-nn plugins` shows which engines do)"
+        )
+    if problems:
+        threads = any(memory.shared for memory in module.memories)
+        advice = _WITHOUT_THREADS if threads else ""
+        raise LinkError("the guest cannot start: " + "; ".join(dict.fromkeys(problems)) + advice)
+    return list(needed.values())
+
+
+def _signature(function: HostFunction) -> Signature:
+    return Signature(("i32",) * function.parameters, ("i32",) * function.has_result)
+
+
+def _mismatch(item: Import, ours: Signature) -> str | None:
+    if item.kind == "func" and item.signature is None:
+        return f"the signature with which it imports {item.module}.{item.name} could not be read"
+    if item.kind != "func":
+        return f"it imports {item.module}.{item.name} as a {item.kind}, which is a function"
+    if item.signature != ours:
+        return f"it imports {item.module}.{item.name} as {item.signature}; this host has {ours}"
+    return None
+
+
+def _wasi(item: Import, runtime: Runtime) -> Signature | None:
+    return SIGNATURES.get(item.name) if item.module in runtime.wasi_modules else None
+
+
+def _name(item: Import) -> str:
+    name = f"{item.module}.{item.name}"
+    return name if item.kind == "func" else f"the {item.kind} {name}"
+
+
+def _provider(item: Import, runtime: Runtime, ours: set[str]) -> str:
+    """Who has an import, in words behind "which"."""
+    if item.module in runtime.wasi_modules:
+        if item.name.startswith("sock_"):
+            return "{is} in WasmEdge's socket extension and not in WASI preview 1"
+        return "{is} not in WASI preview 1"
+    if item.module in (EPHEMERAL, LEGACY) and item.module in ours:
+        return "no wasi-nn host is known to have"
+    if item.kind != "func":
+        return "only the program that it was made for has"
+    return "{comes} from " + _ELSEWHERE.get(item.module, "nothing that this host knows")
+
+
+def _all_missing(names: Iterable[str], why: str) -> str:
+    listed = list(names)
+    verbs = {"is": "is", "comes": "comes"} if len(listed) == 1 else {"is": "are", "comes": "come"}
+    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+    return f"it imports {', '.join(listed[:_LISTED])}{more}, which {why.format(**verbs)}"

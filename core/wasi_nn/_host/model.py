@@ -1,0 +1,319 @@
+"""A graph without any Wasm: load, set inputs, compute, read outputs, with numpy arrays."""
+
+from __future__ import annotations
+
+from codecs import getincrementaldecoder
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from itertools import count
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from wasi_nn._models.checks import checked_context
+from wasi_nn._models.loading import LoadedGraph
+from wasi_nn._process.fork import OfOneProcess, keep
+from wasi_nn._process.signals import attend
+from wasi_nn.backend import ExecutionContext, StreamingContext
+from wasi_nn.errors import EndOfSequence, InvalidArgument, NnError, UnsupportedOperation
+from wasi_nn.escaping import logger, trace_of
+from wasi_nn.types import Tensor, TensorInfo, TensorType, check_length
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# A backend that describes no outputs may refuse every index without an end.
+_MOST_REFUSED = 1024
+
+
+log = logger("wasi_nn")
+
+
+class Context(OfOneProcess):
+    """An execution context for Python callers. Used by one thread at a time; open one a thread.
+
+    A context manager; arrays that it gives are the caller's own."""
+
+    def __init__(self, loaded: LoadedGraph) -> None:
+        self._loaded = loaded
+        self._open = True
+        self._cancelled = False
+        self._forked = False
+        with loaded.turn(self._is_cancelled):
+            self._context: ExecutionContext = checked_context(loaded.graph.init_execution_context())
+        if not loaded.backend.survives_fork:
+            keep(self)
+
+    def forked(self) -> None:
+        """This is a child process now, and the context is the parent's."""
+        self._open, self._forked = False, True
+
+    def set_input(self, key: int | str, array: Any) -> None:
+        """Set an input to a numpy array, bytes (one dimension of u8), a text (in UTF-8), a
+        ``Tensor``, or lists of Python's numbers, which take the type that the graph describes.
+
+        Raises ``InvalidArgument`` for an unknown key and for a type or dimensions that the graph
+        does not take, ``TypeError`` for an array that wasi-nn has no type for."""
+        if isinstance(array, str):
+            array = array.encode()
+        if isinstance(array, (bytes, bytearray, memoryview)):
+            import numpy as np
+
+            array = np.frombuffer(array, np.uint8)
+        if isinstance(array, Tensor):
+            tensor = array
+        elif isinstance(array, (list, tuple, int, float)):
+            tensor = Tensor.of_numbers(array, self._described(key))
+        else:
+            tensor = Tensor.of(array)
+        if not self._loaded.graph.untyped_bytes:
+            check_length(tensor.type, tensor.dims, len(tensor.data))
+        with self._turn():
+            self._context.set_input(key, tensor)
+
+    def _described(self, key: int | str) -> TensorType | None:
+        for index, info in enumerate(self._loaded.inputs):
+            if key in (index, info.name, *info.aliases):
+                return info.type
+        return None
+
+    def compute(self) -> None:
+        """Run the graph. Raises ``InvalidArgument`` while an input is missing. What a signal's
+        handler raises meanwhile cancels the computation where the library can, and comes out."""
+        attend(self._compute, self.cancel)
+
+    def _compute(self) -> None:
+        with self._turn():
+            self._context.compute()
+
+    def get_output(self, key: int | str = 0) -> NDArray[Any]:
+        """A copy of an output of the last ``compute``."""
+        with self._turn():
+            output = self._context.get_output(key)
+            self._loaded.checked.check(key, output)
+            return output.numpy()
+
+    def stream(self, key: int | str = 0) -> Generator[bytes, None, None]:
+        """The pieces of an output as they are made: of a language model, tokens. Leaving the loop
+        early ends the text. Raises ``UnsupportedOperation`` for a graph that does not stream, and
+        the kinds of ``NnError`` that computing raises."""
+        context = self._context
+        if not isinstance(context, StreamingContext):
+            raise UnsupportedOperation(
+                f"backend {self._loaded.backend.name} does not stream: use compute and get_output"
+            )
+
+        def piece() -> bytes:
+            with self._turn():
+                context.compute_single()
+                output = context.get_output_single(key)
+                self._loaded.checked.check(key, output)
+                return bytes(output.data)
+
+        try:
+            while True:
+                yield attend(piece, self.cancel)
+        except EndOfSequence:
+            pass
+        finally:
+            if self._open:
+                with self._turn():
+                    context.fini_single()
+
+    def stream_text(self, key: int | str = 0) -> Generator[str, None, None]:
+        """The same as text in UTF-8, in whole characters: a token may be a part of one. What stays
+        incomplete at the end comes out as U+FFFD. Raises what ``stream`` raises."""
+        decoder = getincrementaldecoder("utf-8")(errors="replace")
+        pieces = self.stream(key)
+        try:
+            for piece in pieces:
+                if text := decoder.decode(piece):
+                    yield text
+            if text := decoder.decode(b"", final=True):
+                yield text
+        finally:
+            # Leaving the loop early ends the text at once, and not when the memory is collected.
+            pieces.close()
+
+    def stream_async(self, key: int | str = 0) -> AsyncGenerator[bytes, None]:
+        """``stream`` for ``async for``, in a thread. A task that is cancelled cancels the
+        computation, and goes on when it has ended; the context can then only be closed."""
+        from wasi_nn._host.asynchronous import each
+
+        return each(self.stream(key), self.cancel)
+
+    def stream_text_async(self, key: int | str = 0) -> AsyncGenerator[str, None]:
+        """``stream_text`` for ``async for``, as ``stream_async``."""
+        from wasi_nn._host.asynchronous import each
+
+        return each(self.stream_text(key), self.cancel)
+
+    async def compute_async(self) -> None:
+        """``compute`` in a thread; a task that is cancelled does as in ``stream_async``."""
+        from wasi_nn._host.asynchronous import in_thread
+
+        await in_thread(self.compute, self.cancel)
+
+    def cancel(self) -> None:
+        """Make a call that another thread has under way fail soon, where the library can. The
+        context can then only be closed."""
+        self._cancelled = True
+        if self._forked:
+            return
+        try:
+            self._context.cancel()
+        except Exception as error:
+            log.error("%s failed to cancel\n  %s", self._loaded.backend.title, trace_of(error))
+
+    def close(self) -> None:
+        """Free the context; a second call does nothing."""
+        if self._open:
+            with self._turn():
+                self._open = False
+                self._context.close()
+
+    def _is_cancelled(self) -> bool:
+        return self._cancelled
+
+    def _turn(self) -> AbstractContextManager[None]:
+        if not (self._open or self._forked):
+            raise InvalidArgument("the execution context was closed")
+        return self._loaded.turn(self._is_cancelled)
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+class Model(OfOneProcess):
+    """A loaded graph for Python callers; any number of threads may open contexts of it."""
+
+    def __init__(self, loaded: LoadedGraph) -> None:
+        self._loaded = loaded
+
+    def __repr__(self) -> str:
+        try:
+            inputs, outputs = (
+                ", ".join(info.describe() for info in infos) or "?"
+                for infos in (self.inputs, self.outputs)
+            )
+        except NnError:
+            return f"<Model of {self.encoding}>"
+        return f"<Model of {self.encoding}: {inputs} -> {outputs}>"
+
+    @property
+    def encoding(self) -> str:
+        """The graph encoding that it was loaded as."""
+        return self._loaded.options.encoding
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that runs it."""
+        return self._loaded.backend.name
+
+    @property
+    def load_seconds(self) -> float:
+        """How long loading it took."""
+        return self._loaded.seconds
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        """Its inputs, by index."""
+        return self._loaded.inputs
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]:
+        """Its outputs, by index."""
+        return self._loaded.outputs
+
+    @property
+    def choices(self) -> Mapping[str, Sequence[str]]:
+        """What keys of the config choose among in this model, such as its signatures, by the
+        key."""
+        return self._loaded.choices
+
+    def init_execution_context(self) -> Context:
+        """A new execution context."""
+        return Context(self._loaded)
+
+    def run(
+        self, inputs: Mapping[int | str, Any] | Any = None, /, **named: Any
+    ) -> dict[str, NDArray[Any]]:
+        """One inference in a context of its own: inputs by index or name (an array alone is input
+        0; ``run(x=…, y=…)`` names them), outputs by name, or by number where the graph does not
+        describe them. Every name that a tensor has can be looked up.
+
+        Outputs that wasi-nn has no tensor type for (maps, texts) are left out: ``Model.outputs``
+        describes them, and ``Context.get_output`` says why. Raises ``UnsupportedOperation`` where
+        no output is left."""
+        return self._run(_given(inputs, named), lambda cancel: None)
+
+    async def run_async(
+        self, inputs: Mapping[int | str, Any] | Any = None, /, **named: Any
+    ) -> dict[str, NDArray[Any]]:
+        """``run`` in a thread; a task that is cancelled cancels the computation, where the library
+        can, and goes on when it has ended."""
+        from wasi_nn._host.asynchronous import Stop, in_thread
+
+        stop = Stop()
+        return await in_thread(partial(self._run, _given(inputs, named), stop.begin), stop)
+
+    def _run(
+        self,
+        inputs: Mapping[int | str, Any],
+        begin: Callable[[Callable[[], None]], None],
+    ) -> dict[str, NDArray[Any]]:
+        with self.init_execution_context() as context:
+            begin(context.cancel)
+            for key, array in inputs.items():
+                context.set_input(key, array)
+            context.compute()
+            return _read(context, self.outputs)
+
+
+def _given(inputs: Any, named: Mapping[str, Any]) -> Mapping[int | str, Any]:
+    given: dict[int | str, Any] = dict(named.items())
+    if inputs is not None:
+        given.update(inputs if isinstance(inputs, Mapping) else {0: inputs})
+    return given
+
+
+class _Outputs(dict[str, Any]):
+    """Arrays by their tensors' first names; the other names can be looked up as well."""
+
+    def __init__(self, infos: Sequence[TensorInfo]) -> None:
+        super().__init__()
+        self._infos = infos
+
+    def __missing__(self, name: str) -> Any:
+        for info in self._infos:
+            if name in info.aliases and info.name in self:
+                return self[info.name]
+        raise KeyError(name)
+
+
+def _read(context: Context, infos: Sequence[TensorInfo]) -> dict[str, NDArray[Any]]:
+    outputs = _Outputs(infos)
+    refused: list[UnsupportedOperation] = []
+    for index in range(len(infos)) if infos else count():
+        try:
+            outputs[infos[index].name if infos else str(index)] = context.get_output(index)
+        except UnsupportedOperation as error:
+            refused.append(error)
+            if len(refused) >= _MOST_REFUSED:
+                break
+        except InvalidArgument:
+            # Where nothing describes the outputs, this is how their number is known.
+            if infos:
+                raise
+            break
+    if refused and not outputs:
+        raise refused[0]
+    return outputs

@@ -1,0 +1,1 @@
+"""Named models: how they are written down, found, loaded once and checked."""

@@ -1,0 +1,163 @@
+"""What a backend gives to core, checked, and a backend's failures with its name on them.
+
+Of an output, core checks the bytes against type and dimensions, and the type against the graph's
+description. It does not check the dimensions against the description: a model's own annotation can
+be wrong, and its library answers nevertheless (onnxruntime only warns). The conformance cases look
+at the dimensions, on models whose annotations are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from types import TracebackType
+
+from wasi_nn._process import exit as python_exit
+from wasi_nn._process.signals import raised_by_handler
+from wasi_nn.backend import Backend, ExecutionContext, Graph
+from wasi_nn.errors import InvalidArgument, RuntimeFailure, WasiNnError
+from wasi_nn.escaping import logger, trace_of
+from wasi_nn.types import Tensor, TensorInfo, TensorType, check_length
+
+log = logger("wasi_nn")
+
+#: What passes through a backend's call as it is.
+PASSING = (WasiNnError, KeyboardInterrupt, GeneratorExit)
+# More keys than this are not remembered: a guest may ask for any.
+_KEYS = 64
+
+
+class Blame:
+    """A block that calls into a backend. What the backend raises beside ``WasiNnError`` is logged
+    with its traceback and comes out as a ``RuntimeFailure`` with the backend's name; of all
+    others, only ``KeyboardInterrupt`` passes (and the end of a generator), and what a signal's
+    handler raised meanwhile."""
+
+    __slots__ = ("_backend",)
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is None:
+            return
+        if python_exit.begun:
+            python_exit.stay()
+        raised = raised_by_handler(error)
+        if raised is not None:
+            raise raised from None
+        if isinstance(error, WrongGift):
+            raise RuntimeFailure(f"{self._backend.title}: {error}") from error
+        if not isinstance(error, PASSING):
+            log.error("%s failed\n  %s", self._backend.title, trace_of(error))
+            raise RuntimeFailure(
+                f"{self._backend.title} failed: {type(error).__name__}: {error}"
+            ) from error
+
+
+class WrongGift(Exception):
+    """A backend gave what its contract does not allow; the text says what, and what is right."""
+
+
+def checked_context(context: object) -> ExecutionContext:
+    """A context as the backend gave it. Raises ``WrongGift``, inside of a ``Blame``."""
+    if not isinstance(context, ExecutionContext):
+        raise WrongGift(
+            f"init_execution_context gave {_kind(context)}, and must give an ExecutionContext"
+        )
+    return context
+
+
+def checked_infos(what: str, infos: Sequence[TensorInfo]) -> Sequence[TensorInfo]:
+    """A graph's description of its ``what``. Raises ``WrongGift``, inside of a ``Blame``."""
+    if not isinstance(infos, Sequence):
+        raise WrongGift(f"{what} are {_kind(infos)}, and must be a list of TensorInfo")
+    for info in infos:
+        if not isinstance(info, TensorInfo):
+            raise WrongGift(f"one of {what} is {_kind(info)}, and must be a TensorInfo")
+        if (
+            not isinstance(info.name, str)
+            or not isinstance(info.type, (TensorType, type(None)))
+            or not all(isinstance(size, Integral) for size in info.dims or ())
+        ):
+            raise WrongGift(
+                f"one of {what} is {info!r}; its name must be a text, its type a TensorType or "
+                "None, its dimensions whole numbers or None"
+            )
+    return infos
+
+
+class Outputs:
+    """Checks the outputs of a graph's contexts. Used inside of a ``Blame``.
+
+    An output whose type, dimensions and length are those of the last sound one of its key is sound
+    too: they are compared, and nothing is computed."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        #: The type, the dimensions and the bytes of the last sound output of each key.
+        self.looks: dict[int | str, tuple[TensorType, tuple[int, ...], int]] = {}
+
+    def check(self, key: int | str, output: Tensor) -> None:
+        """Raise ``WrongGift`` for what is no sound tensor, or not of the described type."""
+        try:
+            kind, dims, size = self.looks[key]
+            data = output.data
+            same = output.dims == dims and output.type is kind
+            if same and data.nbytes == size == len(data) and data.c_contiguous:
+                return
+        except (KeyError, AttributeError, TypeError):
+            pass
+        self._look(key, output)
+        if key in self.looks or len(self.looks) < _KEYS:
+            self.looks[key] = output.type, output.dims, output.data.nbytes
+
+    def _look(self, key: int | str, output: object) -> None:
+        what = f"output {key!r}"
+        if not isinstance(output, Tensor):
+            raise WrongGift(f"{what} is {_kind(output)}, and must be a Tensor")
+        kind, dims, data = output
+        if not isinstance(kind, TensorType):
+            raise WrongGift(f"the type of {what} is {kind!r}, and must be a TensorType")
+        if not isinstance(dims, tuple) or any(
+            not isinstance(size, int) or size < 0 for size in dims
+        ):
+            raise WrongGift(
+                f"the dimensions of {what} are {dims!r}, and must be a tuple of whole numbers "
+                "from 0"
+            )
+        if not isinstance(data, memoryview):
+            raise WrongGift(f"the data of {what} are {_kind(data)}, and must be a memoryview")
+        if data.itemsize != 1 or data.ndim != 1 or not data.c_contiguous:
+            raise WrongGift(
+                f"the data of {what} are a view of {data.ndim} dimensions, items of "
+                f"{data.itemsize} bytes and strides {data.strides}, and must be a flat and "
+                "contiguous view of bytes"
+            )
+        if self._graph.untyped_bytes:
+            return
+        try:
+            check_length(kind, dims, data.nbytes)
+        except InvalidArgument as error:
+            raise WrongGift(f"{what} does not fit its dimensions: {error}") from None
+        described = self._described(key)
+        if described not in (None, kind):
+            raise WrongGift(f"{what} is of type {kind}, and the graph describes it as {described}")
+
+    def _described(self, key: int | str) -> TensorType | None:
+        infos = self._graph.outputs
+        if isinstance(key, int):
+            return infos[key].type if 0 <= key < len(infos) else None
+        return next((info.type for info in infos if info.name == key), None)
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"of Python's type {type(value).__name__}"

@@ -1,0 +1,369 @@
+"""Loaded graphs, and the rule that a model is loaded once per process.
+
+Two guests, threads or hosts that name the same files with the same backend, target and config get
+the same graph, as long as none of the model's files has changed. The table holds graphs weakly: a
+graph lives as long as a registry, a handle or a context holds it, and its backend's ``close`` runs
+when the last of them lets go.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from wasi_nn._models.checks import PASSING, Blame, Outputs, checked_infos
+from wasi_nn._process.fork import keep, refusal, use
+from wasi_nn._process.signals import raised_by_handler
+from wasi_nn.backend import Backend, Builder, Graph, LoadOptions
+from wasi_nn.backend.files import Version, versions
+from wasi_nn.errors import (
+    InvalidArgument,
+    InvalidEncoding,
+    RuntimeFailure,
+    Unavailable,
+    UsageError,
+)
+from wasi_nn.escaping import logger, trace_of, visible
+from wasi_nn.types import TensorInfo
+
+log = logger("wasi_nn")
+
+#: Asked while a thread waits for its turn: True makes it give up.
+Stopped = Callable[[], bool]
+# How long a thread waits before it asks again, in seconds.
+_SLICE = 0.05
+# More keys than this are not listed.
+_MANY = 16
+# Unknown keys that are listed, and how much of each.
+_TOLD, _LONG = 8, 80
+# A model is loaded so often, at most, before its files stay the same meanwhile.
+_TRIES = 3
+
+
+def take(lock: threading.Lock, stopped: Stopped) -> None:
+    """Acquire a lock, or raise ``RuntimeFailure`` once ``stopped`` says so."""
+    while not lock.acquire(timeout=_SLICE):
+        if stopped():
+            raise RuntimeFailure("the guest was stopped while it waited for another one")
+
+
+class _OneByOne:
+    """A block of calls into a graph that lets in one context at a time: the others wait."""
+
+    def __init__(self, lock: threading.Lock, stopped: Stopped, blame: Blame) -> None:
+        self._lock = lock
+        self._stopped = stopped
+        self._blame = blame
+
+    def __enter__(self) -> None:
+        take(self._lock, self._stopped)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._lock.release()
+        self._blame.__exit__(kind, error, trace)
+
+
+class guest_facing_errors:
+    """A block in which what is missing on the operator's side reaches a guest as an encoding that
+    is not served."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, Unavailable):
+            raise InvalidEncoding(str(error)) from error
+        if isinstance(error, UsageError):
+            raise RuntimeFailure(str(error)) from error
+
+
+class _Refusal(Blame):
+    """Lets nobody call into a backend."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        raise refusal(f"a model of {self._backend.title}")
+
+
+class LoadedGraph:
+    """A graph, who loaded it, and how long that took."""
+
+    def __init__(
+        self, graph: Graph, backend: Backend, options: LoadOptions, seconds: float
+    ) -> None:
+        self.graph = graph
+        self._blame = Blame(backend)
+        #: Checks what the graph's contexts give.
+        self.checked = Outputs(graph)
+        self.backend = backend
+        self.options = options
+        self.seconds = seconds
+        #: The versions of all files that it was loaded from; none for a model of bytes.
+        self.files: tuple[Version, ...] = ()
+        self._lock = None if graph.concurrent_contexts else threading.Lock()
+        # When the program ends, threads of it may be in the library still.
+        weakref.finalize(self, graph.close).atexit = False
+        if not backend.survives_fork:
+            keep(self)
+
+    def forked(self) -> None:
+        """This is a child process now, and the graph is the parent's."""
+        self._lock = None
+        self._blame = _Refusal(self.backend)
+
+    @property
+    def memory(self) -> object:
+        """What takes the model's memory: a graph says so with an attribute ``weights`` when it
+        shares them with others, and otherwise takes its own."""
+        return getattr(self.graph, "weights", self.graph)
+
+    def turn(self, stopped: Stopped) -> AbstractContextManager[None]:
+        """A block of calls into the graph's contexts: at once, or in turn where the backend does
+        not let contexts run side by side. It can be entered again and again. Raises
+        ``RuntimeFailure`` once ``stopped`` says so while the block waits."""
+        if self._lock is None:
+            return self._blame
+        return _OneByOne(self._lock, stopped, self._blame)
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        """What the graph says of its inputs. Raises ``RuntimeFailure`` where the backend fails."""
+        with self._blame:
+            return checked_infos("inputs", self.graph.inputs)
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]:
+        """What the graph says of its outputs. Raises ``RuntimeFailure`` where the backend fails."""
+        with self._blame:
+            return checked_infos("outputs", self.graph.outputs)
+
+    @property
+    def choices(self) -> Mapping[str, Sequence[str]]:
+        """What keys of the config choose among. Raises ``RuntimeFailure`` where the backend
+        fails."""
+        with self._blame:
+            return {key: tuple(values) for key, values in self.graph.choices.items()}
+
+
+def known_config(backend: Backend, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a config that the backend knows; the rest is logged. Two configs that differ in
+    unknown keys alone are the same model."""
+    keys = backend.config_keys
+    if keys is None:
+        return dict(config)
+    unknown = sorted(config.keys() - keys)
+    if unknown:
+        from difflib import get_close_matches
+
+        # A guest may send as many as it likes.
+        told = unknown[:_TOLD]
+        near = {like for key in told for like in get_close_matches(key[:_LONG], keys, 2)}
+        known = sorted(near if len(keys) > _MANY else keys)
+        log.warning(
+            "backend %s does not know the config's %s%s%s",
+            backend.name,
+            ", ".join(visible(key, _LONG) for key in told),
+            f" and {len(unknown) - len(told)} more" if len(unknown) > len(told) else "",
+            f"; it knows: {', '.join(known)}" if known else "",
+        )
+    return {key: value for key, value in config.items() if key in keys}
+
+
+def check_guest_config(backend: Backend, config: Mapping[str, Any]) -> None:
+    """Raise ``InvalidArgument`` for a guest's config that sets what only the person may."""
+    refused = sorted(config.keys() & backend.host_only_keys)
+    if refused:
+        raise InvalidArgument(
+            f"a guest's config may not set {', '.join(refused)}: "
+            "give it with the model (--config NAME=JSON; from Python, config=…)"
+        )
+
+
+def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) -> LoadedGraph:
+    """Load a graph for one holder. Whatever the library throws comes out as an ``NnError``.
+
+    Every model goes to its library here, and nowhere else: this is where a backend in a process of
+    its own would stand in, for models that a guest brings."""
+    started = time.perf_counter()
+    _use(backend)
+    options = options._replace(config=known_config(backend, options.config))
+    try:
+        graph = backend.load(builders, options)
+    except BaseException as error:
+        raised = raised_by_handler(error)
+        if raised is not None:
+            raise raised from None
+        if isinstance(error, RuntimeFailure):
+            raise RuntimeFailure(_explained(builders, backend, options, str(error))) from error
+        if isinstance(error, PASSING):
+            raise
+        log.error("%s failed to load a model\n  %s", backend.title, trace_of(error))
+        reason = f"{backend.title} could not load the model: {type(error).__name__}: {error}"
+        raise RuntimeFailure(_explained(builders, backend, options, reason)) from error
+    if not isinstance(graph, Graph):
+        raise RuntimeFailure(
+            f"{backend.title}: load gave {type(graph).__name__}, and must give a Graph"
+        )
+    return LoadedGraph(graph, backend, options, time.perf_counter() - started)
+
+
+def _explained(
+    builders: Sequence[Builder], backend: Backend, options: LoadOptions, reason: str
+) -> str:
+    """Why a backend refused a model, with what is known of the files before it."""
+    from wasi_nn._models import recognition
+
+    paths = [builder for builder in builders if isinstance(builder, Path)]
+    parts: Sequence[Builder] = builders
+    if paths and len(paths) == len(builders):
+        # (What a broken backend fails at here, it was asked before.)
+        with suppress(Exception):
+            parts = backend.files(paths, options.config)
+    what = recognition.model(parts, backend.encodings)
+    for path in paths:
+        if what is None and not _is_utf8(path):
+            what = f"the path {path} is not UTF-8, which not every library opens: rename it"
+            # (Of a path of another type, libraries list the signatures of their functions.)
+            reason = reason[:_LONG]
+    return reason if what is None else f"{what}. The backend says: {reason}"
+
+
+def _is_utf8(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _use(backend: Backend) -> None:
+    if not backend.survives_fork:
+        use(backend.title)
+
+
+class _Turn:
+    """A lock for those who want the same model at the same time, and how many they are."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.waiting = 0
+
+
+class _Table:
+    """Graphs of this process by what they were loaded from."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget everything; nobody holds a lock afterwards."""
+        self._lock = threading.Lock()
+        self._graphs: weakref.WeakValueDictionary[Hashable, LoadedGraph] = (
+            weakref.WeakValueDictionary()
+        )
+        self._turns: dict[Hashable, _Turn] = {}
+
+    def get(self, key: Hashable, make: Callable[[], LoadedGraph], stopped: Stopped) -> LoadedGraph:
+        """The graph under ``key``; the first caller makes it while the others wait."""
+        with self._lock:
+            found = self._graphs.get(key)
+            if found is not None:
+                return found
+            turn = self._turns.setdefault(key, _Turn())
+            turn.waiting += 1
+        try:
+            take(turn.lock, stopped)
+            try:
+                with self._lock:
+                    found = self._graphs.get(key)
+                if found is None:
+                    found = make()
+                    with self._lock:
+                        self._graphs[key] = found
+                return found
+            finally:
+                turn.lock.release()
+        finally:
+            with self._lock:
+                turn.waiting -= 1
+                if not turn.waiting:
+                    self._turns.pop(key, None)
+
+
+_PROCESS = _Table()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_PROCESS.clear)
+
+
+def load_shared(
+    backend: Backend,
+    paths: Sequence[Path],
+    options: LoadOptions,
+    stopped: Stopped = lambda: False,
+) -> LoadedGraph:
+    """Load a model of files, or take the one that this process already has.
+
+    A model is another one when any of the files that it depends on has changed. Raises
+    ``ModelNotFound`` for a missing file, ``InvalidArgument`` for a config that is not made of
+    JSON's types, and ``RuntimeFailure`` for files that change all the time."""
+    _use(backend)
+    config = known_config(backend, options.config)
+    try:
+        settings = json.dumps(config, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"the config is not made of JSON's types: {error}") from error
+    options = options._replace(config=config)
+
+    def make(files: tuple[Version, ...]) -> LoadedGraph:
+        def same() -> bool:
+            return versions(backend, paths, config) == files
+
+        # The files may change while it is loaded, and while another thread's attempt is awaited.
+        if same():
+            try:
+                loaded = load(backend, paths, options)
+            except RuntimeFailure:
+                if same():
+                    raise
+            else:
+                loaded.files = files
+                if same():
+                    return loaded
+        raise _Changed
+
+    for _ in range(_TRIES):
+        files = versions(backend, paths, config)
+        key = (
+            f"{type(backend).__module__}.{type(backend).__qualname__}",
+            files,
+            options.encoding,
+            options.target,
+            settings,
+            options.allow_fallback,
+        )
+        with suppress(_Changed):
+            return _PROCESS.get(key, partial(make, files), stopped)
+    raise RuntimeFailure(
+        f"the files of {', '.join(map(str, paths))} changed each of the {_TRIES} times that the "
+        "model was loaded: load it when they are written, or put new files in their place with a "
+        "rename"
+    )
+
+
+class _Changed(Exception):
+    """A model's files are not those of its key any more."""

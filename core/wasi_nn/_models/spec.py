@@ -1,0 +1,157 @@
+"""How people write down a named model on a command line, in the three spellings that exist.
+
+- ours: ``NAME=PATH[,PATH…]`` or ``NAME=ENCODING[:TARGET]:PATH[,PATH…]``
+- WasmEdge's ``--nn-preload NAME:ENCODING:TARGET:PATH[:PATH…]``
+- wasmtime's ``-S nn-graph=FORMAT::DIR``, which takes the folder's name and fixed file names
+
+A path may be ``package:PKG/FILE``: a file inside an installed Python package.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from wasi_nn._models.registry import NamedModel
+from wasi_nn.encodings import AUTODETECT, GGML, ONNX, OPENVINO, PYTORCH, TENSORFLOWLITE, canonical
+from wasi_nn.errors import UsageError
+from wasi_nn.types import ExecutionTarget
+
+_PACKAGE = "package:"
+# (A path takes one of two slashes away.)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(?:https?|ftp|file|s3|gs|hf):/")
+# The file names that `wasmtime run -S nn-graph` looks for; the last two are ours, in its manner.
+_GRAPH_FILES = {
+    OPENVINO: ("model.xml", "model.bin"),
+    ONNX: ("model.onnx",),
+    PYTORCH: ("model.pt",),
+    TENSORFLOWLITE: ("model.tflite",),
+    GGML: ("model.gguf",),
+}
+
+
+def parse_graph(text: str) -> NamedModel:
+    """``NAME=PATH[,PATH…]``, ``NAME=ENCODING:PATH…`` or ``NAME=ENCODING:TARGET:PATH…``.
+
+    Raises ``UsageError``."""
+    name, equals, rest = text.partition("=")
+    if not equals or not name or not rest:
+        raise UsageError(f"--graph wants NAME=[ENCODING:[TARGET:]]PATH[,PATH…], not {text!r}")
+    encoding, target = AUTODETECT, ExecutionTarget.CPU
+    word, colon, after = rest.partition(":")
+    if colon and not _is_path(rest, word):
+        encoding, rest = canonical(word), after
+        word, colon, after = rest.partition(":")
+        if colon and not _is_path(rest, word) and re.fullmatch(r"\w+", word):
+            target, rest = ExecutionTarget.named(word), after
+    paths = tuple(resolve_path(part) for part in _split_commas(rest))
+    return NamedModel(name, paths, encoding, target)
+
+
+def parse_nn_preload(text: str) -> NamedModel:
+    """WasmEdge's ``NAME:ENCODING:TARGET:PATH[:PATH…]`` (plugins/wasi_nn/wasinnenv.cpp).
+
+    For ggml the rest of the text is one path, whatever colons it holds. A missing file is for the
+    guest to hear of, as there. Raises ``UsageError``."""
+    parts = text.split(":", 3)
+    if len(parts) != 4 or not all(parts):
+        raise UsageError(f"--nn-preload wants NAME:ENCODING:TARGET:PATH[:PATH…], not {text!r}")
+    name, encoding, target, rest = parts
+    encoding = canonical(encoding)
+    whole = encoding == GGML or rest.startswith(_PACKAGE) or _URL.match(rest) is not None
+    paths = [rest] if whole else _split_paths(rest)
+    resolved = tuple(resolve_path(path) for path in paths)
+    return NamedModel(name, resolved, encoding, ExecutionTarget.named(target), must_exist=False)
+
+
+def parse_wasmtime_option(text: str) -> NamedModel | None:
+    """What wasmtime takes after ``-S``: ``nn`` (None: nothing to do) or ``nn-graph=FORMAT::DIR``.
+
+    Raises ``UsageError`` for everything else."""
+    if text in ("nn", "nn=y", "nn=true", "nn=yes"):
+        return None
+    key, _, value = text.partition("=")
+    encoding, colons, folder = value.partition("::")
+    if key != "nn-graph" or not colons:
+        raise UsageError(f"-S understands nn and nn-graph=FORMAT::DIR, not {text!r}")
+    files = _GRAPH_FILES.get(canonical(encoding))
+    if files is None:
+        raise UsageError(
+            f"-S {text}: unknown format {encoding!r}; known: {', '.join(_GRAPH_FILES)}"
+        )
+    directory = Path(folder)
+    if not directory.is_dir():
+        raise UsageError(f"-S {text}: {folder!r} is not a directory")
+    paths = tuple(directory / name for name in files)
+    return NamedModel(directory.resolve().name, paths, canonical(encoding))
+
+
+def resolve_path(source: str | os.PathLike[str]) -> Path:
+    """A path as people give it; ``package:PKG/FILE`` is found without importing the package.
+
+    Raises ``UsageError`` when the package or its file is not there, for a URL, and for what is no
+    path."""
+    if not isinstance(source, (str, os.PathLike)):
+        several = "; give several files as several arguments"
+        raise UsageError(
+            f"a file is {source!r:.200}, and must be a path (str or Path)"
+            + several * isinstance(source, Sequence)
+        )
+    text = os.fspath(source)
+    if not text:
+        raise UsageError("the path of a file is empty")
+    if not text.startswith(_PACKAGE):
+        path = Path(text).expanduser()
+        if _URL.match(text) and not path.exists():
+            raise UsageError(f"URLs are not fetched, so download the file and name it: {text}")
+        return path
+    package, _, inner = text[len(_PACKAGE) :].partition("/")
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError) as error:
+        raise UsageError(f"{text}: {error}") from error
+    if found is None or not found.submodule_search_locations:
+        raise UsageError(f"{text}: the Python package {package!r} is not installed")
+    for root in found.submodule_search_locations:
+        path = Path(root) / inner
+        if inner and path.exists():
+            return path
+    raise UsageError(f"{text}: the package {package!r} has no file {inner!r}")
+
+
+def _is_path(text: str, word: str) -> bool:
+    # A drive letter, "package:", a URL, folders and a file that exists are not encodings.
+    if (
+        len(word) == 1
+        or re.search(r"[,/\\]", word)
+        or text.startswith(_PACKAGE)
+        or _URL.match(text)
+    ):
+        return True
+    return Path(_split_commas(text)[0]).exists()
+
+
+def _split_commas(text: str) -> list[str]:
+    """Split at commas, but not within the path of a file that exists."""
+    parts = [part for part in text.split(",") if part]
+    paths: list[str] = []
+    while parts:
+        wholes = ((count, ",".join(parts[:count])) for count in range(len(parts), 1, -1))
+        found = next((one for one in wholes if Path(one[1]).exists()), (1, parts[0]))
+        paths.append(found[1])
+        parts = parts[found[0] :]
+    return paths
+
+
+def _split_paths(text: str) -> list[str]:
+    """Split at colons, but not behind a drive letter (``C:\\model.xml``)."""
+    paths: list[str] = []
+    for part in text.split(":"):
+        if paths and len(paths[-1]) == 1 and paths[-1].isalpha() and part[:1] in ("\\", "/"):
+            paths[-1] += ":" + part
+        elif part:
+            paths.append(part)
+    return paths

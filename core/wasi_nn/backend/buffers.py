@@ -1,0 +1,107 @@
+"""For backends whose graphs describe themselves and whose tensors are buffers that stay in place.
+
+What they have in common is here: which input is meant, whether it fits, what is still missing, and
+that a tensor's bytes are copied straight into the buffer that the library reads. A backend says how
+a buffer is bound, how the graph is run, and where an output lies.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Collection, Sequence
+
+from wasi_nn.backend import ExecutionContext, Graph, check_input, position
+from wasi_nn.errors import InvalidArgument
+from wasi_nn.types import Tensor, TensorInfo
+
+
+class DescribedGraph(Graph):
+    """A graph that knows its inputs and outputs when it is loaded."""
+
+    def __init__(self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
+        self._inputs = tuple(inputs)
+        self._outputs = tuple(outputs)
+
+    @property
+    def inputs(self) -> Sequence[TensorInfo]:
+        return self._inputs
+
+    @property
+    def outputs(self) -> Sequence[TensorInfo]:
+        return self._outputs
+
+
+class BufferedContext(ExecutionContext):
+    """Inputs bound to buffers once for each set of dimensions, outputs read where they lie."""
+
+    def __init__(self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
+        self.input_infos = inputs
+        self.output_infos = outputs
+        #: The buffer of each input that is set.
+        self.bound: list[Tensor | None] = [None] * len(inputs)
+        self._missing = len(inputs)
+        self._seen: dict[int, Tensor] = {}
+        self._computed = False
+        #: Inputs that may be left out.
+        self.optional: Collection[int] = ()
+        #: Outputs that lie where an input does, which the next input would change.
+        self.aliased_outputs: Sequence[int] = ()
+
+    @abstractmethod
+    def bind(self, index: int, tensor: Tensor) -> Tensor:
+        """A buffer for an input of these dimensions, whose type and dimensions were checked: where
+        the tensor's bytes are written, now and next time. Raises ``NnError``."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Run the graph; every input is bound. Raises ``RuntimeFailure``."""
+
+    @abstractmethod
+    def read(self, index: int) -> Tensor:
+        """An output of the last ``run``, by reference, valid until the next one."""
+
+    def set_input(self, key: int | str, tensor: Tensor) -> None:
+        index = position(key, self.input_infos, "input")
+        bound = self.bound[index]
+        if bound is None or bound.dims != tensor.dims or bound.type is not tensor.type:
+            check_input(self.input_infos[index], tensor)
+            bound = self.bind(index, tensor)
+            self._missing -= self.bound[index] is None
+            self.bound[index] = bound
+        bound.data[:] = tensor.data
+
+    def compute(self) -> None:
+        if self._missing:
+            names = [
+                info.name
+                for index, info in enumerate(self.input_infos)
+                if self.bound[index] is None and index not in self.optional
+            ]
+            if names:
+                raise InvalidArgument(f"these inputs have not been set: {', '.join(names)}")
+        self._computed = False
+        self._seen.clear()
+        self.run()
+        self._computed = True
+        for index in self.aliased_outputs:
+            output = self.read(index)
+            self._seen[index] = output._replace(data=memoryview(bytes(output.data)))
+
+    def get_output(self, key: int | str) -> Tensor:
+        infos = self.output_infos
+        index = (
+            key if type(key) is int and 0 <= key < len(infos) else position(key, infos, "output")
+        )
+        if not self._computed:
+            raise InvalidArgument("there is no output before compute has succeeded")
+        seen = self._seen.get(index)
+        if seen is None:
+            seen = self._seen[index] = self.read(index)
+        return seen
+
+    def reset(self) -> None:
+        """Every input has to be set anew, and there is no output."""
+        self.bound = [None] * len(self.bound)
+        self._missing = len(self.bound)
+        self._seen.clear()
+        self._computed = False

@@ -1,0 +1,147 @@
+"""The files that a model's answers depend on, and which version of each is on disk.
+
+A program names one file of a model. The library may read others: weights beside it, or the later
+parts. The backend says which (``Backend.files``). A model is taken for the one that was loaded
+before only if none of them has changed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from wasi_nn._models.checks import Blame, WrongGift
+from wasi_nn.backend import Backend
+from wasi_nn.errors import ModelNotFound, RuntimeFailure
+
+# File systems stamp changes with a clock that moves in steps of up to 10 ms. Two changes in one
+# step look the same, so a file is left alone in its first moments. In seconds.
+_STEP = 0.02
+# Where Linux has the files that this process holds open.
+_DESCRIPTORS = "/proc/self/fd"
+
+
+class Version(NamedTuple):
+    """What tells a file from what was or will be at its path: after each change, one of these
+    differs. ``path`` has no symbolic links; the times are in nanoseconds, the size in bytes."""
+
+    path: str
+    device: int
+    inode: int
+    modified: int
+    changed: int
+    size: int
+
+    @classmethod
+    def of(cls, path: str, status: os.stat_result) -> Version:
+        """The version that a status is of."""
+        return cls(
+            path,
+            status.st_dev,
+            status.st_ino,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+            status.st_size,
+        )
+
+
+def version(path: Path) -> Version:
+    """The version of a file that is at ``path`` now. Raises ``ModelNotFound``."""
+    return Version.of(*_look(path))
+
+
+def versions(
+    backend: Backend, paths: Sequence[Path], config: Mapping[str, Any]
+) -> tuple[Version, ...]:
+    """The versions of all files that the model of ``paths`` depends on; of a folder, those of the
+    files in it. Raises ``ModelNotFound`` for a file that is not there, and ``RuntimeFailure`` where
+    the backend fails."""
+    with Blame(backend):
+        files = backend.files(paths, config)
+        if not all(isinstance(file, Path) for file in files):
+            raise WrongGift("files must give a sequence of Path")
+    found: list[Version] = []
+    for file in files:
+        try:
+            real, status = _look(file)
+        except ModelNotFound as error:
+            if file in paths:
+                raise
+            raise ModelNotFound(f"{error} ({paths[0]} needs this file)") from error
+        if stat.S_ISDIR(status.st_mode):
+            found.extend(version(inner) for inner in _inside(real))
+        else:
+            found.append(Version.of(real, status))
+    return tuple(found)
+
+
+class Kept:
+    """A file that a graph reads again for each context. Where the system can (Linux), it stays the
+    one that was there first, also when another is put in its place."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ``ModelNotFound``."""
+        self._name = self._place = str(path)
+        if os.path.isdir(_DESCRIPTORS):
+            try:
+                descriptor = os.open(path, os.O_RDONLY)
+            except OSError as error:
+                raise ModelNotFound(f"model file {path}: {error.strerror or error}") from error
+            weakref.finalize(self, os.close, descriptor)
+            self._place = f"{_DESCRIPTORS}/{descriptor}"
+        self._seen = self._look()
+
+    @property
+    def path(self) -> str:
+        """A path of the file. Raises ``RuntimeFailure`` when its contents have changed."""
+        if self._look() != self._seen:
+            raise RuntimeFailure(
+                f"{self._name} was changed after the graph was loaded: load the graph again"
+            )
+        return self._place
+
+    def _look(self) -> tuple[int, int, int]:
+        _, status = _look(Path(self._place))
+        # A file that another one replaces has a new time of change too.
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _look(path: Path) -> tuple[str, os.stat_result]:
+    name = os.fspath(path)
+    try:
+        status = os.stat(name)
+        age = time.time() - status.st_ctime
+        if 0 <= age < _STEP:
+            time.sleep(_STEP - age)
+            status = os.stat(name)
+        full = name if os.path.isabs(name) else os.path.join(os.getcwd(), name)
+        return _real(full, status.st_dev, status.st_ino), status
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ModelNotFound(f"model file {path}: {reason}") from error
+
+
+@lru_cache(maxsize=1024)
+def _real(name: str, device: int, inode: int) -> str:
+    """A file's path without links, looked up once: it takes longer than all the rest."""
+    return os.path.realpath(name)
+
+
+def _inside(folder: str) -> Iterator[Path]:
+    seen = set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            # A link that leads back.
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        for name in sorted(names):
+            yield Path(root, name)

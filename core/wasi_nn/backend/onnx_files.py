@@ -1,0 +1,195 @@
+"""The files in which an ONNX model keeps tensors outside itself.
+
+The model's protobuf is walked along the few fields of onnx.proto3 that lead to tensors. Two
+questions need the answer. A model of bytes comes from a guest, and a guest must not make the host
+read files: some releases of onnxruntime follow an absolute path in such a model. And a model of a
+file is another model when the data beside it has changed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import IO, Union
+
+from wasi_nn.backend.files import Version, version
+
+# Fields that hold messages, by the message that has them: {field: the message in it}.
+_INNER: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {
+        5: "tensor",
+        6: "graph",
+        10: "tensor",
+        11: "graph",
+        22: "sparse",
+        23: "sparse",
+    },
+    "sparse": {1: "tensor", 2: "tensor"},
+}
+# TensorProto.external_data, with the fields of its entries, and TensorProto.data_location.
+_EXTERNAL_DATA, _KEY, _VALUE = 13, 1, 2
+_DATA_LOCATION, _EXTERNAL = 14, 1
+# Wire types: numbers, and messages and strings.
+_NUMBER, _BYTES = 0, 2
+_MOST_DEEP = 64
+# Bytes of a message that is read in one piece; larger ones are read where they lead on.
+_PIECE = 1 << 20
+
+
+class _File:
+    """A file as bytes that are read when they are asked for: most of a model is weights."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._start = 0
+        self._held = b""
+
+    def __getitem__(self, at: int) -> int:
+        if not 0 <= at - self._start < len(self._held):
+            self._start, self._held = at, self.read(at, at + 4096)
+        return self._held[at - self._start]
+
+    def read(self, start: int, end: int) -> bytes:
+        self._file.seek(start)
+        return self._file.read(end - start)
+
+
+_Data = Union[bytes, _File]
+# Bytes of a message: where they begin and end.
+_Part = tuple[_Data, int, int]
+
+
+def has_external_data(model: bytes) -> bool:
+    """True when a tensor names a file, and when the bytes are no protobuf that can be walked."""
+    # Every such tensor has an entry with the key "location": most models can be told at once.
+    if b"location" not in model:
+        return False
+    try:
+        return any(
+            field == _EXTERNAL_DATA
+            for tensor in _tensors((model, 0, len(model)), "model", 0)
+            for field, _ in _fields(tensor)
+        )
+    except (IndexError, ValueError):
+        return True
+
+
+def external_files(model: Path) -> Sequence[Path]:
+    """The files of a model's tensors, as far as they lie in its folder or below: libraries refuse
+    the others. None for a file that is not ONNX. A model that has not changed is not read again.
+    Raises ``ModelNotFound``."""
+    try:
+        return _external_files(model, version(model))
+    except _Changed:
+        # Whoever asks for the files' versions next sees that, too.
+        return ()
+
+
+class _Changed(Exception):
+    """A file was changed or replaced since its version was looked at."""
+
+
+@lru_cache(maxsize=256)
+def _external_files(model: Path, seen: Version) -> tuple[Path, ...]:
+    names: dict[str, None] = {}
+    if os.path.isfile(seen.path):
+        with open(seen.path, "rb") as file:
+            if Version.of(seen.path, os.fstat(file.fileno())) != seen:
+                raise _Changed
+            try:
+                for tensor in _tensors((_File(file), 0, seen.size), "model", 0):
+                    names.update(dict.fromkeys(map(os.path.normpath, _locations(tensor))))
+            except (IndexError, ValueError):
+                # The library will say what is wrong with it.
+                return ()
+    return tuple(
+        model.parent / name
+        for name in names
+        if not os.path.isabs(name) and Path(name).parts[:1] not in ((), ("..",))
+    )
+
+
+def _locations(tensor: _Part) -> list[str]:
+    entries = {}
+    external = False
+    for field, content in _fields(tensor):
+        if field == _DATA_LOCATION:
+            external = content == _EXTERNAL
+        elif field == _EXTERNAL_DATA and not isinstance(content, int):
+            texts = {part: _text(text) for part, text in _fields(content)}
+            entries[texts.get(_KEY)] = texts.get(_VALUE, "")
+    return [entries["location"]] if external and entries.get("location") else []
+
+
+def _text(part: int | _Part) -> str:
+    if isinstance(part, int):
+        raise ValueError("a number stands where a text must")
+    data, start, end = part
+    content = data.read(start, end) if isinstance(data, _File) else data[start:end]
+    return os.fsdecode(content)
+
+
+def _tensors(part: _Part, message: str, depth: int) -> Iterator[_Part]:
+    """The tensors in a message."""
+    if depth > _MOST_DEEP:
+        raise ValueError("messages are nested too deeply")
+    data, start, end = part
+    if isinstance(data, _File) and end - start <= _PIECE:
+        part = data.read(start, end), 0, end - start
+    if message == "tensor":
+        yield part
+        return
+    inner = _INNER[message]
+    for field, content in _fields(part):
+        if field in inner and not isinstance(content, int):
+            yield from _tensors(content, inner[field], depth + 1)
+
+
+def _fields(part: _Part) -> Iterator[tuple[int, int | _Part]]:
+    """The numbers, and the length-delimited fields of a message."""
+    data, at, end = part
+    while at < end:
+        tag, at = _varint(data, at)
+        if not 8 <= tag < 1 << 32:
+            # Readers cut a longer tag to 32 bits, so it is not the field that it looks like.
+            raise ValueError("a tag is out of range")
+        wire = tag & 7
+        if wire == _BYTES:
+            length, at = _varint(data, at)
+            # A length that a reader could cut to 32 bits is longer than any model here.
+            if length > end - at:
+                raise ValueError("a field is longer than its message")
+            yield tag >> 3, (data, at, at + length)
+            at += length
+        elif wire == _NUMBER:
+            value, at = _varint(data, at)
+            yield tag >> 3, value
+        elif wire == 1:
+            at += 8
+        elif wire == 5:
+            at += 4
+        else:
+            raise ValueError(f"wire type {wire} is not used by ONNX")
+    if at > end:
+        raise ValueError("a field is longer than its message")
+
+
+def _varint(data: _Data, at: int) -> tuple[int, int]:
+    """A number and the place behind it. Raises for what readers would disagree about."""
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise ValueError("a number is too long")

@@ -1,0 +1,1 @@
+"""A runtime whose guests run in processes of their own."""

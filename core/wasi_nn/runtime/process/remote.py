@@ -1,0 +1,263 @@
+"""A guest in a process of its own, which speaks the protocol of ``child``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from wasi_nn._host.compiling import endable, waiting
+from wasi_nn.errors import (
+    GuestTrap,
+    Interrupted,
+    LimitExceeded,
+    LinkError,
+    OutOfFuel,
+    UsageError,
+)
+from wasi_nn.runtime import EngineLimits, HostFunction, Module, WasiConfig
+from wasi_nn.runtime.instance import EngineInstance, GuestExit
+from wasi_nn.runtime.process.child import (
+    CALL,
+    CALL_HEAD,
+    FAILED,
+    GARBLED,
+    HOST_CALL,
+    LINK,
+    OK,
+    PREPARE,
+    RETURN,
+    TRAP,
+    Child,
+    ProcessEnded,
+    RemoteMemory,
+    as_json,
+    from_json,
+    to_json,
+)
+from wasi_nn.runtime.streams import Streams
+from wasi_nn.wasm import module as wasm_module
+from wasi_nn.wasm.memory_bound import bounded
+
+#: Makes the process of a guest with these standard streams.
+MakeChild = Callable[[Sequence[int]], Child]
+
+
+class RemoteModule(Module):
+    """A module that an engine in another process has taken. Every guest of it has a process of its
+    own."""
+
+    def __init__(
+        self,
+        engine: str,
+        make_child: MakeChild,
+        wasm: bytes,
+        *,
+        limits_memory: bool,
+        start: str | None = None,
+    ) -> None:
+        """``limits_memory`` is whether the engine can; ``start`` an export to call first, in the
+        place of a start function. Raises ``UsageError`` for what ``engine`` cannot compile."""
+        self.make_child = make_child
+        self.wasm = wasm
+        self.signatures = wasm_module.parse(wasm).signatures
+        self.limits_memory = limits_memory
+        self.start = start
+        try:
+            child = make_child(())
+            try:
+                with endable(child.kill):
+                    child.send(PREPARE, wasm)
+                    kind, data = child.receive()
+            finally:
+                child.close()
+        except GuestTrap as error:
+            raise UsageError(str(error)) from error
+        if kind != OK:
+            try:
+                text = json.loads(bytes(data))["text"]
+            except GARBLED:
+                text = "its process does not keep to the protocol"
+            raise UsageError(f"{engine} cannot compile this module: {text}")
+
+    def prepare(
+        self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
+    ) -> RemoteInstance:
+        return RemoteInstance(self, functions, wasi, limits)
+
+
+class RemoteInstance(EngineInstance):
+    """A process with one instance in it."""
+
+    def __init__(
+        self,
+        module: RemoteModule,
+        functions: Sequence[HostFunction],
+        wasi: WasiConfig,
+        limits: EngineLimits,
+    ) -> None:
+        super().__init__()
+        self._module = module
+        self._functions = functions
+        # The memories of the host calls under way, the innermost last.
+        self._memories: list[RemoteMemory] = []
+        # Of the guest's memory, when it last came back.
+        self._size = 0
+        self._wasi = wasi
+        self._limits = limits
+        self._streams = Streams(wasi, self.output_failures)
+        try:
+            streams = (self._streams.stdin, self._streams.stdout, self._streams.stderr)
+            self._child = module.make_child(streams)
+        except BaseException:
+            self._streams.close()
+            raise
+
+    def close(self) -> None:
+        self._child.close()
+        self._streams.close()
+
+    def _settle(self) -> None:
+        self._streams.settle()
+
+    def _stop_guest(self) -> None:
+        self._child.kill()
+
+    def _link(self) -> None:
+        wasm, wasi, limits = self._module.wasm, self._wasi, self._limits
+        if limits.memory is not None and not self._module.limits_memory:
+            wasm, limits = bounded(wasm, limits.memory), limits._replace(memory=None)
+        wanted = {
+            "args": list(wasi.args),
+            "env": dict(wasi.env),
+            "preopens": {p.guest: str(p.host.resolve()) for p in wasi.preopens},
+            "readOnly": [p.guest for p in wasi.preopens if not p.writable],
+            "functions": [
+                {
+                    "module": f.module,
+                    "name": f.name,
+                    "parameters": f.parameters,
+                    "hasResult": f.has_result,
+                }
+                for f in self._functions
+            ],
+            **limits._asdict(),
+        }
+        with self._child.in_step():
+            # (The guest's process compiles it again.)
+            with waiting.get()():
+                self._child.send(PREPARE, wasm)
+                self._answer()
+            self._child.send(LINK, as_json(wanted))
+            self._answer()
+        if self._module.start is not None:
+            self._invoke(self._module.start, "", ())
+
+    def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+        signature = self._module.signatures.get(export)
+        if signature is None:
+            raise UsageError(otherwise)
+        given = list(map(to_json, arguments, signature.parameters))
+        call = as_json({"name": export, "values": given})
+        # A host function may call back into the guest.
+        with self._child.in_step():
+            for memory in self._memories:
+                memory.flush()
+            self._child.send(CALL, call)
+            try:
+                answer = self._answer()
+            finally:
+                for memory in self._memories:
+                    memory.follow(self._size)
+        with self._understood():
+            results = zip(answer["results"], signature.results, strict=True)
+            return tuple(from_json(value, kind) for value, kind in results)
+
+    def _answer(self) -> dict[str, Any]:
+        """Serve the guest's calls until it answers. Raises the kinds of ``GuestError``."""
+        while True:
+            kind, data = self._receive()
+            if kind == HOST_CALL:
+                self._serve(data)
+                continue
+            failure: BaseException | None = None
+            with self._understood():
+                answer: dict[str, Any] = dict(json.loads(bytes(data)))
+                self._size = int(answer["size"])
+                if kind != OK:
+                    failure = _failure(answer) if kind == FAILED else self._child.nonsense()
+            if failure is not None:
+                raise failure
+            return answer
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """What does not read as it should comes of a process that is no longer ours."""
+        try:
+            yield
+        except GARBLED:
+            raise self._child.nonsense() from None
+
+    def _receive(self) -> tuple[int, memoryview]:
+        try:
+            return self._child.receive()
+        except GuestTrap:
+            if self.stopped:
+                raise Interrupted("the guest was interrupted") from None
+            raise
+
+    def _serve(self, data: memoryview) -> None:
+        with self._understood():
+            number, size, has_memory = CALL_HEAD.unpack_from(data)
+            if number >= len(self._functions):
+                raise ValueError(f"there is no function {number}")
+            function = self._functions[number]
+            heads = data[CALL_HEAD.size : CALL_HEAD.size + 8 * function.parameters].cast("I")
+            values, lengths = heads[::2].tolist(), heads[1::2].tolist()
+            if len(values) != function.parameters:
+                raise ValueError("a call has too few arguments")
+            at = CALL_HEAD.size + 8 * function.parameters
+            peeks = []
+            for value, length in zip(values, lengths, strict=True):
+                peeks.append((value, data[at : at + length]))
+                at += length
+        memory = RemoteMemory(self._child, size, peeks) if has_memory else None
+        if memory is not None:
+            self._memories.append(memory)
+        ended: str | None = None
+        try:
+            result = function.call(memory, *values)
+        except ProcessEnded as error:
+            # Nothing of the host function's: it may be that the guest was stopped. (And nothing of
+            # its frames, whose views of memory a result would keep.)
+            ended = str(error)
+        except BaseException as raised:
+            self.raised = raised
+            self._child.send(TRAP)
+            return
+        finally:
+            if memory is not None:
+                self._memories.pop()
+        if ended is not None:
+            raise ProcessEnded(ended)
+        if memory is not None:
+            memory.flush()
+        answer = (int(result) & 0xFFFFFFFF).to_bytes(4, "little") if function.has_result else b""
+        self._child.send(RETURN, answer)
+
+
+def _failure(answer: dict[str, Any]) -> BaseException:
+    kind, text = answer["kind"], str(answer["text"])
+    if kind == "exit":
+        return GuestExit(int(answer["code"]))
+    if kind == "link":
+        return LinkError(f"the guest cannot start: {text}")
+    return _FAILURES.get(kind, GuestTrap)(text)
+
+
+_FAILURES: dict[str, type[Exception]] = {
+    "fuel": OutOfFuel,
+    "limit": LimitExceeded,
+    "usage": UsageError,
+}

@@ -1,0 +1,124 @@
+"""Any engine in a process of its own, under this Python or another one.
+
+Some engines live in other Pythons only (wasmer's package in 3.10 and older), and a guest in its own
+process can be ended at any moment and takes nobody along when its engine dies. Models stay here:
+the process has the engine and the guest's memory, and asks for everything else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from wasi_nn._process.interrupts import shielded_from_sigint
+from wasi_nn.backend import Availability
+from wasi_nn.errors import Unavailable
+from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
+from wasi_nn.runtime.process.child import Child
+from wasi_nn.runtime.process.remote import RemoteModule
+
+_BOOT = Path(__file__).with_name("boot.py")
+# Seconds that another Python has to describe its engine.
+_DESCRIBING = 120
+
+
+class ProcessRuntime(Runtime):
+    """A runtime adapter whose guests run in processes of another Python."""
+
+    survives_fork = True
+
+    def __init__(self, runtime: Runtime, python: str) -> None:
+        """``python`` is a program's name or path; empty for the one that runs here."""
+        self.name = f"{runtime.name}@{python}"  # type: ignore[misc]
+        self._python = python or sys.executable
+        self._plugin = (type(runtime).__module__.partition(".")[0], runtime.name)
+
+    @property
+    def features(self) -> RuntimeFeatures:  # type: ignore[override]
+        """Those of the engine, as far as a process changes nothing."""
+        engine = RuntimeFeatures(**self._described()["features"])
+        return engine._replace(
+            components=False,
+            zero_copy_memory=False,
+            interrupt=True,
+            memory_limit=True,
+            threads=True,
+        )
+
+    @property
+    def wasi_modules(self) -> frozenset[str]:  # type: ignore[override]
+        """What the engine's own WASI provides."""
+        return frozenset(self._described()["wasi"])
+
+    def availability(self) -> Availability:
+        try:
+            described = self._described()
+        except Unavailable as reason:
+            return Availability(False, str(reason))
+        detail = f"{described['detail']}, in a process of {self._python}"
+        return Availability(described["usable"], detail, ("cpu",))
+
+    def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
+        what = "plain" if limits.fuel is None else "fuel"
+        command = [*_command(self._python, *self._plugin), what]
+
+        def make_child(streams: Sequence[int]) -> Child:
+            return Child(command, streams, True, _environment(self._python))
+
+        able = bool(self._described()["features"]["memory_limit"])
+        return RemoteModule(self.name, make_child, wasm, limits_memory=able)
+
+    def _described(self) -> dict[str, Any]:
+        return _describe(self._python, *self._plugin)
+
+
+def _command(python: str, package: str, name: str) -> list[str]:
+    folders = {}
+    for needed in ("wasi_nn", package, "pluggy"):
+        spec = find_spec(needed)
+        if spec is not None and spec.submodule_search_locations:
+            folders[needed] = str(next(iter(spec.submodule_search_locations)))
+    return [python, str(_BOOT), json.dumps(folders), package, name]
+
+
+def _environment(python: str) -> dict[str, str]:
+    """This process's, without the places of this Python's modules where they are another's."""
+    own = python == sys.executable
+    return {k: v for k, v in os.environ.items() if own or k not in ("PYTHONHOME", "PYTHONPATH")}
+
+
+@lru_cache(maxsize=32)
+def _describe(python: str, package: str, name: str) -> dict[str, Any]:
+    """What a runtime says of itself under another Python. Raises ``Unavailable``."""
+    if shutil.which(python) is None:
+        raise Unavailable(f"{python} is not found; name a Python 3.10 or newer")
+    try:
+        with shielded_from_sigint():
+            process = subprocess.Popen(
+                [*_command(python, package, name), "describe"],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=_environment(python),
+            )
+        with process:
+            try:
+                said, complaint = process.communicate(timeout=_DESCRIBING)
+            except BaseException:
+                process.kill()
+                raise
+        described: dict[str, Any] = json.loads(said)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(f"{python} does not start: {error}") from error
+    except ValueError:
+        last = complaint.strip().splitlines()[-1:] or ["it says nothing"]
+        raise Unavailable(f"{python} cannot run the adapter for {name}: {last[0]}") from None
+    return described

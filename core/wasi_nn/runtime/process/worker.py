@@ -1,0 +1,204 @@
+"""The other side of ``child`` in Python: an engine's adapter, driven by messages.
+
+Runs in the interpreter that has the engine's library, which needs nothing else; ``boot`` starts it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from wasi_nn.errors import GuestExited, LimitExceeded, LinkError, OutOfFuel, UsageError
+from wasi_nn.runtime import (
+    EngineLimits,
+    GuestMemory,
+    HostFunction,
+    Instance,
+    Module,
+    Preopen,
+    Runtime,
+    WasiConfig,
+)
+from wasi_nn.runtime.process.child import (
+    CALL,
+    CALL_HEAD,
+    DATA,
+    FAILED,
+    HOST_CALL,
+    LINK,
+    OK,
+    PAIR,
+    PEEK,
+    PREPARE,
+    READ,
+    RETURN,
+    TO_GUEST,
+    U32,
+    WRITE,
+    Channel,
+    as_json,
+    from_json,
+    to_json,
+)
+
+_LINK_PREFIX = "the guest cannot start: "
+
+
+class Stopped(Exception):
+    """The host wants the guest to end."""
+
+
+class _Exit(Exception):
+    def __init__(self, code: int) -> None:
+        self.code = code
+
+
+class Worker:
+    """Answers the host until it is gone."""
+
+    def __init__(self, runtime: Runtime, channel: Channel, counts_fuel: bool) -> None:
+        self._runtime = runtime
+        self._channel = channel
+        self._limits = EngineLimits(fuel=1 if counts_fuel else None)
+        self._module: Module | None = None
+        self._instance: Instance | None = None
+        self._memory: GuestMemory | None = None
+
+    def run(self) -> None:
+        """Serve messages. Raises ``EOFError`` when the host is gone."""
+        while True:
+            kind, body = self._channel.receive()
+            if kind == PREPARE:
+                self._guarded(self._prepare, bytes(body))
+            elif kind == LINK:
+                self._guarded(self._link, json.loads(bytes(body)))
+            elif kind == CALL:
+                self._guarded(self._call, json.loads(bytes(body)))
+
+    def _prepare(self, wasm: bytes) -> dict[str, Any]:
+        self._module = self._runtime.compile(wasm, self._limits)
+        return {}
+
+    def _link(self, options: dict[str, Any]) -> dict[str, Any]:
+        assert self._module is not None
+        wasi = WasiConfig(
+            args=options["args"],
+            env=tuple(options["env"].items()),
+            preopens=[
+                Preopen(Path(host), guest, guest not in options["readOnly"])
+                for guest, host in options["preopens"].items()
+            ],
+            stdin="inherit",
+        )
+        functions = [
+            HostFunction(
+                one["module"],
+                one["name"],
+                one["parameters"],
+                one["hasResult"],
+                self._host_function(number, one["hasResult"]),
+            )
+            for number, one in enumerate(options["functions"])
+        ]
+        limits = EngineLimits(options["memory"], options["fuel"])
+        self._instance = self._module.prepare(functions, wasi, limits)
+        code = self._instance.instantiate()
+        if code is not None:
+            raise _Exit(code)
+        return {}
+
+    def _call(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        assert self._instance is not None
+        values = [from_json(value) for value in wanted["values"]]
+        if wanted["name"] == "_start":
+            code = self._instance.start()
+            if code:
+                raise _Exit(code)
+            return {"results": []}
+        results = self._instance.call(wanted["name"], *values)  # type: ignore[arg-type]
+        return {"results": [to_json(result) for result in results]}
+
+    def _host_function(self, number: int, has_result: bool) -> Callable[..., int | None]:
+        channel = self._channel
+
+        def ask(memory: GuestMemory | None, *values: int) -> int | None:
+            self._memory = memory
+            size = 0xFFFFFFFF if memory is None else memory.size
+            heads, peeks = [], []
+            for value in values:
+                length = 0 if memory is None else max(0, min(PEEK, size - value))
+                heads.append(PAIR.pack(value, length))
+                if memory is not None and length:
+                    peeks.append(memory.read(value, length))
+            head = CALL_HEAD.pack(number, min(size, 0xFFFFFFFF), memory is not None)
+            channel.send(HOST_CALL, head, *heads, *peeks)
+            while True:
+                kind, body = channel.receive()
+                if kind == RETURN:
+                    return int.from_bytes(body, "little") if has_result else None
+                if kind == CALL:
+                    self._guarded(self._call, json.loads(bytes(body)))
+                elif memory is not None and kind == READ:
+                    channel.send(DATA, memory.read(*PAIR.unpack(body)))
+                elif memory is not None and kind == WRITE:
+                    (pointer,) = U32.unpack_from(body)
+                    memory.write(pointer, body[U32.size :])
+                else:
+                    raise Stopped
+
+        return ask
+
+    def _guarded(self, work: Callable[[Any], dict[str, Any]], given: Any) -> None:
+        try:
+            kind, answer = OK, work(given)
+        except EOFError:
+            raise
+        except BaseException as error:
+            text = str(error).removeprefix(_LINK_PREFIX)
+            kind = FAILED
+            answer = {"kind": _kind(error), "text": text, "code": getattr(error, "code", None)}
+        size = 0 if self._memory is None else self._memory.size
+        self._channel.send(kind, as_json({**answer, "size": size}))
+
+
+def _kind(error: BaseException) -> str:
+    kinds = (
+        ((_Exit, GuestExited), "exit"),
+        (Stopped, "stopped"),
+        (LinkError, "link"),
+        (LimitExceeded, "limit"),
+        (OutOfFuel, "fuel"),
+        (UsageError, "usage"),
+    )
+    return next((word for kind, word in kinds if isinstance(error, kind)), "trap")
+
+
+def main(package: str, name: str, what: str, *ends: str) -> None:
+    """``describe`` the runtime of a plugin's package as JSON, or run a guest on it (``fuel`` or
+    ``plain``, and the descriptors of the two pipes)."""
+    found = import_module(package).wasi_nn_runtimes()
+    runtime = next(runtime for runtime in found if runtime.name == name)
+    if what == "describe":
+        usable = runtime.availability()
+        print(
+            json.dumps(
+                {
+                    "usable": usable.usable,
+                    "detail": usable.detail,
+                    "features": runtime.features._asdict(),
+                    "wasi": sorted(runtime.wasi_modules),
+                }
+            )
+        )
+        return
+    # The standard streams are the guest's.
+    sys.stdout = sys.stderr = open("/dev/null", "w")  # noqa: SIM115
+    try:
+        reader, writer = map(int, ends)
+        Worker(runtime, Channel(reader, writer, TO_GUEST), what == "fuel").run()
+    except EOFError:
+        pass

@@ -1,0 +1,194 @@
+"""The part of WASI preview 1 that Python serves well: streams, arguments, variables, exit codes.
+
+For engines whose own functions fall short, or that have none. Standard streams can go anywhere;
+what these functions are asked of files goes to the engine's function of that name (``OF_FILES``),
+which the adapter gives as ``files``. There is nothing of directories here: those need an engine.
+
+Layouts: an iovec is ``{u32 pointer, u32 length}`` (wasi_snapshot_preview1.witx).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from struct import Struct
+
+from wasi_nn.errors import InvalidArgument
+from wasi_nn.runtime import GuestMemory, HostFunction, Stdout, WasiConfig
+from wasi_nn.runtime.instance import proc_exit
+
+#: The functions that serve files as well, and how many parameters they have.
+OF_FILES = {"fd_write": 4, "fd_read": 4, "fd_fdstat_get": 2}
+_BADF, _FAULT, _IO, _PIPE = 8, 21, 29, 64
+# File type, flags, rights, inherited rights. A program asks whether it talks with a person: a
+# stream is a character device where it is a terminal, and "unknown" otherwise.
+_STATUS = Struct("<BxHxxxxQQ")
+_TERMINAL, _UNKNOWN = 2, 0
+_READ_RIGHT, _WRITE_RIGHT, _POLL_RIGHT = 1 << 1, 1 << 6, 1 << 27
+_U32 = Struct("<I")
+_PAIR = Struct("<II")
+_STREAMS = 3
+_MOST_VECTORS = 1024
+# A guest's vectors can name its whole memory many times over; less than all may be written.
+_MOST_AT_ONCE = 1 << 20
+
+
+class Preview1:
+    """The functions for one guest. What a callback for an output raises is added to
+    ``failures``, and the guest sees an I/O error."""
+
+    def __init__(self, wasi: WasiConfig, failures: list[BaseException]) -> None:
+        self._failures = failures
+        self._stdin = memoryview(wasi.stdin) if isinstance(wasi.stdin, bytes) else None
+        self._inherits_stdin = wasi.stdin == "inherit"
+        self._outputs: dict[int, Stdout] = {1: wasi.stdout, 2: wasi.stderr}
+        self._arguments = [argument.encode() + b"\0" for argument in wasi.args]
+        self._variables = [f"{name}={value}".encode() + b"\0" for name, value in wasi.env]
+        #: The engine's own functions by name, for what is no standard stream.
+        self.files: dict[str, Callable[..., int]] = {}
+        for stream, ours in ((wasi.stdout, sys.stdout), (wasi.stderr, sys.stderr)):
+            # What Python has buffered comes before what the guest writes.
+            if stream == "inherit" and ours is not None:
+                ours.flush()
+
+    def functions(self, module: str) -> list[HostFunction]:
+        """The functions for one WASI module."""
+        table: dict[str, tuple[int, Callable[..., int]]] = {
+            "fd_write": (4, self.fd_write),
+            "fd_read": (4, self.fd_read),
+            "fd_fdstat_get": (2, self.fd_fdstat_get),
+            "args_get": (2, lambda memory, *at: _put(memory, self._arguments, *at)),
+            "args_sizes_get": (2, lambda memory, *at: _put_sizes(memory, self._arguments, *at)),
+            "environ_get": (2, lambda memory, *at: _put(memory, self._variables, *at)),
+            "environ_sizes_get": (2, lambda memory, *at: _put_sizes(memory, self._variables, *at)),
+        }
+        return [
+            proc_exit(module),
+            *(
+                HostFunction(module, name, parameters, True, _guarded(function))
+                for name, (parameters, function) in table.items()
+            ),
+        ]
+
+    def fd_write(
+        self, memory: GuestMemory, descriptor: int, vectors: int, count: int, out: int
+    ) -> int:
+        if descriptor >= _STREAMS:
+            return self._elsewhere("fd_write", descriptor, vectors, count, out)
+        if descriptor == 0:
+            return _BADF
+        memory.check(out, 4)
+        data = bytearray()
+        for at, length in self._vectors(memory, vectors, count):
+            data += memory.read(at, length)[: _MOST_AT_ONCE - len(data)]
+        errno = self._write(descriptor, bytes(data))
+        if not errno:
+            memory.write(out, _U32.pack(len(data)))
+        return errno
+
+    def fd_read(
+        self, memory: GuestMemory, descriptor: int, vectors: int, count: int, out: int
+    ) -> int:
+        if descriptor >= _STREAMS:
+            return self._elsewhere("fd_read", descriptor, vectors, count, out)
+        if descriptor:
+            return _BADF
+        memory.check(out, 4)
+        pieces = self._vectors(memory, vectors, count)
+        for at, length in pieces:
+            memory.check(at, length)
+        data = self._read(sum(length for _, length in pieces))
+        done = 0
+        for at, length in pieces:
+            piece = data[done : done + length]
+            memory.write(at, piece)
+            done += len(piece)
+        memory.write(out, _U32.pack(done))
+        return 0
+
+    def fd_fdstat_get(self, memory: GuestMemory, descriptor: int, out: int) -> int:
+        if descriptor >= _STREAMS:
+            return self._elsewhere("fd_fdstat_get", descriptor, out)
+        inherits = self._outputs[descriptor] == "inherit" if descriptor else self._inherits_stdin
+        kind = _TERMINAL if inherits and _is_terminal(descriptor) else _UNKNOWN
+        rights = (_WRITE_RIGHT if descriptor else _READ_RIGHT) | _POLL_RIGHT
+        memory.write(out, _STATUS.pack(kind, 0, rights, 0))
+        return 0
+
+    def _elsewhere(self, name: str, *arguments: int) -> int:
+        function = self.files.get(name)
+        return _BADF if function is None else function(*arguments)
+
+    @staticmethod
+    def _vectors(memory: GuestMemory, at: int, count: int) -> list[tuple[int, int]]:
+        if count > _MOST_VECTORS:
+            raise InvalidArgument(f"{count} vectors: at most {_MOST_VECTORS} are allowed")
+        return [(at, length) for at, length in _PAIR.iter_unpack(memory.read(at, 8 * count))]
+
+    def _write(self, descriptor: int, data: bytes) -> int:
+        stream = self._outputs[descriptor]
+        if callable(stream):
+            try:
+                if data:
+                    stream(data)
+            except BaseException as error:
+                self._failures.append(error)
+                return _IO
+        elif stream == "inherit":
+            view = memoryview(data)
+            try:
+                while view:
+                    view = view[os.write(descriptor, view) :]
+            except BrokenPipeError:
+                return _PIPE
+            except OSError:
+                return _IO
+        return 0
+
+    def _read(self, most: int) -> bytes | memoryview:
+        if self._inherits_stdin:
+            try:
+                return os.read(0, min(most, _MOST_AT_ONCE))
+            except OSError:
+                return b""
+        if self._stdin is None:
+            return b""
+        piece, self._stdin = self._stdin[:most], self._stdin[most:]
+        return piece
+
+
+def _is_terminal(descriptor: int) -> bool:
+    try:
+        return os.isatty(descriptor)
+    except OSError:
+        return False
+
+
+def _put(memory: GuestMemory, texts: list[bytes], pointers: int, buffer: int) -> int:
+    memory.check(pointers, 4 * len(texts))
+    memory.check(buffer, sum(map(len, texts)))
+    for number, text in enumerate(texts):
+        memory.write(pointers + 4 * number, _U32.pack(buffer))
+        memory.write(buffer, text)
+        buffer += len(text)
+    return 0
+
+
+def _put_sizes(memory: GuestMemory, texts: list[bytes], count: int, size: int) -> int:
+    memory.check(size, 4)
+    memory.write(count, _U32.pack(len(texts)))
+    memory.write(size, _U32.pack(sum(map(len, texts))))
+    return 0
+
+
+def _guarded(function: Callable[..., int]) -> Callable[..., int]:
+    def guarded(memory: GuestMemory | None, *arguments: int) -> int:
+        if memory is None:
+            return _FAULT
+        try:
+            return function(memory, *arguments)
+        except InvalidArgument:
+            return _FAULT
+
+    return guarded

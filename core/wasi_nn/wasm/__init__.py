@@ -1,0 +1,1 @@
+"""Reading and rewriting Wasm binaries, without an engine."""
