@@ -572,6 +572,19 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
     assert (code, err) == (134, "wasi-nn: the guest used up its fuel\n")
 
 
+@pytest.mark.parametrize("option", ["--max-host-memory", "--max-held"])
+def test_a_tensor_above_the_limit_of_host_memory_is_refused(guests, echo, option):
+    arguments = ("--graph", f"echo={echo}", guests / "echo/echo.wasm", "echo", "hello world")
+    assert wasi_nn("run", option, "1K", *arguments)[0] == 0
+    code, _, err = wasi_nn("run", option, "10", *arguments)
+    assert code == 1
+    assert "above its limit of 10" in err
+
+
+def test_the_former_spelling_of_an_option_is_not_in_the_help():
+    assert "--max-held" not in wasi_nn("run", "--help")[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -590,6 +603,7 @@ def test_memory_and_fuel_limits(wat, tmp_path, guests):
         (("run", "--runtime", "abacus", "{hello}"), "no runtime 'abacus'"),
         (("run", "--timeout", "0", "{hello}"), "--timeout"),
         (("run", "--max-memory", "lots", "{hello}"), "--max-memory wants"),
+        (("run", "--max-host-memory", "much", "{hello}"), "--max-host-memory wants"),
         (("run", "--max-held", "much", "{hello}"), "--max-held wants"),
         (("run", "-W", "wmemcheck", "{hello}"), "-W understands"),
         (("run", "-W", "timeout=soon", "{hello}"), "as in 500ms"),

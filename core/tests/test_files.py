@@ -263,7 +263,7 @@ def test_all_files_count_against_a_limit(host, model):
     assert host.registry.size("m") == 106
     assert host.registry.size("m", {"adapter": str(beside)}) == 206
     for held in (205, 206):
-        with host.open_session(Limits(held=held)) as session:
+        with host.open_session(Limits(host_memory=held)) as session:
             session.load_by_name("m")
             refused = held < 206
             for _ in range(2):
@@ -276,7 +276,7 @@ def test_all_files_count_against_a_limit(host, model):
 
 def test_a_guest_that_keeps_what_was_replaced_holds_two_models(host, model):
     host.add_model("m", model, encoding="beside")
-    with host.open_session(Limits(held=9)) as session:
+    with host.open_session(Limits(host_memory=9)) as session:
         graph = session.load_by_name("m")
         session.load_by_name("m")
         rename(model.with_suffix(".bin"), b"new")

@@ -12,7 +12,7 @@ from wasi_nn.errors import DeadlineExceeded, LimitExceeded, RuntimeFailure
 COMMAND = '(module (memory (export "memory") {}) (func (export "_start") {}))'
 # Traps where the memory does not grow by 16 pages.
 GROW = "(if (i32.eq (memory.grow (i32.const 16)) (i32.const -1)) (then unreachable))"
-OUTER = Limits(timeout=10, memory=1 << 20, held=1 << 40, output=1 << 30)
+OUTER = Limits(timeout=10, memory=1 << 20, host_memory=1 << 40, output=1 << 30)
 
 
 @pytest.fixture
@@ -33,13 +33,21 @@ def bounded(plugins):
         # The default's value is a limit where it is given.
         (Limits(output=256 << 20), OUTER._replace(output=256 << 20)),
         (Limits(memory=1 << 30, loosen=True), OUTER._replace(memory=1 << 30)),
-        (Limits(timeout=20, held=3, loosen=True), OUTER._replace(timeout=20, held=3)),
+        (Limits(timeout=20, host_memory=3, loosen=True), OUTER._replace(timeout=20, host_memory=3)),
         (Limits(contexts=1 << 20), OUTER),
+        (Limits(host_memory=1 << 41), OUTER),
     ],
 )
 def test_each_field_is_laid_over_the_hosts(own, laid):
     assert own.over(OUTER) == laid
     assert pickle.loads(pickle.dumps(own)).over(OUTER) == laid
+
+
+def test_a_run_may_not_raise_the_default_of_host_memory():
+    default = Limits().host_memory_bytes()
+    assert Limits(host_memory=default + 1).over(Limits()).host_memory == default
+    assert Limits(host_memory=default + 1, loosen=True).over(Limits()).host_memory == default + 1
+    assert Limits().over(Limits(host_memory=default + 1)).host_memory == default + 1
 
 
 def test_a_deadline_leaves_the_memory_limit(bounded, wat):
@@ -67,10 +75,14 @@ def test_reactors_and_sessions_too(bounded, wat):
     ):
         with program.instantiate(**options) as guest:
             assert guest.call("grow") == (pages,)
-    with Host(plugins=bounded.plugins, limits=Limits(held=10)) as host:
-        for limits, held in ((Limits(contexts=3), 10), (Limits(held=11), 10), (Limits(held=4), 4)):
+    with Host(plugins=bounded.plugins, limits=Limits(host_memory=10)) as host:
+        for limits, most in (
+            (Limits(contexts=3), 10),
+            (Limits(host_memory=11), 10),
+            (Limits(host_memory=4), 4),
+        ):
             with host.open_session(limits) as session:
-                session.hold(held)
+                session.hold(most)
                 with pytest.raises(RuntimeFailure, match="above its limit"):
                     session.hold(1)
 
@@ -96,7 +108,7 @@ def test_the_shorter_timeout_holds(bounded, wat):
     [
         ({"limits": Limits(memory="64M")}, "limit memory is '64M', and must be a whole number"),
         ({"limits": Limits(fuel=1 << 70)}, "limit fuel is"),
-        ({"limits": Limits(held=-1)}, "limit held is -1"),
+        ({"limits": Limits(host_memory=-1)}, "limit host_memory is -1"),
         ({"limits": Limits(output=None)}, "limit output is None"),
         ({"limits": {"timeout": 5}}, "must be Limits"),
         ({"timeout": "5"}, "timeout is '5', and must be a number of seconds"),

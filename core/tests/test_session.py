@@ -12,10 +12,9 @@ from wasi_nn import Limits, Tensor, TensorType, limits
 from wasi_nn._models.loading import known_config
 from wasi_nn._models.registry import NamedModel, Registry
 from wasi_nn._session.session import Session
-from wasi_nn.backend import Backend, ExecutionContext, Graph
+from wasi_nn.backend import Backend, ExecutionContext, Graph, memory
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, NnError, RuntimeFailure, Unavailable
 from wasi_nn.hookspecs import hookimpl
-from wasi_nn.limits import group_memory
 from wasi_nn.plugins import Plugins
 from wasi_nn.types import ExecutionTarget
 
@@ -222,7 +221,7 @@ def test_a_cancelled_session_does_not_wait_for_its_turn():
 
 
 def test_limits_on_what_the_host_holds():
-    session = open_session(Recorder(), held=10)
+    session = open_session(Recorder(), host_memory=10)
     graph = load(session, b"12345678")
     with pytest.raises(RuntimeFailure, match="8 bytes of models"):
         load(session, b"123")
@@ -246,7 +245,7 @@ def named(tmp_path):
 
 
 def test_a_config_for_a_named_model_costs_nothing_as_long_as_the_memory_is_shared(named):
-    session = open_session(Recorder(), named, held=7)
+    session = open_session(Recorder(), named, host_memory=7)
     graphs = [session.load_by_name("m", {"weights": "one", "other": number}) for number in range(3)]
     # The person offered one model, and not two.
     with pytest.raises(RuntimeFailure, match="8 more would be above its limit of 7"):
@@ -261,7 +260,7 @@ def test_a_config_for_a_named_model_costs_nothing_as_long_as_the_memory_is_share
 
 
 def test_every_further_model_of_a_name_counts(named):
-    session = open_session(Recorder(), named, held=8)
+    session = open_session(Recorder(), named, host_memory=8)
     session.load_by_name("m")
     graph = session.load_by_name("m", {"other": 1})
     again = session.load_by_name("m", {"other": 1})
@@ -275,7 +274,7 @@ def test_every_further_model_of_a_name_counts(named):
 
 
 def test_a_model_counts_as_long_as_a_context_has_it():
-    session = open_session(Recorder(), held=8)
+    session = open_session(Recorder(), host_memory=8)
     graph = load(session, b"12345678")
     context = session.init_execution_context(graph)
     session.unload(graph)
@@ -286,7 +285,7 @@ def test_a_model_counts_as_long_as_a_context_has_it():
 
 
 def test_limits_on_what_a_context_takes():
-    session = open_session(Recorder(), held=10)
+    session = open_session(Recorder(), host_memory=10)
     graph = load(session, b"1234")
     first = session.init_execution_context(graph)
     second = session.init_execution_context(graph)
@@ -374,11 +373,11 @@ class TestMemoryOfControlGroups:
             "sys/fs/cgroup/a/memory.stat": self.STAT,
         })  # fmt: skip
         # What the system caches of files can be had.
-        assert group_memory(root) == (1000, 750)
+        assert memory.group_memory(root) == (1000, 750)
         system(**{f"{group}/memory.max": "500\n"})
-        assert group_memory(root) == (500, 350)
+        assert memory.group_memory(root) == (500, 350)
         system(**{f"{group}/memory.current": "5000\n"})
-        assert group_memory(root) == (500, 0)
+        assert memory.group_memory(root) == (500, 0)
 
     def test_the_older_kind(self, system):
         group = "sys/fs/cgroup/memory"
@@ -388,18 +387,18 @@ class TestMemoryOfControlGroups:
             f"{group}/memory.usage_in_bytes": "1000\n",
             f"{group}/memory.stat": "total_inactive_file 100\ntotal_active_file 0\n",
         })  # fmt: skip
-        assert group_memory(root) == (2000, 1100)
+        assert memory.group_memory(root) == (2000, 1100)
         system(**{f"{group}/memory.limit_in_bytes": "9223372036854771712\n"})
-        assert group_memory(root) is None
+        assert memory.group_memory(root) is None
 
     @pytest.mark.parametrize("text", ["", "0::/\n", "4:memory:/x\n"])
     def test_none(self, system, text):
-        assert group_memory(system(**{"proc/self/cgroup": text})) is None
+        assert memory.group_memory(system(**{"proc/self/cgroup": text})) is None
 
     def test_no_such_system(self, tmp_path):
-        assert group_memory(tmp_path) is None
+        assert memory.group_memory(tmp_path) is None
 
     def test_a_guest_gets_no_more_than_there_is(self, monkeypatch):
-        assert Limits().held == limits._default_held() >= 1
-        monkeypatch.setattr(limits, "group_memory", lambda: limits.GroupMemory(1000, 10))
-        assert limits._default_held() == 1000
+        assert Limits().host_memory_bytes() >= 1
+        monkeypatch.setattr(memory, "group_memory", lambda: memory.GroupMemory(1000, 10))
+        assert limits._default_host_memory.__wrapped__() == 1000

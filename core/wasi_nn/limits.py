@@ -1,76 +1,25 @@
-"""What a guest may use at most, and what memory there is."""
+"""What a guest may use at most."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from functools import lru_cache
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from wasi_nn.errors import UsageError
 
+__all__ = ["Limits"]
+
 # Engines count in 64 bits.
-_MOST = 1 << 63
-# A control group without a limit says so with a number like this one.
-_NO_LIMIT = 1 << 60
+_MAX_VALUE = 1 << 63
 
 
-class GroupMemory(NamedTuple):
-    """The memory that this process's control groups (a container's) leave it, in bytes."""
+@lru_cache(maxsize=1)
+def _default_host_memory() -> int:
+    from wasi_nn.backend.memory import group_memory
 
-    limit: int
-    left: int
-
-
-def group_memory(root: Path = Path("/")) -> GroupMemory | None:
-    """The tightest limit of the control groups that this process is in, and the least that is left
-    of one; None without a limit. Files in the system's cache are not in the way."""
-    found = list(_groups(root))
-    if not found:
-        return None
-    return GroupMemory(min(limit for limit, _ in found), min(left for _, left in found))
-
-
-def _groups(root: Path) -> Iterator[tuple[int, int]]:
-    folder = root / "sys/fs/cgroup"
-    try:
-        lines = (root / "proc/self/cgroup").read_text("utf-8").splitlines()
-    except (OSError, ValueError):
-        return
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            for base in (folder, folder / "unified"):
-                yield from _levels(base, path, "memory.max", "memory.current", "")
-        elif "memory" in controllers.split(","):
-            names = "memory.limit_in_bytes", "memory.usage_in_bytes"
-            yield from _levels(folder / "memory", path, *names, "total_")
-
-
-def _levels(
-    base: Path, path: str, limit: str, usage: str, prefix: str
-) -> Iterator[tuple[int, int]]:
-    """The limits of a group and of those around it. In a container the path may be the host's, and
-    its own group the folder itself."""
-    group = base / path.lstrip("/")
-    for level in (group, *group.parents):
-        try:
-            most = int((level / limit).read_text("ascii"))
-            used = int((level / usage).read_text("ascii"))
-            pairs = (line.split() for line in (level / "memory.stat").read_text().splitlines())
-            stat = {key: int(value) for key, value in pairs}
-            cached = stat[f"{prefix}inactive_file"] + stat[f"{prefix}active_file"]
-        except (OSError, ValueError, KeyError):
-            most = _NO_LIMIT
-        if most < _NO_LIMIT:
-            yield most, max(0, most - max(0, used - cached))
-        if level == base:
-            return
-
-
-def _default_held() -> int:
     try:
         half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (AttributeError, OSError, ValueError):
@@ -81,30 +30,32 @@ def _default_held() -> int:
 
 
 class _Default(int):
-    """The value of a field that nobody has given: a run's own then leaves the host's as it is."""
+    """The value of a field that was not given: the host's value then holds for a run."""
 
 
 class Limits(NamedTuple):
-    """Limits of one guest; None is no limit.
+    """Limits of one guest.
 
-    ``timeout`` is in seconds of wall-clock time, ``memory`` in bytes of linear memory, ``fuel`` in
-    the engine's units. ``graphs`` counts the graphs, and ``contexts`` the execution contexts, that
-    the guest holds at one time; ``held`` the bytes that the host keeps for it alone (models, input
-    tensors, the memory of language models), by default half of this machine's memory and at least
-    4 GiB, and never more than a container has; ``output`` the bytes that are captured of each of
-    its streams.
+    - ``timeout``: seconds of wall-clock time; None is no limit.
+    - ``memory``: bytes of linear memory; None is no limit.
+    - ``fuel``: in the engine's units; None is no limit.
+    - ``graphs`` and ``contexts``: how many the guest may have at one time.
+    - ``host_memory``: bytes that the host keeps for this guest alone (models, input tensors, the
+      memory of language models). None is half of this machine's memory, at least 4 GiB, and at
+      most what the container allows.
+    - ``output``: bytes that are captured of each output stream.
 
-    The limits of a run are laid over those of its host, field by field. A field that the run does
-    not give is the host's; of one that both give the lower value holds. With ``loosen`` the run's
-    own value holds, also where it allows more::
+    The limits of a run are laid over those of its host, field by field. Where the run gives no
+    value, the host's value holds. Where both give one, the lower value holds. With ``loosen`` the
+    run's own value holds, even if it allows more::
 
         host = Host(limits=Limits(timeout=10, memory=1 << 30))
         program.run(limits=Limits(timeout=2))  # 2 seconds and 1 GiB
         program.run(limits=Limits(memory=4 << 30))  # 10 seconds and 1 GiB
         program.run(limits=Limits(memory=4 << 30, loosen=True))  # 10 seconds and 4 GiB
 
-    A deadline reaches a guest that computes, in Wasm or in a library that can be stopped. One that
-    sits in a system call (it sleeps, it reads a terminal) is noticed when the call returns.
+    A timeout stops a guest that computes, in Wasm or in a library that can be stopped. If the
+    guest is in a system call (it sleeps, it reads a terminal), it stops when the call returns.
     """
 
     timeout: float | None = None
@@ -112,13 +63,19 @@ class Limits(NamedTuple):
     fuel: int | None = None
     graphs: int = _Default(1024)
     contexts: int = _Default(65536)
-    held: int = _Default(_default_held())
+    host_memory: int | None = None
     output: int = _Default(256 << 20)
     loosen: bool = False
+
+    def host_memory_bytes(self) -> int:
+        """The value of ``host_memory``, or what None stands for on this machine."""
+        return _default_host_memory() if self.host_memory is None else self.host_memory
 
     def over(self, host: Limits) -> Limits:
         """These limits laid over a host's. Raises ``UsageError`` as ``check`` does."""
         self.check()
+        if self.host_memory is not None:
+            host = host._replace(host_memory=host.host_memory_bytes())
         laid: dict[str, Any] = {}
         for name in _FIELDS:
             own, outer = getattr(self, name), getattr(host, name)
@@ -129,7 +86,7 @@ class Limits(NamedTuple):
             else:
                 laid[name] = min(own, outer)
         if laid["timeout"] is not None:
-            # Longer than any thread can wait, such as infinity.
+            # Infinity, for example, is longer than any thread can wait.
             laid["timeout"] = min(laid["timeout"], threading.TIMEOUT_MAX)
         return Limits(**laid)
 
@@ -142,12 +99,12 @@ class Limits(NamedTuple):
             raise UsageError(f"the timeout is {seconds!r}, and must be a number of seconds or None")
         for name in _FIELDS[1:]:
             value = getattr(self, name)
-            if value is None and name in ("memory", "fuel"):
+            if value is None and name in ("memory", "fuel", "host_memory"):
                 continue
             if (
                 isinstance(value, bool)
                 or not isinstance(value, Integral)
-                or not 0 <= int(value) < _MOST
+                or not 0 <= int(value) < _MAX_VALUE
             ):
                 raise UsageError(
                     f"the limit {name} is {value!r}, and must be a whole number from 0 to 2^63 - 1"
@@ -158,8 +115,9 @@ _FIELDS = Limits._fields[:-1]
 
 
 def own_limits(limits: Limits | None, timeout: float | None) -> Limits:
-    """What a run is given: its limits, and its timeout, where that is shorter. Raises
-    ``UsageError`` as ``Limits.check`` does."""
+    """A run's limits, with its ``timeout`` where that is shorter.
+
+    Raises ``UsageError`` as ``Limits.check`` does."""
     if limits is None:
         limits = Limits()
     elif not isinstance(limits, Limits):

@@ -598,7 +598,7 @@ class TestMemory:
         size = TINY.stat().st_size
         apart = Tensor(TensorType.U8, (1,), memoryview(b'{"use-mmap": false}'))
         again = Tensor(TensorType.U8, (1,), memoryview(b'{"use-mmap": true}'))
-        with host.open_session(Limits(held=size + 100)) as session:
+        with host.open_session(Limits(host_memory=size + 100)) as session:
             graph = session.load_by_name("tiny")
             first, second = (session.init_execution_context(graph) for _ in range(2))
             session.set_input(first, 1, apart)
@@ -859,7 +859,7 @@ class TestHost:
 
     def test_a_config_alone_is_no_model_apart(self, host: Host):
         host.add_model("tiny", TINY)
-        with host.open_session(Limits(held=1 << 18)) as session:
+        with host.open_session(Limits(host_memory=1 << 18)) as session:
             graph = session.load_by_name("tiny", {"temp": 0.5})
             session.load_by_name("tiny", {"temp": 0.6})
             with pytest.raises(RuntimeFailure, match="above its limit"):
@@ -870,7 +870,7 @@ class TestHost:
     def test_the_cache_counts_against_the_guests_limit(self, host: Host):
         host.add_model("tiny", TINY)
         prompt = Tensor(TensorType.U8, (1,), memoryview(b"Hello"))
-        with host.open_session(Limits(held=8 << 20)) as session:
+        with host.open_session(Limits(host_memory=8 << 20)) as session:
             graph = session.load_by_name("tiny", GREEDY)
             first, second = (session.init_execution_context(graph) for _ in range(2))
             for context in (first, second):

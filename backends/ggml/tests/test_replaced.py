@@ -116,7 +116,7 @@ def test_every_part_counts_against_a_limit(host, split):
     size = sum(file.stat().st_size for file in split.iterdir())
     assert host.registry.size("m") == size
     for held in (size - 1, size):
-        with host.open_session(Limits(held=held)) as session:
+        with host.open_session(Limits(host_memory=held)) as session:
             session.load_by_name("m")
             if held < size:
                 with pytest.raises(RuntimeFailure, match="above its limit"):

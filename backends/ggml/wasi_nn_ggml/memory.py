@@ -10,9 +10,9 @@ from __future__ import annotations
 import os
 from typing import NamedTuple
 
+from wasi_nn.backend.memory import group_memory
 from wasi_nn.errors import RuntimeFailure
 from wasi_nn.escaping import logger
-from wasi_nn.limits import group_memory
 from wasi_nn_ggml.library import Library
 from wasi_nn_ggml.metadata import Metadata
 from wasi_nn_ggml.settings import ContextSettings

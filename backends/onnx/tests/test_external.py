@@ -155,7 +155,7 @@ def test_the_data_of_another_config_count(host, tmp_path):
     path = initializer(tmp_path / "m.onnx")
     path.with_name("w.bin").write_bytes(values(1).tobytes() * 1000)
     host.add_model("m", path)
-    with host.open_session(Limits(held=16_000)) as session:
+    with host.open_session(Limits(host_memory=16_000)) as session:
         session.load_by_name("m")
         with pytest.raises(RuntimeFailure, match="above its limit"):
             session.load_by_name("m", {"threads": 1})

@@ -278,7 +278,7 @@ def test_weights_count_against_a_limit(tmp_path):
     with Host() as host:
         host.add_model("m", path)
         for held in (size - 1, size):
-            with host.open_session(Limits(held=held)) as session:
+            with host.open_session(Limits(host_memory=held)) as session:
                 session.load_by_name("m")
                 if held < size:
                     with pytest.raises(RuntimeFailure, match="above its limit"):

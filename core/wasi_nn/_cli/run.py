@@ -130,6 +130,7 @@ def _seconds(context: click.Context, option: click.Parameter, text: str | None) 
 @click.option("--wasi-modules", hidden=True, expose_value=False)
 @click.option("--mapdir", "--map-dir", "mapdirs", multiple=True, hidden=True)
 @click.option("--volume", "volumes", multiple=True, hidden=True)
+@click.option("--max-held", callback=_size, hidden=True)  # the former spelling of --max-host-memory
 @click.option("--argv0", hidden=True)
 @click.option("--forward-host-env", is_flag=True, hidden=True)
 @click.option("--time-limit", type=click.FloatRange(min=0), hidden=True)
@@ -169,7 +170,7 @@ def _seconds(context: click.Context, option: click.Parameter, text: str | None) 
     help="The most linear memory, as in 64M or 2G.",
 )
 @click.option(
-    "--max-held",
+    "--max-host-memory",
     metavar="SIZE",
     callback=_size,
     help="The most that the host keeps for the guest: models, tensors, KV caches.",
@@ -207,7 +208,7 @@ def run(
     dialect: str,
     timeout: float | None,
     max_memory: int | None,
-    max_held: int | None,
+    max_host_memory: int | None,
     fuel: int | None,
     allow_fallback: bool,
     stats: bool,
@@ -218,6 +219,7 @@ def run(
     debug: tuple[str, ...],
     mapdirs: tuple[str, ...],
     volumes: tuple[str, ...],
+    max_held: int | None,
     argv0: str | None,
     forward_host_env: bool,
     time_limit: float | None,
@@ -238,13 +240,12 @@ def run(
         timeout=timeout,
         memory=_first(max_memory, pages, asked.memory),
         fuel=_first(fuel, gas_limit, asked.fuel),
+        host_memory=_first(max_host_memory, max_held),
     )
     if reactor and export is None:
         if not args:
             raise UsageError("--reactor wants the name of an export behind the guest")
         export, args = args[0], args[1:]
-    if max_held is not None:
-        limits = limits._replace(held=max_held)
     if python is not None:
         if runtime in (None, "auto"):
             raise click.UsageError("--python needs --runtime, the engine that runs there")

@@ -306,10 +306,11 @@ class Session:
     def _check_held(self, more: int) -> None:
         if self._cancelled:
             raise RuntimeFailure("the guest is being stopped")
-        if self._held + more > self._limits.held:
+        most = self._limits.host_memory_bytes()
+        if self._held + more > most:
             raise RuntimeFailure(
                 f"the host holds {self._held} bytes of models, tensors and contexts for the guest: "
-                f"{more} more would be above its limit of {self._limits.held}"
+                f"{more} more would be above its limit of {most}"
             )
 
     def _loaded_context(self, handle: int) -> ContextEntry:

@@ -106,8 +106,8 @@ class ExecutionContext(ABC):
     """
 
     #: Counts bytes that the context takes beside its inputs (a language model's KV cache) against
-    #: the guest's ``Limits.held``, before they are taken, and less when they are given back. Raises
-    #: ``RuntimeFailure`` above the limit. Core sets it; a context without a guest has no limit.
+    #: the guest's ``Limits.host_memory``, before they are taken, and less when they are given back.
+    #: Raises ``RuntimeFailure`` above the limit. Core sets it; a context without a guest has none.
     hold: Callable[[int], None] = staticmethod(lambda size: None)
 
     @abstractmethod

@@ -247,7 +247,7 @@ def test_a_guest_may_not_hold_more_than_its_limit(host: Host) -> None:
     make = "(loop $l" + TENSOR + "(local.set $n (i32.add (local.get $n) (i32.const 1)))"
     make += "(br_if $l (i32.lt_u (local.get $n) (i32.const 2000))))"
     run = "(local $n i32)" + OPEN + make + COMPUTE + "(i32.const 0)"
-    result = compiled(host, run).run(limits=Limits(held=100_000))
+    result = compiled(host, run).run(limits=Limits(host_memory=100_000))
     assert result.check().exit_code == 1
     assert "above its limit of 100000" in result.failures[0].reason
 

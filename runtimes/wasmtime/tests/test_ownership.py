@@ -59,7 +59,7 @@ def test_what_is_dropped_has_room_for_another(host: Host, version: str) -> None:
     body += "(if (i32.eq (call $code (local.get $e)) (i32.const 5)) (then unreachable))"
     body += "(call $drop_error (local.get $e))" + DROP
     # Room for one of each, and for two tensors: one that goes in, and one that comes out.
-    limits = Limits(graphs=1, contexts=1, held=1500)
+    limits = Limits(graphs=1, contexts=1, host_memory=1500)
     result = compiled(host, again(body) + "(i32.const 0)", version).run(limits=limits)
     assert result.check().exit_code == 0, result.failures
     assert result.failed == 50  # each round's own
@@ -77,7 +77,7 @@ def test_what_is_kept_counts(host: Host, kept: str, full: str) -> None:
     run = OPEN.replace("(local $t i32)", "") + run + TENSOR + COMPUTE + "(i32.const 0)"
     locals_ = "".join(re.findall(r"\(local \$[a-z]+ i32\)", run))
     run = locals_ + re.sub(r"\(local \$[a-z]+ i32\)", "", run)
-    result = compiled(host, run).run(limits=Limits(held=5000))
+    result = compiled(host, run).run(limits=Limits(host_memory=5000))
     assert result.check().exit_code == 1
     assert re.search(full, result.failures[0].reason)
 
@@ -86,7 +86,7 @@ def test_errors_that_are_kept_count(host: Host) -> None:
     run = again("(local $e i32)" + FAIL, 20)
     # The last one had no room: it is the error that says so.
     run += "(i32.ne (call $code (local.get $e)) (i32.const 5))"
-    result = compiled(host, run).run(limits=Limits(held=2000))
+    result = compiled(host, run).run(limits=Limits(host_memory=2000))
     assert result.check().exit_code == 0
 
 
@@ -136,7 +136,7 @@ def test_a_name_of_megabytes_leaves_no_trace_of_its_length(host: Host) -> None:
     run = """(call $load_by_name (i32.const 1024) (i32.const 2000000) (i32.const 64))
       (call $reason (i32.load (i32.const 68)) (i32.const 80))
       (i32.gt_u (i32.load (i32.const 84)) (i32.const 5000))"""
-    result = compiled(host, run).run(limits=Limits(held=10_000))
+    result = compiled(host, run).run(limits=Limits(host_memory=10_000))
     assert result.check().exit_code == 0
     assert len(result.failures[0].reason) < 5000
     assert "characters)" in result.failures[0].reason
