@@ -57,7 +57,7 @@ def _streaming(host: Host) -> Figure:
 
 def _direct(host: Host) -> Callable[[], float]:
     """The same text by a loop over llama.cpp's own functions, with nothing else around it."""
-    from wasi_nn_ggml.backend import GgmlGraph
+    from wasi_nn_ggml.graph import GgmlGraph
     from wasi_nn_ggml.layouts import Batch
     from wasi_nn_ggml.sampler import Sampler
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from wasi_nn.backend import LoadOptions
 from wasi_nn.errors import NnError
 from wasi_nn.types import Tensor, TensorType
-from wasi_nn_ggml import settings as options
+from wasi_nn_ggml import keys
 from wasi_nn_ggml.backend import GgmlBackend
 
 needs("xllamacpp")
 
 TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
 # Locking memory is the system's business.
-FLAGS = sorted(set(options._FLAGS) - {"use-mlock", "tts", "stream-stdout"})
+FLAGS = sorted(set(keys.FLAGS) - {"use-mlock", "tts", "stream-stdout"})
 TEXTS = {
     "split-mode": ["none", "layer", "row"],
     "flash-attn": ["on", "off", "auto"],
@@ -39,8 +39,8 @@ whole = st.sampled_from([-2, -1, 0, 1, 2, 3, 5, 16, 64, 256, 300, 512, 1000, 1 <
 number = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from([0, 1, -1, 0.5, 1e9])
 values = {
     **{key: st.booleans() for key in FLAGS},
-    **dict.fromkeys(options._WHOLE, whole),
-    **dict.fromkeys(options._NUMBERS, number),
+    **dict.fromkeys(keys.WHOLE, whole),
+    **dict.fromkeys(keys.NUMBERS, number),
     **{key: st.sampled_from(texts) for key, texts in TEXTS.items()},
 }
 configs = st.lists(st.sampled_from(sorted(values)), max_size=6, unique=True).flatmap(

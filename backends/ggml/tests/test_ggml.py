@@ -27,7 +27,7 @@ from wasi_nn.errors import (
     UnsupportedOperation,
 )
 from wasi_nn.types import Tensor, TensorType
-from wasi_nn_ggml import layouts, library, settings
+from wasi_nn_ggml import keys, layouts, library, provider
 from wasi_nn_ggml.backend import GgmlBackend
 
 needs("xllamacpp")
@@ -392,10 +392,9 @@ class TestConfig:
 
     def test_every_key_of_the_reference_is_known(self):
         """The kinds of 180 keys: none twice, and the ones that do something among them."""
-        kinds = settings._FLAGS, settings._WHOLE, settings._NUMBERS, settings._TEXTS
-        kinds += (settings._PROGRAMS,)
-        assert sum(map(len, kinds)) == len(settings.KEYS) >= 180
-        assert {"dry-multipier", "json-schema", "n-gpu-layers", "mmproj"} <= settings.KEYS
+        kinds = keys.FLAGS, keys.WHOLE, keys.NUMBERS, keys.TEXTS, keys.PROGRAMS
+        assert sum(map(len, kinds)) == len(keys.KEYS) >= 180
+        assert {"dry-multipier", "json-schema", "n-gpu-layers", "mmproj"} <= keys.KEYS
 
     @pytest.mark.parametrize(
         "config",
@@ -583,7 +582,7 @@ class TestMemory:
         assert load(use_mmap=False).weights is not one.weights
 
     @pytest.mark.skipif(
-        library.find() is not None and library.library().llama_supports_gpu_offload(),
+        provider.find() is not None and library.library().llama_supports_gpu_offload(),
         reason="a GPU's settings load weights of their own where there is one",
     )
     def test_settings_of_a_gpu_load_nothing_without_one(self, load, talk):
@@ -816,18 +815,18 @@ class TestLibrary:
 
     def test_another_library_is_refused(self, monkeypatch, tmp_path):
         with pytest.raises(Unavailable, match="cannot be loaded"):
-            library.Library(library.Provider(tmp_path / "libllama.so", "", None))
+            library.Library(provider.Provider(tmp_path / "libllama.so", "", None))
         libc = Path("/lib/x86_64-linux-gnu/libm.so.6")
         if libc.exists():
             with pytest.raises(Unavailable, match="no function llama_"):
-                library.Library(library.Provider(libc, "", None))
+                library.Library(provider.Provider(libc, "", None))
 
     def test_not_installed(self, monkeypatch):
-        monkeypatch.setattr(library, "_folder", lambda package: None)
-        monkeypatch.delenv(library.VARIABLE, raising=False)
+        monkeypatch.setattr(provider, "_folder", lambda package: None)
+        monkeypatch.delenv(provider.VARIABLE, raising=False)
         assert "wasi-nn[ggml-prebuilt]" in GgmlBackend().missing()
-        monkeypatch.setenv(library.VARIABLE, "/somewhere/libllama.so")
-        assert library.find().path == Path("/somewhere/libllama.so")
+        monkeypatch.setenv(provider.VARIABLE, "/somewhere/libllama.so")
+        assert provider.find().path == Path("/somewhere/libllama.so")
 
     def test_nothing_on_stderr(self, talk, capfd):
         talk().answer("Hello")

@@ -1,232 +1,55 @@
-"""Loading GGUF models, and the graphs that come of them."""
+"""The llama.cpp backend. What a load needs is imported by the first load."""
 
 from __future__ import annotations
 
-import os
-import reprlib
-import threading
-import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wasi_nn._models.loading import known_config
-from wasi_nn.backend import (
-    FALLBACK,
-    Availability,
-    Backend,
-    Builder,
-    ExecutionContext,
-    Graph,
-    LoadOptions,
-)
-from wasi_nn.backend import config as reading
-from wasi_nn.backend.files import Version, version
-from wasi_nn.errors import (
-    InvalidArgument,
-    ModelNotFound,
-    NnError,
-    Unavailable,
-    UnsupportedOperation,
-)
-from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
-from wasi_nn_ggml import embedding, library, settings, split
-from wasi_nn_ggml.context import GgmlContext
-from wasi_nn_ggml.sampler import Sampler
-from wasi_nn_ggml.vision import Projector, check_projector
-from wasi_nn_ggml.weights import Source, Weights, applicable
-
-# Bytes of an image file.
-_MOST_IMAGE = 32 << 20
-
-
-class GgmlGraph(Graph):
-    """A model with a config. Its contexts have memory of their own and run side by side."""
-
-    untyped_bytes = True
-
-    def __init__(
-        self,
-        backend: GgmlBackend,
-        source: Source,
-        projector: Path | None,
-        config: Mapping[str, Any],
-    ) -> None:
-        self.backend = backend
-        self.source = source
-        self.config = dict(config)
-        self.settings = self.read(config)
-        self.weights: Weights = source.weights(self.settings.model)
-        self._projector_path = projector
-        # A context keeps the one that it uses.
-        self._projectors: weakref.WeakValueDictionary[tuple[Version, int], Projector] = (
-            weakref.WeakValueDictionary()
-        )
-        self._lock = threading.Lock()
-        embedding.check(self.weights, self.settings.context)
-        # A grammar that does not parse is a mistake of the load.
-        if self.settings.sampler.grammar or self.settings.sampler.json_schema:
-            Sampler(self.weights, self.settings.sampler)
-
-    @staticmethod
-    def read(config: Mapping[str, Any]) -> settings.Settings:
-        """What a config says, as far as it means something here. Raises ``InvalidArgument``."""
-        wanted = settings.read(config)
-        return wanted._replace(model=applicable(wanted.model))
-
-    @property
-    def inputs(self) -> Sequence[TensorInfo]:
-        return _INPUTS
-
-    @property
-    def outputs(self) -> Sequence[TensorInfo]:
-        return _OUTPUTS
-
-    def init_execution_context(self) -> ExecutionContext:
-        return GgmlContext(self)
-
-    def projector_path(self, wanted: settings.Settings) -> Path:
-        """The projector's file. Raises ``InvalidArgument`` without one, and ``ModelNotFound``."""
-        if wanted.mmproj:
-            return self._beside(wanted.mmproj, "mmproj")
-        if self._projector_path is None:
-            raise InvalidArgument("images need a projector: the config's mmproj")
-        return self._projector_path
-
-    def projector(
-        self, weights: Weights, path: Path, wanted: settings.ContextSettings
-    ) -> Projector:
-        """The projector of a file for these weights, loaded once for all contexts. Raises
-        ``ModelNotFound`` and ``RuntimeFailure``."""
-        key = (version(path), id(weights))
-        with self._lock:
-            projector = self._projectors.get(key)
-            if projector is None:
-                projector = self._projectors[key] = Projector(weights, path, wanted)
-        return projector
-
-    def image(self, wanted: settings.Settings) -> bytes | None:
-        """The image that the config names. Raises ``InvalidArgument`` and ``ModelNotFound``."""
-        if not wanted.image:
-            return None
-        path = self._beside(wanted.image, "image")
-        try:
-            with path.open("rb") as file:
-                # One byte more shows that there is more, whatever becomes of the file meanwhile.
-                size = os.fstat(file.fileno()).st_size
-                data = file.read(_MOST_IMAGE + 1) if size <= _MOST_IMAGE else b""
-        except OSError as error:
-            raise ModelNotFound(f"the config's image {path}: {error.strerror or error}") from error
-        if max(size, len(data)) > _MOST_IMAGE:
-            raise InvalidArgument(f"an image has {size} bytes: at most {_MOST_IMAGE} are allowed")
-        return data
-
-    def close(self) -> None:
-        self.source.close()
-
-    def _beside(self, name: str, key: str) -> Path:
-        """A file that a guest names in its config: it may name what lies in the model's folder.
-        Raises ``InvalidArgument`` and ``ModelNotFound``."""
-        if self.source.path is None:
-            raise InvalidArgument(f"the config's {key} names a file: the model must be a file too")
-        return _beside(self.source.path, name, key)
+from wasi_nn.backend import Availability, Backend, Builder, Graph, LoadOptions
+from wasi_nn.errors import NnError, Unavailable
+from wasi_nn_ggml import keys, provider
 
 
 class GgmlBackend(Backend):
-    """llama.cpp: GGUF models. Builder 0 is the model; builder 1, when there is one, a JSON config
-    of a guest or the projector file of a registered model."""
+    """llama.cpp: GGUF models. Builder 0 is the model. The optional builder 1 is a guest's JSON
+    config, or the projector file of a registered model."""
 
     name = "ggml"
     encodings = ("ggml",)
-    config_keys = settings.KEYS
+    config_keys = keys.KEYS
 
     def missing(self) -> str | None:
-        if library.find() is None:
-            return f"llama.cpp is not installed; {library.INSTALL}"
+        if provider.find() is None:
+            return f"llama.cpp is not installed; {provider.INSTALL}"
         return None
 
     def availability(self) -> Availability:
         reason = self.missing()
         if reason is not None:
             return Availability(False, reason)
+        from wasi_nn_ggml.library import library
+
         try:
-            native = library.library()
+            native = library()
         except Unavailable as error:
             return Availability(False, str(error))
         devices = ("cpu", "gpu") if native.llama_supports_gpu_offload() else ("cpu",)
         return Availability(True, native.version, devices)
 
     def files(self, paths: Sequence[Path], config: Mapping[str, Any]) -> Sequence[Path]:
+        from wasi_nn_ggml import split
+
         found = [file for path in paths[:1] for file in split.files(path)] + [*paths[1:]]
         projector = config.get("mmproj")
         if paths and isinstance(projector, str) and projector:
-            # What is wrong with it is told when an image needs it.
+            # A mistake in it is reported when an image needs the projector.
             with suppress(NnError):
-                found.append(_beside(paths[0], projector, "mmproj"))
+                found.append(split.beside(paths[0], projector, "mmproj"))
         return found
 
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
-        if not 1 <= len(builders) <= 2:
-            raise InvalidArgument(
-                f"{len(builders)} builders were given; a ggml graph takes a model, and with it a "
-                "JSON config or a projector. Of a split model, give the first part alone: the "
-                "others are found beside it"
-            )
-        native = library.library()
-        gpu = options.target not in (ExecutionTarget.CPU, ExecutionTarget.AUTO)
-        if gpu and not native.llama_supports_gpu_offload() and not options.allow_fallback:
-            raise UnsupportedOperation(
-                f"the execution target {options.target} is not available: {native.version} was "
-                f"built for the CPU; {FALLBACK}"
-            )
-        config = dict(options.config)
-        projector = None
-        if len(builders) == 2:
-            second = builders[1]
-            if isinstance(second, Path):
-                check_projector(second)
-                projector = second
-            else:
-                config.update(known_config(self, reading.parse(_utf8(second))))
-        source = Source(builders[0])
-        try:
-            return GgmlGraph(self, source, projector, config)
-        except BaseException:
-            source.close()
-            raise
+        from wasi_nn_ggml.graph import load
 
-
-def _beside(model: Path, name: str, key: str) -> Path:
-    try:
-        folder = model.resolve().parent
-        path = Path(name).resolve()
-        if not path.is_relative_to(folder):
-            path = (folder / name).resolve()
-        if not path.is_relative_to(folder):
-            raise InvalidArgument(
-                f"the config's {key} is outside the model's folder: {reprlib.repr(name)}"
-            )
-        if not path.is_file():
-            raise ModelNotFound(f"the config's {key}: there is no file {path}")
-    except (OSError, ValueError) as error:
-        # A name that is too long, or no name at all.
-        raise InvalidArgument(f"the config's {key} is not the name of a file: {error}") from error
-    return path
-
-
-def _utf8(data: memoryview) -> str:
-    try:
-        return bytes(data).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidArgument(f"the config is not UTF-8: {error}") from error
-
-
-_INPUTS = (
-    TensorInfo("prompt", TensorType.U8, (-1,), "text"),
-    TensorInfo("config", TensorType.U8, (-1,), "JSON"),
-)
-_OUTPUTS = (
-    TensorInfo("text", TensorType.U8, (-1,), "text"),
-    TensorInfo("metadata", TensorType.U8, (-1,), "JSON"),
-)
+        return load(self, builders, options)

@@ -31,7 +31,7 @@ from wasi_nn_ggml.settings import Settings
 from wasi_nn_ggml.weights import Weights
 
 if TYPE_CHECKING:
-    from wasi_nn_ggml.backend import GgmlGraph
+    from wasi_nn_ggml.graph import GgmlGraph
 
 #: Input 0 is the prompt, output 0 the text.
 CONFIG, METADATA = 1, 1

@@ -7,7 +7,6 @@ and neither package is imported.
 from __future__ import annotations
 
 import ctypes
-import importlib.util
 import logging
 import os
 import threading
@@ -16,49 +15,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from wasi_nn.errors import Unavailable
 from wasi_nn.escaping import logger
 from wasi_nn_ggml import layouts
+from wasi_nn_ggml.provider import INSTALL, Provider, find
 
 log = logger("wasi_nn.ggml")
-
-#: Names a libllama of one's own (a file with the ggml functions in it or beside it).
-VARIABLE = "WASI_NN_LIBLLAMA"
-INSTALL = 'pip install "wasi-nn[ggml-prebuilt]" (or "wasi-nn[ggml]", which compiles for minutes)'
 
 _ERROR, _WARNING, _CONTINUED = 4, 3, 5
 # What llama.cpp writes as warnings and errors when a computation is stopped, as it was told to.
 _CANCELLED = ("removing memory module entries", "failed to decode, ret = 2")
-
-
-class Provider(NamedTuple):
-    """A library file, the distribution that brought it, and the file with mtmd (images), if any."""
-
-    path: Path
-    distribution: str
-    vision: Path | None
-
-
-def find() -> Provider | None:
-    """The library to use: the one that the variable names, llama-cpp-python's, xllamacpp's."""
-    named = os.environ.get(VARIABLE)
-    if named:
-        path = Path(named)
-        return Provider(path, "", _first(path.parent, "libmtmd.*") or path)
-    folder = _folder("llama_cpp")
-    if folder is not None:
-        compiled = _first(folder / "lib", "libllama.so", "libllama.dylib", "llama.dll")
-        if compiled is not None:
-            vision = _first(folder / "lib", "libmtmd.so", "libmtmd.dylib", "mtmd.dll")
-            return Provider(compiled, "llama-cpp-python", vision)
-    folder = _folder("xllamacpp")
-    if folder is not None:
-        prebuilt = _first(folder, "xllamacpp*.so", "xllamacpp*.pyd")
-        if prebuilt is not None:
-            return Provider(prebuilt, "xllamacpp", prebuilt)
-    return None
 
 
 class Library:
@@ -214,20 +182,3 @@ def _receive(level: int, text: bytes | None, _: Any) -> None:
             log.log(logging.INFO if telling else logging.DEBUG, "llama.cpp: %s", line)
     except Exception:  # an exception cannot cross into C
         log.exception("llama.cpp's log could not be written")
-
-
-def _folder(package: str) -> Path | None:
-    try:
-        spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):
-        return None
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    return Path(next(iter(spec.submodule_search_locations)))
-
-
-def _first(folder: Path, *patterns: str) -> Path | None:
-    for pattern in patterns:
-        for path in sorted(folder.glob(pattern)):
-            return path
-    return None

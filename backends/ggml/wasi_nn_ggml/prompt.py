@@ -15,7 +15,7 @@ from wasi_nn_ggml.vision import Picture, Projector, find_picture
 from wasi_nn_ggml.weights import Weights
 
 if TYPE_CHECKING:
-    from wasi_nn_ggml.backend import GgmlGraph
+    from wasi_nn_ggml.graph import GgmlGraph
 
 Hold = Callable[[int], None]
 # Bytes of a prompt that a token stands for, at most, if the vocabulary has no longer one: a prompt

@@ -7,6 +7,7 @@ it under names that differ in the number. Any of the parts may have no tensors.
 from __future__ import annotations
 
 import re
+import reprlib
 from pathlib import Path
 
 from wasi_nn.errors import InvalidArgument, ModelNotFound, RuntimeFailure
@@ -53,6 +54,26 @@ def check(path: Path) -> Contents:
         )
     contents.check_model()
     return contents
+
+
+def beside(model: Path, name: str, key: str) -> Path:
+    """The file that a config names with ``key``: it must lie in the folder of the model. Raises
+    ``InvalidArgument`` and ``ModelNotFound``."""
+    try:
+        folder = model.resolve().parent
+        path = Path(name).resolve()
+        if not path.is_relative_to(folder):
+            path = (folder / name).resolve()
+        if not path.is_relative_to(folder):
+            raise InvalidArgument(
+                f"the config's {key} is outside the model's folder: {reprlib.repr(name)}"
+            )
+        if not path.is_file():
+            raise ModelNotFound(f"the config's {key}: there is no file {path}")
+    except (OSError, ValueError) as error:
+        # A name that is too long, or no name at all.
+        raise InvalidArgument(f"the config's {key} is not the name of a file: {error}") from error
+    return path
 
 
 def _part(path: Path, number: int) -> Contents:
