@@ -1,20 +1,25 @@
 """A host for WebAssembly programs that do machine learning."""
 
-from wasi_nn._abi.guard import CallStats, Failure
-from wasi_nn._host.guest import Guest
-from wasi_nn._host.host import Host
-from wasi_nn._host.model import Context, Model
-from wasi_nn._host.options import RunOptions
-from wasi_nn._host.program import Call, Program, RunResult, Timings
-from wasi_nn._session.session import GraphUse
-from wasi_nn.backend import Generation
-from wasi_nn.errors import DeadlineExceeded, GuestError, NnError, UsageError, WasiNnError
-from wasi_nn.hookspecs import hookimpl
-from wasi_nn.limits import Limits
-from wasi_nn.runtime import Preopen
-from wasi_nn.types import ExecutionTarget, Tensor, TensorInfo, TensorType
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from wasi_nn._abi.guard import CallStats, Failure
+    from wasi_nn._host.guest import Guest
+    from wasi_nn._host.host import Host
+    from wasi_nn._host.model import Context, Model
+    from wasi_nn._host.options import RunOptions
+    from wasi_nn._host.program import Call, Program, RunResult, Timings
+    from wasi_nn._session.session import GraphUse
+    from wasi_nn.backend import Generation
+    from wasi_nn.errors import DeadlineExceeded, GuestError, NnError, UsageError, WasiNnError
+    from wasi_nn.hookspecs import hookimpl
+    from wasi_nn.limits import Limits
+    from wasi_nn.runtime import Preopen
+    from wasi_nn.types import ExecutionTarget, Tensor, TensorInfo, TensorType
 
 __version__ = "0.1.0"
+
 
 __all__ = [
     "Call",
@@ -43,3 +48,45 @@ __all__ = [
     "WasiNnError",
     "hookimpl",
 ]
+
+# A name's module is imported when the name is first used: a plugin that needs one contract, and
+# a program that needs one name, do not wait for the whole host.
+_MODULES = {
+    "CallStats": "_abi.guard",
+    "Failure": "_abi.guard",
+    "Guest": "_host.guest",
+    "Host": "_host.host",
+    "Context": "_host.model",
+    "Model": "_host.model",
+    "RunOptions": "_host.options",
+    "Call": "_host.program",
+    "Program": "_host.program",
+    "RunResult": "_host.program",
+    "Timings": "_host.program",
+    "GraphUse": "_session.session",
+    "Generation": "backend",
+    "DeadlineExceeded": "errors",
+    "GuestError": "errors",
+    "NnError": "errors",
+    "UsageError": "errors",
+    "WasiNnError": "errors",
+    "hookimpl": "hookspecs",
+    "Limits": "limits",
+    "Preopen": "runtime",
+    "ExecutionTarget": "types",
+    "Tensor": "types",
+    "TensorInfo": "types",
+    "TensorType": "types",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__})

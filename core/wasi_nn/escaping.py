@@ -9,9 +9,12 @@ text twice changes nothing.
 
 from __future__ import annotations
 
-import logging
 import re
-import traceback
+from typing import TYPE_CHECKING
+
+# (Both take long to import, and a program's start needs neither.)
+if TYPE_CHECKING:
+    import logging
 
 #: Characters of one line, and of a text of several lines. Longer ones lose their middle.
 LONGEST, LONGEST_LINES = 2000, 40_000
@@ -55,6 +58,8 @@ def visible_lines(text: str) -> str:
 def trace_of(error: BaseException) -> str:
     """The traceback of an error for a log record: the text of an exception is from outside too, so
     a record does not carry it as ``exc_info``."""
+    import traceback
+
     return visible_lines(
         "".join(traceback.format_exception(type(error), error, error.__traceback__))
     )
@@ -63,6 +68,8 @@ def trace_of(error: BaseException) -> str:
 def logger(name: str) -> logging.Logger:
     """A log whose records are escaped before any handler sees them, also the handlers of a program
     that embeds the host."""
+    import logging
+
     log = logging.getLogger(name)
     log.addFilter(_escape_record)
     return log

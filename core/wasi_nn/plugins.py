@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
-from importlib import metadata
 from typing import Any
 
 import pluggy
 
 from wasi_nn import hookspecs
+from wasi_nn._entry_points import EntryPoint, entry_points
 from wasi_nn._suggestion import did_you_mean
 from wasi_nn.backend import Availability, Backend
 from wasi_nn.encodings import EXTRAS, canonical
@@ -54,7 +54,7 @@ class Plugins:
         plugins = cls()
         # An editable install can list its distribution twice on sys.path: the first one counts.
         seen: set[tuple[str, str]] = set()
-        for entry in sorted(metadata.entry_points(group=hookspecs.GROUP), key=_rank):
+        for entry in sorted(entry_points(hookspecs.GROUP), key=_rank):
             if (entry.name, entry.value) not in seen:
                 seen.add((entry.name, entry.value))
                 plugins._load_entry(entry)
@@ -66,13 +66,8 @@ class Plugins:
         self.records.append(record)
         self._register(record, plugin)
 
-    def _load_entry(self, entry: metadata.EntryPoint) -> None:
-        distribution = entry.dist
-        record = PluginRecord(
-            entry.name,
-            distribution.name if distribution else "",
-            distribution.version if distribution else "",
-        )
+    def _load_entry(self, entry: EntryPoint) -> None:
+        record = PluginRecord(entry.name, entry.distribution, entry.version)
         self.records.append(record)
         try:
             plugin = entry.load()
@@ -284,9 +279,9 @@ def features(runtime: Runtime) -> RuntimeFeatures:
     return found
 
 
-def _rank(entry: metadata.EntryPoint) -> tuple[bool, str]:
+def _rank(entry: EntryPoint) -> tuple[bool, str]:
     # First-party plugins first, so that nobody else's takes one of their names.
-    return (entry.dist is None or entry.dist.name != _OWN_DISTRIBUTION, entry.name)
+    return (entry.distribution != _OWN_DISTRIBUTION, entry.name)
 
 
 def _explain(error: BaseException) -> str:

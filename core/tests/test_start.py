@@ -1,0 +1,101 @@
+"""What a program's start imports, and the entry points that it reads."""
+
+from __future__ import annotations
+
+import sys
+import zipfile
+from importlib import metadata
+
+import pytest
+
+import wasi_nn
+from wasi_nn._entry_points import EntryPoint, entry_points
+
+GROUP = "wasi_nn"
+
+
+def install(folder, name, entries, version="1.0", suffix="dist-info", header="METADATA"):
+    """A distribution's metadata, as pip writes it."""
+    info = folder / f"{name.replace('-', '_')}-{version}.{suffix}"
+    info.mkdir(parents=True)
+    (info / header).write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n\nText")
+    (info / "entry_points.txt").write_text(entries)
+
+
+def ours():
+    return sorted(entry_points(GROUP))
+
+
+def theirs():
+    found = metadata.entry_points(group=GROUP)
+    return sorted(EntryPoint(e.name, e.value, e.dist.name, e.dist.version) for e in found)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def test_every_name_of_the_package_is_there():
+    assert all(getattr(wasi_nn, name) is not None for name in wasi_nn.__all__)
+    assert set(wasi_nn.__all__) <= set(dir(wasi_nn))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = wasi_nn.nothing
+
+
+def test_entry_points_are_those_of_importlib_metadata(folder):
+    install(
+        folder, "my-plugin", "# ours\n[other]\na = b\n\n[wasi_nn]\n x=mod : obj.y [extra]\n\n[z]\n"
+    )
+    install(folder, "an-egg", "[wasi_nn]\negg = egg\n", suffix="egg-info", header="PKG-INFO")
+    install(folder, "no-group", "[console_scripts]\na = b\n")
+    (folder / "bad-1.0.dist-info").mkdir()
+    (folder / "bad-1.0.dist-info/entry_points.txt").write_bytes(b"[x]\n")
+    (folder / "file-1.0.egg-info").write_text("Name: file\n")
+    assert {entry.name for entry in ours()} >= {"x", "egg", "onnx"}
+    assert ours() == theirs()
+
+
+def test_the_first_distribution_of_a_name_counts(folder, monkeypatch):
+    install(folder / "one", "twice.named", "[wasi_nn]\nfirst = x\n")
+    install(folder / "two", "Twice-named", "[wasi_nn]\nsecond = x\n", version="2.0")
+    monkeypatch.syspath_prepend(folder / "two")
+    monkeypatch.syspath_prepend(folder / "one")
+    assert {e.name for e in ours()} & {"first", "second"} == {"first"}
+    assert ours() == theirs()
+
+
+def test_a_distribution_in_an_archive_is_found(folder):
+    with zipfile.ZipFile(folder / "app.zip", "w") as archive:
+        archive.writestr("zipped-1.0.dist-info/METADATA", "Name: zipped\nVersion: 1.0\n")
+        archive.writestr("zipped-1.0.dist-info/entry_points.txt", "[wasi_nn]\nzipped = zipped\n")
+    sys.path.insert(0, str(folder / "app.zip"))
+    try:
+        assert EntryPoint("zipped", "zipped", "zipped", "1.0") in ours()
+    finally:
+        del sys.path[0]
+
+
+def test_a_distribution_of_another_finder_is_found(folder, monkeypatch):
+    install(folder / "hidden", "elsewhere", "[wasi_nn]\nelse = elsewhere\n")
+
+    class Finder:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            return None
+
+        @staticmethod
+        def find_distributions(context):
+            return [metadata.PathDistribution(folder / "hidden/elsewhere-1.0.dist-info")]
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, Finder])
+    assert EntryPoint("else", "elsewhere", "elsewhere", "1.0") in ours()
+
+
+@pytest.mark.parametrize("value", ["os:path.join", "os : path.join", "os:path.join [extra]"])
+def test_an_entry_point_is_loaded(value):
+    import os
+
+    assert EntryPoint("x", value, "", "").load() is os.path.join
+    assert EntryPoint("x", "os", "", "").load() is os
