@@ -92,7 +92,7 @@ def test_memory_at_the_start(wat):
         check_start_memory(two, 131072, 131073)
     several = wasm_module.parse(wat("(module (memory 0) (memory 0))"))
     check_start_memory(several, None, 0)
-    with pytest.raises(LimitExceeded, match="holds for one; the guest has 2"):
+    with pytest.raises(LimitExceeded, match="supports one memory; the guest has 2"):
         check_start_memory(several, 1 << 20, 0)
 
 

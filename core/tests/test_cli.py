@@ -590,16 +590,16 @@ def test_the_former_spelling_of_an_option_is_not_in_the_help():
     [
         (("run", "missing.wasm"), "cannot read missing.wasm"),
         (("run", "--graph", "m=missing.onnx", "{hello}"), "no file missing.onnx"),
-        (("run", "--graph", "m", "{hello}"), "--graph wants"),
+        (("run", "--graph", "m", "{hello}"), "--graph takes"),
         (("run", "--graph", "m=cobol:{echo}", "{hello}"), "no backend serves cobol"),
         (("run", "--graph", "m={hello}", "{hello}"), "is not recognised"),
         (("run", "--graph", "m={echo}", "--graph", "m={echo}", "{hello}"), "given twice"),
-        (("run", "--nn-preload", "m:onnx", "{hello}"), "--nn-preload wants"),
-        (("run", "-S", "inherit-network", "{hello}"), "-S understands"),
+        (("run", "--nn-preload", "m:onnx", "{hello}"), "--nn-preload takes"),
+        (("run", "-S", "inherit-network", "{hello}"), "-S takes"),
         (("run", "--config", "m={{}}", "{hello}"), "there is no --graph of that name"),
         (("run", "--config", "m=[", "{hello}"), "is not NAME=JSON"),
         (("run", "--dir", "nowhere", "{hello}"), "no directory"),
-        (("run", "--env", "=x", "{hello}"), "--env wants"),
+        (("run", "--env", "=x", "{hello}"), "--env takes"),
         (("run", "--runtime", "abacus", "{hello}"), "no runtime 'abacus'"),
         (("run", "--timeout", "0", "{hello}"), "--timeout"),
         (("run", "--max-memory", "lots", "{hello}"), "--max-memory wants"),
@@ -806,8 +806,8 @@ def test_inspect_of_a_component_that_is_not_a_command(wat, tmp_path):
     guest.write_bytes(wat(f'(component {module} {lifted} (export "{handler}" (instance $x)))'))
     code, out, err = wasi_nn("inspect", guest)
     assert (code, err) == (1, "")
-    assert "kind:          component, not a command: it exports no wasi:cli/run\n" in out
-    says = f"it exports no wasi:cli/run; it exports: {handler}"
+    assert "kind:          component, not a command: it does not export wasi:cli/run\n" in out
+    says = f"it does not export wasi:cli/run; it exports: {handler}"
     assert f"starts here:   no: {says}\n" in out
     assert wasi_nn("run", guest) == (2, "", f"wasi-nn: this is not a command: {says}\n")
 

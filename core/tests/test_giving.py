@@ -9,7 +9,7 @@ import pytest
 from wasi_nn import Host, Tensor, TensorInfo, TensorType, hookimpl
 from wasi_nn.backend import Backend, ExecutionContext, Graph
 from wasi_nn.errors import GuestTrap, RuntimeFailure
-from wasi_nn.escaping import LONGEST, LONGEST_LINES, logger, visible, visible_lines
+from wasi_nn.escaping import MAX_LINE, MAX_LINES, logger, visible, visible_lines
 from wasi_nn.plugins import Plugins
 
 F32 = TensorType.F32
@@ -91,7 +91,7 @@ def test_other_dimensions_than_described_are_given_where_the_length_fits():
 @pytest.mark.parametrize(
     ("give", "says"),
     [
-        (lambda: Tensor(TensorType.I32, (1, 4), DATA), "is of type i32"),
+        (lambda: Tensor(TensorType.I32, (1, 4), DATA), "has type i32"),
         (lambda: Tensor(F32, (7, 7), DATA), "takes 196 bytes, not 16"),
         (lambda: Tensor(F32, (1, 4), DATA[:8]), "takes 16 bytes, not 8"),
         (lambda: Tensor("f32", (1, 4), DATA), "must be a TensorType"),
@@ -187,7 +187,7 @@ def test_a_trap_keeps_its_lines_and_none_begins_at_the_margin():
 
 @pytest.mark.parametrize("text", ["\x1b" * 100_000, "a\n" * 100_000, "\x1b\n" * 30_000])
 def test_a_long_text_is_shortened_once(text):
-    for show, most in ((visible, LONGEST), (visible_lines, LONGEST_LINES)):
+    for show, most in ((visible, MAX_LINE), (visible_lines, MAX_LINES)):
         shown = show(text)
         assert len(shown) <= most
         assert f"({len(text)} characters)" in shown

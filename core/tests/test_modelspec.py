@@ -34,7 +34,7 @@ def test_graph(text, paths, encoding, target):
 
 @pytest.mark.parametrize("text", ["a.onnx", "=a.onnx", "m="])
 def test_graph_mistakes(text):
-    with pytest.raises(UsageError, match="--graph wants"):
+    with pytest.raises(UsageError, match="--graph takes"):
         parse_graph(text)
 
 
@@ -71,7 +71,7 @@ def test_traps_19_and_20_nn_preload(text, paths, encoding, target):
 
 @pytest.mark.parametrize("text", ["m", "m:onnx", "m:onnx:cpu", "m:onnx:cpu:", ":onnx:cpu:a"])
 def test_nn_preload_mistakes(text):
-    with pytest.raises(UsageError, match="--nn-preload wants"):
+    with pytest.raises(UsageError, match="--nn-preload takes"):
         parse_nn_preload(text)
     with pytest.raises(UsageError, match="no execution target 'warp'"):
         parse_nn_preload("m:onnx:warp:a")
@@ -86,8 +86,8 @@ def test_wasmtimes_option(tmp_path):
     assert model.name == "mobilenet"
     assert [path.name for path in model.paths] == ["model.xml", "model.bin"]
     for text, says in (
-        ("nn-graph=onnx", "understands"),
-        ("threads", "understands"),
+        ("nn-graph=onnx", "-S takes"),
+        ("threads", "-S takes"),
         (f"nn-graph=cobol::{folder}", "unknown format"),
         ("nn-graph=onnx::nowhere", "not a directory"),
     ):

@@ -20,7 +20,7 @@ from conftest import needs
 from onnx import TensorProto, helper
 
 from wasi_nn._cli import main
-from wasi_nn.escaping import LONGEST
+from wasi_nn.escaping import MAX_LINE
 
 # Of each kind: C0, DEL, C1 (NEL, CSI), marks of direction, no width, fillers, tags, markup, emoji.
 EVIL = (
@@ -91,7 +91,7 @@ def check(output, seen=SEEN):
     text = output.decode()  # raises for what is not UTF-8
     assert not RAW.search(text), text
     assert not re.search("^ ?(wasi-nn: all good|FORGED)", text, re.M), text
-    assert max(map(len, text.split("\n"))) < LONGEST + 500
+    assert max(map(len, text.split("\n"))) < MAX_LINE + 500
     if seen is not None:
         assert seen in text.lower(), text
 

@@ -1,4 +1,4 @@
-"""The known word that somebody may have meant."""
+"""The known word that the user may have meant."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for a word that is close to a known one, and no text otherwise."""
-    # (Needed after a mistake only.)
+    """``; did you mean 'x'?`` if ``word`` is close to a known word, and ``""`` otherwise."""
+    # Imported here, because only a mistake needs it.
     from difflib import get_close_matches
 
     by_lower = {one.lower(): one for one in known}

@@ -1,8 +1,8 @@
-"""Graph encodings: an open set of names, and how the well-known ones are recognised.
+"""Graph encodings: an open set of names, and how to recognise the well-known ones.
 
-A backend names the encodings that it serves; a dialect maps a guest's numbers to names. The magic
-bytes below are core's knowledge, so that a model is recognised (and the missing extra named) even
-where no backend for it is installed. A backend adds its own through ``Backend.sniff``.
+A backend names the encodings that it serves, and a dialect maps a guest's numbers to names. Core
+knows the magic bytes below, so it can recognise a model and name the missing extra even if no
+backend for it is installed. A backend adds its own formats with ``Backend.sniff``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TENSORFLOWLITE = "tensorflowlite"
 GGML = "ggml"
 AUTODETECT = "autodetect"
 
-#: Other spellings that people use on command lines.
+#: Other spellings that users write on command lines.
 ALIASES = {
     "tflite": TENSORFLOWLITE,
     "tensorflow-lite": TENSORFLOWLITE,
@@ -31,7 +31,7 @@ ALIASES = {
     "auto": AUTODETECT,
 }
 
-#: The extra that brings the backend of a well-known encoding.
+#: The extra that installs the backend of a well-known encoding.
 EXTRAS = {
     OPENVINO: "openvino",
     ONNX: "onnx",
@@ -43,7 +43,7 @@ EXTRAS = {
 _HEAD = 4096
 # ModelProto fields that can follow ir_version, as protobuf tags (onnx.proto3, message ModelProto).
 _ONNX_SECOND_TAGS = frozenset((0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42, 0x72, 0xA2, 0xCA))
-# How the name of the first entry of a PyTorch archive goes on after the archive's own name.
+# How the name of a PyTorch archive's first entry continues after the archive's own name.
 _TORCH_ENTRIES = (
     b"data/",
     b"data.pkl",
@@ -56,17 +56,17 @@ _TORCH_ENTRIES = (
 
 
 def canonical(name: str) -> str:
-    """The specification's word for an encoding, whatever the case or spelling. Raises
-    ``UsageError`` for what is no text."""
+    """The specification's name of an encoding, from any case or spelling. Raises ``UsageError``
+    unless ``name`` is a string."""
     if not isinstance(name, str):
-        raise UsageError(f"the encoding is {name!r}, and must be a name (str), such as 'onnx'")
+        raise UsageError(f"the encoding must be a name (str), such as 'onnx', not {name!r}")
     lowered = name.strip().lower()
     return ALIASES.get(lowered, lowered)
 
 
 def head(builder: Builder) -> bytes:
-    """The first bytes of a graph builder (4,096 at most). A path that cannot be read raises
-    ``UsageError``: paths come from the person, never from a guest."""
+    """The first 4,096 bytes of a graph builder. Raises ``UsageError`` for a path that cannot be
+    read: paths come from the operator, never from a guest."""
     if isinstance(builder, Path):
         try:
             with builder.open("rb") as file:
@@ -85,7 +85,7 @@ def recognise(first: bytes) -> str | None:
     if first[4:8] == b"ORTM":
         return ONNX
     if first[:4] == b"PK\x03\x04":
-        # A local file header of a zip archive: the name's length is at 26, the name at 30.
+        # The local file header of a zip archive has the name's length at 26 and the name at 30.
         length = int.from_bytes(first[26:28], "little")
         entry = first[30 : 30 + length].partition(b"/")[2]
         return PYTORCH if entry.startswith(_TORCH_ENTRIES) else None

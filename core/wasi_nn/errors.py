@@ -1,14 +1,14 @@
 """Every error that wasi_nn raises.
 
 WasiNnError
-├── NnError                  what a guest is told, as an errno or a `wasi:nn` error
+├── NnError                  what the guest gets, as an errno or a `wasi:nn` error
 │   ├── InvalidArgument · InvalidEncoding · MissingMemory · RuntimeFailure
 │   ├── UnsupportedOperation · TooLarge · NotFound
 │   └── EndOfSequence · ContextFull · PromptTooLong · ModelNotFound      (language models)
-├── UsageError               the person's mistake: an option, a path, a name given twice
+├── UsageError               the user's mistake: an option, a path, a name given twice
 │   ├── Unavailable          a plugin or library that is not installed, and how to get it
 │   └── ForkedProcess        something that was used before this process was forked
-├── LinkError                the guest imports what nobody provides
+├── LinkError                the guest imports what nothing here provides
 └── GuestError               the guest did not end by itself
     ├── GuestTrap (GuestExited) · DeadlineExceeded · OutOfFuel · Interrupted
     └── LimitExceeded
@@ -23,7 +23,7 @@ from wasi_nn.escaping import visible, visible_lines
 
 
 class ErrorCode(Enum):
-    """The reasons that a guest can be given; a dialect maps each to its number.
+    """Why a call failed, as the guest learns it. Each dialect maps these to its numbers.
 
     The first eight are `nn_errno` of the specification's witx (since 2023-08-09), the last four
     are WasmEdge's for language models.
@@ -47,8 +47,8 @@ class ErrorCode(Enum):
 
 
 class WasiNnError(Exception):
-    """The base of every error of this package. Its text is fit for a terminal and a log: what a
-    model, a library or a guest put into it is escaped (see ``escaping``)."""
+    """The base of every error of this package. Its text is safe to print and to log: text from
+    models, libraries and guests is escaped (see ``escaping``)."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*(visible(a) if isinstance(a, str) else a for a in arguments))
@@ -61,13 +61,13 @@ class NnError(WasiNnError):
 
 
 class InvalidArgument(NnError):
-    """A pointer, handle, index, name, length, type or order of calls that cannot be right."""
+    """A pointer, handle, index, name, length or type is wrong, or calls came in a wrong order."""
 
     code = ErrorCode.INVALID_ARGUMENT
 
 
 class InvalidEncoding(NnError):
-    """A graph encoding that nobody here serves, or that could not be detected."""
+    """No installed backend serves the graph encoding, or it could not be detected."""
 
     code = ErrorCode.INVALID_ENCODING
 
@@ -79,7 +79,7 @@ class MissingMemory(NnError):
 
 
 class RuntimeFailure(NnError):
-    """The machine-learning library failed; the text is the library's."""
+    """The machine-learning library failed. The text comes from the library."""
 
     code = ErrorCode.RUNTIME_ERROR
 
@@ -91,7 +91,7 @@ class UnsupportedOperation(NnError):
 
 
 class TooLarge(NnError):
-    """What is to be written does not fit; ``needed`` is its size in bytes."""
+    """The guest's buffer is too small. ``needed`` is the size in bytes that it must have."""
 
     code = ErrorCode.TOO_LARGE
 
@@ -113,7 +113,7 @@ class EndOfSequence(NnError):
 
 
 class ContextFull(NnError):
-    """The model's context window is full; what was generated can be read (101)."""
+    """The model's context window is full. The text generated so far can be read (101)."""
 
     code = ErrorCode.CONTEXT_FULL
 
@@ -125,21 +125,21 @@ class PromptTooLong(NnError):
 
 
 class ModelNotFound(NnError):
-    """A registered model's file is not there (103)."""
+    """The file of a registered model does not exist (103)."""
 
     code = ErrorCode.MODEL_NOT_FOUND
 
 
 class UsageError(WasiNnError):
-    """A mistake of the person who runs or embeds the host; the text says what to do."""
+    """A mistake of the user who runs or embeds the host. The text says what to do."""
 
 
 class Unavailable(UsageError):
-    """A plugin, or the library that it drives, is not installed."""
+    """A plugin is not installed, or the library that it drives is not."""
 
 
 class ForkedProcess(UsageError):
-    """An engine, a model or a guest that was used before this process was forked."""
+    """An engine, a model or a guest was used before this process was forked."""
 
 
 class LinkError(WasiNnError):
@@ -152,18 +152,18 @@ class GuestError(WasiNnError):
     exit_code: ClassVar[int] = 134
 
     def __init__(self, *arguments: Any) -> None:
-        # A trap comes with the guest's stack, a line for each function.
+        # A trap's text includes the guest's stack, one line for each function.
         Exception.__init__(
             self, *(visible_lines(a) if isinstance(a, str) else a for a in arguments)
         )
 
 
 class GuestTrap(GuestError):
-    """The guest trapped (134, as the wasmtime command answers)."""
+    """The guest trapped. The exit code is 134, like that of the wasmtime command."""
 
 
 class GuestExited(GuestTrap):
-    """An export that was called ended the guest with ``proc_exit``; ``code`` is its exit code."""
+    """A called export ended the guest with ``proc_exit``. ``code`` is the exit code."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"the guest called proc_exit({code})")
@@ -171,7 +171,7 @@ class GuestExited(GuestTrap):
 
 
 class LimitExceeded(GuestError):
-    """The guest needs more than its limits allow before it can start."""
+    """The guest needs more than its limits allow, before it can start."""
 
 
 class OutOfFuel(GuestError):
@@ -179,12 +179,12 @@ class OutOfFuel(GuestError):
 
 
 class DeadlineExceeded(GuestError):
-    """The guest ran past its deadline (124, as timeout(1) answers)."""
+    """The guest ran past its deadline. The exit code is 124, like that of timeout(1)."""
 
     exit_code = 124
 
 
 class Interrupted(GuestError):
-    """Somebody stopped the guest (130, as a shell answers to Ctrl-C)."""
+    """The guest was interrupted. The exit code is 130, like a shell's after Ctrl-C."""
 
     exit_code = 130

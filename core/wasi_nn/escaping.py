@@ -1,10 +1,10 @@
-"""Text from outside, made safe for a terminal and for a log.
+"""Escape text from outside, so that it is safe on a terminal and in a log.
 
-A model, a library, a plugin, a guest and a file name can hold escape sequences, line breaks that
-forge a log line, marks that turn the reading direction, characters that nobody sees, and halves of
-characters; and they can be megabytes long. Errors escape their text when they are made, ``logger``
-gives logs that escape theirs, and what else is printed goes through ``visible`` first. Escaping a
-text twice changes nothing.
+Text from a model, a library, a plugin, a guest or a file name can contain escape sequences, line
+breaks that forge a log line, marks that change the reading direction, invisible characters and
+lone surrogates. It can be megabytes long. Errors escape their text when they are created, loggers
+from ``logger`` escape their records, and everything else must go through ``visible`` before it is
+printed. Escaping a text twice changes nothing.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-# (Both take long to import, and a program's start needs neither.)
+# Both take long to import, and a short program needs neither.
 if TYPE_CHECKING:
     import logging
 
-#: Characters of one line, and of a text of several lines. Longer ones lose their middle.
-LONGEST, LONGEST_LINES = 2000, 40_000
+#: The most characters of one line, and of a text of several lines. A longer text loses its middle.
+MAX_LINE, MAX_LINES = 2000, 40_000
 
-# Controls (C0, DEL, C1), characters without a width, marks of direction, line separators, tags,
-# variation selectors, and surrogates, which no encoding can write.
+# Controls (C0, DEL, C1), zero-width characters, direction marks, line separators, tags, variation
+# selectors, and surrogates (no encoding can write them).
 _HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f"
     "\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ud800-\udfff"
@@ -28,16 +28,16 @@ _HIDDEN = re.compile(
 )
 _SHORT = {"\t": "\\t", "\n": "\\n", "\r": "\\r"}
 _BREAK = re.compile(r"[ \t]*[\r\n][ \t\r\n]*")
-#: What begins each further line of a text of several lines.
+#: The start of the second and later lines of a text.
 _MARGIN = "\n  "
 
 
-def visible(text: str, most: int = LONGEST) -> str:
-    """``text`` on one line of at most ``most`` characters: each hidden character as its escape
-    (``\\x1b``), lines joined by ``; ``, the middle of a longer one left out."""
+def visible(text: str, most: int = MAX_LINE) -> str:
+    """``text`` on one line of at most ``most`` characters. Hidden characters become escapes
+    (``\\x1b``), lines are joined by ``; ``, and a longer text loses its middle."""
     if len(text) <= most and not _HIDDEN.search(text):
         return text
-    # (An escape takes up to ten characters: what is cut away is not escaped first.)
+    # An escape takes up to ten characters, so cut before escaping.
     first, *others = _BREAK.split(_cut(text.lstrip("\r\n").rstrip(" \t\r\n"), 2 * most, len(text)))
     joined = first
     for line in others:
@@ -46,18 +46,18 @@ def visible(text: str, most: int = LONGEST) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """``text`` with its lines, the second and further ones indented, so that none can pass for a
-    line of the host."""
+    """``text`` with its lines kept. The second and later lines are indented, so that none of them
+    looks like a line of the host."""
     lines = [_line(line) for line in text.strip("\r\n").replace("\r\n", "\n").split("\n")]
     shown = lines[0] + "".join(
         line and (f"\n{line}" if line.startswith("  ") else _MARGIN + line) for line in lines[1:]
     )
-    return _cut(shown, LONGEST_LINES, len(text))
+    return _cut(shown, MAX_LINES, len(text))
 
 
 def trace_of(error: BaseException) -> str:
-    """The traceback of an error for a log record: the text of an exception is from outside too, so
-    a record does not carry it as ``exc_info``."""
+    """The escaped traceback of an error, for a log record. The text of an exception comes from
+    outside too, so do not pass it as ``exc_info``."""
     import traceback
 
     return visible_lines(
@@ -66,8 +66,8 @@ def trace_of(error: BaseException) -> str:
 
 
 def logger(name: str) -> logging.Logger:
-    """A log whose records are escaped before any handler sees them, also the handlers of a program
-    that embeds the host."""
+    """A logger that escapes its records before any handler sees them, including the handlers of a
+    program that embeds the host."""
     import logging
 
     log = logging.getLogger(name)
@@ -87,20 +87,20 @@ def _escape_record(record: logging.LogRecord) -> bool:
 
 
 def _line(text: str) -> str:
-    short = _cut(text, 2 * LONGEST, len(text))
-    return _cut(_HIDDEN.sub(_escape, short), LONGEST, len(text))
+    short = _cut(text, 2 * MAX_LINE, len(text))
+    return _cut(_HIDDEN.sub(_escape, short), MAX_LINE, len(text))
 
 
 def _cut(text: str, most: int, length: int) -> str:
-    """``text`` without its middle where it has more than ``most`` characters: what went wrong
-    stands at the beginning of a message, and what to do about it at the end."""
+    """``text``, without its middle when it has more than ``most`` characters. The start of a
+    message says what went wrong, and its end says what to do."""
     if len(text) <= most:
         return text
-    # (Of several lines it may begin one: then it needs their margin.)
+    # The mark starts with the margin, because it may become the start of a line.
     mark = f"  … ({length} characters) … "
-    room = max(0, most - len(mark))
-    end = room // 4
-    return text[: room - end] + mark + text[len(text) - end :]
+    kept = max(0, most - len(mark))
+    end = kept // 4
+    return text[: kept - end] + mark + text[len(text) - end :]
 
 
 def _escape(found: re.Match[str]) -> str:

@@ -1,7 +1,7 @@
 """Tensors and execution targets, in the specification's words.
 
-Nothing here imports numpy: a tensor is its type, its dimensions and its bytes. The bytes stay where
-they are until the one copy that moves them.
+Nothing here imports numpy. A tensor is its type, its dimensions and a view of its bytes. The bytes
+are copied once, when they move to where they are needed.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from wasi_nn.escaping import visible
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Characters of a name that are shown.
-_LONGEST_NAME = 200
+# The most characters of a name to show.
+_MAX_NAME = 200
 
 
 class TensorType(Enum):
@@ -44,7 +44,7 @@ class TensorType(Enum):
 
 
 class ExecutionTarget(Enum):
-    """Where a graph is to run. ``AUTO`` is WasmEdge's addition (number 3): the best there is."""
+    """Where a graph runs. ``AUTO`` (WasmEdge's addition, number 3) is the best device here."""
 
     CPU = "cpu"
     GPU = "gpu"
@@ -59,7 +59,7 @@ class ExecutionTarget(Enum):
         """The target of a name in any case; ``npu`` is another word for ``tpu``. Raises
         ``UsageError``."""
         if not isinstance(name, str):
-            raise UsageError(f"the execution target is {name!r}, and must be a name, such as 'cpu'")
+            raise UsageError(f"the execution target must be a name, such as 'cpu', not {name!r}")
         lowered = name.lower()
         try:
             return cls("tpu" if lowered == "npu" else lowered)
@@ -74,7 +74,8 @@ def byte_size(kind: TensorType, dims: Sequence[int]) -> int:
 
 
 def check_length(kind: TensorType, dims: Sequence[int], length: int) -> None:
-    """Raise ``InvalidArgument`` unless ``length`` bytes are what type and dimensions ask for."""
+    """Raise ``InvalidArgument`` unless a tensor of this type and these dimensions takes ``length``
+    bytes."""
     expected = byte_size(kind, dims)
     if length != expected:
         raise InvalidArgument(
@@ -85,9 +86,9 @@ def check_length(kind: TensorType, dims: Sequence[int], length: int) -> None:
 class Tensor(NamedTuple):
     """A tensor by reference.
 
-    ``data`` is a flat, C-contiguous view of bytes in little-endian order, ``type.size`` bytes an
-    element. Whoever hands a tensor over says how long the view stays valid; copy what must live
-    longer.
+    ``data`` is a flat, C-contiguous view of bytes in little-endian order, ``type.size`` bytes for
+    each element. The method that returns a tensor says how long the view stays valid; copy the
+    bytes if you need them longer.
     """
 
     type: TensorType
@@ -96,9 +97,9 @@ class Tensor(NamedTuple):
 
     @classmethod
     def of(cls, array: Any) -> Tensor:
-        """Wrap a numpy array (or what ``numpy.ascontiguousarray`` accepts), without a copy where
-        the array is contiguous. bf16 is ``ml_dtypes.bfloat16``. Raises ``TypeError`` for an
-        element type that wasi-nn does not name."""
+        """Wrap a numpy array, or anything that ``numpy.ascontiguousarray`` accepts. A contiguous
+        array is not copied. bf16 is ``ml_dtypes.bfloat16``. Raises ``TypeError`` for an element
+        type that wasi-nn does not have."""
         import numpy as np
 
         contiguous = np.ascontiguousarray(array)
@@ -119,8 +120,9 @@ class Tensor(NamedTuple):
 
     @classmethod
     def of_numbers(cls, numbers: Any, kind: TensorType | None) -> Tensor:
-        """A tensor of Python's own numbers (lists of them), of the type that a graph describes.
-        Raises ``TypeError`` for numbers that the type cannot hold, such as 1.5 or 300 in u8."""
+        """A tensor from a Python number or nested lists of numbers, of type ``kind`` if it is
+        given. Raises ``TypeError`` for numbers that the type cannot hold, such as 1.5 or 300 in
+        u8."""
         import numpy as np
 
         given, wanted = np.asarray(numbers), _NUMPY_NAMES.get(kind) if kind else None
@@ -137,10 +139,10 @@ class Tensor(NamedTuple):
         return cls.of(converted)
 
     def numpy(self) -> NDArray[Any]:
-        """A new numpy array with a copy of the data, shaped by ``dims``.
+        """A new numpy array with a copy of the data, in the shape ``dims``.
 
-        bf16 has no numpy type of its own: it comes as ``ml_dtypes.bfloat16``. Raises
-        ``Unavailable`` where that package is not installed."""
+        numpy has no bf16, so such an array has the dtype ``ml_dtypes.bfloat16``. Raises
+        ``Unavailable`` if the package ml_dtypes is not installed."""
         import numpy as np
 
         dtype: Any = _NUMPY_NAMES.get(self.type)
@@ -163,7 +165,7 @@ _BY_NUMPY_NAME = {name: kind for kind, name in _NUMPY_NAMES.items()} | {
     "bfloat16": TensorType.BF16,
     "bool": TensorType.U8,
 }
-# What carries the bits of a type that wasi-nn has no word for.
+# The types that carry the bits of a type that wasi-nn does not have.
 _AS_BITS = {"int8": "uint8", "uint32": "int32", "uint64": "int64"}
 
 
@@ -176,8 +178,9 @@ def _bfloat16() -> Any:
 
 
 class Quantization(NamedTuple):
-    """How a quantised tensor's elements stand for real numbers: ``(element - zero_point) * scale``.
-    ``element`` is the numpy name of the elements' own type (``uint8``, ``int8``)."""
+    """How the elements of a quantised tensor map to real numbers:
+    ``(element - zero_point) * scale``. ``element`` is numpy's name of the stored type (``uint8``,
+    ``int8``)."""
 
     scale: float
     zero_point: int
@@ -185,12 +188,11 @@ class Quantization(NamedTuple):
 
 
 class TensorInfo(NamedTuple):
-    """What a graph says of one of its inputs or outputs.
+    """An input or output of a graph.
 
-    ``type`` is None where wasi-nn has no word for it (strings, sequences); ``native_type`` is the
-    library's own word. A dimension that the graph leaves open is -1; ``dims`` is None where the
-    graph says nothing at all. ``quantization`` is that of a quantised tensor. ``aliases`` are the
-    other names that the library has for the same tensor.
+    ``type`` is None if wasi-nn has no such type (strings, sequences); ``native_type`` is the
+    library's name of it. A dynamic dimension is -1. ``dims`` is None if the graph does not say.
+    ``quantization`` is set for a quantised tensor. ``aliases`` are other names of the same tensor.
     """
 
     name: str
@@ -201,9 +203,9 @@ class TensorInfo(NamedTuple):
     aliases: tuple[str, ...] = ()
 
     def describe(self) -> str:
-        """One line for people: ``bytes: i32[?, 2048]``."""
+        """One line to print: ``bytes: i32[?, 2048]``."""
         kind = str(self.type) if self.type else visible(self.native_type) or "unknown"
-        name = visible(self.name, _LONGEST_NAME)
+        name = visible(self.name, _MAX_NAME)
         if self.dims is None:
             return f"{name}: {kind}"
         return f"{name}: {kind}[{', '.join('?' if d < 0 else str(d) for d in self.dims)}]"

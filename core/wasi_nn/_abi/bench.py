@@ -1,7 +1,6 @@
-"""Sightglass' module `bench`: two calls by which a benchmark guest marks what it measures.
+"""Sightglass' module `bench`: a benchmark guest calls `start` and `end` around what it measures.
 
-They do nothing but note the time (bytecodealliance/sightglass, its benchmarks' `bench.start` and
-`bench.end`), so that such guests run unchanged.
+They only record the time, so that the guests of bytecodealliance/sightglass run unchanged.
 """
 
 from __future__ import annotations
@@ -12,15 +11,15 @@ from collections import deque
 from wasi_nn.runtime import GuestMemory, HostFunction
 
 MODULE = "bench"
-# A guest may go on marking for ever; what it measures takes a handful of spans.
-_REMEMBERED = 10_000
+# A real benchmark records a handful of spans. A hostile guest could record spans without end.
+_MAX_SPANS = 10_000
 
 
 class BenchTimer:
     """The spans between ``start`` and ``end``, in seconds: the latest 10,000."""
 
     def __init__(self) -> None:
-        self.spans: deque[float] = deque(maxlen=_REMEMBERED)
+        self.spans: deque[float] = deque(maxlen=_MAX_SPANS)
         self._started: float | None = None
 
     def start(self, memory: GuestMemory | None) -> None:

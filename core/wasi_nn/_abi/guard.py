@@ -1,4 +1,4 @@
-"""The wall between a guest's call and everything behind it: what is raised becomes an errno."""
+"""Turns whatever a guest's call raises into an errno."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from wasi_nn.runtime import GuestMemory
 
 log = logger("wasi_nn")
 
-#: Streams end with an errno that is no failure, and so is not reported as one.
-_NO_FAILURE = frozenset({ErrorCode.END_OF_SEQUENCE})
-_REMEMBERED = 100
+# The end of a stream has an errno but is not a failure.
+_NOT_FAILURES = frozenset({ErrorCode.END_OF_SEQUENCE})
+_MAX_FAILURES = 100
 
 
 class Failure(NamedTuple):
-    """A call that gave the guest an errno, with the reason that an errno cannot carry."""
+    """A call that returned an errno to the guest, with the reason, which an errno cannot carry."""
 
     function: str
     arguments: tuple[int, ...]
@@ -36,7 +36,7 @@ class Failure(NamedTuple):
 
 
 class CallStats:
-    """How often a function was called and how long it took, in seconds."""
+    """How often a function was called, how often it failed, and how many seconds it took."""
 
     __slots__ = ("calls", "failures", "longest", "seconds")
 
@@ -60,29 +60,29 @@ class CallStats:
 
 
 class Observer:
-    """What a host remembers of one guest's calls.
+    """What the host records of one guest's calls.
 
-    ``failures`` holds the latest 100. ``stats`` is filled only where ``timed`` is set, and every
-    call is logged only where ``traced`` is, because both cost time on every call.
+    ``failures`` holds the latest 100. Timing and tracing cost time on every call, so ``stats`` is
+    filled only if ``timed`` is set, and calls are logged only if ``traced`` is set.
     """
 
     def __init__(self, timed: bool = False, traced: bool = False) -> None:
         self.timed = timed
         self.traced = traced
-        self.failures: deque[Failure] = deque(maxlen=_REMEMBERED)
+        self.failures: deque[Failure] = deque(maxlen=_MAX_FAILURES)
         self.failed = 0
         self.stats: dict[str, CallStats] = {}
 
     def fail(self, failure: Failure) -> None:
-        """Remember and log a failure."""
+        """Record and log a failure."""
         self.failed += 1
         self.failures.append(failure)
-        # A log handler that fails (a closed pipe, a full disk) is no business of the guest.
+        # A failing log handler (a closed pipe, a full disk) must not affect the guest.
         with contextlib.suppress(Exception):
             log.warning("%s", failure)
 
     def watch(self, name: str, call: Callable[..., int]) -> Callable[..., int]:
-        """``call``, timed and traced as asked; itself where nothing is asked."""
+        """``call`` with timing and tracing if they are on, and ``call`` itself otherwise."""
         if not (self.timed or self.traced):
             return call
         stats = self.stats.setdefault(name, CallStats())
@@ -93,7 +93,7 @@ class Observer:
             started = time.perf_counter()
             result = call(memory, *arguments)
             seconds = time.perf_counter() - started
-            # (The end of a text has an errno too, and is not a failure.)
+            # The end of a stream returns an errno but does not count as a failure.
             stats.add(seconds, self.failed > failed)
             if traced and not result:
                 log.info(
@@ -107,9 +107,10 @@ class Observer:
 def guard(
     name: str, function: Callable[..., None], reading: DialectNegotiation, observer: Observer
 ) -> Callable[..., int]:
-    """A host function that gives an errno for whatever ``function`` raises, and 0 otherwise.
+    """A host function that returns 0, or an errno for whatever ``function`` raises.
 
-    ``KeyboardInterrupt`` and its like pass, and the kinds of ``GuestError``: they end the guest."""
+    ``GuestError`` and exceptions that are not an ``Exception`` (``KeyboardInterrupt``) pass: they
+    end the guest."""
 
     def guarded(memory: GuestMemory | None, *arguments: int) -> int:
         try:
@@ -120,14 +121,14 @@ def guard(
         except NnError as error:
             code, reason = error.code, visible(str(error))
         except GuestError:
-            # The guest has ended in the middle of its call.
+            # The guest ended in the middle of this call.
             raise
         except Exception as error:
             code, reason = ErrorCode.RUNTIME_ERROR, f"{type(error).__name__}: {visible(str(error))}"
             with contextlib.suppress(Exception):
                 log.error("%s failed in an unforeseen way\n  %s", name, trace_of(error))
         errno = reading.dialect.errnos[code]
-        if code not in _NO_FAILURE:
+        if code not in _NOT_FAILURES:
             observer.fail(Failure(name, arguments, code, errno, reason))
         return errno
 
@@ -135,7 +136,7 @@ def guard(
 
 
 def read_text(memory: GuestMemory, pointer: int, length: int, what: str) -> str:
-    """A string of the guest. Raises ``InvalidArgument`` for what is not UTF-8."""
+    """Read a string of the guest. Raises ``InvalidArgument`` if it is not UTF-8."""
     try:
         return bytes(memory.read(pointer, length)).decode()
     except UnicodeDecodeError as error:
@@ -143,5 +144,5 @@ def read_text(memory: GuestMemory, pointer: int, length: int, what: str) -> str:
 
 
 def read_config(memory: GuestMemory, pointer: int, length: int) -> Mapping[str, Any]:
-    """A JSON object of the guest; an empty string is an empty object."""
+    """Read a JSON object of the guest. An empty string is an empty object."""
     return config.parse(read_text(memory, pointer, length, "config"))

@@ -68,7 +68,7 @@ def wasmtime_settings(
             continue
         elif value not in _NO:
             raise UsageError(
-                f"-S understands nn, nn-graph=FORMAT::DIR, cli, common and inherit-env, not "
+                f"-S takes nn, nn-graph=FORMAT::DIR, cli, common and inherit-env, not "
                 f"{text!r}: a guest has files (--dir), variables (--env) and wasi-nn here"
             )
     for text in _split(wasm):
@@ -172,7 +172,7 @@ def variables(texts: Sequence[str], inherit: bool) -> dict[str, str]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not name:
-            raise UsageError(f"--env wants NAME=VALUE or NAME, not {text!r}")
+            raise UsageError(f"--env takes NAME=VALUE or NAME, not {text!r}")
         found[name] = value if equals else os.environ.get(name, "")
     return found
 

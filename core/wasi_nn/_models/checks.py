@@ -1,9 +1,9 @@
-"""What a backend gives to core, checked, and a backend's failures with its name on them.
+"""Checks what backends return, and reports their failures with the backend's name.
 
-Of an output, core checks the bytes against type and dimensions, and the type against the graph's
-description. It does not check the dimensions against the description: a model's own annotation can
-be wrong, and its library answers nevertheless (onnxruntime only warns). The conformance cases look
-at the dimensions, on models whose annotations are right.
+For an output, core checks the number of bytes against type and dimensions, and the type against the
+graph's description. It does not check the dimensions against the description: a model's annotation
+can be wrong and its library still answers (onnxruntime only warns). The conformance cases check the
+dimensions, on models with right annotations.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ from wasi_nn.types import Tensor, TensorInfo, TensorType, check_length
 
 log = logger("wasi_nn")
 
-#: What passes through a backend's call as it is.
+#: Exceptions that pass unchanged from a backend's call.
 PASSING = (WasiNnError, KeyboardInterrupt, GeneratorExit)
-# More keys than this are not remembered: a guest may ask for any.
-_KEYS = 64
+# The most keys to remember, because a guest may ask for any key.
+_MAX_KEYS = 64
 
 
 class Blame:
-    """A block that calls into a backend. What the backend raises beside ``WasiNnError`` is logged
-    with its traceback and comes out as a ``RuntimeFailure`` with the backend's name; of all
-    others, only ``KeyboardInterrupt`` passes (and the end of a generator), and what a signal's
-    handler raised meanwhile."""
+    """A ``with`` block for calls into a backend. ``WasiNnError``, ``KeyboardInterrupt``,
+    ``GeneratorExit`` and whatever a signal handler raises pass unchanged. Anything else is logged
+    with its traceback and raised as a ``RuntimeFailure`` that names the backend."""
 
     __slots__ = ("_backend",)
 
@@ -54,7 +53,7 @@ class Blame:
         raised = raised_by_handler(error)
         if raised is not None:
             raise raised from None
-        if isinstance(error, WrongGift):
+        if isinstance(error, BrokenContract):
             raise RuntimeFailure(f"{self._backend.title}: {error}") from error
         if not isinstance(error, PASSING):
             log.error("%s failed\n  %s", self._backend.title, trace_of(error))
@@ -63,32 +62,34 @@ class Blame:
             ) from error
 
 
-class WrongGift(Exception):
-    """A backend gave what its contract does not allow; the text says what, and what is right."""
+class BrokenContract(Exception):
+    """A backend returned something that its contract does not allow. The text says what it
+    returned and what it must return."""
 
 
 def checked_context(context: object) -> ExecutionContext:
-    """A context as the backend gave it. Raises ``WrongGift``, inside of a ``Blame``."""
+    """Return the backend's context unchanged. Raises ``BrokenContract``; use it in a ``Blame``."""
     if not isinstance(context, ExecutionContext):
-        raise WrongGift(
+        raise BrokenContract(
             f"init_execution_context gave {_kind(context)}, and must give an ExecutionContext"
         )
     return context
 
 
 def checked_infos(what: str, infos: Sequence[TensorInfo]) -> Sequence[TensorInfo]:
-    """A graph's description of its ``what``. Raises ``WrongGift``, inside of a ``Blame``."""
+    """Return a graph's description of its ``what`` (inputs, outputs) unchanged. Raises
+    ``BrokenContract``; use it within a ``Blame``."""
     if not isinstance(infos, Sequence):
-        raise WrongGift(f"{what} are {_kind(infos)}, and must be a list of TensorInfo")
+        raise BrokenContract(f"{what} are {_kind(infos)}, and must be a list of TensorInfo")
     for info in infos:
         if not isinstance(info, TensorInfo):
-            raise WrongGift(f"one of {what} is {_kind(info)}, and must be a TensorInfo")
+            raise BrokenContract(f"one of {what} is {_kind(info)}, and must be a TensorInfo")
         if (
             not isinstance(info.name, str)
             or not isinstance(info.type, (TensorType, type(None)))
             or not all(isinstance(size, Integral) for size in info.dims or ())
         ):
-            raise WrongGift(
+            raise BrokenContract(
                 f"one of {what} is {info!r}; its name must be a text, its type a TensorType or "
                 "None, its dimensions whole numbers or None"
             )
@@ -96,18 +97,18 @@ def checked_infos(what: str, infos: Sequence[TensorInfo]) -> Sequence[TensorInfo
 
 
 class Outputs:
-    """Checks the outputs of a graph's contexts. Used inside of a ``Blame``.
+    """Checks the outputs of a graph's contexts. Use it within a ``Blame``.
 
-    An output whose type, dimensions and length are those of the last sound one of its key is sound
-    too: they are compared, and nothing is computed."""
+    An output with the type, dimensions and length of the last valid output of the same key is
+    valid too. So most checks are comparisons and compute nothing."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        #: The type, the dimensions and the bytes of the last sound output of each key.
+        #: The type, dimensions and number of bytes of the last valid output of each key.
         self.looks: dict[int | str, tuple[TensorType, tuple[int, ...], int]] = {}
 
     def check(self, key: int | str, output: Tensor) -> None:
-        """Raise ``WrongGift`` for what is no sound tensor, or not of the described type."""
+        """Raise ``BrokenContract`` unless ``output`` is a valid tensor of the described type."""
         try:
             kind, dims, size = self.looks[key]
             data = output.data
@@ -117,27 +118,27 @@ class Outputs:
         except (KeyError, AttributeError, TypeError):
             pass
         self._look(key, output)
-        if key in self.looks or len(self.looks) < _KEYS:
+        if key in self.looks or len(self.looks) < _MAX_KEYS:
             self.looks[key] = output.type, output.dims, output.data.nbytes
 
     def _look(self, key: int | str, output: object) -> None:
         what = f"output {key!r}"
         if not isinstance(output, Tensor):
-            raise WrongGift(f"{what} is {_kind(output)}, and must be a Tensor")
+            raise BrokenContract(f"{what} is {_kind(output)}, and must be a Tensor")
         kind, dims, data = output
         if not isinstance(kind, TensorType):
-            raise WrongGift(f"the type of {what} is {kind!r}, and must be a TensorType")
+            raise BrokenContract(f"the type of {what} is {kind!r}, and must be a TensorType")
         if not isinstance(dims, tuple) or any(
             not isinstance(size, int) or size < 0 for size in dims
         ):
-            raise WrongGift(
+            raise BrokenContract(
                 f"the dimensions of {what} are {dims!r}, and must be a tuple of whole numbers "
                 "from 0"
             )
         if not isinstance(data, memoryview):
-            raise WrongGift(f"the data of {what} are {_kind(data)}, and must be a memoryview")
+            raise BrokenContract(f"the data of {what} are {_kind(data)}, and must be a memoryview")
         if data.itemsize != 1 or data.ndim != 1 or not data.c_contiguous:
-            raise WrongGift(
+            raise BrokenContract(
                 f"the data of {what} are a view of {data.ndim} dimensions, items of "
                 f"{data.itemsize} bytes and strides {data.strides}, and must be a flat and "
                 "contiguous view of bytes"
@@ -147,10 +148,12 @@ class Outputs:
         try:
             check_length(kind, dims, data.nbytes)
         except InvalidArgument as error:
-            raise WrongGift(f"{what} does not fit its dimensions: {error}") from None
+            raise BrokenContract(f"{what} does not fit its dimensions: {error}") from None
         described = self._described(key)
         if described not in (None, kind):
-            raise WrongGift(f"{what} is of type {kind}, and the graph describes it as {described}")
+            raise BrokenContract(
+                f"{what} has type {kind}, but the graph describes it as {described}"
+            )
 
     def _described(self, key: int | str) -> TensorType | None:
         infos = self._graph.outputs

@@ -1,7 +1,7 @@
-"""Named models: what the person offers to guests under a name.
+"""Named models: the models that the operator offers to guests.
 
-A guest's ``load_by_name`` reaches these and nothing else; it never reaches the file system. Files
-stay paths until a backend opens them, and nothing is loaded before it is first used.
+A guest's ``load_by_name`` reaches only these, and never the file system. A model is loaded when it
+is first used, and its files stay paths until a backend opens them.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ log = logger("wasi_nn")
 
 
 class NamedModel(NamedTuple):
-    """One entry: ``encoding`` is an encoding's or a backend's name, ``autodetect`` to look at the
-    file. ``paths`` are the graph builders in their order. A file that is not there is the person's
-    mistake, or with ``must_exist`` False something that a guest is told (WasmEdge's way)."""
+    """A model to register. ``encoding`` is the name of an encoding or a backend, or ``autodetect``.
+    ``paths`` are the graph builders in order. A missing file is a ``UsageError``; if ``must_exist``
+    is False, the guest gets the error instead (as in WasmEdge)."""
 
     name: str
     paths: tuple[Path, ...]
@@ -38,13 +38,13 @@ class NamedModel(NamedTuple):
 
 
 class _Entry:
-    __slots__ = ("backend", "encoding", "held", "model")
+    __slots__ = ("backend", "encoding", "graph", "model")
 
     def __init__(self, model: NamedModel, backend: Backend, encoding: str) -> None:
         self.model = model
         self.backend = backend
         self.encoding = encoding
-        self.held: LoadedGraph | None = None
+        self.graph: LoadedGraph | None = None
 
 
 class Registry:
@@ -62,33 +62,31 @@ class Registry:
         return tuple(sorted(self._entries))
 
     def remove(self, name: str) -> None:
-        """Let go of a model and its name. Raises ``NotFound``."""
+        """Remove a model and free its name. Raises ``NotFound``."""
         with self._lock:
             if self._entries.pop(name, None) is None:
                 raise self._not_found(name)
 
     def add(self, model: NamedModel, replace: bool = False) -> None:
-        """Register a model, to be loaded when it is first used. ``replace`` takes the name from
-        the model that has it.
+        """Register a model. It is loaded when it is first used. With ``replace``, it takes the name
+        from the model that has it.
 
-        Raises ``UsageError`` for a name that is taken, for no file at all, for a file that is not
-        there and must exist, and for an encoding that no installed backend serves."""
+        Raises ``UsageError`` if the name is taken, if there is no file, if a file that must exist
+        does not, and if no installed backend serves the encoding."""
         if not isinstance(model.name, str) or not model.name:
-            raise UsageError(
-                f"a model's name is {model.name!r}, and must be a text (str) that is not empty"
-            )
+            raise UsageError(f"a model's name must be a non-empty string (str), not {model.name!r}")
         if not model.paths:
             raise UsageError(f"model {model.name!r} has no file")
         try:
             if model.encoding != encodings.AUTODETECT:
-                # What follows an encoding that nobody serves may not be files.
+                # Check this first: after an unknown encoding, the rest may not be files at all.
                 self._plugins.backend_for(model.encoding)
             for path in model.paths:
                 if not path.exists():
                     if model.must_exist:
                         raise UsageError(f"model {model.name!r}: there is no file {path}")
                     log.warning(
-                        "model %r: there is no file %s; a guest is told so when it loads the model",
+                        "model %r: there is no file %s; a guest that loads the model gets an error",
                         model.name,
                         path,
                     )
@@ -109,29 +107,30 @@ class Registry:
         config: Mapping[str, Any] | None = None,
         stopped: Stopped = lambda: False,
     ) -> LoadedGraph:
-        """The graph of a named model, loaded on first use and when one of its files has changed.
+        """The graph of a named model. It is loaded on first use, and again after one of its files
+        has changed.
 
-        ``config`` (of ``load_by_name_with_config``) is laid over the registration's own: another
-        config is another graph, and is freed when the guest that asked for it has ended. Raises
-        ``NotFound``, ``ModelNotFound``, ``InvalidArgument`` for a key that is the person's alone,
-        and what a backend's ``load`` raises."""
+        ``config`` (of ``load_by_name_with_config``) overrides keys of the registered config.
+        Another config means another graph, which is freed when its last user ends. Raises
+        ``NotFound``, ``ModelNotFound``, ``InvalidArgument`` for a host-only key, and whatever the
+        backend's ``load`` raises."""
         entry = self._entries.get(name)
         if entry is None:
             raise self._not_found(name)
-        held, paths = entry.held, entry.model.paths
+        kept, paths = entry.graph, entry.model.paths
         if (
-            held is not None
+            kept is not None
             and not config
-            and held.files == versions(entry.backend, paths, held.options.config)
+            and kept.files == versions(entry.backend, paths, kept.options.config)
         ):
-            return held
+            return kept
         check_guest_config(entry.backend, config or {})
         merged = {**entry.model.config, **(config or {})}
         options = LoadOptions(entry.encoding, entry.model.target, merged, self._allow_fallback)
         loaded = load_shared(entry.backend, paths, options, stopped)
         if not config:
-            # Holding it here keeps it loaded from one guest to the next.
-            entry.held = loaded
+            # This reference keeps the graph loaded between guests.
+            entry.graph = loaded
         return loaded
 
     def _not_found(self, name: str) -> NotFound:
@@ -142,8 +141,8 @@ class Registry:
         )
 
     def size(self, name: str, config: Mapping[str, Any] | None = None) -> int:
-        """Bytes of all files that a named model depends on, with a guest's config laid over its
-        own; 0 for an unknown name and for a file that is gone."""
+        """The size in bytes of all files of a named model, with ``config`` over its registered
+        config. 0 for an unknown name or a missing file."""
         entry = self._entries.get(name)
         if entry is None:
             return 0
@@ -174,13 +173,13 @@ class Registry:
         return sorted({reason for reason in found if reason})
 
     def close(self) -> None:
-        """Let go of every loaded model; those that no guest uses are freed."""
+        """Release every loaded model. Those that no guest uses are freed."""
         for entry in list(self._entries.values()):
-            entry.held = None
+            entry.graph = None
 
 
 def detect(plugins: Plugins, builders: Sequence[memoryview | Path]) -> str | None:
-    """The encoding that the builders' first bytes show, asking core first and then each backend."""
+    """The encoding that the first builder's bytes show. Core looks first, then each backend."""
     if not builders:
         return None
     first = builders[0]
@@ -194,7 +193,7 @@ def detect(plugins: Plugins, builders: Sequence[memoryview | Path]) -> str | Non
         try:
             sniffed = backend.sniff(head)
             if sniffed is not None and sniffed not in backend.encodings:
-                raise ValueError(f"sniff gave {sniffed!r}, which is not one of its encodings")
+                raise ValueError(f"sniff returned {sniffed!r}, which is not one of its encodings")
         except (Exception, SystemExit) as error:
             log.error("%s failed to look at a model\n  %s", backend.title, trace_of(error))
             continue

@@ -1,10 +1,10 @@
-"""How people write down a named model on a command line, in the three spellings that exist.
+"""Parse a named model from a command line, in one of three spellings.
 
 - ours: ``NAME=PATH[,PATH…]`` or ``NAME=ENCODING[:TARGET]:PATH[,PATH…]``
 - WasmEdge's ``--nn-preload NAME:ENCODING:TARGET:PATH[:PATH…]``
-- wasmtime's ``-S nn-graph=FORMAT::DIR``, which takes the folder's name and fixed file names
+- wasmtime's ``-S nn-graph=FORMAT::DIR``, with the folder's name and fixed file names
 
-A path may be ``package:PKG/FILE``: a file inside an installed Python package.
+A path may be ``package:PKG/FILE``: a file in an installed Python package.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from wasi_nn.errors import UsageError
 from wasi_nn.types import ExecutionTarget
 
 _PACKAGE = "package:"
-# (A path takes one of two slashes away.)
+# The second pattern also matches a URL that became a Path and so lost one of its two slashes.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(?:https?|ftp|file|s3|gs|hf):/")
-# The file names that `wasmtime run -S nn-graph` looks for; the last two are ours, in its manner.
+# The file names that `wasmtime run -S nn-graph` looks for. The last two are our additions.
 _GRAPH_FILES = {
     OPENVINO: ("model.xml", "model.bin"),
     ONNX: ("model.onnx",),
@@ -39,7 +39,7 @@ def parse_graph(text: str) -> NamedModel:
     Raises ``UsageError``."""
     name, equals, rest = text.partition("=")
     if not equals or not name or not rest:
-        raise UsageError(f"--graph wants NAME=[ENCODING:[TARGET:]]PATH[,PATH…], not {text!r}")
+        raise UsageError(f"--graph takes NAME=[ENCODING:[TARGET:]]PATH[,PATH…], not {text!r}")
     encoding, target = AUTODETECT, ExecutionTarget.CPU
     word, colon, after = rest.partition(":")
     if colon and not _is_path(rest, word):
@@ -54,11 +54,11 @@ def parse_graph(text: str) -> NamedModel:
 def parse_nn_preload(text: str) -> NamedModel:
     """WasmEdge's ``NAME:ENCODING:TARGET:PATH[:PATH…]`` (plugins/wasi_nn/wasinnenv.cpp).
 
-    For ggml the rest of the text is one path, whatever colons it holds. A missing file is for the
-    guest to hear of, as there. Raises ``UsageError``."""
+    For ggml, the rest of the text is one path and may contain colons. A missing file is an error
+    that the guest gets, as in WasmEdge. Raises ``UsageError``."""
     parts = text.split(":", 3)
     if len(parts) != 4 or not all(parts):
-        raise UsageError(f"--nn-preload wants NAME:ENCODING:TARGET:PATH[:PATH…], not {text!r}")
+        raise UsageError(f"--nn-preload takes NAME:ENCODING:TARGET:PATH[:PATH…], not {text!r}")
     name, encoding, target, rest = parts
     encoding = canonical(encoding)
     whole = encoding == GGML or rest.startswith(_PACKAGE) or _URL.match(rest) is not None
@@ -68,15 +68,14 @@ def parse_nn_preload(text: str) -> NamedModel:
 
 
 def parse_wasmtime_option(text: str) -> NamedModel | None:
-    """What wasmtime takes after ``-S``: ``nn`` (None: nothing to do) or ``nn-graph=FORMAT::DIR``.
-
-    Raises ``UsageError`` for everything else."""
+    """Parse what wasmtime takes after ``-S``: ``nn-graph=FORMAT::DIR``, or ``nn``, for which this
+    returns None. Raises ``UsageError`` for everything else."""
     if text in ("nn", "nn=y", "nn=true", "nn=yes"):
         return None
     key, _, value = text.partition("=")
     encoding, colons, folder = value.partition("::")
     if key != "nn-graph" or not colons:
-        raise UsageError(f"-S understands nn and nn-graph=FORMAT::DIR, not {text!r}")
+        raise UsageError(f"-S takes nn or nn-graph=FORMAT::DIR, not {text!r}")
     files = _GRAPH_FILES.get(canonical(encoding))
     if files is None:
         raise UsageError(
@@ -90,14 +89,13 @@ def parse_wasmtime_option(text: str) -> NamedModel | None:
 
 
 def resolve_path(source: str | os.PathLike[str]) -> Path:
-    """A path as people give it; ``package:PKG/FILE`` is found without importing the package.
-
-    Raises ``UsageError`` when the package or its file is not there, for a URL, and for what is no
-    path."""
+    """The path of a file that the user named. ``package:PKG/FILE`` is found without importing the
+    package. Raises ``UsageError`` if the package or its file does not exist, for a URL, and for
+    anything that is not a path."""
     if not isinstance(source, (str, os.PathLike)):
         several = "; give several files as several arguments"
         raise UsageError(
-            f"a file is {source!r:.200}, and must be a path (str or Path)"
+            f"a file must be a path (str or Path), not {source!r:.200}"
             + several * isinstance(source, Sequence)
         )
     text = os.fspath(source)
@@ -123,7 +121,7 @@ def resolve_path(source: str | os.PathLike[str]) -> Path:
 
 
 def _is_path(text: str, word: str) -> bool:
-    # A drive letter, "package:", a URL, folders and a file that exists are not encodings.
+    # An encoding is not a drive letter, "package:", a URL, a folder or an existing file.
     if (
         len(word) == 1
         or re.search(r"[,/\\]", word)
@@ -135,7 +133,7 @@ def _is_path(text: str, word: str) -> bool:
 
 
 def _split_commas(text: str) -> list[str]:
-    """Split at commas, but not within the path of a file that exists."""
+    """Split at commas, except within the path of an existing file."""
     parts = [part for part in text.split(",") if part]
     paths: list[str] = []
     while parts:
@@ -147,7 +145,7 @@ def _split_commas(text: str) -> list[str]:
 
 
 def _split_paths(text: str) -> list[str]:
-    """Split at colons, but not behind a drive letter (``C:\\model.xml``)."""
+    """Split at colons, except after a drive letter (``C:\\model.xml``)."""
     paths: list[str] = []
     for part in text.split(":"):
         if paths and len(paths[-1]) == 1 and paths[-1].isalpha() and part[:1] in ("\\", "/"):

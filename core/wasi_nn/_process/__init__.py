@@ -1,1 +1,1 @@
-"""What concerns the whole process: signals, forks and its end."""
+"""The process that the host runs in: signals, forks and exit."""

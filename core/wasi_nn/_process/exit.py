@@ -1,9 +1,9 @@
-"""The end of Python while other threads are in native code.
+"""Python's exit while other threads run native code.
 
-At its end Python lets daemon threads go on in native code. One that comes back then is ended where
-it stands, by unwinding its stack; C++ and Rust end the process for that, with an abort. So before,
-guests and computations of other threads are stopped. Their threads stay here: they tell nobody of
-it, and begin nothing else.
+When Python exits, daemon threads continue in native code. If one of them returns to Python, Python
+ends it by unwinding its stack, and C++ and Rust abort the process when that happens. So before
+Python exits, guests and computations in other threads are stopped, and their threads sleep here for
+good: they report nothing and start nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from types import FrameType
 
-# How long the end of Python waits for what cannot be stopped, and how long between two looks, in
-# seconds.
-_MOST, _SLICE = 2.0, 0.01
-# Who calls guests and libraries.
+# How long the exit waits for threads that cannot be stopped, and how often it looks, in seconds.
+_MAX_SECONDS, _POLL_SECONDS = 2.0, 0.01
+# The modules that call guests and libraries.
 _CALLERS = frozenset(
     (
         "wasi_nn._host.guest",
@@ -29,12 +28,13 @@ _CALLERS = frozenset(
         "wasi_nn._session.context",
     )
 )
-#: Whether Python is ending.
+#: Whether Python is exiting.
 begun = False
 
 
 def stay() -> None:
-    """Python is ending (``begun``): keep this thread here for good, unless it is the main one."""
+    """Keep this thread here for good, unless it is the main thread. Call it when Python is exiting
+    (``begun``)."""
     if threading.get_ident() != threading.main_thread().ident:
         while True:
             time.sleep(3600)
@@ -43,7 +43,7 @@ def stay() -> None:
 def _end() -> None:
     global begun
     begun = True
-    until = time.monotonic() + _MOST
+    until = time.monotonic() + _MAX_SECONDS
     stopped: set[int] = set()
     while time.monotonic() < until:
         within = dict(_within())
@@ -53,12 +53,12 @@ def _end() -> None:
             if thread not in stopped:
                 stopped.add(thread)
                 _stop(frames)
-        # They need the interpreter's lock.
-        time.sleep(_SLICE)
+        # Give them the GIL.
+        time.sleep(_POLL_SECONDS)
 
 
 def _within() -> Iterator[tuple[int, list[FrameType]]]:
-    """The other threads that are in a guest or a library, or were called by one."""
+    """The other threads that run a guest or a library, or that one of them called."""
     for thread, top in sys._current_frames().items():
         frames = [top]
         while (caller := frames[-1].f_back) is not None:
@@ -66,14 +66,14 @@ def _within() -> Iterator[tuple[int, list[FrameType]]]:
         names = [frame.f_globals.get("__name__", "") for frame in frames]
         if thread == threading.get_ident() or top.f_code is stay.__code__:
             continue
-        # (A thread that Python did not start begins with a callback of ours.)
+        # A thread that Python did not start begins with one of our callbacks.
         if names[-1].startswith("wasi_nn") or not _CALLERS.isdisjoint(names):
             yield thread, frames
 
 
 def _stop(frames: list[FrameType]) -> None:
     for frame in frames:
-        # (What is being made has nothing to stop yet.)
+        # An object that is still being created has nothing to stop yet.
         made = frame.f_code.co_name != "__init__"
         if made and frame.f_globals.get("__name__") in _CALLERS:
             owner = frame.f_locals.get("self")

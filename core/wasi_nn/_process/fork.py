@@ -1,9 +1,9 @@
-"""What is left of the host in a process that was forked from one that used it.
+"""The host in a child process that was forked after the host was used.
 
-A fork copies the memory and one thread. Engines and machine-learning libraries have further
-threads, and their locks: in the child a call waits for ever, and freeing what was made in the
-parent can wait or crash as well. So the child refuses what was used before the fork, and never
-frees it. What was not used yet works there.
+A fork copies the memory and only one thread. Engines and machine-learning libraries have more
+threads, and locks that those threads hold. In the child, a call into such a library can hang, and
+freeing the parent's objects can hang or crash. So the child refuses to use what was used before the
+fork, and never frees it. What was not used before the fork works in the child.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import weakref
 from wasi_nn.errors import ForkedProcess
 
 _forks = 0
-# The engines and backends that were used, and after how many forks they first were.
+# The engines and backends that were used, with the number of forks before their first use.
 _used: dict[str, int] = {}
 _kept: weakref.WeakSet[object] = weakref.WeakSet()
 
 
 class OfOneProcess:
-    """What cannot go to another process by pickling: it has native parts and locks."""
+    """An object that cannot be pickled, because it has native parts and locks."""
 
     def __reduce__(self) -> str:
         raise TypeError(
@@ -31,20 +31,20 @@ class OfOneProcess:
 
 
 def use(title: str) -> None:
-    """An engine or a backend is about to be used. Raises ``ForkedProcess`` where it was used in
-    the process that this one was forked from."""
+    """Record that an engine or a backend is used. Raises ``ForkedProcess`` if it was used in the
+    parent before this process was forked."""
     if _used.setdefault(title, _forks) != _forks:
         raise refusal(title)
 
 
 def keep(owner: object) -> None:
-    """Never free ``owner`` in a child of this process. Its method ``forked``, where it has one, is
-    called there once, after the fork."""
+    """Never free ``owner`` in a forked child of this process. If it has a method ``forked``, the
+    child calls it once, after the fork."""
     _kept.add(owner)
 
 
 def refusal(title: str) -> ForkedProcess:
-    """The error for what the parent's process has used."""
+    """The error for something that the parent process has used."""
     return ForkedProcess(
         f"{title} was used before this process was forked, and does not work in the child: its "
         "threads stayed in the parent. Use it first after the fork, or start processes with "
@@ -56,7 +56,7 @@ def _after_fork() -> None:
     global _forks
     _forks += 1
     for owner in list(_kept):
-        # One reference more than there are: the end of the process frees nothing either.
+        # An extra reference, so that not even the exit of the process frees it.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(owner))
         forked = getattr(owner, "forked", None)
         if forked is not None:

@@ -1,10 +1,10 @@
 """Ctrl-C while a guest runs in the main thread.
 
-Python's own handler raises where Python code goes on next. With a guest that computes this is
-never; and otherwise it can be in a function that the engine calls, before any ``try``: nothing
-reaches anybody from there, and the engine is given garbage for a result. So the guest is
-interrupted by another thread, which hears of the signal at once, and ``KeyboardInterrupt`` is
-raised when the guest has come back.
+Python's own handler raises ``KeyboardInterrupt`` where Python code runs next. While a guest
+computes, no Python code runs. If the guest is in a host function, the handler can raise before any
+``try``: then the exception is lost, and the engine gets garbage for a result. So another thread,
+which learns of the signal at once, interrupts the guest, and ``KeyboardInterrupt`` is raised after
+the guest has returned.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from types import FrameType, TracebackType
 from typing import Any
 
 _SIGINT = int(signal.SIGINT)
-# (Without the conversion to an enum, which takes longer than all the rest.)
+# Without signal's conversion to an enum, which takes longer than everything else here.
 _present: Callable[[int], Any] = import_module("_signal").getsignal
 _set: Callable[[int, Any], Any] = import_module("_signal").signal
 
 
 @contextlib.contextmanager
 def shielded_from_sigint() -> Iterator[None]:
-    """A process that starts in the block does not hear Ctrl-C. A terminal sends it there too, and
-    what it means is ours to say."""
+    """A process started within the block does not receive Ctrl-C. A terminal sends SIGINT to the
+    whole process group, but only the host decides what it means."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -38,9 +38,9 @@ def shielded_from_sigint() -> Iterator[None]:
 
 
 class ForwardSigint:
-    """Runs ``interrupt``, in another thread, when Ctrl-C is pressed within the ``with`` block,
-    which then raises ``KeyboardInterrupt`` at its end. Does nothing in other threads, and where
-    Ctrl-C is somebody else's."""
+    """Calls ``interrupt`` in another thread if Ctrl-C is pressed within the ``with`` block. The
+    block then raises ``KeyboardInterrupt`` when it ends. Does nothing outside of the main thread,
+    or if the program has its own SIGINT handler."""
 
     def __init__(self, interrupt: Callable[[], None]) -> None:
         self._interrupt = interrupt
@@ -59,7 +59,7 @@ class ForwardSigint:
             watcher.begin(self)
             self._wakeup = signal.set_wakeup_fd(watcher.wakeup, warn_on_full_buffer=False)
             if self._heard:
-                # (Before the watcher could.)
+                # The signal came before the watcher was ready.
                 self._interrupt()
 
     def __exit__(
@@ -71,7 +71,7 @@ class ForwardSigint:
         if self._handler is not None:
             signal.set_wakeup_fd(self._wakeup)
             _watcher().end(self)
-            # (This also runs the handler of a signal that has just come.)
+            # This also runs the handler of a signal that has just arrived.
             _set(_SIGINT, self._handler)
             if self._heard:
                 if self._within():
@@ -79,7 +79,7 @@ class ForwardSigint:
                 raise KeyboardInterrupt from None
 
     def told(self, numbers: bytes) -> None:
-        """Signals have come; their Python handlers may have to wait."""
+        """Handle the numbers of signals that arrived. Their Python handlers may run later."""
         if signal.SIGINT in numbers:
             self._interrupt()
         if self._wakeup >= 0 and not self._within():
@@ -87,7 +87,7 @@ class ForwardSigint:
                 os.write(self._wakeup, numbers)
 
     def _within(self) -> bool:
-        """Whether the block is within another one, which is told when this one has ended."""
+        """Whether this block is nested in another one. The outer block is told when this ends."""
         return self._wakeup == _watcher().wakeup
 
     def _hear(self, number: int, frame: FrameType | None) -> None:
@@ -95,7 +95,7 @@ class ForwardSigint:
 
 
 class Interruption:
-    """An interrupt that may come before what it is for is there."""
+    """An interrupt that may come before its target exists."""
 
     def __init__(self) -> None:
         self._came = False
@@ -107,36 +107,36 @@ class Interruption:
             target()
 
     def aim(self, target: Callable[[], None]) -> None:
-        """Call ``target``: now, where the interrupt has come, or when it comes."""
+        """Call ``target`` when the interrupt comes, or now if it has come already."""
         self._targets.append(target)
         if self._came:
             target()
 
 
 class _Watcher:
-    """A thread that hears of signals; the innermost guest is told."""
+    """A thread that waits for signals and tells the innermost guest."""
 
     def __init__(self) -> None:
         self._listening: list[ForwardSigint] = []
-        # (A signal's handler can run a guest while the main thread has it.)
+        # Reentrant: a signal handler can run a guest while the main thread holds the lock.
         self._lock = threading.RLock()
         self._reader, self.wakeup = os.pipe()
         for end in (self._reader, self.wakeup):
             os.set_blocking(end, False)
         self._poll = self._new_poll()
-        threading.Thread(target=self._watch, name="wasi-nn keyboard", daemon=True).start()
+        threading.Thread(target=self._watch, name="wasi-nn interrupts", daemon=True).start()
 
-    def begin(self, keyboard: ForwardSigint) -> None:
-        """Tell this one of what comes from now on; what came before is not for it."""
+    def begin(self, block: ForwardSigint) -> None:
+        """Tell ``block`` about signals from now on. Earlier ones are not for it."""
         with self._lock:
             self._tell()
-            self._listening.append(keyboard)
+            self._listening.append(block)
 
-    def end(self, keyboard: ForwardSigint) -> None:
-        """What has come until now was for this one."""
+    def end(self, block: ForwardSigint) -> None:
+        """Tell ``block`` about the signals until now, and about no later ones."""
         with self._lock:
             self._tell()
-            self._listening.remove(keyboard)
+            self._listening.remove(block)
 
     def _new_poll(self) -> select.poll:
         poll = select.poll()
@@ -146,8 +146,8 @@ class _Watcher:
     def _tell(self) -> None:
         if self._poll.poll(0):
             numbers = os.read(self._reader, 64)
-            for keyboard in self._listening[-1:]:
-                keyboard.told(numbers)
+            for block in self._listening[-1:]:
+                block.told(numbers)
 
     def _watch(self) -> None:
         poll = self._new_poll()
@@ -161,5 +161,5 @@ def _watcher() -> _Watcher:
     return _Watcher()
 
 
-# Threads do not survive a fork, and the parent's pipe is the parent's.
+# A fork does not copy the thread, and the pipe belongs to the parent.
 os.register_at_fork(after_in_child=_watcher.cache_clear)

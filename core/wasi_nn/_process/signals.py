@@ -1,14 +1,15 @@
 """Python's signal handlers while native code runs in the main thread.
 
 Python runs a handler in the main thread, between two steps of Python code. While an engine or a
-library computes there, no handler runs. So where the program has handlers of its own, the work is
-done in another thread, and the main thread waits in Python. A handler that returns lets the work go
-on. When a handler raises, the work is interrupted, and the error comes out when it has ended.
+library computes in the main thread, no handler runs. So if the program has its own handlers, the
+work is done in another thread, and the main thread waits in Python. If a handler returns, the work
+continues. If a handler raises, the work is interrupted, and the exception is raised after the work
+has ended.
 
-Ctrl-C alone (Python's own handler) does not need this for a guest: see ``keyboard``.
+A guest does not need this for Ctrl-C with Python's own handler: see ``interrupts``.
 
-Short calls (``set_input``, ``get_output``) stay in the main thread. What a handler raises in the
-middle of one is not the backend's failure: ``raised_by_handler`` finds it.
+Short calls (``set_input``, ``get_output``) stay in the main thread. If a handler raises during one,
+that is not a failure of the backend: ``raised_by_handler`` tells them apart.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from typing import Generic, TypeVar
 from wasi_nn._process import exit as python_exit
 
 T = TypeVar("T")
-# A signal can reach another thread than the main one, which then has to look, in seconds.
-_SLICE = 0.5
-# The signals that programs handle, and that cannot wait. (SIGCHLD too: its handler may end the
+# The system may deliver a signal to another thread, so the main thread must look, this often.
+_POLL_SECONDS = 0.5
+# The signals that programs handle and that cannot wait. (SIGCHLD too: its handler may end the
 # program.) Each costs 30 ns before every computation.
 _NAMES = (
     *("SIGTERM", "SIGINT", "SIGALRM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGQUIT", "SIGBREAK"),
@@ -37,26 +38,27 @@ _NAMES = (
 )
 _SIGNALS = tuple(int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name))
 _DEFAULT, _IGNORED = int(signal.SIG_DFL), int(signal.SIG_IGN)
-# (signal.getsignal would make an enum of each answer.)
+# Without signal.getsignal's conversion of each answer to an enum.
 _present: Callable[[int], object] = import_module("_signal").getsignal
-# What was present when nothing needed attention last.
+# The handlers at the last time when none of them was the program's own.
 _plain: list[object] = []
 _main = threading.main_thread().ident
 
 
 def attend(work: Callable[[], T], interrupt: Callable[[], None]) -> T:
-    """What ``work`` gives or raises; or what a signal handler raises meanwhile, after
-    ``interrupt``, which must make ``work`` end soon. In the main thread of a program without
-    handlers of its own, and in every other thread, this is ``work()``."""
+    """Do ``work`` and return what it returns. If a signal handler raises meanwhile, call
+    ``interrupt``, which must make ``work`` end soon, and then raise the handler's exception. In the
+    main thread of a program without its own handlers, and in every other thread, this is
+    ``work()``."""
     if get_ident() != _main:
         return _elsewhere(work)
     return _Job(work).attend(interrupt) if _handled() else work()
 
 
 def attend_or_leave(work: Callable[[], T]) -> T:
-    """What ``work`` gives or raises; or at once what a signal handler raises meanwhile, Ctrl-C's
-    too. The work then goes on in a thread of its own, and nobody waits for it. For long work that
-    cannot be interrupted and that nobody misses."""
+    """Do ``work`` and return what it returns. If a signal handler raises meanwhile, Ctrl-C's
+    included, raise that at once. The work then continues in its own thread and its result is
+    dropped. For long work that cannot be interrupted."""
     if get_ident() != _main:
         return _elsewhere(work)
     return _Job(work).attend(None)
@@ -73,8 +75,8 @@ def _elsewhere(work: Callable[[], T]) -> T:
 
 
 def raised_by_handler(error: BaseException) -> BaseException | None:
-    """What a signal's handler raised in the main thread, where that is ``error`` or its cause;
-    otherwise None."""
+    """``error`` or one of its causes, if a signal handler raised it in the main thread; otherwise
+    None."""
     if get_ident() != _main:
         return None
     seen: set[int] = set()
@@ -86,13 +88,13 @@ def raised_by_handler(error: BaseException) -> BaseException | None:
             if _is_of_handler(trace.tb_frame):
                 return reason
             trace = trace.tb_next
-        # (The context may be what the caller was handling already.)
+        # Not __context__: that may be an exception that the caller was already handling.
         reason = reason.__cause__
     return None
 
 
 def _is_of_handler(frame: FrameType) -> bool:
-    # Python gives a handler the frame that it interrupts, which is then the handler's caller.
+    # Python passes to a handler the frame that it interrupts. That frame is the handler's caller.
     code, variables = frame.f_code, frame.f_locals
     for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount + 1]:
         value = variables.get(name)
@@ -103,8 +105,8 @@ def _is_of_handler(frame: FrameType) -> bool:
 
 
 def _handled() -> bool:
-    # This is asked before every computation: where nothing has changed since, it costs one look at
-    # the list. (The list holds no handlers of a program's own, so it keeps nothing alive.)
+    # This runs before every computation. If no handler has changed, it costs one comparison of
+    # lists. The kept list has no handlers of the program's own, so it keeps nothing alive.
     global _plain
     handlers = [*map(_present, _SIGNALS)]
     if handlers == _plain:
@@ -126,12 +128,12 @@ def _ours(handler: object) -> bool:
 
 
 class _Job(Generic[T]):
-    """Work in a thread of its own, which the main thread waits for."""
+    """Work in its own thread, while the main thread waits for it."""
 
     def __init__(self, work: Callable[[], T]) -> None:
         self._work = work
         self._context = contextvars.copy_context()
-        # Taken by the thread when it begins, or by the main thread when it gives up before.
+        # The thread takes this when it begins, or the main thread takes it to cancel the work.
         self._begun = _thread.allocate_lock()
         self._ended = _thread.allocate_lock()
         self._ended.acquire()
@@ -151,7 +153,7 @@ class _Job(Generic[T]):
                     _thread.start_new_thread(self._run, ())
                 while waiting and not self._over:
                     if raised is None or told:
-                        self._ended.acquire(timeout=_SLICE)
+                        self._ended.acquire(timeout=_POLL_SECONDS)
                     elif interrupt is None or self._begun.acquire(blocking=False):
                         waiting = False
                     else:
@@ -167,7 +169,7 @@ class _Job(Generic[T]):
                 raise self._error
             return self._result[0]
         finally:
-            # (An error whose traceback holds the frame that holds the error is not freed.)
+            # Break the cycle between the error and this frame, so that both are freed.
             raised = self._error = None
 
     def _run(self) -> None:
@@ -183,7 +185,7 @@ class _Job(Generic[T]):
 
 
 def _after_fork() -> None:
-    # Whoever forked is the main thread of the child.
+    # The thread that forked is the main thread of the child.
     global _main
     _main = get_ident()
 

@@ -16,7 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wasi_nn._models.checks import Blame, WrongGift
+from wasi_nn._models.checks import Blame, BrokenContract
 from wasi_nn.backend import Backend
 from wasi_nn.errors import ModelNotFound, RuntimeFailure
 
@@ -65,7 +65,7 @@ def versions(
     with Blame(backend):
         files = backend.files(paths, config)
         if not all(isinstance(file, Path) for file in files):
-            raise WrongGift("files must give a sequence of Path")
+            raise BrokenContract("files must give a sequence of Path")
     found: list[Version] = []
     for file in files:
         try:

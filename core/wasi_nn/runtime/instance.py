@@ -50,7 +50,9 @@ def check_start_memory(file: WasmFile, limit: int | None, table_bytes: int = 0) 
     if limit is None:
         return
     if len(file.memories) > 1:
-        raise LimitExceeded(f"a limit on memory holds for one; the guest has {len(file.memories)}")
+        raise LimitExceeded(
+            f"the memory limit supports one memory; the guest has {len(file.memories)}"
+        )
     size = file.memory_pages * PAGE
     if size > limit:
         raise LimitExceeded(

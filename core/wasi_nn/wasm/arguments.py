@@ -1,4 +1,4 @@
-"""What a call of an export may pass: the numbers that its signature takes."""
+"""The arguments of a call to an export, checked against its signature."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from wasi_nn.errors import UsageError
 from wasi_nn.wasm.module import Signature
 
-#: The kinds of numbers, as wasm.h counts them.
+#: The kinds of numbers, with wasm.h's numbering.
 I32, I64, F32, F64 = range(4)
-#: A number's eight bytes, and the bits of an integer, by kind.
+#: The ``struct`` format of a number in eight bytes, and the bits of an integer, by kind.
 FORMATS = {I32: "<i4x", I64: "<q", F32: "<f4x", F64: "<d"}
 BITS = {I32: 32, I64: 64}
 _NAMES = {I32: "i32", I64: "i64", F32: "f32", F64: "f64"}
@@ -19,8 +19,8 @@ _KINDS = {name: kind for kind, name in _NAMES.items()}
 
 
 def to_number(kind: int, given: float) -> int | float:
-    """What a guest is given for a Python number: an int for the integers, signed or unsigned, and a
-    float for the others. Raises ``UsageError`` for what is none, or does not fit."""
+    """The number to pass to the guest: an int, signed or unsigned, for i32 and i64, and a float for
+    f32 and f64. Raises ``UsageError`` if ``given`` is not such a number or does not fit."""
     name = _NAMES.get(kind)
     if name is None:
         raise UsageError("the function takes a value that is not a number")
@@ -40,9 +40,9 @@ def to_number(kind: int, given: float) -> int | float:
 
 
 def check_call(signature: Signature | None, arguments: Sequence[float]) -> tuple[int | float, ...]:
-    """The arguments as ``to_number`` gives them, for an export of this signature (None for one that
-    could not be read). Raises ``UsageError`` where they do not fit it, and for a function that
-    takes or gives a value that is not a number: some engines end the process at that."""
+    """The arguments of a call, converted with ``to_number``. A ``signature`` of None could not be
+    read. Raises ``UsageError`` if the arguments do not fit, and for a function with a parameter or
+    result that is not a number, because some engines end the process for one."""
     if signature is None:
         raise UsageError("the function's signature could not be read")
     kinds, results = ([_KINDS.get(name, -1) for name in names] for names in signature)
@@ -52,12 +52,12 @@ def check_call(signature: Signature | None, arguments: Sequence[float]) -> tuple
 
 
 def check_results(kinds: Sequence[int]) -> None:
-    """Raise ``UsageError`` unless a function gives numbers alone."""
+    """Raise ``UsageError`` unless all results are numbers."""
     if not FORMATS.keys() >= set(kinds):
-        raise UsageError("the function gives a value that is not a number")
+        raise UsageError("the function returns a value that is not a number")
 
 
 def check_count(kinds: Sequence[int], arguments: Sequence[float]) -> None:
-    """Raise ``UsageError`` unless there is an argument for each parameter."""
+    """Raise ``UsageError`` unless there is one argument for each parameter."""
     if len(kinds) != len(arguments):
         raise UsageError(f"the function takes {len(kinds)} arguments, not {len(arguments)}")

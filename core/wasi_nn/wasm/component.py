@@ -1,6 +1,6 @@
-"""Reading what the binary of a component imports and exports (component model, Binary.md).
+"""Read the imports and exports of a component's binary (component model, Binary.md).
 
-What lies between is skipped, nested modules and components included.
+Everything else is skipped, including nested modules and components.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from wasi_nn.errors import UsageError
 from wasi_nn.wasm.module import Reader
 
-#: What a command exports.
+#: The export of a command.
 RUN = "wasi:cli/run"
 _IMPORT, _EXPORT = 10, 11
 _SORTS = ("module", "function", "value", "type", "component", "instance")
@@ -26,7 +26,7 @@ class ComponentFile(NamedTuple):
 
     @property
     def is_command(self) -> bool:
-        """Whether it exports `wasi:cli/run`, of whatever version."""
+        """Whether it exports `wasi:cli/run`, in any version."""
         return any(name.partition("@")[0] == RUN for name in self.exports)
 
 
@@ -39,9 +39,9 @@ def parse(data: bytes) -> ComponentFile:
 
 
 def no_command(file: ComponentFile) -> str:
-    """Why a component does not run by itself."""
+    """Why a component is not a command."""
     exported = ", ".join(name for name, sort in file.exports.items() if sort != "type")
-    return f"it exports no {RUN}; it exports: {exported or 'nothing'}"
+    return f"it does not export {RUN}; it exports: {exported or 'nothing'}"
 
 
 class _ComponentReader(Reader):
@@ -51,7 +51,7 @@ class _ComponentReader(Reader):
         for section, _end in self.sections():
             if section == _IMPORT:
                 for _ in range(self.count()):
-                    self.byte()  # 0, or 1 in binaries of before 2024
+                    self.byte()  # 0, or 1 in binaries from before 2024
                     name = self.name()
                     imports[name] = self.type()
             elif section == _EXPORT:
@@ -76,7 +76,8 @@ class _ComponentReader(Reader):
             self.byte()
             self.number()
         elif sort in (_VALUE, _TYPE):
-            # A bound: the type that it equals, or "any resource"; a value's is always followed.
+            # A bound is a type to equal (0, followed by its number) or "any resource". A value's
+            # bound always has a number.
             if self.byte() == 0 or sort == _VALUE:
                 self.number()
         else:

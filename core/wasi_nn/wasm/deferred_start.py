@@ -1,9 +1,8 @@
-"""What runs after instantiation, and not within.
+"""Move a module's start function out of instantiation.
 
-Some engines cannot stop a guest before their instantiation call has returned, and run the module's
-start function inside it. For them the module is given one export more in the place of its start
-section, and the adapter calls that first. An export that such an engine runs of its own accord is
-given another name.
+Some engines run the start function within their instantiation call and cannot stop a guest there.
+For them, the start section is replaced by an additional export, and the runtime calls that first.
+If such an engine runs some exports on its own, they are renamed.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 
 from wasi_nn.wasm.module import Reader, leb, section_bytes
 
-#: The export that stands for the start section.
+#: The name of the export that replaces the start section.
 START = "wasi-nn:start"
 
 _EXPORT, _START = 7, 8
@@ -20,8 +19,8 @@ _HEADER = 8
 
 
 def defer_start(wasm: bytes) -> bytes:
-    """A valid core module whose start function is the export ``START`` instead; the very same
-    bytes where it has none."""
+    """The module (valid, core) with its start function as the export ``START``. The same bytes if
+    it has no start function."""
     sections = _sections(wasm)
     found = dict(sections)
     if _START not in found:
@@ -31,8 +30,8 @@ def defer_start(wasm: bytes) -> bytes:
     exports.at = 0
     counted = leb(exports.number() + 1)
     content = (counted, exports.data[exports.at :], leb(len(name)), name, b"\0", found[_START])
-    # The start section comes right behind the exports, so it also marks the place where they would
-    # be (WebAssembly core specification, section 5.5.2).
+    # The start section directly follows the exports (WebAssembly core specification, section
+    # 5.5.2). So it also marks where the exports belong in a module that has none.
     out: list[bytes | memoryview] = [wasm[:_HEADER]]
     for section, body in sections:
         if section == _START:
@@ -43,8 +42,8 @@ def defer_start(wasm: bytes) -> bytes:
 
 
 def rename_exports(wasm: bytes, names: Mapping[str, str]) -> bytes:
-    """A valid core module with those of its exports under other names; the very same bytes where
-    it has none of them."""
+    """The module (valid, core) with exports renamed as ``names`` says. The same bytes if it has
+    none of them."""
     sections = _sections(wasm)
     exports = dict(sections).get(_EXPORT)
     if exports is None:

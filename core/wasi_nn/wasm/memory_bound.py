@@ -1,7 +1,7 @@
-"""Memories and tables that cannot grow beyond a limit, for engines that hold none.
+"""Write a memory limit into a module, for engines that cannot enforce one.
 
-A module says the most that its memory and its tables may have; the engine holds them to that. So
-the limit is written there.
+A module declares the maximum size of its memory and its tables, and every engine enforces that. So
+the limit is written into these declarations.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _MAXIMUM, _KNOWN = 1, 7
 
 
 def bounded(wasm: bytes, limit: int, element: int = 8) -> bytes:
-    """A valid core module whose memory stays within ``limit`` bytes, and its tables together too,
-    of ``element`` bytes for each of their elements. Raises ``LimitExceeded`` for one that needs
-    more to start, and for one with several memories."""
+    """The module (valid, core) with its memory limited to ``limit`` bytes, and its tables together
+    limited to as much, at ``element`` bytes for each element. Raises ``LimitExceeded`` if the
+    module needs more to start, or if it has several memories."""
     reader = Reader(memoryview(wasm))
     out: list[bytes | memoryview] = [wasm[:_HEADER]]
     for section, end in reader.sections():
@@ -30,7 +30,7 @@ def bounded(wasm: bytes, limit: int, element: int = 8) -> bytes:
             memories = [_read(reader, b"") for _ in range(reader.count())]
             if len(memories) > 1:
                 many = len(memories)
-                raise LimitExceeded(f"a limit on memory holds for one; the guest has {many}")
+                raise LimitExceeded(f"the memory limit supports one memory; the guest has {many}")
             out += section_bytes(section, *_written(memories, limit, PAGE))
         elif section == _TABLE:
             tables = [_read(reader, bytes((reader.byte(),))) for _ in range(reader.count())]
@@ -41,7 +41,7 @@ def bounded(wasm: bytes, limit: int, element: int = 8) -> bytes:
 
 
 class _Extent(NamedTuple):
-    """A memory or a table; ``kind`` is what stands before its limits."""
+    """A memory or a table. ``kind`` are the bytes before its limits."""
 
     kind: bytes
     flags: int
@@ -50,28 +50,28 @@ class _Extent(NamedTuple):
 
 
 def _read(reader: Reader, kind: bytes) -> _Extent:
-    # (A table may also have a type that is written out, or a first value for every element.)
+    # A table may also have a spelled-out type, or an initial value for its elements.
     if kind and kind[0] < 0x65:
-        raise LimitExceeded("a limit on memory holds for no table of a new kind")
+        raise LimitExceeded("the memory limit does not support this new kind of table")
     flags = reader.byte()
     if flags & ~_KNOWN:
-        raise LimitExceeded("a limit on memory holds for no memory or table of a new kind")
+        raise LimitExceeded("the memory limit does not support this new kind of memory or table")
     minimum = reader.number()
     return _Extent(kind, flags, minimum, reader.number() if flags & _MAXIMUM else None)
 
 
 def _written(extents: list[_Extent], limit: int, unit: int) -> list[bytes]:
-    """A section's content, in which all together have at most ``limit`` bytes, of ``unit`` bytes
-    each: the room that is left at the start is shared out."""
+    """The content of a section whose extents together have at most ``limit`` bytes, at ``unit``
+    bytes for each page or element. They share equally what is left after their minimum sizes."""
     needed = sum(extent.minimum for extent in extents)
-    room = limit // unit - needed
-    if room < 0:
+    left = limit // unit - needed
+    if left < 0:
         raise LimitExceeded(
             f"the guest needs more memory to start than its {limit} bytes: {needed * unit} bytes"
         )
     content = [leb(len(extents))]
     for kind, flags, minimum, maximum in extents:
-        most = minimum + room // len(extents)
+        most = minimum + left // len(extents)
         if maximum is not None:
             most = min(most, maximum)
         content += [kind, bytes((flags | _MAXIMUM,)), leb(minimum), leb(most)]

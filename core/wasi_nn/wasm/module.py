@@ -1,8 +1,9 @@
-"""Reading what a Wasm binary says of itself (imports, exports, custom sections), and its framing.
+"""Read a Wasm binary: its imports, exports and custom sections, and its framing.
 
-Engines differ in what they tell of a module, and `wasi-nn inspect` needs no engine at all, so the
-few sections that matter are read here (WebAssembly core specification, section 5.5). Function
-bodies are skipped: what reading costs are exports and, with many types, the number of functions.
+Engines differ in what they report about a module, and `wasi-nn inspect` needs no engine. So the few
+sections that matter are read here (WebAssembly core specification, section 5.5). Function bodies
+are skipped. The cost grows with the number of exports and, in a module with many types, with the
+number of functions.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _START, _DATA = 8, 11
 _FUNC, _STRUCT, _ARRAY, _GROUP, _SUBTYPES = 0x60, 0x5F, 0x5E, 0x4E, (0x50, 0x4F)
 _TYPED_REFERENCES = 0x63, 0x64
 _WITH_VALUE = 0x40
-# Instructions of constant expressions, by what follows them.
+# Instructions of constant expressions, grouped by their operands.
 _END, _F32, _F64 = 0x0B, 0x43, 0x44
 _ONE_NUMBER = frozenset((0x23, 0x41, 0x42, 0xD0, 0xD2))
 _NOTHING = frozenset((0x6A, 0x6B, 0x6C, 0x7C, 0x7D, 0x7E))
@@ -39,7 +40,7 @@ class Signature(NamedTuple):
 
 
 class Import(NamedTuple):
-    """``signature`` is None for what is no function."""
+    """An import. ``signature`` is None if it is not a function."""
 
     module: str
     name: str
@@ -48,22 +49,22 @@ class Import(NamedTuple):
 
 
 class Extent(NamedTuple):
-    """The pages (of 64 KiB) of a memory, or the elements of a table: at the start, and at most.
-    ``shared`` is a memory of several threads."""
+    """The initial and the maximum size of a memory in pages of 64 KiB, or of a table in elements.
+    ``shared`` marks a memory that threads share."""
 
     minimum: int
     maximum: int | None
     shared: bool = False
 
 
-#: Of a table that could not be read.
+#: The extent of a table that could not be read.
 _UNREAD = Extent(1 << 32, None)
 
 
 class WasmFile(NamedTuple):
-    """What a core module imports, exports, and carries in custom sections; the signatures of the
-    functions that it exports (None for one that could not be read); its memories and tables, the
-    imported ones included; whether it has a start section; its data section as it stands."""
+    """A core module: its imports, exports and custom sections, the signatures of its exported
+    functions (None for one that could not be read), its memories and tables including the imported
+    ones, whether it has a start section, and the raw bytes of its data section."""
 
     imports: tuple[Import, ...]
     exports: tuple[tuple[str, str], ...]
@@ -76,18 +77,18 @@ class WasmFile(NamedTuple):
 
     @property
     def functions(self) -> list[str]:
-        """The names of the functions that it exports."""
+        """The names of the exported functions."""
         return [name for name, kind in self.exports if kind == "func"]
 
     @property
     def is_command(self) -> bool:
-        """Whether it runs by itself: it exports ``_start``, or its program is the start section,
-        which the engine runs when it instantiates the module (AssemblyScript's default)."""
+        """Whether the module is a command: it exports ``_start``, or its program is the start
+        section, which runs when the module is instantiated (AssemblyScript's default)."""
         return self.has_start or "_start" in self.functions
 
     @property
     def memory_pages(self) -> int:
-        """The pages that its memories start with."""
+        """The initial size of its memories in pages."""
         return sum(memory.minimum for memory in self.memories)
 
     def imported(self, module: str) -> set[str]:
@@ -95,17 +96,17 @@ class WasmFile(NamedTuple):
         return {item.name for item in self.imports if item.module == module}
 
     def section(self, name: str) -> memoryview:
-        """The first custom section of a name; empty when there is none."""
+        """The first custom section with this name, or empty bytes."""
         return next((data for title, data in self.custom if title == name), memoryview(b""))
 
 
 def is_wasm(data: bytes) -> bool:
-    """Whether the bytes begin as a core module or a component does."""
+    """Whether the bytes begin like a core module or a component."""
     return data[:4] == MAGIC
 
 
 def is_component(data: bytes) -> bool:
-    """Whether the bytes begin as a component (layer 1) does."""
+    """Whether the bytes begin like a component (layer 1)."""
     return data[:4] == MAGIC and data[6:8] == b"\x01\0"
 
 
@@ -125,16 +126,16 @@ def parse(data: bytes) -> WasmFile:
 
 
 class Reader:
-    """The numbers and names of a binary, from after its preamble on. Raises ``IndexError`` and
-    ``ValueError`` (``UnicodeDecodeError``) for one that is damaged."""
+    """Reads the numbers and names of a binary, starting after the preamble. Raises ``IndexError``
+    or ``ValueError`` (``UnicodeDecodeError``) if the binary is damaged."""
 
     def __init__(self, data: memoryview) -> None:
         self.data = data
         self.at = 8
 
     def sections(self, end: int | None = None) -> Iterator[tuple[int, int]]:
-        """Each section's number and where it ends, when ``at`` is where its content begins; up to
-        ``end``, or the file's."""
+        """Yield the number and the end of each section up to ``end`` (the file's end by default).
+        Meanwhile ``at`` is where the section's content begins."""
         last = len(self.data) if end is None else end
         while self.at < last:
             section = self.byte()
@@ -166,14 +167,14 @@ class Reader:
                 raise ValueError("a LEB128 number is too long")
 
     def count(self) -> int:
-        """How many elements a vector has."""
+        """The number of elements of a vector."""
         value = self.number()
         if value > len(self.data):
             raise ValueError("a vector is longer than the file")
         return value
 
     def name(self) -> str:
-        """A text."""
+        """A name: a length and UTF-8 text."""
         length = self.number()
         raw = self.data[self.at : self.at + length]
         if len(raw) != length:
@@ -183,12 +184,12 @@ class Reader:
 
 
 def section_bytes(section: int, *content: bytes | memoryview) -> list[bytes | memoryview]:
-    """A section, in pieces."""
+    """The pieces of a section's binary: its number, its size and its content."""
     return [bytes((section,)), leb(sum(map(len, content))), *content]
 
 
 def leb(number: int) -> bytes:
-    """An unsigned LEB128 number."""
+    """The bytes of an unsigned LEB128 number."""
     out = bytearray()
     while number > 0x7F:
         out.append(number & 0x7F | 0x80)
@@ -200,7 +201,7 @@ class _FileReader(Reader):
     def __init__(self, data: memoryview) -> None:
         super().__init__(data)
         self.types: list[Signature | None] = []
-        # The functions' types by number: the imported ones', and then where the others' lie.
+        # The type numbers of the imported functions, and where those of the others begin.
         self.functions: list[int] = []
         self.function_section = 0
         self.memories: list[Extent] = []
@@ -249,7 +250,7 @@ class _FileReader(Reader):
             self.at = self.function_section
             count = min(self.count(), last + 1 - len(self.functions))
             numbers = bytes(self.data[self.at : self.at + count])
-            # Most modules have fewer than 128 types: then every number is a byte.
+            # Most modules have fewer than 128 types. Then every number is one byte.
             small = len(numbers) == count and numbers.isascii()
             self.functions += numbers if small else [self.number() for _ in range(count)]
         return {name: self.signature(number) for name, number in exported.items()}
@@ -278,7 +279,7 @@ class _FileReader(Reader):
                     self.byte()
                 self.types.append(None)
             else:
-                # Of a proposal to come: signatures stay unknown from here on.
+                # A type of a future proposal: from here on, signatures stay unknown.
                 self.at = end
                 return
 
@@ -326,7 +327,7 @@ class _FileReader(Reader):
                 return
 
     def constant(self) -> bool:
-        """Step over a constant expression; False where an instruction is not known."""
+        """Skip a constant expression. False if it has an unknown instruction."""
         while True:
             instruction = self.byte()
             if instruction == _END:

@@ -1,14 +1,14 @@
 """The signatures of WASI preview 1 (wasi_snapshot_preview1.witx; snapshot 0 has the same ones).
 
-Engines differ in what they make of an import with another signature: some refuse it, some run the
-guest until it is called, and one calls its function all the same.
+If a guest imports such a function with another signature, engines differ: some refuse the guest,
+some run it until the call, and one makes the call anyway.
 """
 
 from __future__ import annotations
 
 from wasi_nn.wasm.module import Signature
 
-# Parameters: i is i32, l is i64. All give an errno but the first one.
+# Parameters: i is i32, l is i64. All functions except the first return an errno.
 _PARAMETERS = """
 proc_exit i
 args_get ii               args_sizes_get ii          clock_res_get ii
@@ -30,7 +30,7 @@ sock_recv iiiiii          sock_send iiiii            sock_shutdown ii
 """.split()
 _KINDS = {"i": "i32", "l": "i64"}
 
-#: By the function's name, of ``wasi_snapshot_preview1`` and of ``wasi_unstable``.
+#: The signatures by name, for ``wasi_snapshot_preview1`` and ``wasi_unstable``.
 SIGNATURES = {
     name: Signature(
         tuple(_KINDS[kind] for kind in parameters.strip("-")),

@@ -1,4 +1,4 @@
-"""The wall between a component's call and what is behind it: what is raised becomes an `error`."""
+"""Turns whatever a component's call raises into an `error` resource."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def fallible(
     observer: Observer,
     make_error: Callable[[str, str], int],
 ) -> Callable[..., Result]:
-    """``call`` with what it raises as an `error` resource, which ``make_error`` gives of a code
-    and a reason."""
+    """``call``, with an `error` resource for whatever it raises. ``make_error`` makes the resource
+    from a code and a reason."""
 
     def guarded(*arguments: Any) -> Result:
         try:
@@ -43,7 +43,7 @@ def fallible(
 
 
 def watched(name: str, call: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
-    """``call``, timed and traced as asked; itself where nothing is asked."""
+    """``call`` with timing and tracing if they are on, and ``call`` itself otherwise."""
     if not (observer.timed or observer.traced):
         return call
     stats = observer.stats.setdefault(name, CallStats())

@@ -1,4 +1,4 @@
-"""What stands behind the resources of `wasi:nn`."""
+"""The host's objects behind the resources of `wasi:nn`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from wasi_nn.types import TensorType
 
 
 class GuestTensor(NamedTuple):
-    """A tensor that the guest made or got."""
+    """A tensor that the guest made or received."""
 
     dims: tuple[int, ...]
     type: TensorType
@@ -16,15 +16,15 @@ class GuestTensor(NamedTuple):
 
 
 class GuestError(NamedTuple):
-    """An error that the guest made or got."""
+    """An error that the guest made or received."""
 
     code: str
     data: str
 
 
 class GuestGraph:
-    """A graph of the session; its handle is given back when neither the guest nor a context of
-    the guest's has it any more."""
+    """A graph of the session. Its handle is released when the guest has dropped the graph and all
+    of its contexts."""
 
     __slots__ = ("contexts", "dropped", "handle")
 
@@ -35,8 +35,8 @@ class GuestGraph:
 
 
 class GuestContext:
-    """An execution context, with the inputs that are set on it; ``handle`` is ``CLOSED`` after a
-    fresh one could not be opened in its place."""
+    """An execution context and the inputs set on it. ``handle`` is ``CLOSED`` if a fresh context
+    was needed and could not be opened."""
 
     __slots__ = ("graph", "handle", "set")
 

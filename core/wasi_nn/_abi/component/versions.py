@@ -1,4 +1,4 @@
-"""The words of `wasi:nn`: its versions, error codes, tensor types and encodings."""
+"""The names in `wasi:nn`: its versions, error codes, tensor types and encodings."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from wasi_nn.errors import ErrorCode, UsageError
 from wasi_nn.types import TensorType
 
-#: Newest first; the empty one is what came before versions (2023-12-08 to 2024-06-25).
+#: Newest first. The empty one is the interface before it had versions (2023-12-08 to 2024-06-25).
 VERSIONS = ("0.2.0-rc-2024-10-28", "0.2.0-rc-2024-08-19", "0.2.0-rc-2024-06-25", "")
 NAMED_TENSORS = frozenset(VERSIONS[:1])
 ERROR_CONSTRUCTOR = frozenset(VERSIONS[2:])
 
 PACKAGE = "wasi:nn/"
-#: ``wit`` gives outputs under the model's own names; ``wit-wasmtime`` under "0", "1", as wasmtime
-#: does with OpenVINO.
+#: ``wit`` names outputs as the model does. ``wit-wasmtime`` names them "0", "1", as wasmtime does
+#: for OpenVINO.
 DIALECTS = ("wit", "wit-wasmtime")
 
 ERROR_CODES = (
@@ -57,7 +57,7 @@ ENCODINGS = ("openvino", "onnx", "tensorflow", "pytorch", "tensorflowlite", "ggm
 
 def version_of(imports: Sequence[str]) -> str | None:
     """The version of `wasi:nn` that a component imports ("" for the unversioned one), or None.
-    Raises ``UsageError`` for a version that nobody has published."""
+    Raises ``UsageError`` for a version that was never published."""
     versions = {name.partition("@")[2] for name in imports if name.startswith(PACKAGE)}
     unknown = sorted(versions - set(VERSIONS))
     if unknown:

@@ -1,10 +1,10 @@
-"""Which dialect a guest was compiled against, from what its module says of itself.
+"""Detect the dialect that a guest was compiled against, from its module.
 
-Imports decide first: the import module, and WasmEdge's own functions. Then the names of errors in
-the data section, the names of functions that a toolchain left in the ``name`` section, and the
-``producers`` section. What the module cannot
-say (both numberings of tensor types import the same functions) is left to the candidates, and the
-guest's first tensors choose among them (see ``reading``).
+Imports decide first: the import module, and WasmEdge's own functions. Then come the names of errors
+in the data section, the function names in the ``name`` section, and the ``producers`` section. The
+module cannot tell everything: both numberings of tensor types import the same functions. In that
+case several candidates remain, and the guest's first tensors choose among them (see
+``negotiation``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import NamedTuple
 from wasi_nn._abi.core.dialects import DIALECTS, EPHEMERAL, LEGACY, Dialect
 from wasi_nn.wasm.module import Reader, WasmFile
 
-#: WasmEdge's additions to the core ABI, by which its guests are known.
+#: WasmEdge's additions to the core ABI. They identify its guests.
 WASMEDGE_FUNCTIONS = frozenset(
     {
         "load_by_name_with_config",
@@ -28,27 +28,27 @@ WASMEDGE_FUNCTIONS = frozenset(
         "finalize_execution_context",
     }
 )
-#: Those that came after the numbers of December 2023 had gone (2024-04-22 and 2024-12-17).
+#: The additions made after the numbers of December 2023 were replaced (2024-04-22, 2024-12-17).
 _AFTER_2023 = frozenset({"unload", "finalize_execution_context"})
-# The crate wasmedge-wasi-nn names its errors in the guest's data. It knew the first one from
-# 2023-12-20 on (as 9), and the second one since 2024-01-02, when they became 100 and 102.
+# Guests of the crate wasmedge-wasi-nn have the names of its errors in their data. The crate has
+# EndOfSequence since 2023-12-20 (as 9) and PromptTooLong since 2024-01-02 (now 100 and 102).
 _END, _TOO_LONG = b"EndOfSequence", b"PromptTooLong"
 
 
-# The first versions of compilers of 2024 (both of March).
+# The first compiler versions of 2024 (both are of March).
 _RECENT = {"rustc": (1, 77), "clang": (18, 1)}
 
 
 class DialectGuess(NamedTuple):
-    """``candidates``, the likeliest first, and the evidence in words. No candidates: the module
-    imports no wasi-nn at all."""
+    """The candidate dialects, the most likely one first, and the evidence in words. A module that
+    does not import wasi-nn has no candidates."""
 
     candidates: tuple[Dialect, ...]
     evidence: str
 
 
 def detect_dialect(module: WasmFile) -> DialectGuess:
-    """Infer the dialect of a core module."""
+    """Detect the dialect of a core module."""
     names = module.imported(EPHEMERAL)
     if not names:
         if module.imported(LEGACY):
@@ -75,9 +75,9 @@ def detect_dialect(module: WasmFile) -> DialectGuess:
 
 
 def _of_2023_12(extensions: Set[str], names_end: bool, recent: bool) -> DialectGuess | None:
-    """The guests that know the end of a text as errno 9. ``fini_single`` came a week after
-    ``compute_single``, and six days before the numbers that hold today. (A guest that a ``recent``
-    compiler made may do without it.)"""
+    """Detect guests that expect errno 9 at the end of a text. WasmEdge added ``fini_single`` a week
+    after ``compute_single`` and six days before today's numbers. A guest from a ``recent`` compiler
+    may simply not use ``fini_single``."""
     if "compute_single" in extensions and "fini_single" not in extensions and not recent:
         says = "it imports compute_single and not fini_single, as guests of December 2023 do"
     elif names_end:
@@ -89,8 +89,8 @@ def _of_2023_12(extensions: Set[str], names_end: bool, recent: bool) -> DialectG
 
 
 def _is_recent(producers: memoryview) -> bool:
-    """Whether the section ``producers`` names a compiler that is younger than the guests of
-    December 2023 (tool conventions, ProducersSection.md)."""
+    """Whether the section ``producers`` names a compiler that is newer than the guests of December
+    2023 (tool conventions, ProducersSection.md)."""
     reader = Reader(producers)
     reader.at = 0
     tools: dict[str, str] = {}
@@ -102,7 +102,7 @@ def _is_recent(producers: memoryview) -> bool:
                 tools[name] = reader.name()
     for name, oldest in _RECENT.items():
         if name in tools:
-            # (What a Rust guest has of C was compiled with the C library.)
+            # Check rustc first: the C parts of a Rust guest come from a prebuilt C library.
             numbers = re.match(r"(\d+)\.(\d+)", tools[name])
             return numbers is not None and tuple(map(int, numbers.groups())) >= oldest
     return False

@@ -1,7 +1,7 @@
 """Dialects: the numbers and layouts that guests were compiled against, one small table each.
 
-The sources are the specification's witx through its history, WasmEdge's plugin and WAMR's
-headers; docs/dialects.md shows the tables side by side.
+The sources are all versions of the specification's witx, WasmEdge's plugin and WAMR's headers.
+docs/dialects.md shows the tables side by side.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wasi_nn.encodings import (
 from wasi_nn.errors import ErrorCode, UsageError
 from wasi_nn.types import ExecutionTarget, TensorType
 
-#: The import module of every dialect but WAMR's oldest.
+#: The import module of every dialect except WAMR's oldest.
 EPHEMERAL = "wasi_ephemeral_nn"
 #: WAMR's own, deprecated since June 2025.
 LEGACY = "wasi_nn"
@@ -31,10 +31,10 @@ F16, F32, F64, BF16, U8, I32, I64 = TensorType
 
 
 class Dialect(NamedTuple):
-    """``tensor_types`` by number; ``errnos`` for every reason a guest can be given.
+    """``tensor_types`` and ``encodings`` by number, and the errno of every ``ErrorCode``.
 
-    ``unbounded_zero``: a ``get_output`` with a buffer size of 0 is a buffer of unknown size
-    (released WasmEdge ignored the size for language models, and LlamaEdge passes 0).
+    With ``unbounded_zero``, a buffer size of 0 in ``get_output`` means an unknown size: released
+    versions of WasmEdge ignored the size for language models, and LlamaEdge passes 0.
     """
 
     name: str
@@ -87,8 +87,8 @@ _ERRNOS_LLM = {
     _C.PROMPT_TOO_LONG: 102,
     _C.MODEL_NOT_FOUND: 103,
 }
-# Generated guest bindings have undefined behaviour on an errno that they do not know, so WasmEdge's
-# numbers reach only guests of the dialects that have them.
+# Generated guest bindings have undefined behaviour for an unknown errno. So only guests of
+# WasmEdge's dialects get WasmEdge's numbers.
 _ERRNOS = {
     **_ERRNOS_LLM,
     _C.END_OF_SEQUENCE: 5,
@@ -96,8 +96,8 @@ _ERRNOS = {
     _C.PROMPT_TOO_LONG: 7,
     _C.MODEL_NOT_FOUND: 8,
 }
-# Four values only: success, invalid_argument, missing_memory, busy. What they cannot say is said
-# as invalid_argument.
+# This dialect has four values: success, invalid_argument, missing_memory and busy. Every other
+# error becomes invalid_argument.
 _ERRNOS_2020 = {**dict.fromkeys(ErrorCode, 1), _C.MISSING_MEMORY: 2, _C.BUSY: 3}
 _ERRNOS_WAMR_2_1 = {
     **_ERRNOS_LLM,
@@ -196,7 +196,7 @@ DIALECTS = {
     )
 }
 
-#: Number 3 is WasmEdge's; it is read in every dialect, since no other has a use for it.
+#: Number 3 is WasmEdge's. Every dialect accepts it, because none uses it for anything else.
 TARGETS = (
     ExecutionTarget.CPU,
     ExecutionTarget.GPU,

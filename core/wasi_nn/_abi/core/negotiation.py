@@ -1,9 +1,8 @@
-"""Reading a guest's numbers when its dialect is not certain.
+"""Interpret a guest's numbers while its dialect is uncertain.
 
-Numbers that mean the same in every candidate dialect are simply read. Where they differ, the data
-decides: the length of a tensor tells its element size, the first bytes of a model its encoding.
-What an accepted tensor shows holds for the whole guest: the candidates that it rules out are
-dropped.
+A number that means the same in every candidate dialect needs no decision. If the candidates differ,
+the data decides: a tensor's length tells its element size, and a model's first bytes tell its
+encoding. Once a tensor is accepted, the candidates that it contradicts are dropped for good.
 """
 
 from __future__ import annotations
@@ -20,25 +19,25 @@ log = logger("wasi_nn")
 
 
 class DialectNegotiation:
-    """The candidates for one guest's dialect; a single candidate is taken at its word."""
+    """The candidate dialects of one guest. A single candidate is not questioned."""
 
     def __init__(self, candidates: Sequence[Dialect]) -> None:
         if not candidates:
             raise ValueError("a guest has at least one candidate dialect")
         self.candidates = tuple(candidates)
         self._guessing = len(candidates) > 1
-        #: What the newest tensor would leave of the candidates, until it has been accepted.
+        #: The candidates that fit the newest tensor, until that tensor is accepted.
         self.pending: tuple[Dialect, ...] | None = None
 
     @property
     def dialect(self) -> Dialect:
-        """The likeliest dialect so far."""
+        """The most likely dialect so far."""
         return self.candidates[0]
 
     def tensor_type(self, number: int, dims: Sequence[int], length: int) -> TensorType:
-        """The tensor type that ``number`` means for ``length`` bytes of data.
+        """The tensor type that ``number`` means, for a tensor with ``length`` bytes of data.
 
-        Raises ``InvalidArgument`` when no candidate has the number, or when the length fits the
+        Raises ``InvalidArgument`` if no candidate has the number, or if the length fits the
         dimensions in none of them."""
         self.pending = None
         types = self.candidates[0].tensor_types
@@ -62,12 +61,12 @@ class DialectNegotiation:
         return types[number]
 
     def byte_type(self, number: int) -> TensorType:
-        """The tensor type of a string of bytes, where dimensions say nothing of the length."""
+        """The tensor type of untyped bytes, whose length does not follow from the dimensions."""
         types = self.candidates[0].tensor_types
         return types[number] if number < len(types) else TensorType.U8
 
     def commit(self) -> None:
-        """The newest tensor was accepted: what it showed holds from now on."""
+        """Keep only the candidates that fit the newest tensor: it was accepted."""
         if self.pending is not None:
             log.info("the guest's dialect is %s, as its tensor shows", self.pending[0].name)
             self.candidates = self.pending
