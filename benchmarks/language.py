@@ -57,9 +57,9 @@ def _streaming(host: Host) -> Figure:
 
 def _direct(host: Host) -> Callable[[], float]:
     """The same text by a loop over llama.cpp's own functions, with nothing else around it."""
-    from wasi_nn_ggml.graph import GgmlGraph
-    from wasi_nn_ggml.layouts import Batch
-    from wasi_nn_ggml.sampler import Sampler
+    from wasi_nn_ggml.llama.bindings import Batch
+    from wasi_nn_ggml.llama.sampler import Sampler
+    from wasi_nn_ggml.protocol.graph import GgmlGraph
 
     graph = host.registry.graph("default").graph
     assert isinstance(graph, GgmlGraph)

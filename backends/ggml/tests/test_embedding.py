@@ -15,11 +15,12 @@ from conftest import needs
 from wasi_nn.backend import LoadOptions
 from wasi_nn.errors import InvalidArgument, PromptTooLong, RuntimeFailure
 from wasi_nn.types import Tensor, TensorType
-from wasi_nn_ggml import embedding, metadata
 from wasi_nn_ggml.backend import GgmlBackend
-from wasi_nn_ggml.gguf import Contents
-from wasi_nn_ggml.settings import ModelSettings
-from wasi_nn_ggml.weights import Weights
+from wasi_nn_ggml.guard.gguf import Contents
+from wasi_nn_ggml.llama import metadata
+from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.protocol import embedding
+from wasi_nn_ggml.protocol.settings import ModelSettings
 
 needs("xllamacpp")
 

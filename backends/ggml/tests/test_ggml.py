@@ -27,8 +27,9 @@ from wasi_nn.errors import (
     UnsupportedOperation,
 )
 from wasi_nn.types import Tensor, TensorType
-from wasi_nn_ggml import keys, layouts, library, provider
 from wasi_nn_ggml.backend import GgmlBackend
+from wasi_nn_ggml.llama import bindings, loader, provider
+from wasi_nn_ggml.protocol import keys
 
 needs("xllamacpp")
 
@@ -582,7 +583,7 @@ class TestMemory:
         assert load(use_mmap=False).weights is not one.weights
 
     @pytest.mark.skipif(
-        provider.find() is not None and library.library().llama_supports_gpu_offload(),
+        provider.find() is not None and loader.library().llama_supports_gpu_offload(),
         reason="a GPU's settings load weights of their own where there is one",
     )
     def test_settings_of_a_gpu_load_nothing_without_one(self, load, talk):
@@ -738,7 +739,7 @@ class TestModels:
 
     def test_targets(self):
         assert GgmlBackend().load([TINY], LoadOptions("ggml", ExecutionTarget.AUTO))
-        if not library.library().llama_supports_gpu_offload():
+        if not loader.library().llama_supports_gpu_offload():
             with pytest.raises(UnsupportedOperation, match="gpu"):
                 GgmlBackend().load([TINY], LoadOptions("ggml", ExecutionTarget.GPU))
             options = LoadOptions("ggml", ExecutionTarget.GPU, allow_fallback=True)
@@ -804,22 +805,22 @@ class TestModels:
 
 class TestLibrary:
     def test_layouts_that_differ_are_seen(self):
-        native = library.library()
+        native = loader.library()
         params = native.llama_context_default_params()
-        assert layouts.context_mismatch(params) is None
+        assert bindings.context_mismatch(params) is None
         params.n_batch = 3
-        assert "n_batch" in layouts.context_mismatch(params)
+        assert "n_batch" in bindings.context_mismatch(params)
         model = native.llama_model_default_params()
         model.split_mode = 9
-        assert "split_mode" in layouts.model_mismatch(model)
+        assert "split_mode" in bindings.model_mismatch(model)
 
     def test_another_library_is_refused(self, monkeypatch, tmp_path):
         with pytest.raises(Unavailable, match="cannot be loaded"):
-            library.Library(provider.Provider(tmp_path / "libllama.so", "", None))
+            loader.Library(provider.Provider(tmp_path / "libllama.so", "", None))
         libc = Path("/lib/x86_64-linux-gnu/libm.so.6")
         if libc.exists():
             with pytest.raises(Unavailable, match="no function llama_"):
-                library.Library(provider.Provider(libc, "", None))
+                loader.Library(provider.Provider(libc, "", None))
 
     def test_not_installed(self, monkeypatch):
         monkeypatch.setattr(provider, "_folder", lambda package: None)

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from wasi_nn.backend import LoadOptions
 from wasi_nn.errors import ContextFull, InvalidArgument, PromptTooLong, RuntimeFailure
 from wasi_nn.types import Tensor, TensorType
-from wasi_nn_ggml import memory
 from wasi_nn_ggml.backend import GgmlBackend
-from wasi_nn_ggml.memory import Shape, fitting
-from wasi_nn_ggml.metadata import Metadata
-from wasi_nn_ggml.sequence import _c_library, _common
-from wasi_nn_ggml.settings import ContextSettings, ModelSettings
-from wasi_nn_ggml.vision import Picture
-from wasi_nn_ggml.weights import Weights
+from wasi_nn_ggml.guard import estimates
+from wasi_nn_ggml.guard.estimates import Shape, fitting
+from wasi_nn_ggml.llama.kv_cache import _c_library, _common
+from wasi_nn_ggml.llama.metadata import Metadata
+from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.llama.vision import Picture
+from wasi_nn_ggml.protocol.settings import ContextSettings, ModelSettings
 
 needs("xllamacpp")
 
@@ -34,11 +34,11 @@ SHAPE = Shape(16 * 8 * 64, 16 * 8 * 64, 0, 40_000, 16, 32, 128_000, False)
 SIZES = ContextSettings(n_ctx=4096)
 MEASURE = """
 import json, sys
-from wasi_nn_ggml.sequence import Sequence
-from wasi_nn_ggml.sequence import _c_library, _common
-from wasi_nn_ggml.settings import ContextSettings, ModelSettings
-from wasi_nn_ggml.vision import Picture
-from wasi_nn_ggml.weights import Weights
+from wasi_nn_ggml.llama.kv_cache import Sequence
+from wasi_nn_ggml.llama.kv_cache import _c_library, _common
+from wasi_nn_ggml.protocol.settings import ContextSettings, ModelSettings
+from wasi_nn_ggml.llama.vision import Picture
+from wasi_nn_ggml.llama.model import Weights
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -172,7 +172,7 @@ class TestSize:
         assert SHAPE.bytes(SIZES, 1) == SHAPE.bytes(SIZES, 256) < SHAPE.bytes(SIZES, 257)
 
     def test_what_does_not_fit(self, monkeypatch):
-        monkeypatch.setattr(memory, "available", lambda: 1 << 30)
+        monkeypatch.setattr(estimates, "available", lambda: 1 << 30)
         assert fitting(SHAPE, SIZES, 8192)[0] == 4096
         with pytest.raises(RuntimeFailure, match="ctx-size"):
             fitting(SHAPE, SIZES._replace(n_ctx=1 << 20), 8192)
@@ -180,14 +180,14 @@ class TestSize:
         n_ctx, size = fitting(SHAPE, SIZES._replace(n_ctx=0), 1 << 17)
         assert 4096 <= n_ctx < 1 << 17
         assert size < 1 << 29
-        monkeypatch.setattr(memory, "available", lambda: 1 << 28)
+        monkeypatch.setattr(estimates, "available", lambda: 1 << 28)
         with pytest.raises(RuntimeFailure, match="no memory"):
             fitting(SHAPE, SIZES._replace(n_ctx=0), 1 << 17)
 
     def test_a_containers_limit(self, monkeypatch):
-        free = memory.available()
-        monkeypatch.setattr(memory, "group_memory", _Group)
-        assert memory.available() == 1000 < free
+        free = estimates.available()
+        monkeypatch.setattr(estimates, "group_memory", _Group)
+        assert estimates.available() == 1000 < free
 
 
 class _Group:

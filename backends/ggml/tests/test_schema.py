@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wasi_nn.errors import InvalidArgument, NnError
-from wasi_nn_ggml import gbnf, ranges
-from wasi_nn_ggml.layouts import TokenDataArray
-from wasi_nn_ggml.schema import grammar_of
-from wasi_nn_ggml.settings import ModelSettings
-from wasi_nn_ggml.weights import Source
+from wasi_nn_ggml.grammar import gbnf, ranges
+from wasi_nn_ggml.grammar.schema import grammar_of
+from wasi_nn_ggml.llama.bindings import TokenDataArray
+from wasi_nn_ggml.llama.model import Source
+from wasi_nn_ggml.protocol.settings import ModelSettings
 
 needs("xllamacpp")
 np = needs("numpy")

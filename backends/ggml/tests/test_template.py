@@ -9,9 +9,9 @@ import pytest
 
 from wasi_nn import Host
 from wasi_nn.errors import InvalidArgument, NnError, PromptTooLong, RuntimeFailure
-from wasi_nn_ggml import chat, template
-from wasi_nn_ggml.settings import ModelSettings
-from wasi_nn_ggml.weights import Weights
+from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.protocol import chat, template
+from wasi_nn_ggml.protocol.settings import ModelSettings
 
 CHATML = """{% for message in messages %}
 {{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}

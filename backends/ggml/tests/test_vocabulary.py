@@ -11,8 +11,8 @@ from conftest import needs
 from wasi_nn.backend import LoadOptions
 from wasi_nn.errors import InvalidArgument, PromptTooLong, RuntimeFailure
 from wasi_nn.types import Tensor, TensorType
-from wasi_nn_ggml import gguf, vocabulary
 from wasi_nn_ggml.backend import GgmlBackend
+from wasi_nn_ggml.guard import gguf, vocabulary
 
 needs("xllamacpp")
 

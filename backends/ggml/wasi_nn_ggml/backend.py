@@ -9,7 +9,8 @@ from typing import Any
 
 from wasi_nn.backend import Availability, Backend, Builder, Graph, LoadOptions
 from wasi_nn.errors import NnError, Unavailable
-from wasi_nn_ggml import keys, provider
+from wasi_nn_ggml.llama import provider
+from wasi_nn_ggml.protocol import keys
 
 
 class GgmlBackend(Backend):
@@ -29,7 +30,7 @@ class GgmlBackend(Backend):
         reason = self.missing()
         if reason is not None:
             return Availability(False, reason)
-        from wasi_nn_ggml.library import library
+        from wasi_nn_ggml.llama.loader import library
 
         try:
             native = library()
@@ -39,17 +40,17 @@ class GgmlBackend(Backend):
         return Availability(True, native.version, devices)
 
     def files(self, paths: Sequence[Path], config: Mapping[str, Any]) -> Sequence[Path]:
-        from wasi_nn_ggml import split
+        from wasi_nn_ggml.guard import model_files
 
-        found = [file for path in paths[:1] for file in split.files(path)] + [*paths[1:]]
+        found = [file for path in paths[:1] for file in model_files.files(path)] + [*paths[1:]]
         projector = config.get("mmproj")
         if paths and isinstance(projector, str) and projector:
             # A mistake in it is reported when an image needs the projector.
             with suppress(NnError):
-                found.append(split.beside(paths[0], projector, "mmproj"))
+                found.append(model_files.beside(paths[0], projector, "mmproj"))
         return found
 
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
-        from wasi_nn_ggml.graph import load
+        from wasi_nn_ggml.protocol.graph import load
 
         return load(self, builders, options)

@@ -15,8 +15,8 @@ from struct import Struct, error
 from typing import Any, NamedTuple
 
 from wasi_nn.errors import RuntimeFailure
-from wasi_nn_ggml import vocabulary
-from wasi_nn_ggml.vocabulary import Vocabulary
+from wasi_nn_ggml.guard import vocabulary
+from wasi_nn_ggml.guard.vocabulary import Vocabulary
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)

@@ -16,10 +16,10 @@ from wasi_nn.errors import (
     ModelNotFound,
     RuntimeFailure,
 )
-from wasi_nn_ggml import split
 from wasi_nn_ggml.backend import GgmlBackend
-from wasi_nn_ggml.settings import ModelSettings
-from wasi_nn_ggml.weights import Source
+from wasi_nn_ggml.guard import model_files
+from wasi_nn_ggml.llama.model import Source
+from wasi_nn_ggml.protocol.settings import ModelSettings
 
 TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
 WIDTH, CONTEXT = 32, 64
@@ -132,7 +132,7 @@ def test_every_part_counts(tmp_path, gpt2):
     path = parts(tmp_path, keys, [{}, *halves({**tensors, b"cls.weight": ((32,), bytes(128))})])
     sizes = [each.stat().st_size for each in tmp_path.iterdir()]
     assert Source(path).size == sum(sizes)
-    assert {b"cls.weight", *tensors} == split.check(path).tensors
+    assert {b"cls.weight", *tensors} == model_files.check(path).tensors
 
 
 def test_a_damaged_table_in_a_later_part(tmp_path, gpt2):

@@ -14,12 +14,12 @@ from typing import IO, TypeVar
 
 from wasi_nn.backend.files import Version, version
 from wasi_nn.errors import PromptTooLong, RuntimeFailure
-from wasi_nn_ggml import split, stack, trial
-from wasi_nn_ggml.gguf import Contents
-from wasi_nn_ggml.library import complaints, freed_with, library
-from wasi_nn_ggml.memory import Shape
-from wasi_nn_ggml.metadata import Metadata
-from wasi_nn_ggml.settings import RANK, ModelSettings
+from wasi_nn_ggml.guard import big_stack, model_files, preflight
+from wasi_nn_ggml.guard.estimates import Shape
+from wasi_nn_ggml.guard.gguf import Contents
+from wasi_nn_ggml.llama.loader import complaints, freed_with, library
+from wasi_nn_ggml.llama.metadata import Metadata
+from wasi_nn_ggml.protocol.settings import RANK, ModelSettings
 
 _Result = TypeVar("_Result")
 
@@ -143,7 +143,7 @@ class Weights:
 
     def reading(self, length: int, function: Callable[[], _Result]) -> _Result:
         """What ``function`` gives, which has llama.cpp read a text of ``length`` bytes."""
-        return stack.call(function, length) if self._splits else function()
+        return big_stack.call(function, length) if self._splits else function()
 
     def piece(self, token: int) -> bytes:
         """A token's bytes, which need not be whole characters; special tokens by their names."""
@@ -209,7 +209,7 @@ class _Opening:
         with self._lock:
             weights = self._held.get(key)
             if weights is None:
-                weights = Weights(str(path), settings, split.check(path))
+                weights = Weights(str(path), settings, model_files.check(path))
                 if _versions(path) != files:
                     raise RuntimeFailure(
                         f"{path} was replaced after the graph was loaded: load the graph again"
@@ -222,7 +222,7 @@ opened = _Opening()
 
 
 def _versions(path: Path) -> list[Version]:
-    return [version(part) for part in split.files(path)]
+    return [version(part) for part in model_files.files(path)]
 
 
 def _spill(data: memoryview) -> IO[bytes]:
@@ -257,10 +257,10 @@ class Source:
         if self.path is not None:
             return opened.open(self.path, self._files, settings)
         assert self._file is not None
-        contents = split.whole(self._file.fileno())
+        contents = model_files.whole(self._file.fileno())
         name = self._file.name
         path = f"/proc/self/fd/{name}" if isinstance(name, int) else name
-        trial.run(path, self._file.fileno())
+        preflight.run(path, self._file.fileno())
         return Weights(path, settings, contents)
 
     def close(self) -> None:

@@ -22,13 +22,13 @@ from wasi_nn.errors import (
     RuntimeFailure,
     UnsupportedOperation,
 )
-from wasi_nn_ggml import gguf
-from wasi_nn_ggml.holding import Holding
-from wasi_nn_ggml.layouts import VisionText
-from wasi_nn_ggml.library import Library, complaints, freed_with
-from wasi_nn_ggml.sequence import Sequence
-from wasi_nn_ggml.settings import ContextSettings
-from wasi_nn_ggml.weights import Weights
+from wasi_nn_ggml.guard import gguf
+from wasi_nn_ggml.llama.bindings import VisionText
+from wasi_nn_ggml.llama.kv_cache import Sequence
+from wasi_nn_ggml.llama.loader import Library, complaints, freed_with
+from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.protocol.settings import ContextSettings
+from wasi_nn_ggml.reservation import Holding
 
 MARKER = "<image>"
 INLINE = re.compile(r'<img src="data:image/[a-z+.-]+;base64,([A-Za-z0-9+/=\s]*)"\s*/?>')

@@ -19,19 +19,19 @@ from wasi_nn.errors import (
     RuntimeFailure,
 )
 from wasi_nn.types import Tensor, TensorType
-from wasi_nn_ggml import embedding, settings
-from wasi_nn_ggml import prompt as prompts
-from wasi_nn_ggml.holding import Holding
-from wasi_nn_ggml.memory import whole_blocks
-from wasi_nn_ggml.meter import Meter
-from wasi_nn_ggml.prompt import Projection, Prompt
-from wasi_nn_ggml.sampler import Sampler
-from wasi_nn_ggml.sequence import Sequence
-from wasi_nn_ggml.settings import Settings
-from wasi_nn_ggml.weights import Weights
+from wasi_nn_ggml.guard.estimates import whole_blocks
+from wasi_nn_ggml.llama.kv_cache import Sequence
+from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.llama.sampler import Sampler
+from wasi_nn_ggml.protocol import embedding, settings
+from wasi_nn_ggml.protocol import prompt as prompts
+from wasi_nn_ggml.protocol.counters import Meter
+from wasi_nn_ggml.protocol.prompt import Projection, Prompt
+from wasi_nn_ggml.protocol.settings import Settings
+from wasi_nn_ggml.reservation import Holding
 
 if TYPE_CHECKING:
-    from wasi_nn_ggml.graph import GgmlGraph
+    from wasi_nn_ggml.protocol.graph import GgmlGraph
 
 #: Input 0 is the prompt, output 0 the text.
 CONFIG, METADATA = 1, 1

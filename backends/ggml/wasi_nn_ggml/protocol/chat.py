@@ -17,10 +17,10 @@ from collections.abc import Callable
 from typing import Any
 
 from wasi_nn.errors import InvalidArgument
-from wasi_nn_ggml import template as templates
-from wasi_nn_ggml.layouts import ChatMessage
-from wasi_nn_ggml.vision import INLINE, MARKER
-from wasi_nn_ggml.weights import Weights
+from wasi_nn_ggml.llama.bindings import ChatMessage
+from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.llama.vision import INLINE, MARKER
+from wasi_nn_ggml.protocol import template as templates
 
 _KEYS = ("messages", "tools", "documents", "add_generation_prompt", "chat_template_kwargs")
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from wasi_nn.errors import InvalidArgument
-from wasi_nn_ggml import growth
+from wasi_nn_ggml.grammar import ambiguity
 
 #: Characters of a grammar.
 MOST = 256 << 10
@@ -84,7 +84,7 @@ def check(grammar: str) -> Contents:
             f"the grammar has {len(grammar)} characters: at most {MOST} are allowed"
         )
     reader = _Reader(grammar)
-    growth.check(reader.read())
+    ambiguity.check(reader.read())
     return Contents(reader.elements, reader.longest, tuple(reader.tokens))
 
 

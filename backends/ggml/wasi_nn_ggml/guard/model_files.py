@@ -11,8 +11,8 @@ import reprlib
 from pathlib import Path
 
 from wasi_nn.errors import InvalidArgument, ModelNotFound, RuntimeFailure
-from wasi_nn_ggml import gguf
-from wasi_nn_ggml.gguf import Contents
+from wasi_nn_ggml.guard import gguf
+from wasi_nn_ggml.guard.gguf import Contents
 
 _NAME = re.compile(r"(.*-)00001(-of-\d{5}\.gguf)")
 _MOST = 4096

@@ -6,9 +6,9 @@ import ctypes
 import math
 
 from wasi_nn.errors import InvalidArgument, RuntimeFailure
-from wasi_nn_ggml.sequence import Sequence
-from wasi_nn_ggml.settings import RANK, ContextSettings
-from wasi_nn_ggml.weights import Weights
+from wasi_nn_ggml.llama.kv_cache import Sequence
+from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.protocol.settings import RANK, ContextSettings
 
 # enum llama_pooling_type
 _NONE = 0

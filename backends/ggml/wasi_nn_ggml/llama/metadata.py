@@ -8,8 +8,8 @@ import ctypes
 import os
 from types import TracebackType
 
-from wasi_nn_ggml.layouts import HeaderParams
-from wasi_nn_ggml.library import Library
+from wasi_nn_ggml.llama.bindings import HeaderParams
+from wasi_nn_ggml.llama.loader import Library
 
 _ARRAY = 9
 # ggml's numbers of the whole-number types.

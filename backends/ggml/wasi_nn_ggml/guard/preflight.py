@@ -13,7 +13,7 @@ import sys
 from contextlib import suppress
 
 from wasi_nn.errors import NnError, RuntimeFailure, WasiNnError
-from wasi_nn_ggml import apart
+from wasi_nn_ggml import subprocess_module
 
 _SECONDS = 120
 _REFUSED = 3
@@ -37,9 +37,9 @@ def run(path: str, descriptor: int) -> None:
     """Raise ``RuntimeFailure`` for a model that cannot be loaded or ends the process that does."""
     try:
         ended = subprocess.run(
-            apart.command("trial", path),
+            subprocess_module.command(__name__, path),
             pass_fds=(descriptor,),
-            env=apart.environment(),
+            env=subprocess_module.environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -86,10 +86,11 @@ def _limit(size: int) -> None:
 
 
 def _try(path: str) -> None:
-    from wasi_nn_ggml import embedding, gguf
-    from wasi_nn_ggml.sequence import Sequence
-    from wasi_nn_ggml.settings import RANK, ContextSettings, ModelSettings
-    from wasi_nn_ggml.weights import Weights
+    from wasi_nn_ggml.guard import gguf
+    from wasi_nn_ggml.llama.kv_cache import Sequence
+    from wasi_nn_ggml.llama.model import Weights
+    from wasi_nn_ggml.protocol import embedding
+    from wasi_nn_ggml.protocol.settings import RANK, ContextSettings, ModelSettings
 
     with open(path, "rb") as file:
         contents = gguf.check(file.fileno())

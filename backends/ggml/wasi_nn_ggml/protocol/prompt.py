@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from wasi_nn.errors import InvalidArgument, ModelNotFound, PromptTooLong
-from wasi_nn_ggml import chat
-from wasi_nn_ggml.holding import Holding
-from wasi_nn_ggml.settings import Settings
-from wasi_nn_ggml.vision import Picture, Projector, find_picture
-from wasi_nn_ggml.weights import Weights
+from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.llama.vision import Picture, Projector, find_picture
+from wasi_nn_ggml.protocol import chat
+from wasi_nn_ggml.protocol.settings import Settings
+from wasi_nn_ggml.reservation import Holding
 
 if TYPE_CHECKING:
-    from wasi_nn_ggml.graph import GgmlGraph
+    from wasi_nn_ggml.protocol.graph import GgmlGraph
 
 Hold = Callable[[int], None]
 # Bytes of a prompt that a token stands for, at most, if the vocabulary has no longer one: a prompt

@@ -13,8 +13,8 @@ from conftest import needs
 from wasi_nn.backend import LoadOptions
 from wasi_nn.errors import RuntimeFailure
 from wasi_nn.types import Tensor, TensorType
-from wasi_nn_ggml import gguf
 from wasi_nn_ggml.backend import GgmlBackend
+from wasi_nn_ggml.guard import gguf
 
 needs("xllamacpp")
 

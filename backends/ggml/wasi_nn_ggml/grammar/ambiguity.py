@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from wasi_nn.errors import InvalidArgument
 
 if TYPE_CHECKING:
-    from wasi_nn_ggml.gbnf import Item, Rules
+    from wasi_nn_ggml.grammar.gbnf import Item, Rules
 
 #: Ways to the next character, and from all of those to the one after it. An enumeration has as many
 #: as it has values.

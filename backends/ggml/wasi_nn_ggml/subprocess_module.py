@@ -12,7 +12,7 @@ import wasi_nn
 # The current directory may be one that the guest writes to, and Python would look for the standard
 # library's modules there first: the places of this process's modules replace it before any import
 # (that of sys opens no file).
-_START = "import sys; sys.path[:] = sys.argv[2:]; from wasi_nn_ggml import {0}; {0}.main()"
+_START = "import sys; sys.path[:] = sys.argv[2:]; import {0} as m; m.main()"
 
 
 def command(module: str, argument: str) -> list[str]:

@@ -15,8 +15,8 @@ from conftest import needs
 from wasi_nn.backend import LoadOptions
 from wasi_nn.errors import InvalidArgument, PromptTooLong, RuntimeFailure
 from wasi_nn.types import Tensor, TensorType
-from wasi_nn_ggml import stack
 from wasi_nn_ggml.backend import GgmlBackend
+from wasi_nn_ggml.guard import big_stack
 
 needs("xllamacpp")
 
@@ -71,14 +71,14 @@ class TestCalls:
         def fail():
             raise InvalidArgument("a mistake")
 
-        assert stack.call(lambda: 7, length) == 7
+        assert big_stack.call(lambda: 7, length) == 7
         with pytest.raises(InvalidArgument, match="a mistake"):
-            stack.call(fail, length)
+            big_stack.call(fail, length)
 
     def test_in_a_thread_for_long_texts_alone(self):
         here = threading.get_ident()
-        assert stack.call(threading.get_ident, 4096) == here
-        assert stack.call(threading.get_ident, 4097) != here
+        assert big_stack.call(threading.get_ident, 4096) == here
+        assert big_stack.call(threading.get_ident, 4097) != here
 
     def test_no_such_stack(self, monkeypatch):
         before = threading.stack_size()
@@ -88,14 +88,14 @@ class TestCalls:
 
         monkeypatch.setattr(threading, "stack_size", refuse)
         with pytest.raises(PromptTooLong, match="no stack"):
-            stack.call(lambda: 7, 10_000)
+            big_stack.call(lambda: 7, 10_000)
         monkeypatch.undo()
         assert threading.stack_size() == before
 
     def test_no_memory_for_it(self):
         before = threading.stack_size()
         with pytest.raises((RuntimeFailure, PromptTooLong)):
-            stack.call(lambda: 7, 1 << 40)
+            big_stack.call(lambda: 7, 1 << 40)
         assert threading.stack_size() == before
 
     def test_an_interrupted_wait_waits(self):
@@ -117,7 +117,7 @@ class TestCalls:
         before = signal.signal(signal.SIGUSR1, press)
         try:
             with pytest.raises(Pressed):
-                stack.call(work, 10_000)
+                big_stack.call(work, 10_000)
         finally:
             signal.signal(signal.SIGUSR1, before)
         assert done.is_set()
@@ -127,18 +127,18 @@ class TestCalls:
         """In a process of its own: pytest's has threads that do not like it."""
         code = """
 import os, threading
-from wasi_nn_ggml import stack
+from wasi_nn_ggml.guard import big_stack
 ended = threading.Event()
 def read():
     while not ended.is_set():
-        stack.call(lambda: None, 10_000)
+        big_stack.call(lambda: None, 10_000)
 threads = [threading.Thread(target=read) for _ in range(2)]
 for thread in threads:
     thread.start()
 for _ in range(40):
     child = os.fork()
     if not child:
-        os._exit(stack.call(lambda: 7, 10_000) + threading.stack_size())
+        os._exit(big_stack.call(lambda: 7, 10_000) + threading.stack_size())
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 ended.set()
 """

@@ -19,8 +19,8 @@ from typing import Any
 
 from wasi_nn.errors import Unavailable
 from wasi_nn.escaping import logger
-from wasi_nn_ggml import layouts
-from wasi_nn_ggml.provider import INSTALL, Provider, find
+from wasi_nn_ggml.llama import bindings
+from wasi_nn_ggml.llama.provider import INSTALL, Provider, find
 
 log = logger("wasi_nn.ggml")
 
@@ -43,18 +43,18 @@ class Library:
             self._native = ctypes.CDLL(str(provider.path))
         except OSError as error:
             raise Unavailable(f"llama.cpp's library cannot be loaded: {error}") from error
-        self._bind(self._native, layouts.FUNCTIONS)
-        for name, types in layouts.OPTIONAL_FUNCTIONS.items():
+        self._bind(self._native, bindings.FUNCTIONS)
+        for name, types in bindings.OPTIONAL_FUNCTIONS.items():
             with suppress(Unavailable):
                 self._bind(self._native, {name: types})
-        mismatch = layouts.model_mismatch(self.llama_model_default_params())
+        mismatch = bindings.model_mismatch(self.llama_model_default_params())
         mismatch = mismatch or self._bind_context()
         if mismatch is not None:
             raise Unavailable(
                 f"{provider.path} is a version of llama.cpp that is not known here ({mismatch}); "
                 f"{INSTALL}"
             )
-        self._log = layouts.LogCallback(_receive)
+        self._log = bindings.LogCallback(_receive)
         self.llama_log_set(self._log, None)
         self.llama_backend_init()
         #: Build number and commit, as the library was built with them; 0, and the distribution
@@ -89,9 +89,9 @@ class Library:
 
     def _bind_context(self) -> str | None:
         mismatch = None
-        for params in layouts.CONTEXT_PARAMS:
-            self._bind(self._native, layouts.context_functions(params))
-            mismatch = layouts.context_mismatch(self.llama_context_default_params())
+        for params in bindings.CONTEXT_PARAMS:
+            self._bind(self._native, bindings.context_functions(params))
+            mismatch = bindings.context_mismatch(self.llama_context_default_params())
             if mismatch is None:
                 break
         return mismatch
@@ -101,10 +101,10 @@ class Library:
             return f"{self.provider.path} comes without mtmd"
         try:
             native = self._native if path == self.provider.path else ctypes.CDLL(str(path))
-            self._bind(native, layouts.VISION_FUNCTIONS)
+            self._bind(native, bindings.VISION_FUNCTIONS)
         except (OSError, Unavailable) as error:
             return str(error)
-        mismatch = layouts.vision_mismatch(self.mtmd_context_params_default())
+        mismatch = bindings.vision_mismatch(self.mtmd_context_params_default())
         if mismatch is None:
             self.mtmd_helper_log_set(self._log, None)
         return mismatch

@@ -13,9 +13,9 @@ from typing import NamedTuple
 from wasi_nn.backend.memory import group_memory
 from wasi_nn.errors import RuntimeFailure
 from wasi_nn.escaping import logger
-from wasi_nn_ggml.library import Library
-from wasi_nn_ggml.metadata import Metadata
-from wasi_nn_ggml.settings import ContextSettings
+from wasi_nn_ggml.llama.loader import Library
+from wasi_nn_ggml.llama.metadata import Metadata
+from wasi_nn_ggml.protocol.settings import ContextSettings
 
 log = logger("wasi_nn.ggml")
 

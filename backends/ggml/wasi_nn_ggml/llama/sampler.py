@@ -11,13 +11,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.errors import InvalidArgument, RuntimeFailure
-from wasi_nn_ggml import gbnf
-from wasi_nn_ggml.holding import Holding
-from wasi_nn_ggml.layouts import LogitBias, TokenDataArray
-from wasi_nn_ggml.library import Library, complaints, freed_with
-from wasi_nn_ggml.schema import grammar_of
-from wasi_nn_ggml.settings import SamplerSettings
-from wasi_nn_ggml.weights import Weights
+from wasi_nn_ggml.grammar import gbnf
+from wasi_nn_ggml.grammar.schema import grammar_of
+from wasi_nn_ggml.llama.bindings import LogitBias, TokenDataArray
+from wasi_nn_ggml.llama.loader import Library, complaints, freed_with
+from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.protocol.settings import SamplerSettings
+from wasi_nn_ggml.reservation import Holding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

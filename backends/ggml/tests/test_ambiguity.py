@@ -10,11 +10,11 @@ import pytest
 from conftest import needs
 
 from wasi_nn.errors import InvalidArgument
-from wasi_nn_ggml import gbnf
-from wasi_nn_ggml.sampler import Sampler
-from wasi_nn_ggml.schema import grammar_of
-from wasi_nn_ggml.settings import ModelSettings, SamplerSettings
-from wasi_nn_ggml.weights import Source
+from wasi_nn_ggml.grammar import gbnf
+from wasi_nn_ggml.grammar.schema import grammar_of
+from wasi_nn_ggml.llama.model import Source
+from wasi_nn_ggml.llama.sampler import Sampler
+from wasi_nn_ggml.protocol.settings import ModelSettings, SamplerSettings
 
 needs("xllamacpp")
 

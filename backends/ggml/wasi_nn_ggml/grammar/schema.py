@@ -20,8 +20,8 @@ from typing import Any
 
 from wasi_nn.errors import InvalidArgument
 from wasi_nn.escaping import logger
-from wasi_nn_ggml import conjunction, gbnf, pattern, ranges
-from wasi_nn_ggml.ranges import Bound
+from wasi_nn_ggml.grammar import gbnf, pattern, ranges, schema_merge
+from wasi_nn_ggml.grammar.ranges import Bound
 
 log = logger("wasi_nn.ggml")
 
@@ -198,7 +198,7 @@ class _Converter:
                 f"the json-schema refers to {reprlib.repr(reference)}: only #/… is served"
             )
         try:
-            return conjunction.pointed(self._root, reference)
+            return schema_merge.pointed(self._root, reference)
         except (LookupError, ValueError, TypeError):
             raise InvalidArgument(
                 f"the json-schema has nothing at {reprlib.repr(reference)}"
@@ -208,7 +208,7 @@ class _Converter:
         """Schemas of which a value keeps to one: each of ``key``, or all at once, with the rest."""
         rest = {name: value for name, value in schema.items() if name != key}
         parts = _list(schema, key)
-        if not conjunction.constrains(rest) and (key != "allOf" or len(parts) == 1):
+        if not schema_merge.constrains(rest) and (key != "allOf" or len(parts) == 1):
             # As they are: a reference may lead back here.
             return parts
         if key != "allOf":
@@ -230,7 +230,7 @@ class _Converter:
             second = {}
         if not isinstance(second, Mapping):
             raise InvalidArgument(f"a json-schema must be an object, not {reprlib.repr(second)}")
-        result = conjunction.both(first, second, self._not_held.add)
+        result = schema_merge.both(first, second, self._not_held.add)
         self._count(sum(len(each) for each in result.values() if isinstance(each, (list, dict))))
         return result
 

@@ -26,12 +26,13 @@ from wasi_nn.errors import (
     UnsupportedOperation,
 )
 from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
-from wasi_nn_ggml import embedding, settings, split
-from wasi_nn_ggml.context import GgmlContext
-from wasi_nn_ggml.library import library
-from wasi_nn_ggml.sampler import Sampler
-from wasi_nn_ggml.vision import Projector, check_projector
-from wasi_nn_ggml.weights import Source, Weights, applicable
+from wasi_nn_ggml.guard import model_files
+from wasi_nn_ggml.llama.loader import library
+from wasi_nn_ggml.llama.model import Source, Weights, applicable
+from wasi_nn_ggml.llama.sampler import Sampler
+from wasi_nn_ggml.llama.vision import Projector, check_projector
+from wasi_nn_ggml.protocol import embedding, settings
+from wasi_nn_ggml.protocol.context import GgmlContext
 
 # Bytes of an image file.
 _MOST_IMAGE = 32 << 20
@@ -126,7 +127,7 @@ class GgmlGraph(Graph):
         Raises ``InvalidArgument`` and ``ModelNotFound``."""
         if self.source.path is None:
             raise InvalidArgument(f"the config's {key} names a file: the model must be a file too")
-        return split.beside(self.source.path, name, key)
+        return model_files.beside(self.source.path, name, key)
 
 
 def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) -> GgmlGraph:

@@ -13,12 +13,12 @@ from collections.abc import Callable
 from collections.abc import Sequence as Tokens
 
 from wasi_nn.errors import ContextFull, PromptTooLong, RuntimeFailure
-from wasi_nn_ggml.holding import Holding
-from wasi_nn_ggml.layouts import Batch
-from wasi_nn_ggml.library import Library, complaints, freed_with
-from wasi_nn_ggml.memory import fitting
-from wasi_nn_ggml.settings import NON_CAUSAL, ContextSettings
-from wasi_nn_ggml.weights import Weights
+from wasi_nn_ggml.guard.estimates import fitting
+from wasi_nn_ggml.llama.bindings import Batch
+from wasi_nn_ggml.llama.loader import Library, complaints, freed_with
+from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.protocol.settings import NON_CAUSAL, ContextSettings
+from wasi_nn_ggml.reservation import Holding
 
 _ABORTED = 2
 _NO_TOKEN = -1

@@ -22,7 +22,7 @@ from wasi_nn.errors import (
     RuntimeFailure,
     UnsupportedOperation,
 )
-from wasi_nn_ggml import apart
+from wasi_nn_ggml import subprocess_module
 
 _SECONDS, _CPU_SECONDS, _ROOM = 60, 10, 256 << 20
 _POLL_SECONDS = 0.05
@@ -42,8 +42,8 @@ def render(
     # (A deeply nested value has been refused when it was read.)
     request: bytes | None = json.dumps({"template": template, "variables": variables}).encode()
     with subprocess.Popen(
-        apart.command("template", str(most)),
-        env=apart.environment(),
+        subprocess_module.command(__name__, str(most)),
+        env=subprocess_module.environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

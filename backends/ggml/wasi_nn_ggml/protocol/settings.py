@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from wasi_nn.errors import InvalidArgument, UnsupportedOperation
-from wasi_nn_ggml import keys
+from wasi_nn_ggml.protocol import keys
 
 _SPLIT_MODES = {"none": 0, "layer": 1, "row": 2}
 _FLASH_ATTENTION = {

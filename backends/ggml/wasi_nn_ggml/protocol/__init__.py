@@ -1,0 +1,1 @@
+"""WasmEdge's ggml protocol: graphs and contexts, prompts, configs and answers."""
