@@ -141,7 +141,7 @@ class TestStreams:
                 # 200 KB: more than the pipe holds, so the thread has to read.
                 os.write(streams.stdout, str(number).encode().rjust(1000))
             os.write(streams.stderr, b"to nobody")
-            streams.settle()
+            streams.flush()
             assert [int(n) for n in b"".join(pieces).split()] == list(range(200))
         finally:
             streams.close()
@@ -163,7 +163,7 @@ class TestStreams:
         streams = Streams(WasiConfig(stdout=fail, stderr=None), failures)
         # The guest is told: one that writes on and on would never end.
         write_on(streams.stdout)
-        streams.settle()
+        streams.flush()
         streams.close()
         assert (len(calls), len(failures)) == (1, 1)
 
@@ -177,7 +177,7 @@ class TestStreams:
         write_on(streams.stdout)
         for _ in range(100):
             os.write(streams.stderr, bytes(4096))
-        streams.settle()
+        streams.flush()
         streams.close()
         assert sum(map(len, pieces)) == 409600
 

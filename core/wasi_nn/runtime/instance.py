@@ -1,4 +1,4 @@
-"""How a guest ends, the same for every engine."""
+"""``EngineInstance``: how a guest starts and ends, the same for every engine."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ WASI_MODULES = ("wasi_snapshot_preview1", "wasi_unstable")
 PAGE = 65536
 #: The text of the trap that ends a guest whose host function raised; the exception is kept.
 HOST_TRAP = "a host function ended the guest"
-# Seconds until a guest that may have missed its stop is stopped again.
-_AGAIN = 0.02
+# Until a guest that may have missed its stop is stopped again.
+_STOP_AGAIN_SECONDS = 0.02
 
 
 class GuestExit(BaseException):
-    """The guest called proc_exit. Raised by a host function, and caught by ``EngineInstance``."""
+    """The guest called ``proc_exit``. Raised by a host function, or by ``link`` and ``invoke`` of
+    an engine with a ``proc_exit`` of its own. ``EngineInstance`` catches it."""
 
     def __init__(self, code: int) -> None:
         super().__init__(code)
@@ -35,7 +36,7 @@ class GuestExit(BaseException):
 
 
 def proc_exit(module: str) -> HostFunction:
-    """A ``proc_exit`` that takes every exit code, for engines whose own one does not."""
+    """A ``proc_exit`` that takes every exit code, for engines whose own does not."""
 
     def leave(memory: GuestMemory | None, code: int) -> None:
         raise GuestExit(code)
@@ -43,10 +44,17 @@ def proc_exit(module: str) -> HostFunction:
     return HostFunction(module, "proc_exit", 1, False, leave)
 
 
+def missing_export(export: str) -> UsageError:
+    """The error for a function that the guest does not export."""
+    if export == "_start":
+        return UsageError("this is not a command: it exports no _start")
+    return UsageError(f"the guest exports no function {export!r}")
+
+
 def check_start_memory(file: WasmFile, limit: int | None, table_bytes: int = 0) -> None:
-    """Raise ``LimitExceeded`` for a module whose initial memory is above the limit, or whose
-    tables, which may take ``table_bytes``, are, for engines that would raise the limit instead; and
-    for one with several memories, each of which would have the limit for itself."""
+    """Raise ``LimitExceeded`` if the module's initial memory, or its tables (of ``table_bytes``
+    at most), are above the limit of ``limit`` bytes. For engines that would raise the limit
+    instead. Also if there are several memories: the engine would apply the limit to each."""
     if limit is None:
         return
     if len(file.memories) > 1:
@@ -65,116 +73,129 @@ def check_start_memory(file: WasmFile, limit: int | None, table_bytes: int = 0) 
 
 
 def refuse_read_only(engine: str, preopens: Sequence[Preopen]) -> None:
-    """Raise ``UsageError`` for a directory that is to be read only, for engines whose WASI would
-    let the guest write."""
+    """Raise ``UsageError`` for a directory that must be read-only, for engines whose WASI would
+    let the guest write to it."""
     for preopen in preopens:
         if not preopen.writable:
             raise UsageError(f"{engine} cannot give {preopen.host} to a guest for reading only")
 
 
 class EngineInstance(Instance):
-    """An instance whose adapter gives ``_link``, ``_invoke`` and ``_stop_guest``.
+    """An instance that handles exits, interrupts and exceptions, so that a runtime need not.
 
-    Whatever enters the guest raises a kind of ``GuestError`` when the guest did not come back, or
-    ``GuestExit`` where the engine itself knows of an exit. A
-    host function's trampoline catches every exception, keeps it in ``raised`` and traps; an output
-    stream's callback puts what it raised into ``output_failures``. From there they come out of
-    ``instantiate``, ``start`` and ``call`` as they were. ``close`` can come more than once."""
+    Subclasses define ``link``, ``invoke`` and ``close``, and may override ``stop_guest``,
+    ``flush_output`` and ``refresh_memory``. This class calls all of them but ``close``. Unless
+    stated otherwise, the calls come on the thread that runs the guest.
+
+    When the guest does not return normally, ``link`` and ``invoke`` raise a kind of ``GuestError``,
+    or ``GuestExit`` for an exit. When a host function raises, its trampoline stores the exception
+    in ``raised`` and traps. When an output callback raises, its exception goes to
+    ``output_failures``. ``instantiate``, ``start`` and ``call`` raise these exceptions unchanged,
+    in place of the trap. ``close`` may be called more than once."""
 
     def __init__(self) -> None:
+        #: Whether ``interrupt`` was called. It stays set: the guest must not run again.
         self.stopped = False
+        #: Whether a thread is in the guest.
         self.inside = False
+        #: What a host function raised, until it is raised again.
         self.raised: BaseException | None = None
+        #: What output callbacks raised, until the guest returns.
         self.output_failures: list[BaseException] = []
 
     def __del__(self) -> None:
-        # A guest that nobody closed. (One whose making failed may lack what closing needs.)
+        # A guest that nobody closed. (If the constructor failed, close may miss attributes.)
         with contextlib.suppress(AttributeError):
             self.close()
 
     @abstractmethod
-    def _link(self) -> None:
-        """Instantiate the module, its start function included. Raises ``LinkError`` and the kinds
-        of ``GuestError``."""
+    def link(self) -> None:
+        """Instantiate the module and run its start function. Called once, by ``instantiate``.
+        Raises ``LinkError``, the kinds of ``GuestError``, and ``GuestExit``."""
 
     @abstractmethod
-    def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
-        """Call an export. Raises ``UsageError`` with the text ``otherwise`` where there is no such
-        function, and the kinds of ``GuestError``."""
+    def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+        """Call an exported function, and return its results. Called by ``start`` and ``call``, and
+        again by ``call`` while a host function of the same guest runs. Raises
+        ``missing_export(export)`` if there is no such function, the kinds of ``GuestError``, and
+        ``GuestExit``."""
 
-    def _stop_guest(self) -> None:
-        """Make an engine that runs the guest stop; ``stopped`` is set, and ``inside`` is until the
-        guest has been left. Called from any thread."""
+    def stop_guest(self) -> None:
+        """Make the engine stop the guest. Called by ``interrupt``, on any thread and at any time,
+        also before the guest runs and after ``close``. ``stopped`` is already set. Raises nothing.
 
-    def _stop_again(self) -> None:
-        """Come back with ``_stop_guest`` soon, unless the guest has been left: for engines where a
-        stop is heard once, and can be missed."""
+        Without it, only host calls stop the guest: the engine's trampoline calls
+        ``check_stopped``."""
+
+    def stop_guest_again(self) -> None:
+        """Call ``stop_guest`` again soon, unless no thread is in the guest. For ``stop_guest`` of
+        engines where a stop has an effect only once, and can be missed."""
         if self.inside:
-            again = threading.Timer(_AGAIN, self._stop_guest)
+            again = threading.Timer(_STOP_AGAIN_SECONDS, self.stop_guest)
             again.daemon = True
             again.start()
 
-    def _follow_memory(self) -> None:
-        """A host function has called back into the guest: the memory that it was given may have
-        grown."""
+    def refresh_memory(self) -> None:
+        """Update the view in the ``GuestMemory`` of the host call in progress. Called when a host
+        function has called back into the guest, whose memory may have grown. Raises nothing."""
+
+    def flush_output(self) -> None:
+        """Deliver what the output streams still hold. Called each time that ``link`` or ``invoke``
+        has ended, by an exception too. What a callback raises goes to ``output_failures``."""
 
     def check_stopped(self) -> None:
-        """Raise ``Interrupted`` for a guest that is to stop: in the host calls of an engine that
-        cannot be stopped otherwise."""
+        """Raise ``Interrupted`` if the guest must stop. For host calls of engines that cannot be
+        stopped otherwise."""
         if self.stopped:
             raise Interrupted("the guest was interrupted")
 
-    def _settle(self) -> None:
-        """The guest has come back: deliver what its output streams still hold."""
-
     def instantiate(self) -> int | None:
         try:
-            self._run(self._link)
+            self.run_guest(self.link)
         except GuestExit as exit:
             return exit.code
         return None
 
     def start(self) -> int:
         try:
-            self._run(self._invoke, "_start", "this is not a command: it exports no _start", ())
+            self.run_guest(self.invoke, "_start", ())
         except GuestExit as exit:
             return exit.code
         return 0
 
     def call(self, export: str, *arguments: int) -> tuple[int | float, ...]:
         try:
-            result: tuple[int | float, ...] = self._run(
-                self._invoke, export, f"the guest exports no function {export!r}", arguments
-            )
+            result: tuple[int | float, ...] = self.run_guest(self.invoke, export, arguments)
         except GuestExit as exit:
             raise GuestExited(exit.code) from None
         return result
 
     def interrupt(self) -> None:
         self.stopped = True
-        self._stop_guest()
+        self.stop_guest()
 
-    def _run(self, enter: Callable[..., Any], *arguments: Any) -> Any:
-        """Enter the guest. An exception of a host function, or of an output stream, comes out in
-        the place of the trap that it was turned into."""
+    def run_guest(self, hook: Callable[..., Any], *arguments: Any) -> Any:
+        """Call ``link`` or ``invoke``. Raises what a host function or an output callback raised,
+        in place of the trap, and ``Interrupted`` for a guest that was stopped. A subclass needs
+        this only if it overrides ``start`` or ``call``."""
         outside = not self.inside
         # In this order: whoever interrupts finds us inside, or we find that we are stopped.
         self.inside = True
         try:
             if self.stopped:
                 raise Interrupted("the guest was interrupted before it ran")
-            return self._come_back(enter, *arguments)
+            return self._result(hook, *arguments)
         finally:
             if outside:
                 self.inside = False
             else:
-                self._follow_memory()
+                self.refresh_memory()
 
-    def _come_back(self, enter: Callable[..., Any], *arguments: Any) -> Any:
+    def _result(self, hook: Callable[..., Any], *arguments: Any) -> Any:
         try:
-            result = enter(*arguments)
+            result = hook(*arguments)
         except (GuestError, GuestExit) as error:
-            self._settle()
+            self.flush_output()
             raised, self.raised = self.raised, None
             if isinstance(error, GuestExit):
                 raised = error
@@ -184,13 +205,13 @@ class EngineInstance(Instance):
                 try:
                     raise raised from None
                 finally:
-                    # Its traceback refers to this frame: no cycle is to keep the guest alive.
+                    # Its traceback refers to this frame: a cycle would keep the guest alive.
                     del raised
             if self.stopped:
                 raise Interrupted("the guest was interrupted") from None
             raise
-        self._settle()
-        # A guest may catch what was to end it (JavaScript's engines let it).
+        self.flush_output()
+        # A guest may catch the trap (JavaScript engines allow that).
         raised, self.raised = self.raised, None
         if raised is not None:
             raise raised

@@ -1,7 +1,7 @@
 """Standard streams for engines that take file descriptors.
 
 A stream that goes to a Python callable is a pipe. A thread reads it while the guest runs, so that
-the guest never waits for a full pipe; ``settle`` delivers the rest when the guest has come back.
+the guest never waits for a full pipe; ``flush`` delivers the rest when the guest has come back.
 For an engine that lets go of the GIL while a guest runs.
 """
 
@@ -41,7 +41,7 @@ class Streams:
             self.close()
             raise
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Deliver what the guest has written so far. The guest is not running."""
         with self._lock:
             for reader in list(self._readers):

@@ -20,7 +20,7 @@ from typing import Any
 
 from wasi_nn.errors import GuestTrap, LinkError, UsageError
 from wasi_nn.runtime import BufferMemory, HostFunction, Module, values
-from wasi_nn.runtime.instance import HOST_TRAP, EngineInstance
+from wasi_nn.runtime.instance import HOST_TRAP, EngineInstance, missing_export
 from wasi_nn.runtime.library import POINTER, holding_gil, lean, view_at
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.arguments import I32, check_results
@@ -156,7 +156,7 @@ class CApiInstance(EngineInstance):
         self._owned.append((kind, handle))
         return handle
 
-    def _link(self) -> None:
+    def link(self) -> None:
         api = self.api
         module = self._module.handle
         imports = Vector()
@@ -175,7 +175,7 @@ class CApiInstance(EngineInstance):
         self._memory_at = (api.as_memory(memory) or 0) if memory else 0
         self.instantiated(made)
         if self._module.deferred:
-            self._invoke(START, "", ())
+            self.invoke(START, ())
 
     def _imports(self, foreign: Mapping[tuple[str, str], int]) -> Any:
         wanted = [(item.module, item.name) for item in self._module.file.imports]
@@ -199,12 +199,12 @@ class CApiInstance(EngineInstance):
                 return found or 0
         return 0
 
-    def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+    def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         if not self._instance:
             raise UsageError("the guest was not instantiated")
         extern = self._export(export, "func")
         if not extern:
-            raise UsageError(otherwise)
+            raise missing_export(export)
         return self.enter(self.api.as_func(extern), arguments)
 
     def enter(self, function: int, arguments: Sequence[int]) -> tuple[Any, ...]:
@@ -280,7 +280,7 @@ class CApiInstance(EngineInstance):
         trap: int = self.api.trap(self.store, ctypes.byref(bytes_vector(message)))
         return trap
 
-    def _follow_memory(self) -> None:
+    def refresh_memory(self) -> None:
         self._memory_now()
 
     def _memory_now(self) -> BufferMemory | None:

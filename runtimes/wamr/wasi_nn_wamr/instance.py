@@ -22,6 +22,7 @@ from wasi_nn.runtime.instance import (
     WASI_MODULES,
     EngineInstance,
     check_start_memory,
+    missing_export,
     proc_exit,
     refuse_read_only,
 )
@@ -103,7 +104,7 @@ class WamrInstance(EngineInstance):
                 self._memory.replace(view)
         return self._memory
 
-    def _follow_memory(self) -> None:
+    def refresh_memory(self) -> None:
         if self._memory_at:
             self.memory_now(self._exec_env)
 
@@ -116,17 +117,17 @@ class WamrInstance(EngineInstance):
         self._streams.close()
         self._memory = None
 
-    def _settle(self) -> None:
-        self._streams.settle()
+    def flush_output(self) -> None:
+        self._streams.flush()
 
-    def _stop_guest(self) -> None:
+    def stop_guest(self) -> None:
         if not self._api.interrupts:
             return
         with self._alive, self._api.thread():
             if self._handle is not None:
                 self._api.terminate(self._handle)
 
-    def _link(self) -> None:
+    def link(self) -> None:
         pages = self._most_pages()
         arguments = InstantiationArgs(_STACK, 0, pages)
         error = ctypes.create_string_buffer(_ERROR_SIZE)
@@ -152,7 +153,7 @@ class WamrInstance(EngineInstance):
             self._handle = handle
         self._exec_env = self._api.exec_env(handle)
         if self._module.deferred:
-            self._invoke(START, "", ())
+            self.invoke(START, ())
 
     def _most_pages(self) -> int:
         """The most pages of memory; 0 is no limit. Raises ``LimitExceeded``."""
@@ -165,13 +166,13 @@ class WamrInstance(EngineInstance):
             raise LimitExceeded(f"WAMR limits memory to a page at least, not to {limit} bytes")
         return max(1, limit // PAGE)
 
-    def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+    def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         api, handle = self._api, self._handle
         if handle is None:
             raise UsageError("the guest was not instantiated")
         function = api.lookup(handle, self._module.name_of(export))
         if not function:
-            raise UsageError(otherwise)
+            raise missing_export(export)
         given = values.pack(self._kinds(function, api.param_count, api.param_types), arguments)
         kinds = self._kinds(function, api.result_count, api.result_types)
         results = (values.Value * max(1, len(kinds)))()

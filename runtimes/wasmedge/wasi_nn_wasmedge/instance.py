@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from wasi_nn.errors import GuestTrap, LinkError, OutOfFuel, UsageError
 from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig, values
-from wasi_nn.runtime.instance import PAGE, EngineInstance, GuestExit, check_start_memory
+from wasi_nn.runtime.instance import (
+    PAGE,
+    EngineInstance,
+    GuestExit,
+    check_start_memory,
+    missing_export,
+)
 from wasi_nn.runtime.library import POINTER, strings, view_at
 from wasi_nn.runtime.streams import Streams
 from wasi_nn.wasm.arguments import I32
@@ -74,10 +80,10 @@ class WasmEdgeInstance(EngineInstance):
         self._instance = self._memory = None
         self._streams.close()
 
-    def _settle(self) -> None:
-        self._streams.settle()
+    def flush_output(self) -> None:
+        self._streams.flush()
 
-    def _stop_guest(self) -> None:
+    def stop_guest(self) -> None:
         """The C API stops an executor through the handle of an asynchronous call only, and such a
         call would run the guest, and its host functions, on a thread that Python does not know. So
         the guest runs synchronously, and to stop it another call is made that fails at once,
@@ -92,9 +98,9 @@ class WasmEdgeInstance(EngineInstance):
             api.delete["Async"](call)
         # A host function's call back into the guest takes the stop from the guest around it; and
         # there was none where no thread could be made for the other call.
-        self._stop_again()
+        self.stop_guest_again()
 
-    def _link(self) -> None:
+    def link(self) -> None:
         limit = self._limits.memory
         check_start_memory(self._module.file, limit)
         found = POINTER()
@@ -104,13 +110,13 @@ class WasmEdgeInstance(EngineInstance):
             self._fail(result)
         self._instance = self._own("ModuleInstance", found.value)
 
-    def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+    def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         api = self._api
         if self._instance is None:
             raise UsageError("the guest was not instantiated")
         function = api.find_function(self._instance, String.of(export))
         if not function:
-            raise UsageError(otherwise)
+            raise missing_export(export)
         kind = api.type_of(function)
         given = self._values(api.parameters(kind), arguments)
         results = (Value * len(api.results(kind)))()
@@ -253,7 +259,7 @@ class WasmEdgeInstance(EngineInstance):
 
         return trampoline
 
-    def _follow_memory(self) -> None:
+    def refresh_memory(self) -> None:
         if self._memory_at:
             self._memory_now(0)
 

@@ -35,6 +35,7 @@ from wasi_nn.runtime.instance import (
     PAGE,
     WASI_MODULES,
     EngineInstance,
+    missing_export,
     refuse_read_only,
 )
 from wasi_nn.runtime.library import view_at
@@ -138,7 +139,7 @@ class PackageInstance(EngineInstance):
         self._instance = self._files = self._exported = self._memory = self._store = None
         self._streams.files.clear()
 
-    def _link(self) -> None:
+    def link(self) -> None:
         module = self._module
         self._thread = threading.get_ident()
         compiled = module.compiled()
@@ -163,9 +164,9 @@ class PackageInstance(EngineInstance):
                 name: _unsigned(getattr(self._files.exports, name)) for name in OF_FILES
             }
         if module.deferred:
-            self._invoke(START, "", ())
+            self.invoke(START, ())
 
-    def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+    def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         if self._instance is None:
             raise UsageError("the guest was not instantiated")
         if threading.get_ident() != self._thread:
@@ -173,7 +174,7 @@ class PackageInstance(EngineInstance):
             raise UsageError("wasmer runs a guest only on the thread that instantiated it")
         function = self._export(export, wasmer.Function)
         if function is None:
-            raise UsageError(otherwise)
+            raise missing_export(export)
         # wasmer's kinds begin at 1, and it takes numbers as signed.
         kinds = [int(kind) - 1 for kind in function.type.params]
         packed = values.pack(kinds, arguments)
@@ -236,7 +237,7 @@ class PackageInstance(EngineInstance):
 
         return wasmer.Function(self._store, trampoline, kind)
 
-    def _follow_memory(self) -> None:
+    def refresh_memory(self) -> None:
         self._memory_now()
 
     def _memory_now(self) -> BufferMemory | None:

@@ -151,7 +151,7 @@ class WasmtimeComponentInstance(StoreInstance):
 
     def start(self) -> int:
         try:
-            (result,) = self._run(self._invoke, self._run_export, f"{RUN} has no function run", ())
+            (result,) = self.run_guest(self.invoke, self._run_export, ())
         except GuestExit as exit:
             return exit.code
         return 1 if getattr(result, "tag", "ok") == "err" else 0
@@ -178,7 +178,7 @@ class WasmtimeComponentInstance(StoreInstance):
             return OutOfFuel("the guest used up its fuel")
         return super()._translate(error)
 
-    def _link(self) -> None:
+    def link(self) -> None:
         try:
             with memories_into(self._memories):
                 self._instance = self._linker.instantiate(self._store, self._component)
@@ -194,7 +194,7 @@ class WasmtimeComponentInstance(StoreInstance):
                 ) from None
             raise self._translate(error) from None
 
-    def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+    def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         if self._instance is None:
             raise UsageError("the guest was not instantiated")
         store = self._store
@@ -202,7 +202,7 @@ class WasmtimeComponentInstance(StoreInstance):
         index = self._instance.get_export_index(store, "run", inside)
         function = None if index is None else self._instance.get_func(store, index)
         if function is None:
-            raise UsageError(otherwise)
+            raise UsageError(f"{RUN} has no function run")
         try:
             return (function(store),)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:

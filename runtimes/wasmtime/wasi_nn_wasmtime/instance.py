@@ -9,7 +9,7 @@ import wasmtime
 
 from wasi_nn.errors import LimitExceeded, LinkError, UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
-from wasi_nn.runtime.instance import WASI_MODULES, proc_exit
+from wasi_nn.runtime.instance import WASI_MODULES, missing_export, proc_exit
 from wasi_nn_wasmtime.hostcalls import HostCalls
 from wasi_nn_wasmtime.store import StoreInstance
 
@@ -59,10 +59,10 @@ class WasmtimeInstance(StoreInstance):
             if imported.name == "proc_exit" and imported.module in WASI_MODULES:
                 self._calls.define(proc_exit(imported.module))
 
-    def _follow_memory(self) -> None:
+    def refresh_memory(self) -> None:
         self._calls.follow_memory()
 
-    def _link(self) -> None:
+    def link(self) -> None:
         limit = self._memory_limit
         try:
             self._instance = self._linker.instantiate(self._store, self._module)
@@ -78,12 +78,12 @@ class WasmtimeInstance(StoreInstance):
                 ) from None
             raise self._translate(error) from None
 
-    def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+    def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         if self._instance is None:
             raise UsageError("the guest was not instantiated")
         function = self._instance.exports(self._store).get(export)
         if not isinstance(function, wasmtime.Func):
-            raise UsageError(otherwise)
+            raise missing_export(export)
         try:
             result = function(self._store, *arguments)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:

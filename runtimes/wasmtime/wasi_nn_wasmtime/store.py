@@ -43,11 +43,11 @@ class StoreInstance(EngineInstance):
         config, self._streams = wasi_setup.configure(wasi, self.output_failures)
         self._store.set_wasi(config)
 
-    def _stop_guest(self) -> None:
+    def stop_guest(self) -> None:
         self._engine.increment_epoch()
         # A store that is just going on, after another one's interrupt, takes its next deadline from
         # the epoch of now, and does not see this one.
-        self._stop_again()
+        self.stop_guest_again()
 
     def _wait_for_streams(self) -> None:
         for stream in self._streams:

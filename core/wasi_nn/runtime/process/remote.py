@@ -17,7 +17,7 @@ from wasi_nn.errors import (
     UsageError,
 )
 from wasi_nn.runtime import EngineLimits, HostFunction, Module, WasiConfig
-from wasi_nn.runtime.instance import EngineInstance, GuestExit
+from wasi_nn.runtime.instance import EngineInstance, GuestExit, missing_export
 from wasi_nn.runtime.process.child import (
     CALL,
     CALL_HEAD,
@@ -118,13 +118,13 @@ class RemoteInstance(EngineInstance):
         self._child.close()
         self._streams.close()
 
-    def _settle(self) -> None:
-        self._streams.settle()
+    def flush_output(self) -> None:
+        self._streams.flush()
 
-    def _stop_guest(self) -> None:
+    def stop_guest(self) -> None:
         self._child.kill()
 
-    def _link(self) -> None:
+    def link(self) -> None:
         wasm, wasi, limits = self._module.wasm, self._wasi, self._limits
         if limits.memory is not None and not self._module.limits_memory:
             wasm, limits = bounded(wasm, limits.memory), limits._replace(memory=None)
@@ -152,12 +152,12 @@ class RemoteInstance(EngineInstance):
             self._child.send(LINK, as_json(wanted))
             self._answer()
         if self._module.start is not None:
-            self._invoke(self._module.start, "", ())
+            self.invoke(self._module.start, ())
 
-    def _invoke(self, export: str, otherwise: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+    def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         signature = self._module.signatures.get(export)
         if signature is None:
-            raise UsageError(otherwise)
+            raise missing_export(export)
         given = list(map(to_json, arguments, signature.parameters))
         call = as_json({"name": export, "values": given})
         # A host function may call back into the guest.
