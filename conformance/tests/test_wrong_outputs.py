@@ -54,7 +54,7 @@ class SayingGraph(Graph):
     def outputs(self):
         return self.describe(self.computed)
 
-    def init_execution_context(self):
+    def init_execution_context(self, reserve):
         return SayingContext(self)
 
 

@@ -74,7 +74,7 @@ class EndlessGraph(Graph):
     def __init__(self):
         self.contexts = []
 
-    def init_execution_context(self):
+    def init_execution_context(self, reserve):
         self.contexts.append(Endless())
         return self.contexts[-1]
 

@@ -827,7 +827,7 @@ class Broken(Backend):
             @property
             def inputs(self):
                 raise KeyError("boom")
-            def init_execution_context(self):
+            def init_execution_context(self, reserve):
                 raise KeyError("boom")
         return Odd()
 

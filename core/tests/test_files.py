@@ -51,7 +51,7 @@ class BesideGraph(Graph):
     def __init__(self, text):
         self.text = text
 
-    def init_execution_context(self):
+    def init_execution_context(self, reserve):
         return BesideContext(self.text)
 
 
@@ -281,7 +281,7 @@ def test_a_guest_that_keeps_what_was_replaced_holds_two_models(host, model):
         session.load_by_name("m")
         rename(model.with_suffix(".bin"), b"new")
         again = session.load_by_name("m")
-        assert session._held == 9
+        assert session.ledger.reserved == 9
         rename(model.with_suffix(".bin"), b"yet")
         with pytest.raises(RuntimeFailure, match="9 more would be above its limit of 9"):
             session.load_by_name("m")

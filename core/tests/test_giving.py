@@ -45,7 +45,7 @@ class GivingGraph(Graph):
     def outputs(self):
         return [TensorInfo("y", F32, (1, 4))]
 
-    def init_execution_context(self):
+    def init_execution_context(self, reserve):
         return Giving(self.give)
 
 

@@ -82,9 +82,9 @@ def test_reactors_and_sessions_too(bounded, wat):
             (Limits(host_memory=4), 4),
         ):
             with host.open_session(limits) as session:
-                session.hold(most)
+                session.ledger.reserve(most)
                 with pytest.raises(RuntimeFailure, match="above its limit"):
-                    session.hold(1)
+                    session.ledger.reserve(1)
 
 
 def test_the_shorter_timeout_holds(bounded, wat):

@@ -157,7 +157,7 @@ from wasi_nn.types import TensorInfo, TensorType
 
 class Odd(Graph):
     inputs = {inputs}
-    def init_execution_context(self): ...
+    def init_execution_context(self, reserve): ...
 
 class Sound(Backend):
     name = "sound"

@@ -50,7 +50,7 @@ class CountingGraph(Graph):
     def __init__(self, backend):
         self.backend = backend
 
-    def init_execution_context(self):
+    def init_execution_context(self, reserve):
         raise NotImplementedError
 
     def close(self):

@@ -12,7 +12,7 @@ from wasi_nn import Limits, Tensor, TensorType, limits
 from wasi_nn._models.loading import known_config
 from wasi_nn._models.registry import NamedModel, Registry
 from wasi_nn._session.session import Session
-from wasi_nn.backend import Backend, ExecutionContext, Graph, memory
+from wasi_nn.backend import Backend, ExecutionContext, Graph, Reserve, memory
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, NnError, RuntimeFailure, Unavailable
 from wasi_nn.hookspecs import hookimpl
 from wasi_nn.plugins import Plugins
@@ -26,7 +26,7 @@ class Recorder(Backend):
 
     name = "recorder"
     encodings = ("recorder",)
-    config_keys = frozenset({"weights", "other"})
+    config_keys = frozenset({"weights", "other", "reserves"})
 
     def __init__(self, concurrent: bool = True) -> None:
         self.weights = {"one": object(), "two": object()}
@@ -40,7 +40,8 @@ class Recorder(Backend):
         if not isinstance(builders[0], Path) and bytes(builders[0]) == b"missing":
             raise Unavailable('recorder is not installed; pip install "wasi-nn[recorder]"')
         self.events.append("load")
-        return RecorderGraph(self, self.weights.get(options.config.get("weights")))
+        memory = self.weights.get(options.config.get("weights"))
+        return RecorderGraph(self, memory, options.config.get("reserves", 0))
 
     @hookimpl
     def wasi_nn_backends(self):
@@ -48,22 +49,24 @@ class Recorder(Backend):
 
 
 class RecorderGraph(Graph):
-    def __init__(self, backend: Recorder, weights: object = None) -> None:
+    def __init__(self, backend: Recorder, weights: object = None, reserves: int = 0) -> None:
         self.backend = backend
-        if weights is not None:
-            self.weights = weights
+        self.shared_memory = weights
+        self.reserves = reserves
         self.concurrent_contexts = backend.concurrent  # type: ignore[misc]
 
-    def init_execution_context(self):
-        return RecorderContext(self.backend)
+    def init_execution_context(self, reserve):
+        return RecorderContext(self.backend, reserve, self.reserves)
 
     def close(self):
         self.backend.events.append("graph closed")
 
 
 class RecorderContext(ExecutionContext):
-    def __init__(self, backend: Recorder) -> None:
+    def __init__(self, backend: Recorder, reserve: Reserve, reserves: int = 0) -> None:
         self.backend = backend
+        self.reserve = reserve
+        reserve(reserves)
 
     def set_input(self, key, tensor):
         pass
@@ -289,15 +292,71 @@ def test_limits_on_what_a_context_takes():
     graph = load(session, b"1234")
     first = session.init_execution_context(graph)
     second = session.init_execution_context(graph)
-    hold = session.context(first).context.hold
-    hold(6)
+    contexts = [session.context(handle).context for handle in (first, second)]
+    contexts[0].reserve(6)
     with pytest.raises(RuntimeFailure, match="above its limit of 10"):
-        session.context(second).context.hold(1)
-    hold(-2)
-    session.context(second).context.hold(2)
+        contexts[1].reserve(1)
+    contexts[0].reserve(-2)
+    contexts[1].reserve(2)
     session.finalize_execution_context(first)
     session.finalize_execution_context(second)
+    # A context that is late, or mistaken, gives back no more than it has.
+    contexts[0].reserve(-6)
+    with pytest.raises(RuntimeFailure, match="above its limit"):
+        load(session, b"1234567")
     load(session, b"123456")
+
+
+def test_a_context_reserves_memory_while_it_is_made():
+    session = open_session(Recorder(), host_memory=10)
+    config = {"reserves": 8}
+    graph = session.load([memoryview(b"m")], "recorder", ExecutionTarget.CPU, config)
+    context = session.init_execution_context(graph)
+    assert session.ledger.reserved == 9
+    with pytest.raises(RuntimeFailure, match="8 more would be above its limit of 10"):
+        session.init_execution_context(graph)
+    session.finalize_execution_context(context)
+    assert session.ledger.reserved == 1
+
+
+def test_what_a_context_reserved_before_it_failed_is_given_back():
+    class Failing(RecorderGraph):
+        def init_execution_context(self, reserve):
+            reserve(8)
+            reserve(8)
+
+    backend = Recorder()
+    backend.load = lambda builders, options: Failing(backend)
+    session = open_session(backend, host_memory=10)
+    graph = load(session)
+    for _ in range(2):
+        with pytest.raises(RuntimeFailure, match=r"holds 9 bytes .* 8 more would be above"):
+            session.init_execution_context(graph)
+        assert session.ledger.reserved == 1
+
+
+def test_a_graph_has_any_attributes_beside_those_of_the_contract():
+    class Weighing(RecorderGraph):
+        @property
+        def weights(self):
+            return [1.0, 2.0]
+
+        @property
+        def shared_memory(self):
+            return object()
+
+        @shared_memory.setter
+        def shared_memory(self, memory): ...
+
+    backend = Recorder()
+    backend.load = lambda builders, options: Weighing(backend)
+    session = open_session(backend, host_memory=1)
+    graph = load(session)
+    context = session.init_execution_context(graph)
+    session.unload(graph)
+    assert session.ledger.reserved == 1
+    session.finalize_execution_context(context)
+    assert session.ledger.reserved == 0
 
 
 def test_limits_on_handles():

@@ -12,7 +12,7 @@ import time
 import pytest
 from conftest import needs
 
-from wasi_nn.backend import LoadOptions
+from wasi_nn.backend import LoadOptions, unlimited
 from wasi_nn.errors import InvalidArgument, PromptTooLong, RuntimeFailure
 from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml.backend import GgmlBackend
@@ -35,9 +35,9 @@ def put(context, data):
 @pytest.mark.parametrize("letter", ["a", "1", " ", "!", "é", "你"])
 def test_long_prompts(model, letter):
     """A stack of the usual size would be too small, and the process end."""
-    context = model.init_execution_context()
+    context = model.init_execution_context(unlimited)
     held = []
-    context.hold = held.append
+    context.reserve = held.append
     data = letter.encode() * 50_000
     put(context, data)
     assert 25_000 < context._prompt.n_tokens <= len(data) + 1
@@ -45,12 +45,12 @@ def test_long_prompts(model, letter):
 
 
 def test_in_many_threads(model):
-    short = model.init_execution_context()
+    short = model.init_execution_context(unlimited)
     put(short, b"a" * 4000)
     counts = []
 
     def read():
-        context = model.init_execution_context()
+        context = model.init_execution_context(unlimited)
         put(context, b"a" * 60_000)
         counts.append(context._prompt.n_tokens)
 

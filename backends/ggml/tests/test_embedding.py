@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import needs
 
-from wasi_nn.backend import LoadOptions
+from wasi_nn.backend import LoadOptions, unlimited
 from wasi_nn.errors import InvalidArgument, PromptTooLong, RuntimeFailure
 from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml.backend import GgmlBackend
@@ -66,7 +66,7 @@ def put(context, text, key=0):
 
 
 def answer(graph, prompt="a b", **config):
-    context = graph.init_execution_context()
+    context = graph.init_execution_context(unlimited)
     if config:
         put(context, json.dumps({k.replace("_", "-"): v for k, v in config.items()}), 1)
     put(context, prompt)
@@ -112,7 +112,7 @@ def test_what_is_no_number_is_a_failure(load, monkeypatch, wrong):
 def test_a_score_needs_a_model_that_ranks(load, config):
     with pytest.raises(InvalidArgument, match="no head that ranks"):
         GgmlBackend().load([TINY], LoadOptions("ggml", config=config))
-    context = load().init_execution_context()
+    context = load().init_execution_context(unlimited)
     put(context, "Hello")
     context.compute()
     text = bytes(context.get_output(0).data)
@@ -164,7 +164,7 @@ class TestTokensThatLookAtLaterOnes:
 
     def test_a_longer_prompt_begins_anew(self, load):
         model = load(attention_type=1)
-        context = model.init_execution_context()
+        context = model.init_execution_context(unlimited)
         for prompt in ("hello", "hello you", "hello you and"):
             put(context, prompt)
             context.compute()

@@ -11,7 +11,7 @@ from conftest import needs
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from wasi_nn.backend import LoadOptions
+from wasi_nn.backend import LoadOptions, unlimited
 from wasi_nn.errors import NnError
 from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml.backend import GgmlBackend
@@ -71,7 +71,7 @@ def put(context, text, key):
 def test_configs(graph, config, prompt, single):
     if config.get("ctx-size", 0) > 100_000:
         return  # refused for its memory, which differs from machine to machine
-    context = graph.init_execution_context()
+    context = graph.init_execution_context(unlimited)
     try:
         put(context, json.dumps(config), 1)
         put(context, prompt, 0)
@@ -91,7 +91,7 @@ def test_configs(graph, config, prompt, single):
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(max_size=60), key=st.sampled_from([0, 1, 2, -1, "prompt", "x"]))
 def test_inputs(graph, text, key):
-    context = graph.init_execution_context()
+    context = graph.init_execution_context(unlimited)
     try:
         put(context, text, key)
     except NnError:
@@ -108,7 +108,7 @@ def test_inputs(graph, text, key):
 @example(text='" "* root "b" | "a"')
 @given(text=st.text('root:=()[]{}|*+?"\\ab-^.,0123456789 \n', max_size=40))
 def test_grammars(graph, text):
-    context = graph.init_execution_context()
+    context = graph.init_execution_context(unlimited)
     try:
         put(context, json.dumps({"grammar": f"root ::= {text}"}), 1)
         put(context, "Hello", 0)

@@ -13,7 +13,7 @@ import pytest
 from conftest import needs
 
 from wasi_nn import ExecutionTarget, Host, Limits
-from wasi_nn.backend import LoadOptions
+from wasi_nn.backend import LoadOptions, unlimited
 from wasi_nn.errors import (
     ContextFull,
     EndOfSequence,
@@ -43,7 +43,7 @@ class Talk:
 
     def __init__(self, graph):
         self.graph = graph
-        self.context = graph.init_execution_context()
+        self.context = graph.init_execution_context(unlimited)
 
     def put(self, text, key=0):
         data = text if isinstance(text, bytes) else text.encode()
@@ -111,7 +111,7 @@ class TestProtocol:
         assert guest.metadata()["input_tokens"] == 6
 
     def test_dimensions_say_nothing(self, load):
-        context = load().init_execution_context()
+        context = load().init_execution_context(unlimited)
         for dims in ((1,), (5,), (7, 9)):
             context.set_input(0, Tensor(TensorType.U8, dims, memoryview(b"Hello")))
         assert json.loads(bytes(context.get_output(1).data))["input_tokens"] == 6
@@ -362,7 +362,7 @@ class TestConfig:
         """The last thing that a config can be wrong about is the prompt that it holds for."""
         guest = talk()
         held = []
-        guest.context.hold = held.append
+        guest.context.reserve = held.append
         wanted = guest.answer("Hello")
         guest.put("Hello")
         weights, counted = guest.context._weights, sum(held)
@@ -615,7 +615,7 @@ class TestMemory:
             (tmp_path / name).write_bytes(TINY.with_name(name).read_bytes())
         guest = talk(tmp_path / "tiny.gguf", mmproj="tiny-mmproj.gguf", image="black.png")
         held = []
-        guest.context.hold = held.append
+        guest.context.reserve = held.append
         guest.answer("see <image> it")
         (projector,) = guest.graph._projectors.values()
         guest.answer("again <image> it")

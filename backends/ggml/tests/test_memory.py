@@ -14,7 +14,7 @@ from conftest import needs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wasi_nn.backend import LoadOptions
+from wasi_nn.backend import LoadOptions, unlimited
 from wasi_nn.errors import ContextFull, InvalidArgument, PromptTooLong, RuntimeFailure
 from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml.backend import GgmlBackend
@@ -197,7 +197,7 @@ class _Group:
 class TestPrompts:
     def context(self, **config):
         graph = GgmlBackend().load([TINY], LoadOptions("ggml", config={"threads": 1, **config}))
-        return graph.init_execution_context()
+        return graph.init_execution_context(unlimited)
 
     @staticmethod
     def put(context, data, key=0):
@@ -223,21 +223,21 @@ class TestPrompts:
     def test_what_tokenising_takes_counts(self):
         context = self.context(**{"ctx-size": 4096})
         held = []
-        context.hold = held.append
+        context.reserve = held.append
         self.put(context, b"a" * 1000)
         assert held == [64_000, -64_000]
 
         def refuse(size):
             raise RuntimeFailure("above its limit")
 
-        context.hold = refuse
+        context.reserve = refuse
         with pytest.raises(RuntimeFailure, match="limit"):
             self.put(context, b"a" * 1000)
 
     def test_what_is_written_counts(self):
         context = self.context(**{"ctx-size": 256, "n-predict": 50, "temp": 0.0})
         held = []
-        context.hold = held.append
+        context.reserve = held.append
         self.put(context, b"Hello")
         context.compute()
         written = len(context.get_output(0).data)
@@ -253,7 +253,7 @@ class TestPrompts:
                 raise RuntimeFailure("above its limit")
             held.append(size)
 
-        context.hold = limited
+        context.reserve = limited
         context._settings = context._settings._replace(n_predict=200)
         with pytest.raises(RuntimeFailure, match="limit"):
             context.compute()
@@ -282,7 +282,7 @@ class TestSamplers:
     def test_no_more_tokens_are_looked_at_than_there_can_be(self):
         context = TestPrompts().context(**{"ctx-size": 300})
         held = []
-        context.hold = held.append
+        context.reserve = held.append
         TestPrompts.put(context, json.dumps(LOOKING_BACK).encode(), 1)
         assert held == [16 * 512]
         TestPrompts.put(context, json.dumps({**LOOKING_BACK, "ctx-size": 1 << 16}).encode(), 1)
@@ -321,7 +321,7 @@ def test_an_image_takes_as_many_cells_as_tokens(monkeypatch, tmp_path):
     monkeypatch.setattr(Picture, "evaluate", with_one_position)
     config = {"ctx-size": 256, "threads": 1, "mmproj": "tiny-mmproj.gguf", "image": "black.png"}
     model = GgmlBackend().load([tmp_path / "tiny.gguf"], LoadOptions("ggml", config=config))
-    context = model.init_execution_context()
+    context = model.init_execution_context(unlimited)
     TestPrompts.put(context, b"see <image> it")
     # llama.cpp would find no room, for a reason that the guest could not know.
     with pytest.raises(ContextFull):

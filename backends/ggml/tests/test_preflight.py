@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import needs
 
-from wasi_nn.backend import LoadOptions
+from wasi_nn.backend import LoadOptions, unlimited
 from wasi_nn.errors import RuntimeFailure
 from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml.backend import GgmlBackend
@@ -140,9 +140,9 @@ class TestMapsOfCharacters:
         texts = b"x" * 1000 + b"\0"
         keys = {b"tokenizer.ggml.precompiled_charsmap": bytearray(charsmap({}, texts))}
         path.write_bytes(remake(b"t5", keys=keys))
-        context = GgmlBackend().load([path], LoadOptions("ggml")).init_execution_context()
+        context = GgmlBackend().load([path], LoadOptions("ggml")).init_execution_context(unlimited)
         held = []
-        context.hold = held.append
+        context.reserve = held.append
         context.set_input(0, Tensor(TensorType.U8, (1,), memoryview(b"z" * 100)))
         assert held[0] == (64 + 32 * 1000) * 100
         assert sum(held) == 0

@@ -12,7 +12,7 @@ import pytest
 from conftest import needs
 from PIL import Image
 
-from wasi_nn.backend import LoadOptions
+from wasi_nn.backend import LoadOptions, unlimited
 from wasi_nn.errors import (
     InvalidArgument,
     ModelNotFound,
@@ -56,7 +56,7 @@ def ask(folder):
         if projector:
             builders.append(folder / "tiny-mmproj.gguf")
         graph = GgmlBackend().load(builders, LoadOptions("ggml", config={**GREEDY, **config}))
-        context = graph.init_execution_context()
+        context = graph.init_execution_context(unlimited)
         context.set_input(0, Tensor(TensorType.U8, (1,), memoryview(prompt.encode())))
         context.compute()
         counters = json.loads(bytes(context.get_output(1).data))
@@ -171,7 +171,7 @@ class TestWhatTheyTake:
     def context(self, folder):
         builders = [folder / "tiny.gguf", folder / "tiny-mmproj.gguf"]
         graph = GgmlBackend().load(builders, LoadOptions("ggml", config=GREEDY))
-        return graph.init_execution_context()
+        return graph.init_execution_context(unlimited)
 
     @staticmethod
     def put(context, prompt, key=0):
@@ -186,7 +186,7 @@ class TestWhatTheyTake:
 
     def test_it_counts(self, context):
         held = []
-        context.hold = held.append
+        context.reserve = held.append
         image = inline(picture("red", size=(1000, 1000)))
         self.put(context, f"see {image * 2} it")
         projector = (GRAPHS / "tiny-mmproj.gguf").stat().st_size
@@ -204,13 +204,13 @@ class TestWhatTheyTake:
         def refuse(size):
             raise RuntimeFailure("above its limit")
 
-        context.hold = refuse
+        context.reserve = refuse
         with pytest.raises(RuntimeFailure, match="limit"):
             self.put(context, f"see {image} it")
 
     def test_the_text_beside_it_counts_little(self, context):
         held = []
-        context.hold = held.append
+        context.reserve = held.append
         image = inline(picture("red"))
         self.put(context, f"see {image} it")
         before = sum(held)
@@ -252,6 +252,6 @@ def test_long_texts_beside_images(splitting, tmp_path):
     (tmp_path / "model.gguf").write_bytes(splitting(b"tekken"))
     shutil.copy(GRAPHS / "tiny-mmproj.gguf", tmp_path)
     builders = [tmp_path / "model.gguf", tmp_path / "tiny-mmproj.gguf"]
-    context = GgmlBackend().load(builders, LoadOptions("ggml")).init_execution_context()
+    context = GgmlBackend().load(builders, LoadOptions("ggml")).init_execution_context(unlimited)
     TestWhatTheyTake.put(context, f"{inline(picture('red'))} {'a' * 60_000} it")
     assert context._prompt.n_tokens > 50_000

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import needs
 
-from wasi_nn.backend import LoadOptions
+from wasi_nn.backend import LoadOptions, unlimited
 from wasi_nn.errors import InvalidArgument, PromptTooLong, RuntimeFailure
 from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml.backend import GgmlBackend
@@ -57,7 +57,7 @@ class TestBytesWithoutAToken:
     def context(self, load, remake):
         names = {b"<0x0A>": b"\n", b"<0xC3>": b"(0xC3)", b"<0x00>": b"(0x00)"}
         model = remake(tokens=renamed(names), keys=PLAIN)
-        return load(model).init_execution_context()
+        return load(model).init_execution_context(unlimited)
 
     @pytest.mark.parametrize("text", ["Hello\nyou", "a b", "你", "\x01", "ß"[:0]])
     def test_texts_that_do_not_need_it(self, context, text):
@@ -77,7 +77,7 @@ class TestBytesWithoutAToken:
     def test_a_space_is_written_in_three_bytes(self, load, remake):
         names = {b"<0xE2>": b"(0xE2)", "▁".encode(): b"(space)"}
         model = remake(tokens=renamed(names), keys=PLAIN)
-        context = load(model).init_execution_context()
+        context = load(model).init_execution_context(unlimited)
         with pytest.raises(InvalidArgument, match="byte 0xE2"):
             put(context, b"a")
 
@@ -118,14 +118,14 @@ class TestSizes:
     def test_a_prompt_of_long_tokens(self, load, remake, longest, most):
         """It may be as long as the tokens of the context, and no longer."""
         model = load(remake(tokens=lambda known: [*known[:-1], b"z" * longest]))
-        context = model.init_execution_context()
+        context = model.init_execution_context(unlimited)
         put(context, b"a" * (256 * most))
         with pytest.raises(PromptTooLong, match=f"at most {256 * most}"):
             put(context, b"a" * (256 * most + 1))
 
     def test_words_that_no_token_begins(self, load, remake):
         model = load(remake(b"bert", lambda known: [*known[:-1], b"z" * 256], PLAIN))
-        put(model.init_execution_context(), b"q" * 20_000)
+        put(model.init_execution_context(unlimited), b"q" * 20_000)
 
     def test_many_tokens(self, tmp_path):
         count = (1 << 21) + 1
@@ -160,7 +160,7 @@ class TestFirstBytes:
                 b"t%d" % at for at in range(len(known) - 261)
             ]
 
-        context = load(remake(b"rwkv", tokens)).init_execution_context()
+        context = load(remake(b"rwkv", tokens)).init_execution_context(unlimited)
         put(context, "ab\n\né\\'x".encode())
         assert 5 <= context._prompt.n_tokens <= 8
 

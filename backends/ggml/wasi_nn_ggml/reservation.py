@@ -7,8 +7,8 @@ from types import TracebackType
 
 
 class Holding:
-    """``size`` bytes, counted with ``ExecutionContext.hold`` from now until they are given back, or
-    to the end of a ``with`` block. Raises ``RuntimeFailure`` above the guest's limit."""
+    """``size`` bytes, counted with a ``Reserve`` from now until they are given back, or to the end
+    of a ``with`` block. Raises ``RuntimeFailure`` above the guest's limit."""
 
     def __init__(self, hold: Callable[[int], None], size: int) -> None:
         hold(size)

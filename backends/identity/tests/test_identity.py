@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wasi_nn import Tensor, TensorType
-from wasi_nn.backend import LoadOptions, StreamingContext
+from wasi_nn.backend import LoadOptions, StreamingContext, unlimited
 from wasi_nn.errors import EndOfSequence, InvalidArgument, RuntimeFailure
 from wasi_nn_identity.backend import IdentityBackend
 
@@ -22,7 +22,7 @@ def text(data: bytes) -> Tensor:
 
 
 def test_any_number_of_inputs_by_index_or_name():
-    context = load().init_execution_context()
+    context = load().init_execution_context(unlimited)
     context.set_input(7, text(b"seven"))
     context.set_input("8", text(b"eight"))
     context.compute()
@@ -39,11 +39,11 @@ def test_a_given_number_of_inputs():
     assert [info.name for info in graph.inputs] == ["0", "1"]
     assert len(graph.outputs) == 2
     with pytest.raises(InvalidArgument, match="out of range"):
-        graph.init_execution_context().set_input(2, text(b""))
+        graph.init_execution_context(unlimited).set_input(2, text(b""))
 
 
 def test_types_dimensions_and_sizes_may_change():
-    context = load().init_execution_context()
+    context = load().init_execution_context(unlimited)
     tensors = (text(b"abc"), text(b"xyz"), text(b"longer"))
     for tensor in (*tensors, Tensor(TensorType.F32, (1, 1), memoryview(bytes(4)))):
         context.set_input(0, tensor)
@@ -52,8 +52,8 @@ def test_types_dimensions_and_sizes_may_change():
 
 
 def test_streaming_where_the_model_says_so():
-    assert not isinstance(load().init_execution_context(), StreamingContext)
-    context = load('{"stream": 4}').init_execution_context()
+    assert not isinstance(load().init_execution_context(unlimited), StreamingContext)
+    context = load('{"stream": 4}').init_execution_context(unlimited)
     assert isinstance(context, StreamingContext)
     with pytest.raises(InvalidArgument, match="not been set"):
         context.compute_single()
@@ -70,7 +70,9 @@ def test_streaming_where_the_model_says_so():
 
 
 def test_the_config_is_laid_over_the_models_own():
-    assert isinstance(load('{"stream": 4}', stream=1).init_execution_context(), StreamingContext)
+    assert isinstance(
+        load('{"stream": 4}', stream=1).init_execution_context(unlimited), StreamingContext
+    )
     assert load(untyped_bytes=True).untyped_bytes
 
 

@@ -14,6 +14,7 @@ from wasi_nn.backend import (
     ExecutionContext,
     Graph,
     LoadOptions,
+    Reserve,
     StreamingContext,
     position,
 )
@@ -121,7 +122,7 @@ class IdentityGraph(Graph):
             return int(key)
         raise InvalidArgument(f"there is no {what} named {key!r}: names are indexes here")
 
-    def init_execution_context(self) -> ExecutionContext:
+    def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
         if self._piece:
             return StreamingIdentityContext(self, self._piece)
         return IdentityContext(self)

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from wasi_nn import ExecutionTarget, Host, TensorType
-from wasi_nn.backend import Availability, LoadOptions
+from wasi_nn.backend import Availability, LoadOptions, unlimited
 from wasi_nn.backend.onnx_files import has_external_data
 from wasi_nn.errors import (
     InvalidArgument,
@@ -566,7 +566,7 @@ def endless():
 
 def test_a_computation_can_be_cancelled():
     graph = OnnxBackend().load([memoryview(endless())], LoadOptions("onnx"))
-    context = graph.init_execution_context()
+    context = graph.init_execution_context(unlimited)
     from wasi_nn import Tensor
 
     context.set_input(0, Tensor.of(np.zeros(1, np.float32)))

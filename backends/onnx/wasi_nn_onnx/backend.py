@@ -14,6 +14,7 @@ from wasi_nn.backend import (
     ExecutionContext,
     Graph,
     LoadOptions,
+    Reserve,
     missing_library,
 )
 from wasi_nn.backend.buffers import DescribedGraph
@@ -39,7 +40,7 @@ class OnnxGraph(DescribedGraph):
         # What one context learns holds for all: outputs whose declared dimensions are wrong.
         self._unfixed: set[str] = set()
 
-    def init_execution_context(self) -> ExecutionContext:
+    def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
         from wasi_nn_onnx.context import OnnxContext
 
         return OnnxContext(self.session, self.inputs, self.outputs, self._unfixed)

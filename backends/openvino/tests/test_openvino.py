@@ -19,7 +19,7 @@ ml_dtypes = needs("ml_dtypes")
 import openvino.opset13 as op  # noqa: E402
 
 from wasi_nn import ExecutionTarget, Host, Tensor, TensorType  # noqa: E402
-from wasi_nn.backend import LoadOptions  # noqa: E402
+from wasi_nn.backend import LoadOptions, unlimited  # noqa: E402
 from wasi_nn.errors import (  # noqa: E402
     InvalidArgument,
     NnError,
@@ -100,7 +100,7 @@ def test_the_guests_bytes_may_change_after_the_load(dense):
     graph = OpenvinoBackend().load([memoryview(xml), memoryview(weights)], LoadOptions("openvino"))
     for data in (xml, weights):
         data[:] = bytes(len(data))
-    context = graph.init_execution_context()
+    context = graph.init_execution_context(unlimited)
     x = np.ones((1, 4), np.float32)
     context.set_input(0, Tensor.of(x))
     context.compute()
@@ -285,7 +285,7 @@ def test_empty_tensors(host, dense, tmp_path):
 
 def test_dimensions_that_no_memory_is_there_for(host, dense):
     graph = OpenvinoBackend().load(dense, LoadOptions("openvino"))
-    context = graph.init_execution_context()
+    context = graph.init_execution_context(unlimited)
     x = np.ones((2, 4), np.float32)
     for _ in range(2):
         context.set_input(0, Tensor.of(x))

@@ -16,6 +16,7 @@ from wasi_nn.backend import (
     ExecutionContext,
     Graph,
     LoadOptions,
+    Reserve,
     missing_library,
 )
 from wasi_nn.backend.buffers import DescribedGraph
@@ -58,7 +59,7 @@ class OpenvinoGraph(DescribedGraph):
         # OpenVINO reads the weights of a model of bytes where they lie.
         self._weights = weights
 
-    def init_execution_context(self) -> ExecutionContext:
+    def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
         from wasi_nn_openvino.context import OpenvinoContext
 
         return OpenvinoContext(self.compiled, self.inputs, self.outputs)

@@ -22,7 +22,7 @@ ml_dtypes = needs("ml_dtypes")
 from authoring import mutants  # noqa: E402
 from authoring.networks import exported, reference, sample, torchscript  # noqa: E402
 from wasi_nn import Host, Tensor, TensorType  # noqa: E402
-from wasi_nn.backend import LoadOptions  # noqa: E402
+from wasi_nn.backend import LoadOptions, unlimited  # noqa: E402
 from wasi_nn.errors import (  # noqa: E402
     InvalidArgument,
     NnError,
@@ -192,7 +192,7 @@ def test_a_module_without_state_is_loaded_once():
     )
     model = memoryview(jit_scripted(layers))
     graph = PytorchBackend().load([model], LoadOptions("pytorch"))
-    first, second = graph.init_execution_context(), graph.init_execution_context()
+    first, second = graph.init_execution_context(unlimited), graph.init_execution_context(unlimited)
     assert first._module is second._module
 
 
@@ -453,7 +453,7 @@ def test_the_guests_bytes_may_change_after_the_load():
     data = bytearray(counting())
     graph = PytorchBackend().load([memoryview(data)], LoadOptions("pytorch"))
     data[:] = bytes(len(data))
-    context = graph.init_execution_context()
+    context = graph.init_execution_context(unlimited)
     context.set_input(0, Tensor.of(np.float32([1])))
     context.compute()
     assert context.get_output(0).numpy().tolist() == [1]

@@ -17,6 +17,7 @@ from wasi_nn.backend import (
     ExecutionContext,
     Graph,
     LoadOptions,
+    Reserve,
     missing_library,
 )
 from wasi_nn.backend.config import threads as number_of_threads
@@ -66,7 +67,7 @@ class PytorchGraph(Graph):
     def outputs(self) -> Sequence[TensorInfo]:
         return self._outputs
 
-    def init_execution_context(self) -> ExecutionContext:
+    def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
         from wasi_nn_pytorch.context import PytorchContext
 
         module = self._fresh() if self._fresh is not None else self._module

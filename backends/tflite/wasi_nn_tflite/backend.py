@@ -15,6 +15,7 @@ from wasi_nn.backend import (
     ExecutionContext,
     Graph,
     LoadOptions,
+    Reserve,
 )
 from wasi_nn.backend.buffers import DescribedGraph
 from wasi_nn.backend.config import choice, flag
@@ -77,7 +78,7 @@ class TfliteGraph(DescribedGraph):
             _describe(self._spare, outputs, signature.outputs, read.packed),
         )
 
-    def init_execution_context(self) -> ExecutionContext:
+    def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
         from wasi_nn_tflite.context import TfliteContext
 
         with self._lock:

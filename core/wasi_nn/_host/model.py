@@ -14,7 +14,7 @@ from wasi_nn._models.checks import checked_context
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._process.fork import OfOneProcess, keep
 from wasi_nn._process.signals import attend
-from wasi_nn.backend import ExecutionContext, StreamingContext
+from wasi_nn.backend import ExecutionContext, StreamingContext, unlimited
 from wasi_nn.errors import EndOfSequence, InvalidArgument, NnError, UnsupportedOperation
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.types import Tensor, TensorInfo, TensorType, check_length
@@ -40,7 +40,9 @@ class Context(OfOneProcess):
         self._cancelled = False
         self._forked = False
         with loaded.turn(self._is_cancelled):
-            self._context: ExecutionContext = checked_context(loaded.graph.init_execution_context())
+            self._context: ExecutionContext = checked_context(
+                loaded.graph.init_execution_context(unlimited)
+            )
         if not loaded.backend.survives_fork:
             keep(self)
 

@@ -113,6 +113,10 @@ class LoadedGraph:
         self.backend = backend
         self.options = options
         self.seconds = seconds
+        with self._blame:
+            shared = graph.shared_memory
+        #: What takes the model's memory: several graphs may share it.
+        self.memory: object = graph if shared is None else shared
         #: The versions of all files that it was loaded from; none for a model of bytes.
         self.files: tuple[Version, ...] = ()
         self._lock = None if graph.concurrent_contexts else threading.Lock()
@@ -125,12 +129,6 @@ class LoadedGraph:
         """This is a child process now, and the graph is the parent's."""
         self._lock = None
         self._blame = _Refusal(self.backend)
-
-    @property
-    def memory(self) -> object:
-        """What takes the model's memory: a graph says so with an attribute ``weights`` when it
-        shares them with others, and otherwise takes its own."""
-        return getattr(self.graph, "weights", self.graph)
 
     def turn(self, stopped: Stopped) -> AbstractContextManager[None]:
         """A block of calls into the graph's contexts: at once, or in turn where the backend does

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._process.fork import keep
 from wasi_nn._process.signals import raised_by_handler
+from wasi_nn._session.ledger import Reservation
 from wasi_nn.backend import ExecutionContext, StreamingContext
 from wasi_nn.errors import ForkedProcess, UnsupportedOperation
 from wasi_nn.escaping import logger, trace_of
@@ -24,6 +25,7 @@ class ContextEntry:
         "held",
         "loaded",
         "looks",
+        "reservation",
         "turn",
         "unloaded",
     )
@@ -34,11 +36,13 @@ class ContextEntry:
         loaded: LoadedGraph,
         graph_handle: int,
         turn: AbstractContextManager[None],
+        reservation: Reservation,
     ) -> None:
         self.context = context
         self.loaded = loaded
         #: A block of calls into the context.
         self.turn = turn
+        self.reservation = reservation
         self.looks = loaded.checked.looks
         self.graph_handle = graph_handle
         self.unloaded = False

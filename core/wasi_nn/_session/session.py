@@ -13,7 +13,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple
 
 from wasi_nn._models import loading
@@ -21,6 +20,7 @@ from wasi_nn._models.checks import checked_context
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._models.registry import Registry, detect
 from wasi_nn._session.context import ContextEntry
+from wasi_nn._session.ledger import Ledger, Reservation
 from wasi_nn.backend import (
     Builder,
     Generation,
@@ -50,19 +50,6 @@ class GraphUse(NamedTuple):
     seconds: float
 
 
-class _Memory:
-    """A model's memory, for as long as the guest has a graph or a context of it."""
-
-    __slots__ = ("name", "owner", "size", "users")
-
-    def __init__(self, owner: object, size: int, name: str | None) -> None:
-        #: Kept, so that its identity is nobody else's.
-        self.owner = owner
-        self.size = size
-        self.name = name
-        self.users = 0
-
-
 class Session:
     """One guest's tables. ``close`` frees everything that the guest left behind."""
 
@@ -79,11 +66,7 @@ class Session:
         self._allow_fallback = allow_fallback
         self._graphs: dict[int, LoadedGraph] = {}
         self._cancelled = False
-        #: Bytes that the host keeps for this guest alone: its own models (by what takes the
-        #: memory), inputs, and what contexts say they take (by handle).
-        self._held = 0
-        self._memories: dict[int, _Memory] = {}
-        self._context_bytes: dict[int, int] = {}
+        self.ledger = Ledger(limits)
         self._contexts: dict[int, ContextEntry] = {}
         self._next_graph = 0
         self._next_context = 0
@@ -134,8 +117,7 @@ class Session:
         with loading.guest_facing_errors():
             loaded = self._registry.graph(name, config, self._is_cancelled)
         size = 0
-        known = id(loaded.memory) in self._memories
-        if not known and any(memory.name == name for memory in self._memories.values()):
+        if self.ledger.is_further(loaded.memory, name):
             size = self._registry.size(name, config)
         return self._keep(loaded, started, size, name)
 
@@ -143,7 +125,7 @@ class Session:
         """Give a graph's handle back. Live contexts can still be drained."""
         loaded = self.graph(graph)
         del self._graphs[graph]
-        self._leave(loaded)
+        self.ledger.close_model(loaded.memory)
         for entry in self._contexts.values():
             if entry.graph_handle == graph:
                 entry.unloaded = True
@@ -163,14 +145,18 @@ class Session:
         self._check_room(self._contexts, self._limits.contexts, "execution contexts")
         self._check_held(0)
         turn = loaded.turn(self._is_cancelled)
-        with turn:
-            context = checked_context(loaded.graph.init_execution_context())
+        reservation = Reservation(self.ledger)
+        try:
+            with turn:
+                context = checked_context(loaded.graph.init_execution_context(reservation.reserve))
+        except BaseException:
+            reservation.release()
+            raise
         handle = self._next_context
         self._next_context += 1
-        self._contexts[handle] = ContextEntry(context, loaded, graph, turn)
+        self._contexts[handle] = ContextEntry(context, loaded, graph, turn, reservation)
         # A context keeps its graph, and so the model, after an unload.
-        self._memories[id(loaded.memory)].users += 1
-        context.hold = partial(self._hold_for, handle)
+        self.ledger.open_model(loaded.memory, 0)
         return handle
 
     def finalize_execution_context(self, context: int) -> None:
@@ -179,8 +165,8 @@ class Session:
         del self._contexts[context]
         self._generated = self._sum([entry])
         entry.close()
-        self._held -= sum(entry.held.values()) + self._context_bytes.pop(context, 0)
-        self._leave(entry.loaded)
+        entry.reservation.release()
+        self.ledger.close_model(entry.loaded.memory)
 
     def context(self, handle: int) -> ContextEntry:
         """The open context under a handle."""
@@ -213,7 +199,7 @@ class Session:
             entry.context.set_input(key, tensor)
         if size > known:
             entry.held[key] = size
-            self._held += size - known
+            entry.reservation.add(size - known)
 
     def compute(self, context: int) -> None:
         """Run the graph on the inputs that are set."""
@@ -261,22 +247,6 @@ class Session:
         with entry.turn:
             stream.fini_single()
 
-    def hold(self, size: int) -> None:
-        """Count ``size`` bytes more that the host keeps for the guest. Raises ``RuntimeFailure``
-        above the limit, and then counts nothing."""
-        self._check_held(size)
-        self._held += size
-
-    def release(self, size: int) -> None:
-        """Count ``size`` bytes less."""
-        self._held -= size
-
-    def _hold_for(self, context: int, size: int) -> None:
-        if size > 0:
-            self._check_held(size)
-        self._held += size
-        self._context_bytes[context] = self._context_bytes.get(context, 0) + size
-
     def cancel(self) -> None:
         """Cancel what is under way, and refuse what would come next. Callable from any thread."""
         self._cancelled = True
@@ -298,7 +268,6 @@ class Session:
         while self._contexts:
             self._contexts.popitem()[1].close()
         self._graphs.clear()
-        self._memories.clear()
 
     def _is_cancelled(self) -> bool:
         return self._cancelled
@@ -306,12 +275,7 @@ class Session:
     def _check_held(self, more: int) -> None:
         if self._cancelled:
             raise RuntimeFailure("the guest is being stopped")
-        most = self._limits.host_memory_bytes()
-        if self._held + more > most:
-            raise RuntimeFailure(
-                f"the host holds {self._held} bytes of models, tensors and contexts for the guest: "
-                f"{more} more would be above its limit of {most}"
-            )
+        self.ledger.check(more)
 
     def _loaded_context(self, handle: int) -> ContextEntry:
         if self._cancelled:
@@ -327,14 +291,8 @@ class Session:
         return entry
 
     def _keep(self, loaded: LoadedGraph, started: float, size: int, name: str | None = None) -> int:
-        owner = loaded.memory
-        memory = self._memories.get(id(owner))
-        if memory is None:
-            # Whether it is another's was not known before.
-            self._check_held(size)
-            memory = self._memories[id(owner)] = _Memory(owner, size, name)
-            self._held += size
-        memory.users += 1
+        # Whether the model is another's was not known before.
+        self.ledger.open_model(loaded.memory, size, name)
         handle = self._next_graph
         self._next_graph += 1
         self._graphs[handle] = loaded
@@ -344,14 +302,6 @@ class Session:
             GraphUse(loaded.backend.name, options.encoding, str(options.target), seconds)
         )
         return handle
-
-    def _leave(self, loaded: LoadedGraph) -> None:
-        key = id(loaded.memory)
-        memory = self._memories[key]
-        memory.users -= 1
-        if not memory.users:
-            del self._memories[key]
-            self._held -= memory.size
 
     @staticmethod
     def _check_room(table: Mapping[int, Any], most: int, what: str) -> None:

@@ -15,7 +15,7 @@ named ``wasi_nn_upper`` with the entry point ``upper = "wasi_nn_upper"`` in the 
             return types.Tensor(types.TensorType.U8, (len(self.upper),), self.upper)
 
     class Graph(backend.Graph):
-        def init_execution_context(self):
+        def init_execution_context(self, reserve):
             return Context()
 
     class Upper(backend.Backend):
@@ -99,16 +99,22 @@ class Generation(NamedTuple):
         return Generation._make(a + b for a, b in zip(self, other, strict=True))
 
 
+#: ``reserve(size)`` counts bytes that a context takes beside its inputs (a language model's KV
+#: cache) against the guest's ``Limits.host_memory``. Call it before you take the bytes; a negative
+#: size gives them back. Raises ``RuntimeFailure`` above the limit, and then counts nothing. When
+#: the context is closed, or cannot be made, core gives back what is left.
+Reserve = Callable[[int], None]
+
+
+def unlimited(size: int) -> None:
+    """The ``Reserve`` of a context that serves no guest: it counts nothing."""
+
+
 class ExecutionContext(ABC):
     """One guest's inputs and outputs of a graph. Used by one thread at a time.
 
     ``key`` is an index from 0 or a name; an unknown one raises ``InvalidArgument``.
     """
-
-    #: Counts bytes that the context takes beside its inputs (a language model's KV cache) against
-    #: the guest's ``Limits.host_memory``, before they are taken, and less when they are given back.
-    #: Raises ``RuntimeFailure`` above the limit. Core sets it; a context without a guest has none.
-    hold: Callable[[int], None] = staticmethod(lambda size: None)
 
     @abstractmethod
     def set_input(self, key: int | str, tensor: Tensor) -> None:
@@ -166,6 +172,10 @@ class Graph(ABC):
     untyped_bytes: bool = False
     #: What keys of the config choose among in this model, such as its signatures, by the key.
     choices: Mapping[str, Sequence[str]] = {}
+    #: What takes the model's memory, where several graphs share it: the same object for each of
+    #: them. The memory then counts once against a guest's limit. None for a graph of its own. Core
+    #: reads this once, after ``load``.
+    shared_memory: object | None = None
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:
@@ -178,8 +188,9 @@ class Graph(ABC):
         return ()
 
     @abstractmethod
-    def init_execution_context(self) -> ExecutionContext:
-        """A new context. Contexts keep their graph alive."""
+    def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
+        """A new context, which keeps its graph alive. A context that takes much memory beside its
+        inputs calls ``reserve``, now or later; the others ignore it."""
 
     def close(self) -> None:
         """Free the model. Called once, when neither a handle nor a context needs it."""

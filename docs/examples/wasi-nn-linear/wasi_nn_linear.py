@@ -44,7 +44,7 @@ class LinearGraph(backend.Graph):
     def outputs(self):
         return [TensorInfo("y", TensorType.F32, (-1, self.weights.shape[1]))]
 
-    def init_execution_context(self):
+    def init_execution_context(self, reserve):
         return LinearContext(self)
 
 

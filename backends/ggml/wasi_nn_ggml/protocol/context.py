@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn._models import loading
-from wasi_nn.backend import Generation, StreamingContext, position
+from wasi_nn.backend import Generation, Reserve, StreamingContext, position
 from wasi_nn.backend import config as reading
 from wasi_nn.errors import (
     EndOfSequence,
@@ -44,7 +44,8 @@ _MOST_CONFIG = 1 << 20
 class GgmlContext(StreamingContext):
     """One prompt at a time. The memory is made when it is first needed, and kept between turns."""
 
-    def __init__(self, graph: GgmlGraph) -> None:
+    def __init__(self, graph: GgmlGraph, reserve: Reserve) -> None:
+        self.reserve = reserve
         self._graph = graph
         self._config: dict[str, Any] = dict(graph.config)
         self._settings = graph.settings
@@ -184,7 +185,7 @@ class GgmlContext(StreamingContext):
         graph = self._graph
         if wanted == graph.settings.model:
             return graph.weights, None
-        apart = Holding(self.hold, graph.source.size)
+        apart = Holding(self.reserve, graph.source.size)
         try:
             return graph.source.weights(wanted), apart
         except BaseException:
@@ -193,7 +194,7 @@ class GgmlContext(StreamingContext):
 
     def _sampling(self, weights: Weights, wanted: Settings) -> Sampler:
         n_ctx = whole_blocks(wanted.context.n_ctx or weights.n_ctx_train)
-        return Sampler(weights, wanted.sampler, n_ctx, self.hold)
+        return Sampler(weights, wanted.sampler, n_ctx, self.reserve)
 
     def _choose_with(self, sampler: Sampler | None) -> None:
         if self._sampler is not None:
@@ -211,7 +212,7 @@ class GgmlContext(StreamingContext):
 
     def _read(self, weights: Weights, wanted: Settings, text: str) -> Prompt:
         return prompts.read(
-            self._graph, weights, wanted, text, self._projection, self.hold, self._is_stopped
+            self._graph, weights, wanted, text, self._projection, self.reserve, self._is_stopped
         )
 
     def _is_stopped(self) -> bool:
@@ -245,7 +246,7 @@ class GgmlContext(StreamingContext):
 
     def _ready(self) -> Sequence:
         if self._sequence is None:
-            self._sequence = Sequence(self._weights, self._settings.context, self.hold)
+            self._sequence = Sequence(self._weights, self._settings.context, self.reserve)
         if self._stopped:
             self._sequence.stop()
         return self._sequence
@@ -300,7 +301,7 @@ class GgmlContext(StreamingContext):
         return token
 
     def _write(self, data: bytes) -> None:
-        self.hold(len(data))
+        self.reserve(len(data))
         self._counted += len(data)
         try:
             self._output += data
@@ -351,7 +352,7 @@ class GgmlContext(StreamingContext):
     def _forget_output(self) -> None:
         counted, self._counted = self._counted, 0
         if counted:
-            self.hold(-counted)
+            self.reserve(-counted)
         self._output = bytearray()
         self._piece = b""
         self._n_output = 0

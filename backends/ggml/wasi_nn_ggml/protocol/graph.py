@@ -17,6 +17,7 @@ from wasi_nn.backend import (
     ExecutionContext,
     Graph,
     LoadOptions,
+    Reserve,
 )
 from wasi_nn.backend import config as reading
 from wasi_nn.backend.files import Version, version
@@ -55,6 +56,7 @@ class GgmlGraph(Graph):
         self.config = dict(config)
         self.settings = self.read(config)
         self.weights: Weights = source.weights(self.settings.model)
+        self.shared_memory = self.weights
         self._projector_path = projector
         # A context keeps the one that it uses.
         self._projectors: weakref.WeakValueDictionary[tuple[Version, int], Projector] = (
@@ -80,8 +82,8 @@ class GgmlGraph(Graph):
     def outputs(self) -> Sequence[TensorInfo]:
         return _OUTPUTS
 
-    def init_execution_context(self) -> ExecutionContext:
-        return GgmlContext(self)
+    def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
+        return GgmlContext(self, reserve)
 
     def projector_path(self, wanted: settings.Settings) -> Path:
         """The projector's file. Raises ``InvalidArgument`` without one, and ``ModelNotFound``."""

@@ -147,7 +147,7 @@ class Wit:
     def make(self, dims: list[int], kind: str, data: bytes | memoryview) -> int:
         """The constructor. It cannot fail, so what does not fit is told when it is used."""
         try:
-            self.session.hold(_size(dims, data))
+            self.session.ledger.reserve(_size(dims, data))
         except NnError as error:
             self._refusal = str(error)
             return _REFUSED
@@ -171,7 +171,7 @@ class Wit:
 
     def _take_tensor(self, number: int) -> GuestTensor:
         tensor = self.tensors.pop(number)
-        self.session.release(_size(tensor.dims, tensor.data))
+        self.session.ledger.release(_size(tensor.dims, tensor.data))
         return tensor
 
     def _drop_tensor(self, number: int) -> None:
@@ -293,7 +293,7 @@ class Wit:
 
     def _output(self, context: GuestContext, key: int | str) -> int:
         output = self.session.get_output(context.handle, key)
-        self.session.hold(_size(output.dims, output.data))
+        self.session.ledger.reserve(_size(output.dims, output.data))
         # The guest may keep the tensor for longer than the library keeps the bytes.
         tensor = GuestTensor(output.dims, output.type, bytes(output.data))
         return self._keep(self.tensors, tensor)
@@ -319,7 +319,7 @@ class Wit:
 
     def _make_error(self, code: str, data: str) -> int:
         try:
-            self.session.hold(_error_size(data))
+            self.session.ledger.reserve(_error_size(data))
         except NnError:
             return _REFUSED
         return self._keep(self.errors, GuestError(code, data))
@@ -329,7 +329,7 @@ class Wit:
 
     def _drop_error(self, number: int) -> None:
         if number:
-            self.session.release(_error_size(self.errors.pop(number).data))
+            self.session.ledger.release(_error_size(self.errors.pop(number).data))
 
     # The way in and out
 

@@ -1,0 +1,101 @@
+"""The bytes that the host keeps for one guest, counted against the guest's limit.
+
+Three things count: the models that are the guest's alone, the tensors and errors of the component
+ABI, and what an execution context takes (its inputs, and what its backend reserves).
+"""
+
+from __future__ import annotations
+
+from wasi_nn.errors import RuntimeFailure
+from wasi_nn.limits import Limits
+
+
+class _Model:
+    """A model's memory, for as long as the guest has a graph or a context of it."""
+
+    __slots__ = ("memory", "name", "size", "users")
+
+    def __init__(self, memory: object, size: int, name: str | None) -> None:
+        #: Kept, so that no other object gets its identity.
+        self.memory = memory
+        self.size = size
+        self.name = name
+        self.users = 0
+
+
+class Ledger:
+    """What one guest has reserved. Used by one thread at a time."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.reserved = 0
+        self._models: dict[int, _Model] = {}
+
+    def check(self, size: int) -> None:
+        """Raise ``RuntimeFailure`` if ``size`` bytes more are above the limit."""
+        limit = self._limits.host_memory_bytes()
+        if self.reserved + size > limit:
+            raise RuntimeFailure(
+                f"the host holds {self.reserved} bytes of models, tensors and contexts for the "
+                f"guest: {size} more would be above its limit of {limit}"
+            )
+
+    def reserve(self, size: int) -> None:
+        """Count ``size`` bytes more. Raises ``RuntimeFailure`` above the limit, and then counts
+        nothing."""
+        self.check(size)
+        self.reserved += size
+
+    def release(self, size: int) -> None:
+        """Count ``size`` bytes less."""
+        self.reserved -= size
+
+    def is_further(self, memory: object, name: str) -> bool:
+        """Whether a model with this memory is one more than the operator offered under the name:
+        the guest has another model of it."""
+        return id(memory) not in self._models and any(
+            model.name == name for model in self._models.values()
+        )
+
+    def open_model(self, memory: object, size: int, name: str | None = None) -> None:
+        """Count one user more of a model, and its ``size`` bytes when it is the first. Raises
+        ``RuntimeFailure`` above the limit, and then counts nothing."""
+        model = self._models.get(id(memory))
+        if model is None:
+            self.reserve(size)
+            model = self._models[id(memory)] = _Model(memory, size, name)
+        model.users += 1
+
+    def close_model(self, memory: object) -> None:
+        """Count one user less of a model."""
+        model = self._models[id(memory)]
+        model.users -= 1
+        if not model.users:
+            del self._models[id(memory)]
+            self.release(model.size)
+
+
+class Reservation:
+    """What one execution context has reserved."""
+
+    __slots__ = ("_ledger", "_size")
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._size = 0
+
+    def reserve(self, size: int) -> None:
+        """The ``backend.Reserve`` of the context. It gives back no more than it has."""
+        if size > 0:
+            self._ledger.check(size)
+        self.add(max(size, -self._size))
+
+    def add(self, size: int) -> None:
+        """Count ``size`` bytes more that are there already, whatever the limit is."""
+        self._ledger.reserved += size
+        self._size += size
+
+    def release(self) -> None:
+        """Give everything back."""
+        self._ledger.release(self._size)
+        self._size = 0
