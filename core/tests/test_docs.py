@@ -1,7 +1,8 @@
-"""The tables in docs/ against the code that they describe."""
+"""The pages against the code that they describe."""
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import subprocess
@@ -57,7 +58,7 @@ def dialects() -> str:
 def test_the_tables_are_what_the_code_says(page, mark, expected):
     found = re.search(rf"<!-- {mark} -->\n(.*?)\n?<!-- end -->", (DOCS / page).read_text(), re.S)
     assert found is not None
-    assert found[1] == expected, f"docs/{page} is to have:\n{expected}"
+    assert found[1] == expected, f"docs/{page} must have:\n{expected}"
 
 
 def test_every_reason_is_in_the_table_of_mistakes():
@@ -124,3 +125,34 @@ def test_links_lead_somewhere():
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if not target.startswith("http"):
                 assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_readme_counts_the_cases():
+    files = [f for f in (ROOT / "conformance/cases").glob("*.json") if f.name != "schema.json"]
+    cases = sum(len(json.loads(file.read_text())["cases"]) for file in files)
+    assert f"It runs {cases} [cases]" in " ".join((ROOT / "README.md").read_text().split())
+
+
+ARCHITECTURE = (DOCS / "architecture.md").read_text()
+QUESTIONS = re.findall(r"^\| (.*\?) \| (.*) \|$", ARCHITECTURE, re.M)
+
+
+@pytest.mark.parametrize(("question", "answer"), QUESTIONS)
+def test_the_files_of_an_answer_have_the_names_that_it_gives(question, answer):
+    files = [DOCS / target for target in re.findall(r"\]\(([^)#]+)\)", answer)]
+    assert files
+    text = "".join(file.read_text() for file in files)
+    names = re.findall(r"`(\w+)`", answer)
+    assert all(re.search(rf"\b{name}\b", text) for name in names), names
+
+
+def test_the_architecture_answers_twenty_questions():
+    assert len(QUESTIONS) >= 20
+
+
+def test_every_path_of_the_architecture_exists():
+    places = [ROOT, ROOT / "core/wasi_nn", ROOT / "backends/onnx"]
+    text = re.sub(r"\]\(.*?\)", "", ARCHITECTURE).replace("runtimes/NAME", "runtimes/wasmtime")
+    paths = re.findall(r"(?<!\w)_?\w+/[\w/]*(?:\.py)?", text.replace("NAME", "onnx"))
+    for path in filter(lambda path: path[-1] == "/" or path.endswith(".py"), paths):
+        assert any((place / path).exists() for place in places), path
