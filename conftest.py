@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import signal
 import struct
 import sys
@@ -19,18 +21,36 @@ from wasi_nn._abi.core.wamr_legacy import WamrLegacy
 from wasi_nn._abi.core.witx import Witx
 from wasi_nn._abi.guard import Observer
 from wasi_nn._session.session import Session
-from wasi_nn.plugins import Plugins
+from wasi_nn.plugins import Plugins, availability
 from wasi_nn.runtime import BufferMemory
 
-# So that their asserts say what they saw.
-pytest.register_assert_rewrite("enginetests")
+# The engines that every step of CI has (Node.js builds the guests that are components), those whose
+# library is named, and those that a step says it has put in place.
+_CI_ENGINES = {
+    "wasmtime",
+    "v8",
+    *({"wasmer"} if sys.version_info < (3, 11) else ()),
+    *(
+        name
+        for name in ("wasmer", "wamr", "wasmedge")
+        if os.environ.get(f"WASI_NN_LIB{'IWASM' if name == 'wamr' else name.upper()}")
+    ),
+    *os.environ.get("WASI_NN_CI_ENGINES", "").split(),
+}
+
+
+def needs_engine(runtime: str) -> None:
+    """Skip the test module, with the reason, if an engine is not available. In CI, fail if it is
+    one that CI installs."""
+    found = availability(next(r for r in Plugins.installed().runtimes if r.name == runtime))
+    if not found.usable:
+        if runtime in _CI_ENGINES and os.environ.get("CI"):
+            pytest.fail(f"{runtime} must be installed in CI: {found.detail}", pytrace=False)
+        pytest.skip(f"{runtime} is unavailable: {found.detail}", allow_module_level=True)
 
 
 def needs(package: str) -> Any:
     """The package, or a skip that says why; where CI has installed it, a failure."""
-    import importlib
-    import os
-
     # (`make test310` installs some of the extras.)
     left_out = package in {"ai_edge_litert", "openvino", "torch"} and sys.version_info < (3, 11)
     try:
@@ -46,10 +66,9 @@ IDENTITY = "wasi-nn:identity"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _ctrl_c_is_heard() -> Iterator[None]:
-    """Tests and their processes hear SIGINT, also where pytest was started with SIGINT ignored or
-    blocked. A shell without job control ignores it for each job in the background, and processes
-    inherit that."""
+def _sigint_is_enabled() -> Iterator[None]:
+    """Let tests and their processes receive SIGINT. A shell without job control ignores it for
+    each job in the background, and processes inherit that."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     mask = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     yield

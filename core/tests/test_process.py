@@ -14,22 +14,24 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import needs_engine
 
-from enginetests import GUESTS, EngineSuite, need
-from enginetests.common import COMMAND, LOOP
 from wasi_nn import Host, Limits
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted, Unavailable, UsageError
 from wasi_nn.runtime import HostFunction
 from wasi_nn.runtime.process import runtime as process
+from wasi_nn_conformance.engine_tests import EngineTests
+from wasi_nn_conformance.engine_tests.common import COMMAND, LOOP
+from wasi_nn_conformance.places import GUESTS
 
-need("wasmtime")
+needs_engine("wasmtime")
 
 ROOT = Path(__file__).resolve().parents[2]
 #: `make test` makes it where there is a Python 3.10.
 OTHER = ROOT / "build" / "python3.10" / "bin" / "python"
 
 
-class TestWasmtime(EngineSuite):
+class TestWasmtime(EngineTests):
     runtime = "wasmtime@"
     share = 0.02
 
@@ -56,7 +58,7 @@ class TestWasmtime(EngineSuite):
 
 @pytest.mark.skipif(not OTHER.exists(), reason="there is no build/python3.10; make test")
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="the other Python is this one")
-class TestWasmer(EngineSuite):
+class TestWasmer(EngineTests):
     """wasmer's package, which has wheels for Python 3.10 and none newer."""
 
     runtime = f"wasmer@{OTHER}"
@@ -101,7 +103,7 @@ def test_what_is_no_python(program):
 
 @pytest.fixture(params=["wasmtime@", "v8"])
 def runtime(request):
-    need(request.param.rstrip("@"))
+    needs_engine(request.param.rstrip("@"))
     return request.param
 
 

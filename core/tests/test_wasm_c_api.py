@@ -11,7 +11,6 @@ from functools import lru_cache
 
 import pytest
 
-from enginetests import EngineSuite
 from wasi_nn import hookimpl
 from wasi_nn.backend import Availability
 from wasi_nn.errors import LinkError
@@ -20,6 +19,7 @@ from wasi_nn.runtime import Runtime, RuntimeFeatures
 from wasi_nn.runtime.instance import WASI_MODULES
 from wasi_nn.runtime.wasi_streams import Preview1
 from wasi_nn.runtime.wasm_c_api import CApi, CApiInstance, CApiModule
+from wasi_nn_conformance.engine_tests import EngineTests
 
 ffi = pytest.importorskip("wasmtime._ffi")
 
@@ -44,7 +44,7 @@ class Module(CApiModule):
 
 class WasmH(Runtime):
     name = "wasm.h"
-    features = RuntimeFeatures()
+    features = RuntimeFeatures(wasi=False)
 
     def availability(self):
         return Availability(True, "ready")
@@ -59,7 +59,7 @@ class Plugin:
         return [WasmH()]
 
 
-class TestWasmCApi(EngineSuite):
+class TestWasmCApi(EngineTests):
     runtime = "wasm.h"
     installed = False
 
@@ -68,15 +68,6 @@ class TestWasmCApi(EngineSuite):
         plugins = Plugins.installed()
         plugins.register(Plugin(), "wasm.h")
         return plugins
-
-    def test_classify(self):
-        pytest.skip("the guest reads files, and wasm.h has no WASI")
-
-    def test_a_directory_for_reading_only(self):
-        pytest.skip("the guest reads files, and wasm.h has no WASI")
-
-    def test_every_function_can_be_imported(self):
-        pytest.skip("wasm.h has no WASI, and Python serves a part of it")
 
     def test_a_guest_that_cannot_be_linked_leaves_nothing(self, host, wat, monkeypatch):
         """The copies of its imports belong to the list of all of them."""

@@ -6,14 +6,16 @@ import os
 from importlib.resources import files
 
 import pytest
+from conftest import needs_engine
 
-from enginetests import GUESTS, EngineSuite, need
 from wasi_nn import Host
 from wasi_nn.errors import GuestTrap, UsageError
 from wasi_nn.runtime import HostFunction, Preopen, WasiConfig
+from wasi_nn_conformance.engine_tests import EngineTests
+from wasi_nn_conformance.places import GUESTS
 from wasi_nn_v8 import instance
 
-need("v8")
+needs_engine("v8")
 
 CALL = """(module (import "test" "f" (func $f (param i32) (result i32)))
     (memory (export "memory") 2)
@@ -22,7 +24,7 @@ CALL = """(module (import "test" "f" (func $f (param i32) (result i32)))
     (func (export "peek") (param i32) (result i32) (i32.load8_u (local.get 0))))"""
 
 
-class TestV8(EngineSuite):
+class TestV8(EngineTests):
     runtime = "v8"
     share = 0.15
 

@@ -8,14 +8,15 @@ import sys
 import threading
 
 import pytest
+from conftest import needs_engine
 
-from enginetests import EngineSuite, need
-from enginetests.common import COMMAND, WASI
 from wasi_nn import Host
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import HostFunction
+from wasi_nn_conformance.engine_tests import EngineTests
+from wasi_nn_conformance.engine_tests.common import COMMAND, WASI
 
-need("wamr")
+needs_engine("wamr")
 
 CALLS = """(module (import "test" "name" (func $name (param i32) (result i32)))
     (func (export "run") (result i32) (call $name (i32.const 1))))"""
@@ -25,7 +26,7 @@ def adds(number):
     return [HostFunction("test", "name", 1, True, lambda memory, value: value + number)]
 
 
-class TestWamr(EngineSuite):
+class TestWamr(EngineTests):
     runtime = "wamr"
 
     def test_natives_of_two_hosts_do_not_meet(self, host, wat):

@@ -6,20 +6,22 @@ import subprocess
 import sys
 
 import pytest
+from conftest import needs_engine
 
-from enginetests import GUESTS, EngineSuite, need
 from wasi_nn import Host, Limits
 from wasi_nn.errors import LimitExceeded, OutOfFuel
 from wasi_nn.runtime import EngineLimits, WasiConfig
+from wasi_nn_conformance.engine_tests import EngineTests
+from wasi_nn_conformance.places import GUESTS
 from wasi_nn_wasmedge.api import api
 from wasi_nn_wasmedge.instance import WasmEdgeInstance
 
-need("wasmedge")
+needs_engine("wasmedge")
 
 RECURSION = '(module (memory (export "memory") 1) (func $f (export "_start") (call $f)))'
 
 
-class TestWasmEdge(EngineSuite):
+class TestWasmEdge(EngineTests):
     runtime = "wasmedge"
     # Without redirection most guests have a process of their own.
     share = 1.0 if api().redirects else 0.02

@@ -11,7 +11,6 @@ import ctypes
 
 import pytest
 
-from enginetests import GUESTS, EngineSuite
 from wasi_nn import hookimpl
 from wasi_nn.backend import Availability
 from wasi_nn.errors import Unavailable, UsageError
@@ -19,6 +18,8 @@ from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 from wasi_nn.runtime.library import POINTER
 from wasi_nn.runtime.wasm_c_api import CALLBACK, Vector, bytes_vector
+from wasi_nn_conformance.engine_tests import EngineTests
+from wasi_nn_conformance.places import GUESTS
 from wasi_nn_wasmer import library as ours
 
 ffi = pytest.importorskip("wasmtime._ffi")
@@ -140,7 +141,7 @@ def _pointer(address):
     return ctypes.cast(address, ctypes.POINTER(Vector))
 
 
-class TestLibrary(EngineSuite):
+class TestLibrary(EngineTests):
     runtime = "stand-in"
     installed = False
 

@@ -7,13 +7,14 @@ import sys
 import threading
 
 import pytest
+from conftest import needs_engine
 
-from enginetests import EngineSuite, need
+from wasi_nn_conformance.engine_tests import EngineTests
 
-need("wasmer")
+needs_engine("wasmer")
 
 
-class TestWasmer(EngineSuite):
+class TestWasmer(EngineTests):
     runtime = "wasmer"
 
     def test_another_thread_is_told_so(self, host, wat):

@@ -5,15 +5,16 @@ from __future__ import annotations
 import threading
 
 import pytest
+from conftest import needs_engine
 
-from enginetests import EngineSuite, need
 from wasi_nn import Host, Limits
 from wasi_nn.errors import DeadlineExceeded, LimitExceeded, OutOfFuel, UsageError
+from wasi_nn_conformance.engine_tests import EngineTests
 
-need("wasmtime")
+needs_engine("wasmtime")
 
 
-class TestWasmtime(EngineSuite):
+class TestWasmtime(EngineTests):
     runtime = "wasmtime"
 
     def test_a_memory_limit_holds_for_tables_and_further_memories(self, host, wat):

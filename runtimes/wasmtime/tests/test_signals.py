@@ -6,10 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from conftest import needs_engine
 
-from enginetests import need
-
-need("wasmtime")
+needs_engine("wasmtime")
 
 # Every kind of trap, each in an export of its own.
 TRAPS = """(module

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from enginetests.common import LOOP, WASI, Engine, Wat
 from wasi_nn import Host, Limits
 from wasi_nn._host.program import Call
 from wasi_nn.errors import DeadlineExceeded, GuestExited, GuestTrap, UsageError
+from wasi_nn_conformance.engine_tests.common import LOOP, WASI, Engine, Wat
 
 _WRITE = "(drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))"
 _EXIT = "(call $exit (i32.const {}))"

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from enginetests.common import COMMAND, GUESTS, LOOP, Engine, Wat
 from wasi_nn import Host
 from wasi_nn.errors import DeadlineExceeded, Interrupted
 from wasi_nn.runtime import HostFunction
+from wasi_nn_conformance.engine_tests.common import (
+    COMMAND,
+    LOOP,
+    Engine,
+    Wat,
+    signalled,
+    skip_if_refused,
+)
+from wasi_nn_conformance.places import GUESTS
 
 # A bound against a hang, in seconds.
 _HANG = 60
@@ -103,19 +110,6 @@ class Loss(Exception):
     """What a handler raises."""
 
 
-@contextlib.contextmanager
-def handled(number: int, handler: Callable[..., object], seconds: float = 0.2) -> Iterator[None]:
-    """The signal comes after a while, and has a handler."""
-    before = signal.signal(number, handler)
-    timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.join()
-        signal.signal(number, before)
-
-
 def leave(number: int, frame: object) -> None:
     sys.exit(7)
 
@@ -144,9 +138,9 @@ class Signals(Engine):
     ) -> None:
         self.needs(host, "interrupt")
         program = host.compile(wat(COMMAND.format(LOOP)))
-        with pytest.raises(kind), handled(number, handler):
+        with pytest.raises(kind), signalled(number, handler):
             program.run()
-        with program.instantiate() as guest, pytest.raises(kind), handled(number, handler):
+        with program.instantiate() as guest, pytest.raises(kind), signalled(number, handler):
             guest.call("_start")
         assert host.run(wat(COMMAND.format(""))).exit_code == 0
 
@@ -155,9 +149,9 @@ class Signals(Engine):
         heard: list[object] = []
         program = host.compile(wat(COMMAND.format(LOOP)))
         with (
-            handled(signal.SIGTERM, lambda *a: heard.append(threading.current_thread())),
+            signalled(signal.SIGTERM, lambda *a: heard.append(threading.current_thread())),
             pytest.raises(Loss),
-            handled(signal.SIGALRM, lose, 1.0),
+            signalled(signal.SIGALRM, lose, 1.0),
         ):
             program.run()
         assert heard == [threading.main_thread()]
@@ -170,7 +164,7 @@ class Signals(Engine):
         )
         extra = [HostFunction("test", "f", 1, True, lambda memory, value: value)]
         with host.compile(wasm).instantiate(extra=extra) as guest:
-            with pytest.raises(Loss), handled(signal.SIGALRM, lose, 0.1):
+            with pytest.raises(Loss), signalled(signal.SIGALRM, lose, 0.1):
                 guest.call("run")
             # Where a guest holds the GIL, the handler runs in the host call, as a part of it.
             if host.runtime.features.threads:
@@ -181,8 +175,6 @@ class Signals(Engine):
         self, host: Host, wat: Wat
     ) -> None:
         self.needs(host, "interrupt")
-        if self.runtime == "wamr":
-            pytest.skip("WAMR cannot run a guest within a host function of another")
         inner = host.compile(wat(COMMAND.format(LOOP)))
         outer = host.compile(
             wat(
@@ -197,44 +189,36 @@ class Signals(Engine):
 
         extra = [HostFunction("test", "f", 1, True, nest)]
         with outer.instantiate(extra=extra, timeout=2) as guest:
-            with pytest.raises(DeadlineExceeded):
+            with skip_if_refused("within a host function"), pytest.raises(DeadlineExceeded):
                 guest.call("run")
             assert guest.interrupted
         with (
             outer.instantiate(extra=extra) as guest,
             pytest.raises(SystemExit),
-            handled(signal.SIGTERM, leave),
+            signalled(signal.SIGTERM, leave),
         ):
             guest.call("run")
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-    def test_a_forked_child_is_told_or_works(self) -> None:
+    def test_a_forked_child_is_told_or_works(self, host: Host) -> None:
         """An engine in this process is refused in the child; one in its own process works."""
-        if not self.installed:
-            pytest.skip("a process of its own cannot find the stand-in")
-        said = self._python(FORK)
-        expected = ["b'hello, wasi-nn\\n'" if self.survives else "refused"] * 3
-        last = "b'hello, wasi-nn\\n'" if self.survives else "refused"
-        assert said == [*expected, "refused", last]
+        self.needs_process()
+        said = "b'hello, wasi-nn\\n'" if host.runtime.survives_fork else "refused"
+        assert self._python(FORK) == [said, said, said, "refused", said]
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-    def test_a_host_that_was_not_used_before_the_fork_works(self) -> None:
-        if not self.installed:
-            pytest.skip("a process of its own cannot find the stand-in")
+    def test_a_host_that_was_not_used_before_the_fork_works(self, host: Host) -> None:
+        self.needs_process()
         assert self._python(FORK_FIRST) == ["b'hello, wasi-nn\\n'"] * 2
 
-    def test_python_ends_while_threads_run_guests(self, wat: Wat, tmp_path: Path) -> None:
-        if not self.installed:
-            pytest.skip("a process of its own cannot find the stand-in")
+    def test_python_ends_while_threads_run_guests(
+        self, host: Host, wat: Wat, tmp_path: Path
+    ) -> None:
+        self.needs_process()
         path = tmp_path / "writes.wasm"
         path.write_bytes(wat(WRITES))
         for _ in range(3):
             assert self._python(END, path) == []
-
-    @property
-    def survives(self) -> bool:
-        """Whether the engine works in a child of a process that used it."""
-        return Host(runtime=self.runtime).runtime.survives_fork
 
     def _python(
         self, script: str, guest: Path = Path(GUESTS) / "hello" / "hello.wasm"

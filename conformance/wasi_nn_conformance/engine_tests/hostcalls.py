@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from enginetests.common import (
+from wasi_nn import Host, Limits
+from wasi_nn.errors import GuestError, GuestTrap, LinkError
+from wasi_nn.runtime import HostFunction, WasiConfig
+from wasi_nn_conformance.engine_tests.common import (
     COMMAND,
     FAIL,
-    GUESTS,
     LOOP,
     Engine,
     Wat,
@@ -19,9 +21,7 @@ from enginetests.common import (
     may_refuse,
     together,
 )
-from wasi_nn import Host, Limits
-from wasi_nn.errors import GuestError, GuestTrap, LinkError
-from wasi_nn.runtime import HostFunction, WasiConfig
+from wasi_nn_conformance.places import GUESTS
 
 
 class HostCalls(Engine):

@@ -7,9 +7,10 @@ import threading
 
 import pytest
 
-from enginetests.common import COMMAND, GUESTS, LOOP, WASI, Engine, Wat
 from wasi_nn import Host
 from wasi_nn.errors import DeadlineExceeded
+from wasi_nn_conformance.engine_tests.common import COMMAND, LOOP, WASI, Engine, Wat
+from wasi_nn_conformance.places import GUESTS
 
 # A bound against a hang, in seconds.
 _HANG = 60

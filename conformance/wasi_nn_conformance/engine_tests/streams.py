@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from enginetests.common import (
-    GUESTS,
+from wasi_nn import Host
+from wasi_nn.runtime import Preopen
+from wasi_nn_conformance.engine_tests.common import (
     WASI,
     Engine,
     Wat,
     may_refuse,
 )
-from wasi_nn import Host
-from wasi_nn.runtime import Preopen
+from wasi_nn_conformance.places import GUESTS
 
 
 class StandardStreams(Engine):
@@ -76,6 +76,7 @@ class StandardStreams(Engine):
             host.run(wasm, stdout=fail)
 
     def test_a_directory_for_reading_only(self, host: Host, tmp_path: Path) -> None:
+        self.needs(host, "wasi")
         (tmp_path / "m.identity").write_text("wasi-nn:identity\n")
         (tmp_path / "input.raw").write_bytes(bytes(16))
         arguments = ["/data/m.identity", "/data/input.raw", "1,4"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from enginetests.common import (
+from wasi_nn import Host
+from wasi_nn.runtime import HostFunction
+from wasi_nn_conformance.engine_tests.common import (
     Engine,
     Wat,
 )
-from wasi_nn import Host
-from wasi_nn.runtime import HostFunction
 
 
 class Memory(Engine):

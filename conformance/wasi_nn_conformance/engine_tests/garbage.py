@@ -6,7 +6,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from enginetests.common import Engine, Wat
 from wasi_nn import Host
 from wasi_nn._abi.core.common import CoreAbi
 from wasi_nn._abi.core.dialects import DIALECTS
@@ -14,6 +13,7 @@ from wasi_nn._abi.core.negotiation import DialectNegotiation
 from wasi_nn._abi.core.wamr_legacy import WamrLegacy
 from wasi_nn._abi.core.witx import Witx
 from wasi_nn.errors import GuestError
+from wasi_nn_conformance.engine_tests.common import Engine, Wat
 
 PAGE = 65536
 VALUES = st.one_of(

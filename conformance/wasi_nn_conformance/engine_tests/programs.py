@@ -12,14 +12,6 @@ from typing import Any, ClassVar
 
 import pytest
 
-from enginetests.common import (
-    COMMAND,
-    GUESTS,
-    LOOP,
-    WASI,
-    Engine,
-    Wat,
-)
 from wasi_nn import Host, Limits
 from wasi_nn.errors import (
     DeadlineExceeded,
@@ -28,6 +20,15 @@ from wasi_nn.errors import (
     UsageError,
 )
 from wasi_nn.runtime import HostFunction
+from wasi_nn_conformance.engine_tests.common import (
+    COMMAND,
+    LOOP,
+    WASI,
+    Engine,
+    Wat,
+    skip_if_refused,
+)
+from wasi_nn_conformance.places import GUESTS
 
 
 class Programs(Engine):
@@ -46,6 +47,7 @@ class Programs(Engine):
     def test_classify(
         self, host: Host, tmp_path: Path, identity_model: Callable[..., Path]
     ) -> None:
+        self.needs(host, "wasi")
         identity_model("model")
         scores = [0.125, 0.5, 0.25, 0.0625]
         (tmp_path / "input.raw").write_bytes(struct.pack("<4f", *scores))
@@ -112,8 +114,7 @@ class Programs(Engine):
         self, host: Host, wat: Wat, tmp_path: Path
     ) -> None:
         """In a thread that nobody waits for, as a server's are."""
-        if not self.installed:
-            pytest.skip("a process of its own cannot find the engine")
+        self.needs_process()
         self.needs(host, "threads")
         path = tmp_path / "busy.wasm"
         path.write_bytes(
@@ -303,10 +304,8 @@ class Programs(Engine):
         takes = f'(func (export "takes") (param {kind}))'
         wasm = wat(f'(module {memory} {takes} (func (export "gives") {gives}))')
         command = wat(f'(module {memory} (func (export "_start") {gives}))')
-        try:
+        with skip_if_refused():
             program = host.compile(wasm)
-        except UsageError as refused:
-            pytest.skip(str(refused))
         with program.instantiate() as guest:
             for name, arguments in (("takes", (0,)), ("takes", ()), ("gives", ())):
                 with pytest.raises(UsageError, match=r"not a number|takes 1 arguments"):
