@@ -76,7 +76,7 @@ endif
 test-wasmedge: $(VENV)/.dev
 	rm -f build/wasmedge.json
 	.ci/debian13 sh -ec "WASI_NN_CI_ENGINES=wasmedge python -m pytest -p no:cacheprovider \
-	    runtimes/wasmedge core/tests/test_adapter.py; \
+	    runtimes/wasmedge core/tests/test_runtime_helpers.py; \
 	    python -m wasi_nn conformance --host wasmedge --encoding onnx --encoding ggml \
 	    --json build/wasmedge.json"
 

@@ -86,7 +86,7 @@ def build_large(source: Path, output: Path) -> None:
 
 def lacks_node(as_it_is: bool) -> str | None:
     """Why components cannot be built here, or None; installs what they need from npm, once, unless
-    everything is to be left ``as_it_is``."""
+    ``as_it_is`` forbids to install anything."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         return "Node.js and npm are not installed"
     wanted, installed = COMPONENTS / "package.json", NODE / "package.json"

@@ -69,7 +69,7 @@ class TestData:
             case.chosen(CASES, ["nothing/*"])
 
     @pytest.mark.parametrize("text", ["{", "{}", '{"cases": [{}]}', '{"cases": 3}'])
-    def test_files_that_are_no_cases(self, tmp_path, text):
+    def test_a_file_without_cases_is_refused_by_name(self, tmp_path, text):
         (tmp_path / "wrong.json").write_text(text)
         with pytest.raises(UsageError, match=r"wrong\.json"):
             case.load(tmp_path)

@@ -38,7 +38,7 @@ examples:
     "host_names",
     multiple=True,
     metavar="HOST",
-    help="A runtime adapter, or native-wasmtime, native-wasmedge, native-iwasm. Default: all.",
+    help="A runtime, or native-wasmtime, native-wasmedge, native-iwasm. Default: all.",
 )
 @click.option(
     "--encoding",

@@ -23,7 +23,7 @@ class Expectation(NamedTuple):
 
 
 def load(host: str, folder: Path = EXPECTATIONS) -> list[Expectation]:
-    """The known deviations of a host; of our own adapters, those of all of them too."""
+    """The known deviations of a host. For our own runtimes, those that all of them share too."""
     names = [host] if host.startswith("native-") else ["wasi-nn", host]
     found = []
     for name in names:

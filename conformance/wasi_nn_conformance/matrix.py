@@ -70,8 +70,8 @@ class Cell(NamedTuple):
 
 
 def shown(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells with everything that hosts, engines and plugins said made safe for a terminal, and
-    for a file that somebody prints."""
+    """The cells, with everything that hosts, engines and plugins said escaped, so that it is safe
+    on a terminal and in a file that is printed there."""
     return [
         cell._replace(
             host=visible(cell.host, _LONGEST_NAME),

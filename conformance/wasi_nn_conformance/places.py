@@ -1,4 +1,4 @@
-"""Where the suite's data lies: beside this package in a checkout, inside of it in a wheel."""
+"""Where the suite's data is: beside this package in a checkout, inside it in a wheel."""
 
 from __future__ import annotations
 

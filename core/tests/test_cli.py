@@ -1,4 +1,4 @@
-"""The command line, run as a person runs it."""
+"""The command line, run as a user runs it."""
 
 from __future__ import annotations
 
@@ -452,7 +452,7 @@ def test_inspect_finds_package_paths():
     assert (code, "bytes: i32[?, 2048]" in out) == (0, True)
 
 
-def test_messages_that_nobody_can_read_are_no_business_of_the_guest(guests, echo):
+def test_messages_that_nobody_can_read_do_not_matter_to_the_guest(guests, echo):
     command = [*COMMAND, "run", "--graph", f"echo={echo}", str(guests / "echo/echo.wasm")]
     with open("/dev/full", "w") as full:
         run = subprocess.run([*command, "nothing", "x"], stdout=subprocess.PIPE, stderr=full)
@@ -470,7 +470,7 @@ def test_a_reader_that_has_enough():
     assert run.stderr == ""
 
 
-def test_arguments_that_are_no_text(guests):
+def test_an_argument_that_is_not_utf_8_is_refused(guests):
     run = subprocess.run(
         [*COMMAND, "run", str(guests / "hello/hello.wasm"), b"\xff"], capture_output=True
     )

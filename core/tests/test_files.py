@@ -21,7 +21,7 @@ class Beside(Backend):
 
     name = "beside"
     encodings = ("beside",)
-    config_keys = frozenset({"adapter", "folder", "bad"})
+    config_keys = frozenset({"extra", "folder", "bad"})
 
     def __init__(self):
         self.loads = 0
@@ -32,7 +32,7 @@ class Beside(Backend):
             raise KeyError("oh")
         if config.get("bad") == "texts":
             return [str(path) for path in paths]
-        named = [Path(config[key]) for key in ("adapter", "folder") if key in config]
+        named = [Path(config[key]) for key in ("extra", "folder") if key in config]
         return [paths[0], paths[0].with_suffix(".bin"), *named]
 
     def load(self, builders, options):
@@ -193,12 +193,12 @@ def test_a_file_that_is_gone(host, model):
 
 
 def test_a_file_that_the_config_names(host, backend, model, tmp_path):
-    adapter = tmp_path / "adapter"
-    adapter.write_bytes(b"1")
+    extra = tmp_path / "extra"
+    extra.write_bytes(b"1")
     kept = []
     for content in (b"1", b"2"):
-        rename(adapter, content)
-        config = {"adapter": str(adapter)}
+        rename(extra, content)
+        config = {"extra": str(extra)}
         kept += [host.load(model, encoding="beside", config=config) for _ in range(2)]
     assert backend.loads == 2
 
@@ -261,7 +261,7 @@ def test_all_files_count_against_a_limit(host, model):
     beside = model.with_suffix(".bin")
     beside.write_bytes(bytes(100))
     assert host.registry.size("m") == 106
-    assert host.registry.size("m", {"adapter": str(beside)}) == 206
+    assert host.registry.size("m", {"extra": str(beside)}) == 206
     for held in (205, 206):
         with host.open_session(Limits(host_memory=held)) as session:
             session.load_by_name("m")
@@ -269,9 +269,9 @@ def test_all_files_count_against_a_limit(host, model):
             for _ in range(2):
                 if refused:
                     with pytest.raises(RuntimeFailure, match="206 more would be above its limit"):
-                        session.load_by_name("m", {"adapter": str(beside)})
+                        session.load_by_name("m", {"extra": str(beside)})
                 else:
-                    session.load_by_name("m", {"adapter": str(beside)})
+                    session.load_by_name("m", {"extra": str(beside)})
 
 
 def test_a_guest_that_keeps_what_was_replaced_holds_two_models(host, model):

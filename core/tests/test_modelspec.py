@@ -129,7 +129,7 @@ def test_urls_of_nn_preload():
             parse_nn_preload(f"m:{encoding}:AUTO:https://a.org/m")
 
 
-def test_an_absolute_path_behind_an_encoding_is_no_url(tmp_path):
+def test_an_absolute_path_after_an_encoding_is_not_a_url(tmp_path):
     model = parse_graph(f"m=onnx:gpu:{tmp_path}/m.onnx")
     assert (model.encoding, model.paths) == ("onnx", (tmp_path / "m.onnx",))
     assert parse_nn_preload(f"m:onnx:cpu:{tmp_path}/m").paths == (tmp_path / "m",)

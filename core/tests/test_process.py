@@ -96,7 +96,7 @@ def test_a_python_that_has_nothing_of_us(tmp_path):
 
 
 @pytest.mark.parametrize("program", ["no-such-python", "false", "echo"])
-def test_what_is_no_python(program):
+def test_a_program_that_is_not_a_python_is_refused(program):
     with pytest.raises(Unavailable, match=program), Host(runtime=f"wasmtime@{program}") as host:
         host.runtime  # noqa: B018
 

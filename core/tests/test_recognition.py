@@ -300,10 +300,10 @@ def test_names_tell_what_the_bytes_do_not(tmp_path):
         ("m.gguf.part", "a download that is not finished"),
         ("m.onnx.crdownload", "a download that is not finished"),
         ("variables.data-00000-of-00001", "a part of a TensorFlow checkpoint"),
-        ("adapter_model.safetensors", "a LoRA adapter"),
+        ("adapter_model.safetensors", "a LoRA adapter"),  # prose: allow
     ):
         path = tmp_path / name
-        path.write_bytes(safetensors() if name.startswith("adapter") else raw)
+        path.write_bytes(safetensors() if name.startswith("adapter") else raw)  # prose: allow
         assert says in recognition.model([path])
     other = tmp_path / "other.bin"
     other.write_bytes(raw)
@@ -366,7 +366,7 @@ def test_a_model_in_python(host, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are UTF-8 there")
-def test_a_path_that_is_no_utf_8(host, tmp_path):
+def test_a_path_that_is_not_utf_8(host, tmp_path):
     path = os.fsdecode(os.fsencode(tmp_path) + b"/m\xff.onnx")
     with open(path, "wb") as file:
         file.write(onnx_model())

@@ -250,7 +250,7 @@ def named(tmp_path):
 def test_a_config_for_a_named_model_costs_nothing_as_long_as_the_memory_is_shared(named):
     session = open_session(Recorder(), named, host_memory=7)
     graphs = [session.load_by_name("m", {"weights": "one", "other": number}) for number in range(3)]
-    # The person offered one model, and not two.
+    # The operator offered one model, not two.
     with pytest.raises(RuntimeFailure, match="8 more would be above its limit of 7"):
         session.load_by_name("m", {"weights": "two"})
     context = session.init_execution_context(graphs[0])

@@ -62,7 +62,7 @@ def test_its_models_are_recognised_and_run(wasi_nn, model, guests):
     assert run.stdout.startswith("1 3.0000\n"), "from the guest's own bytes, by autodetect"
 
 
-def test_its_errors_reach_the_guest_and_the_person(wasi_nn, model, guests, tmp_path):
+def test_its_errors_reach_the_guest_and_the_operator(wasi_nn, model, guests, tmp_path):
     guest = guests / "classify/classify.wasm"
     run = wasi_nn("run", "--graph", "m=m.npz", "--dir", ".", guest, "name:m", "in.raw", "1,1,1,3,1")
     assert run.returncode == 1

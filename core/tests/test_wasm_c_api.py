@@ -1,7 +1,7 @@
-"""The room for wasm.h, against the `wasm_*` functions that wasmtime's shared library has.
+"""``runtime/wasm_c_api.py``, with the `wasm_*` functions that wasmtime's shared library has.
 
-No adapter for wasmtime: a test of what other libraries' adapters share. wasm.h knows no WASI, so
-guests get here what Python serves of it, and none that needs files is run.
+This is not a runtime for wasmtime. It tests what runtimes of other libraries share. wasm.h knows
+no WASI, so guests get what Python provides of it. Guests that need files are not run.
 """
 
 from __future__ import annotations

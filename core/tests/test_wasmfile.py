@@ -90,7 +90,7 @@ def test_real_guests(guests):
         assert ("memory", "memory") in module.exports
 
 
-def test_what_is_no_core_module():
+def test_what_is_not_a_core_module_is_refused():
     component = b"\0asm\x0d\0\x01\0"
     assert wasm_module.is_wasm(component)
     assert wasm_module.is_component(component)

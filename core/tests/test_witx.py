@@ -163,7 +163,7 @@ def test_the_order_of_calls(caller):
     assert guest("compute", context) == INVALID_ARGUMENT
     assert guest.output(context) == INVALID_ARGUMENT
     guest("set_input", context, 0, guest.tensor(3, [1], b"a"))
-    assert guest.output(context) == INVALID_ARGUMENT, "an input is no output before compute"
+    assert guest.output(context) == INVALID_ARGUMENT, "an input is not an output before compute"
 
 
 def test_encodings_and_models(caller):
@@ -226,7 +226,7 @@ def test_streaming(caller):
     while (errno := guest("compute_single", context)) == 0:
         pieces.append(guest.output(context, name="get_output_single"))
     assert (errno, pieces) == (100, [b"abc", b"def", b"g"])
-    assert not guest.observer.failures, "the end of a stream is no failure"
+    assert not guest.observer.failures, "the end of a stream is not a failure"
     assert guest("fini_single", context) == 0
     assert guest("compute_single", context) == 0, "a stream can be started anew"
 
@@ -252,7 +252,7 @@ def test_an_unforeseen_exception_is_a_runtime_error(caller, monkeypatch, caplog)
     assert "Traceback" in caplog.text
 
 
-def test_a_log_handler_that_fails_is_no_business_of_the_guest(caller):
+def test_a_log_handler_that_fails_does_not_matter_to_the_guest(caller):
     class Broken(logging.Handler):
         def emit(self, record):
             raise BrokenPipeError

@@ -1,4 +1,4 @@
-"""What engines' adapters share, by itself; the engines' own tests use it in earnest."""
+"""The helpers that runtimes share, without an engine."""
 
 from __future__ import annotations
 
@@ -243,7 +243,7 @@ class TestPreview1:
         assert wasi.functions[name](None, *arguments) == 21
 
     def test_a_terminal_is_said_to_be_one(self, monkeypatch):
-        """Programs print prompts to a person, and none into a pipe."""
+        """Programs print prompts to a user, and none into a pipe."""
         data = bytearray(64)
         memory = BufferMemory(memoryview(data))
         for terminal in (True, False):
