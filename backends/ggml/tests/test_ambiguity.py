@@ -107,7 +107,7 @@ def test_sound_ones(name):
 
 @pytest.mark.parametrize("name", UNSOUND)
 def test_too_many_ways(name):
-    with pytest.raises(InvalidArgument, match="too many ways"):
+    with pytest.raises(InvalidArgument, match="too ambiguous"):
         gbnf.check(UNSOUND[name])
 
 

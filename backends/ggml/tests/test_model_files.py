@@ -295,4 +295,4 @@ def test_a_schema_is_warned_of_once(caplog):
             with model.init_execution_context() as context:
                 context.set_input("prompt", "x")
                 next(context.stream())
-    assert caplog.text.count("an answer may not keep to it") == 1
+    assert caplog.text.count("an answer may not satisfy it") == 1

@@ -525,7 +525,7 @@ class TestGbnf:
             ("root ::= *", "nothing to repeat"),
             ('root ::= "a" | +', "nothing to repeat"),
             ('root ::= "a"' + "*" * 100_000, "repetition of repetitions"),
-            (f"root ::= <{'a' * 5000}>", "token of 5002 characters"),
+            (f"root ::= <{'a' * 5000}>", "a name has 5002 characters"),
             (f'root ::= "a"\n{"b" * 5000} ::= "a"', "a name has 5000 characters"),
         ],
     )

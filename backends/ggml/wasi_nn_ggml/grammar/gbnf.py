@@ -1,8 +1,8 @@
-"""A look at a grammar in llama.cpp's GBNF before llama.cpp parses it.
+"""Checks a grammar in llama.cpp's GBNF before llama.cpp parses it.
 
-llama.cpp parses by recursion, writes what is wrong to stderr, and gives its caller no reason. The
-usual mistakes are found here, with one; what passes is for llama.cpp to judge. Source of the
-syntax: llama.cpp's grammars/README.md and src/llama-grammar.cpp.
+llama.cpp's parser is recursive, writes errors to stderr, and gives its caller no reason. This check
+finds the usual mistakes and says what is wrong; llama.cpp judges the rest. Source of the syntax:
+llama.cpp's grammars/README.md and src/llama-grammar.cpp.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from wasi_nn.errors import InvalidArgument
 from wasi_nn_ggml.grammar import ambiguity
 
 #: Characters of a grammar.
-MOST = 256 << 10
-_MOST_NESTING = 200
-_MOST_REPEATS = 2000
-_MOST_REPEATED = 8
-# llama.cpp writes repetitions out, and gives each a name that begins as its rule's.
-_MOST_ELEMENTS = 1 << 21
-_MOST_NAME = 512
-# It reads the name of a token as it reads a prompt.
-_MOST_TOKEN = 512
+MAX_SIZE = 256 << 10
+_MAX_NESTING = 200
+_MAX_REPEATS = 2000
+# Repetitions of one item, as in ``x{2}*?``.
+_MAX_REPEATED = 8
+# llama.cpp expands repetitions into rules, each with a name that begins with its rule's name. It
+# tokenises the name of a token as it tokenises a prompt.
+_MAX_ELEMENTS = 1 << 21
+_MAX_NAME = 512
 _PIECE = re.compile(
     r"""
     (?P<space>\s+|\#[^\n]*)
@@ -42,17 +42,18 @@ _MARKS = {"*": (0, None), "+": (1, None), "?": (0, 1)}
 
 
 class Item(NamedTuple):
-    """A part of a sequence: a rule by its name, or (``rule`` empty) so many characters. Repeated,
-    and that again, from a number of times to another; None is without an end."""
+    """An element of a sequence: a rule by its name, or ``characters`` literal characters where
+    ``rule`` is empty. ``repeats`` are the bounds of its repetitions, the innermost first; None is
+    unbounded."""
 
     rule: str
     characters: int = 1
-    #: What llama.cpp makes of it, unrepeated.
+    #: The elements that llama.cpp makes of it, without repetitions.
     size: int = 1
     repeats: tuple[tuple[int, int | None], ...] = ()
 
     def elements(self) -> int:
-        """What llama.cpp makes of it, in elements of its rules."""
+        """The elements that llama.cpp makes of it in its rules, repetitions expanded."""
         here, apart = self.size, 0
         for least, most in self.repeats:
             optional = 1 if most is None else most - least
@@ -61,27 +62,27 @@ class Item(NamedTuple):
         return here + apart
 
 
-#: The sequences that each rule is one of; parentheses are rules with names of their own.
+#: The alternates of each rule, each a sequence of items. Parentheses are rules of their own.
 Rules = Mapping[str, Sequence[Sequence[Item]]]
 
 
 class Contents(NamedTuple):
-    """The number of elements that llama.cpp makes of a grammar, at most, the length of the longest
-    rule's name, and the tokens that it names (``<think>``)."""
+    """The number of elements that llama.cpp makes of a grammar at most, the length of the longest
+    rule name, and the tokens that the grammar names (``<think>``)."""
 
     elements: int
     longest: int
     tokens: tuple[str, ...]
 
 
-# A server makes a context for each request, often with one and the same grammar.
+# A server makes a context for each request, often with the same grammar.
 @lru_cache(maxsize=8)
 def check(grammar: str) -> Contents:
-    """What is in a grammar. Raises ``InvalidArgument`` with the reason for one that cannot be
-    right, or that llama.cpp would not come to an end with."""
-    if len(grammar) > MOST:
+    """The contents of a grammar. Raises ``InvalidArgument`` with the reason if it is malformed, or
+    if llama.cpp would not finish expanding it."""
+    if len(grammar) > MAX_SIZE:
         raise InvalidArgument(
-            f"the grammar has {len(grammar)} characters: at most {MOST} are allowed"
+            f"the grammar has {len(grammar)} characters: at most {MAX_SIZE} are allowed"
         )
     reader = _Reader(grammar)
     ambiguity.check(reader.read())
@@ -97,7 +98,7 @@ class _Reader:
         self.elements = 0
         self.longest = 0
         self.tokens: list[str] = []
-        #: The rule that is being read, and those of the parentheses that are open in it.
+        #: The rule being read, and the rules of the parentheses that are open in it.
         self._open: list[list[list[Item]]] = []
 
     def read(self) -> Rules:
@@ -106,10 +107,10 @@ class _Reader:
             piece = _PIECE.match(self._grammar, self._at)
             if piece is None:
                 raise self._wrong(f"{self._grammar[self._at]!r} is not expected")
-            rule = piece["rule"]
-            if rule and len(rule) > _MOST_NAME:
+            rule, name = piece["rule"], piece["rule"] or piece["token"] or ""
+            if len(name) > _MAX_NAME:
                 raise self._wrong(
-                    f"a name has {len(rule)} characters: at most {_MOST_NAME} are allowed"
+                    f"a name has {len(name)} characters: at most {_MAX_NAME} are allowed"
                 )
             if rule and piece["define"]:
                 self._define(rule)
@@ -131,27 +132,27 @@ class _Reader:
                 raise self._wrong(f"there is no rule named {rule!r}")
         sequences = (sequence for rule in self._rules.values() for sequence in rule)
         self.elements = sum(1 + sum(item.elements() for item in part) for part in sequences)
-        if self.elements > _MOST_ELEMENTS:
+        if self.elements > _MAX_ELEMENTS:
             raise InvalidArgument(
                 f"the grammar has {self.elements} elements when its repetitions are written out: "
-                f"at most {_MOST_ELEMENTS} are allowed"
+                f"at most {_MAX_ELEMENTS} are allowed"
             )
         return self._rules
 
     def _define(self, rule: str) -> None:
         self.longest = max(self.longest, len(rule))
         if len(self._open) > 1:
-            raise self._wrong(f"rule {rule!r} begins inside of parentheses")
+            raise self._wrong(f"rule {rule!r} begins inside parentheses")
         self._rules[rule] = [[]]
         self._open = [self._rules[rule]]
 
     def _piece(self, piece: re.Match[str]) -> None:
         alternates, mark, repeat = self._open[-1], piece["mark"], piece["repeat"]
         if mark == "(":
-            if len(self._open) > _MOST_NESTING:
+            if len(self._open) > _MAX_NESTING:
                 raise self._wrong("too many parentheses")
             self._groups += 1
-            # No rule of the grammar's can have this name.
+            # No rule in the text can have this name.
             name = f"({self._groups}"
             self._rules[name] = [[]]
             alternates[-1].append(Item(name))
@@ -166,7 +167,7 @@ class _Reader:
             if not alternates[-1]:
                 raise self._wrong("there is nothing to repeat")
             item = alternates[-1][-1]
-            if len(item.repeats) == _MOST_REPEATED:
+            if len(item.repeats) == _MAX_REPEATED:
                 raise self._wrong("a repetition of repetitions of repetitions")
             times = self._times(repeat) if repeat else _MARKS[mark]
             alternates[-1][-1] = item._replace(repeats=(*item.repeats, times))
@@ -174,25 +175,23 @@ class _Reader:
             length = len(_ESCAPE.sub("x", piece["text"])) - 2
             alternates[-1].append(Item("", length, length))
         elif piece["set"]:
-            # One character, and none when the set is empty.
+            # One character; none if the set is empty.
             size = len(piece["set"].replace("^", "")) - 2
             alternates[-1].append(Item("", min(size, 1), size))
         else:
             if piece["token"]:
-                if len(piece["token"]) > _MOST_TOKEN:
-                    raise self._wrong(f"a token of {len(piece['token'])} characters cannot be one")
                 self.tokens.append(piece["token"].lstrip("!"))
             alternates[-1].append(Item(piece["rule"] or ""))
 
     def _times(self, repeat: str) -> tuple[int, int | None]:
         numbers = re.findall(r"\d+", repeat)
-        if any(len(number) > 9 or int(number) > _MOST_REPEATS for number in numbers):
-            raise self._wrong(f"more than {_MOST_REPEATS} repetitions")
+        if any(len(number) > 9 or int(number) > _MAX_REPEATS for number in numbers):
+            raise self._wrong(f"more than {_MAX_REPEATS} repetitions")
         first, comma, second = repeat.strip("{}").partition(",")
         least = int(first) if first.strip() else 0
         most = int(second) if second.strip() else None if comma else least
         if most is not None and most < least:
-            # llama.cpp would count from the first to the second number, without an end.
+            # llama.cpp would count up from the first number and never reach the second.
             raise self._wrong(f"{repeat} has its larger number first")
         return least, most
 

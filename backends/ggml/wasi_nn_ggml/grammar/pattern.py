@@ -1,9 +1,9 @@
-"""Regular expressions of JSON schemas (``pattern``) as llama.cpp's GBNF.
+"""Converts the regular expressions of JSON schemas (``pattern``) to llama.cpp's GBNF.
 
-A pattern speaks of a text, and the grammar of the text as JSON writes it: a quotation mark, a
-backslash and control characters are escaped there. Served: characters, ``.``, classes, ``\\d \\w
-\\s`` and their opposites, groups, ``|``, repetitions, and ``^`` and ``$`` at the ends. A pattern
-without them may match anywhere.
+A pattern describes a string. The grammar describes that string as JSON writes it, with quotation
+marks, backslashes and control characters escaped. Supported: characters, ``.``, classes, ``\\d \\w
+\\s`` and their complements, groups, ``|``, repetitions, and ``^`` and ``$`` at the ends. A pattern
+without an anchor may match anywhere.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-_LAST = 0x10FFFF
-_MOST_LENGTH = 4096
-_MOST_REPEATS = 1000
-_MOST_NESTING = 32
-# Ranges of characters, in order.
+_MAX_CODE = 0x10FFFF
+_MAX_LENGTH = 4096
+_MAX_REPEATS = 1000
+_MAX_NESTING = 32
+# Ranges of characters, first and last.
 _Set = list[tuple[int, int]]
 _DIGIT: _Set = [(0x30, 0x39)]
 _WORD: _Set = [(0x30, 0x39), (0x41, 0x5A), (0x5F, 0x5F), (0x61, 0x7A)]
@@ -26,24 +26,24 @@ _SPACE: _Set = [
 _LINE_ENDS: _Set = [(0x0A, 0x0A), (0x0D, 0x0D), (0x2028, 0x2029)]
 _CLASSES = {"d": _DIGIT, "w": _WORD, "s": _SPACE}
 _CONTROLS = {"t": 0x09, "n": 0x0A, "v": 0x0B, "f": 0x0C, "r": 0x0D, "0": 0x00}
-# What JSON escapes, and how; other control characters are left out.
+# The characters that JSON escapes, and how. Other control characters are left out.
 _ESCAPED = {
     0x22: '\\"', 0x5C: "\\\\", 0x08: "\\b", 0x0C: "\\f", 0x0A: "\\n", 0x0D: "\\r", 0x09: "\\t",
 }  # fmt: skip
-# Never written as they are: halves of characters too.
+# Characters that never appear as they are, surrogates included.
 _NEVER: _Set = [(0x00, 0x1F), (0x22, 0x22), (0x5C, 0x5C), (0x7F, 0x7F), (0xD800, 0xDFFF)]
 _REPEAT = re.compile(r"\{(\d{1,9})(,?)(\d{0,9})\}")
 _ANYTHING = "char*"
 
 
-class NotServed(Exception):
-    """A pattern that has no grammar here."""
+class NotSupported(Exception):
+    """The pattern has no grammar here."""
 
 
-def texts(pattern: str) -> str:
-    """What stands between the quotation marks of a text that matches. Raises ``NotServed``."""
-    if len(pattern) > _MOST_LENGTH:
-        raise NotServed
+def convert(pattern: str) -> str:
+    """The grammar between the quotation marks of a matching string. Raises ``NotSupported``."""
+    if len(pattern) > _MAX_LENGTH:
+        raise NotSupported
     return _Reader(pattern).read()
 
 
@@ -55,11 +55,11 @@ class _Reader:
     def read(self) -> str:
         body = self._alternates()
         if self._at < len(self._pattern):
-            raise NotServed
+            raise NotSupported
         return body
 
     def _alternates(self) -> str:
-        """Alternates up to the end, or to the parenthesis that closes their group."""
+        """The alternates up to the end of the pattern, or of their group."""
         outermost = not self._depth
         branches = [self._branch(outermost)]
         while self._take("|"):
@@ -92,9 +92,9 @@ class _Reader:
         if sign == "\\":
             return _written(self._escape(inside=False))
         if sign == ".":
-            return _written(_opposite(_LINE_ENDS))
+            return _written(_complement(_LINE_ENDS))
         if sign in "^$*+?{}])":
-            raise NotServed
+            raise NotSupported
         return _written([(ord(sign), ord(sign))])
 
     def _group(self) -> str:
@@ -102,14 +102,14 @@ class _Reader:
         if named:
             self._at = named.end()
         elif self._take("?") and not self._take(":"):
-            raise NotServed
+            raise NotSupported
         self._depth += 1
-        if self._depth > _MOST_NESTING:
-            raise NotServed
+        if self._depth > _MAX_NESTING:
+            raise NotSupported
         body = self._alternates()
         self._depth -= 1
         if not self._take(")"):
-            raise NotServed
+            raise NotSupported
         return f"( {body} )"
 
     def _repeated(self, body: str) -> str:
@@ -117,18 +117,18 @@ class _Reader:
         if found:
             self._at = found.end()
             least, comma, most = found.groups()
-            if max(int(least), int(most or 0)) > _MOST_REPEATS or int(most or least) < int(least):
-                raise NotServed
+            if max(int(least), int(most or 0)) > _MAX_REPEATS or int(most or least) < int(least):
+                raise NotSupported
             mark = "{" + least + comma + most + "}"
         else:
             mark = next((each for each in "*+?" if self._take(each)), "")
-        # Whether as much or as little as possible is taken is the same for a whole text.
+        # Greedy or lazy: the set of matching strings is the same.
         if mark and self._take("?"):
             pass
         return body + mark
 
     def _class(self) -> _Set:
-        opposite = self._take("^")
+        complement = self._take("^")
         ranges: _Set = []
         while not self._take("]"):
             first = self._member()
@@ -136,10 +136,10 @@ class _Reader:
                 self._at += 1
                 last = self._member()
                 if len(last) != 1 or last[0][0] != last[0][1] or last[0][0] < first[0][0]:
-                    raise NotServed
+                    raise NotSupported
                 first = [(first[0][0], last[0][0])]
             ranges += first
-        return _opposite(ranges) if opposite else ranges
+        return _complement(ranges) if complement else ranges
 
     def _is_range(self) -> bool:
         return self._pattern[self._at : self._at + 1] == "-" and (
@@ -156,7 +156,7 @@ class _Reader:
         sign = self._next()
         if sign.lower() in _CLASSES:
             known = _CLASSES[sign.lower()]
-            return known if sign.islower() else _opposite(known)
+            return known if sign.islower() else _complement(known)
         if sign in _CONTROLS:
             code = _CONTROLS[sign]
         elif sign == "b" and inside:
@@ -164,19 +164,19 @@ class _Reader:
         elif sign in "xu":
             digits = self._pattern[self._at : self._at + (2 if sign == "x" else 4)]
             if not re.fullmatch("[0-9A-Fa-f]{2}|[0-9A-Fa-f]{4}", digits):
-                raise NotServed
+                raise NotSupported
             self._at += len(digits)
             code = int(digits, 16)
         elif sign.isalnum():
-            # A word's end, what was found before, a property of Unicode.
-            raise NotServed
+            # A word boundary, a back-reference, a Unicode property.
+            raise NotSupported
         else:
             code = ord(sign)
         return [(code, code)]
 
     def _next(self) -> str:
         if self._at >= len(self._pattern):
-            raise NotServed
+            raise NotSupported
         self._at += 1
         return self._pattern[self._at - 1]
 
@@ -186,20 +186,20 @@ class _Reader:
         return found
 
 
-def _opposite(ranges: Iterable[tuple[int, int]]) -> _Set:
+def _complement(ranges: Iterable[tuple[int, int]]) -> _Set:
     result, at = [], 0
     for first, last in sorted(ranges):
         if first > at:
             result.append((at, first - 1))
         at = max(at, last + 1)
-    if at <= _LAST:
-        result.append((at, _LAST))
+    if at <= _MAX_CODE:
+        result.append((at, _MAX_CODE))
     return result
 
 
 def _written(ranges: Sequence[tuple[int, int]]) -> str:
-    """A character of a set, as JSON writes it. Raises ``NotServed`` where there is none."""
-    plain = _opposite([*_opposite(ranges), *_NEVER])
+    """A character of a set, as JSON writes it. Raises ``NotSupported`` for an empty set."""
+    plain = _complement([*_complement(ranges), *_NEVER])
     alternates = []
     if plain:
         alternates.append("[" + "".join(map(_range, plain)) + "]")
@@ -208,7 +208,7 @@ def _written(ranges: Sequence[tuple[int, int]]) -> str:
             text = escape.replace("\\", "\\\\").replace('"', '\\"')
             alternates.append(f'"{text}"')
     if not alternates:
-        raise NotServed
+        raise NotSupported
     return f"( {' | '.join(alternates)} )" if len(alternates) > 1 else alternates[0]
 
 

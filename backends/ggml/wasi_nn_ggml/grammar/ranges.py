@@ -1,7 +1,7 @@
-"""Numbers within bounds, as JSON writes them, in llama.cpp's GBNF.
+"""Writes ranges of JSON numbers in llama.cpp's GBNF.
 
-A bound is compared digit by digit: from 3 to 120 is ``[3-9] | [1-9] [0-9] | "1" ( [0-1] [0-9] |
-"2" "0" )``. Numbers with bounds are written without an exponent.
+A bound is compared digit by digit. From 3 to 120 is ``[3-9] | [1-9] [0-9] | "1" ( [0-1] [0-9] |
+"2" "0" )``. Numbers with bounds have no exponent.
 """
 
 from __future__ import annotations
@@ -11,42 +11,41 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import NamedTuple
 
-# Digits of a bound, before and after the point, and bits of a whole one.
-_MOST_DIGITS, _MOST_BITS = 30, 100
-# Digits of a number that has no bound on that side.
+# Characters of a bound, and bits of an integer one.
+_MAX_DIGITS, _MAX_BITS = 30, 100
+# Digits of a number on a side without a bound.
 _DIGITS = 16
 _ANY = f"[0-9]{{0,{_DIGITS}}}"
 _ZEROS = f'"0"{{0,{_DIGITS}}}'
-# More than nothing after the digits that are equal.
+# A fraction above zero.
 _MORE = f"{_ZEROS} [1-9] {_ANY}"
 
 
 class Bound(NamedTuple):
-    """One end of a range; ``strict`` where the number itself is outside."""
+    """One end of a range. A ``strict`` bound excludes the number itself."""
 
     value: Decimal
     strict: bool = False
 
     def lowest(self) -> int:
-        """The lowest whole number above it, as a lower end."""
+        """The lowest integer within it, as a lower end."""
         return math.floor(self.value) + 1 if self.strict else math.ceil(self.value)
 
     def highest(self) -> int:
-        """The highest whole number below it, as an upper end."""
+        """The highest integer within it, as an upper end."""
         return math.ceil(self.value) - 1 if self.strict else math.floor(self.value)
 
 
 def number(value: int | float) -> Decimal | None:
-    """The number of a bound; None for one that is no number, or has too many digits."""
+    """The number of a bound; None if it is not finite or has too many digits."""
     if isinstance(value, int):
-        return Decimal(value) if value.bit_length() <= _MOST_BITS else None
+        return Decimal(value) if value.bit_length() <= _MAX_BITS else None
     result = Decimal(str(value))
-    return result if result.is_finite() and len(f"{result:f}") <= _MOST_DIGITS else None
+    return result if result.is_finite() and len(f"{result:f}") <= _MAX_DIGITS else None
 
 
 def integers(least: int | None, most: int | None) -> str:
-    """Whole numbers from ``least`` to ``most``, of which None is no bound. An empty text where
-    there are none."""
+    """Integers from ``least`` to ``most``; None means without a bound. Empty if there are none."""
     alternates = []
     if least is None or least < 0:
         lowest = 1 if most is None else max(1, -most)
@@ -57,7 +56,7 @@ def integers(least: int | None, most: int | None) -> str:
 
 
 def decimals(least: Bound | None, most: Bound | None) -> str:
-    """The same for numbers with or without a fraction."""
+    """Numbers from ``least`` to ``most``, with or without a fraction, as ``integers``."""
     zero = Bound(Decimal(0))
     alternates = []
     if least is None or least.value < 0:
@@ -82,7 +81,7 @@ def _either(alternates: Iterable[str]) -> str:
 
 
 def _whole(least: int, most: int | None) -> list[str]:
-    """Alternates for whole numbers from 0 upwards."""
+    """Alternates for the integers of a range from 0 upwards."""
     if most is None:
         digits = len(str(least))
         more = f"[1-9] [0-9]{{{digits},{max(digits, _DIGITS - 1)}}}"
@@ -101,7 +100,7 @@ def _whole(least: int, most: int | None) -> list[str]:
 
 
 def _alike(least: str, most: str) -> list[str]:
-    """Alternates for the numbers between two of the same number of digits."""
+    """Alternates for the integers between two with the same number of digits."""
     if not least:
         return [""]
     if least[0] == most[0]:
@@ -122,7 +121,7 @@ def _alike(least: str, most: str) -> list[str]:
 
 
 def _fractions(least: Bound, most: Bound | None) -> list[str]:
-    """Alternates for numbers from 0 upwards."""
+    """Alternates for the numbers of a range from 0 upwards, with or without a fraction."""
     if most is not None and most.value < least.value:
         return []
     low, low_digits = _parts(least)
@@ -147,13 +146,13 @@ def _fractions(least: Bound, most: Bound | None) -> list[str]:
 
 
 def _parts(bound: Bound) -> tuple[int, str]:
-    """What stands before a bound's point, and the digits after it."""
+    """The integer part of a bound, and the digits of its fraction."""
     whole, _, digits = f"{bound.value:f}".partition(".")
     return int(whole), digits.rstrip("0")
 
 
 def _above(digits: str, strict: bool) -> str:
-    """What may follow where these digits, or more, have to come."""
+    """The rest of a fraction that is at least these digits."""
     if not digits:
         return _MORE if strict else _ANY
     alternates = [f'"{digits[0]}" {_above(digits[1:], strict)}']
@@ -163,7 +162,7 @@ def _above(digits: str, strict: bool) -> str:
 
 
 def _below(digits: str, strict: bool) -> list[str]:
-    """Alternates for what may follow where no more than these digits may come."""
+    """Alternates for the rest of a fraction that is at most these digits."""
     if not digits:
         return [] if strict else [_ZEROS]
     alternates = [f"[0-{int(digits[0]) - 1}] {_ANY}"] if digits[0] > "0" else []
@@ -175,7 +174,7 @@ def _below(digits: str, strict: bool) -> list[str]:
 
 
 def _within(low: str, above: bool, high: str, below: bool) -> list[str]:
-    """Alternates for the fraction, with its point, of numbers that are otherwise the same."""
+    """Alternates for a fraction, point included, between two with the same integer part."""
     if not low and not above:
         if not high:
             return [] if below else [f'( "." "0" {_ZEROS} )?']

@@ -1,11 +1,11 @@
-"""JSON schemas as grammars in llama.cpp's GBNF, so that a model can but answer with fitting JSON.
+"""Converts JSON schemas to grammars in llama.cpp's GBNF, so that a model can only write valid JSON.
 
-Served: types and lists of types, ``properties``, ``required``, ``additionalProperties``, ``items``,
+Supported: types, lists of types, ``properties``, ``required``, ``additionalProperties``, ``items``,
 ``prefixItems``, ``minItems``, ``maxItems``, ``minLength``, ``maxLength``, ``enum``, ``const``,
 ``anyOf``, ``oneOf``, ``allOf``, local ``$ref``, bounds of numbers, ``pattern``, and the formats
-``date``, ``time``, ``date-time`` and ``uuid``. What a grammar does not hold an answer to is logged,
-and left to whoever reads the answer, as llama.cpp's own converter leaves it. The order of an
-object's properties is the schema's.
+``date``, ``time``, ``date-time`` and ``uuid``. Other keywords are logged: whoever reads the answer
+must check them, as with llama.cpp's own converter. An object's properties come in the order of the
+schema.
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ from wasi_nn_ggml.grammar.ranges import Bound
 
 log = logger("wasi_nn.ggml")
 
-_NOT_HELD = """
+# Keywords that are never enforced.
+_NOT_ENFORCED = """
 multipleOf not if then else contains uniqueItems minProperties
 maxProperties patternProperties propertyNames dependentRequired dependentSchemas
 unevaluatedProperties
 """.split()
-# Without a type, any value is let through.
-_OF_ONE_TYPE = {
+# Keywords that are enforced for one type only: without a type, any value passes.
+_NEEDS_TYPE = {
     "minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum", "minLength", "maxLength",
     "minItems", "maxItems", "required",
 }  # fmt: skip
-_MOST_DEPTH = 64
-_MOST_REPEATS = 1000
+_MAX_DEPTH = 64
+_MAX_REPEATS = 1000
 _SPACE = '| " " | "\\n" [ \\t]{0,20}'
 _DATE = '[0-9]{4} "-" ( "0" [1-9] | "1" [0-2] ) "-" ( "0" [1-9] | [1-2] [0-9] | "3" [0-1] )'
 _TIME = (
@@ -44,7 +45,7 @@ _TIME = (
     '( "Z" | ( "+" | "-" ) ( [01] [0-9] | "2" [0-3] ) ":" [0-5] [0-9] )'
 )
 _HEX = "[0-9a-fA-F]"
-#: Rules by name; those that a rule mentions come along with it.
+#: Rules by name. A rule brings the rules that it mentions.
 _RULES = {
     "space": _SPACE,
     "boolean": '("true" | "false") space',
@@ -69,8 +70,8 @@ _RULES = {
 
 @lru_cache(maxsize=16)
 def grammar_of(text: str) -> str:
-    """The grammar of a JSON schema given as JSON; an empty text for an empty one. Raises
-    ``InvalidArgument`` for what is no schema, or one that cannot be held to."""
+    """The grammar of a JSON schema given as JSON; empty for an empty text. Raises
+    ``InvalidArgument`` if it is not a schema, or no value can satisfy it."""
     if not text:
         return ""
     try:
@@ -80,7 +81,7 @@ def grammar_of(text: str) -> str:
     try:
         return _Converter(schema).grammar()
     except RecursionError as error:
-        # A constant that could just be read.
+        # A constant that the JSON parser just managed to read.
         raise InvalidArgument(f"the json-schema nests too deep: {error}") from error
 
 
@@ -89,10 +90,10 @@ class _Converter:
         self._root = schema
         self._rules: dict[str, str] = {}
         self._references: dict[str, str] = {}
-        #: The rules of references, with what they refer to, that are to be written.
+        #: The rules of references that must still be written, each with its schema.
         self._referred: list[tuple[str, Any]] = []
         self._depth = self._visits = self._written = 0
-        self._not_held: set[str] = set()
+        self._not_enforced: set[str] = set()
 
     def grammar(self) -> str:
         self._rules["root"] = self._visit(self._root)
@@ -101,10 +102,10 @@ class _Converter:
             self._rules[name] = self._visit(target)
             if self._rules[name] == name:
                 raise InvalidArgument("a $ref of the json-schema refers only to itself")
-        if self._not_held:
+        if self._not_enforced:
             log.warning(
-                "the json-schema's %s cannot be put into a grammar: an answer may not keep to it",
-                ", ".join(sorted(self._not_held)),
+                "the json-schema's %s cannot be put into a grammar: an answer may not satisfy it",
+                ", ".join(sorted(self._not_enforced)),
             )
         pending = list(self._rules.values())
         while pending:
@@ -118,8 +119,8 @@ class _Converter:
         """The body of a rule for a schema."""
         self._depth += 1
         self._visits += 1
-        if self._depth > _MOST_DEPTH:
-            raise InvalidArgument(f"the json-schema nests deeper than {_MOST_DEPTH}")
+        if self._depth > _MAX_DEPTH:
+            raise InvalidArgument(f"the json-schema nests deeper than {_MAX_DEPTH}")
         if schema is True:
             body = "value"
         elif isinstance(schema, Mapping):
@@ -127,23 +128,23 @@ class _Converter:
         else:
             raise InvalidArgument(f"a json-schema must be an object, not {reprlib.repr(schema)}")
         self._depth -= 1
-        # What is inside of something else is written once more with it, and is never empty.
+        # A nested body is written again with each body around it, and is never empty.
         self._count(len(body))
         return body
 
     def _count(self, size: int) -> None:
         self._written += size
         if (
-            size > gbnf.MOST
-            or self._visits > gbnf.MOST // 4
-            or self._written > _MOST_DEPTH * gbnf.MOST
+            size > gbnf.MAX_SIZE
+            or self._visits > gbnf.MAX_SIZE // 4
+            or self._written > _MAX_DEPTH * gbnf.MAX_SIZE
         ):
             raise InvalidArgument(
-                f"the json-schema makes a grammar of more than {gbnf.MOST} characters"
+                f"the json-schema makes a grammar of more than {gbnf.MAX_SIZE} characters"
             )
 
     def _object_of_keywords(self, schema: Mapping[str, Any]) -> str:
-        self._not_held.update(key for key in _NOT_HELD if key in schema)
+        self._not_enforced.update(key for key in _NOT_ENFORCED if key in schema)
         if "$ref" in schema:
             return self._reference(schema["$ref"])
         for key in ("allOf", "anyOf", "oneOf"):
@@ -171,7 +172,7 @@ class _Converter:
         if kind in ("boolean", "null"):
             return str(kind)
         if kind is None:
-            self._not_held.update(_OF_ONE_TYPE & schema.keys())
+            self._not_enforced.update(_NEEDS_TYPE & schema.keys())
             return "value"
         raise InvalidArgument(f"the json-schema has the unknown type {reprlib.repr(kind)}")
 
@@ -188,7 +189,7 @@ class _Converter:
         if name is None:
             target = self._target(reference)
             name = self._references[reference] = self._rule("")
-            # Later, and not within what refers to it: a chain of them may be of any length.
+            # Write it later, not within the rule that refers to it: a chain may have any length.
             self._referred.append((name, target))
         return name
 
@@ -198,28 +199,29 @@ class _Converter:
                 f"the json-schema refers to {reprlib.repr(reference)}: only #/… is served"
             )
         try:
-            return schema_merge.pointed(self._root, reference)
+            return schema_merge.resolve(self._root, reference)
         except (LookupError, ValueError, TypeError):
             raise InvalidArgument(
                 f"the json-schema has nothing at {reprlib.repr(reference)}"
             ) from None
 
     def _parts(self, schema: Mapping[str, Any], key: str) -> Iterable[Any]:
-        """Schemas of which a value keeps to one: each of ``key``, or all at once, with the rest."""
+        """Schemas one of which a value must satisfy: each of ``key``, or all of them merged, each
+        with the keywords beside it."""
         rest = {name: value for name, value in schema.items() if name != key}
         parts = _list(schema, key)
         if not schema_merge.constrains(rest) and (key != "allOf" or len(parts) == 1):
-            # As they are: a reference may lead back here.
+            # Unmerged: a reference may lead back here.
             return parts
         if key != "allOf":
-            # One at a time: what stands beside them may be large.
-            return (self._both(rest, part) for part in parts)
+            # One at a time: the keywords beside them may be large.
+            return (self._merge(rest, part) for part in parts)
         for part in parts:
-            rest = self._both(rest, part)
+            rest = self._merge(rest, part)
         return [rest]
 
-    def _both(self, first: Mapping[str, Any], second: Any) -> dict[str, Any]:
-        for _ in range(_MOST_DEPTH):
+    def _merge(self, first: Mapping[str, Any], second: Any) -> dict[str, Any]:
+        for _ in range(_MAX_DEPTH):
             if not isinstance(second, Mapping) or "$ref" not in second:
                 break
             rest = {name: value for name, value in second.items() if name != "$ref"}
@@ -230,7 +232,7 @@ class _Converter:
             second = {}
         if not isinstance(second, Mapping):
             raise InvalidArgument(f"a json-schema must be an object, not {reprlib.repr(second)}")
-        result = schema_merge.both(first, second, self._not_held.add)
+        result = schema_merge.merge(first, second, self._not_enforced.add)
         self._count(sum(len(each) for each in result.values() if isinstance(each, (list, dict))))
         return result
 
@@ -255,8 +257,7 @@ class _Converter:
         body = ' "," space '.join(rule for name, rule in pairs.items() if name in required)
         tail = ""
         for rule in reversed(optional):
-            # Any of the optional ones, in their order: this one and maybe later ones, or later
-            # ones alone.
+            # Any of the optional ones, in order: this one and maybe later ones, or later ones.
             tail = self._rule(f'{rule} ( "," space {tail} )? | {tail}') if tail else rule
         if tail:
             body = f'{body} ( "," space {tail} )?' if body else f"( {tail} )?"
@@ -297,9 +298,9 @@ class _Converter:
     def _bound(
         self, schema: Mapping[str, Any], key: str, exclusive: str, sign: int
     ) -> Bound | None:
-        """The tighter of two bounds; with a ``sign`` of -1, upper ones."""
+        """The tighter of two bounds: lower ones for a ``sign`` of 1, upper ones for -1."""
         given = {name: schema[name] for name in (key, exclusive) if name in schema}
-        # Draft 4 says with true that the other bound is exclusive.
+        # In draft 4 this key is a flag: it makes the other bound exclusive.
         flag = given.pop(exclusive) if isinstance(given.get(exclusive), bool) else False
         bounds = []
         for name, value in given.items():
@@ -307,7 +308,7 @@ class _Converter:
                 raise InvalidArgument(f"the json-schema's {name} must be a number")
             number = ranges.number(value)
             if number is None:
-                self._not_held.add(name)
+                self._not_enforced.add(name)
             else:
                 bounds.append(Bound(number, name == exclusive or flag))
         return max(bounds, key=lambda b: (sign * b.value, b.strict), default=None)
@@ -316,7 +317,7 @@ class _Converter:
         if "pattern" in schema:
             body = self._pattern(schema["pattern"])
             if body is not None:
-                self._not_held.update({"minLength", "maxLength", "format"} & schema.keys())
+                self._not_enforced.update({"minLength", "maxLength", "format"} & schema.keys())
                 return rf'"\"" {body} "\"" space'
         form = schema.get("format")
         if form in ("date", "time", "date-time", "uuid"):
@@ -327,21 +328,21 @@ class _Converter:
         return rf'"\"" char{{{least},{"" if most is None else most}}} "\"" space'
 
     def _pattern(self, text: Any) -> str | None:
-        """What a text that matches has between its quotation marks; None where no grammar can hold
-        an answer to the pattern."""
+        """The grammar between the quotation marks of a matching string; None if the pattern cannot
+        be enforced."""
         if not isinstance(text, str):
             raise InvalidArgument("the json-schema's pattern must be a text")
         try:
-            body = pattern.texts(text)
+            body = pattern.convert(text)
             gbnf.check(f"root ::= {body}\nchar ::= {_RULES['char']}")
-        except (pattern.NotServed, InvalidArgument):
-            self._not_held.add("pattern")
+        except (pattern.NotSupported, InvalidArgument):
+            self._not_enforced.add("pattern")
             return None
         return body
 
     def _repeats(self, schema: Mapping[str, Any], low: str, high: str) -> tuple[int, int | None]:
-        """How often something may stand there. A number that llama.cpp does not count to is held
-        as far as it counts."""
+        """The bounds of a repetition. llama.cpp counts up to ``_MAX_REPEATS``: a larger bound is
+        enforced as far as that."""
         least, most = schema.get(low, 0), schema.get(high)
         for value in (least, most):
             if value is not None and (type(value) is not int or value < 0):
@@ -350,12 +351,12 @@ class _Converter:
                 )
         if most is not None and most < least:
             raise InvalidArgument(f"the json-schema's {high} is below its {low}")
-        if least > _MOST_REPEATS:
-            self._not_held.add(low)
-        if most is not None and most > _MOST_REPEATS:
-            self._not_held.add(high)
+        if least > _MAX_REPEATS:
+            self._not_enforced.add(low)
+        if most is not None and most > _MAX_REPEATS:
+            self._not_enforced.add(high)
             most = None
-        return min(least, _MOST_REPEATS), most
+        return min(least, _MAX_REPEATS), most
 
 
 def _joined(bodies: Sequence[str]) -> str:
@@ -389,7 +390,7 @@ def _without_literals(body: str) -> str:
 
 
 def _letters(number: int) -> str:
-    # Rules' names have letters and dashes only, as the ones above.
+    # Rule names have only letters and dashes, like the ones above.
     text = ""
     while True:
         text = chr(ord("a") + number % 26) + text

@@ -1,4 +1,4 @@
-"""JSON schemas that hold at once (``allOf``, a schema around ``anyOf``), and those at ``$ref``."""
+"""Merges JSON schemas that apply together (``allOf`` and keywords beside it). Resolves ``$ref``."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from urllib.parse import unquote
 
 from wasi_nn.errors import InvalidArgument
 
-# What says something of a value; other keys are notes.
-_WORDS = {
+# Keywords that constrain a value. Every other key is an annotation.
+_KEYWORDS = {
     "type", "enum", "const", "$ref", "allOf", "anyOf", "oneOf", "properties", "required",
     "additionalProperties", "items", "prefixItems", "pattern", "format", "minimum", "maximum",
     "exclusiveMinimum", "exclusiveMaximum", "minLength", "maxLength", "minItems", "maxItems",
@@ -27,17 +27,17 @@ _TIGHTER: dict[str, Callable[..., Any]] = {
 
 
 def constrains(schema: Mapping[str, Any]) -> bool:
-    """Whether a schema says anything of a value."""
-    return not _WORDS.isdisjoint(schema)
+    """Whether a schema constrains values at all."""
+    return not _KEYWORDS.isdisjoint(schema)
 
 
-def both(
+def merge(
     first: Mapping[str, Any], second: Mapping[str, Any], lost: Callable[[str], None]
 ) -> dict[str, Any]:
-    """A schema of what keeps to both. Calls ``lost`` with a keyword that both have and whose first
-    value is left out. Raises ``InvalidArgument`` where nothing keeps to both."""
+    """A schema for the values that satisfy both. Calls ``lost`` with each keyword that cannot be
+    merged, and whose second value stays. Raises ``InvalidArgument`` if nothing satisfies both."""
     result = {**first, **second}
-    for key in first.keys() & second.keys() & _WORDS:
+    for key in first.keys() & second.keys() & _KEYWORDS:
         old, new = first[key], second[key]
         if old == new:
             continue
@@ -62,9 +62,9 @@ def both(
     return result
 
 
-def pointed(root: Any, reference: str) -> Any:
-    """What is at a reference like ``#/$defs/name`` or ``#/anyOf/1``. Raises ``LookupError``,
-    ``ValueError`` or ``TypeError`` where there is nothing."""
+def resolve(root: Any, reference: str) -> Any:
+    """The schema that a reference like ``#/$defs/name`` or ``#/anyOf/1`` points to. Raises
+    ``LookupError``, ``ValueError`` or ``TypeError`` if there is none."""
     target = root
     for part in unquote(reference[1:]).split("/")[1:]:
         key = part.replace("~1", "/").replace("~0", "~")

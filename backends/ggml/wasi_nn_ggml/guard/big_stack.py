@@ -1,8 +1,8 @@
-"""A stack for a text: llama.cpp splits one with std::regex, which calls itself for each character.
+"""Calls a function with a stack that is large enough for a text.
 
-Measured with every pre-tokenizer of the library: up to 400 bytes of stack for a byte of the text,
-so that a text of 30 KB ends a process whose stack has 8 MB. What is not touched of a stack costs
-address space alone.
+llama.cpp splits texts with std::regex, which recurses for each character. Measured with every
+pre-tokenizer of the library, it takes up to 400 bytes of stack for a byte of text: a text of 30 KB
+overflows a stack of 8 MB. Pages of a stack that are never touched cost only address space.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from wasi_nn.errors import PromptTooLong, RuntimeFailure
 
 _Result = TypeVar("_Result")
 
-# Any stack has room for a text of this size.
-_SHORT = 4 << 10
-_LEAST, _PER_BYTE = 16 << 20, 1 << 10
-# Some systems take whole pages alone.
+# Bytes of a text that every stack has room for.
+_SHORT_TEXT = 4 << 10
+_MIN_STACK, _STACK_PER_BYTE = 16 << 20, 1 << 10
+# Some systems accept only whole pages.
 _BLOCK = 1 << 20
-# The size of new threads' stacks is the process's; no fork is to find it changed, or this held.
+# The stack size of new threads is a setting of the process. A fork must not copy it changed, nor
+# this lock while it is locked.
 _lock = threading.Lock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
@@ -31,9 +32,10 @@ if hasattr(os, "register_at_fork"):
 
 
 def call(function: Callable[[], _Result], length: int) -> _Result:
-    """What ``function`` gives, called with a stack for a text of ``length`` bytes. Raises what it
-    raises, and ``PromptTooLong`` and ``RuntimeFailure`` where there is no such stack."""
-    if length <= _SHORT:
+    """Call ``function`` with a stack for a text of ``length`` bytes and return its result. Raises
+    what it raises, ``PromptTooLong`` if the system allows no such stack, and ``RuntimeFailure`` if
+    there is no memory for it."""
+    if length <= _SHORT_TEXT:
         return function()
     results: list[_Result] = []
     errors: list[BaseException] = []
@@ -50,12 +52,12 @@ def call(function: Callable[[], _Result], length: int) -> _Result:
 
     _start(run, length)
     interrupted: BaseException | None = None
-    # (Thread.join takes an exception of a signal's handler for the thread's end.)
+    # (Thread.join would take an exception of a signal handler for the end of the thread.)
     while not (results or errors):
         try:
             ended.acquire(timeout=1)
         except BaseException as error:
-            # Ctrl-C. llama.cpp reads what the caller would free.
+            # Ctrl-C. Keep waiting: llama.cpp still reads what the caller would free.
             interrupted = error
     if interrupted is not None:
         raise interrupted
@@ -65,16 +67,16 @@ def call(function: Callable[[], _Result], length: int) -> _Result:
 
 
 def _start(run: Callable[[], None], length: int) -> None:
-    size = _LEAST + -(-length * _PER_BYTE // _BLOCK) * _BLOCK
+    size = _MIN_STACK + -(-length * _STACK_PER_BYTE // _BLOCK) * _BLOCK
     with _lock:
         try:
             before = threading.stack_size(size)
         except (ValueError, OverflowError):
             raise PromptTooLong(
-                f"a text of {length} bytes: this system has no stack for it"
+                f"a text of {length} bytes is too long: this system allows no stack for it"
             ) from None
         try:
-            # (Thread.start waits, where a signal's handler can raise with the thread under way.)
+            # (Thread.start waits for the thread, and a signal handler could raise meanwhile.)
             _thread.start_new_thread(run, ())
         except RuntimeError as error:
             raise RuntimeFailure(f"there is no memory to read a text of {length} bytes") from error

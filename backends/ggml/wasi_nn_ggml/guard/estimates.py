@@ -1,8 +1,8 @@
-"""How much memory a context takes, before it is made.
+"""Estimates the memory of a context before llama.cpp makes it.
 
-llama.cpp does not say beforehand, and where the system promises more memory than there is, it finds
-out by ending processes. The estimate is of what gets written to: what llama.cpp reserves for the
-logits of every token of a text, where only the last one's are computed, costs nothing.
+llama.cpp does not say beforehand, and a system that promises more memory than it has ends processes
+when it runs out. The estimate counts what is written to. llama.cpp reserves logits for every token
+of a text; where it computes only the last token's, the rest costs nothing.
 """
 
 from __future__ import annotations
@@ -19,28 +19,29 @@ from wasi_nn_ggml.protocol.settings import ContextSettings
 
 log = logger("wasi_nn.ggml")
 
-#: Bytes of an element of the KV cache by ggml's type: f32, f16, q4_0, …
+#: Bytes of an element of the KV cache, by ggml's type: f32, f16, q4_0, …
 _CACHE_BYTES = {0: 4.0, 1: 2.0, 2: 0.57, 3: 0.63, 6: 0.69, 7: 0.75, 8: 1.07, 20: 0.57, 30: 2.0}
 _FLOAT, _HALF = 4, 2
-# llama.cpp makes a context of whole blocks of so many tokens.
+# llama.cpp rounds the tokens of a context up to whole blocks.
 _BLOCK = 256
-# What it notes of each token that is cached: its position, and which texts it belongs to.
+# Per cached token: its position, and the texts that it belongs to.
 _CELL_BYTES = 128
-# What it takes to plan a computation, whatever its size: 2 MB, and this for each layer.
+# To plan a computation of any size: 2 MB, and this for each layer.
 _PLAN_BYTES, _LAYER_BYTES = 2 << 20, 200 << 10
-# Leave room for what is not the guest's.
+# Left free for everything but guests.
 _SPARE_BYTES = 128 << 20
-# A context that was not asked for by size is not made smaller than this.
-_LEAST = 4096
-# llama.cpp computes their attention in full, whatever the settings say.
+# A context without a requested size is not made smaller than this, in tokens.
+_MIN_CONTEXT = 4096
+# Architectures whose attention llama.cpp computes in full, whatever the settings say.
 _NO_FLASH = ("grok",)
 
 
 class Shape(NamedTuple):
-    """What the size of a model's memory depends on: counts of numbers.
+    """The dimensions of a model that the size of a context depends on.
 
-    ``keys`` and ``values`` are those of one token in all layers, ``states`` a recurrent model's,
-    ``width`` the widest that a token gets on its way through a layer, all parts together."""
+    ``keys`` and ``values`` count the cached numbers of one token in all layers, ``states`` the
+    numbers of a recurrent model's state. ``width`` is the most numbers that a token takes on its
+    way through a layer."""
 
     keys: int
     values: int
@@ -59,7 +60,7 @@ class Shape(NamedTuple):
         heads = max(1, metadata.number("attention.head_count"), native.llama_model_n_head(model))
         cached = metadata.numbers("attention.head_count_kv")
         if not cached and not metadata.knows_arrays:
-            # They may differ from layer to layer.
+            # The counts may differ from layer to layer: assume the most.
             cached = [heads]
         cached = cached or [native.llama_model_n_head_kv(model)]
         total = cached[0] * layers if len(cached) == 1 else sum(map(abs, cached))
@@ -87,16 +88,17 @@ class Shape(NamedTuple):
         )
 
     def bytes(self, settings: ContextSettings, n_ctx: int) -> int:
-        """About how many bytes a context of ``n_ctx`` tokens takes, and not less."""
+        """An upper estimate of the bytes of a context of ``n_ctx`` tokens."""
         n_ctx = whole_blocks(n_ctx)
         at_once = min(settings.n_batch if settings.at_once else settings.n_ubatch, n_ctx)
         cache = self.keys * _CACHE_BYTES[settings.cache_type_k]
         cache += self.values * _CACHE_BYTES[settings.cache_type_v]
         full = settings.flash_attention == 0 or self.full_attention
-        # Who may look at whom, and without flash attention how much, before and after softmax.
+        # The attention mask; without flash attention also the scores, before and after softmax.
         looks = at_once * n_ctx * (_FLOAT + 2 * _FLOAT * self.heads if full else _HALF)
         work = at_once * self.width * _FLOAT + looks
-        # Every token of an embedding gets its logits: where they are computed, and copied to.
+        # Logits, where they are computed and where they are copied to. An embedding has them for
+        # every token.
         logits = (at_once if settings.embedding else 1) * self.vocabulary * _FLOAT
         return int(
             n_ctx * (cache + _CELL_BYTES)
@@ -109,14 +111,14 @@ class Shape(NamedTuple):
 
 
 def whole_blocks(n_ctx: int) -> int:
-    """The tokens that a context has which is made for ``n_ctx``."""
+    """The tokens of a context that llama.cpp makes for ``n_ctx``."""
     return -(-n_ctx // _BLOCK) * _BLOCK
 
 
 def fitting(shape: Shape, settings: ContextSettings, n_ctx_train: int) -> tuple[int, int]:
-    """The number of tokens that a context is to have, and about how many bytes it takes. Raises
-    ``RuntimeFailure`` when that is more than there is."""
-    # Half of what there is: the host has other guests.
+    """The number of tokens for a context, and its estimated bytes. Raises ``RuntimeFailure`` if it
+    does not fit the memory."""
+    # Use at most half of what is free: the host has other guests.
     room = (available() - _SPARE_BYTES) / 2
     n_ctx = settings.n_ctx
     if n_ctx:
@@ -128,8 +130,8 @@ def fitting(shape: Shape, settings: ContextSettings, n_ctx_train: int) -> tuple[
             )
         return n_ctx, size
     n_ctx = max(n_ctx_train, 1)
-    # Somebody who names no size does not mean all the memory there is.
-    while n_ctx > _LEAST and shape.bytes(settings, n_ctx) > room / 2:
+    # A guest that names no size does not want all the memory.
+    while n_ctx > _MIN_CONTEXT and shape.bytes(settings, n_ctx) > room / 2:
         n_ctx //= 2
     if n_ctx < n_ctx_train:
         log.warning(
@@ -144,7 +146,7 @@ def fitting(shape: Shape, settings: ContextSettings, n_ctx_train: int) -> tuple[
 
 
 def available() -> float:
-    """Bytes that can be had without swapping."""
+    """Bytes that are available without swapping."""
     group = group_memory()
     return min(_free(), float("inf") if group is None else group.left)
 

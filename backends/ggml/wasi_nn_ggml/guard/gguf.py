@@ -1,8 +1,8 @@
-"""A look at a GGUF file before llama.cpp gets it.
+"""Checks a GGUF file before llama.cpp loads it.
 
-llama.cpp aborts the whole process on some damaged files (a vocabulary that names one token twice),
-or later, when it reads a text with their vocabulary, and gives odd reasons for others. Sources:
-ggml's docs/gguf.md for the layout, llama.cpp's src/llama-vocab.cpp for what it needs.
+llama.cpp aborts the whole process on some damaged files (a vocabulary that names a token twice):
+when it loads the file, or later, when it tokenises a text. For others its error messages mislead.
+Sources: ggml's docs/gguf.md for the layout, llama.cpp's src/llama-vocab.cpp for what it needs.
 """
 
 from __future__ import annotations
@@ -23,24 +23,25 @@ _VERSIONS = (2, 3)
 _HEADER = Struct("<4sIQQ")
 _U32, _U64 = Struct("<I"), Struct("<Q")
 _STRING, _ARRAY = 8, 9
-# Bytes of a value of each type.
+# The size of a value of each type, in bytes.
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _TOKENIZER = b"tokenizer.ggml.model"
 _TOKENS = b"tokenizer.ggml.tokens"
 _ARCHITECTURE, _KIND = b"general.architecture", b"general.type"
 _PART, _PARTS = b"split.no", b"split.count"
 _CHARSMAP = b"tokenizer.ggml.precompiled_charsmap"
-# SentencePiece's own has 0.3 MB, and replaces a character by 33 bytes at most; others may write
-# whole words out.
-_MOST_CHARSMAP = 16 << 20
-_MOST_REPLACEMENT = 1024
-_MOST_ENTRIES = 1 << 20
-_MOST_ELEMENTS = 1 << 40
+# In bytes. SentencePiece's own map has 0.3 MB, and its longest replacement 33 bytes. Others may
+# write out whole words.
+_MAX_CHARSMAP = 16 << 20
+_MAX_REPLACEMENT = 1024
+# Of the header: tensors, and keys. Of a tensor: numbers.
+_MAX_ENTRIES = 1 << 20
+_MAX_ELEMENTS = 1 << 40
 
 
 class Contents(NamedTuple):
-    """What a text must be checked against, the names of the tensors, the architecture, and what a
-    part of a split model says of itself: its place, from 0, and how many parts there are."""
+    """The vocabulary that texts are checked against, the names of the tensors, the architecture and
+    kind, and for a split model the index of this part, from 0, and the number of parts."""
 
     vocabulary: Vocabulary = Vocabulary()
     tensors: frozenset[bytes] = frozenset()
@@ -50,18 +51,18 @@ class Contents(NamedTuple):
     parts: int = 0
 
     def check_model(self) -> None:
-        """Raise ``RuntimeFailure`` for what is not a language model, though it is a sound file."""
+        """Raise ``RuntimeFailure`` for a valid file that is not a language model."""
         if self.other is not None:
             raise RuntimeFailure(f"the GGUF file is {self.other}")
 
     @property
     def is_projector(self) -> bool:
-        """Whether it is a projector for images, which comes beside a model."""
+        """Whether it is a projector for images, to be given beside a model."""
         return self.kind == "mmproj" or self.architecture == "clip"
 
     @property
     def other(self) -> str | None:
-        """What it is, and what to do with it, where it is not a language model."""
+        """What the file is and what to do with it; None for a language model."""
         if self.kind == "adapter":
             return "a LoRA adapter: merge it into its model first (llama-export-lora)"
         if self.kind == "imatrix":
@@ -73,14 +74,13 @@ class Contents(NamedTuple):
         return None if self.tensors else "a vocabulary without a model: it has no tensors"
 
     def joined(self, other: Contents) -> Contents:
-        """The same with the tensors of another part."""
+        """These contents with the tensors of another part."""
         return self._replace(tensors=self.tensors | other.tensors)
 
 
 def check(descriptor: int) -> Contents:
-    """What a file has. Raises ``RuntimeFailure`` with the reason for a file
-    that is no sound GGUF: its header, its keys and values, the vocabulary, and the table of
-    tensors."""
+    """The contents of a file. Checks the header, keys and values, the vocabulary, and the tensor
+    table; raises ``RuntimeFailure`` with the reason if one of them is not valid."""
     size = os.fstat(descriptor).st_size
     if size < _HEADER.size:
         raise RuntimeFailure(f"the model is not a GGUF file: it has {size} bytes")
@@ -108,11 +108,11 @@ class _Reader:
             raise RuntimeFailure(f"the model is not a GGUF file: it begins with {magic!r}")
         if int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS:
             raise RuntimeFailure(
-                "the GGUF file is for big-endian machines: get or convert one that is little-endian"
+                "the GGUF file is for big-endian machines: get or convert a little-endian one"
             )
         if version not in _VERSIONS:
-            raise RuntimeFailure(f"the GGUF file is of version {version}; 2 and 3 are read here")
-        if tensors > _MOST_ENTRIES or pairs > _MOST_ENTRIES:
+            raise RuntimeFailure(f"the GGUF file has version {version}; 2 and 3 are supported")
+        if tensors > _MAX_ENTRIES or pairs > _MAX_ENTRIES:
             raise RuntimeFailure(f"the GGUF file claims {tensors} tensors and {pairs} keys")
         alignment = 32
         for _ in range(pairs):
@@ -191,7 +191,7 @@ class _Reader:
             for _ in range(count):
                 self._skip(self._number(_U64))
             return
-        if count > vocabulary.MOST_TOKENS:
+        if count > vocabulary.MAX_TOKENS:
             raise RuntimeFailure(f"the GGUF file's vocabulary claims {count} tokens")
         self._tokens = [self._string() for _ in range(count)]
 
@@ -203,7 +203,7 @@ class _Reader:
         elements = 1
         for _ in range(rank):
             elements *= self._number(_U64)
-        if elements > _MOST_ELEMENTS:
+        if elements > _MAX_ELEMENTS:
             raise RuntimeFailure(
                 f"tensor {name[:80]!r} of the GGUF file claims {elements} elements"
             )
@@ -212,12 +212,13 @@ class _Reader:
 
 
 def _check_charsmap(data: mmap.mmap, start: int, size: int) -> int:
-    """The bytes of the longest replacement of a map of characters. Raises ``RuntimeFailure`` for
-    one that a text could lead out of: llama.cpp ends the process there. It has the size of an array
-    in bytes, an array of nodes of 32 bits (a double array by XOR: what it is a child of in bits 0
-    to 7, whether there is a replacement in bit 8, the base of its own children in bits 9 to 30),
-    and the replacements, each with a NUL."""
-    if size > _MOST_CHARSMAP:
+    """The length of the longest replacement in a map of characters, in bytes. Raises
+    ``RuntimeFailure`` for a map that a text could leave: llama.cpp ends the process there.
+
+    The map has the size of an array in bytes, an array of 32-bit nodes (a double array by XOR: the
+    byte that leads to a node in bits 0 to 7, whether it has a replacement in bit 8, the base of its
+    children in bits 9 to 30), and the replacements, each ended by a NUL."""
+    if size > _MAX_CHARSMAP:
         raise RuntimeFailure(f"the GGUF file's map of characters has {size} bytes")
     wrong = RuntimeFailure("the GGUF file's map of characters leads out of itself")
     (length,) = _U32.unpack_from(data, start)
@@ -231,7 +232,7 @@ def _check_charsmap(data: mmap.mmap, start: int, size: int) -> int:
         raise wrong
     starts = set()
     for at, node in enumerate(nodes):
-        # Every node that could be a child; the ones that no text leads to are sound in a sound map.
+        # Check each node that could be a child. In a valid map, even unreachable ones pass.
         if node >> 31 or not node & 0xFF:
             continue
         children = at ^ _base(node)
@@ -241,14 +242,14 @@ def _check_charsmap(data: mmap.mmap, start: int, size: int) -> int:
             starts.add(nodes[children] & 0x7FFFFFFF)
     longest = 0
     for begin in starts:
-        end = texts.find(b"\0", begin, begin + _MOST_REPLACEMENT + 1)
+        end = texts.find(b"\0", begin, begin + _MAX_REPLACEMENT + 1)
         if end < 0:
             if texts.find(b"\0", begin) < 0:
                 raise wrong
-            # A text would grow beyond all memory.
+            # Texts would grow beyond all memory.
             raise RuntimeFailure(
-                "the GGUF file's map of characters replaces one by more than "
-                f"{_MOST_REPLACEMENT} bytes"
+                "the GGUF file's map of characters replaces a character by more than "
+                f"{_MAX_REPLACEMENT} bytes"
             )
         longest = max(longest, end - begin)
     return longest

@@ -1,7 +1,8 @@
-"""Models that are split into several files, as llama.cpp's gguf-split writes them.
+"""The files of a model: the parts of a split one, and the files that a config names.
 
-The first part names the number of parts, and has all keys and the vocabulary; the others lie beside
-it under names that differ in the number. Any of the parts may have no tensors.
+llama.cpp's gguf-split writes split models. The first part has the number of parts, all keys and the
+vocabulary. The others lie in the same folder under names that differ in the number. Any part may
+have no tensors.
 """
 
 from __future__ import annotations
@@ -15,23 +16,23 @@ from wasi_nn_ggml.guard import gguf
 from wasi_nn_ggml.guard.gguf import Contents
 
 _NAME = re.compile(r"(.*-)00001(-of-\d{5}\.gguf)")
-_MOST = 4096
+_MAX_PARTS = 4096
 
 
 def files(path: Path) -> list[Path]:
-    """The files of the model that this one is, or is the first part of, by their names alone: the
-    later parts that are there."""
+    """The files of a model: ``path``, and if it is the first part of a split model, the later parts
+    that exist. Looks at names only."""
     match = _NAME.fullmatch(path.name)
     if match is None:
         return [path]
-    count = min(int(match[2][4:9]), _MOST)
+    count = min(int(match[2][4:9]), _MAX_PARTS)
     others = (path.with_name(f"{match[1]}{n:05}{match[2]}") for n in range(2, count + 1))
     return [path, *(other for other in others if other.exists())]
 
 
 def check(path: Path) -> Contents:
-    """What a model has, all its parts together. Raises ``ModelNotFound`` for a part that is not
-    there, and ``RuntimeFailure`` for one that is not sound or not the first."""
+    """The contents of a model, all parts together. Raises ``ModelNotFound`` for a missing part, and
+    ``RuntimeFailure`` if a part is not valid or ``path`` is not the first."""
     contents = _contents(path)
     if contents.part:
         raise RuntimeFailure(
@@ -42,10 +43,10 @@ def check(path: Path) -> Contents:
         contents.check_model()
         return contents
     suffix = f"-00001-of-{contents.parts:05}.gguf"
-    if not path.name.endswith(suffix) or contents.parts > _MOST:
+    if not path.name.endswith(suffix) or contents.parts > _MAX_PARTS:
         raise RuntimeFailure(
             f"{path.name} is the first of {contents.parts} parts of a split model: its name must "
-            f"end in {suffix}, since the name tells where the others are"
+            f"end in {suffix}, because the other parts are found by it"
         )
     start = path.name[: -len(suffix)]
     for number in range(2, contents.parts + 1):
@@ -71,7 +72,7 @@ def beside(model: Path, name: str, key: str) -> Path:
         if not path.is_file():
             raise ModelNotFound(f"the config's {key}: there is no file {path}")
     except (OSError, ValueError) as error:
-        # A name that is too long, or no name at all.
+        # The name is too long, or is not a file name at all.
         raise InvalidArgument(f"the config's {key} is not the name of a file: {error}") from error
     return path
 
@@ -84,19 +85,19 @@ def _part(path: Path, number: int) -> Contents:
     if contents.part + 1 != number:
         raise RuntimeFailure(
             f"{path.name} says that it is part {contents.part + 1} and must be part {number} of a "
-            "split model: get the parts anew"
+            "split model: download the parts again"
         )
     return contents
 
 
 def whole(descriptor: int) -> Contents:
-    """What a model has that is in one file. Raises ``InvalidArgument`` for a part, and
-    ``RuntimeFailure``."""
+    """The contents of a model in one file. Raises ``InvalidArgument`` for a part of a split model,
+    and ``RuntimeFailure`` if the file is not valid."""
     contents = gguf.check(descriptor)
     if contents.parts > 1:
         raise InvalidArgument(
             f"the model is part {contents.part + 1} of {contents.parts} of a split model: a guest "
-            "can bring a model in one piece only"
+            "can bring only a model in one piece"
         )
     contents.check_model()
     return contents

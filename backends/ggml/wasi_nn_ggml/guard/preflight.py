@@ -1,7 +1,8 @@
-"""A guest's own model is loaded, reads odd texts and computes in a process of its own first.
+"""Loads and runs a guest's own model in a separate process first.
 
-llama.cpp answers some damaged models with abort(), which nothing in a process can prevent. What
-would take the host down takes that process down instead. The price is loading the model twice.
+llama.cpp calls abort() on some damaged models, and a process cannot prevent that. A model that
+would take the host down takes the separate process down instead. The price: the model is loaded
+twice.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from contextlib import suppress
 from wasi_nn.errors import NnError, RuntimeFailure, WasiNnError
 from wasi_nn_ggml import subprocess_module
 
-_SECONDS = 120
-_REFUSED = 3
-#: Bytes that a trial may take beside the model's file: a vocabulary can make llama.cpp write
-#: tokens without an end, and the system would find out by ending processes.
-_ROOM = 8 << 30
-# What a tokeniser of a damaged vocabulary may stumble over; llama.cpp's exceptions end its process.
+_TIMEOUT_SECONDS = 120
+_REJECTED = 3
+# Memory for the process beside the model's file. A vocabulary can make llama.cpp write tokens
+# without end, and without a limit the system would end processes to find memory.
+_EXTRA_BYTES = 8 << 30
+# Texts that a damaged vocabulary may fail on. An exception in llama.cpp ends its process.
 _TEXTS = (
     *(bytes([byte]) for byte in range(256)),
     bytes(range(256)),
@@ -34,7 +35,7 @@ _TEXTS = (
 
 
 def run(path: str, descriptor: int) -> None:
-    """Raise ``RuntimeFailure`` for a model that cannot be loaded or ends the process that does."""
+    """Raise ``RuntimeFailure`` for a model that cannot be loaded, or that ends the process."""
     try:
         ended = subprocess.run(
             subprocess_module.command(__name__, path),
@@ -43,34 +44,35 @@ def run(path: str, descriptor: int) -> None:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            timeout=_SECONDS,
+            timeout=_TIMEOUT_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
         raise RuntimeFailure(
-            f"the model was not loaded and run within {_SECONDS} seconds"
+            f"the model was not loaded and run within {_TIMEOUT_SECONDS} seconds"
         ) from None
     if ended.returncode == 0:
         return
-    said = ended.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no reason given"]
-    if ended.returncode == _REFUSED:
-        raise RuntimeFailure(said[0])
+    lines = ended.stderr.decode("utf-8", "replace").strip().splitlines()
+    reason = lines[-1] if lines else "no reason given"
+    if ended.returncode == _REJECTED:
+        raise RuntimeFailure(reason)
     try:
         how = signal.Signals(-ended.returncode).name
     except ValueError:
         how = f"exit code {ended.returncode}"
-    raise RuntimeFailure(f"the model makes llama.cpp end its process ({how}): {said[0]}")
+    raise RuntimeFailure(f"the model makes llama.cpp end its process ({how}): {reason}")
 
 
 def main() -> None:
-    """The trial of the model that the process's argument names."""
+    """Test the model that the process's argument names."""
     path = sys.argv[1]
     try:
         _limit(os.stat(path).st_size)
-        _try(path)
-    except WasiNnError as refused:
-        print(refused, file=sys.stderr)
-        sys.exit(_REFUSED)
+        _test(path)
+    except WasiNnError as error:
+        print(error, file=sys.stderr)
+        sys.exit(_REJECTED)
 
 
 def _limit(size: int) -> None:
@@ -80,12 +82,12 @@ def _limit(size: int) -> None:
         return
     with suppress(OSError, ValueError):
         _, most = resource.getrlimit(resource.RLIMIT_DATA)
-        wanted = size + _ROOM
+        wanted = size + _EXTRA_BYTES
         if most == resource.RLIM_INFINITY or wanted < most:
             resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
 
 
-def _try(path: str) -> None:
+def _test(path: str) -> None:
     from wasi_nn_ggml.guard import gguf
     from wasi_nn_ggml.llama.kv_cache import Sequence
     from wasi_nn_ggml.llama.model import Weights
@@ -105,7 +107,7 @@ def _try(path: str) -> None:
     sequence = Sequence(weights, ContextSettings(n_ctx=n_ctx), lambda size: None)
     sequence.evaluate(tokens)
     sequence.close()
-    # A guest can ask for an embedding later on; what is refused here is refused then.
+    # A guest can ask for an embedding later. What is rejected here is rejected again then.
     for pooling in (-1, *((RANK,) if weights.ranks else ())):
         settings = ContextSettings(n_ctx=n_ctx, embedding=True, pooling_type=pooling)
         with suppress(NnError):

@@ -1,7 +1,7 @@
-"""A look at a model's vocabulary before llama.cpp reads texts with it.
+"""Checks a model's vocabulary, and texts against it, before llama.cpp tokenises with it.
 
-llama.cpp ends the process where a text needs what a vocabulary lacks, and takes time or memory
-without an end with some. Source: llama.cpp's src/llama-vocab.cpp.
+llama.cpp ends the process if a text needs a token that the vocabulary lacks. With some vocabularies
+it takes unbounded time or memory. Source: llama.cpp's src/llama-vocab.cpp.
 """
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ from typing import NamedTuple
 
 from wasi_nn.errors import InvalidArgument, RuntimeFailure
 
-#: Tokens of a vocabulary; real ones have a quarter of a million.
-MOST_TOKENS = 1 << 21
-# Bytes of a token. Those of real vocabularies that stand for white space have some hundred; where
-# every beginning of a word is looked up, or every token that a place of the text may be the first
-# byte of, a long one costs its square at each byte.
-_LONGEST = {b"bert": 256, b"t5": 1024, b"plamo2": 1024}
-_LONGEST_OF_OTHERS = 4096
+#: Tokens of a vocabulary. Real ones have a quarter of a million.
+MAX_TOKENS = 1 << 21
+# Length of a token in bytes. In real vocabularies the longest, for white space, have some hundred.
+# These tokenizers look up every prefix of a word, or every token that may begin at a place, so a
+# long token costs its square at each byte of a text.
+_MAX_LENGTHS = {b"bert": 256, b"t5": 1024, b"plamo2": 1024}
+_MAX_LENGTH = 4096
 _SPACE = "\u2581"
 
 
 class Vocabulary(NamedTuple):
-    """What a text is checked against before it is tokenised, and the length of the longest token in
-    bytes. ``missing`` are the bytes that a text cannot be written with where it has a character
-    that is no token; the ``characters`` that are tokens are known only if there are any."""
+    """What texts are checked against. ``longest`` is the length of the longest token in bytes.
+    ``missing`` are the bytes without a token: a text may have one only within a character that is
+    itself a token. ``characters`` are these tokens, filled only if bytes are missing."""
 
     longest: int = 0
     missing: frozenset[int] = frozenset()
     characters: frozenset[str] = frozenset()
-    #: The bytes that a character of a text is replaced by, at most.
+    #: The longest replacement of a character, in bytes.
     replacement: int = 0
 
     def check(self, text: bytes) -> None:
-        """Raise ``InvalidArgument`` for a text that the vocabulary has no tokens for: llama.cpp
+        """Raise ``InvalidArgument`` for a text that the vocabulary has no tokens for. llama.cpp
         would end the process."""
         if not self.missing:
             return
@@ -43,25 +43,25 @@ class Vocabulary(NamedTuple):
             raise InvalidArgument(
                 f"the model's vocabulary has no token for some bytes: {error}"
             ) from error
-        # It may put a space before the text.
+        # llama.cpp may put a space before the text.
         for character in {*characters, _SPACE} - self.characters:
             for byte in character.encode("utf-8"):
                 if byte in self.missing:
                     raise InvalidArgument(
-                        f"the model cannot read {character!r}: its vocabulary has a token neither "
-                        f"for it nor for the byte 0x{byte:02X}"
+                        f"the model cannot read {character!r}: its vocabulary has no token for it, "
+                        f"and none for the byte 0x{byte:02X}"
                     )
 
 
 def read(tokenizer: bytes, tokens: list[bytes]) -> Vocabulary:
-    """What there is to know of the tokens of a file. Raises ``RuntimeFailure`` with the reason for
-    those that llama.cpp must not get."""
-    # As llama.cpp keeps them: up to a NUL, and empty ones by their numbers.
+    """The vocabulary of a file's tokens. Raises ``RuntimeFailure`` with the reason if llama.cpp
+    must not load them."""
+    # As llama.cpp keeps them: cut at a NUL, empty ones named by their index.
     kept = {token.partition(b"\0")[0] or b"[EMPTY_%d]" % at for at, token in enumerate(tokens)}
     if len(kept) != len(tokens):
         raise RuntimeFailure("the GGUF file's vocabulary names a token twice")
     longest = max(map(len, kept), default=0)
-    most = _LONGEST.get(tokenizer, _LONGEST_OF_OTHERS)
+    most = _MAX_LENGTHS.get(tokenizer, _MAX_LENGTH)
     if longest > most:
         raise RuntimeFailure(
             f"the GGUF file's vocabulary has a token of {longest} bytes: at most {most} are allowed"
@@ -78,7 +78,7 @@ def read(tokenizer: bytes, tokens: list[bytes]) -> Vocabulary:
 
 
 def _has_byte(kept: Collection[bytes], byte: int) -> bool:
-    # The token of a byte itself is sought as a C string.
+    # llama.cpp looks up the byte itself as a C string.
     return b"<0x%02X>" % byte in kept or (byte != 0 and bytes([byte]) in kept)
 
 
@@ -88,7 +88,7 @@ def _characters(kept: Collection[bytes]) -> frozenset[str]:
 
 
 def _check_text(kept: Collection[bytes]) -> None:
-    """It counts the characters of these tokens, and reads their bytes."""
+    """plamo2 counts the characters of these tokens, and reads their bytes."""
     for token in kept:
         try:
             token.decode("utf-8")
@@ -99,8 +99,8 @@ def _check_text(kept: Collection[bytes]) -> None:
 
 
 def _check_first_bytes(kept: Collection[bytes]) -> None:
-    """It goes on from where the longest token that fits ends, and from the same place when none
-    fits although one begins so."""
+    """rwkv continues after the longest token that matches. If none matches although a token begins
+    as the text does, it continues at the same place, without end."""
     plain = [_unescaped(token) if b"\\" in token else token for token in kept]
     alone = {token for token in plain if len(token) == 1}
     for token in plain:
@@ -112,7 +112,7 @@ def _check_first_bytes(kept: Collection[bytes]) -> None:
 
 
 def _unescaped(token: bytes) -> bytes:
-    """A token of RWKV as llama.cpp reads it, mistakes included."""
+    """An RWKV token as llama.cpp unescapes it, mistakes included."""
     result = bytearray()
     escaping, digits, value = False, 0, 0
     for byte in token:
