@@ -602,13 +602,13 @@ def test_the_former_spelling_of_an_option_is_not_in_the_help():
         (("run", "--env", "=x", "{hello}"), "--env takes"),
         (("run", "--runtime", "abacus", "{hello}"), "no runtime 'abacus'"),
         (("run", "--timeout", "0", "{hello}"), "--timeout"),
-        (("run", "--max-memory", "lots", "{hello}"), "--max-memory wants"),
-        (("run", "--max-host-memory", "much", "{hello}"), "--max-host-memory wants"),
-        (("run", "--max-held", "much", "{hello}"), "--max-held wants"),
-        (("run", "-W", "wmemcheck", "{hello}"), "-W understands"),
+        (("run", "--max-memory", "lots", "{hello}"), "--max-memory takes"),
+        (("run", "--max-host-memory", "much", "{hello}"), "--max-host-memory takes"),
+        (("run", "--max-held", "much", "{hello}"), "--max-held takes"),
+        (("run", "-W", "wmemcheck", "{hello}"), "-W takes"),
         (("run", "-W", "timeout=soon", "{hello}"), "as in 500ms"),
         (("run", "--preload", "a=b", "{hello}"), "one module"),
-        (("run", "--mapdir", "x", "{hello}"), "wants GUEST::HOST"),
+        (("run", "--mapdir", "x", "{hello}"), "takes GUEST::HOST"),
         (("run", "--graph", "m=onnx:cuda:m.onnx", "{hello}"), "no execution target 'cuda'"),
         (("run", "--graph", "m=https://a/b.onnx", "{hello}"), "not fetched"),
         (("run", "--runtime", "wasmtme", "{hello}"), "did you mean 'wasmtime'?"),
@@ -693,7 +693,11 @@ def test_inspect(guests, relu, wat, tmp_path):
     component.write_bytes(b"\0asm\x0d\0\x01\0")
     code, out, _ = wasi_nn("inspect", component)
     assert code == 1
-    for line in ("component, not a command", "no wasi:nn", "no wasi:cli/run; it exports: nothing"):
+    for line in (
+        "component, not a command",
+        "no wasi:nn",
+        "it does not export wasi:cli/run; it exports: nothing",
+    ):
         assert line in out
     code, out, _ = wasi_nn("inspect", guests / "classify-wit/classify-wit.wasm")
     assert code == 0

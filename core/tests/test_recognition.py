@@ -95,7 +95,7 @@ ANSWERS = [
     (b"Not Found", "a short text, 'Not Found'"),
     (b"404: Not Found\n", "a short text, '404: Not Found'"),
     ("Zugriff verweigert: kein Schlüssel".encode(), "a short text, 'Zugriff"),
-    (b" \n\t\n", "a text of blanks alone"),
+    (b" \n\t\n", "a text of blanks only"),
 ]
 POINTERS = [
     (LFS, "a git-lfs pointer"),

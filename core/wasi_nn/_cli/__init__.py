@@ -17,7 +17,7 @@ from wasi_nn._cli.status import doctor, plugins
 from wasi_nn.errors import UsageError, WasiNnError
 from wasi_nn.escaping import trace_of
 
-# Commands of other hosts, and what does their work here.
+# Commands of other hosts, and what to use here instead.
 _ELSEWHERE = {
     "compile": "a guest is compiled when it runs: wasi-nn run GUEST",
     "validate": "wasi-nn inspect FILE says whether a guest can run",
@@ -27,7 +27,7 @@ _ELSEWHERE = {
 
 
 class _Group(click.Group):
-    """Its command is ``run`` where none is named, as other hosts have it."""
+    """A group whose default command is ``run``, as in other hosts."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         first = args[0] if args else ""
@@ -53,7 +53,7 @@ def app() -> None:
 
 
 class _Conformance(click.Command):
-    """Imported when it is called: the suite is no part of a guest's start."""
+    """The conformance command. It imports the suite only when it runs."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -82,10 +82,10 @@ for command in (run, inspect, plugins, doctor, _Conformance()):
 
 
 def main() -> None:
-    """Run the command line; the user's mistake is one line on stderr and exit code 2."""
+    """Run the command line. A mistake of the user gives one line on stderr and exit code 2."""
     speak_for_python()
     for stream in (sys.stdout, sys.stderr):
-        # A name need not fit the terminal's encoding.
+        # The terminal's encoding may not have every character of a name.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
@@ -100,14 +100,14 @@ def main() -> None:
         complain(error.format_message())
         code = 2
     except BrokenPipeError:
-        # Whoever read our output has enough of it (head, a pager that was left).
+        # The reader of our output has closed the pipe (head, or a pager that was quit).
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         code = 141
     except (WasiNnError, OSError) as error:
         complain(str(error))
         code = 2
     except Exception as error:
-        # Python would write the texts of errors as they are.
+        # Python would print the texts of errors unescaped.
         complain(trace_of(error))
         code = 1
     sys.exit(code if isinstance(code, int) else 0)

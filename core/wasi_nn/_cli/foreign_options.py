@@ -1,7 +1,7 @@
-"""Options that the users of other hosts bring, in the words of this command.
+"""Accept the command-line options of other hosts.
 
-wasmtime's are groups of settings (``-S``, ``-W``, …); those of WasmEdge, iwasm and wasmer are
-options of their own. What cannot mean anything here is a ``UsageError`` that says what to do.
+wasmtime has groups of settings (``-S``, ``-W``, …). WasmEdge, iwasm and wasmer have plain options.
+An option that cannot be supported is a ``UsageError`` that says what to do.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from wasi_nn.runtime import Preopen
 _YES = ("", "y", "yes", "true", "1", "on")
 _NO = ("n", "no", "false", "0", "off")
 _SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "m": 60.0}
-# What every guest has here, and what changes no answer.
-_HAVE = {
+# Settings that every guest has here, and settings that change no answer.
+_ALWAYS_ON = {
     *("nn", "cli", "common", "preview0", "preview2", "p3", "cli-exit-with-code"),
     *("inherit-stdin", "inherit-stdout", "inherit-stderr"),
 }
-# Bounds of what guests do not have here.
-_BOUNDS = re.compile(
+# Limits of features that guests do not have here.
+_UNUSED_LIMITS = re.compile(
     r"max-(resources|component-handles|random-size|http-.*)|hostcall-fuel|http-.*-.*"
 )
-# Proposals, and what tunes an engine.
+# Proposals, and settings that tune an engine.
 _FEATURES = re.compile(
     r"all-proposals|bulk-memory|exceptions|extended-const|function-references|gc|gc-support|"
     r"memory64|multi-memory|multi-value|reference-types|relaxed-simd.*|simd|tail-call|threads|"
@@ -41,7 +41,7 @@ _READ_ONLY = ":readonly"
 
 
 class Settings(NamedTuple):
-    """What wasmtime's groups ask for; None where they do not."""
+    """The values set in wasmtime's groups. None means not set."""
 
     inherit_env: bool = False
     timeout: float | None = None
@@ -52,7 +52,8 @@ class Settings(NamedTuple):
 def wasmtime_settings(
     wasi: Sequence[str], wasm: Sequence[str], debug: Sequence[str]
 ) -> tuple[Settings, list[str]]:
-    """The settings of ``-S``, ``-W`` and ``-D``, and the ``nn-graph=…`` among them."""
+    """Parse ``-S``, ``-W`` and ``-D``. Returns the settings and the texts ``nn-graph=…``. Raises
+    ``UsageError``."""
     graphs: list[str] = []
     found = Settings()
     for text in _split(wasi):
@@ -61,10 +62,10 @@ def wasmtime_settings(
             graphs.append(text)
         elif key == "inherit-env":
             found = found._replace(inherit_env=_flag("-S", text))
-        elif key in _HAVE:
+        elif key in _ALWAYS_ON:
             if not _flag("-S", text) and key.startswith("inherit-std"):
                 raise UsageError(f"-S {text}: redirect the stream in the shell, as in < /dev/null")
-        elif _BOUNDS.fullmatch(key):
+        elif _UNUSED_LIMITS.fullmatch(key):
             continue
         elif value not in _NO:
             raise UsageError(
@@ -77,26 +78,26 @@ def wasmtime_settings(
             found = found._replace(timeout=duration("-W timeout", value))
         elif key in ("fuel", "max-memory-size"):
             if not value.isdecimal():
-                raise UsageError(f"-W {key} wants a number, not {value!r}")
+                raise UsageError(f"-W {key} takes a number, not {value!r}")
             if key == "fuel":
                 found = found._replace(fuel=int(value))
             else:
                 found = found._replace(memory=int(value))
         elif not _FEATURES.fullmatch(key) and value not in _NO:
             raise UsageError(
-                f"-W understands timeout, fuel, max-memory-size and the names of proposals, not "
+                f"-W takes timeout, fuel, max-memory-size and the names of proposals, not "
                 f"{text!r}: limits are --timeout, --fuel and --max-memory here"
             )
     for text in _split(debug):
         key, _, value = text.partition("=")
         tunes = key in ("debug-info", "address-map", "symbols", "max-backtrace")
         if not tunes and value not in _NO:
-            raise UsageError(f"-D {text} has no meaning here: say -v for every wasi-nn call")
+            raise UsageError(f"-D {text} has no meaning here: use -v to see every wasi-nn call")
     return found, graphs
 
 
 def _split(texts: Sequence[str]) -> list[str]:
-    """Settings between commas; a folder whose name has a comma, where there is one."""
+    """Split settings at commas, except within the name of an existing folder."""
     out: list[str] = []
     for text in texts:
         parts = text.split(",")
@@ -115,21 +116,21 @@ def _split(texts: Sequence[str]) -> list[str]:
 def _flag(option: str, text: str) -> bool:
     key, _, value = text.partition("=")
     if value not in (*_YES, *_NO):
-        raise UsageError(f"{option} {key} wants y or n, not {value!r}")
+        raise UsageError(f"{option} {key} takes y or n, not {value!r}")
     return value in _YES
 
 
 def duration(option: str, text: str) -> float:
-    """Seconds of a timeout such as 2, 0.5 or 500ms. Raises ``UsageError``."""
+    """Parse a timeout such as 2, 0.5 or 500ms, in seconds. Raises ``UsageError``."""
     found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\d+)?|\.\d+)(s|ms|us|µs|ns|m|)", text)
     if found is None or not float(found[1]):
-        raise UsageError(f"{option} wants a number of seconds, or as in 500ms, not {text!r}")
+        raise UsageError(f"{option} takes seconds, or a unit as in 500ms, not {text!r}")
     return float(found[1]) * _SECONDS[found[2]]
 
 
 def preopen(text: str) -> Preopen:
-    """``HOST``, ``HOST::GUEST`` or WasmEdge's ``GUEST:HOST``; with ``:readonly`` behind it for
-    reading only. Raises ``UsageError`` for what is not a directory."""
+    """Parse ``HOST``, ``HOST::GUEST`` or WasmEdge's ``GUEST:HOST``, with ``:readonly`` at the end
+    for a read-only directory. Raises ``UsageError`` if HOST is not a directory."""
     writable = Path(text).is_dir() or not text.endswith(_READ_ONLY)
     given = text if writable else text[: -len(_READ_ONLY)]
     host, colons, guest = given.partition("::")
@@ -142,32 +143,32 @@ def preopen(text: str) -> Preopen:
 
 
 def mapped(text: str) -> Preopen:
-    """``GUEST::HOST`` (wasmtime's and iwasm's of old) or ``GUEST:HOST`` (wasmer's)."""
+    """Parse ``GUEST::HOST`` (old wasmtime and iwasm) or ``GUEST:HOST`` (wasmer)."""
     guest, colons, host = text.partition("::")
     if not colons:
         guest, colons, host = text.partition(":")
     if not colons or not guest:
         raise UsageError(
-            f"--map-dir (--mapdir) wants GUEST::HOST, not {text!r}; --dir takes HOST::GUEST"
+            f"--map-dir (--mapdir) takes GUEST::HOST, not {text!r}; --dir takes HOST::GUEST"
         )
     return _directory("--map-dir", text, host, guest, True)
 
 
 def _directory(option: str, text: str, host: str, guest: str, writable: bool) -> Preopen:
-    # (An empty path would be the current directory, which nobody has named.)
+    # An empty path would mean the current directory, which the user has not named.
     if not host or not Path(host).is_dir():
         raise UsageError(f"{option} {text}: there is no directory {host!r}")
     return Preopen(Path(host), guest, writable)
 
 
 def volume(text: str) -> Preopen:
-    """wasmer's ``HOST:GUEST``."""
+    """Parse wasmer's ``HOST:GUEST``."""
     host, _, guest = text.partition(":")
     return _directory("--volume", text, host, guest or host, True)
 
 
 def variables(texts: Sequence[str], inherit: bool) -> dict[str, str]:
-    """The guest's variables. Raises ``UsageError``."""
+    """The guest's environment variables. Raises ``UsageError``."""
     found = dict(os.environ) if inherit else {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -180,9 +181,9 @@ def variables(texts: Sequence[str], inherit: bool) -> dict[str, str]:
 _NETWORK = "guests have no network here"
 _MODULES = "a guest is one module here; join modules beforehand (wasm-merge)"
 _PACKAGES = "packages are not known here; give the path of a .wasm file"
-_DEBUGGING = "guests are not debugged or recorded here; say -v for every wasi-nn call"
+_DEBUGGING = "guests are not debugged or recorded here; use -v to see every wasi-nn call"
 _IMPORTS = "a guest needs all its imports here; wasi-nn inspect GUEST lists them"
-# Options with a value, and flags, that cannot be met, and what to write instead.
+# Options and flags that cannot be supported, and what to write instead.
 _REFUSED = {
     "--preload": _MODULES,
     "--module-path": _MODULES,
@@ -207,8 +208,8 @@ _REFUSED = {
     "--gdb-server": _DEBUGGING,
     "--coredump-on-trap": _DEBUGGING,
     "--journal": _DEBUGGING,
-    "--profile": "say --stats for times and counts",
-    "--gen-prof-file": "say --stats for times and counts",
+    "--profile": "use --stats for times and counts",
+    "--gen-prof-file": "use --stats for times and counts",
     "--wasi-nn-graph": "write -S nn-graph=FORMAT::DIR or --graph NAME=PATH",
 }
 _REFUSED_FLAGS = {
@@ -217,7 +218,7 @@ _REFUSED_FLAGS = {
     "--listenfd": _NETWORK,
     "--allow-af-unix": _NETWORK,
     "--allow-command-all": "guests start no commands here",
-    "--repl": "say --invoke NAME, once for each call",
+    "--repl": "use --invoke NAME, once for each call",
     "--trap-unknown-imports": _IMPORTS,
     "--default-values-unknown-imports": _IMPORTS,
 }
@@ -244,17 +245,17 @@ _FLAGS_WITHOUT_EFFECT = (
     *(f"--{way}-{proposal}" for way in ("enable", "disable") for proposal in _PROPOSALS),
 )
 
-# Flags that may have a value behind them, which says nothing here.
+# Flags that may have a value, which has no effect here.
 _VALUE_TO_DROP = ("--enable-segue", "--net", "--http-client")
 _RENAMED = {"--wasm-timeout": "--timeout", "--max-memory-size": "--max-memory", "-e": "--invoke"}
-# From this level on, iwasm's -v=LEVEL (0 to 5) and WasmEdge's --log-level tell what is called.
+# The levels of iwasm's -v=LEVEL (0 to 5) and WasmEdge's --log-level that log every call.
 _IWASM_DEBUG = 3
 _WASMEDGE_DEBUG = ("trace", "debug")
 
 
-class SpellingsCommand(click.Command):
-    """A command that also takes options as other hosts spell them: a flag with a value behind it
-    (iwasm's ``-v=5``), an option under another name. What comes behind the guest stays."""
+class ForeignOptionsCommand(click.Command):
+    """A command that also takes the options of other hosts: a flag with a value (iwasm's
+    ``-v=5``), an option with another name. Arguments after the guest stay unchanged."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         takes_value = {
@@ -286,7 +287,7 @@ class SpellingsCommand(click.Command):
         return super().parse_args(ctx, [*ours, *rest])
 
     def has_option(self, text: str) -> bool:
-        """Whether an argument is an option of this command, as any host spells it."""
+        """Whether an argument is an option of this command or of another host."""
         name = text.partition("=")[0] if text.startswith("--") else text[:2]
         known = {name for option in self.params for name in option.opts if name.startswith("-")}
         return name in (*known, *_RENAMED, "--log-level")
@@ -299,7 +300,8 @@ def _refuse(context: click.Context, option: click.Parameter, value: Any) -> None
 
 
 def accept_others(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add, to a command, the options of other hosts that change nothing or cannot be met."""
+    """Add the options of other hosts to a command: those without effect, and those that are
+    refused."""
     for names, is_flag, callback in (
         (_WITHOUT_EFFECT, False, None),
         (_FLAGS_WITHOUT_EFFECT, True, None),

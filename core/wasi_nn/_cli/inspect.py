@@ -37,7 +37,7 @@ EXAMPLES = """Examples:
   wasi-nn inspect --config '{"signature": "encode"}' model.tflite
 """
 
-# A part of a split GGUF model, and its model.
+# The file name of a part of a split GGUF model.
 _PART = re.compile(r"(.*)-\d{5}(-of-\d{5}\.gguf)")
 
 
@@ -47,9 +47,9 @@ _PART = re.compile(r"(.*)-\d{5}(-of-\d{5}\.gguf)")
 def inspect(files: tuple[str, ...], config: str) -> int:
     """Show what guests (.wasm) and models are, and whether this installation can run them.
 
-    Each file has a block of its own; weights behind an OpenVINO model belong to it, and so do the
-    later parts of a split GGUF model. The exit code is 0 when all can run, 1 when one cannot, and
-    2 when one cannot be read."""
+    Prints a block for each file. The weights after an OpenVINO model belong to its block, and so do
+    the later parts of a split GGUF model. The exit code is 0 if all can run, 1 if one cannot, and
+    2 if one cannot be read."""
     set_up_logging(brief=True)
     settings = parse(config)
     code = 0
@@ -96,7 +96,7 @@ def _blocks(host: Host, files: Sequence[str]) -> list[list[str]]:
 
 
 def _weights_last(files: Sequence[str]) -> list[str]:
-    """A shell gives model.bin before model.xml: the weights go behind their model."""
+    """The files with weights after their model. A shell sorts model.bin before model.xml."""
 
     def place(numbered: tuple[int, str]) -> tuple[int, bool]:
         number, file = numbered
@@ -192,7 +192,7 @@ def _entry(module: wasm_module.WasmFile) -> str:
 
 def _inspect_component(host: Host, data: bytes, path: Path) -> bool:
     component = wasm_component.parse(data)
-    entry = "a command" if component.is_command else f"not a command: it exports no {RUN}"
+    entry = "a command" if component.is_command else f"not a command: it does not export {RUN}"
     _line("kind", f"component, {entry}")
     nn = [name for name in component.imports if name.startswith(PACKAGE)]
     _line("imports", ", ".join(nn) or "no wasi:nn")
@@ -209,7 +209,7 @@ def _starts_here(host: Host, data: bytes, path: Path, how: str = "") -> bool:
         program = host.program(data)
         program.name = path.name
         with patience(program.name):
-            # What is missing is said before minutes of compiling.
+            # Link first: a missing import should be reported before minutes of compiling.
             program.link()
             program.compile()
     except (LinkError, UsageError) as error:
@@ -226,7 +226,7 @@ def _inspect_model(host: Host, files: Sequence[Path], config: Config) -> bool:
     _line("kind", "model")
     _line("encoding", encoding)
     log = logging.getLogger("wasi_nn")
-    # (What fails is in the report; the log would say it again.)
+    # Failures are in the report, so do not log them too.
     log.disabled = True
     try:
         lacks = missing(host.plugins.backend_for(encoding))

@@ -1,4 +1,4 @@
-"""An export's arguments from the command line, and its results to it, as wasmtime prints them."""
+"""Parse an export's arguments from the command line, and print its results as wasmtime does."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from wasi_nn.wasm.module import WasmFile
 
 
 def call_of(file: WasmFile, export: str, texts: Sequence[str]) -> Call:
-    """A call with numbers that the signature takes. Raises ``UsageError``."""
+    """A call with the arguments as numbers of the signature's types. Raises ``UsageError``."""
     signature = file.signatures.get(export)
     if signature is None:
-        # (The program has the words for an export that is not there.)
+        # The program reports a missing export.
         return Call(export)
     if len(texts) != len(signature.parameters):
         raise UsageError(f"{export} is {signature}; {len(texts)} arguments are given")
@@ -31,7 +31,7 @@ def _number(text: str, kind: str) -> float:
 
 
 def shown(value: float, kind: str) -> str:
-    """A result in decimal, without an exponent; a float in the fewest digits that give it back."""
+    """A result in decimal without an exponent. A float has as few digits as identify it."""
     if isinstance(value, int):
         return str(value)
     if value != value:

@@ -1,4 +1,4 @@
-"""Lines of the command itself: on stderr, beside what the guest writes there, and on stdout."""
+"""The command's own lines on stdout and stderr."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import click
 
 from wasi_nn.escaping import trace_of, visible, visible_lines
 
-_SHOWN_FAILURES = 20
+_MAX_FAILURES = 20
 
 
 def tell(text: str) -> None:
@@ -23,12 +23,12 @@ def tell(text: str) -> None:
 
 
 def complain(text: str) -> None:
-    """Print a line to stderr, as ``write`` does."""
+    """Print a line to stderr with ``write``."""
     write(f"wasi-nn: {visible_lines(text)}\n")
 
 
 def write(text: str) -> None:
-    """Write to stderr. Nobody may be there to read it: a closed stream is not an error."""
+    """Write to stderr. A closed stream is not an error."""
     if sys.stderr is None:
         return
     try:
@@ -36,13 +36,14 @@ def write(text: str) -> None:
     except ValueError:
         pass
     except OSError:
-        # What is left in the buffer would make Python end with 120: let it go nowhere.
+        # Python would exit with 120 if it could not flush the buffer, so send that to nowhere.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
 
 
 class _Lines(logging.Handler):
-    """Log records as lines of the command; a guest that fails in a loop fills no terminal."""
+    """Prints log records as lines of the command, and at most ``most`` of them: a guest that fails
+    in a loop must not flood the terminal."""
 
     def __init__(self, most: int | None) -> None:
         super().__init__()
@@ -59,23 +60,23 @@ class _Lines(logging.Handler):
 
 
 class _Brief(logging.Handler):
-    """The first line and the last, where a record has a traceback, and each text once."""
+    """Prints each log record once: its first line and, of a traceback, its last line."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: set[str] = set()
+        self._printed: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         first, *others = self.format(record).splitlines()
         text = f"{first}: {others[-1].strip()}" if others else first
-        if text not in self._told:
-            self._told.add(text)
+        if text not in self._printed:
+            self._printed.add(text)
             complain(text)
 
 
 def speak_for_python() -> None:
-    """Warnings, and errors that nobody can catch, become lines of the command: Python and threads
-    would write their texts as they are."""
+    """Print warnings and uncaught errors as lines of the command. Python itself would print their
+    texts unescaped."""
 
     def warn(message: object, category: type[Warning], *_: object, **__: object) -> None:
         complain(f"{category.__name__}: {message}")
@@ -89,8 +90,8 @@ def speak_for_python() -> None:
 
 
 def set_up_logging(verbose: bool = False, brief: bool = False) -> None:
-    """The host's log on stderr: warnings and errors, or every call."""
+    """Print the host's log to stderr: warnings and errors, or every call if ``verbose``."""
     log = logging.getLogger("wasi_nn")
     log.setLevel(logging.INFO if verbose else logging.WARNING)
-    log.addHandler(_Brief() if brief else _Lines(None if verbose else _SHOWN_FAILURES))
+    log.addHandler(_Brief() if brief else _Lines(None if verbose else _MAX_FAILURES))
     log.propagate = False

@@ -1,4 +1,4 @@
-"""A user at a terminal is told what takes so long."""
+"""Tell a user at a terminal what takes so long."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from wasi_nn._cli.messages import write
 from wasi_nn._host.compiling import waiting
 from wasi_nn.escaping import visible
 
-_QUIET = 1.0
-# Of a name, so that the line fits a terminal: only one row can be erased.
-_MOST = 28
+_QUIET_SECONDS = 1.0
+# The most characters of a name to show. The line must fit one row, because only one can be erased.
+_MAX_NAME = 28
 
 
 @contextmanager
 def patience(name: str) -> Iterator[None]:
-    """Within the block, each wait for a compiler is told on a terminal after a second, and the line
-    is erased when the wait is over."""
+    """Within the block, print a line on a terminal if the compiler takes longer than a second, and
+    erase it when the compiler is done."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield
         return
     name = visible(name)
-    short = name if len(name) <= _MOST else f"{name[:_MOST]}…"
+    short = name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…"
     token = waiting.set(partial(_line, f"wasi-nn: compiling {short} …"))
     try:
         yield
@@ -36,7 +36,7 @@ def patience(name: str) -> Iterator[None]:
 
 @contextmanager
 def _line(text: str) -> Iterator[None]:
-    # (A dumb terminal erases nothing.)
+    # A dumb terminal cannot erase a line.
     end, erase = ("\n", "") if os.environ.get("TERM") == "dumb" else ("", "\r\x1b[K")
     lock = threading.Lock()
     shown = over = False
@@ -48,7 +48,7 @@ def _line(text: str) -> Iterator[None]:
                 shown = True
                 write(text + end)
 
-    timer = threading.Timer(_QUIET, show)
+    timer = threading.Timer(_QUIET_SECONDS, show)
     timer.daemon = True
     timer.start()
     try:

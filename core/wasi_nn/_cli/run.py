@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from wasi_nn._cli.foreign_options import (
-    SpellingsCommand,
+    ForeignOptionsCommand,
     accept_others,
     duration,
     mapped,
@@ -48,10 +48,9 @@ EXAMPLES = """Examples:
   wasi-nn run --runtime wasmer --python python3.10 guest.wasm
 """
 
-# A guest that sits in a system call cannot be interrupted by any engine: after this many seconds
-# the whole process ends instead.
-_GRACE = 2.0
-_SLICE = 0.25
+# No engine can interrupt a guest in a system call. After this many seconds the process exits.
+_GRACE_SECONDS = 2.0
+_POLL_SECONDS = 0.25
 _UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
@@ -60,7 +59,7 @@ def _size(context: click.Context, option: click.Parameter, text: str | None) -> 
         return None
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", text.strip().lower())
     if found is None:
-        raise UsageError(f"{option.opts[0]} wants a size such as 64M or 2G, not {text!r}")
+        raise UsageError(f"{option.opts[0]} takes a size such as 64M or 2G, not {text!r}")
     return int(float(found[1]) * _UNITS[found[2]])
 
 
@@ -69,7 +68,7 @@ def _seconds(context: click.Context, option: click.Parameter, text: str | None) 
 
 
 @click.command(
-    cls=SpellingsCommand,
+    cls=ForeignOptionsCommand,
     context_settings={"allow_interspersed_args": False},
     epilog=EXAMPLES,
     no_args_is_help=True,
@@ -111,8 +110,8 @@ def _seconds(context: click.Context, option: click.Parameter, text: str | None) 
     "dirs",
     multiple=True,
     metavar="HOST[::GUEST]",
-    help="A directory for the guest (also WasmEdge's GUEST:HOST); with :readonly at the end for "
-    "reading only.",
+    help="A directory that the guest can use (also WasmEdge's GUEST:HOST). Add :readonly to make "
+    "it read-only.",
 )
 @click.option(
     "--invoke",
@@ -122,7 +121,7 @@ def _seconds(context: click.Context, option: click.Parameter, text: str | None) 
     "--entrypoint",
     "export",
     metavar="NAME",
-    help="Call this export with ARGS, which are numbers, and print its results.",
+    help="Call this export with ARGS (numbers) and print its results.",
 )
 @click.option("--reactor", is_flag=True, hidden=True)
 @click.option("-W", "--wasm", "wasm", multiple=True, hidden=True)
@@ -142,26 +141,26 @@ def _seconds(context: click.Context, option: click.Parameter, text: str | None) 
     "variables",
     multiple=True,
     metavar="NAME[=VALUE]",
-    help="A variable for the guest; without a value, this shell's own.",
+    help="An environment variable for the guest. Without a value, it is copied from this shell.",
 )
 @click.option("--runtime", metavar="NAME", help="The engine; see wasi-nn plugins.")
 @click.option(
     "--python",
     metavar="PYTHON",
-    help="Run the engine in a process of another Python, which has its library.",
+    help="Run the engine in a process of another Python that has the engine's library.",
 )
 @click.option(
     "--dialect",
     default="auto",
     show_default=True,
     metavar="NAME",
-    help="The guest's dialect; auto infers it (see wasi-nn inspect).",
+    help="The guest's dialect. auto detects it (see wasi-nn inspect).",
 )
 @click.option(
     "--timeout",
     callback=_seconds,
     metavar="SECONDS",
-    help="Stop the guest, or its compiler, after that time (exit code 124).",
+    help="Stop the guest, or its compiler, after this time (exit code 124).",
 )
 @click.option(
     "--max-memory",
@@ -179,7 +178,7 @@ def _seconds(context: click.Context, option: click.Parameter, text: str | None) 
     "--fuel",
     type=click.IntRange(min=0),
     metavar="UNITS",
-    help="The most fuel, about a unit an instruction.",
+    help="The most fuel, about one unit for each instruction.",
 )
 @click.option(
     "--allow-fallback",
@@ -227,13 +226,13 @@ def run(
     memory_page_limit: int | None,
     statistics: bool,
 ) -> int:
-    """Run a guest, a core module or a component (.wasm), with ARGS of its own.
+    """Run a guest (.wasm), a core module or a component, with its own ARGS.
 
-    The guest's exit code is this command's; 134 after a trap, 124 after the deadline, 130 after
-    Ctrl-C, 2 for a mistake on the command line."""
+    The exit code is the guest's. It is 134 after a trap, 124 after the deadline, 130 after Ctrl-C,
+    and 2 for a mistake on the command line."""
     set_up_logging(verbose)
     asked, nn_graphs = wasmtime_settings(wasmtime_options, wasm, debug)
-    # (WasmEdge's is in milliseconds, and 0 is none.)
+    # WasmEdge's --time-limit is in milliseconds, and 0 means no limit.
     timeout = _first(timeout, time_limit / 1000 if time_limit else None, asked.timeout)
     pages = None if memory_page_limit is None else memory_page_limit * PAGE
     limits = Limits(
@@ -244,7 +243,7 @@ def run(
     )
     if reactor and export is None:
         if not args:
-            raise UsageError("--reactor wants the name of an export behind the guest")
+            raise UsageError("--reactor needs the name of an export after the guest")
         export, args = args[0], args[1:]
     if python is not None:
         if runtime in (None, "auto"):
@@ -287,7 +286,7 @@ def run(
     if call is not None:
         signature = program.file.signatures[call.export]
         kinds = signature.results if signature is not None else ()
-        # (A call that ended in an error has no results.)
+        # A call that failed has no results.
         for value, kind in zip(result.values, kinds, strict=False):
             click.echo(shown(value, kind))
     if stats or statistics:
@@ -304,7 +303,7 @@ def named_models(
     preloads: Sequence[str] = (),
     wasmtime_options: Sequence[str] = (),
 ) -> list[NamedModel]:
-    """The models of every spelling, with their configs."""
+    """The named models of all options, with their configs."""
     models = [parse_graph(text) for text in graphs]
     models += [parse_nn_preload(text) for text in preloads]
     models += [
@@ -334,10 +333,10 @@ def named_models(
 def _run_in_thread(
     program: Program, args: list[str], options: dict[str, object], timeout: float | None
 ) -> RunResult:
-    """Run the guest beside the main thread, which stays free to hear Ctrl-C."""
+    """Run the guest in another thread, so that the main thread can handle Ctrl-C."""
     outcome: list[RunResult | BaseException] = []
     guests: list[Guest] = []
-    # Not the thread's end: until Python 3.12 a join that Ctrl-C breaks off takes it for ended.
+    # Not Thread.join: up to Python 3.12, a join that Ctrl-C interrupts marks the thread as ended.
     ended = threading.Event()
 
     def work() -> None:
@@ -350,14 +349,14 @@ def _run_in_thread(
 
     try:
         threading.Thread(target=work, name="guest", daemon=True).start()
-        # (A Ctrl-C that comes just before a wait is heard after it.)
-        latest = math.inf if timeout is None else time.monotonic() + timeout + _GRACE
-        while not ended.wait(_SLICE) and time.monotonic() < latest:
+        # A Ctrl-C just before a wait is handled only after the wait, so the waits are short.
+        latest = math.inf if timeout is None else time.monotonic() + timeout + _GRACE_SECONDS
+        while not ended.wait(_POLL_SECONDS) and time.monotonic() < latest:
             pass
     except KeyboardInterrupt:
         for guest in guests:
             guest.interrupt()
-            ended.wait(_GRACE)
+            ended.wait(_GRACE_SECONDS)
         if not outcome:
             _leave(130, "interrupted")
     if not outcome:
@@ -370,7 +369,7 @@ def _run_in_thread(
 
 
 def _swapped(guest: Path, args: Sequence[str], said: str) -> str:
-    """What to write where a model stands in front of its guest."""
+    """The right command line if the model and the guest are swapped, or ``""``."""
     try:
         with open(args[0], "rb") as file:
             behind = is_wasm(file.read(4))
@@ -386,5 +385,5 @@ def _leave(code: int, text: str) -> None:
 
 
 def _first(*values: Any) -> Any:
-    """The first that was given: our own spelling goes before another host's."""
+    """The first value that was given. Our own option comes before another host's."""
     return next((value for value in values if value is not None), None)

@@ -1,4 +1,4 @@
-"""What `--stats` prints."""
+"""Print the statistics of `--stats`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from wasi_nn.escaping import visible
 
 
 def print_stats(result: RunResult) -> None:
-    """Print times and counts to stderr, which the guest's own output does not use."""
-    # (A plugin's name is no markup.)
+    """Print times and counts to stderr."""
+    # No markup: names come from plugins.
     console = Console(
         stderr=True,
         highlight=False,

@@ -1,4 +1,4 @@
-"""`wasi-nn plugins` and `wasi-nn doctor`: what is here, what is not, and what to do about it."""
+"""`wasi-nn plugins` and `wasi-nn doctor`: what is installed, what is missing, and what to do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wasi_nn.backend import Availability
 from wasi_nn.plugins import PluginRecord, Plugins, availability, features, is_broken
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 
-# What people call the engines' features.
+# Titles of the engines' features.
 _TITLES = {
     "core": "core ABI",
     "components": "component ABI",
@@ -41,7 +41,7 @@ def plugins() -> int:
 
 
 def _states(record: PluginRecord) -> tuple[list[str], list[str]]:
-    """The libraries that are there, and what is not as it should be."""
+    """The usable libraries of a plugin, and its problems."""
     if record.error:
         return [], [f"broken: {record.error}"]
     found = [availability(backend) for backend in record.backends]
@@ -53,7 +53,7 @@ def _states(record: PluginRecord) -> tuple[list[str], list[str]]:
 
 
 def _engines(runtimes: list[Runtime]) -> list[str]:
-    """A table with a column for each engine, whose names are never cut."""
+    """A table with a column for each engine. Names are never cut."""
     rows = [["engine", *(runtime.name for runtime in runtimes)]]
     known = [_features(runtime) for runtime in runtimes]
     for number, field in enumerate(RuntimeFeatures._fields):
@@ -78,7 +78,7 @@ def _able(field: str, value: bool) -> str:
 
 @click.command()
 def doctor() -> int:
-    """Check the installation; exit code 1 when a plugin is broken or no engine is there."""
+    """Check the installation. The exit code is 1 if a plugin is broken or no engine is usable."""
     tell(f"Python {platform.python_version()} on {platform.platform()}")
     installed = Plugins.installed()
     sound = True

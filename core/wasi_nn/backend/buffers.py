@@ -1,8 +1,8 @@
-"""For backends whose graphs describe themselves and whose tensors are buffers that stay in place.
+"""Base classes for backends whose graphs describe themselves and whose tensors are fixed buffers.
 
-What they have in common is here: which input is meant, whether it fits, what is still missing, and
-that a tensor's bytes are copied straight into the buffer that the library reads. A backend says how
-a buffer is bound, how the graph is run, and where an output lies.
+They find the input that a key means, check that a tensor fits, know which inputs are missing, and
+copy a tensor's bytes straight into the buffer that the library reads. A backend implements how to
+bind a buffer, how to run the graph, and where an output is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from wasi_nn.types import Tensor, TensorInfo
 
 
 class DescribedGraph(Graph):
-    """A graph that knows its inputs and outputs when it is loaded."""
+    """A graph whose inputs and outputs are known when it is loaded."""
 
     def __init__(self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
         self._inputs = tuple(inputs)
@@ -32,33 +32,36 @@ class DescribedGraph(Graph):
 
 
 class BufferedContext(ExecutionContext):
-    """Inputs bound to buffers once for each set of dimensions, outputs read where they lie."""
+    """A context that binds each input to a buffer, again only when its dimensions change, and reads
+    outputs in place."""
 
     def __init__(self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
         self.input_infos = inputs
         self.output_infos = outputs
-        #: The buffer of each input that is set.
+        #: The buffer of each input, or None if the input is not set.
         self.bound: list[Tensor | None] = [None] * len(inputs)
         self._missing = len(inputs)
         self._seen: dict[int, Tensor] = {}
         self._computed = False
-        #: Inputs that may be left out.
+        #: The indexes of inputs that may be left out.
         self.optional: Collection[int] = ()
-        #: Outputs that lie where an input does, which the next input would change.
+        #: The indexes of outputs that share memory with an input. They are copied after ``run``,
+        #: before the next ``set_input`` can change them.
         self.aliased_outputs: Sequence[int] = ()
 
     @abstractmethod
     def bind(self, index: int, tensor: Tensor) -> Tensor:
-        """A buffer for an input of these dimensions, whose type and dimensions were checked: where
-        the tensor's bytes are written, now and next time. Raises ``NnError``."""
+        """Bind a buffer to an input and return it. The tensor's type and dimensions are already
+        checked. Its bytes, and those of later tensors with the same type and dimensions, are
+        written to this buffer. Raises ``NnError``."""
 
     @abstractmethod
     def run(self) -> None:
-        """Run the graph; every input is bound. Raises ``RuntimeFailure``."""
+        """Run the graph. All required inputs are bound. Raises ``RuntimeFailure``."""
 
     @abstractmethod
     def read(self, index: int) -> Tensor:
-        """An output of the last ``run``, by reference, valid until the next one."""
+        """An output of the last ``run``, by reference. It stays valid until the next ``run``."""
 
     def set_input(self, key: int | str, tensor: Tensor) -> None:
         index = position(key, self.input_infos, "input")
@@ -100,7 +103,7 @@ class BufferedContext(ExecutionContext):
         return seen
 
     def reset(self) -> None:
-        """Every input has to be set anew, and there is no output."""
+        """Forget all inputs and outputs: every input must be set again."""
         self.bound = [None] * len(self.bound)
         self._missing = len(self.bound)
         self._seen.clear()

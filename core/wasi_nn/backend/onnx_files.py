@@ -1,9 +1,9 @@
-"""The files in which an ONNX model keeps tensors outside itself.
+"""Find the files that hold an ONNX model's external tensors.
 
-The model's protobuf is walked along the few fields of onnx.proto3 that lead to tensors. Two
-questions need the answer. A model of bytes comes from a guest, and a guest must not make the host
-read files: some releases of onnxruntime follow an absolute path in such a model. And a model of a
-file is another model when the data beside it has changed.
+This walks the model's protobuf along the few fields of onnx.proto3 that lead to tensors. It is
+needed for two reasons. First, a model in bytes may come from a guest, and a guest must not make the
+host read files; some releases of onnxruntime follow an absolute path in such a model. Second, a
+model in a file must be loaded again when its external data has changed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import IO, Union
 
 from wasi_nn.backend.files import Version, version
 
-# Fields that hold messages, by the message that has them: {field: the message in it}.
+# For each message, the fields that contain messages: {field: the message in it}.
 _INNER: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},
     "training": {1: "graph", 2: "graph"},
@@ -33,28 +33,28 @@ _INNER: dict[str, dict[int, str]] = {
     },
     "sparse": {1: "tensor", 2: "tensor"},
 }
-# TensorProto.external_data, with the fields of its entries, and TensorProto.data_location.
+# TensorProto.external_data with the fields of its entries, and TensorProto.data_location.
 _EXTERNAL_DATA, _KEY, _VALUE = 13, 1, 2
 _DATA_LOCATION, _EXTERNAL = 14, 1
-# Wire types: numbers, and messages and strings.
+# The wire types of numbers, and of messages and strings.
 _NUMBER, _BYTES = 0, 2
-_MOST_DEEP = 64
-# Bytes of a message that is read in one piece; larger ones are read where they lead on.
+_MAX_DEPTH = 64
+# A message of at most this many bytes is read at once. Larger ones are read piece by piece.
 _PIECE = 1 << 20
 
 
 class _File:
-    """A file as bytes that are read when they are asked for: most of a model is weights."""
+    """The bytes of a file, read on demand: most of a model is weights, which are skipped."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._start = 0
-        self._held = b""
+        self._buffer = b""
 
     def __getitem__(self, at: int) -> int:
-        if not 0 <= at - self._start < len(self._held):
-            self._start, self._held = at, self.read(at, at + 4096)
-        return self._held[at - self._start]
+        if not 0 <= at - self._start < len(self._buffer):
+            self._start, self._buffer = at, self.read(at, at + 4096)
+        return self._buffer[at - self._start]
 
     def read(self, start: int, end: int) -> bytes:
         self._file.seek(start)
@@ -62,13 +62,13 @@ class _File:
 
 
 _Data = Union[bytes, _File]
-# Bytes of a message: where they begin and end.
+# The bytes of a message: the data, the start and the end.
 _Part = tuple[_Data, int, int]
 
 
 def has_external_data(model: bytes) -> bool:
-    """True when a tensor names a file, and when the bytes are no protobuf that can be walked."""
-    # Every such tensor has an entry with the key "location": most models can be told at once.
+    """Whether a tensor names a file. Also True if the bytes cannot be walked as a protobuf."""
+    # Every such tensor has an entry with the key "location". Most models do not have this word.
     if b"location" not in model:
         return False
     try:
@@ -82,18 +82,18 @@ def has_external_data(model: bytes) -> bool:
 
 
 def external_files(model: Path) -> Sequence[Path]:
-    """The files of a model's tensors, as far as they lie in its folder or below: libraries refuse
-    the others. None for a file that is not ONNX. A model that has not changed is not read again.
-    Raises ``ModelNotFound``."""
+    """The files of a model's external tensors that are in its folder or below; libraries refuse
+    all others. Empty for a file that is not ONNX. An unchanged model is not read again. Raises
+    ``ModelNotFound``."""
     try:
         return _external_files(model, version(model))
     except _Changed:
-        # Whoever asks for the files' versions next sees that, too.
+        # The caller compares versions next, and sees the change then.
         return ()
 
 
 class _Changed(Exception):
-    """A file was changed or replaced since its version was looked at."""
+    """The file was changed or replaced after its version was read."""
 
 
 @lru_cache(maxsize=256)
@@ -107,7 +107,7 @@ def _external_files(model: Path, seen: Version) -> tuple[Path, ...]:
                 for tensor in _tensors((_File(file), 0, seen.size), "model", 0):
                     names.update(dict.fromkeys(map(os.path.normpath, _locations(tensor))))
             except (IndexError, ValueError):
-                # The library will say what is wrong with it.
+                # The library reports what is wrong with the model.
                 return ()
     return tuple(
         model.parent / name
@@ -138,7 +138,7 @@ def _text(part: int | _Part) -> str:
 
 def _tensors(part: _Part, message: str, depth: int) -> Iterator[_Part]:
     """The tensors in a message."""
-    if depth > _MOST_DEEP:
+    if depth > _MAX_DEPTH:
         raise ValueError("messages are nested too deeply")
     data, start, end = part
     if isinstance(data, _File) and end - start <= _PIECE:
@@ -153,17 +153,17 @@ def _tensors(part: _Part, message: str, depth: int) -> Iterator[_Part]:
 
 
 def _fields(part: _Part) -> Iterator[tuple[int, int | _Part]]:
-    """The numbers, and the length-delimited fields of a message."""
+    """The fields of a message that are numbers or have a length."""
     data, at, end = part
     while at < end:
         tag, at = _varint(data, at)
         if not 8 <= tag < 1 << 32:
-            # Readers cut a longer tag to 32 bits, so it is not the field that it looks like.
+            # Readers cut a longer tag to 32 bits, so they would see another field.
             raise ValueError("a tag is out of range")
         wire = tag & 7
         if wire == _BYTES:
             length, at = _varint(data, at)
-            # A length that a reader could cut to 32 bits is longer than any model here.
+            # This also excludes a length that a reader could cut to 32 bits.
             if length > end - at:
                 raise ValueError("a field is longer than its message")
             yield tag >> 3, (data, at, at + length)
@@ -182,7 +182,8 @@ def _fields(part: _Part) -> Iterator[tuple[int, int | _Part]]:
 
 
 def _varint(data: _Data, at: int) -> tuple[int, int]:
-    """A number and the place behind it. Raises for what readers would disagree about."""
+    """A number and the offset after it. Raises ``ValueError`` for a number that readers read
+    differently."""
     value = shift = 0
     while True:
         byte = data[at]

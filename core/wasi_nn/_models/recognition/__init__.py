@@ -1,8 +1,8 @@
-"""What a file is that is not what was wanted: a web page, a pointer, a checkpoint, a program.
+"""Tell what a wrong file really is: a web page, a pointer, a checkpoint, a program.
 
-It speaks after a library has refused a model, or where nobody recognises one; it keeps nothing from
-a library that would load it. It reads a few kilobytes, loads nothing and unpickles nothing, and its
-words are of files and of guests' bytes: errors escape them (see ``escaping``).
+This is asked after a library has rejected a model, or if no backend recognises a model. It never
+stops a library from loading a file. It reads a few kilobytes and neither loads nor unpickles
+anything. Its texts quote files and guests' bytes, so errors escape them (see ``escaping``).
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _TITLES = {
     encodings.TENSORFLOWLITE: "a TensorFlow Lite model",
     encodings.GGML: "a GGUF model",
 }
-#: Of these, the backends themselves name what is wrong with a file.
+#: The backends of these encodings explain themselves what is wrong with a file.
 _NAMED_BY_BACKENDS = (encodings.GGML, encodings.OPENVINO, encodings.TENSORFLOWLITE)
 _QUOTED = 8
 _PROGRAM = "give the .wasm file of a program"
 
 
 def model(builders: Sequence[Builder], served: Collection[str] = ()) -> str | None:
-    """A sentence on what is given in place of a model of the encodings ``served``: on the first
-    builder, or on a later part that only stands for what it should have."""
+    """A sentence that tells what the builders are, if they are not a model of one of the encodings
+    ``served``. It is about the first builder, or about a later one that is only a placeholder."""
     known = all(encoding in _TITLES for encoding in served)
     for number, builder in enumerate(builders):
         found = look(builder, served)
-        # A backend of another's may read any format: then what could be one is left to it.
+        # A third-party backend may read any format, so only certain placeholders are reported.
         if found is None or not (known or (found.stands_in and found.certain)):
             continue
         if not number or found.stands_in:
@@ -46,7 +46,8 @@ def model(builders: Sequence[Builder], served: Collection[str] = ()) -> str | No
 
 
 def undetected(builders: Sequence[Builder], hint: str = "") -> str:
-    """Why nobody recognises a model: what it is, or how it begins and what to do (``hint``)."""
+    """Why no backend recognises a model: what it is, or its first bytes and what to do
+    (``hint``)."""
     told = model(builders)
     if told is not None:
         return told
@@ -58,8 +59,8 @@ def undetected(builders: Sequence[Builder], hint: str = "") -> str:
 
 
 def guest(source: Builder, encoding: str | None = None) -> str:
-    """A sentence on what is given in place of a guest; ``encoding`` is that of the model that a
-    backend takes it for."""
+    """A sentence that tells what was given instead of a guest. ``encoding`` is set if a backend
+    recognises it as a model."""
     found = look(source)
     if encoding is not None and encoding not in _TITLES:
         found = Look(f"a model of the encoding {encoding}", for_guest=GIVE)
@@ -74,8 +75,7 @@ def guest(source: Builder, encoding: str | None = None) -> str:
 
 
 def look(source: Builder, served: Container[str] = ()) -> Look | None:
-    """What a file or bytes are, when they are not a model of an encoding that is ``served``, or
-    only a part of one."""
+    """What a file or bytes are, unless they are a complete model of an encoding in ``served``."""
     if isinstance(source, Path) and source.is_dir():
         return folders.recognise(source)
     sample = Sample.of(source)

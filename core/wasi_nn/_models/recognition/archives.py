@@ -1,4 +1,4 @@
-"""Archives: models of libraries that pack theirs, and files that are still packed."""
+"""Recognise archives: models that are archives, and files that must be unpacked first."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from wasi_nn._models.recognition.sample import AGAIN, NO_BACKEND, Look, Sample
 
 _UNPACK = "unpack it, and name what is in it"
 _LOCAL, _CENTRAL, _END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
-# Where the length of an entry's name stands, and where the name begins, by the kind of header.
+# The offsets of the name's length and of the name, by the kind of header.
 _NAMES = {_LOCAL: (26, 30), _CENTRAL: (28, 46)}
 _HEADERS = re.compile(b"PK(?:\x03\x04|\x01\x02)")
 _TAR_BLOCK = 512
-#: What the files of compressors begin with.
+#: The magic bytes of compressed files.
 _COMPRESSED: tuple[tuple[bytes, str], ...] = (
     (b"\x1f\x8b", "a gzip file"),
     (b"\x28\xb5\x2f\xfd", "a Zstandard file"),
@@ -34,7 +34,7 @@ _COMPRESSED: tuple[tuple[bytes, str], ...] = (
 
 
 def recognise(sample: Sample) -> Look | None:
-    """What an archive is; None for what is none."""
+    """Recognise an archive. None if it is not one."""
     head = sample.head
     if head[:4] in (_LOCAL, _END):
         return _zip(sample)
@@ -53,7 +53,7 @@ def _zip(sample: Sample) -> Look | None:
             AGAIN,
             cut_off=True,
         )
-    # The archive's directory, where it is within the last bytes. (Entries can be archives too.)
+    # Read the archive's directory if it is within the last bytes. (Entries can be archives too.)
     size = int.from_bytes(sample.tail[end + 12 : end + 16], "little")
     whole = size <= end
     parts = [sample.tail[end - size : end]] if whole else [sample.head, sample.tail]
@@ -77,7 +77,7 @@ def _zip(sample: Sample) -> Look | None:
 
 
 def _names(part: bytes) -> Iterator[str]:
-    """The names of the entries whose headers are within a part."""
+    """The names of the entries whose headers are in ``part``."""
     for found in _HEADERS.finditer(part):
         length, start = (found.start() + at for at in _NAMES[found[0]])
         size = int.from_bytes(part[length : length + 2], "little")

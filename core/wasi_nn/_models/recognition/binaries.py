@@ -1,4 +1,4 @@
-"""Files with magic bytes that are not served: models of other libraries, programs, pictures."""
+"""Recognise files by magic bytes: models of other libraries, programs, pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _program(what: str) -> Look:
     return Look(what, "", _ONLY_WASM)
 
 
-#: What begins a file at an offset, and what it is.
+#: An offset, the magic bytes there, and what such a file is.
 _MAGICS: tuple[tuple[int, bytes, Look], ...] = (
     (0, _HDF5, Look("an HDF5 file (.h5)", _CONVERT)),
     (0, b"\x93NUMPY", Look("a numpy array (.npy)", _INPUT)),
@@ -66,14 +66,14 @@ _MAGICS: tuple[tuple[int, bytes, Look], ...] = (
     (0, b"ARROW1", Look("an Arrow table", _INPUT)),
 )
 _WASM = b"\0asm"
-# The OS ABI in the header of an ELF file that is wasmtime's own, and where it stands.
+# wasmtime's OS ABI in the header of an ELF file, and its offset.
 _WASMTIME, _OS_ABI = 200, 7
-_MOST_HEADER = 100 << 20
+_MAX_HEADER = 100 << 20
 _LORA = (b"lora_", b"lokr_", b"loha_", b"ss_network_module")
 
 
 def recognise(sample: Sample) -> Look | None:
-    """What a file is that begins with magic bytes; None where nothing known is found."""
+    """Recognise a file by magic bytes. None if they are unknown."""
     head = sample.head
     if head.startswith(_HDF5) and b"keras" in head + sample.tail:
         return Look("a Keras model (.h5)", _CONVERT)
@@ -100,11 +100,11 @@ def _wasm(sample: Sample) -> Look:
 
 
 def _safetensors(sample: Sample) -> Look | None:
-    """A length of 64 bits, a header of that length in JSON, and the tensors."""
+    """A safetensors file has a length of 64 bits, a JSON header of that length, and the tensors."""
     if len(sample.head) < 9 or sample.head[8:9] != b"{":
         return None
     (length,) = struct.unpack_from("<Q", sample.head)
-    if not 2 <= length <= _MOST_HEADER:
+    if not 2 <= length <= _MAX_HEADER:
         return None
     header = sample.head[8 : 8 + length]
     needed = 8 + length + _tensors(header if len(header) == length else b"")
@@ -126,7 +126,7 @@ def _safetensors(sample: Sample) -> Look | None:
 
 
 def _tensors(header: bytes) -> int:
-    """The bytes of the tensors that a header names; 0 where it cannot be read."""
+    """The size in bytes of the tensors in a header. 0 if the header cannot be read."""
     try:
         entries = json.loads(header)
         ends = [entry["data_offsets"][1] for name, entry in entries.items() if name[:2] != "__"]

@@ -1,4 +1,4 @@
-"""What a folder is that stands where a file should, and what lies beside a file."""
+"""Recognise a folder that was given instead of a file, and a file by its neighbours."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from pathlib import Path
 
 from wasi_nn._models.recognition.sample import AGAIN, BY_OPENVINO, NO_BACKEND, Look
 
-_MOST = 1000
+_MAX_ENTRIES = 1000
 _MODELS = (".onnx", ".ort", ".gguf", ".tflite", ".xml", ".pt2", ".pt", ".torchscript")
 _UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".incomplete", ".aria2")
 _TENSORFLOW = "export it as a SavedModel, and convert that to ONNX (tf2onnx) or TFLite"
 
 
 def recognise(folder: Path) -> Look:
-    """What a folder has."""
+    """Recognise a folder by the files in it."""
     try:
-        names = sorted(entry.name for entry in islice(folder.iterdir(), _MOST))
+        names = sorted(entry.name for entry in islice(folder.iterdir(), _MAX_ENTRIES))
     except OSError:
         names = []
     guests = [name for name in names if name.endswith(".wasm")]
@@ -42,7 +42,7 @@ def recognise(folder: Path) -> Look:
 
 
 def by_name(path: Path) -> Look | None:
-    """What the name of a file that nobody recognises tells, with what lies beside it."""
+    """Recognise a file by its name and the files beside it."""
     if path.name.endswith(_UNFINISHED):
         return Look("a download that is not finished", AGAIN)
     xml = path.with_suffix(".xml")

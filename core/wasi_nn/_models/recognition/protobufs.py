@@ -1,4 +1,4 @@
-"""Models that are protobufs, which have no magic bytes: told apart by their first fields."""
+"""Recognise protobuf models by their first fields, because protobufs have no magic bytes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import NamedTuple
 from wasi_nn._models.recognition.sample import AGAIN, BY_OPENVINO, GIVE, NO_BACKEND, Look, Sample
 
 _NUMBER, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
-#: Ops that TensorFlow's graphs and lists of ops begin with.
+#: The first ops of TensorFlow's graphs and lists of ops.
 _OPS = (b"Placeholder", b"Const", b"VarHandleOp", b"NoOp", b"AssignVariable", b"BiasAdd", b"serve")
 
 
 class _Field(NamedTuple):
-    """``value`` is a number, or the length of what begins at ``start``."""
+    """A field. ``value`` is its number, or the length of its content, which begins at ``start``."""
 
     number: int
     wire: int
@@ -22,12 +22,12 @@ class _Field(NamedTuple):
 
     @property
     def end(self) -> int:
-        """Where it ends."""
+        """The offset of the end of the field."""
         return self.start + (self.value if self.wire == _BYTES else 0)
 
 
 def recognise(sample: Sample) -> Look | None:
-    """What a protobuf is that is not a whole ONNX model; None for everything else."""
+    """Recognise a protobuf that is not a complete ONNX model. None for everything else."""
     head = sample.head
     fields = list(_fields(head, 0, sample.size))
     if len(fields) < 2:
@@ -35,7 +35,7 @@ def recognise(sample: Sample) -> Look | None:
     first, second = fields[:2]
     if first.number == 1 and first.wire == _NUMBER:
         if second.number == 2 and second.wire == _BYTES:
-            # A producer's name in an ONNX model, a message in the others.
+            # Field 2 is the producer's name in an ONNX model, and a message in the others.
             if head[second.start : second.start + 1] > b"\x1f":
                 return _cut_off(fields, sample.size)
             if first.value == 1 and any(op in head for op in _OPS):
@@ -49,7 +49,7 @@ def recognise(sample: Sample) -> Look | None:
 
 
 def _of_one(head: bytes, fields: list[_Field]) -> Look | None:
-    """What is told by its first field, which is a message."""
+    """Recognise a protobuf by its first field, if that is a message."""
     if not fields or fields[0].number != 1 or fields[0].wire != _BYTES:
         return None
     inner = list(_fields(head, fields[0].start, fields[0].end))[:2]
@@ -75,8 +75,8 @@ def _cut_off(fields: list[_Field], size: int) -> Look | None:
 
 
 def _fields(data: bytes, at: int, end: int) -> Iterator[_Field]:
-    """The fields of the message from ``at`` to ``end``, as far as they begin within ``data``; none
-    after one that no protobuf has."""
+    """The fields of the message from ``at`` to ``end`` that begin within ``data``. Stops at the
+    first invalid field."""
     try:
         while at < end:
             tag, at = _number(data, at)

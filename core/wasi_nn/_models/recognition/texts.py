@@ -1,4 +1,4 @@
-"""Texts that stand where a model or a guest should: answers of servers, pointers, sources."""
+"""Recognise texts that were given instead of a model or guest: server errors, pointers, sources."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CHECK = "check the address, the name and the login, and download it again"
 _AGAIN = f"a server gave it as its answer: {_CHECK}"
 _PERHAPS = f"a server may have given it as its answer: {_CHECK}"
 _ONLY_WASM = "only WebAssembly runs here: compile a program to .wasm"
-# A server's answer in words is no longer than this, in bytes.
+# A text that may be a server's answer has at most this many bytes.
 _SHORT = 1024
 _QUOTED = 60
 _BLANKS = "\t\n\r\f\v\x1b"
@@ -105,7 +105,7 @@ _STARTS: tuple[tuple[str, Look], ...] = (
 
 
 def recognise(sample: Sample) -> Look | None:
-    """What a text is; None for what is no text."""
+    """Recognise a text. None for anything else."""
     text = _decoded(sample)
     if text is None:
         return None
@@ -189,7 +189,7 @@ def _source(text: str) -> Look | None:
 
 def _plain(text: str, sample: Sample) -> Look:
     if not text:
-        return _answer("a text of blanks alone", certain=False)
+        return _answer("a text of blanks only", certain=False)
     if sample.size <= _SHORT:
         return _answer(f"a short text, {_quote(text)}", certain=False)
     return Look(f"a text that begins with {_quote(text)}")
