@@ -1,4 +1,4 @@
-"""The cases as pytest classes for those who write backends and runtime adapters.
+"""The cases as pytest classes for the authors of backends and runtimes.
 
     from wasi_nn_conformance.testing import BackendConformance
     from wasi_nn_conformance.graphs import GraphSet
@@ -6,7 +6,7 @@
     class TestMyBackend(BackendConformance):
         graphs = GraphSet("myencoding", FOLDER, {"add": (FOLDER / "add.my",), …})
 
-Every case is a test of its own; what does not concern the encoding is skipped with the reason.
+Every case is one test. A case that does not apply to the encoding is skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from wasi_nn.types import ExecutionTarget, Tensor, TensorType, byte_size
 from wasi_nn_conformance import case, running
 from wasi_nn_conformance.graphs import DIMENSIONS, GraphSet, canonical
 from wasi_nn_conformance.hosts import Subject
-from wasi_nn_conformance.hosts.adapters import Adapter
+from wasi_nn_conformance.hosts.own import OwnHost
 from wasi_nn_conformance.transcript import PASS
 from wasi_nn_conformance.wit import NAME as WIT
 
@@ -42,13 +42,13 @@ class _Conformance:
 
     @classmethod
     def setup_class(cls) -> None:
-        adapter = Adapter(cls.runtime, cls.plugins)
-        missing = adapter.unavailable()
+        host = OwnHost(cls.runtime, cls.plugins)
+        missing = host.unavailable()
         if missing:
             pytest.skip(missing)
-        served = adapter.dialects()
+        served = host.dialects()
         cls._subjects = {
-            name: adapter.subject(cls.graphs, name) for name in cls.dialects if name in served
+            name: host.subject(cls.graphs, name) for name in cls.dialects if name in served
         }
 
     @classmethod
@@ -85,8 +85,8 @@ class _Conformance:
 
 class BackendConformance(_Conformance):
     """Inherit it and name your ``graphs``: every case runs on your backend, from guests of the
-    engine ``runtime``, core modules and components; and what your graphs say of their outputs is
-    compared with what they give."""
+    engine ``runtime``, core modules and components. The descriptions of your graphs' outputs are
+    compared with the outputs."""
 
     runtime: ClassVar[str] = "wasmtime"
     dialects: ClassVar[tuple[str, ...]] = ("witx", "wasmedge", WIT)
@@ -136,7 +136,7 @@ def _closed(dims: tuple[int, ...], rows: int) -> tuple[int, ...]:
 
 
 class RuntimeConformance(_Conformance):
-    """Inherit it and name your ``runtime``: every case runs on your adapter, with ONNX graphs
-    unless ``graphs`` says otherwise."""
+    """Inherit it and name your ``runtime``: every case runs on your runtime, with ONNX graphs
+    by default."""
 
     graphs: ClassVar[GraphSet] = canonical("onnx")

@@ -296,7 +296,9 @@ class Programs(Engine):
             assert guest.call("f32", 1 << 100) == (float(1 << 100),)
 
     @pytest.mark.parametrize("kind", ["v128", "funcref", "externref"])
-    def test_what_is_no_number_is_not_called(self, host: Host, wat: Wat, kind: str) -> None:
+    def test_a_function_of_other_types_than_numbers_is_not_called(
+        self, host: Host, wat: Wat, kind: str
+    ) -> None:
         """Some engines' libraries end the process when they meet it."""
         nothing = {"v128": "v128.const i64x2 1 2", "funcref": "ref.null func"}
         gives = f"(result {kind}) ({nothing.get(kind, 'ref.null extern')})"

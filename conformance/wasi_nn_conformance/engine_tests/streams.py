@@ -66,7 +66,7 @@ class StandardStreams(Engine):
 
         with pytest.raises(KeyError, match="lost"):
             host.run(GUESTS / "hello/hello.wasm", stdout=fail)
-        # One that writes for as long as somebody reads.
+        # One that writes as long as it is read.
         wasm = wat(
             f"""(module {WASI} (func (export "_start")
             (loop $l (br_if $l (i32.eqz

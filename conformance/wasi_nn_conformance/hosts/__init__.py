@@ -1,4 +1,4 @@
-"""Hosts under test: this project's runtime adapters, and other hosts' commands."""
+"""Hosts under test: this project's own with each runtime, and other hosts' commands."""
 
 from __future__ import annotations
 
@@ -66,22 +66,22 @@ class HostUnderTest(ABC):
 
 
 def known() -> dict[str, HostUnderTest]:
-    """Every host by name: our adapters first."""
-    from wasi_nn_conformance.hosts.adapters import adapters
+    """Every host by name, our own first."""
     from wasi_nn_conformance.hosts.iwasm import Iwasm
+    from wasi_nn_conformance.hosts.own import own_hosts
     from wasi_nn_conformance.hosts.wasmedge import WasmEdge
     from wasi_nn_conformance.hosts.wasmtime import Wasmtime
 
-    hosts: list[HostUnderTest] = [*adapters(), Wasmtime(), WasmEdge(), Iwasm()]
+    hosts: list[HostUnderTest] = [*own_hosts(), Wasmtime(), WasmEdge(), Iwasm()]
     return {host.name: host for host in hosts}
 
 
 def find(name: str) -> HostUnderTest | None:
-    """A host by its name; RUNTIME@PYTHON is an adapter in a process of another Python."""
-    from wasi_nn_conformance.hosts.adapters import Adapter
+    """A host by its name; RUNTIME@PYTHON is a runtime in a process of another Python."""
+    from wasi_nn_conformance.hosts.own import OwnHost
 
     hosts = known()
     runtime = name.partition("@")[0]
-    if name != runtime and isinstance(hosts.get(runtime), Adapter):
-        return Adapter(name)
+    if name != runtime and isinstance(hosts.get(runtime), OwnHost):
+        return OwnHost(name)
     return hosts.get(name)

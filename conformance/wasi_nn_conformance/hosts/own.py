@@ -1,4 +1,4 @@
-"""This project's own host on each of its runtime adapters."""
+"""This project's own host, on each of its runtimes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from wasi_nn_conformance.wit import NAME as WIT
 _MOST_MEMORY = 1 << 30
 
 
-class Adapter(HostUnderTest):
-    """wasi-nn with one runtime adapter; ``plugins`` are the installed ones, and whatever an author
-    has registered."""
+class OwnHost(HostUnderTest):
+    """wasi-nn with one runtime. ``plugins`` are the installed ones by default; an author
+    can give others."""
 
     def __init__(self, runtime: str, plugins: Plugins | None = None) -> None:
         self.name = runtime
@@ -122,9 +122,9 @@ class _quiet(contextlib.ContextDecorator):
         logging.getLogger("wasi_nn").setLevel(self._level)
 
 
-def adapters() -> list[HostUnderTest]:
+def own_hosts() -> list[HostUnderTest]:
     """An entry for each installed runtime plugin, usable or not."""
     try:
-        return [Adapter(runtime.name) for runtime in Plugins.installed().runtimes]
+        return [OwnHost(runtime.name) for runtime in Plugins.installed().runtimes]
     except WasiNnError:
         return []
