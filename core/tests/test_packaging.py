@@ -1,4 +1,4 @@
-"""pyproject.toml against the folders: a plugin's folder that it forgets would not be installed."""
+"""pyproject.toml against the folders: a folder that is not listed would not be installed."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def project():
     return tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
-# Shipped, and no plugin.
+# It is shipped, and is not a plugin.
 SUITE = "conformance/wasi_nn_conformance"
 
 
 def packages() -> set[str]:
-    """Every import package of the rooms that are shipped."""
+    """Every import package that is shipped."""
     found = [ROOT / "core/wasi_nn", ROOT / SUITE]
-    for room in ("backends", "runtimes"):
-        found += [p.parent for p in ROOT.glob(f"{room}/*/wasi_nn_*/__init__.py")]
+    for kind in ("backends", "runtimes"):
+        found += [p.parent for p in ROOT.glob(f"{kind}/*/wasi_nn_*/__init__.py")]
     return {path.relative_to(ROOT).as_posix() for path in found}
 
 
@@ -58,7 +58,7 @@ def test_the_version_is_said_once(project):
     assert wasi_nn.__version__ == project["project"]["version"]
 
 
-def test_no_module_is_longer_than_a_room():
+def test_no_module_has_more_than_400_lines():
     for package in packages():
         for path in (ROOT / package).rglob("*.py"):
             assert len(path.read_text().splitlines()) <= 400, path
