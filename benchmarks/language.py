@@ -63,17 +63,17 @@ def _direct(host: Host) -> Callable[[], float]:
 
     graph = host.registry.graph("default").graph
     assert isinstance(graph, GgmlGraph)
-    weights = graph.weights
-    native, vocab = weights.native, weights.vocab
+    model = graph.model
+    native, vocab = model.native, model.vocab
     prompt = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n".encode()
 
     def run() -> float:
         started = time.perf_counter()
         params = native.llama_context_default_params()
         params.n_ctx, params.n_threads, params.n_threads_batch = CONTEXT, 1, 1
-        context = native.llama_init_from_model(weights.model, params)
-        chain = Sampler(weights, graph.settings.sampler)
-        tokens = weights.tokenize(prompt)
+        context = native.llama_init_from_model(model.pointer, params)
+        chain = Sampler(model, graph.settings.sampler)
+        tokens = model.tokenize(prompt)
         array = (ctypes.c_int32 * len(tokens))(*tokens)
         native.llama_decode(context, Batch(len(tokens), ctypes.addressof(array)))
         token = ctypes.c_int32()

@@ -102,7 +102,7 @@ ENDLESS = ['root ::= ws root "b" | "a"\nws ::= " "*', 'root ::= ("a"* root? "b")
 
 @pytest.mark.parametrize("name", SOUND)
 def test_sound_ones(name):
-    Sampler(Source(TINY).weights(ModelSettings()), SamplerSettings(grammar=SOUND[name]))
+    Sampler(Source(TINY).model(ModelSettings()), SamplerSettings(grammar=SOUND[name]))
 
 
 @pytest.mark.parametrize("name", UNSOUND)
@@ -144,14 +144,14 @@ def test_the_look_itself_ends(grammar):
 def test_a_long_name_counts():
     """Each repetition that is written out has a name of its own, that begins with it."""
 
-    def held(name):
+    def reserved_for(name):
         sizes = []
         grammar = f'root ::= {name}\n{name} ::= "a"{{0,1999}}'
-        Sampler(weights, SamplerSettings(grammar=grammar), hold=sizes.append)
+        Sampler(model, SamplerSettings(grammar=grammar), reserve=sizes.append)
         return max(sizes)
 
-    weights = Source(TINY).weights(ModelSettings())
-    assert held("b" * 500) - held("b") > 1999 * 500
+    model = Source(TINY).model(ModelSettings())
+    assert reserved_for("b" * 500) - reserved_for("b") > 1999 * 500
 
 
 @pytest.mark.parametrize(

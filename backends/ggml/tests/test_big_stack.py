@@ -36,12 +36,12 @@ def put(context, data):
 def test_long_prompts(model, letter):
     """A stack of the usual size would be too small, and the process end."""
     context = model.init_execution_context(unlimited)
-    held = []
-    context.reserve = held.append
+    reserved = []
+    context.reserve = reserved.append
     data = letter.encode() * 50_000
     put(context, data)
-    assert 25_000 < context._prompt.n_tokens <= len(data) + 1
-    assert held == [600 * len(data), -600 * len(data)]
+    assert 25_000 < context.n_prompt_tokens <= len(data) + 1
+    assert reserved == [600 * len(data), -600 * len(data)]
 
 
 def test_in_many_threads(model):
@@ -52,7 +52,7 @@ def test_in_many_threads(model):
     def read():
         context = model.init_execution_context(unlimited)
         put(context, b"a" * 60_000)
-        counts.append(context._prompt.n_tokens)
+        counts.append(context.n_prompt_tokens)
 
     before = threading.stack_size()
     threads = [threading.Thread(target=read) for _ in range(6)]

@@ -18,7 +18,7 @@ from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml.backend import GgmlBackend
 from wasi_nn_ggml.guard.gguf import Contents
 from wasi_nn_ggml.llama import metadata
-from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.protocol import embedding
 from wasi_nn_ggml.protocol.settings import ModelSettings
 
@@ -90,22 +90,20 @@ def test_as_many_numbers_as_the_model_gives_out(load, pooling):
 
 def test_a_model_that_claims_more_numbers_than_it_computes(load):
     """llama.cpp would end the process."""
-    model = load(variant(embedding_length_out=4096))
-    assert answer(model)
+    graph = load(variant(embedding_length_out=4096))
+    assert answer(graph)
     with pytest.raises(RuntimeFailure, match="4096 numbers"):
-        answer(model, embedding=True)
+        answer(graph, embedding=True)
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
 def test_what_is_no_number_is_a_failure(load, monkeypatch, wrong):
-    model = load(embedding=True, pooling_type=0)
+    graph = load(embedding=True, pooling_type=0)
     row = (embedding.ctypes.c_float * 64)(*[0.5] * 63, wrong)
     address = embedding.ctypes.addressof(row)
-    monkeypatch.setattr(
-        model.weights.native, "llama_get_embeddings_ith", lambda context, at: address
-    )
+    monkeypatch.setattr(graph.model.native, "llama_get_embeddings_ith", lambda context, at: address)
     with pytest.raises(RuntimeFailure, match="not a finite number"):
-        answer(model)
+        answer(graph)
 
 
 @pytest.mark.parametrize("config", [{"reranking": True}, {"embedding": True, "pooling-type": 4}])
@@ -129,11 +127,11 @@ def test_a_model_that_ranks_gives_a_score(load):
 
 def test_a_head_that_the_model_does_not_speak_of(load):
     """Files that were made before there was a key for it."""
-    weights = load().weights
-    assert not weights.ranks
+    model = load().model
+    assert not model.ranks
     head = Contents(tensors=frozenset({b"cls.output.weight"}))
-    assert Weights(str(TINY), ModelSettings(), head).ranks
-    with metadata.Metadata(weights.native, weights.model, str(TINY)) as header:
+    assert Model(str(TINY), ModelSettings(), head).ranks
+    with metadata.Metadata(model.native, model.pointer, str(TINY)) as header:
         assert header.numbers("no such key") == []
         assert header.number("block_count") == 2
 
@@ -145,30 +143,30 @@ class TestTokensThatLookAtLaterOnes:
     """llama.cpp takes their prompt in one part, or ends the process."""
 
     def test_by_config(self, load):
-        model = load(attention_type=1, ubatch_size=16)
-        text = answer(model, LONG)
-        assert text == answer(model, LONG, batch_size=256)
+        graph = load(attention_type=1, ubatch_size=16)
+        text = answer(graph, LONG)
+        assert text == answer(graph, LONG, batch_size=256)
         assert text != answer(load(), LONG)
         with pytest.raises(PromptTooLong, match="100 can look at each other"):
-            answer(model, LONG, batch_size=100)
+            answer(graph, LONG, batch_size=100)
 
     @pytest.mark.parametrize("attention", [-1, 1])
     def test_by_the_model(self, load, attention):
-        model = load(variant(attention__causal=False), ubatch_size=256, attention_type=attention)
-        assert answer(model, LONG) == answer(load(attention_type=1), LONG)
+        graph = load(variant(attention__causal=False), ubatch_size=256, attention_type=attention)
+        assert answer(graph, LONG) == answer(load(attention_type=1), LONG)
         with pytest.raises(PromptTooLong):
-            answer(model, LONG, ubatch_size=16, batch_size=64)
-        assert answer(model, LONG, ubatch_size=16, batch_size=64, attention_type=0) == answer(
+            answer(graph, LONG, ubatch_size=16, batch_size=64)
+        assert answer(graph, LONG, ubatch_size=16, batch_size=64, attention_type=0) == answer(
             load(), LONG
         )
 
     def test_a_longer_prompt_begins_anew(self, load):
-        model = load(attention_type=1)
-        context = model.init_execution_context(unlimited)
+        graph = load(attention_type=1)
+        context = graph.init_execution_context(unlimited)
         for prompt in ("hello", "hello you", "hello you and"):
             put(context, prompt)
             context.compute()
-            assert bytes(context.get_output(0).data) == answer(model, prompt)
+            assert bytes(context.get_output(0).data) == answer(graph, prompt)
 
     def test_images_in_their_prompt(self, tmp_path):
         """llama.cpp makes batches of the size that it is told, of text and of image."""
@@ -184,11 +182,11 @@ class TestTokensThatLookAtLaterOnes:
             assert answer(graph, prompt)
 
     def test_without_a_function_that_says_so(self, load, monkeypatch):
-        model = load(attention_type=1)
-        monkeypatch.delattr(model.weights.native, "llama_get_causal_attn")
+        graph = load(attention_type=1)
+        monkeypatch.delattr(graph.model.native, "llama_get_causal_attn")
         with pytest.raises(PromptTooLong):
-            answer(model, LONG, batch_size=64)
-        assert answer(model, LONG, attention_type=0) == answer(load(), LONG)
+            answer(graph, LONG, batch_size=64)
+        assert answer(graph, LONG, attention_type=0) == answer(load(), LONG)
 
 
 def encoder() -> bytes:
@@ -241,13 +239,13 @@ def encoder() -> bytes:
 
 
 def test_a_model_for_embeddings_alone(load):
-    model = load(encoder(), ubatch_size=8, ctx_size=256)
+    graph = load(encoder(), ubatch_size=8, ctx_size=256)
     short, long, longer = "a b c", "a b c d e " * 6, "a b c d e " * 20
     for prompt in (short, long, longer):
         with pytest.raises(RuntimeFailure, match="for embeddings"):
-            answer(model, prompt)
+            answer(graph, prompt)
     for prompt in (short, long):
-        assert len(json.loads(answer(model, prompt, embedding=True))["embedding"]) == 16
+        assert len(json.loads(answer(graph, prompt, embedding=True))["embedding"]) == 16
     # It has learned 40 positions, whatever the config says.
     with pytest.raises(PromptTooLong, match="takes 40"):
-        answer(model, longer, embedding=True)
+        answer(graph, longer, embedding=True)

@@ -361,20 +361,20 @@ class TestConfig:
     def test_mistakes_change_nothing_of_a_prompt(self, talk, text, error):
         """The last thing that a config can be wrong about is the prompt that it holds for."""
         guest = talk()
-        held = []
-        guest.context.reserve = held.append
+        reserved = []
+        guest.context.reserve = reserved.append
         wanted = guest.answer("Hello")
         guest.put("Hello")
-        weights, counted = guest.context._weights, sum(held)
+        model, counted = guest.context.model, sum(reserved)
         with pytest.raises(error):
             guest.put(text, 1)
-        assert guest.context._weights is weights
-        assert sum(held) == counted
+        assert guest.context.model is model
+        assert sum(reserved) == counted
         guest.context.compute()
         assert guest.text() == wanted
         assert guest.metadata()["output_tokens"] == 24
         guest.context.close()
-        assert sum(held) == 0
+        assert sum(reserved) == 0
 
     def test_an_empty_one(self, talk):
         guest = talk()
@@ -579,8 +579,8 @@ class TestMemory:
 
     def test_graphs_share_weights(self, load):
         one, two = load(), load(n_predict=3)
-        assert one.weights is two.weights
-        assert load(use_mmap=False).weights is not one.weights
+        assert one.model is two.model
+        assert load(use_mmap=False).model is not one.model
 
     @pytest.mark.skipif(
         provider.find() is not None and loader.library().llama_supports_gpu_offload(),
@@ -588,10 +588,10 @@ class TestMemory:
     )
     def test_settings_of_a_gpu_load_nothing_without_one(self, load, talk):
         one = load(main_gpu=3, n_gpu_layers=5, split_mode="row", tensor_split="3,2")
-        assert one.weights is load().weights
+        assert one.model is load().model
         guest = talk()
         guest.configure(main_gpu=7)
-        assert guest.context._weights is guest.graph.weights
+        assert guest.context.model is guest.graph.model
 
     def test_weights_apart_count_against_the_guests_limit(self, host: Host):
         host.add_model("tiny", TINY)
@@ -614,19 +614,19 @@ class TestMemory:
         for name in ("tiny.gguf", "tiny-mmproj.gguf"):
             (tmp_path / name).write_bytes(TINY.with_name(name).read_bytes())
         guest = talk(tmp_path / "tiny.gguf", mmproj="tiny-mmproj.gguf", image="black.png")
-        held = []
-        guest.context.reserve = held.append
+        reserved = []
+        guest.context.reserve = reserved.append
         guest.answer("see <image> it")
-        (projector,) = guest.graph._projectors.values()
+        (projector,) = guest.graph.projectors.values()
         guest.answer("again <image> it")
-        assert list(guest.graph._projectors.values()) == [projector]
-        assert held[0] == TINY.with_name("tiny-mmproj.gguf").stat().st_size
+        assert list(guest.graph.projectors.values()) == [projector]
+        assert reserved[0] == TINY.with_name("tiny-mmproj.gguf").stat().st_size
         del projector
         guest.configure(use_mmap=False)
         gc.collect()
-        assert not guest.graph._projectors
+        assert not guest.graph.projectors
         guest.context.close()
-        assert sum(held) == 0
+        assert sum(reserved) == 0
 
     def test_model_settings_can_change(self, talk):
         guest = talk()

@@ -20,9 +20,9 @@ from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml.backend import GgmlBackend
 from wasi_nn_ggml.guard import estimates
 from wasi_nn_ggml.guard.estimates import Shape, fitting
-from wasi_nn_ggml.llama.kv_cache import _c_library, _common
+from wasi_nn_ggml.llama.kv_cache import c_library, common_prefix
 from wasi_nn_ggml.llama.metadata import Metadata
-from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.llama.vision import Picture
 from wasi_nn_ggml.protocol.settings import ContextSettings, ModelSettings
 
@@ -34,28 +34,28 @@ SHAPE = Shape(16 * 8 * 64, 16 * 8 * 64, 0, 40_000, 16, 32, 128_000, False)
 SIZES = ContextSettings(n_ctx=4096)
 MEASURE = """
 import json, sys
-from wasi_nn_ggml.llama.kv_cache import Sequence
-from wasi_nn_ggml.llama.kv_cache import _c_library, _common
+from wasi_nn_ggml.llama.kv_cache import KvCache
+from wasi_nn_ggml.llama.kv_cache import c_library, common_prefix
 from wasi_nn_ggml.protocol.settings import ContextSettings, ModelSettings
 from wasi_nn_ggml.llama.vision import Picture
-from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.llama.model import Model
 
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 
-weights = Weights(sys.argv[1], ModelSettings())
-held = []
+model = Model(sys.argv[1], ModelSettings())
+reserved = []
 def fill(settings):
-    sequence = Sequence(weights, settings, held.append)
-    tokens = [7 + at % 50 for at in range(sequence.n_ctx - 8)]
-    sequence.evaluate(tokens if not settings.at_once else tokens[: sequence.n_batch])
-    return sequence
+    cache = KvCache(model, settings, reserved.append)
+    tokens = [7 + at % 50 for at in range(cache.n_ctx - 8)]
+    cache.evaluate(tokens if not settings.at_once else tokens[: cache.n_batch])
+    return cache
 fill(ContextSettings(n_ctx=256, threads=1)).close()
-held.clear()
+reserved.clear()
 before = resident()
-sequence = fill(ContextSettings(threads=1, **json.loads(sys.argv[2])))
-print(json.dumps([resident() - before, sum(held)]))
+cache = fill(ContextSettings(threads=1, **json.loads(sys.argv[2])))
+print(json.dumps([resident() - before, sum(reserved)]))
 """
 
 
@@ -84,8 +84,8 @@ def test_it_is_not_less_than_what_is_taken(config):
 
 
 @pytest.fixture(scope="module")
-def weights():
-    return Weights(str(TINY), ModelSettings())
+def model():
+    return Model(str(TINY), ModelSettings())
 
 
 class Header(Metadata):
@@ -102,41 +102,41 @@ class Header(Metadata):
         return value if isinstance(value, list) else [value]
 
 
-def shape(weights, **values):
-    return Shape.of(weights.native, weights.model, Header(**values), weights.n_vocab)
+def shape(model, **values):
+    return Shape.of(model.native, model.pointer, Header(**values), model.n_vocab)
 
 
 class TestShape:
     """The tiny model has two layers of four heads of 16 numbers, two of them cached."""
 
-    def test_what_the_library_says(self, weights):
-        assert (weights.shape.keys, weights.shape.values) == (64, 64)
-        assert shape(weights).keys == 64
+    def test_what_the_library_says(self, model):
+        assert (model.shape.keys, model.shape.values) == (64, 64)
+        assert shape(model).keys == 64
 
-    def test_heads_of_another_size(self, weights):
+    def test_heads_of_another_size(self, model):
         wide = shape(
-            weights, attention__key_length=4096, attention__value_length=512,
+            model, attention__key_length=4096, attention__value_length=512,
             attention__key_length_swa=256,
         )  # fmt: skip
         assert (wide.keys, wide.values) == (2 * 2 * 4096, 2 * 2 * 512)
         assert wide.width > 4 * 4 * 4096
 
-    def test_layers_that_cache_other_numbers_of_heads(self, weights):
-        assert shape(weights, attention__head_count_kv=[1, 7]).keys == 8 * 16
-        assert shape(weights, attention__head_count_kv=[0, 2]).keys == 2 * 16
-        assert shape(weights, attention__head_count_kv=3).keys == 2 * 3 * 16
+    def test_layers_that_cache_other_numbers_of_heads(self, model):
+        assert shape(model, attention__head_count_kv=[1, 7]).keys == 8 * 16
+        assert shape(model, attention__head_count_kv=[0, 2]).keys == 2 * 16
+        assert shape(model, attention__head_count_kv=3).keys == 2 * 3 * 16
 
-    def test_where_arrays_cannot_be_read(self, weights, monkeypatch):
+    def test_where_arrays_cannot_be_read(self, model, monkeypatch):
         monkeypatch.setattr(Header, "knows_arrays", False)
-        assert shape(weights).keys == 2 * 4 * 16
+        assert shape(model).keys == 2 * 4 * 16
 
-    def test_experts_and_states(self, weights):
-        plain = shape(weights, feed_forward_length=[100, 1000])
-        experts = shape(weights, expert_feed_forward_length=1000, expert_used_count=8)
+    def test_experts_and_states(self, model):
+        plain = shape(model, feed_forward_length=[100, 1000])
+        experts = shape(model, expert_feed_forward_length=1000, expert_used_count=8)
         assert experts.width - plain.width >= 4 * 7 * 1000
-        assert shape(weights, ssm__inner_size=10, ssm__state_size=16, ssm__conv_kernel=4).states
+        assert shape(model, ssm__inner_size=10, ssm__state_size=16, ssm__conv_kernel=4).states
 
-    def test_arrays_of_a_file(self, weights, tmp_path):
+    def test_arrays_of_a_file(self, model, tmp_path):
         def text(value):
             return struct.pack("<Q", len(value)) + value
 
@@ -145,11 +145,11 @@ class TestShape:
         pairs += text(b"llama.floats") + struct.pack("<IIQf", 9, 6, 1, 1.0)
         path = tmp_path / "header.gguf"
         path.write_bytes(struct.pack("<4sIQQ", b"GGUF", 3, 0, 3) + pairs + bytes(64))
-        with Metadata(weights.native, weights.model, str(path)) as header:
+        with Metadata(model.native, model.pointer, str(path)) as header:
             assert header.knows_arrays
-            assert header._array(b"llama.attention.head_count_kv") == [1, 2, 9]
-            assert header._array(b"llama.odd") == header._array(b"llama.floats") == []
-            assert header._array(b"llama.none") == []
+            assert header.array(b"llama.attention.head_count_kv") == [1, 2, 9]
+            assert header.array(b"llama.odd") == header.array(b"llama.floats") == []
+            assert header.array(b"llama.none") == []
         assert not header.knows_arrays
 
 
@@ -215,17 +215,17 @@ class TestPrompts:
         with pytest.raises(PromptTooLong):
             self.put(context, b"a" * 2000)
 
-    def test_a_length_that_wraps(self, weights, monkeypatch):
+    def test_a_length_that_wraps(self, model, monkeypatch):
         """llama.cpp counts bytes with 32 bits."""
         with pytest.raises(PromptTooLong):
-            weights.tokenize(bytes((1 << 28) + 1))
+            model.tokenize(bytes((1 << 28) + 1))
 
     def test_what_tokenising_takes_counts(self):
         context = self.context(**{"ctx-size": 4096})
-        held = []
-        context.reserve = held.append
+        reserved = []
+        context.reserve = reserved.append
         self.put(context, b"a" * 1000)
-        assert held == [64_000, -64_000]
+        assert reserved == [64_000, -64_000]
 
         def refuse(size):
             raise RuntimeFailure("above its limit")
@@ -236,22 +236,22 @@ class TestPrompts:
 
     def test_what_is_written_counts(self):
         context = self.context(**{"ctx-size": 256, "n-predict": 50, "temp": 0.0})
-        held = []
-        context.reserve = held.append
+        reserved = []
+        context.reserve = reserved.append
         self.put(context, b"Hello")
         context.compute()
         written = len(context.get_output(0).data)
-        before = sum(held)
+        before = sum(reserved)
         self.put(context, b"Hello")
-        assert before - sum(held) == written > 40
+        assert before - sum(reserved) == written > 40
         context.compute_single()
-        assert sum(held) == before - written + len(context.get_output(0).data)
+        assert sum(reserved) == before - written + len(context.get_output(0).data)
         most = before + 10
 
         def limited(size):
-            if size > 0 and sum(held) + size > most:
+            if size > 0 and sum(reserved) + size > most:
                 raise RuntimeFailure("above its limit")
-            held.append(size)
+            reserved.append(size)
 
         context.reserve = limited
         context._settings = context._settings._replace(n_predict=200)
@@ -259,10 +259,10 @@ class TestPrompts:
             context.compute()
         assert written < len(context.get_output(0).data) <= written + 10
         context.close()
-        assert sum(held) == 0
+        assert sum(reserved) == 0
 
-    def test_tokens_are_kept_compactly(self, weights):
-        tokens = weights.tokenize(b"a" * 10_000)
+    def test_tokens_are_kept_compactly(self, model):
+        tokens = model.tokenize(b"a" * 10_000)
         assert len(tokens) == 10_001
         assert sys.getsizeof(tokens) < 4 * len(tokens) + 200
 
@@ -271,8 +271,8 @@ class TestPrompts:
         wanted = 0
         while wanted < min(len(one), len(two)) and one[wanted] == two[wanted]:
             wanted += 1
-        assert _common(array("i", one), array("i", two)) == wanted
-        assert _common(array("i", one + two), array("i", one)) == len(one)
+        assert common_prefix(array("i", one), array("i", two)) == wanted
+        assert common_prefix(array("i", one + two), array("i", one)) == len(one)
 
 
 LOOKING_BACK = {"last-n-penalty": 1 << 20, "dry-multipier": 1.0, "repeat-penalty": 1.1}
@@ -281,20 +281,20 @@ LOOKING_BACK = {"last-n-penalty": 1 << 20, "dry-multipier": 1.0, "repeat-penalty
 class TestSamplers:
     def test_no_more_tokens_are_looked_at_than_there_can_be(self):
         context = TestPrompts().context(**{"ctx-size": 300})
-        held = []
-        context.reserve = held.append
+        reserved = []
+        context.reserve = reserved.append
         TestPrompts.put(context, json.dumps(LOOKING_BACK).encode(), 1)
-        assert held == [16 * 512]
+        assert reserved == [16 * 512]
         TestPrompts.put(context, json.dumps({**LOOKING_BACK, "ctx-size": 1 << 16}).encode(), 1)
         TestPrompts.put(context, b'{"temp": 0.5}', 1)
-        assert sum(held) == 16 << 16
+        assert sum(reserved) == 16 << 16
         TestPrompts.put(context, b'{"grammar": "root ::= [a-z]"}', 1)
-        assert sum(held) > 16 << 16
-        small = sum(held)
+        assert sum(reserved) > 16 << 16
+        small = sum(reserved)
         TestPrompts.put(context, b'{"grammar": "root ::= [a-z]{0,1900}"}', 1)
-        assert sum(held) - small > 160 * 3 * 1800
+        assert sum(reserved) - small > 160 * 3 * 1800
         context.close()
-        assert sum(held) == 0
+        assert sum(reserved) == 0
 
     def test_they_change_no_text(self):
         texts = set()
@@ -314,9 +314,9 @@ def test_an_image_takes_as_many_cells_as_tokens(monkeypatch, tmp_path):
         (tmp_path / name).write_bytes(TINY.with_name(name).read_bytes())
     evaluate = Picture.evaluate
 
-    def with_one_position(picture, sequence):
-        evaluate(picture, sequence)
-        sequence.filled(1)
+    def with_one_position(picture, cache):
+        evaluate(picture, cache)
+        cache.mark_filled(1)
 
     monkeypatch.setattr(Picture, "evaluate", with_one_position)
     config = {"ctx-size": 256, "threads": 1, "mmproj": "tiny-mmproj.gguf", "image": "black.png"}
@@ -328,6 +328,6 @@ def test_an_image_takes_as_many_cells_as_tokens(monkeypatch, tmp_path):
         context.compute()
 
 
-def test_the_c_library_has_a_name_on_windows():
-    assert _c_library("nt") == "msvcrt"
-    assert _c_library("posix") is None
+def test_thec_library_has_a_name_on_windows():
+    assert c_library("nt") == "msvcrt"
+    assert c_library("posix") is None

@@ -230,12 +230,12 @@ def test_a_later_part_that_was_replaced(tmp_path, gpt2):
     path = parts(tmp_path, keys, [{}, tensors])
     source = Source(path)
     settings = ModelSettings()
-    first = source.weights(settings)
-    assert source.weights(settings) is first
+    first = source.model(settings)
+    assert source.model(settings) is first
     later = tmp_path / "m-00002-of-00002.gguf"
     os.utime(later, ns=(1, 1))
-    assert source.weights(settings) is first
-    assert Source(path).weights(settings) is not first
+    assert source.model(settings) is first
+    assert Source(path).model(settings) is not first
 
 
 def test_big_endian():

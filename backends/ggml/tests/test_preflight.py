@@ -144,12 +144,12 @@ class TestMapsOfCharacters:
         keys = {b"tokenizer.ggml.precompiled_charsmap": bytearray(charsmap({}, texts))}
         path.write_bytes(remake(b"t5", keys=keys))
         context = GgmlBackend().load([path], LoadOptions("ggml")).init_execution_context(unlimited)
-        held = []
-        context.reserve = held.append
+        reserved = []
+        context.reserve = reserved.append
         context.set_input(0, Tensor(TensorType.U8, (1,), memoryview(b"z" * 100)))
-        assert held[0] == (64 + 32 * 1000) * 100
-        assert sum(held) == 0
-        assert context._prompt.n_tokens > 1000
+        assert reserved[0] == (64 + 32 * 1000) * 100
+        assert sum(reserved) == 0
+        assert context.n_prompt_tokens > 1000
 
 
 def vocabulary(tokenizer, tokens, characters=None):

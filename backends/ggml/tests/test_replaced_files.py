@@ -115,10 +115,10 @@ def test_every_part_counts_against_a_limit(host, split):
     host.add_model("m", split / PARTS.format(1), config=CONFIG)
     size = sum(file.stat().st_size for file in split.iterdir())
     assert host.registry.size("m") == size
-    for held in (size - 1, size):
-        with host.open_session(Limits(host_memory=held)) as session:
+    for limit in (size - 1, size):
+        with host.open_session(Limits(host_memory=limit)) as session:
             session.load_by_name("m")
-            if held < size:
+            if limit < size:
                 with pytest.raises(RuntimeFailure, match="above its limit"):
                     session.load_by_name("m", {"use-mmap": False})
             else:

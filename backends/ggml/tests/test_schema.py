@@ -31,8 +31,8 @@ TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.ggu
 @pytest.fixture(scope="module")
 def accepts():
     """Whether a grammar, or a schema's grammar, takes a text to its end."""
-    weights = Source(TINY).weights(ModelSettings())
-    native = weights.native
+    model = Source(TINY).model(ModelSettings())
+    native = model.native
     one = np.zeros(1, [("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
 
     def allowed(sampler, token):
@@ -45,7 +45,7 @@ def accepts():
         if not isinstance(grammar, str):
             grammar = grammar_of(json.dumps(grammar))
         gbnf.check(grammar)
-        sampler = native.llama_sampler_init_grammar(weights.vocab, grammar.encode(), b"root")
+        sampler = native.llama_sampler_init_grammar(model.vocab, grammar.encode(), b"root")
         assert sampler, grammar
         try:
             for byte in text.encode():
@@ -53,7 +53,7 @@ def accepts():
                 if not allowed(sampler, token):
                     return False
                 native.llama_sampler_accept(sampler, token)
-            return allowed(sampler, weights.ends_of_generation()[0])
+            return allowed(sampler, model.ends_of_generation()[0])
         finally:
             native.llama_sampler_free(sampler)
 

@@ -9,7 +9,7 @@ import pytest
 
 from wasi_nn import Host
 from wasi_nn.errors import InvalidArgument, NnError, PromptTooLong, RuntimeFailure
-from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.protocol import chat, template
 from wasi_nn_ggml.protocol.settings import ModelSettings
 
@@ -179,43 +179,43 @@ def talk(remake, tmp_path):
     def make(text, keys=None):
         path = tmp_path / "model.gguf"
         path.write_bytes(remake(keys={b"tokenizer.chat_template": text.encode(), **(keys or {})}))
-        return Weights(str(path), ModelSettings())
+        return Model(str(path), ModelSettings())
 
     return make
 
 
-def prompt(weights, request, text=""):
-    return chat.prompt(weights, json.dumps(request), text, 1 << 20, lambda: False)
+def prompt(model, request, text=""):
+    return chat.prompt(model, json.dumps(request), text, 1 << 20, lambda: False)
 
 
 class TestTheModelsOwn:
     def test_its_roles(self, talk):
-        weights = talk("{% for m in messages %}SPECIAL{{ m.role }}:{{ m.content }}\n{% endfor %}")
-        assert prompt(weights, USER) == "SPECIALuser: hi \n"
+        model = talk("{% for m in messages %}SPECIAL{{ m.role }}:{{ m.content }}\n{% endfor %}")
+        assert prompt(model, USER) == "SPECIALuser: hi \n"
 
     def test_a_token_for_the_beginning_comes_once(self, talk):
-        weights = talk("{{ bos_token }}{{ messages[0].content }}")
-        begin = weights.special_tokens()["bos_token"]
+        model = talk("{{ bos_token }}{{ messages[0].content }}")
+        begin = model.special_tokens()["bos_token"]
         assert begin
-        expected = "a" if weights.adds_bos else begin + "a"
-        assert prompt(weights, [{"role": "user", "content": "a"}]) == expected
-        tokens = list(weights.tokenize(expected.encode()))
-        assert tokens.count(weights.native.llama_vocab_bos(weights.vocab)) == 1
+        expected = "a" if model.adds_bos else begin + "a"
+        assert prompt(model, [{"role": "user", "content": "a"}]) == expected
+        tokens = list(model.tokenize(expected.encode()))
+        assert tokens.count(model.native.llama_vocab_bos(model.vocab)) == 1
 
     def test_tools(self, talk):
         named = {b"tokenizer.chat_template.tool_use": b"{{ tools | tojson }}"}
-        weights = talk("{{ messages[0].content }}", named)
-        assert prompt(weights, {"messages": USER}) == " hi "
-        assert prompt(weights, {"messages": USER, "tools": [1]}) == "[1]"
+        model = talk("{{ messages[0].content }}", named)
+        assert prompt(model, {"messages": USER}) == " hi "
+        assert prompt(model, {"messages": USER, "tools": [1]}) == "[1]"
 
     def test_arguments_as_a_text(self, talk):
-        weights = talk("{{ messages[0].tool_calls[0].function.arguments | tojson }}")
+        model = talk("{{ messages[0].tool_calls[0].function.arguments | tojson }}")
         call = {"type": "function", "function": {"name": "f", "arguments": '{"a": "b"}'}}
         message = {"role": "assistant", "content": None, "tool_calls": [call]}
-        assert prompt(weights, [message]) == '{"a": "b"}'
+        assert prompt(model, [message]) == '{"a": "b"}'
 
     def test_images(self, talk):
-        weights = talk("{% for m in messages %}{{ m.content }}{% endfor %}")
+        model = talk("{% for m in messages %}{{ m.content }}{% endfor %}")
         url = "data:image/png;base64,aGk="
         parts = [
             {"type": "text", "text": "what?"},
@@ -223,17 +223,17 @@ class TestTheModelsOwn:
             {"type": "image"},
         ]
         expected = f'what?\n<img src="{url}">\n<image>'
-        assert prompt(weights, [{"role": "user", "content": parts}]) == expected
+        assert prompt(model, [{"role": "user", "content": parts}]) == expected
         with pytest.raises(InvalidArgument, match="data: URL"):
-            prompt(weights, [{"role": "user", "content": [
+            prompt(model, [{"role": "user", "content": [
                 {"type": "image_url", "image_url": {"url": "http://x/y.png"}}]}])  # fmt: skip
 
     def test_one_of_the_config(self, talk):
-        weights = talk("own")
-        assert prompt(weights, USER, "{{ messages[0].role }}") == "user"
-        assert prompt(weights, USER, "chatml").startswith("<|im_start|>user\n hi ")
+        model = talk("own")
+        assert prompt(model, USER, "{{ messages[0].role }}") == "user"
+        assert prompt(model, USER, "chatml").startswith("<|im_start|>user\n hi ")
         with pytest.raises(InvalidArgument, match="takes only messages"):
-            prompt(weights, {"messages": USER, "tools": [1]}, "chatml")
+            prompt(model, {"messages": USER, "tools": [1]}, "chatml")
 
     def test_a_model_without_one_gets_chatml(self, talk):
         assert prompt(talk(""), USER).startswith("<|im_start|>user\n hi ")

@@ -185,21 +185,21 @@ class TestWhatTheyTake:
         self.put(context, f"see {image} it")
 
     def test_it_counts(self, context):
-        held = []
-        context.reserve = held.append
+        reserved = []
+        context.reserve = reserved.append
         image = inline(picture("red", size=(1000, 1000)))
         self.put(context, f"see {image * 2} it")
         projector = (GRAPHS / "tiny-mmproj.gguf").stat().st_size
-        assert max(held) > 26_000_000
-        kept = sum(held) - projector
+        assert max(reserved) > 26_000_000
+        kept = sum(reserved) - projector
         assert 8 * 49152 < kept < 9 * 49152  # four tokens each
         self.put(context, '{"n-predict": 5}', 1)
-        assert sum(held) - projector == kept
+        assert sum(reserved) - projector == kept
         self.put(context, "see it")
-        assert sum(held) == projector
+        assert sum(reserved) == projector
         self.put(context, f"see {image} it")
         context.close()
-        assert sum(held) == 0
+        assert sum(reserved) == 0
 
         def refuse(size):
             raise RuntimeFailure("above its limit")
@@ -209,18 +209,18 @@ class TestWhatTheyTake:
             self.put(context, f"see {image} it")
 
     def test_the_text_beside_it_counts_little(self, context):
-        held = []
-        context.reserve = held.append
+        reserved = []
+        context.reserve = reserved.append
         image = inline(picture("red"))
         self.put(context, f"see {image} it")
-        before = sum(held)
+        before = sum(reserved)
         self.put(context, f"see {image} {'a' * 450} it")
-        tokens = context._prompt.n_tokens
+        tokens = context.n_prompt_tokens
         assert tokens > 400
-        assert before < sum(held) < before + 10 * tokens
+        assert before < sum(reserved) < before + 10 * tokens
 
     def test_a_mistake_in_a_later_one(self, context, monkeypatch):
-        native = context._graph.weights.native
+        native = context.model.native
         made, freed = [], []
         make, free = native.mtmd_helper_bitmap_init_from_buf, native.mtmd_bitmap_free
 
@@ -254,4 +254,4 @@ def test_long_texts_beside_images(splitting, tmp_path):
     builders = [tmp_path / "model.gguf", tmp_path / "tiny-mmproj.gguf"]
     context = GgmlBackend().load(builders, LoadOptions("ggml")).init_execution_context(unlimited)
     TestWhatTheyTake.put(context, f"{inline(picture('red'))} {'a' * 60_000} it")
-    assert context._prompt.n_tokens > 50_000
+    assert context.n_prompt_tokens > 50_000

@@ -62,7 +62,7 @@ class TestBytesWithoutAToken:
     @pytest.mark.parametrize("text", ["Hello\nyou", "a b", "你", "\x01", "ß"[:0]])
     def test_texts_that_do_not_need_it(self, context, text):
         put(context, text.encode())
-        assert context._prompt.n_tokens >= len(text)
+        assert context.n_prompt_tokens >= len(text)
 
     @pytest.mark.parametrize(("text", "byte"), [("é", "C3"), ("ab\0c", "00"), ("Ã" * 9000, "C3")])
     def test_texts_that_do(self, context, text, byte):
@@ -162,7 +162,7 @@ class TestFirstBytes:
 
         context = load(remake(b"rwkv", tokens)).init_execution_context(unlimited)
         put(context, "ab\n\né\\'x".encode())
-        assert 5 <= context._prompt.n_tokens <= 8
+        assert 5 <= context.n_prompt_tokens <= 8
 
     @pytest.mark.parametrize("token", [rb"\xe4\xbd", b"\\n\\n", b"\\\\a", "é".encode(), rb"\xZ0a"])
     def test_escapes(self, token):

@@ -1,33 +1,27 @@
-"""Bytes that count against a guest's limit for as long as something is there."""
+"""Memory that counts against a guest's limit while something exists."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import TracebackType
+from wasi_nn.backend import Reserve
 
 
-class Holding:
-    """``size`` bytes, counted with a ``Reserve`` from now until they are given back, or to the end
-    of a ``with`` block. Raises ``RuntimeFailure`` above the guest's limit."""
+class Reservation:
+    """``size`` bytes of the guest's limit, until ``release`` or the end of a ``with`` block. Raises
+    ``RuntimeFailure`` above the limit."""
 
-    def __init__(self, hold: Callable[[int], None], size: int) -> None:
-        hold(size)
-        self._hold = hold
+    def __init__(self, reserve: Reserve, size: int) -> None:
+        reserve(size)
+        self._reserve = reserve
         self._size = size
 
-    def give_back(self) -> None:
-        """Count them no more."""
+    def release(self) -> None:
+        """Give the bytes back; later calls do nothing."""
         size, self._size = self._size, 0
         if size:
-            self._hold(-size)
+            self._reserve(-size)
 
-    def __enter__(self) -> Holding:
+    def __enter__(self) -> Reservation:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.give_back()
+    def __exit__(self, *exception: object) -> None:
+        self.release()

@@ -53,16 +53,16 @@ class Shape(NamedTuple):
     full_attention: bool
 
     @classmethod
-    def of(cls, native: Library, model: int, metadata: Metadata, vocabulary: int) -> Shape:
+    def of(cls, native: Library, pointer: int, metadata: Metadata, vocabulary: int) -> Shape:
         """The shape of a loaded model."""
-        layers = max(1, native.llama_model_n_layer(model))
-        embedding = native.llama_model_n_embd(model)
-        heads = max(1, metadata.number("attention.head_count"), native.llama_model_n_head(model))
+        layers = max(1, native.llama_model_n_layer(pointer))
+        embedding = native.llama_model_n_embd(pointer)
+        heads = max(1, metadata.number("attention.head_count"), native.llama_model_n_head(pointer))
         cached = metadata.numbers("attention.head_count_kv")
         if not cached and not metadata.knows_arrays:
             # The counts may differ from layer to layer: assume the most.
             cached = [heads]
-        cached = cached or [native.llama_model_n_head_kv(model)]
+        cached = cached or [native.llama_model_n_head_kv(pointer)]
         total = cached[0] * layers if len(cached) == 1 else sum(map(abs, cached))
         lengths = []
         for part in ("key", "value"):

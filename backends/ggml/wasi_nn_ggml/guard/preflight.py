@@ -13,6 +13,7 @@ import subprocess
 import sys
 from contextlib import suppress
 
+from wasi_nn.backend import unlimited
 from wasi_nn.errors import NnError, RuntimeFailure, WasiNnError
 from wasi_nn_ggml import subprocess_module
 
@@ -89,30 +90,30 @@ def _limit(size: int) -> None:
 
 def _test(path: str) -> None:
     from wasi_nn_ggml.guard import gguf
-    from wasi_nn_ggml.llama.kv_cache import Sequence
-    from wasi_nn_ggml.llama.model import Weights
+    from wasi_nn_ggml.llama.kv_cache import KvCache
+    from wasi_nn_ggml.llama.model import Model
     from wasi_nn_ggml.protocol import embedding
     from wasi_nn_ggml.protocol.settings import RANK, ContextSettings, ModelSettings
 
     with open(path, "rb") as file:
         contents = gguf.check(file.fileno())
-    weights = Weights(path, ModelSettings(), contents)
+    model = Model(path, ModelSettings(), contents)
     for text in _TEXTS:
         with suppress(NnError):
-            weights.tokenize(text)
+            model.tokenize(text)
     tokens = [0]
     with suppress(NnError):
-        tokens = list(weights.tokenize(b"a b")[:8]) or tokens
-    n_ctx = min(256, weights.n_ctx_train or 256)
-    sequence = Sequence(weights, ContextSettings(n_ctx=n_ctx), lambda size: None)
-    sequence.evaluate(tokens)
-    sequence.close()
+        tokens = list(model.tokenize(b"a b")[:8]) or tokens
+    n_ctx = min(256, model.n_ctx_train or 256)
+    cache = KvCache(model, ContextSettings(n_ctx=n_ctx), unlimited)
+    cache.evaluate(tokens)
+    cache.close()
     # A guest can ask for an embedding later. What is rejected here is rejected again then.
-    for pooling in (-1, *((RANK,) if weights.ranks else ())):
+    for pooling in (-1, *((RANK,) if model.ranks else ())):
         settings = ContextSettings(n_ctx=n_ctx, embedding=True, pooling_type=pooling)
         with suppress(NnError):
-            embedding.check(weights, settings)
-            sequence = Sequence(weights, settings, lambda size: None)
-            sequence.evaluate(tokens)
-            embedding.as_json(weights, sequence)
-            sequence.close()
+            embedding.check(model, settings)
+            cache = KvCache(model, settings, unlimited)
+            cache.evaluate(tokens)
+            embedding.as_json(model, cache)
+            cache.close()

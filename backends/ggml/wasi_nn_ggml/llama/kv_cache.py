@@ -9,55 +9,53 @@ from __future__ import annotations
 import ctypes
 import os
 from array import array
-from collections.abc import Callable
-from collections.abc import Sequence as Tokens
+from collections.abc import Sequence
 
+from wasi_nn.backend import Reserve
 from wasi_nn.errors import ContextFull, PromptTooLong, RuntimeFailure
 from wasi_nn_ggml.guard.estimates import fitting
 from wasi_nn_ggml.llama.bindings import Batch
-from wasi_nn_ggml.llama.loader import Library, complaints, freed_with
-from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.llama.loader import Library, error_log, freed_with
+from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.protocol.settings import NON_CAUSAL, ContextSettings
-from wasi_nn_ggml.reservation import Holding
+from wasi_nn_ggml.reservation import Reservation
 
 _ABORTED = 2
 _NO_TOKEN = -1
 
 
-class Sequence:
+class KvCache:
     """Tokens and their keys and values. Used by one thread at a time, but for ``stop``."""
 
-    def __init__(
-        self, weights: Weights, settings: ContextSettings, hold: Callable[[int], None]
-    ) -> None:
+    def __init__(self, model: Model, settings: ContextSettings, reserve: Reserve) -> None:
         """``hold`` counts the bytes that it takes, as that of ``ExecutionContext``."""
-        native = weights.native
+        native = model.native
         self._native = native
-        self.weights = weights
+        self.model = model
         self.settings = settings
-        n_ctx, size = fitting(weights.shape, settings, weights.n_ctx_train)
-        self._holding = Holding(hold, size)
+        n_ctx, size = fitting(model.shape, settings, model.n_ctx_train)
+        self._reservation = Reservation(reserve, size)
         params = _params(native, settings, n_ctx)
-        complaints.lines.clear()
-        context = native.llama_init_from_model(weights.model, params)
+        error_log.lines.clear()
+        context = native.llama_init_from_model(model.pointer, params)
         if not context:
-            self._holding.give_back()
+            self._reservation.release()
             raise RuntimeFailure(
                 f"llama.cpp made no context of {n_ctx} tokens: "
-                f"{complaints.take('it gives no reason')}"
+                f"{error_log.take('it gives no reason')}"
             )
         self.context = int(context)
-        self._free = freed_with(self, _free, native, self.context, weights)
+        self._free = freed_with(self, _free, native, self.context, model)
         #: None for a model that sees a text as a whole and cannot go on with it.
         self.memory: int | None = native.llama_get_memory(self.context)
         self.n_ctx = int(native.llama_n_ctx(self.context))
-        if weights.positions is not None:
-            self.n_ctx = min(self.n_ctx, weights.positions)
+        if model.positions is not None:
+            self.n_ctx = min(self.n_ctx, model.positions)
         #: The most tokens of one call. llama.cpp takes more of them, in parts, where each token
         #: sees the earlier ones alone; where it sees the later ones too, it ends the process. An
         #: image may be so in a text that is not.
         self.n_batch = int(native.llama_n_ubatch(self.context))
-        self._causal = _is_causal(native, self.context, weights, settings)
+        self._causal = _is_causal(native, self.context, model, settings)
         self._cached = array("i")
         # llama.cpp asks its abort callback before every operation. strlen is one that costs no
         # Python: the length of the text in this buffer is the answer.
@@ -67,7 +65,7 @@ class Sequence:
         self._token = ctypes.c_int32()
         self._single = Batch(1, ctypes.addressof(self._token))
 
-    def evaluate(self, tokens: Tokens[int]) -> int:
+    def evaluate(self, tokens: Sequence[int]) -> int:
         """Make the memory hold exactly these tokens, with logits for what follows the last; gives
         how many had to be decoded. Raises ``RuntimeFailure``, ``ContextFull`` and
         ``PromptTooLong``."""
@@ -82,7 +80,7 @@ class Sequence:
             # What a token is to the model depends on those after it, which are others now.
             self.clear()
         wanted = tokens if isinstance(tokens, array) else array("i", tokens)
-        kept = _common(self._cached, wanted[:-1])
+        kept = common_prefix(self._cached, wanted[:-1])
         if kept < len(self._cached):
             if kept and self._native.llama_memory_seq_rm(self.memory, 0, kept, -1):
                 del self._cached[kept:]
@@ -108,7 +106,7 @@ class Sequence:
         self._run(self._single)
         self._cached.append(token)
 
-    def filled(self, cells: int) -> None:
+    def mark_filled(self, cells: int) -> None:
         """Say that something else than text filled so many cells of a cleared memory: one for each
         token of an image too, though they may share positions."""
         self._cached = array("i", [_NO_TOKEN]) * cells
@@ -126,7 +124,7 @@ class Sequence:
     def close(self) -> None:
         """Free the memory. Once."""
         self._free()
-        self._holding.give_back()
+        self._reservation.release()
 
     def _run(self, batch: Batch) -> None:
         status = self._decode(self.context, batch)
@@ -138,16 +136,16 @@ class Sequence:
             raise RuntimeFailure("the guest is being stopped")
         raise RuntimeFailure(
             f"llama.cpp could not decode {batch.n_tokens} tokens ({status}): "
-            f"{complaints.take('it gives no reason')}"
+            f"{error_log.take('it gives no reason')}"
         )
 
 
-def _free(native: Library, context: int, weights: Weights) -> None:
+def _free(native: Library, context: int, model: Model) -> None:
     # The weights are here so that they outlive the context.
     native.llama_free(context)
 
 
-def _common(cached: array[int], tokens: array[int]) -> int:
+def common_prefix(cached: array[int], tokens: array[int]) -> int:
     """The number of tokens at the beginning that are the same."""
     same, most = 0, min(len(cached), len(tokens))
     # Halving, since arrays compare at the speed of memory.
@@ -160,11 +158,11 @@ def _common(cached: array[int], tokens: array[int]) -> int:
     return same
 
 
-def _is_causal(native: Library, context: int, weights: Weights, settings: ContextSettings) -> bool:
+def _is_causal(native: Library, context: int, model: Model, settings: ContextSettings) -> bool:
     if hasattr(native, "llama_get_causal_attn"):
         return bool(native.llama_get_causal_attn(context))
     if settings.attention_type < 0:
-        return weights.causal
+        return model.causal
     return settings.attention_type != NON_CAUSAL
 
 
@@ -201,9 +199,9 @@ def _cores() -> int:
         return os.cpu_count() or 1
 
 
-def _c_library(system: str) -> str | None:
+def c_library(system: str) -> str | None:
     # Windows has no name for what a process has loaded.
     return "msvcrt" if system == "nt" else None
 
 
-_STRLEN = ctypes.cast(ctypes.CDLL(_c_library(os.name)).strlen, ctypes.c_void_p).value
+_STRLEN = ctypes.cast(ctypes.CDLL(c_library(os.name)).strlen, ctypes.c_void_p).value

@@ -150,7 +150,7 @@ def freed_with(
     return finalizer
 
 
-class Complaints(threading.local):
+class ErrorLog(threading.local):
     """What llama.cpp wrote as errors in this thread, so that a failure can say why."""
 
     def __init__(self) -> None:
@@ -163,7 +163,7 @@ class Complaints(threading.local):
         return text or otherwise
 
 
-complaints = Complaints()
+error_log = ErrorLog()
 _level = threading.local()
 
 
@@ -175,8 +175,8 @@ def _receive(level: int, text: bytes | None, _: Any) -> None:
             level = getattr(_level, "last", 0)
         _level.last = level
         if level >= _ERROR and line.strip(". "):
-            complaints.lines.append(line.strip())
-            del complaints.lines[:-8]
+            error_log.lines.append(line.strip())
+            del error_log.lines[:-8]
         if line.strip(". "):
             telling = level >= _WARNING and not any(words in line for words in _CANCELLED)
             log.log(logging.INFO if telling else logging.DEBUG, "llama.cpp: %s", line)

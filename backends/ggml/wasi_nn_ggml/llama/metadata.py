@@ -25,9 +25,9 @@ class Metadata:
     """The header of a loaded model's file, until it is closed. A library without gguf.h's functions
     knows of no array."""
 
-    def __init__(self, native: Library, model: int, path: str) -> None:
+    def __init__(self, native: Library, pointer: int, path: str) -> None:
         self._native = native
-        self._model = model
+        self._pointer = pointer
         self._header = 0
         if hasattr(native, "gguf_init_from_file"):
             params = HeaderParams(True, None)
@@ -43,7 +43,7 @@ class Metadata:
         """A value as text; empty for a key that is not there, and for an array."""
         buffer = ctypes.create_string_buffer(128)
         length = self._native.llama_model_meta_val_str(
-            self._model, key.encode(), ctypes.addressof(buffer), len(buffer)
+            self._pointer, key.encode(), ctypes.addressof(buffer), len(buffer)
         )
         return buffer.value.decode("utf-8", "replace") if length >= 0 else ""
 
@@ -58,9 +58,9 @@ class Metadata:
         try:
             return [int(self.text(key))]
         except ValueError:
-            return self._array(key.encode())
+            return self.array(key.encode())
 
-    def _array(self, key: bytes) -> list[int]:
+    def array(self, key: bytes) -> list[int]:
         native, header = self._native, self._header
         at = native.gguf_find_key(header, key) if header else -1
         if at < 0 or native.gguf_get_kv_type(header, at) != _ARRAY:

@@ -17,7 +17,7 @@ from wasi_nn.errors import PromptTooLong, RuntimeFailure
 from wasi_nn_ggml.guard import big_stack, model_files, preflight
 from wasi_nn_ggml.guard.estimates import Shape
 from wasi_nn_ggml.guard.gguf import Contents
-from wasi_nn_ggml.llama.loader import complaints, freed_with, library
+from wasi_nn_ggml.llama.loader import error_log, freed_with, library
 from wasi_nn_ggml.llama.metadata import Metadata
 from wasi_nn_ggml.protocol.settings import RANK, ModelSettings
 
@@ -47,7 +47,7 @@ def applicable(settings: ModelSettings) -> ModelSettings:
     )
 
 
-class Weights:
+class Model:
     """A loaded ``llama_model``. Any number of contexts and threads may use it."""
 
     def __init__(self, path: str, settings: ModelSettings, contents: Contents = _UNKNOWN) -> None:
@@ -69,41 +69,41 @@ class Weights:
             count = max(native.llama_max_devices(), len(settings.tensor_split))
             split = (ctypes.c_float * count)(*settings.tensor_split)
             params.tensor_split = ctypes.addressof(split)
-        complaints.lines.clear()
-        model = native.llama_model_load_from_file(os.fsencode(path), params)
-        if not model:
+        error_log.lines.clear()
+        pointer = native.llama_model_load_from_file(os.fsencode(path), params)
+        if not pointer:
             raise RuntimeFailure(
-                f"llama.cpp rejects the model: {complaints.take('it gives no reason')}"
+                f"llama.cpp rejects the model: {error_log.take('it gives no reason')}"
             )
-        self.model = int(model)
-        freed_with(self, native.llama_model_free, self.model)
-        self.vocab = int(native.llama_model_get_vocab(self.model) or 0)
+        self.pointer = int(pointer)
+        freed_with(self, native.llama_model_free, self.pointer)
+        self.vocab = int(native.llama_model_get_vocab(self.pointer) or 0)
         self.n_vocab = int(native.llama_vocab_n_tokens(self.vocab))
         self._splits = native.llama_vocab_type(self.vocab) == _BPE
         #: Bytes that tokenising takes for one of the text, at most.
         self.tokenising = _SPLITTING if self._splits else _TOKENISING
         self.tokenising += _REPLACING * self.vocabulary.replacement
-        self.n_ctx_train = int(native.llama_model_n_ctx_train(self.model))
-        self.n_embd = int(native.llama_model_n_embd(self.model))
+        self.n_ctx_train = int(native.llama_model_n_ctx_train(self.pointer))
+        self.n_embd = int(native.llama_model_n_embd(self.pointer))
         if self.n_vocab < 1:
             raise RuntimeFailure("the model has no vocabulary")
-        if native.llama_model_has_encoder(self.model):
+        if native.llama_model_has_encoder(self.pointer):
             raise RuntimeFailure("the model is an encoder-decoder, which is not served here")
-        with Metadata(native, self.model, path) as metadata:
+        with Metadata(native, self.pointer, path) as metadata:
             self._read(metadata, contents.tensors)
         self._pieces: dict[int, bytes] = {}
         self._ends: list[int] | None = None
 
     def _read(self, metadata: Metadata, tensors: frozenset[bytes]) -> None:
         native = self.native
-        self.shape = Shape.of(native, self.model, metadata, self.n_vocab)
+        self.shape = Shape.of(native, self.pointer, metadata, self.n_vocab)
         #: The numbers of an embedding, and of a score.
         self.n_embd_out = metadata.number("embedding_length_out") or self.n_embd
         if hasattr(native, "llama_model_n_embd_out"):
-            self.n_embd_out = int(native.llama_model_n_embd_out(self.model))
+            self.n_embd_out = int(native.llama_model_n_embd_out(self.pointer))
         self.n_cls_out = 1
         if hasattr(native, "llama_model_n_cls_out"):
-            self.n_cls_out = int(native.llama_model_n_cls_out(self.model))
+            self.n_cls_out = int(native.llama_model_n_cls_out(self.pointer))
         #: Whether the model gives scores. Older files have the head and do not say so.
         self.ranks = metadata.number("pooling_type") == RANK or not tensors.isdisjoint(
             (b"cls.weight", b"cls.output.weight")
@@ -190,7 +190,7 @@ class Weights:
         """The model's chat template (Jinja), or the one for something (``tool_use``); an empty text
         where there is none."""
         wanted = None if name is None else name.encode()
-        return (self.native.llama_model_chat_template(self.model, wanted) or b"").decode(
+        return (self.native.llama_model_chat_template(self.pointer, wanted) or b"").decode(
             "utf-8", "replace"
         )
 
@@ -200,22 +200,22 @@ class _Opening:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: weakref.WeakValueDictionary[Hashable, Weights] = weakref.WeakValueDictionary()
+        self._held: weakref.WeakValueDictionary[Hashable, Model] = weakref.WeakValueDictionary()
 
-    def open(self, path: Path, files: Sequence[Version], settings: ModelSettings) -> Weights:
+    def open(self, path: Path, files: Sequence[Version], settings: ModelSettings) -> Model:
         """The weights of a model of these files, the first of which is at ``path``. Raises
         ``ModelNotFound``, and ``RuntimeFailure`` also when other files are there now."""
         key = (*files, settings)
         with self._lock:
-            weights = self._held.get(key)
-            if weights is None:
-                weights = Weights(str(path), settings, model_files.check(path))
+            model = self._held.get(key)
+            if model is None:
+                model = Model(str(path), settings, model_files.check(path))
                 if _versions(path) != files:
                     raise RuntimeFailure(
                         f"{path} was replaced after the graph was loaded: load the graph again"
                     )
-                self._held[key] = weights
-        return weights
+                self._held[key] = model
+        return model
 
 
 opened = _Opening()
@@ -252,7 +252,7 @@ class Source:
         else:
             self._file, self.size = _spill(builder), len(builder)
 
-    def weights(self, settings: ModelSettings) -> Weights:
+    def model(self, settings: ModelSettings) -> Model:
         """The weights with these settings. Raises ``NnError``."""
         if self.path is not None:
             return opened.open(self.path, self._files, settings)
@@ -261,7 +261,7 @@ class Source:
         name = self._file.name
         path = f"/proc/self/fd/{name}" if isinstance(name, int) else name
         preflight.run(path, self._file.fileno())
-        return Weights(path, settings, contents)
+        return Model(path, settings, contents)
 
     def close(self) -> None:
         """Let go of the bytes; what is loaded stays loaded."""

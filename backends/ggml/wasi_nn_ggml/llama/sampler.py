@@ -7,17 +7,17 @@ it forbids that one are all candidates put to it, which costs a pass over the vo
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from wasi_nn.backend import Reserve, unlimited
 from wasi_nn.errors import InvalidArgument, RuntimeFailure
 from wasi_nn_ggml.grammar import gbnf
 from wasi_nn_ggml.grammar.schema import grammar_of
 from wasi_nn_ggml.llama.bindings import LogitBias, TokenDataArray
-from wasi_nn_ggml.llama.loader import Library, complaints, freed_with
-from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.llama.loader import Library, error_log, freed_with
+from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.protocol.settings import SamplerSettings
-from wasi_nn_ggml.reservation import Holding
+from wasi_nn_ggml.reservation import Reservation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,41 +38,41 @@ class Sampler:
 
     def __init__(
         self,
-        weights: Weights,
+        model: Model,
         settings: SamplerSettings,
         n_ctx: int = 0,
-        hold: Callable[[int], None] = lambda size: None,
+        reserve: Reserve = unlimited,
     ) -> None:
-        native = weights.native
+        native = model.native
         self._native = native
-        self._weights = weights
+        self._model = model
         self._grammar: int | None = None
         self._candidates: _Candidates | None = None
         self._sample = native.llama_sampler_sample
         grammar = settings.grammar or grammar_of(settings.json_schema)
-        last_n = _last_n(weights, settings, n_ctx or weights.n_ctx_train)
+        last_n = _last_n(model, settings, n_ctx or model.n_ctx_train)
         size = _LAST_BYTES * last_n
         if grammar:
             contents = gbnf.check(grammar)
             for token in contents.tokens:
-                weights.vocabulary.check(token.encode("utf-8", "replace"))
+                model.vocabulary.check(token.encode("utf-8", "replace"))
             each = _ELEMENT_BYTES + contents.longest
-            size += _CANDIDATE_BYTES * weights.n_vocab + each * contents.elements
-        self._holding = Holding(hold, size)
+            size += _CANDIDATE_BYTES * model.n_vocab + each * contents.elements
+        self._reservation = Reservation(reserve, size)
         try:
             if grammar:
-                self._grammar = _grammar(native, weights.vocab, grammar)
+                self._grammar = _grammar(native, model.vocab, grammar)
                 freed_with(self, native.llama_sampler_free, self._grammar)
-                self._candidates = _Candidates(weights.n_vocab)
-            self.chain = _chain(native, weights, settings, last_n)
+                self._candidates = _Candidates(model.n_vocab)
+            self.chain = _chain(native, model, settings, last_n)
         except BaseException:
-            self._holding.give_back()
+            self._reservation.release()
             raise
         freed_with(self, native.llama_sampler_free, self.chain)
 
     def close(self) -> None:
         """Count no more: the sampler is let go of."""
-        self._holding.give_back()
+        self._reservation.release()
 
     def reset(self) -> None:
         """Begin a new text: what was sampled before counts no more, and the seed starts anew."""
@@ -139,32 +139,32 @@ class _Candidates:
         return bool(one["logit"][0] > float("-inf"))
 
 
-def _last_n(weights: Weights, settings: SamplerSettings, n_ctx: int) -> int:
+def _last_n(model: Model, settings: SamplerSettings, n_ctx: int) -> int:
     """How many of the last tokens are looked at: a text has no more than its context."""
     wanted = settings.last_n_penalty
-    return min(weights.n_ctx_train if wanted < 0 else wanted, n_ctx)
+    return min(model.n_ctx_train if wanted < 0 else wanted, n_ctx)
 
 
-def _chain(native: Library, weights: Weights, s: SamplerSettings, last_n: int) -> int:
+def _chain(native: Library, model: Model, s: SamplerSettings, last_n: int) -> int:
     params = native.llama_sampler_chain_default_params()
     chain = native.llama_sampler_chain_init(params)
 
     def add(sampler: int | None) -> None:
         if sampler is None:
             native.llama_sampler_free(chain)
-            raise InvalidArgument(complaints.take("llama.cpp refuses the sampler's settings"))
+            raise InvalidArgument(error_log.take("llama.cpp refuses the sampler's settings"))
         native.llama_sampler_chain_add(chain, sampler)
 
     if s.ignore_eos:
-        ends = weights.ends_of_generation()
+        ends = model.ends_of_generation()
         biases = (LogitBias * len(ends))(*(LogitBias(token, float("-inf")) for token in ends))
-        add(native.llama_sampler_init_logit_bias(weights.n_vocab, len(ends), biases))
+        add(native.llama_sampler_init_logit_bias(model.n_vocab, len(ends), biases))
     if s.mirostat:
         add(native.llama_sampler_init_temp(s.temp))
         if s.mirostat == 1:
             add(
                 native.llama_sampler_init_mirostat(
-                    weights.n_vocab, s.seed, _MIROSTAT_TAU, s.mirostat_eta, 100
+                    model.n_vocab, s.seed, _MIROSTAT_TAU, s.mirostat_eta, 100
                 )
             )
         else:
@@ -173,7 +173,7 @@ def _chain(native: Library, weights: Weights, s: SamplerSettings, last_n: int) -
     if (s.repeat_penalty, s.frequency_penalty, s.presence_penalty) != (1.0, 0.0, 0.0):
         add(
             native.llama_sampler_init_penalties(
-                weights.n_vocab,
+                model.n_vocab,
                 last_n,
                 s.repeat_penalty,
                 s.frequency_penalty,
@@ -184,7 +184,7 @@ def _chain(native: Library, weights: Weights, s: SamplerSettings, last_n: int) -
         breakers = (ctypes.c_char_p * len(_BREAKERS))(*_BREAKERS)
         add(
             native.llama_sampler_init_dry(
-                weights.vocab,
+                model.vocab,
                 s.dry_multiplier,
                 s.dry_base,
                 s.dry_allowed_length,
@@ -206,8 +206,8 @@ def _chain(native: Library, weights: Weights, s: SamplerSettings, last_n: int) -
 
 
 def _grammar(native: Library, vocab: int, text: str) -> int:
-    complaints.lines.clear()
+    error_log.lines.clear()
     sampler = native.llama_sampler_init_grammar(vocab, text.encode("utf-8", "replace"), b"root")
     if not sampler:
-        raise InvalidArgument(f"the grammar does not parse: {complaints.take('no reason given')}")
+        raise InvalidArgument(f"the grammar does not parse: {error_log.take('no reason given')}")
     return int(sampler)

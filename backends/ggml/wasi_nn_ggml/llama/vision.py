@@ -12,9 +12,9 @@ import binascii
 import ctypes
 import re
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
+from wasi_nn.backend import Reserve
 from wasi_nn.errors import (
     InvalidArgument,
     ModelNotFound,
@@ -24,11 +24,11 @@ from wasi_nn.errors import (
 )
 from wasi_nn_ggml.guard import gguf
 from wasi_nn_ggml.llama.bindings import VisionText
-from wasi_nn_ggml.llama.kv_cache import Sequence
-from wasi_nn_ggml.llama.loader import Library, complaints, freed_with
-from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.llama.kv_cache import KvCache
+from wasi_nn_ggml.llama.loader import Library, error_log, freed_with
+from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.protocol.settings import ContextSettings
-from wasi_nn_ggml.reservation import Holding
+from wasi_nn_ggml.reservation import Reservation
 
 MARKER = "<image>"
 INLINE = re.compile(r'<img src="data:image/[a-z+.-]+;base64,([A-Za-z0-9+/=\s]*)"\s*/?>')
@@ -80,8 +80,8 @@ def check_projector(path: Path) -> None:
 class Projector:
     """A loaded projector for one model's weights. One image at a time goes through it."""
 
-    def __init__(self, weights: Weights, path: Path, settings: ContextSettings) -> None:
-        native = weights.native
+    def __init__(self, model: Model, path: Path, settings: ContextSettings) -> None:
+        native = model.native
         if native.no_vision is not None:
             raise UnsupportedOperation(f"images are not served: {native.no_vision}")
         check_projector(path)
@@ -90,23 +90,21 @@ class Projector:
         params.print_timings = False
         if settings.threads > 0:
             params.n_threads = settings.threads
-        complaints.lines.clear()
-        projector = native.mtmd_init_from_file(str(path).encode(), weights.model, params)
+        error_log.lines.clear()
+        projector = native.mtmd_init_from_file(str(path).encode(), model.pointer, params)
         if not projector:
             raise RuntimeFailure(
-                f"llama.cpp rejects the projector: {complaints.take('it gives no reason')}"
+                f"llama.cpp rejects the projector: {error_log.take('it gives no reason')}"
             )
         self.native = native
-        self.weights = weights
+        self.model = model
         self.pointer = int(projector)
         self.lock = threading.Lock()
-        freed_with(self, _free, native, self.pointer, weights)
+        freed_with(self, _free, native, self.pointer, model)
         if not native.mtmd_support_vision(self.pointer):
             raise RuntimeFailure("the projector is not for images")
 
-    def read(
-        self, prompt: str, image: bytes | None, most: int, hold: Callable[[int], None]
-    ) -> Picture:
+    def read(self, prompt: str, image: bytes | None, most: int, reserve: Reserve) -> Picture:
         """A prompt with its images, taken apart: those in the prompt, or the one given beside it.
         Its text has ``most`` bytes at most; what is needed is counted with ``hold``, as that of
         ``ExecutionContext``. Raises ``InvalidArgument``, ``PromptTooLong`` and
@@ -124,10 +122,10 @@ class Projector:
         text = prompt.encode("utf-8")
         if len(text) > most:
             raise PromptTooLong(f"a text of {len(text)} bytes beside its images: {most} at most")
-        self.weights.vocabulary.check(text)
-        size = _room(images) + self.weights.tokenising * len(text)
-        with Holding(hold, size), self.lock:
-            return Picture(self, text, images, hold)
+        self.model.vocabulary.check(text)
+        size = _room(images) + self.model.tokenising * len(text)
+        with Reservation(reserve, size), self.lock:
+            return Picture(self, text, images, reserve)
 
 
 class Picture:
@@ -138,7 +136,7 @@ class Picture:
         projector: Projector,
         data: bytes,
         images: list[bytes],
-        hold: Callable[[int], None],
+        reserve: Reserve,
     ) -> None:
         native = projector.native
         self._projector = projector
@@ -150,7 +148,7 @@ class Picture:
                 bitmaps.append(_bitmap(projector, image))
             text = VisionText(data, len(data), True, True)
             array = (ctypes.c_void_p * len(bitmaps))(*bitmaps)
-            status = projector.weights.reading(
+            status = projector.model.reading(
                 len(data),
                 lambda: native.mtmd_tokenize(
                     projector.pointer, self._chunks, ctypes.byref(text), array, len(bitmaps)
@@ -164,8 +162,8 @@ class Picture:
         self.n_tokens = int(native.mtmd_helper_get_n_tokens(self._chunks))
         of_text = self._of_text()
         #: What the text and the images became, until the prompt is let go of.
-        self.holding = Holding(
-            hold, _TEXT_BYTES * of_text + _TOKEN_BYTES * (self.n_tokens - of_text)
+        self.reservation = Reservation(
+            reserve, _TEXT_BYTES * of_text + _TOKEN_BYTES * (self.n_tokens - of_text)
         )
 
     def _of_text(self) -> int:
@@ -177,31 +175,31 @@ class Picture:
                 tokens += native.mtmd_input_chunk_get_n_tokens(chunk)
         return tokens
 
-    def evaluate(self, sequence: Sequence) -> None:
+    def evaluate(self, cache: KvCache) -> None:
         """Bring text and images into a memory that is empty before. Raises ``RuntimeFailure``."""
         native = self._projector.native
-        sequence.clear()
+        cache.clear()
         after = ctypes.c_int32()
         with self._projector.lock:
             status = native.mtmd_helper_eval_chunks(
                 self._projector.pointer,
-                sequence.context,
+                cache.context,
                 self._chunks,
                 0,
                 0,
-                sequence.n_batch,
+                cache.n_batch,
                 True,
                 ctypes.byref(after),
             )
         if status:
-            sequence.clear()
+            cache.clear()
             raise RuntimeFailure(
-                f"llama.cpp could not evaluate the image: {complaints.take(f'status {status}')}"
+                f"llama.cpp could not evaluate the image: {error_log.take(f'status {status}')}"
             )
-        sequence.filled(after.value)
+        cache.mark_filled(after.value)
 
 
-def _free(native: Library, projector: int, weights: Weights) -> None:
+def _free(native: Library, projector: int, model: Model) -> None:
     # The weights are here so that they outlive the projector.
     native.mtmd_free(projector)
 

@@ -18,16 +18,14 @@ from typing import Any
 
 from wasi_nn.errors import InvalidArgument
 from wasi_nn_ggml.llama.bindings import ChatMessage
-from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.llama.vision import INLINE, MARKER
 from wasi_nn_ggml.protocol import template as templates
 
 _KEYS = ("messages", "tools", "documents", "add_generation_prompt", "chat_template_kwargs")
 
 
-def prompt(
-    weights: Weights, text: str, template: str, most: int, stopped: Callable[[], bool]
-) -> str:
+def prompt(model: Model, text: str, template: str, most: int, stopped: Callable[[], bool]) -> str:
     """The prompt of a conversation, which the model is to go on with as the assistant. Without a
     template, ChatML. Raises ``InvalidArgument`` for what is not a list of messages and for a
     template that cannot be rendered, and what ``template.render`` raises."""
@@ -39,16 +37,16 @@ def prompt(
     # A name of llama.cpp's, or ChatML for a model that has nothing.
     name = "" if "{%" in template or "{{" in template else template
     if not template:
-        tools = request.get("tools") and weights.chat_template("tool_use")
-        template = tools or weights.chat_template()
+        tools = request.get("tools") and model.chat_template("tool_use")
+        template = tools or model.chat_template()
         name = "" if template else "chatml"
     if not name:
         extra = request.pop("chat_template_kwargs", None) or {}
         variables = {"add_generation_prompt": True, "tools": None, "documents": None}
-        variables |= weights.special_tokens() | extra | request | {"messages": messages}
+        variables |= model.special_tokens() | extra | request | {"messages": messages}
         result = templates.render(template, variables, most, stopped)
-        begin = weights.special_tokens()["bos_token"]
-        if begin and weights.adds_bos:
+        begin = model.special_tokens()["bos_token"]
+        if begin and model.adds_bos:
             # The tokenizer writes it too.
             result = result.removeprefix(begin)
     else:
@@ -57,11 +55,11 @@ def prompt(
                 f"the chat template {reprlib.repr(name)} takes only messages, not "
                 f"{', '.join(request)}"
             )
-        result = _named(weights, messages, name)
+        result = _named(model, messages, name)
     return re.sub(f"<{mark}-([0-9]+)>", lambda match: images[int(match[1])], result)
 
 
-def _named(weights: Weights, messages: list[dict[str, Any]], name: str) -> str:
+def _named(model: Model, messages: list[dict[str, Any]], name: str) -> str:
     """A template that llama.cpp knows by its name."""
     pairs = []
     for message in messages:
@@ -70,7 +68,7 @@ def _named(weights: Weights, messages: list[dict[str, Any]], name: str) -> str:
             content = "\n".join(part["text"] for part in content)
         pairs.append((message["role"].encode(), (content or "").encode()))
     array = (ChatMessage * len(pairs))(*(ChatMessage(*pair) for pair in pairs))
-    apply = weights.native.llama_chat_apply_template
+    apply = model.native.llama_chat_apply_template
     size = 2 * sum(len(role) + len(content) for role, content in pairs) + 1024
     while True:
         buffer = ctypes.create_string_buffer(size)

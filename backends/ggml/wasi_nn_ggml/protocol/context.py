@@ -1,4 +1,4 @@
-"""Execution contexts: a prompt in, text out, at once or token by token (WasmEdge's protocol)."""
+"""Execution contexts: a prompt in, a text out, whole or token by token (WasmEdge's protocol)."""
 
 from __future__ import annotations
 
@@ -20,59 +20,60 @@ from wasi_nn.errors import (
 )
 from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml.guard.estimates import whole_blocks
-from wasi_nn_ggml.llama.kv_cache import Sequence
-from wasi_nn_ggml.llama.model import Weights
+from wasi_nn_ggml.llama.kv_cache import KvCache
+from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.llama.sampler import Sampler
 from wasi_nn_ggml.protocol import embedding, settings
 from wasi_nn_ggml.protocol import prompt as prompts
-from wasi_nn_ggml.protocol.counters import Meter
+from wasi_nn_ggml.protocol.counters import Counters
 from wasi_nn_ggml.protocol.prompt import Projection, Prompt
 from wasi_nn_ggml.protocol.settings import Settings
-from wasi_nn_ggml.reservation import Holding
+from wasi_nn_ggml.reservation import Reservation
 
 if TYPE_CHECKING:
     from wasi_nn_ggml.protocol.graph import GgmlGraph
 
 #: Input 0 is the prompt, output 0 the text.
 CONFIG, METADATA = 1, 1
-# Room that the peer leaves in a context for special tokens.
+# Tokens that WasmEdge leaves free in a context for special tokens.
 _MARGIN = 4
-# A grammar may be in it.
-_MOST_CONFIG = 1 << 20
+# In bytes. A config may contain a grammar.
+_MAX_CONFIG = 1 << 20
 
 
 class GgmlContext(StreamingContext):
-    """One prompt at a time. The memory is made when it is first needed, and kept between turns."""
+    """Holds one prompt at a time. It makes its KV cache on first use and keeps it between turns."""
 
     def __init__(self, graph: GgmlGraph, reserve: Reserve) -> None:
         self.reserve = reserve
         self._graph = graph
         self._config: dict[str, Any] = dict(graph.config)
         self._settings = graph.settings
-        self._weights = graph.weights
-        self._sequence: Sequence | None = None
+        #: The model in use: the graph's, or one that this context's config asked for.
+        self.model = graph.model
+        #: The bytes of a model that is not the graph's.
+        self._model_reservation: Reservation | None = None
+        self._cache: KvCache | None = None
         self._sampler: Sampler | None = None
-        #: Bytes of weights that are not the graph's own.
-        self._apart: Holding | None = None
         self._projection: Projection | None = None
         self._prompt: Prompt | None = None
-        # The prompt as it was given, until it is computed: a config may still change what it means.
-        self._asked: str | None = None
+        # The prompt as the guest gave it, until it is computed: a config may change its meaning.
+        self._prompt_text: str | None = None
         self._output = bytearray()
-        #: Bytes of the output that count against the guest's limit.
-        self._counted = 0
+        #: Bytes of the output that are reserved.
+        self._output_reserved = 0
         self._n_output = 0
         self._piece = b""
-        #: The token that a stream put out last and that is not in the memory yet; None outside one.
+        #: The last token of a stream, which is not in the cache yet; None outside a stream.
         self._pending: int | None = None
         self._stopped = False
-        self._meter = Meter()
+        self._counters = Counters()
 
     def set_input(self, key: int | str, tensor: Tensor) -> None:
         if position(key, self._graph.inputs, "input") == CONFIG:
-            self._configure(_text(tensor, "config", _MOST_CONFIG))
+            self._configure(_text(tensor, "config", _MAX_CONFIG))
         else:
-            self._ask(_text(tensor, "prompt", prompts.MOST_BYTES))
+            self._set_prompt_text(_text(tensor, "prompt", prompts.MAX_BYTES))
 
     def compute(self) -> None:
         self._begin()
@@ -82,13 +83,13 @@ class GgmlContext(StreamingContext):
         sampler = self._evaluate()
         most = self._settings.n_predict if self._settings.n_predict >= 0 else sys.maxsize
         stop = self._settings.reverse_prompt.encode("utf-8")
-        put_out = _to_stdout()
+        write_out = _stdout_writer()
         while self._n_output < most:
             before = len(self._output)
             last = self._sample(sampler)
             if self._settings.stream_stdout:
-                put_out(self._piece)
-            # The text may have been begun by earlier tokens.
+                write_out(self._piece)
+            # Earlier tokens may have begun the reverse prompt.
             if stop and self._output.find(stop, max(0, before - len(stop))) >= 0:
                 return
             if last is None:
@@ -113,214 +114,215 @@ class GgmlContext(StreamingContext):
             raise EndOfSequence("the model has ended its text")
 
     def get_output(self, key: int | str) -> Tensor:
-        return self._given(key, memoryview(self._output).toreadonly)
+        return self._result(key, memoryview(self._output).toreadonly)
 
     def get_output_single(self, key: int | str) -> Tensor:
-        return self._given(key, lambda: memoryview(self._piece))
+        return self._result(key, lambda: memoryview(self._piece))
 
     def fini_single(self) -> None:
         self._pending = None
-        # The sampler begins anew with the next text. An abandoned stream may end here when its
-        # context's native memory is gone already, so nothing native is called.
-        self._forget_output()
+        # Call nothing native: an abandoned stream may end after its context's native memory is
+        # freed. The sampler is reset when the next text begins.
+        self._clear_output()
 
     def cancel(self) -> None:
         self._stopped = True
-        sequence = self._sequence
-        if sequence is not None:
-            sequence.stop()
+        cache = self._cache
+        if cache is not None:
+            cache.stop()
+
+    @property
+    def n_prompt_tokens(self) -> int:
+        """The tokens of the prompt; 0 before there is one."""
+        return self._prompt.n_tokens if self._prompt is not None else 0
 
     def generation(self) -> Generation | None:
-        return self._meter.total()
+        return self._counters.total()
 
     def close(self) -> None:
-        self._let_go()
-        self._forget_output()
-        self._keep(None)
-        self._use(None)
-        if self._apart is not None:
-            self._apart.give_back()
+        self._free_cache()
+        self._clear_output()
+        self._replace_prompt(None)
+        self._replace_projection(None)
+        if self._model_reservation is not None:
+            self._model_reservation.release()
 
     # Inputs
 
     def _configure(self, text: str) -> None:
-        """Lay a config over the one that holds. What it needs is made before anything is given up:
-        a mistake changes nothing."""
+        """Merge a config into the present one. Everything that can fail comes first, so that a
+        mistake changes nothing."""
         config = {**self._config, **loading.known_config(self._graph.backend, reading.parse(text))}
-        wanted, known = self._graph.read(config), self._settings
+        wanted, current = self._graph.read(config), self._settings
         with ExitStack() as undo:
-            weights, apart = self._weights, self._apart
-            if wanted.model != known.model:
-                weights, apart = self._load(wanted.model)
-                if apart is not None:
-                    undo.callback(apart.give_back)
-            embedding.check(weights, wanted.context)
+            model, reservation = self.model, self._model_reservation
+            if wanted.model != current.model:
+                model, reservation = self._load(wanted.model)
+                if reservation is not None:
+                    undo.callback(reservation.release)
+            embedding.check(model, wanted.context)
             sampler = None
-            if wanted.sampler != known.sampler:
-                # A grammar that does not parse is this call's mistake.
-                sampler = self._sampling(weights, wanted)
+            if wanted.sampler != current.sampler:
+                # Report a grammar that does not parse now.
+                sampler = self._make_sampler(model, wanted)
                 undo.callback(sampler.close)
             prompt = None
-            if self._asked is not None:
-                prompt = self._read(weights, wanted, self._asked)
+            if self._prompt_text is not None:
+                prompt = self._read(model, wanted, self._prompt_text)
             undo.pop_all()
-        if wanted.model != known.model or wanted.context != known.context:
-            self._let_go()
-        if weights is not self._weights:
-            # A projector keeps the weights that it was made for.
+        if wanted.model != current.model or wanted.context != current.context:
+            self._free_cache()
+        if model is not self.model:
+            # A projector keeps the model alive that it was made for.
             if self._projection is not None:
-                self._keep(None)
-                self._use(None)
-            if self._apart is not None:
-                self._apart.give_back()
-        self._weights, self._apart = weights, apart
+                self._replace_prompt(None)
+                self._replace_projection(None)
+            if self._model_reservation is not None:
+                self._model_reservation.release()
+        self.model, self._model_reservation = model, reservation
         if sampler is not None:
-            self._choose_with(sampler)
+            self._replace_sampler(sampler)
         self._config = config
         self._settings = wanted
         if prompt is not None:
-            self._take(prompt)
+            self._set_prompt(prompt)
 
-    def _load(self, wanted: settings.ModelSettings) -> tuple[Weights, Holding | None]:
+    def _load(self, wanted: settings.ModelSettings) -> tuple[Model, Reservation | None]:
         graph = self._graph
         if wanted == graph.settings.model:
-            return graph.weights, None
-        apart = Holding(self.reserve, graph.source.size)
+            return graph.model, None
+        reservation = Reservation(self.reserve, graph.source.size)
         try:
-            return graph.source.weights(wanted), apart
+            return graph.source.model(wanted), reservation
         except BaseException:
-            apart.give_back()
+            reservation.release()
             raise
 
-    def _sampling(self, weights: Weights, wanted: Settings) -> Sampler:
-        n_ctx = whole_blocks(wanted.context.n_ctx or weights.n_ctx_train)
-        return Sampler(weights, wanted.sampler, n_ctx, self.reserve)
+    def _make_sampler(self, model: Model, wanted: Settings) -> Sampler:
+        n_ctx = whole_blocks(wanted.context.n_ctx or model.n_ctx_train)
+        return Sampler(model, wanted.sampler, n_ctx, self.reserve)
 
-    def _choose_with(self, sampler: Sampler | None) -> None:
+    def _replace_sampler(self, sampler: Sampler | None) -> None:
         if self._sampler is not None:
             self._sampler.close()
         self._sampler = sampler
 
-    def _ask(self, text: str) -> None:
+    def _set_prompt_text(self, text: str) -> None:
         self._pending = None
-        self._keep(None)
-        self._asked = None
-        self._forget_output()
-        prompt = self._read(self._weights, self._settings, text)
-        self._take(prompt)
-        self._asked = text
+        self._replace_prompt(None)
+        self._prompt_text = None
+        self._clear_output()
+        self._set_prompt(self._read(self.model, self._settings, text))
+        self._prompt_text = text
 
-    def _read(self, weights: Weights, wanted: Settings, text: str) -> Prompt:
+    def _read(self, model: Model, wanted: Settings, text: str) -> Prompt:
         return prompts.read(
-            self._graph, weights, wanted, text, self._projection, self.reserve, self._is_stopped
+            self._graph, model, wanted, text, self._projection, self.reserve, lambda: self._stopped
         )
 
-    def _is_stopped(self) -> bool:
-        return self._stopped
-
-    def _take(self, prompt: Prompt) -> None:
+    def _set_prompt(self, prompt: Prompt) -> None:
         self._pending = None
-        self._forget_output()
-        self._keep(prompt)
+        self._clear_output()
+        self._replace_prompt(prompt)
         if prompt.projection is not None:
-            self._use(prompt.projection)
+            self._replace_projection(prompt.projection)
 
-    def _keep(self, prompt: Prompt | None) -> None:
-        known, self._prompt = self._prompt, prompt
-        if known is not None and known.picture is not None:
-            known.picture.holding.give_back()
+    def _replace_prompt(self, prompt: Prompt | None) -> None:
+        old, self._prompt = self._prompt, prompt
+        if old is not None and old.picture is not None:
+            old.picture.reservation.release()
 
-    def _use(self, projection: Projection | None) -> None:
-        known, self._projection = self._projection, projection
-        if known is not None and known is not projection:
-            known.holding.give_back()
+    def _replace_projection(self, projection: Projection | None) -> None:
+        old, self._projection = self._projection, projection
+        if old is not None and old is not projection:
+            old.reservation.release()
 
     # Computing
 
     def _begin(self) -> None:
         if self._prompt is None:
             raise InvalidArgument("the prompt, input 0, has not been set")
-        self._asked = None
+        self._prompt_text = None
         self._pending = None
-        self._forget_output()
+        self._clear_output()
 
-    def _ready(self) -> Sequence:
-        if self._sequence is None:
-            self._sequence = Sequence(self._weights, self._settings.context, self.reserve)
+    def _ensure_cache(self) -> KvCache:
+        if self._cache is None:
+            self._cache = KvCache(self.model, self._settings.context, self.reserve)
         if self._stopped:
-            self._sequence.stop()
-        return self._sequence
+            self._cache.stop()
+        return self._cache
 
     def _evaluate(self) -> Sampler:
-        """Bring the prompt into memory; gives the sampler, at its beginning."""
-        sequence = self._ready()
-        if sequence.memory is None:
+        """Decode the prompt into the cache. Returns the sampler, reset."""
+        cache = self._ensure_cache()
+        if cache.memory is None:
             raise RuntimeFailure(
-                "the model writes no text: it is for embeddings (config embedding)"
+                "the model writes no text: it is for embeddings (set the config's embedding)"
             )
         sampler = self._sampler
         if sampler is None:
-            sampler = self._sampler = self._sampling(self._weights, self._settings)
+            sampler = self._sampler = self._make_sampler(self.model, self._settings)
         else:
             sampler.reset()
         prompt = self._prompt
         assert prompt is not None
-        if prompt.n_tokens > sequence.n_ctx - _MARGIN:
+        if prompt.n_tokens > cache.n_ctx - _MARGIN:
             raise PromptTooLong(
-                f"the prompt has {prompt.n_tokens} tokens; {sequence.n_ctx - _MARGIN} fit the "
-                f"context of {sequence.n_ctx} (config ctx-size)"
+                f"the prompt has {prompt.n_tokens} tokens; {cache.n_ctx - _MARGIN} fit the "
+                f"context of {cache.n_ctx} (config ctx-size)"
             )
         started = time.perf_counter()
         computed = prompt.n_tokens
         if prompt.picture is not None:
-            prompt.picture.evaluate(sequence)
-            # An image has fewer positions than tokens in some models.
-            sequence.filled(prompt.n_tokens)
+            prompt.picture.evaluate(cache)
+            # In some models an image has fewer positions than tokens.
+            cache.mark_filled(prompt.n_tokens)
         elif prompt.tokens:
-            computed = sequence.evaluate(prompt.tokens)
+            computed = cache.evaluate(prompt.tokens)
         else:
             raise InvalidArgument("the prompt has no tokens")
-        self._meter.prompt(computed, prompt.n_tokens - computed, started)
-        if not self._weights.native.llama_get_logits_ith(sequence.context, -1):
+        self._counters.prompt(computed, prompt.n_tokens - computed, started)
+        if not self.model.native.llama_get_logits_ith(cache.context, -1):
             if prompt.picture is not None:
                 raise InvalidArgument("the prompt ends with an image: let text follow")
             raise RuntimeFailure("the model gives no logits: it is for embeddings")
         return sampler
 
     def _sample(self, sampler: Sampler) -> int | None:
-        """Choose a token and put its bytes out; None when it ends the text."""
-        assert self._sequence is not None
+        """Choose a token and write its bytes; None if it ends the text."""
+        assert self._cache is not None
         started = time.perf_counter()
-        token = sampler.sample(self._sequence.context)
-        self._piece = self._weights.piece(token)
+        token = sampler.sample(self._cache.context)
+        self._piece = self.model.piece(token)
         self._write(self._piece)
         self._n_output += 1
-        self._meter.token(started)
-        if not self._settings.sampler.ignore_eos and self._weights.is_end(token):
+        self._counters.token(started)
+        if not self._settings.sampler.ignore_eos and self.model.is_end(token):
             return None
         return token
 
     def _write(self, data: bytes) -> None:
         self.reserve(len(data))
-        self._counted += len(data)
+        self._output_reserved += len(data)
         try:
             self._output += data
         except BufferError:
-            # An embedder still looks at an earlier output: that one stays as it is.
+            # An embedder still holds a view of an earlier output. That one stays as it is.
             self._output = self._output + data
 
     def _append(self, token: int) -> None:
-        assert self._sequence is not None
+        assert self._cache is not None
         started = time.perf_counter()
-        self._sequence.append(token)
-        self._meter.decoded(started)
+        self._cache.append(token)
+        self._counters.decoded(started)
 
     def _embed(self) -> None:
         tokens = self._prompt.tokens if self._prompt is not None else None
         if tokens is None:
-            raise InvalidArgument("embeddings are of text")
-        sequence = self._ready()
-        most = min(sequence.n_batch, sequence.n_ctx)
+            raise InvalidArgument("an embedding is of a text: the prompt has an image")
+        cache = self._ensure_cache()
+        most = min(cache.n_batch, cache.n_ctx)
         if len(tokens) > most:
             raise PromptTooLong(
                 f"the prompt has {len(tokens)} tokens; an embedding takes {most} "
@@ -328,13 +330,13 @@ class GgmlContext(StreamingContext):
             )
         if not tokens:
             raise InvalidArgument("the prompt has no tokens")
-        sequence.clear()
-        sequence.evaluate(tokens)
-        self._write(embedding.as_json(self._weights, sequence))
+        cache.clear()
+        cache.evaluate(tokens)
+        self._write(embedding.as_json(self.model, cache))
 
     # Outputs
 
-    def _given(self, key: int | str, main: Any) -> Tensor:
+    def _result(self, key: int | str, main: Callable[[], memoryview]) -> Tensor:
         if position(key, self._graph.outputs, "output") == METADATA:
             data = memoryview(self._metadata())
         else:
@@ -342,26 +344,25 @@ class GgmlContext(StreamingContext):
         return Tensor(TensorType.U8, (len(data),), data)
 
     def _metadata(self) -> bytes:
-        native = self._weights.native
-        n_input = self._prompt.n_tokens if self._prompt is not None else 0
+        native = self.model.native
         return (
-            f'{{"input_tokens": {n_input}, "output_tokens": {self._n_output}, '
+            f'{{"input_tokens": {self.n_prompt_tokens}, "output_tokens": {self._n_output}, '
             f'"llama_build_number": {native.build_number}, "llama_commit": "{native.commit}"}}'
         ).encode()
 
-    def _forget_output(self) -> None:
-        counted, self._counted = self._counted, 0
-        if counted:
-            self.reserve(-counted)
+    def _clear_output(self) -> None:
+        reserved, self._output_reserved = self._output_reserved, 0
+        if reserved:
+            self.reserve(-reserved)
         self._output = bytearray()
         self._piece = b""
         self._n_output = 0
 
-    def _let_go(self) -> None:
-        if self._sequence is not None:
-            self._sequence.close()
-        self._sequence = None
-        self._choose_with(None)
+    def _free_cache(self) -> None:
+        if self._cache is not None:
+            self._cache.close()
+        self._cache = None
+        self._replace_sampler(None)
         self._pending = None
 
 
@@ -375,18 +376,18 @@ def _text(tensor: Tensor, what: str, most: int) -> str:
         raise InvalidArgument(f"the {what} is not UTF-8: {error}") from error
 
 
-def _to_stdout() -> Callable[[bytes], None]:
-    """What puts a text's tokens on the host's standard output. A token need not be whole
-    characters: where the output takes text alone (notebooks), it gets whole ones."""
+def _stdout_writer() -> Callable[[bytes], None]:
+    """A function that writes tokens to the host's standard output. A token may end within a
+    character: an output that takes only text (notebooks) gets whole characters."""
     stream = sys.stdout
     buffer = getattr(stream, "buffer", None)
     decoder = getincrementaldecoder("utf-8")(errors="replace")
 
-    def put_out(piece: bytes) -> None:
+    def write_out(piece: bytes) -> None:
         if buffer is None:
             stream.write(decoder.decode(piece))
         else:
             buffer.write(piece)
         stream.flush()
 
-    return put_out
+    return write_out

@@ -1,4 +1,4 @@
-"""What a context read and wrote, and how long that took."""
+"""Counts and times the tokens that a context reads and writes."""
 
 from __future__ import annotations
 
@@ -7,54 +7,43 @@ import time
 from wasi_nn.backend import Generation
 
 
-class Meter:
-    """Counters that cost next to nothing for each token."""
-
-    __slots__ = (
-        "_asked",
-        "_first",
-        "_kept",
-        "_read",
-        "_read_seconds",
-        "_texts",
-        "_writing",
-        "_written",
-    )
+class Counters:
+    """Counters that cost next to nothing per token."""
 
     def __init__(self) -> None:
         self._read = self._kept = self._written = self._texts = 0
-        self._read_seconds = self._writing = self._first = 0.0
-        self._asked: float | None = None
+        self._read_seconds = self._written_seconds = self._first_seconds = 0.0
+        self._requested: float | None = None
 
     def prompt(self, computed: int, kept: int, started: float) -> None:
-        """A prompt was brought into memory: ``started`` is when that began."""
+        """Count a prompt that was decoded since ``started``."""
         self._read += computed
         self._kept += kept
         self._read_seconds += time.perf_counter() - started
-        self._asked = started
+        self._requested = started
 
     def token(self, started: float) -> None:
-        """A token was written, which began at ``started``."""
+        """Count a token that was chosen since ``started``."""
         now = time.perf_counter()
         self._written += 1
-        self._writing += now - started
-        if self._asked is not None:
+        self._written_seconds += now - started
+        if self._requested is not None:
             self._texts += 1
-            self._first += now - self._asked
-            self._asked = None
+            self._first_seconds += now - self._requested
+            self._requested = None
 
     def decoded(self, started: float) -> None:
-        """A written token was brought into memory."""
-        self._writing += time.perf_counter() - started
+        """Add the time to decode a written token since ``started``."""
+        self._written_seconds += time.perf_counter() - started
 
     def total(self) -> Generation:
-        """Everything until now."""
+        """The totals until now."""
         return Generation(
             self._read,
             self._kept,
             self._read_seconds,
             self._written,
-            self._writing,
+            self._written_seconds,
             self._texts,
-            self._first,
+            self._first_seconds,
         )

@@ -29,7 +29,7 @@ from wasi_nn.errors import (
 from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
 from wasi_nn_ggml.guard import model_files
 from wasi_nn_ggml.llama.loader import library
-from wasi_nn_ggml.llama.model import Source, Weights, applicable
+from wasi_nn_ggml.llama.model import Model, Source, applicable
 from wasi_nn_ggml.llama.sampler import Sampler
 from wasi_nn_ggml.llama.vision import Projector, check_projector
 from wasi_nn_ggml.protocol import embedding, settings
@@ -55,18 +55,18 @@ class GgmlGraph(Graph):
         self.source = source
         self.config = dict(config)
         self.settings = self.read(config)
-        self.weights: Weights = source.weights(self.settings.model)
-        self.shared_memory = self.weights
+        self.model: Model = source.model(self.settings.model)
+        self.shared_memory = self.model
         self._projector_path = projector
         # A context keeps the one that it uses.
-        self._projectors: weakref.WeakValueDictionary[tuple[Version, int], Projector] = (
+        self.projectors: weakref.WeakValueDictionary[tuple[Version, int], Projector] = (
             weakref.WeakValueDictionary()
         )
         self._lock = threading.Lock()
-        embedding.check(self.weights, self.settings.context)
+        embedding.check(self.model, self.settings.context)
         # A grammar that does not parse is a mistake of the load.
         if self.settings.sampler.grammar or self.settings.sampler.json_schema:
-            Sampler(self.weights, self.settings.sampler)
+            Sampler(self.model, self.settings.sampler)
 
     @staticmethod
     def read(config: Mapping[str, Any]) -> settings.Settings:
@@ -93,16 +93,14 @@ class GgmlGraph(Graph):
             raise InvalidArgument("images need a projector: the config's mmproj")
         return self._projector_path
 
-    def projector(
-        self, weights: Weights, path: Path, wanted: settings.ContextSettings
-    ) -> Projector:
+    def projector(self, model: Model, path: Path, wanted: settings.ContextSettings) -> Projector:
         """The projector of a file for these weights, loaded once for all contexts. Raises
         ``ModelNotFound`` and ``RuntimeFailure``."""
-        key = (version(path), id(weights))
+        key = (version(path), id(model))
         with self._lock:
-            projector = self._projectors.get(key)
+            projector = self.projectors.get(key)
             if projector is None:
-                projector = self._projectors[key] = Projector(weights, path, wanted)
+                projector = self.projectors[key] = Projector(model, path, wanted)
         return projector
 
     def image(self, wanted: settings.Settings) -> bytes | None:
