@@ -18,6 +18,7 @@ from wasi_nn._host.guest import Guest
 from wasi_nn.errors import Unavailable
 from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import HostFunction
+from wasi_nn.runtime.name import RuntimeName
 
 PAIRS = 15
 CALLS = 5000
@@ -69,7 +70,10 @@ def overhead() -> list[Figure]:
     plugins = Plugins.installed()
     reference = _guest(plugins, REFERENCE)
     # And the reference in a process of its own.
-    for engine in (*(runtime.name for runtime in plugins.runtimes), f"{REFERENCE}@"):
+    for engine in (
+        *(runtime.name for runtime in plugins.runtimes),
+        str(RuntimeName(REFERENCE).isolated()),
+    ):
         if engine == REFERENCE:
             continue
         part = 10 if engine in ROUND_TRIP else 1

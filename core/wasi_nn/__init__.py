@@ -8,8 +8,9 @@ if TYPE_CHECKING:
     from wasi_nn._host.guest import Guest
     from wasi_nn._host.host import Host
     from wasi_nn._host.model import Context, Model
-    from wasi_nn._host.options import RunOptions
-    from wasi_nn._host.program import Call, Program, RunResult, Timings
+    from wasi_nn._host.options import Call, RunOptions
+    from wasi_nn._host.program import Program
+    from wasi_nn._host.result import RunResult, Timings
     from wasi_nn._session.session import GraphUse
     from wasi_nn.backend import Generation
     from wasi_nn.errors import DeadlineExceeded, GuestError, NnError, UsageError, WasiNnError
@@ -58,11 +59,11 @@ _MODULES = {
     "Host": "_host.host",
     "Context": "_host.model",
     "Model": "_host.model",
+    "Call": "_host.options",
     "RunOptions": "_host.options",
-    "Call": "_host.program",
     "Program": "_host.program",
-    "RunResult": "_host.program",
-    "Timings": "_host.program",
+    "RunResult": "_host.result",
+    "Timings": "_host.result",
     "GraphUse": "_session.session",
     "Generation": "backend",
     "DeadlineExceeded": "errors",

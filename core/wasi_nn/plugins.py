@@ -17,6 +17,7 @@ from wasi_nn.encodings import EXTRAS, canonical
 from wasi_nn.errors import InvalidEncoding, Unavailable, UsageError
 from wasi_nn.escaping import visible
 from wasi_nn.runtime import Runtime, RuntimeFeatures
+from wasi_nn.runtime.name import RuntimeName
 
 #: Engines in the order in which ``auto`` tries them; others follow in the order of their names.
 PREFERRED_RUNTIMES = ("wasmtime", "wamr", "wasmedge", "v8", "wasmer")
@@ -150,27 +151,28 @@ class Plugins:
         hint = did_you_mean(encoding, served)
         return f"no backend serves {encoding}{hint}; installed backends serve: {here}"
 
-    def runtime(self, name: str | None = None) -> Runtime:
-        """The runtime adapter called ``name``, or the first usable one for None or ``auto``.
-        ``NAME@PYTHON`` is that adapter in a process of another Python, and ``NAME@`` in one of this
-        Python. Raises ``UsageError`` for an unknown name and ``Unavailable`` where its engine is
+    def runtime(self, name: str | RuntimeName | None = None) -> Runtime:
+        """The runtime called ``name``, or the first usable one for None or ``auto``.
+        ``NAME@PYTHON`` runs its guests in processes of another Python, and ``NAME@`` in processes
+        of this one. Raises ``UsageError`` for an unknown name, and ``Unavailable`` if the engine is
         not installed."""
         runtimes = self.runtimes
         if name and name != "auto":
-            plain, separate, python = name.partition("@")
+            wanted = RuntimeName.parse(name) if isinstance(name, str) else name
             for runtime in runtimes:
-                if runtime.name == plain:
-                    if separate:
+                if runtime.name == wanted.plugin:
+                    if wanted.python is not None:
                         from wasi_nn.runtime.process.runtime import ProcessRuntime
 
-                        runtime = ProcessRuntime(runtime, python)
+                        runtime = ProcessRuntime(runtime, wanted.python)
                     found = availability(runtime)
                     if not found.usable:
-                        raise Unavailable(f"runtime {name} is unavailable: {found.detail}")
+                        raise Unavailable(f"runtime {wanted} is unavailable: {found.detail}")
                     return runtime
-            known = ", ".join(runtime.name for runtime in runtimes) or "none"
-            hint = did_you_mean(name, [runtime.name for runtime in runtimes])
-            raise UsageError(f"there is no runtime {name!r}{hint}; known: {known}")
+            known = [runtime.name for runtime in runtimes]
+            hint = did_you_mean(wanted.plugin, known)
+            listed = ", ".join(known) or "none"
+            raise UsageError(f"there is no runtime {str(wanted)!r}{hint}; known: {listed}")
         for runtime in runtimes:
             if availability(runtime).usable:
                 return runtime

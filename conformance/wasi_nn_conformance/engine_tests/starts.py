@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wasi_nn import Host, Limits
-from wasi_nn._host.program import Call
+from wasi_nn import Call, Host, Limits
 from wasi_nn.errors import DeadlineExceeded, GuestExited, GuestTrap, UsageError
 from wasi_nn_conformance.engine_tests.common import LOOP, WASI, Engine, Wat
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from wasi_nn.runtime.name import RuntimeName
 from wasi_nn_conformance.graphs import GraphSet
 from wasi_nn_conformance.transcript import Ending
 
@@ -81,7 +82,7 @@ def find(name: str) -> HostUnderTest | None:
     from wasi_nn_conformance.hosts.own import OwnHost
 
     hosts = known()
-    runtime = name.partition("@")[0]
-    if name != runtime and isinstance(hosts.get(runtime), OwnHost):
+    wanted = RuntimeName.parse(name)
+    if wanted.python is not None and isinstance(hosts.get(wanted.plugin), OwnHost):
         return OwnHost(name)
     return hosts.get(name)

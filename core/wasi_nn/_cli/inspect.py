@@ -17,7 +17,6 @@ from wasi_nn._abi.core.dialects import EPHEMERAL, LEGACY
 from wasi_nn._cli.messages import complain, set_up_logging, tell
 from wasi_nn._cli.progress import patience
 from wasi_nn._host.host import Host
-from wasi_nn._host.program import no_command
 from wasi_nn._models import recognition
 from wasi_nn._models.registry import detect, missing
 from wasi_nn._models.spec import resolve_path
@@ -155,7 +154,7 @@ def _inspect_guest(host: Host, data: bytes, path: Path) -> bool:
     for name in callable_:
         _line("export", f"{name}{module.signatures[name] or ''}")
     if not callable_:
-        _line("starts here", f"no: {no_command(module)}")
+        _line("starts here", f"no: {wasm_module.no_command(module)}")
         return False
     _line("call one with", f"wasi-nn run --invoke NAME {path} [NUMBER...]")
     return _starts_here(host, data, path, " by --invoke")

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from wasi_nn._host.program import Call
+from wasi_nn._host.options import Call
 from wasi_nn.errors import UsageError
-from wasi_nn.wasm.module import WasmFile
+from wasi_nn.wasm.module import Signature
 
 
-def call_of(file: WasmFile, export: str, texts: Sequence[str]) -> Call:
+def call_of(signatures: Mapping[str, Signature | None], export: str, texts: Sequence[str]) -> Call:
     """A call with the arguments as numbers of the signature's types. Raises ``UsageError``."""
-    signature = file.signatures.get(export)
+    signature = signatures.get(export)
     if signature is None:
         # The program reports a missing export.
         return Call(export)

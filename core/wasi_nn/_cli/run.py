@@ -29,12 +29,15 @@ from wasi_nn._cli.messages import complain, set_up_logging
 from wasi_nn._cli.progress import patience
 from wasi_nn._host.guest import Guest
 from wasi_nn._host.host import Host
-from wasi_nn._host.program import Program, RunResult
+from wasi_nn._host.options import RunOptions
+from wasi_nn._host.program import Program
+from wasi_nn._host.result import RunResult
 from wasi_nn._models.registry import NamedModel
 from wasi_nn._models.spec import parse_graph, parse_nn_preload, parse_wasmtime_option
 from wasi_nn.errors import UsageError
 from wasi_nn.limits import Limits
 from wasi_nn.runtime.instance import PAGE
+from wasi_nn.runtime.name import RuntimeName
 from wasi_nn.wasm.module import is_wasm
 
 EXAMPLES = """Examples:
@@ -245,11 +248,12 @@ def run(
         if not args:
             raise UsageError("--reactor needs the name of an export after the guest")
         export, args = args[0], args[1:]
+    engine = RuntimeName.parse(runtime) if runtime and runtime != "auto" else None
     if python is not None:
-        if runtime in (None, "auto"):
+        if engine is None:
             raise click.UsageError("--python needs --runtime, the engine that runs there")
-        runtime = f"{runtime}@{python}"
-    host = Host(runtime=runtime, limits=limits, allow_fallback=allow_fallback)
+        engine = engine.isolated(python)
+    host = Host(runtime=engine, limits=limits, allow_fallback=allow_fallback)
     for model in named_models(graphs, configs, preloads, nn_graphs):
         host.registry.add(model)
     for reason in host.registry.missing_libraries():
@@ -260,7 +264,7 @@ def run(
         raise UsageError(f"{error}{_swapped(guest, args, str(error))}") from error
     if argv0 is not None:
         program.name = argv0
-    call = None if export in (None, "_start") else call_of(program.file, export or "", args)
+    call = None if export in (None, "_start") else call_of(program.signatures, export or "", args)
     inherits = asked.inherit_env or forward_host_env
     preopens = [preopen(text) for text in dirs]
     preopens += [mapped(text) for text in mapdirs]
@@ -284,7 +288,7 @@ def run(
     if result.error is not None:
         complain(str(result.error))
     if call is not None:
-        signature = program.file.signatures[call.export]
+        signature = program.signatures[call.export]
         kinds = signature.results if signature is not None else ()
         # A call that failed has no results.
         for value, kind in zip(result.values, kinds, strict=False):
@@ -331,18 +335,19 @@ def named_models(
 
 
 def _run_in_thread(
-    program: Program, args: list[str], options: dict[str, object], timeout: float | None
+    program: Program, args: list[str], options: RunOptions, timeout: float | None
 ) -> RunResult:
     """Run the guest in another thread, so that the main thread can handle Ctrl-C."""
     outcome: list[RunResult | BaseException] = []
     guests: list[Guest] = []
+    options["on_start"] = guests.append
     # Not Thread.join: up to Python 3.12, a join that Ctrl-C interrupts marks the thread as ended.
     ended = threading.Event()
 
     def work() -> None:
         try:
             with patience(program.name):
-                outcome.append(program.run(args, on_start=guests.append, **options))  # type: ignore[arg-type]
+                outcome.append(program.run(args, **options))
         except BaseException as error:
             outcome.append(error)
         ended.set()

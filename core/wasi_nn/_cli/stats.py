@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from wasi_nn._host.program import RunResult
+from wasi_nn._host.result import RunResult
 from wasi_nn.backend import Generation
 from wasi_nn.escaping import visible
 

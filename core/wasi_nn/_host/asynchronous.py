@@ -23,7 +23,7 @@ from wasi_nn.errors import UsageError
 
 if TYPE_CHECKING:
     from wasi_nn._host.guest import Guest
-    from wasi_nn._host.program import RunResult
+    from wasi_nn._host.result import RunResult
 
 T = TypeVar("T")
 _Work = Callable[[], None]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from wasi_nn._abi.bench import BenchTimer
 from wasi_nn._abi.guard import Observer
 from wasi_nn._host.compiling import StillCompiling
 from wasi_nn._process.fork import keep, refusal
@@ -20,7 +19,9 @@ from wasi_nn.backend import Generation
 from wasi_nn.errors import DeadlineExceeded, GuestExited, Interrupted
 from wasi_nn.runtime import Instance
 from wasi_nn.wasm.arguments import check_call
-from wasi_nn.wasm.module import Signature
+
+if TYPE_CHECKING:
+    from wasi_nn._host.linkable import Linkable, Linked
 
 T = TypeVar("T")
 # The guest that runs in this thread.
@@ -40,22 +41,19 @@ class Guest:
         instance: Instance,
         session: Session,
         observer: Observer,
-        dialect: Callable[[], str | None],
-        bench: BenchTimer,
+        linked: Linked,
+        binary: Linkable,
         timeout: float | None,
-        signatures: Mapping[str, Signature | None],
-        has_start: bool = False,
-        threads: bool = True,
+        threads: bool,
     ) -> None:
         self._instance = instance
-        self._signatures = signatures
+        self._signatures = binary.signatures
         # Its program may be the start section alone, which has run when it is instantiated.
-        self._ends_at_start = has_start and "_start" not in signatures
-        # Otherwise the engine keeps the main thread waiting in any case.
+        self._ends_at_start = binary.has_start and "_start" not in binary.signatures
+        # Without threads the engine keeps the main thread waiting in any case.
         self._threads = threads
         self._session = session
-        self._dialect = dialect
-        self._bench = bench
+        self._linked = linked
         self._timeout = timeout
         self._begun = False
         self.observer = observer
@@ -74,12 +72,12 @@ class Guest:
     @property
     def dialect(self) -> str | None:
         """The dialect as far as it is known; None for a guest without wasi-nn."""
-        return self._dialect()
+        return self._linked.dialect()
 
     @property
     def bench(self) -> tuple[float, ...]:
         """Seconds of each span that the guest marked, of the latest 10,000."""
-        return tuple(self._bench.spans)
+        return tuple(self._linked.bench.spans)
 
     @property
     def graphs(self) -> tuple[GraphUse, ...]:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Union
 
 from wasi_nn import encodings
 from wasi_nn._host.compiling import Code
+from wasi_nn._host.guest_module import GuestModule
+from wasi_nn._host.limit_policy import enforcing
 from wasi_nn._host.model import Model
-from wasi_nn._host.program import Program, RunResult
+from wasi_nn._host.program import Program
 from wasi_nn._models import loading
 from wasi_nn._models.registry import NamedModel, Registry, detect
 from wasi_nn._models.spec import resolve_path
@@ -24,15 +26,16 @@ from wasi_nn.errors import InvalidEncoding, UsageError
 from wasi_nn.limits import Limits, own_limits
 from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import EngineLimits, Runtime
+from wasi_nn.runtime.name import RuntimeName
 from wasi_nn.types import ExecutionTarget
 from wasi_nn.wasm import module as wasm_module
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from wasi_nn._host.linkable import Linkable
     from wasi_nn._host.options import RunOptions
-    from wasi_nn.runtime import Module
-    from wasi_nn.runtime.component import Component
+    from wasi_nn._host.result import RunResult
 
 #: A path (also ``package:PKG/FILE``) or the bytes themselves.
 Source = Union[str, Path, bytes, bytearray, memoryview]
@@ -59,12 +62,12 @@ class Host(OfOneProcess):
     def __init__(
         self,
         *,
-        runtime: str | None = None,
+        runtime: str | RuntimeName | None = None,
         limits: Limits = Limits(),
         allow_fallback: bool = False,
         plugins: Plugins | None = None,
     ) -> None:
-        if runtime is not None and not isinstance(runtime, str):
+        if runtime is not None and not isinstance(runtime, (str, RuntimeName)):
             raise UsageError(f"the runtime is {runtime!r}, and must be an engine's name (str)")
         self.plugins = plugins or Plugins.installed()
         self.limits = own_limits(limits, None)
@@ -78,13 +81,8 @@ class Host(OfOneProcess):
         """The engine that runs the guests. Raises ``Unavailable`` where there is none, and
         ``ForkedProcess`` where it was used before this process was forked."""
         if self._runtime is None:
-            runtime = self.plugins.runtime(self._runtime_name)
-            able, limits = runtime.features, self.limits
-            if (limits.timeout is not None and not able.interrupt) or (
-                limits.memory is not None and not able.memory_limit
-            ):
-                # A process can be ended, and what it runs be bounded before it gets there.
-                runtime = self.plugins.runtime(f"{runtime.name}@")
+            named = self.plugins.runtime(self._runtime_name)
+            runtime = enforcing(self.plugins, named, self.limits)
             self._runtime = runtime
             if not runtime.survives_fork:
                 keep(runtime)
@@ -193,29 +191,15 @@ class Host(OfOneProcess):
 
             raise UsageError(recognition.guest(memoryview(data)))
         limits = EngineLimits(self.limits.memory, self.limits.fuel)
-        if wasm_module.is_component(data):
-            # Most guests are core modules, and start without the component ABI.
-            from wasi_nn._host.component_program import ComponentProgram
-            from wasi_nn.wasm.component import parse
-
-            with _named(where):
-                component_file = parse(data)
-
-            def compile_component() -> Component:
-                runtime = self.runtime
-                with _named(where):
-                    return runtime.compile_component(data, limits)
-
-            return ComponentProgram(self, name, Code(compile_component), component_file)
         with _named(where):
-            file = wasm_module.parse(data)
+            binary = _linkable(data)
 
-        def compile_module() -> Module:
+        def compile() -> Any:
             runtime = self.runtime
             with _named(where):
-                return runtime.compile(data, limits)
+                return binary.compile(runtime, data, limits)
 
-        return Program(self, name, Code(compile_module), file)
+        return Program(self, name, Code(compile), binary)
 
     def _guest_bytes(self, path: Path) -> bytes:
         """A guest's file. Of anything else the first bytes alone are read: a model can be larger
@@ -278,6 +262,16 @@ def _config(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if config is not None and not isinstance(config, Mapping):
         raise UsageError(f"the config is {config!r}, and must be a mapping, as in {{'threads': 2}}")
     return config or {}
+
+
+def _linkable(wasm: bytes) -> Linkable:
+    """A guest's binary. Raises ``UsageError`` for a damaged one."""
+    if wasm_module.is_component(wasm):
+        # (Most guests are core modules, and start without the component ABI.)
+        from wasi_nn._host.guest_component import GuestComponent
+
+        return GuestComponent(wasm)
+    return GuestModule(wasm)
 
 
 @contextmanager

@@ -1,31 +1,66 @@
-"""The options of a run, for type checkers: those of ``Program.run``."""
+"""The options of a guest, each defined here alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
+
+from wasi_nn._suggestion import did_you_mean
 
 if TYPE_CHECKING:
     from wasi_nn._host.guest import Guest
-    from wasi_nn._host.program import Call
     from wasi_nn._host.wasi import Dirs
     from wasi_nn.limits import Limits
     from wasi_nn.runtime import Stdin, Stdout
 
 
-class RunOptions(TypedDict, total=False):
-    """What ``Program.run`` takes beside the arguments."""
+class Call(NamedTuple):
+    """An export to call in place of ``_start``, with numbers."""
 
-    env: Mapping[str, str] | None
-    dirs: Dirs
-    stdin: Stdin
-    stdout: Stdout
-    stderr: Stdout
-    capture: bool
+    export: str
+    arguments: tuple[float, ...] = ()
+
+
+class GuestOptions(TypedDict, total=False):
+    """The options of every guest: those of ``Program.instantiate``, and some of ``run``'s."""
+
+    #: The guest's dialect. By default, or with ``"auto"``, it is detected.
     dialect: str | None
+    #: Limits laid over the host's (see ``Limits``).
     limits: Limits | None
+    #: Short for a limit: the deadline, in seconds of wall-clock time.
     timeout: float | None
+    #: Time each wasi-nn function, for ``RunResult.calls``.
     stats: bool
+    #: Log every wasi-nn call.
     trace: bool
+
+
+class RunOptions(GuestOptions, total=False):
+    """The options of ``Program.run`` and ``Host.run``, and of their asynchronous forms."""
+
+    #: Environment variables. By default the guest has none.
+    env: Mapping[str, str] | None
+    #: Directories: ``{guest path: host path}``, or a list of ``Preopen``. By default none.
+    dirs: Dirs
+    #: Standard input: bytes, or ``"inherit"``. By default it is empty.
+    stdin: Stdin
+    #: Standard output: ``"inherit"``, or a callable that takes each piece of bytes. By default it
+    #: is captured for the result, up to ``Limits.output``.
+    stdout: Stdout
+    #: Standard error, likewise.
+    stderr: Stdout
+    #: False discards the streams that have no other place.
+    capture: bool
+    #: Called with the guest before it runs, so that another thread can interrupt it.
     on_start: Callable[[Guest], None] | None
+    #: The export to call, in place of ``_start``. The guest's ``_initialize`` is called before.
     invoke: Call | None
+
+
+def check_options(given: Mapping[str, object], known: type) -> None:
+    """Raise ``TypeError``, as Python does for a parameter, for an option that does not exist."""
+    for name in given:
+        if name not in known.__annotations__:
+            hint = did_you_mean(name, known.__annotations__)
+            raise TypeError(f"there is no option {name!r}{hint} (see {known.__name__})")

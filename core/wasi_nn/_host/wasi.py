@@ -1,14 +1,18 @@
-"""What a guest sees of the system, as people write it."""
+"""What a guest sees of the system, made from the options of a run."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 from wasi_nn.errors import UsageError
-from wasi_nn.runtime import Preopen, Stdin, Stdout, WasiConfig
+from wasi_nn.runtime import Preopen, WasiConfig
+
+if TYPE_CHECKING:
+    from wasi_nn._host.capture import Capture
+    from wasi_nn._host.options import RunOptions
 
 #: What a guest may see of the file system: ``{guest path: host path}``, or Preopen tuples.
 Dirs = Union[Mapping[str, Union[str, Path]], Sequence[Preopen]]
@@ -30,16 +34,12 @@ def _preopen(entry: object, dirs: object) -> Preopen:
     return entry._replace(host=host)
 
 
-def wasi_config(
-    args: Sequence[str],
-    env: Mapping[str, str] | None,
-    dirs: Dirs,
-    stdin: Stdin,
-    stdout: Stdout,
-    stderr: Stdout,
-) -> WasiConfig:
-    """A WASI configuration of what people write. Raises ``UsageError`` for what has another form,
-    a directory that is not there, and NUL in an argument or variable."""
+def wasi_config(args: Sequence[str], options: RunOptions, captured: Capture) -> WasiConfig:
+    """The WASI configuration of a run. Raises ``UsageError`` for an option of another form, a
+    directory that is not there, and NUL in an argument or variable."""
+    env, dirs, stdin = options.get("env"), options.get("dirs", ()), options.get("stdin")
+    stdout = captured.stream("stdout", options.get("stdout"))
+    stderr = captured.stream("stderr", options.get("stderr"))
     if isinstance(dirs, Mapping):
         given: Sequence[object] = [Preopen(host, guest) for guest, host in dirs.items()]  # type: ignore[arg-type]
     else:

@@ -27,6 +27,8 @@ _WITH_VALUE = 0x40
 _END, _F32, _F64 = 0x0B, 0x43, 0x44
 _ONE_NUMBER = frozenset((0x23, 0x41, 0x42, 0xD0, 0xD2))
 _NOTHING = frozenset((0x6A, 0x6B, 0x6C, 0x7C, 0x7D, 0x7E))
+# Exports in a message.
+_MAX_LISTED = 20
 
 
 class Signature(NamedTuple):
@@ -123,6 +125,19 @@ def parse(data: bytes) -> WasmFile:
         return _FileReader(memoryview(data)).module()
     except (IndexError, ValueError, UnicodeDecodeError) as error:
         raise UsageError(f"the WebAssembly module is damaged: {error}") from error
+
+
+def no_command(file: WasmFile) -> str:
+    """Why a module that has no ``_start`` does not run by itself, and what to do instead."""
+    callable_ = [name for name in file.functions if name != "_initialize"]
+    if not callable_:
+        return "it exports no _start and no other function"
+    listed = ", ".join(f"{name}{file.signatures[name] or ''}" for name in callable_[:_MAX_LISTED])
+    more = len(callable_) - _MAX_LISTED
+    return (
+        f"it exports no _start. Call one of its functions with --invoke NAME (from Python, with "
+        f"Program.instantiate and Guest.call): {listed}{f' and {more} more' if more > 0 else ''}"
+    )
 
 
 class Reader:

@@ -177,7 +177,7 @@ def test_a_component_that_is_not_a_command(host: Host) -> None:
         (export "acme:shop/cart@1.0.0" (instance $x)) (export "f" (func $f))
         (export "t" (type $t)) (export "m" (core module $m)))"""
     program = host.program(wasmtime.wat2wasm(text))
-    says = r"no wasi:cli/run; it exports: acme:shop/cart@1\.0\.0, f, m$"
+    says = r"does not export wasi:cli/run; it exports: acme:shop/cart@1\.0\.0, f, m$"
     with pytest.raises(UsageError, match=says):
         program.run()
 

@@ -22,6 +22,7 @@ from wasi_nn._process.interrupts import shielded_from_sigint
 from wasi_nn.backend import Availability
 from wasi_nn.errors import Unavailable
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
+from wasi_nn.runtime.name import RuntimeName
 from wasi_nn.runtime.process.child import Child
 from wasi_nn.runtime.process.remote import RemoteModule
 
@@ -37,7 +38,7 @@ class ProcessRuntime(Runtime):
 
     def __init__(self, runtime: Runtime, python: str) -> None:
         """``python`` is a program's name or path; empty for the one that runs here."""
-        self.name = f"{runtime.name}@{python}"  # type: ignore[misc]
+        self.name = str(RuntimeName(runtime.name, python))  # type: ignore[misc]
         self._python = python or sys.executable
         self._plugin = (type(runtime).__module__.partition(".")[0], runtime.name)
 

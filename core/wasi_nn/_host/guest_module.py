@@ -1,0 +1,65 @@
+"""A guest that is a core module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from wasi_nn._abi.bench import BenchTimer
+from wasi_nn._abi.core.selection import select_abi
+from wasi_nn._abi.guard import Observer
+from wasi_nn._host.imports import link
+from wasi_nn._host.linkable import Linked
+from wasi_nn._session.session import Session
+from wasi_nn._suggestion import did_you_mean
+from wasi_nn.errors import UsageError
+from wasi_nn.runtime import EngineLimits, HostFunction, Runtime
+from wasi_nn.wasm import module as wasm_module
+from wasi_nn.wasm.module import Signature
+
+
+class GuestModule:
+    """A core module. Its imports decide its ABI, and its dialect as far as they can."""
+
+    def __init__(self, wasm: bytes) -> None:
+        """Raises ``UsageError`` for bytes that are not a core module."""
+        self.file = wasm_module.parse(wasm)
+
+    @property
+    def signatures(self) -> Mapping[str, Signature | None]:
+        return self.file.signatures
+
+    @property
+    def has_start(self) -> bool:
+        return self.file.has_start
+
+    def compile(self, runtime: Runtime, wasm: bytes, limits: EngineLimits) -> Any:
+        return runtime.compile(wasm, limits)
+
+    def check_command(self) -> None:
+        if not self.file.is_command:
+            raise UsageError(f"this is not a command: {wasm_module.no_command(self.file)}")
+
+    def check_export(self, name: str | None) -> None:
+        known = self.file.functions
+        if name is not None and name not in known:
+            hint = did_you_mean(name, known)
+            listed = ", ".join(known) or "none"
+            raise UsageError(f"the guest exports no function {name!r}{hint}; it exports: {listed}")
+
+    def link(
+        self,
+        session: Session,
+        runtime: Runtime,
+        observer: Observer,
+        dialect: str | None = None,
+        extra: Sequence[HostFunction] = (),
+    ) -> Linked:
+        bench = BenchTimer()
+        abi = select_abi(self.file, dialect, session)
+        ours = abi.host_functions(observer) if abi is not None else []
+        needed = link(self.file, [*bench.host_functions(), *ours, *extra], runtime)
+        return Linked(needed, lambda: abi.reading.dialect.name if abi is not None else None, bench)
+
+    def check_link(self, linked: Linked, code: Callable[[], Any]) -> None:
+        """``link`` has compared the types already."""

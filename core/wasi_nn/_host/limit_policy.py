@@ -1,0 +1,42 @@
+"""A limit that the engine cannot enforce is an error, and not a promise that is broken later."""
+
+from __future__ import annotations
+
+from wasi_nn.errors import UsageError
+from wasi_nn.limits import Limits
+from wasi_nn.plugins import Plugins
+from wasi_nn.runtime import Runtime
+from wasi_nn.runtime.name import RuntimeName
+
+#: The feature with which an engine enforces a limit.
+_FEATURES = {"timeout": "interrupt", "memory": "memory_limit", "fuel": "fuel"}
+#: What an engine cannot do without it, and what to do next.
+_CANNOT = {
+    "timeout": "stop a guest at a deadline; a process of its own can be ended: give the Host a "
+    "timeout, or its runtime as {isolated}",
+    "memory": "limit a guest's memory; in a process of its own it can: give the Host the limit, or "
+    "its runtime as {isolated}",
+    "fuel": "count fuel",
+}
+
+
+def unenforced(limits: Limits, runtime: Runtime) -> list[str]:
+    """The names of the limits that are set and that the engine cannot enforce."""
+    # (Features are asked for only if a limit is set: another Python may have to describe them.)
+    given = [name for name in _FEATURES if getattr(limits, name) is not None]
+    return [name for name in given if not getattr(runtime.features, _FEATURES[name])]
+
+
+def enforcing(plugins: Plugins, runtime: Runtime, limits: Limits) -> Runtime:
+    """``runtime``, or the same engine in a process if it needs one to enforce the limits. A process
+    can be ended, and a module can be bounded before it gets there."""
+    if {"timeout", "memory"}.isdisjoint(unenforced(limits, runtime)):
+        return runtime
+    return plugins.runtime(RuntimeName(runtime.name).isolated())
+
+
+def check_enforced(limits: Limits, runtime: Runtime) -> None:
+    """Raise ``UsageError`` for a limit that the engine cannot enforce."""
+    for name in unenforced(limits, runtime):
+        what = _CANNOT[name].format(isolated=RuntimeName(runtime.name).isolated())
+        raise UsageError(f"{runtime.name}, as it is installed here, cannot {what}")
