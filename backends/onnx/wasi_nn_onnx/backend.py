@@ -1,49 +1,22 @@
-"""Loading ONNX models, and the graphs that come of them."""
+"""The onnxruntime backend. What a load needs is imported by the first load."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import (
     Availability,
     Backend,
     Builder,
-    ExecutionContext,
     Graph,
     LoadOptions,
-    Reserve,
     missing_library,
 )
-from wasi_nn.backend.buffers import DescribedGraph
-from wasi_nn.backend.onnx_files import external_files, has_external_data
-from wasi_nn.errors import InvalidArgument, RuntimeFailure, Unavailable, UnsupportedOperation
-from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
-from wasi_nn_onnx import extensions, providers
-from wasi_nn_onnx.elements import input_type, tensor_type
+from wasi_nn.errors import InvalidArgument, Unavailable
 
 if TYPE_CHECKING:
-    import onnxruntime
-
-
-class OnnxGraph(DescribedGraph):
-    """An onnxruntime session, which any number of threads may run at the same time."""
-
-    def __init__(self, session: onnxruntime.InferenceSession) -> None:
-        super().__init__(
-            [_describe(node, input_type(node.type)) for node in session.get_inputs()],
-            [_describe(node, tensor_type(node.type)) for node in session.get_outputs()],
-        )
-        self.session = session
-        # What one context learns holds for all: outputs whose declared dimensions are wrong.
-        self._unfixed: set[str] = set()
-
-    def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
-        from wasi_nn_onnx.context import OnnxContext
-
-        return OnnxContext(self.session, self.inputs, self.outputs, self._unfixed)
+    from pathlib import Path
 
 
 class OnnxBackend(Backend):
@@ -52,9 +25,6 @@ class OnnxBackend(Backend):
     name = "onnx"
     encodings = ("onnx",)
     config_keys = frozenset({"threads", "inter-op-threads", "allow-spinning", "optimize"})
-
-    def __init__(self) -> None:
-        self._import_lock = threading.Lock()
 
     def missing(self) -> str | None:
         return missing_library("onnxruntime", "onnx")
@@ -65,18 +35,22 @@ class OnnxBackend(Backend):
             return Availability(False, reason)
         try:
             import onnxruntime
+
+            from wasi_nn_onnx.providers import PROVIDERS
         except ImportError as error:
             return Availability(False, f"onnxruntime is installed and broken: {error}")
         available = onnxruntime.get_available_providers()
         devices = tuple(
             f"{target.value} ({provider})"
-            for target, known in providers.PROVIDERS.items()
+            for target, known in PROVIDERS.items()
             for provider in known
             if provider in available
         )
         return Availability(True, f"onnxruntime {onnxruntime.__version__}", devices)
 
     def files(self, paths: Sequence[Path], config: Mapping[str, Any]) -> Sequence[Path]:
+        from wasi_nn.backend.onnx_files import external_files
+
         return [*paths, *(file for path in paths for file in external_files(path))]
 
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
@@ -85,54 +59,6 @@ class OnnxBackend(Backend):
         reason = self.missing()
         if reason is not None:
             raise Unavailable(reason)
-        import onnxruntime
+        from wasi_nn_onnx.graph import load
 
-        available = onnxruntime.get_available_providers()
-        wanted = providers.candidates(options.target, available, options.allow_fallback)
-        settings = providers.session_options(options.config)
-        builder = builders[0]
-        if isinstance(builder, Path):
-            source: str | bytes = str(builder)
-        else:
-            source = bytes(builder)
-            if has_external_data(source):
-                raise RuntimeFailure(
-                    "the model keeps weights in files, which a model of bytes cannot: register it "
-                    "by its path"
-                )
-
-        def start() -> onnxruntime.InferenceSession:
-            try:
-                return onnxruntime.InferenceSession(source, settings, providers=wanted)
-            except Exception as error:
-                raise RuntimeFailure(f"onnxruntime rejects the model: {error}") from error
-
-        try:
-            session = start()
-        except RuntimeFailure as error:
-            if not extensions.add(str(error), settings, trusted=isinstance(source, str)):
-                raise
-            session = start()
-        self._check_provider(session, wanted, options)
-        return OnnxGraph(session)
-
-    @staticmethod
-    def _check_provider(
-        session: onnxruntime.InferenceSession, wanted: Sequence[str], options: LoadOptions
-    ) -> None:
-        # onnxruntime itself falls back to the CPU when a provider cannot start (no driver, no
-        # device), and says so in a log line alone.
-        active = session.get_providers()
-        chosen = options.allow_fallback or options.target is ExecutionTarget.AUTO
-        if not chosen and active[:1] != list(wanted[:1]):
-            raise UnsupportedOperation(
-                f"the execution target {options.target} could not be started: onnxruntime "
-                f"fell back to {', '.join(active)}"
-            )
-
-
-def _describe(node: onnxruntime.NodeArg, kind: TensorType | None) -> TensorInfo:
-    # onnxruntime gives no dimensions both for a scalar and for a tensor of unknown rank, and
-    # itself takes any tensor for either.
-    dims = tuple(d if isinstance(d, int) and d >= 0 else -1 for d in node.shape) or None
-    return TensorInfo(node.name, kind, dims, node.type)
+        return load(builders[0], options)

@@ -14,8 +14,8 @@ import openvino
 from wasi_nn.backend.buffers import BufferedContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
 from wasi_nn.types import Tensor, TensorInfo
-from wasi_nn_openvino.backend import said
 from wasi_nn_openvino.elements import ELEMENTS
+from wasi_nn_openvino.graph import said
 
 
 class OpenvinoContext(BufferedContext):
