@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 import zipfile
 from importlib import metadata
@@ -95,7 +97,41 @@ def test_a_distribution_of_another_finder_is_found(folder, monkeypatch):
 
 @pytest.mark.parametrize("value", ["os:path.join", "os : path.join", "os:path.join [extra]"])
 def test_an_entry_point_is_loaded(value):
-    import os
-
     assert EntryPoint("x", value, "", "").load() is os.path.join
     assert EntryPoint("x", "os", "", "").load() is os
+
+
+# What takes a program's time and memory, and is not needed to know the plugins.
+HEAVY = """
+    asyncio concurrent ctypes dataclasses email http importlib.metadata json logging multiprocessing
+    numpy pathlib shutil signal socket ssl subprocess tempfile traceback urllib xml zipfile
+    click rich jinja2 wasmtime wasmer onnxruntime openvino torch ai_edge_litert xllamacpp llama_cpp
+    wasi_nn._abi wasi_nn._cli wasi_nn._host wasi_nn._models wasi_nn._process wasi_nn._session
+    wasi_nn.wasm
+""".split()
+
+
+def test_a_list_of_the_plugins_imports_nothing_heavy():
+    code = (
+        "import sys; before = set(sys.modules); import wasi_nn; "
+        "from wasi_nn.plugins import Plugins; records = Plugins.installed().records; "
+        "assert len(records) > 2, records; print(*(set(sys.modules) - before))"
+    )
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = run.stdout.split()
+    assert "wasi_nn.plugins" in imported
+    assert not {name for name in imported if name in HEAVY}
+
+
+def test_an_import_of_the_package_opens_no_file():
+    code = (
+        "import sys; opened = []; modules = ('.py', '.pyc', '.so'); "
+        "sys.addaudithook(lambda event, given: event == 'open' and opened.append(given[0])); "
+        "import wasi_nn; from wasi_nn import *; "
+        "print(*(path for path in opened if not str(path).endswith(modules)), sep='\\n')"
+    )
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout.strip() == ""

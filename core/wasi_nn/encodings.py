@@ -7,8 +7,6 @@ backend for it is installed. A backend adds its own formats with ``Backend.sniff
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from wasi_nn.backend import Builder
 from wasi_nn.errors import UsageError
 
@@ -67,6 +65,8 @@ def canonical(name: str) -> str:
 def head(builder: Builder) -> bytes:
     """The first 4,096 bytes of a graph builder. Raises ``UsageError`` for a path that cannot be
     read: paths come from the operator, never from a guest."""
+    from pathlib import Path
+
     if isinstance(builder, Path):
         try:
             with builder.open("rb") as file:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import Availability, Backend, Builder, Graph, LoadOptions
 from wasi_nn.errors import NnError, Unavailable
-from wasi_nn_ggml.llama import provider
 from wasi_nn_ggml.protocol import keys
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class GgmlBackend(Backend):
@@ -22,6 +23,8 @@ class GgmlBackend(Backend):
     config_keys = keys.KEYS
 
     def missing(self) -> str | None:
+        from wasi_nn_ggml.llama import provider
+
         if provider.find() is None:
             return f"llama.cpp is not installed; {provider.INSTALL}"
         return None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from wasi_nn.backend import (
@@ -148,9 +146,11 @@ class IdentityBackend(Backend):
         if len(builders) != 1:
             raise InvalidArgument(f"an identity graph has one builder, not {len(builders)}")
         builder = builders[0]
-        model = builder.read_bytes() if isinstance(builder, Path) else bytes(builder)
+        model = bytes(builder) if isinstance(builder, memoryview) else builder.read_bytes()
         if not model.startswith(MAGIC):
             raise RuntimeFailure(f"an identity model begins with {MAGIC.decode()}")
+        import json
+
         line = model[len(MAGIC) :].split(b"\n", 1)[0].strip()
         try:
             settings = json.loads(line or b"{}")

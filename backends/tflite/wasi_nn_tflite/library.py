@@ -7,7 +7,6 @@ and fails at the first model. LiteRT is its successor, with the same interface.
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -38,12 +37,16 @@ def interpreter_module() -> Any:
 
 def describe() -> str:
     """Name and version of what is used."""
+    from importlib.metadata import version
+
     if find_spec(LITERT) is not None:
         return f"ai-edge-litert {version('ai-edge-litert')}"
     return f"tflite-runtime {version('tflite-runtime')}"
 
 
 def _numpy_major() -> int:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return int(version("numpy").split(".")[0])
     except PackageNotFoundError:

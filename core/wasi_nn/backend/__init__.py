@@ -38,18 +38,20 @@ from __future__ import annotations
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Union
 
 from wasi_nn.errors import InvalidArgument
 from wasi_nn.types import ExecutionTarget, Tensor, TensorInfo
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 #: What to do where an execution target is not here, for the end of a message.
 FALLBACK = "say --allow-fallback (from Python, allow_fallback=True) to run on the CPU"
 
 #: One part of a model. Bytes from a guest or an embedder are a memoryview that is valid during
 #: ``load`` only; a model of the registry is a path, so that a library can map it into memory.
-Builder = Union[memoryview, Path]
+Builder = Union[memoryview, "Path"]
 
 
 class LoadOptions(NamedTuple):

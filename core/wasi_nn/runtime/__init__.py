@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Union
 
 from wasi_nn.backend import Availability
 from wasi_nn.errors import InvalidArgument, UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from wasi_nn.runtime.component import Component
 
 

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import re
-import shutil
-import subprocess
 from functools import lru_cache
 
-from wasi_nn._process.interrupts import shielded_from_sigint
 from wasi_nn.backend import Availability
 from wasi_nn.errors import Unavailable
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
@@ -44,6 +40,9 @@ class V8Runtime(Runtime):
 
 def _node() -> str:
     """Where Node.js is. Raises ``Unavailable`` with what to do."""
+    import re
+    import shutil
+
     named = os.environ.get(VARIABLE)
     path = shutil.which(named or "node")
     if path is None:
@@ -57,6 +56,10 @@ def _node() -> str:
 
 @lru_cache(maxsize=8)
 def _version(path: str) -> str:
+    import subprocess
+
+    from wasi_nn._process.interrupts import shielded_from_sigint
+
     try:
         with shielded_from_sigint():
             ended = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=30)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from wasi_nn.backend import Availability
 from wasi_nn.errors import Unavailable
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
-from wasi_nn_wamr.api import api
+
+if TYPE_CHECKING:
+    from wasi_nn_wamr.api import Api
 
 
 class WamrRuntime(Runtime):
@@ -18,18 +22,25 @@ class WamrRuntime(Runtime):
     def features(self) -> RuntimeFeatures:  # type: ignore[override]
         """Deadlines and fuel depend on how the library was built."""
         try:
-            library = api()
+            library = _api()
         except Unavailable:
             return RuntimeFeatures(memory_limit=True)
         return RuntimeFeatures(memory_limit=True, interrupt=library.interrupts, fuel=library.meters)
 
     def availability(self) -> Availability:
         try:
-            return Availability(True, f"WAMR {api().version}", ("cpu",))
+            return Availability(True, f"WAMR {_api().version}", ("cpu",))
         except Unavailable as reason:
             return Availability(False, str(reason))
 
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
         from wasi_nn_wamr.module import WamrModule
 
-        return WamrModule(api(), wasm)
+        return WamrModule(_api(), wasm)
+
+
+def _api() -> Api:
+    # (ctypes is not part of a program's start.)
+    from wasi_nn_wamr.api import api
+
+    return api()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from wasi_nn.backend import Availability
 from wasi_nn.errors import Unavailable
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
-from wasi_nn_wasmedge.api import api
 
 
 class WasmEdgeRuntime(Runtime):
@@ -15,12 +14,15 @@ class WasmEdgeRuntime(Runtime):
     features = RuntimeFeatures(interrupt=True, memory_limit=True, fuel=True)
 
     def availability(self) -> Availability:
+        from wasi_nn_wasmedge.api import api
+
         try:
             return Availability(True, f"WasmEdge {api().version}", ("cpu",))
         except Unavailable as reason:
             return Availability(False, str(reason))
 
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
+        from wasi_nn_wasmedge.api import api
         from wasi_nn_wasmedge.module import WasmEdgeModule
 
         def apart() -> Module:

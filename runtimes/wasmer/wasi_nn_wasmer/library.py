@@ -16,8 +16,8 @@ from wasi_nn.runtime.instance import WASI_MODULES, refuse_read_only
 from wasi_nn.runtime.library import POINTER, Once, holding_gil, lean, load
 from wasi_nn.runtime.wasi_streams import OF_FILES, Preview1
 from wasi_nn.runtime.wasm_c_api import CApi, CApiInstance, CApiModule, Vector
+from wasi_nn_wasmer.runtime import VARIABLE
 
-VARIABLE = "WASI_NN_LIBWASMER"
 _HELP = (
     "the wasmer package is for Python 3.10 and older: install it there and give --python "
     "python3.10 (in Python, runtime wasmer@python3.10), or get wasmer's release, which "

@@ -9,7 +9,9 @@ import sys
 from wasi_nn.backend import Availability
 from wasi_nn.errors import Unavailable
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
-from wasi_nn_wasmer.library import VARIABLE, LibraryModule, api
+
+#: Names libwasmer's file.
+VARIABLE = "WASI_NN_LIBWASMER"
 
 
 class WasmerRuntime(Runtime):
@@ -28,6 +30,8 @@ class WasmerRuntime(Runtime):
             from importlib.metadata import version
 
             return Availability(True, f"wasmer {version('wasmer')} (Python package)", ("cpu",))
+        from wasi_nn_wasmer.library import api
+
         try:
             return Availability(True, f"wasmer {api().version} (libwasmer)", ("cpu",))
         except Unavailable as reason:
@@ -40,6 +44,8 @@ class WasmerRuntime(Runtime):
             from wasi_nn_wasmer.package import PackageModule
 
             return PackageModule(wasm)
+        from wasi_nn_wasmer.library import LibraryModule, api
+
         return LibraryModule(api(), wasm)
 
 
