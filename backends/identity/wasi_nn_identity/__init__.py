@@ -1,11 +1,11 @@
-"""The identity backend: its graph gives back what it is given.
+"""The identity backend: the outputs of its graphs are their inputs.
 
-For tests, for trying a new engine, and for measuring what the host itself costs. A model is any
-file that begins with ``wasi-nn:identity``; what follows on that line is a JSON object:
+Use it in tests, to try a new engine, and to measure what the host itself costs. A model is any file
+that begins with ``wasi-nn:identity``. A JSON object may follow on that line:
 
-- ``stream``: pieces of that many bytes for ``compute_single`` (no streaming without it);
-- ``untyped_bytes``: tensors are strings of bytes, as a language model's are;
-- ``inputs``: how many inputs, and outputs, there are (any number without it).
+- ``stream``: the size in bytes of the pieces of ``compute_single`` (without it, no streaming);
+- ``untyped_bytes``: tensors are untyped bytes, like those of a language model;
+- ``inputs``: the number of inputs and outputs, or a list of their names (without it, any number).
 """
 
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Graphs that echo: output k is input k."""
+"""Graphs whose output k is input k."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAGIC = b"wasi-nn:identity"
 
 
 class IdentityContext(ExecutionContext):
-    """Keeps a copy of each input and shows it as the output of the same index."""
+    """Keeps a copy of each input and returns it as the output with the same index."""
 
     def __init__(self, graph: IdentityGraph) -> None:
         self._graph = graph
@@ -48,7 +48,7 @@ class IdentityContext(ExecutionContext):
     def compute(self) -> None:
         if not self._inputs:
             raise InvalidArgument("no input has been set")
-        # Outputs are those of this compute, whatever is set afterwards.
+        # Copy, so that a later set_input does not change the outputs.
         self._outputs = {
             index: tensor._replace(data=memoryview(bytes(tensor.data)))
             for index, tensor in self._inputs.items()
@@ -67,7 +67,7 @@ class IdentityContext(ExecutionContext):
 
 
 class StreamingIdentityContext(IdentityContext, StreamingContext):
-    """Also gives input 0 back in pieces."""
+    """Also returns input 0 in pieces."""
 
     def __init__(self, graph: IdentityGraph, piece: int) -> None:
         super().__init__(graph)
@@ -95,7 +95,7 @@ class StreamingIdentityContext(IdentityContext, StreamingContext):
 
 
 class IdentityGraph(Graph):
-    """What the model's line of JSON says."""
+    """A graph with the settings of the model's JSON."""
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._piece = _whole_number(settings, "stream")
@@ -127,7 +127,7 @@ class IdentityGraph(Graph):
 
 
 class IdentityBackend(Backend):
-    """Serves the encoding ``identity``, which no dialect has a number for."""
+    """Serves the encoding ``identity``. No dialect has a number for it."""
 
     name = "identity"
     survives_fork = True

@@ -1,4 +1,4 @@
-"""ONNX models through onnxruntime, as a wasi-nn plugin. Importing this imports no onnxruntime."""
+"""A wasi-nn plugin for ONNX models with onnxruntime. Importing this does not import onnxruntime."""
 
 from collections.abc import Iterable
 

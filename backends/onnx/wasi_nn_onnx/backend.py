@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class OnnxBackend(Backend):
-    """onnxruntime: .onnx and .ort models, one builder each."""
+    """Runs .onnx and .ort models with onnxruntime. A graph has one builder."""
 
     name = "onnx"
     encodings = ("onnx",)

@@ -1,10 +1,10 @@
-"""An execution context: onnxruntime's IO binding over buffers of ours.
+"""An execution context: onnxruntime's IO binding over our own buffers.
 
-An input is bound once to a buffer that lives as long as the context; setting it again copies the
-guest's bytes into that buffer and nothing else. An output whose dimensions are fixed is bound once
-in the same way. onnxruntime allocates every other output on each run, and it is read where it lies:
-an output with an open dimension or a single element, one that is also an input, and all outputs of
-a model whose declared dimensions turned out to be wrong.
+An input is bound once to a buffer that lives as long as the context. Setting it again only copies
+the guest's bytes into that buffer. An output with fixed dimensions is bound once too. onnxruntime
+allocates all other outputs on each run, and they are read in place: outputs with a dynamic
+dimension or a single element, outputs that are also inputs, and all outputs of a model whose
+declared dimensions are wrong.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class _Buffer:
-    """Bytes that onnxruntime reads or writes; ``array`` owns them."""
+    """Bytes that onnxruntime reads or writes. ``array`` owns them."""
 
     __slots__ = ("address", "array", "tensor")
 
@@ -46,7 +46,7 @@ class _Buffer:
 class OnnxContext(BufferedContext):
     """One IO binding of a shared session.
 
-    ``unfixed`` are the graph's outputs whose declared dimensions may not be trusted, by name."""
+    ``unfixed`` has the names of the graph's outputs whose declared dimensions are wrong."""
 
     def __init__(
         self,
@@ -56,21 +56,21 @@ class OnnxContext(BufferedContext):
         unfixed: set[str],
     ) -> None:
         super().__init__(inputs, outputs)
-        # The public method of the session spends 24 µs on looking for WebGPU options as soon as it
-        # is given run options, and without them a computation cannot be cancelled.
+        # With run options, the session's public method spends 24 µs on looking for WebGPU options.
+        # Without run options, a computation cannot be cancelled.
         self._run = session._sess.run_with_iobinding
         self._binding = session.io_binding()
         self._inner = self._binding._iobinding
         self._options = onnxruntime.RunOptions()
         self._buffers: list[_Buffer | None] = [None] * len(inputs)
         self.optional = frozenset(i for i, info in enumerate(inputs) if is_optional(info))
-        # An output that is also an input lies in the input's own buffer.
+        # An output that is also an input is in the input's own buffer.
         names = {info.name for info in inputs}
         self.aliased_outputs = [
             i for i, info in enumerate(outputs) if info.type is not None and info.name in names
         ]
         self._unfixed = unfixed
-        # Where each output stands in the binding. A name that occurs twice is bound once.
+        # The position of each output in the binding. A name that occurs twice is bound once.
         self._places: dict[str, int] = {}
         self._fixed: dict[str, _Buffer] = {}
         self._open: list[str] = []
@@ -95,7 +95,7 @@ class OnnxContext(BufferedContext):
             self._run_once()
         except Exception as error:
             if self._options.terminate:
-                # The library's own words sound like a broken model.
+                # The library's own message sounds like a broken model.
                 raise RuntimeFailure("the guest is being stopped") from error
             if not self._fixed:
                 raise RuntimeFailure(f"onnxruntime failed to compute: {error}") from error
@@ -117,12 +117,12 @@ class OnnxContext(BufferedContext):
 
     def _bind_outputs(self, inputs: Collection[str]) -> None:
         for info in self.output_infos:
-            # An output that is not a tensor can't be read. onnxruntime need not compute it, and
-            # ends the process where an optional one without a value is looked at.
+            # An output that is not a tensor cannot be read, so onnxruntime need not compute it.
+            # Also, onnxruntime ends the process if we look at an optional one without a value.
             if info.type is None or info.name in self._places:
                 continue
             self._places[info.name] = len(self._places)
-            # Into a buffer of one element onnxruntime also writes a scalar, without a word.
+            # onnxruntime silently writes a scalar into a buffer of one element.
             known = info.dims is not None and min(info.dims) > 0 and prod(info.dims) > 1
             if not known or info.name in inputs or info.name in self._unfixed:
                 self._open.append(info.name)
@@ -134,14 +134,14 @@ class OnnxContext(BufferedContext):
 
     def _run_once(self) -> None:
         for name in self._open:
-            # A value of the last run would be taken for a buffer of the right size.
+            # Otherwise onnxruntime would reuse the value of the last run as a buffer.
             self._binding.bind_output(name)
         self._values = None
         self._run(self._inner, self._options)
 
     def _run_open(self) -> None:
-        """Run once more with no buffer of ours for an output. onnxruntime refuses a buffer when
-        the output's real dimensions are not the declared ones, and otherwise only warns."""
+        """Run again without our buffers for outputs. If an output's real dimensions differ from
+        the declared ones, onnxruntime rejects a buffer for it, and only warns without one."""
         fixed, self._fixed = self._fixed, {}
         before, self._open = self._open, list(self._places)
         try:

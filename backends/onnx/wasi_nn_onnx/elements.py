@@ -1,7 +1,7 @@
-"""onnxruntime's element types in wasi-nn's words.
+"""Map onnxruntime's element types to wasi-nn's tensor types.
 
-wasi-nn has no word for some of them; those whose elements have the same size travel as bits in a
-type that it has: bool and int8 as u8, uint32 as i32, uint64 as i64.
+wasi-nn does not have all of them. Some are carried as the bits of a type with the same size: bool
+and int8 as u8, uint32 as i32, uint64 as i64.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _OPTIONAL = "optional("
 
 
 def tensor_type(native: str) -> TensorType | None:
-    """The tensor type for an onnxruntime type such as ``tensor(float)``, or None."""
+    """The tensor type of an onnxruntime type such as ``tensor(float)``, or None."""
     known = _ELEMENTS.get(native)
     return known[0] if known else None
 
 
 def input_type(native: str) -> TensorType | None:
-    """The same for an input: ``optional(tensor(float))`` takes a tensor, or nothing at all."""
+    """The tensor type of an input. ``optional(tensor(float))`` is an input that may be unset."""
     return tensor_type(_content(native))
 
 

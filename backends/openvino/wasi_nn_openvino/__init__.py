@@ -1,4 +1,4 @@
-"""OpenVINO models as a wasi-nn plugin. Importing this imports no openvino."""
+"""A wasi-nn plugin for OpenVINO. Importing this does not import openvino."""
 
 from collections.abc import Iterable
 

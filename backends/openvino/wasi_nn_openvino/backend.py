@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     import openvino
 
-RISK = "an unusual model can crash the process: give it models that you trust"
+RISK = "an unusual model can crash the process: use only models that you trust"
 
 
 class OpenvinoBackend(Backend):
-    """OpenVINO: IR as XML and weights, and what else it reads from a file."""
+    """Runs OpenVINO IR (XML and weights), and other formats that OpenVINO reads from a file."""
 
     name = "openvino"
     encodings = ("openvino",)

@@ -1,4 +1,4 @@
-"""The files that OpenVINO finds beside a model, which it is given one path of."""
+"""The files that OpenVINO finds beside the one path of a model."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _CONSTANT = re.compile(rb"""\btype\s*=\s*["']Const["']""")
 
 
 def beside(model: Path) -> Sequence[Path]:
-    """What OpenVINO reads together with the model: IR's weights, ONNX's external data, and the
-    parameters of PaddlePaddle and TensorFlow checkpoints. Raises ``ModelNotFound``."""
+    """The files that OpenVINO reads together with the model: IR's weights, ONNX's external data,
+    and the parameters of PaddlePaddle and TensorFlow checkpoints. Raises ``ModelNotFound``."""
     if model.suffix == ".pdmodel":
         return _there(model.with_suffix(".pdiparams"))
     if model.suffix == ".meta":
@@ -36,7 +36,7 @@ def _there(file: Path) -> list[Path]:
 
 @lru_cache(maxsize=256)
 def _has_constants(model: Version) -> bool | None:
-    """Whether IR has weights; None for a file that is no IR."""
+    """Whether IR has weights. None for a file that is not IR."""
     path = Path(model.path)
     if not path.is_file() or recognise(head(path)) != OPENVINO:
         return None

@@ -1,7 +1,7 @@
-"""An execution context: one infer request, whose tensors are OpenVINO's own memory.
+"""An execution context: one infer request with tensors in OpenVINO's own memory.
 
-The guest's bytes are copied straight into the request's input tensor, and outputs are read where
-OpenVINO wrote them.
+The guest's bytes are copied straight into the request's input tensor, and outputs are read in
+place.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ class OpenvinoContext(BufferedContext):
     ) -> None:
         super().__init__(inputs, outputs)
         self._request = compiled.create_infer_request()
-        # The request's own tensors, in new dimensions when these change. A tensor that was put in
-        # their place could be freed while an output of a later run still lies in it.
+        # The request's own tensors, reshaped when the dimensions change. A replacement tensor could
+        # be freed while an output of a later run is still in it.
         self._inputs = [self._request.get_input_tensor(i) for i in range(len(inputs))]
         # With all dimensions fixed, OpenVINO writes an output to the same memory each time.
         self._fixed: dict[int, Tensor] = {}
-        # Whether dimensions changed since it was looked for outputs that lie in inputs.
+        # Whether dimensions changed since we last looked for outputs that share memory with inputs.
         self._rebound = True
-        # What the views of the outputs look into.
-        self._held: dict[int, openvino.Tensor] = {}
+        # The tensors behind the views of the outputs.
+        self._output_tensors: dict[int, openvino.Tensor] = {}
 
     def bind(self, index: int, tensor: Tensor) -> Tensor:
         memory, dims = self._inputs[index], list(tensor.dims)
         try:
-            # Where no memory is left, the request's tensor would keep what it has freed: so it is
-            # tried with another one first.
+            # If there is not enough memory, the request's tensor would keep a pointer to memory
+            # that it has freed. So try the allocation with another tensor first.
             openvino.Tensor(memory.element_type, dims)
             memory.shape = dims
             self._rebound = True
@@ -66,7 +66,7 @@ class OpenvinoContext(BufferedContext):
         if fixed is not None:
             return fixed
         info = self.output_infos[index]
-        memory = self._held[index] = self._request.get_output_tensor(index)
+        memory = self._output_tensors[index] = self._request.get_output_tensor(index)
         kind = ELEMENTS.get(memory.element_type.get_type_name())
         if kind is None:
             raise UnsupportedOperation(
@@ -78,8 +78,8 @@ class OpenvinoContext(BufferedContext):
         return tensor
 
     def _find_aliased_outputs(self) -> list[int]:
-        """The outputs that lie in an input, and those without bytes: such an output may be an input
-        itself, whose dimensions the next one changes."""
+        """The outputs that share memory with an input, and the outputs without bytes: these may be
+        an input too, and the next ``set_input`` would change their dimensions."""
         request = self._request
         known = [index for index, info in enumerate(self.output_infos) if info.type is not None]
         inputs = [_place(memory) for memory in self._inputs]
@@ -95,17 +95,17 @@ class OpenvinoContext(BufferedContext):
 
     def close(self) -> None:
         self.reset()
-        self._inputs, self._fixed, self._held = [], {}, {}
+        self._inputs, self._fixed, self._output_tensors = [], {}, {}
 
 
 def _place(memory: openvino.Tensor) -> tuple[int, int]:
-    """Where a tensor's bytes begin and end."""
+    """The addresses of the start and the end of a tensor's bytes."""
     start = int(memory.data.ctypes.data) if memory.byte_size else 0
     return start, start + memory.byte_size
 
 
 def _bytes_of(memory: openvino.Tensor) -> memoryview:
-    """A flat view of a tensor's memory, which the request keeps alive."""
+    """A flat view of a tensor's memory. The request keeps the memory alive."""
     if not memory.byte_size:
         return memoryview(bytearray())
     raw = (ctypes.c_ubyte * memory.byte_size).from_address(_place(memory)[0])

@@ -1,7 +1,7 @@
-"""OpenVINO's element types in wasi-nn's words, by the names that OpenVINO gives them.
+"""Map OpenVINO's element types, by name, to wasi-nn's tensor types.
 
-Types that wasi-nn has no word for travel as bits where the size is the same, as in the onnx
-backend: boolean and i8 as u8, u32 as i32, u64 as i64.
+Some types are carried as the bits of a type with the same size, as in the onnx backend: boolean and
+i8 as u8, u32 as i32, u64 as i64.
 """
 
 from __future__ import annotations

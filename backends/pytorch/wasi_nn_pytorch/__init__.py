@@ -1,4 +1,4 @@
-"""PyTorch models as a wasi-nn plugin. Importing this imports no torch."""
+"""A wasi-nn plugin for PyTorch. Importing this does not import torch."""
 
 from collections.abc import Iterable
 

@@ -1,8 +1,8 @@
-"""What kind of archive a PyTorch file is, before torch sees it.
+"""Tell the kind of a PyTorch archive before torch sees it.
 
-Pickle runs whatever code a file says, so files that torch would unpickle are told apart by the
-names in their zip directory. TorchScript keeps its code as source text in the archive, which is
-looked through for the few functions of torch that reach files.
+Unpickling runs any code that a file contains. So files that torch would unpickle are recognised by
+the names in their zip directory and refused. TorchScript keeps its code as source text in the
+archive. In a guest's archive, that text is searched for torch's functions that access files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wasi_nn.errors import RuntimeFailure
 
 
 class Kind(Enum):
-    """The archives that can be run."""
+    """The kinds of archives that can be run."""
 
     TORCHSCRIPT = "TorchScript"
     EXPORTED = "torch.export"
@@ -29,18 +29,18 @@ _EXPORT = (
     "export it with torch.jit.save(torch.jit.trace(module.eval(), example), path) or "
     "torch.export.save(torch.export.export(module.eval(), (example,)), path)"
 )
-_MOST_CODE = 64 << 20
-_MOST_NESTED = 16
-# Names alone, since TorchScript can call torch something else, and has torch.save as ops.aten.save.
+_MAX_CODE = 64 << 20
+_MAX_NESTED = 16
+# Only names, because TorchScript can rename torch, and torch.save is ops.aten.save there.
 _REACHES_FILES = re.compile(
     rb"\b(from_file|read_file|write_file|save|load_tensor|load_library)\b", re.IGNORECASE
 )
-# As torch writes it. A name may also be put together of several literals, which would hide it.
+# getattr as torch writes it. Several literals could be joined to hide a name.
 _PLAIN_GETATTR = re.compile(rb'\bgetattr\((?:(?!getattr)[\w.()])*, "[^"\\]*"\)')
 
 
 def recognise(builder: Builder) -> Kind:
-    """The kind of an archive. Raises ``RuntimeFailure`` with what to do for anything else."""
+    """The kind of an archive. Raises ``RuntimeFailure`` for anything else, and says what to do."""
     try:
         source = opened(builder)
         with zipfile.ZipFile(source) as archive:
@@ -55,7 +55,7 @@ def recognise(builder: Builder) -> Kind:
 
 
 def opened(builder: Builder) -> str | io.BytesIO:
-    """What ``zipfile`` takes for an archive."""
+    """The builder in a form that ``zipfile`` accepts."""
     return str(builder) if isinstance(builder, Path) else io.BytesIO(builder)
 
 
@@ -76,17 +76,18 @@ def _kind(names: list[str]) -> Kind:
 
 
 def _check_bytes(archive: zipfile.ZipFile, kind: Kind, size: int) -> None:
-    """A model of bytes comes from a guest: it may reach no file and run no native code, and what
-    is damaged is refused before torch's own reader, which does not survive all of it."""
+    """Check a model of bytes, because it comes from a guest. It must not access files or run native
+    code. Damaged archives are refused here, because torch's own reader does not survive all of
+    them."""
     if kind is not Kind.TORCHSCRIPT:
         raise RuntimeFailure(
             f"{kind.value} archives run code when they are loaded: a guest cannot bring one; "
             "register it by its path"
         )
     entries = archive.infolist()
-    # torch compresses code alone, and stores weights as they are: an archive that would grow far
-    # beyond its size was made to fill the host's memory or time.
-    if sum(entry.file_size for entry in entries) > size + _MOST_CODE:
+    # torch compresses only code, not weights. An archive that expands far beyond its size was made
+    # to exhaust the host's memory or time.
+    if sum(entry.file_size for entry in entries) > size + _MAX_CODE:
         raise RuntimeFailure("the archive holds far more than its size: a guest cannot bring it")
     for entry in entries:
         # Reading an entry checks its CRC.
@@ -94,8 +95,8 @@ def _check_bytes(archive: zipfile.ZipFile, kind: Kind, size: int) -> None:
 
 
 def _check_code(source: io.BytesIO) -> None:
-    """Read with torch's own reader: it finds entries by names of any case, and another reader can
-    be shown other entries in the same bytes."""
+    """Search the code with torch's own reader. It ignores the case of names, and a crafted archive
+    can show other entries to another reader."""
     import torch
 
     source.seek(0)
@@ -112,8 +113,8 @@ def _check_code(source: io.BytesIO) -> None:
 
 
 def _hides_names(code: bytes) -> bool:
-    # One inside another takes a pass each, and torch writes few such.
-    for _ in range(_MOST_NESTED):
+    # Each level of nesting takes one pass. torch nests only a few levels.
+    for _ in range(_MAX_NESTED):
         code, found = _PLAIN_GETATTR.subn(b"_", code)
         if not found:
             break

@@ -16,12 +16,12 @@ from wasi_nn.errors import InvalidArgument, Unavailable
 
 RISK = (
     "TorchScript is code, and a damaged archive can crash the process: "
-    "give it models that you trust"
+    "use only models that you trust"
 )
 
 
 class PytorchBackend(Backend):
-    """torch: one archive, on the CPU or a CUDA GPU."""
+    """Runs an archive with torch on the CPU or a CUDA GPU. A graph has one builder."""
 
     name = "pytorch"
     encodings = ("pytorch",)

@@ -1,4 +1,4 @@
-"""An execution context: a module, its arguments in tensors of ours, and its results by name."""
+"""An execution context: a module, its arguments in our own tensors, and its results by name."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from wasi_nn_pytorch.elements import ELEMENTS, torch_dtype
 from wasi_nn_pytorch.leaves import Leaf, is_plain, leaves
 from wasi_nn_pytorch.signature import Path, Signature, Slot
 
-# A list or dict takes as many inputs as it is given; more than this is a mistake.
-_MOST_INPUTS = 1024
+# A list or dict takes any number of inputs, so there must be a limit.
+_MAX_INPUTS = 1024
 
 
 class PytorchContext(ExecutionContext):
@@ -32,7 +32,7 @@ class PytorchContext(ExecutionContext):
         self._module = module
         self._signature = signature
         self._device = device
-        # The module writes to its arguments: it gets copies, since inputs stay set.
+        # Inputs stay set, so a module that writes to its arguments gets copies.
         self._writes = writes
         self._slots: dict[int | str, Slot] = {}
         self._inputs: dict[Path, Tensor] = {}
@@ -44,7 +44,7 @@ class PytorchContext(ExecutionContext):
         slot = self._slots.get(key)
         if slot is None:
             slot = self._signature.slot(key)
-            if len(self._slots) < _MOST_INPUTS:
+            if len(self._slots) < _MAX_INPUTS:
                 self._slots[key] = slot
         bound = self._inputs.get(slot.path)
         if bound is None or bound.dims != tensor.dims or bound.type is not tensor.type:
@@ -57,7 +57,7 @@ class PytorchContext(ExecutionContext):
         self._results = None
         self._outputs.clear()
         try:
-            # The mode belongs to the thread, and a guest may have come in another one.
+            # The mode belongs to the thread, and the guest may use another thread now.
             with torch.inference_mode():
                 results = leaves(self._module(*positional, **named))
             self._results = [leaf._replace(value=self._apart(leaf.value)) for leaf in results]
@@ -90,8 +90,8 @@ class PytorchContext(ExecutionContext):
         return value.clone() if self._writes and value is memory else value
 
     def _apart(self, result: Any) -> Any:
-        """A result in memory of its own: a module may give back an argument, or a view of one,
-        which the next input would change."""
+        """The result in its own memory. A module may return an argument, or a view of one, and the
+        next ``set_input`` would change it."""
         if not isinstance(result, torch.Tensor) or not is_plain(result):
             return result
         at = result.untyped_storage().data_ptr()
@@ -105,9 +105,9 @@ class PytorchContext(ExecutionContext):
             check_input(slot.info, tensor)
         if slot.reader is not None:
             slot.reader.check(slot.name, tensor)
-        if slot.path not in self._inputs and len(self._inputs) >= _MOST_INPUTS:
-            raise InvalidArgument(f"a context takes {_MOST_INPUTS} inputs at most")
-        # Bytes of a bool tensor may be other than 0 and 1 until its reader has made them so.
+        if slot.path not in self._inputs and len(self._inputs) >= _MAX_INPUTS:
+            raise InvalidArgument(f"a context takes {_MAX_INPUTS} inputs at most")
+        # A guest's bytes for a bool tensor may be other than 0 and 1. The reader corrects them.
         own = slot.dtype is not None and slot.dtype != "bool"
         dtype = getattr(torch, slot.dtype) if own and slot.dtype else torch_dtype(tensor.type)
         try:
@@ -123,7 +123,7 @@ class PytorchContext(ExecutionContext):
     @staticmethod
     def _show(index: int, results: list[Leaf]) -> Tensor:
         flat = results[index].tensor()
-        # Kept, since the view below does not keep its memory.
+        # Keep it, because the view below does not keep its memory alive.
         results[index] = results[index]._replace(value=flat)
         return Tensor(ELEMENTS[str(flat.dtype)], tuple(flat.shape), _bytes_of(flat))
 
@@ -138,7 +138,7 @@ def _result_index(key: int | str, results: list[Leaf]) -> int:
 
 
 def _bytes_of(memory: torch.Tensor) -> memoryview:
-    """A flat view of a contiguous tensor's memory, which its holder keeps alive."""
+    """A flat view of a contiguous tensor's memory. The caller keeps the tensor alive."""
     length = memory.numel() * memory.element_size()
     if not length:
         return memoryview(bytearray())

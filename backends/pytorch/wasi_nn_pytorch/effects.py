@@ -1,4 +1,4 @@
-"""What a call leaves behind: a module may write to itself, and to its arguments."""
+"""The side effects of a call: a module may write to itself and to its arguments."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _CONTAINERS = ("ListType", "DictType", "TupleType", "OptionalType")
 
 
 class Effects(NamedTuple):
-    """``state``: the module keeps something from one call to the next. ``arguments``: it writes to
-    what it is given. ``prints``: it may print."""
+    """``state``: the module keeps state between calls. ``arguments``: it may write to its
+    arguments. ``prints``: it may print."""
 
     state: bool = False
     arguments: bool = False
@@ -22,20 +22,20 @@ class Effects(NamedTuple):
 
 
 def of_script(module: torch.jit.ScriptModule, nested: bool = False) -> Effects:
-    """A frozen copy is looked at, in which what only training would write is gone. ``nested``: an
-    argument has tensors inside of it."""
+    """The effects of a TorchScript module. This looks at a frozen copy, without the writes of
+    training. ``nested``: an argument contains tensors."""
     import torch
 
     try:
         graph = torch._C._freeze_module(module._c)._get_method("forward").graph
     except RuntimeError:
-        # Not every module can be frozen, and one copy too many does no harm.
+        # Not every module can be frozen. An unnecessary copy does no harm.
         return Effects(True, True, True)
     if graph.findAllNodes("prim::CallMethod"):
         return Effects(True, True, True)
     aliases = graph.alias_db()
-    # It does not follow what lies inside of a list, dict or tuple: there, any operator that writes
-    # may mean it.
+    # The alias analysis does not look into lists, dicts and tuples. For them, assume that any
+    # writing operator may write to their contents.
     writes = any("!" in node.schema() for node in _nodes(graph))
     attributes = [node.output() for node in graph.findAllNodes("prim::GetAttr")]
     state = bool(graph.findAllNodes("prim::SetAttr")) or any(
@@ -55,7 +55,8 @@ def _nodes(block: Any) -> Iterator[Any]:
 
 
 def of_program(program: torch.export.ExportedProgram) -> Effects:
-    """Operators that write in place are followed back to what they, or a view, may write to."""
+    """The effects of an exported program. Operators that write in place are traced back, through
+    views, to what they write to."""
     import torch
 
     signature = program.graph_signature

@@ -1,6 +1,6 @@
-"""torch's element types in wasi-nn's words, by the names that torch gives them.
+"""Map torch's element types, by name, to wasi-nn's tensor types.
 
-Types that wasi-nn has no word for travel as bits, as in the onnx backend.
+Some types are carried as the bits of a type with the same size, as in the onnx backend.
 """
 
 from __future__ import annotations

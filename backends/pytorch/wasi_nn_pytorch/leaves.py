@@ -1,4 +1,4 @@
-"""What lies inside nested containers, in order and with names, and as tensors."""
+"""The leaves of nested containers, in order, with names, and as tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wasi_nn_pytorch.elements import ELEMENTS
 if TYPE_CHECKING:
     import torch
 
-#: What torch makes of a Python number: the tensor type, and the name of the torch.dtype.
+#: The tensor type and the name of the torch.dtype for a Python number, by its Python type.
 NUMBERS = {
     bool: (TensorType.U8, "bool"),
     int: (TensorType.I64, "int64"),
@@ -22,7 +22,7 @@ NUMBERS = {
 
 
 class Leaf(NamedTuple):
-    """A value with its name. ``numbered`` is the same name with numbers in place of the fields of
+    """A value with its name. ``numbered`` is the same name, with numbers instead of the fields of
     named tuples and dataclasses."""
 
     name: str
@@ -54,7 +54,7 @@ class Leaf(NamedTuple):
             )
         if str(value.dtype) not in ELEMENTS:
             raise self._refusal(f"{value.dtype}, which wasi-nn has no tensor type for")
-        # A negated view has its sign in a flag, and strided views have no flat bytes.
+        # A negated view keeps its sign in a flag, and a strided view is not contiguous.
         return value.detach().resolve_neg().cpu().contiguous()
 
     def _refusal(self, what: str) -> UnsupportedOperation:
@@ -62,10 +62,10 @@ class Leaf(NamedTuple):
 
 
 def leaves(value: Any, name: str = "", numbered: str = "") -> list[Leaf]:
-    """The leaves of a value: those of a dict by their keys, of a named tuple or dataclass by their
-    fields, of another tuple or list by their numbers, with a dot between those inside one another.
-    A value that is not a container is ``0``. An empty container is one leaf, so that those after it
-    keep their places."""
+    """The leaves of a value. The names are the keys of a dict, the fields of a named tuple or
+    dataclass, and the numbers of other tuples and lists, joined with dots. A value that is not a
+    container is named ``0``. An empty container is one leaf, so that later leaves keep their
+    places."""
     parts = _parts(value)
     if not parts:
         return [Leaf(name or "0", numbered or "0", value)]
@@ -77,7 +77,7 @@ def leaves(value: Any, name: str = "", numbered: str = "") -> list[Leaf]:
 
 
 def describe(leaf: Leaf) -> TensorInfo:
-    """What a leaf is, when its value is an example or a plain number."""
+    """Describe a leaf whose value is an example or a plain number."""
     value = leaf.value
     if type(value) in NUMBERS:
         return TensorInfo(leaf.name, NUMBERS[type(value)][0], (), type(value).__name__)
@@ -90,7 +90,7 @@ def describe(leaf: Leaf) -> TensorInfo:
 
 
 def is_plain(tensor: torch.Tensor) -> bool:
-    """Whether a tensor has its elements in one strided piece of memory."""
+    """Whether the elements of a tensor are in one strided block of memory."""
     import torch
 
     return tensor.layout is torch.strided and not tensor.is_nested and tensor.device.type != "meta"

@@ -1,6 +1,6 @@
-"""Operators that other packages add to torch (torchvision's nms in a detector).
+"""Operators that other packages add to torch (for example torchvision's nms).
 
-A model names them, and torch has them once their package is imported.
+A model names such operators. torch has them once their package is imported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import IO
 
 from wasi_nn.errors import RuntimeFailure
 
-#: Packages whose operators have their own name before them. No other package is imported.
+#: The packages whose operators have the package's name as a prefix. Only these are imported.
 _PACKAGES = (
     "torchvision",
     "torchaudio",
@@ -25,15 +25,15 @@ _PACKAGES = (
     "torch_spline_conv",
 )
 _NAMED = re.compile(rb"\bops\.(%s)\.(\w+)" % "|".join(_PACKAGES).encode())
-_MOST_CODE = 64 << 20
+_MAX_CODE = 64 << 20
 
 
 def bring(source: str | IO[bytes]) -> None:
-    """Import the packages whose operators an archive's code names, where torch does not know them.
+    """Import the packages of the operators that an archive's code names, unless torch has them.
 
-    Raises ``RuntimeFailure`` for one that is not installed or cannot be imported, and for every
-    one that a model of bytes wants: a guest can bring such a model, and must not choose what the
-    host imports."""
+    Raises ``RuntimeFailure`` if a package is not installed or cannot be imported. Also raises it
+    for a model of bytes: a guest may bring such a model and must not choose what the host
+    imports."""
     import torch
 
     for package, operator in _named(source).items():
@@ -54,7 +54,7 @@ def bring(source: str | IO[bytes]) -> None:
 
 
 def _named(source: str | IO[bytes]) -> dict[str, str]:
-    """The packages whose operators an archive names, with one of these."""
+    """The packages whose operators an archive names, each with one of these operators."""
     found: dict[str, str] = {}
     try:
         with zipfile.ZipFile(source) as archive:
@@ -62,15 +62,15 @@ def _named(source: str | IO[bytes]) -> dict[str, str]:
                 for package, operator in _NAMED.findall(code):
                     found.setdefault(package.decode(), operator.decode())
     except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError, EOFError):
-        # torch says what is wrong with a damaged archive.
+        # torch reports what is wrong with a damaged archive.
         pass
     return found
 
 
 def _codes(archive: zipfile.ZipFile) -> Iterator[bytes]:
-    """The entries with the code of TorchScript or the graph of torch.export."""
+    """The entries with TorchScript's code or torch.export's graph."""
     for entry in archive.infolist():
         tail = entry.filename.partition("/")[2]
         graph = entry.filename.endswith(".json") and "models/" in entry.filename
-        if (tail.startswith("code/") or graph) and entry.file_size <= _MOST_CODE:
+        if (tail.startswith("code/") or graph) and entry.file_size <= _MAX_CODE:
             yield archive.read(entry)

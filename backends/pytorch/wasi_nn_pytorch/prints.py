@@ -1,6 +1,6 @@
-"""What a TorchScript module prints is text of the model: it goes to the log, escaped.
+"""Send what a TorchScript module prints to the log, escaped, because it is text of the model.
 
-torch gives it to ``sys.stdout``. Something else stands there while such a module runs.
+torch writes it to ``sys.stdout``. So ``sys.stdout`` is replaced while such a module runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _users = 0
 
 
 class _Output:
-    """Takes what a module prints in its own thread; what other threads write goes through."""
+    """Logs what a module prints in this thread, and passes on what other threads write."""
 
     def __init__(self, before: Any) -> None:
         self.before = before
@@ -29,7 +29,7 @@ class _Output:
     def write(self, text: str) -> int:
         if not getattr(_here, "prints", False):
             return int(self.before.write(text))
-        # (A handler of the log may write here.)
+        # A log handler may write to sys.stdout.
         _here.prints = False
         try:
             log.info("the model prints: %s", text.rstrip("\n"))
@@ -43,7 +43,7 @@ class _Output:
 
 @contextmanager
 def logged() -> Iterator[None]:
-    """A block in which what a module prints, in this thread, is logged."""
+    """A block that logs what a module prints in this thread."""
     global _users
     with _lock:
         if not _users:
@@ -62,7 +62,7 @@ def logged() -> Iterator[None]:
 
 
 class Printing:
-    """A module that prints, and is called as the module itself is."""
+    """A module whose prints are logged. Call it like the module itself."""
 
     def __init__(self, module: Callable[..., Any]) -> None:
         self._module = module

@@ -1,4 +1,4 @@
-"""The arguments of an exported program, whose structure was fixed when it was exported."""
+"""The arguments of an exported program. Their structure was fixed by the export."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SYMBOLS = {"SymIntArgument": int, "SymFloatArgument": float, "SymBoolArgument":
 
 class Place(NamedTuple):
     """One leaf of the arguments, with its names. ``info`` is None for a constant: an argument that
-    was a plain value at the export, and has that value for ever."""
+    was a plain value at the export and keeps that value."""
 
     names: tuple[str, ...]
     info: TensorInfo | None
@@ -28,8 +28,8 @@ class Place(NamedTuple):
 
 
 class ProgramSignature(Signature):
-    """The leaves of ``spec``. ``lenient``: any may be left out, as nothing says which of them are
-    constants."""
+    """The leaves of ``spec``. If ``lenient``, any leaf may be left out, because it is unknown which
+    of them are constants."""
 
     def __init__(self, spec: TreeSpec, places: Sequence[Place], lenient: bool = False) -> None:
         self._spec = spec
@@ -94,7 +94,7 @@ def of_program(program: torch.export.ExportedProgram) -> ProgramSignature:
 
 
 def outputs_of(program: torch.export.ExportedProgram) -> list[TensorInfo]:
-    """What an exported program gives, in the order in which a result's leaves are numbered."""
+    """The outputs of an exported program, in the order of the leaves of its result."""
     spec = program.call_spec.out_spec
     outputs = [s.arg for s in program.graph_signature.output_specs if s.kind.name == "USER_OUTPUT"]
     if spec is None or spec.num_leaves != len(outputs):
@@ -114,8 +114,8 @@ def outputs_of(program: torch.export.ExportedProgram) -> list[TensorInfo]:
 
 
 def of_package(loader: Any) -> ProgramSignature:
-    """The signature of an AOTInductor package, which tells neither the names of its positional
-    arguments nor which of them are constants."""
+    """The signature of an AOTInductor package. The package does not tell the names of positional
+    arguments, nor which arguments are constants."""
     from torch.utils._pytree import treespec_loads
 
     spec = treespec_loads(loader.get_call_spec()[0])
@@ -125,12 +125,12 @@ def of_package(loader: Any) -> ProgramSignature:
 
 
 def _values(program: torch.export.ExportedProgram) -> dict[str, Any]:
-    """The examples with which the nodes of a program were traced."""
+    """The example values from the trace of a program, by node."""
     return {node.name: node.meta.get("val") for node in program.graph.nodes}
 
 
 def _describe(name: str, argument: Any, values: Mapping[str, Any]) -> TensorInfo:
-    """An argument, or a result, as ``ArgumentSpec`` of the signature says it."""
+    """Describe an argument or a result from the signature's ``ArgumentSpec``."""
     number = _SYMBOLS.get(type(argument).__name__)
     if number is not None:
         return describe(Leaf(name, name, number(0)))
@@ -150,10 +150,10 @@ def _slot(index: int, info: TensorInfo) -> Slot:
 def _leaf_names(
     spec: TreeSpec, arguments: Sequence[str] | None, placeholders: Sequence[str]
 ) -> list[str]:
-    """Names for the leaves: an argument's name, and the way to the leaf inside it with dots.
+    """The names of the leaves: the argument's name, and the path to the leaf, joined with dots.
 
-    torch before 2.8 did not keep the names of arguments, and the placeholders' names begin with
-    them."""
+    torch before 2.8 does not keep the names of arguments. There, they are the start of the
+    placeholders' names."""
     positional, named = spec.unflatten(range(spec.num_leaves))
     names: dict[int, str] = {}
     parts = [*enumerate(positional), *named.items()]

@@ -1,4 +1,4 @@
-"""The arguments of a TorchScript module, as its schema has them."""
+"""The arguments of a TorchScript module, from its schema."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from wasi_nn.types import TensorInfo
 from wasi_nn_pytorch.leaves import Leaf, describe
 from wasi_nn_pytorch.signature import READERS, Path, Signature, Slot, not_set
 
-# A list takes as many elements as it is given; more than this is a mistake.
-_MOST_ELEMENTS = 1024
+# A list takes any number of elements, so there must be a limit.
+_MAX_ELEMENTS = 1024
 _NUMBER = re.compile("[0-9]{1,4}")
 _FIELD = re.compile(r"[(,] ?(\w+) : ")
 _EXAMPLES = {"int": 0, "float": 0.0, "bool": False}
 
 
 class Shape(ABC):
-    """What can stand in one place, ``native`` in torch's words. ``given`` is what was set there:
-    a value, or a dict of what was set inside it; None where nothing was."""
+    """The type of one argument, or of a part of one. ``native`` is torch's name of it. ``given`` is
+    what was set: a value, a dict of what was set for the parts, or None."""
 
-    #: Whether it has a number of parts that only the caller knows.
+    #: Whether the caller decides how many parts it has.
     is_open = False
 
     def __init__(self, native: str) -> None:
@@ -32,19 +32,19 @@ class Shape(ABC):
 
     @abstractmethod
     def slot(self, name: str, rest: str, path: Path) -> Slot:
-        """The slot that ``rest``, a name with dots, means inside."""
+        """The slot of the part ``rest``, a name with dots."""
 
     @abstractmethod
     def value(self, name: str, given: Any, missing: list[str]) -> Any:
-        """The value to call the module with. Adds to ``missing`` what must still be set."""
+        """The value to call the module with. Adds the names of unset parts to ``missing``."""
 
     def inputs(self, name: str) -> list[tuple[str, TensorInfo]]:
-        """What is set by index: the name that an index stands for, and the description."""
+        """The inputs that have an index: for each, its name and its description."""
         return [(name, TensorInfo(name, None, None, self.native))]
 
 
 class One(Shape):
-    """A tensor, or what can be read from one."""
+    """A tensor, or a value that can be read from one."""
 
     def slot(self, name: str, rest: str, path: Path) -> Slot:
         if rest:
@@ -63,7 +63,7 @@ class One(Shape):
 
 
 class Unsettable(One):
-    """What no tensor can stand for: a device, an object of a class."""
+    """A type that cannot be set with a tensor: a device, an object of a class."""
 
     def slot(self, name: str, rest: str, path: Path) -> Slot:
         raise self._refusal(name)
@@ -79,7 +79,7 @@ class Unsettable(One):
 
 
 class Maybe(Shape):
-    """What may be None, which it is when it is left out."""
+    """An optional type. It is None if it is not set."""
 
     def __init__(self, native: str, content: Shape) -> None:
         super().__init__(native)
@@ -100,7 +100,7 @@ class Maybe(Shape):
 
 
 class Items(Shape):
-    """A list: its elements are set by their numbers."""
+    """A list. Its elements are set by their numbers."""
 
     is_open = True
 
@@ -110,10 +110,10 @@ class Items(Shape):
 
     def slot(self, name: str, rest: str, path: Path) -> Slot:
         number, _, rest = rest.partition(".")
-        if not (_NUMBER.fullmatch(number) and int(number) < _MOST_ELEMENTS):
+        if not (_NUMBER.fullmatch(number) and int(number) < _MAX_ELEMENTS):
             raise InvalidArgument(
                 f"input {name} is a {self.native}: set its elements one by one, as {name}.0, "
-                f"{name}.1 (at most {_MOST_ELEMENTS} of them)"
+                f"{name}.1 (at most {_MAX_ELEMENTS} of them)"
             )
         return self.element.slot(f"{name}.{int(number)}", rest, (*path, int(number)))
 
@@ -131,7 +131,7 @@ class Items(Shape):
 
 
 class Entries(Shape):
-    """A dict: its values are set by their keys, which may have dots where no value has parts."""
+    """A dict. Its values are set by their keys. If the values have no parts, keys may have dots."""
 
     is_open = True
 
@@ -167,7 +167,7 @@ class Entries(Shape):
 
 
 class Fields(Shape):
-    """A tuple: its parts are set by their numbers, or by the names of a named tuple's fields."""
+    """A tuple. Its parts are set by their numbers, or by the field names of a named tuple."""
 
     def __init__(self, native: str, names: Sequence[str], parts: Sequence[Shape]) -> None:
         super().__init__(native)
@@ -203,7 +203,7 @@ class Fields(Shape):
 
 
 def shape_of(kind: Any) -> Shape:
-    """The shape of a type of TorchScript."""
+    """The shape of a TorchScript type."""
     native = str(kind)
     inner = kind.containedTypes() if hasattr(kind, "containedTypes") else []
     word = kind.kind()
@@ -228,7 +228,7 @@ def shape_of(kind: Any) -> Shape:
 
 
 class ScriptSignature(Signature):
-    """The arguments of a ``forward``, without the module itself."""
+    """The arguments of ``forward``, without the module itself."""
 
     def __init__(self, arguments: Sequence[Any]) -> None:
         self._arguments = arguments
@@ -238,13 +238,13 @@ class ScriptSignature(Signature):
         inputs = [found for argument, shape in indexed for found in _inputs(argument, shape)]
         self._keys = [key for key, _ in inputs]
         self.infos = [info for _, info in inputs]
-        # The list whose further elements have the indices beyond the last.
+        # The list whose later elements have the indexes after the last input.
         self._rest = indexed[-1][0].name if indexed and _is_list(indexed[-1][1]) else None
 
     def slot(self, key: int | str) -> Slot:
         if isinstance(key, int):
             beyond = key - len(self._keys) + 1
-            if self._rest is not None and 0 < beyond < _MOST_ELEMENTS:
+            if self._rest is not None and 0 < beyond < _MAX_ELEMENTS:
                 return self.slot(f"{self._rest}.{beyond}")
             return self.slot(self._keys[position(key, self.infos, "input")])
         name, _, rest = key.partition(".")
@@ -287,8 +287,8 @@ def _is_list(shape: Shape) -> bool:
 
 
 def _by_index(arguments: list[tuple[Any, Shape]]) -> list[tuple[Any, Shape]]:
-    """The arguments that have an index: lists and dicts at the end that have a default have none
-    where a list stands before them, so that the whole of that list can be set by index."""
+    """The arguments that have an index. If a list comes before trailing lists and dicts with a
+    default, those have no index, so that the whole list can be set by index."""
     end = len(arguments)
     while end and arguments[end - 1][0].has_default_value() and arguments[end - 1][1].is_open:
         end -= 1

@@ -1,5 +1,5 @@
-"""What a module takes: where a tensor goes that is set by index or name, and how the module is
-called with what was set."""
+"""The signature of a module: where an input set by index or name goes, and how the module is
+called."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from wasi_nn.types import Tensor, TensorInfo
 if TYPE_CHECKING:
     import torch
 
-# A list that was set at its end alone misses all the elements before.
-_MOST_NAMED = 16
-#: Where a value stands among the arguments: the argument's number, then numbers and keys inside it.
+# If only the last element of a list was set, all elements before it are missing.
+_MAX_NAMED = 16
+#: The place of a value: the argument's number, then numbers and keys of its parts.
 Path = tuple[Any, ...]
 
 
 class Reader(NamedTuple):
-    """How an argument that is not a tensor is read from one. ``rank`` is the number of dimensions
-    that the tensor must have; 0 stands for one element in none or one dimension, None for any."""
+    """How to read an argument that is not a tensor from a tensor. ``rank`` is the number of
+    dimensions that the tensor must have. 0 means one element in no or one dimension, and None means
+    any."""
 
     what: str
     rank: int | None
     read: Callable[[str, torch.Tensor], Any]
 
     def check(self, name: str, tensor: Tensor) -> None:
-        """Raise ``InvalidArgument`` for a tensor of other dimensions."""
+        """Raise ``InvalidArgument`` for a tensor with wrong dimensions."""
         dims = tensor.dims
         if self.rank is not None and (
             len(dims) != self.rank if self.rank else dims not in ((), (1,))
@@ -55,7 +56,7 @@ def _text(name: str, tensor: torch.Tensor) -> str:
         ) from None
 
 
-#: By torch's names of the types.
+#: The readers by torch's names of the types.
 READERS = {
     "int": Reader("a whole number", 0, lambda name, tensor: _whole(name, tensor.item())),
     "float": Reader("a number", 0, lambda name, tensor: float(tensor.item())),
@@ -72,13 +73,13 @@ READERS = {
         "a list of truth values", 1, lambda name, tensor: [bool(x) for x in tensor.tolist()]
     ),
 }
-#: A bool tensor's bytes are 0 or 1, and a guest may have sent others: this copy makes them so.
+#: The bytes of a bool tensor must be 0 or 1, but a guest may send others. This makes a clean copy.
 TRUTH = Reader("a tensor of truth values", None, lambda name, tensor: tensor.ne(0))
 
 
 class Slot(NamedTuple):
-    """Where one tensor goes. ``reader`` makes another value of it. ``info`` says which type and
-    dimensions it may have, and ``dtype`` is torch's name of the type, where the module says so."""
+    """Where one tensor goes. ``reader`` converts it to another value. ``info`` has the required
+    type and dimensions, and ``dtype`` torch's name of the type, if the module tells them."""
 
     name: str
     path: Path
@@ -95,17 +96,17 @@ class Signature(ABC):
 
     @abstractmethod
     def slot(self, key: int | str) -> Slot:
-        """Where the input of an index or name goes. Raises ``InvalidArgument`` for an unknown one,
-        and ``UnsupportedOperation`` for one that no tensor can stand for."""
+        """The slot of an input, by index or name. Raises ``InvalidArgument`` for an unknown one,
+        and ``UnsupportedOperation`` for one that cannot be set with a tensor."""
 
     @abstractmethod
     def arguments(self, given: Mapping[Path, Any]) -> tuple[Sequence[Any], Mapping[str, Any]]:
-        """Positional and named arguments, of the values by their paths. Raises ``InvalidArgument``
-        that names the inputs that are missing."""
+        """The positional and named arguments for a call, from values by path. Raises
+        ``InvalidArgument`` with the names of missing inputs."""
 
 
 def not_set(names: Sequence[str]) -> InvalidArgument:
-    """The error for inputs that are missing."""
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    shown = ", ".join(names[:_MOST_NAMED])
+    """The error for missing inputs."""
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    shown = ", ".join(names[:_MAX_NAMED])
     return InvalidArgument(f"these inputs have not been set: {shown}{more}")

@@ -1,4 +1,4 @@
-"""TensorFlow Lite models as a wasi-nn plugin. Importing this imports no interpreter."""
+"""A wasi-nn plugin for TensorFlow Lite. Importing this does not import an interpreter."""
 
 from collections.abc import Iterable
 

@@ -16,11 +16,11 @@ from wasi_nn.errors import InvalidArgument, Unavailable, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget
 from wasi_nn_tflite import library
 
-RISK = "a damaged model can crash the process: give it models that you trust"
+RISK = "a damaged model can crash the process: use only models that you trust"
 
 
 class TfliteBackend(Backend):
-    """LiteRT or tflite-runtime: one flatbuffer, on the CPU."""
+    """Runs a flatbuffer on the CPU with LiteRT or tflite-runtime. A graph has one builder."""
 
     name = "tflite"
     encodings = ("tensorflowlite",)

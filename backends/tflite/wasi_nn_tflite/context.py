@@ -1,8 +1,8 @@
-"""An execution context: one interpreter, whose tensors are read and written where they lie.
+"""An execution context: one interpreter, with tensors that are read and written in place.
 
-The interpreter offers its memory as numpy arrays, and refuses to run while one is alive. Only their
-addresses are taken: they are right until tensors are allocated anew. That happens here, and inside
-of the library when it computes a graph with tensors whose dimensions depend on values.
+The interpreter offers its memory as numpy arrays and refuses to run while one of them is alive. So
+only their addresses are kept. An address is valid until the tensors are allocated again. That
+happens here, and in the library when a graph has tensors whose dimensions depend on values.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ class TfliteContext(BufferedContext):
     ) -> None:
         super().__init__(inputs, outputs)
         self._subgraph: Any = subgraph
-        # A tensor's index in the subgraph is not its position among the inputs.
+        # A tensor's index in the subgraph differs from its position among the inputs.
         self._input_at = subgraph.inputs
         self._output_at = subgraph.outputs
         self.aliased_outputs = [i for i, at in enumerate(self._output_at) if at in self._input_at]
-        # The functions that give the inputs' arrays, and where these were.
+        # The functions that return the inputs' arrays, and the last known addresses.
         self._arrays = [subgraph.array(at) for at in self._input_at]
         self._addresses = [0] * len(inputs)
-        # Of a tensor without dimensions the interpreter gives a copy: it is set before each run.
+        # The interpreter returns a copy of a tensor without dimensions, so set it before each run.
         self._scalars: dict[int, NDArray[Any]] = {}
         self._resized = False
 
@@ -50,8 +50,8 @@ class TfliteContext(BufferedContext):
             bound = self._look_at_input(index)
             if bound.dims == tensor.dims:
                 return bound
-        # Other inputs may have to change with this one before the interpreter can allocate: until
-        # the next compute the bytes wait in a buffer of ours, which costs a second copy whenever
+        # Other inputs may have to change too before the interpreter can allocate. So the bytes wait
+        # in our own buffer until the next compute. This costs a second copy, but only when
         # dimensions change.
         self._resized = True
         return Tensor(tensor.type, tensor.dims, memoryview(bytearray(len(tensor.data))))
@@ -77,8 +77,8 @@ class TfliteContext(BufferedContext):
         self._arrays = []
 
     def _resize(self) -> None:
-        """Give every input the dimensions that were set, and its bytes."""
-        # Allocating moves the tensors: what lies in them has to be kept as well.
+        """Give every input its new dimensions and its bytes."""
+        # Allocating moves the tensors, so keep the bytes of all of them.
         kept = [t._replace(data=memoryview(bytes(t.data))) for t in self.bound if t is not None]
         try:
             for at, tensor in zip(self._input_at, kept, strict=True):
@@ -99,7 +99,7 @@ class TfliteContext(BufferedContext):
             self.bound[index] = bound
 
     def _follow(self) -> None:
-        """Look again for inputs that the library has moved."""
+        """Find the inputs that the library has moved."""
         for index, bound in enumerate(self.bound):
             if bound is not None and bound.dims and self._address(index) != self._addresses[index]:
                 self.bound[index] = self._look_at_input(index)
@@ -109,16 +109,16 @@ class TfliteContext(BufferedContext):
         return self._look(self._input_at[index], self.input_infos[index])
 
     def _address(self, index: int) -> int:
-        """Where an input lies now. (An array's own ``ctypes`` takes three times as long.)"""
+        """The current address of an input. (An array's ``ctypes`` takes three times as long.)"""
         array = self._arrays[index]()
         if not array.size:
             return 0
-        # As bytes, since a bfloat16 is nothing that a buffer can say.
+        # As bytes, because the buffer protocol does not know bfloat16.
         return ctypes.addressof(ctypes.c_char.from_buffer(array.view(np.uint8)))
 
     def _look(self, at: int, info: TensorInfo) -> Tensor:
-        """A tensor of the interpreter as it is now, by reference."""
-        # Looking at an array of strings before there are any takes the process down.
+        """The current value of a tensor, by reference."""
+        # Reading an array of strings before it has any crashes the process.
         if info.type is None:
             raise UnsupportedOperation(
                 f"{info.name} is {info.native_type}, which is not a tensor type of wasi-nn"
@@ -128,7 +128,7 @@ class TfliteContext(BufferedContext):
         except ValueError as error:
             dims = tuple(int(dim) for dim in self._subgraph.details(at)["shape"])
             if 0 in dims:
-                # The library has no array for one that came out empty.
+                # The library has no array for an empty result.
                 return Tensor(info.type, dims, memoryview(b""))
             raise UnsupportedOperation(
                 f"the model never gives {info.name} a value ({error}): read the other outputs"

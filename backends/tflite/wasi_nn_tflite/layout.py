@@ -1,8 +1,8 @@
-"""What only the model's file tells, and not LiteRT's Python interface.
+"""Facts that LiteRT's Python interface does not tell, read from the model's flatbuffer.
 
-It calls a 4-bit tensor int8 and gives as many bytes as it has elements, where half as many lie:
-writing them all would be past its memory's end. And it gives the inputs and outputs of the main
-subgraph alone in their order. So both are read from the flatbuffer itself
+The interface reports a 4-bit tensor as int8, with one byte for each element. The memory has only
+half as many bytes, so writing them all would write past its end. The interface also tells the order
+of inputs and outputs only for the main subgraph. So both are read from the flatbuffer
 (Model.subgraphs[i] of TensorFlow Lite's schema).
 """
 
@@ -14,15 +14,15 @@ from pathlib import Path
 from struct import error, unpack_from
 from typing import Any, NamedTuple
 
-#: TensorType's numbers of the types whose elements are smaller than a byte.
+#: The types with elements smaller than a byte, by their number in TensorType.
 PACKED = {17: "int4", 19: "int2", 20: "uint4"}
-# Where a field stands in its table.
+# The numbers of fields in their tables.
 _SUBGRAPHS, _TENSORS, _INPUTS, _OUTPUTS, _TYPE = 2, 0, 1, 2, 1
 
 
 class Layout(NamedTuple):
-    """A subgraph. ``packed`` has the types of the tensors whose elements are smaller than a byte,
-    by index; ``inputs`` and ``outputs`` are the tensors' indices."""
+    """A subgraph. ``packed`` has the types of tensors with elements smaller than a byte, by tensor
+    index. ``inputs`` and ``outputs`` are tensor indexes."""
 
     packed: Mapping[int, str] = {}
     inputs: Sequence[int] = ()
@@ -30,8 +30,8 @@ class Layout(NamedTuple):
 
 
 def layout(source: bytes | Path, subgraph: int = 0) -> Layout:
-    """The layout of a subgraph. The model is one that the library has taken; one that cannot be
-    read here has an empty one."""
+    """The layout of a subgraph of a model that the library has accepted. Empty if the flatbuffer
+    cannot be read here."""
     try:
         if isinstance(source, bytes):
             return _read(source, subgraph)
@@ -59,7 +59,7 @@ def _read(data: Any, subgraph: int) -> Layout:
 
 
 def _numbers(data: Any, at: int) -> list[int]:
-    """A vector of int32, whose field is at ``at``."""
+    """The vector of int32 in the field at ``at``."""
     if not at:
         return []
     vector = _offset(data, at)
@@ -68,7 +68,7 @@ def _numbers(data: Any, at: int) -> list[int]:
 
 
 def _offset(data: Any, at: int) -> int:
-    """What a reference points to."""
+    """The target of the reference at ``at``."""
     return at + int(unpack_from("<I", data, at)[0])
 
 
@@ -77,8 +77,8 @@ def _element(data: Any, vector: int, index: int) -> int:
 
 
 def _field(data: Any, table: int, number: int) -> int:
-    """Where a table's field is; 0 where it has its default. Raises ``ValueError`` for a table
-    that points outside of the model."""
+    """The offset of a table's field, or 0 if the field has its default. Raises ``ValueError`` for a
+    table that points outside of the model."""
     back = int(unpack_from("<i", data, table)[0])
     fields = table - back
     if fields < 0:

@@ -1,7 +1,7 @@
-"""Which package has the interpreter: LiteRT, or tflite-runtime where that is what is installed.
+"""Find the package with the interpreter: LiteRT, or tflite-runtime if only that is installed.
 
-tflite-runtime ended in 2023 with version 2.14 and works with numpy 1 only: with numpy 2 it imports,
-and fails at the first model. LiteRT is its successor, with the same interface.
+The last version of tflite-runtime is 2.14, from 2023. It works only with numpy 1: with numpy 2 it
+imports, and fails at the first model. LiteRT is its successor and has the same interface.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _INSTALL = 'pip install "wasi-nn[tflite]"'
 
 
 def missing() -> str | None:
-    """Why there is no usable interpreter, or None. Imports nothing."""
+    """Why no interpreter is usable, or None. Imports nothing."""
     if find_spec(LITERT) is not None:
         return None
     if find_spec(TFLITE_RUNTIME) is None:
@@ -27,16 +27,16 @@ def missing() -> str | None:
 
 
 def interpreter_module() -> Any:
-    """The module that has ``Interpreter``."""
+    """The module with ``Interpreter``."""
     package = LITERT if find_spec(LITERT) is not None else TFLITE_RUNTIME
     if find_spec("ml_dtypes") is not None:
-        # Teaches numpy bfloat16, without which LiteRT cannot describe such tensors.
+        # This registers bfloat16 in numpy. LiteRT needs it to describe such tensors.
         import_module("ml_dtypes")
     return import_module(f"{package}.interpreter")
 
 
 def describe() -> str:
-    """Name and version of what is used."""
+    """The name and version of the package in use."""
     from importlib.metadata import version
 
     if find_spec(LITERT) is not None:

@@ -1,7 +1,8 @@
 """A subgraph of an interpreter: the main one, or that of a signature.
 
-The public interface runs any signature, but copies each tensor once more on its way in and on its
-way out. The functions below it take the number of a subgraph, in tflite-runtime 2.14 as in LiteRT.
+The public interface can run any signature, but it copies each tensor once more on the way in and
+on the way out. The functions below it take the number of a subgraph, in tflite-runtime 2.14 and in
+LiteRT.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Signature(NamedTuple):
-    """A signature: its names for the tensors of a subgraph, by index."""
+    """A signature: a subgraph, and names for its input and output tensors."""
 
     subgraph: int
     inputs: Mapping[str, int]
@@ -23,7 +24,7 @@ class Signature(NamedTuple):
 
 
 def signatures(interpreter: Any) -> dict[str, Signature]:
-    """The signatures of a model by their names."""
+    """The signatures of a model by name."""
     subgraph = interpreter._interpreter.GetSubgraphIndexFromSignature
     return {
         name: Signature(int(subgraph(name)), found["inputs"], found["outputs"])
@@ -32,14 +33,14 @@ def signatures(interpreter: Any) -> dict[str, Signature]:
 
 
 def main_tensors(interpreter: Any) -> tuple[list[int], list[int]]:
-    """The inputs and the outputs of the main subgraph: the indices of their tensors."""
+    """The tensor indexes of the inputs and the outputs of the main subgraph."""
     native = interpreter._interpreter
     return [int(at) for at in native.InputIndices()], [int(at) for at in native.OutputIndices()]
 
 
 class Subgraph:
-    """``inputs`` and ``outputs`` are the indices of tensors. The methods raise ``ValueError`` or
-    ``RuntimeError`` with the library's reason."""
+    """A subgraph. ``inputs`` and ``outputs`` are tensor indexes. The methods raise ``ValueError``
+    or ``RuntimeError`` with the library's reason."""
 
     def __init__(
         self, interpreter: Any, number: int, inputs: Sequence[int], outputs: Sequence[int]
@@ -57,16 +58,16 @@ class Subgraph:
         return details
 
     def allocate(self) -> None:
-        """Give every tensor its memory; those whose dimensions were changed move."""
+        """Allocate memory for every tensor. Tensors whose dimensions changed move."""
         if self._number:
             self._native.AllocateTensors(self._number)
         else:
-            # With a number, a delegate that fails is not an error.
+            # With a number, the library would not report a failing delegate.
             self._native.AllocateTensors()
 
     def resize(self, at: int, dims: Sequence[int]) -> None:
-        """Give an input other dimensions, which hold from the next ``allocate`` on."""
-        import numpy as np  # (Plugins are imported before anybody needs them.)
+        """Change the dimensions of an input. They take effect with the next ``allocate``."""
+        import numpy as np  # Imported here: a plugin must import quickly.
 
         self._native.ResizeInputTensor(at, np.array(dims, np.int32), False, self._number)
 
@@ -75,5 +76,5 @@ class Subgraph:
         self._native.SetTensor(at, array, self._number)
 
     def array(self, at: int) -> Callable[[], Any]:
-        """A function that gives a tensor as it is now, by reference."""
+        """A function that returns the current value of a tensor, by reference."""
         return partial(self._native.tensor, self._native, at, self._number)
