@@ -173,7 +173,7 @@ class TestMatrix:
             "          flush=True)\n"
         )
         monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-        monkeypatch.setattr(matrix, "_SILENCE", 2.0)
+        monkeypatch.setattr(matrix, "_SILENCE_SECONDS", 2.0)
         cases = case.chosen(CASES, ["flow/add", "flow/identity", "flow/twice", "flow/matmul"][:2])
         cases += case.chosen(CASES, ["flow/matmul"])
         plan = matrix.Plan("wasmtime", "1", "onnx", "witx", "")

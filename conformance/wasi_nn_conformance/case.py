@@ -1,5 +1,5 @@
-"""Cases: short scripts of wasi-nn calls with what must come back. docs/conformance.md explains the
-format, which cases/schema.json holds them to."""
+"""Cases: short scripts of wasi-nn calls and their expected results. docs/conformance.md explains
+the format; cases/schema.json is its schema."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _EXTENSIONS = frozenset(
 
 
 class Case(NamedTuple):
-    """``id`` is FILE/NAME. ``encodings`` are those it is for (empty: every one that has its
-    graphs), ``dialects`` patterns of those that it makes sense in."""
+    """``id`` is FILE/NAME. ``encodings`` are those that the case applies to (empty: every one that
+    has its graphs). ``dialects`` are patterns of those that it applies to (empty: every one)."""
 
     id: str
     why: str
@@ -42,26 +42,26 @@ class Case(NamedTuple):
     program: dict[str, Any] | None
 
     def fits(self, dialect: str, legacy: bool) -> bool:
-        """Whether the case makes sense in a dialect."""
+        """Whether the case applies to a dialect."""
         if self.dialects and not any(fnmatch(dialect, pattern) for pattern in self.dialects):
             return False
         return not (self.core_only if legacy else self.legacy_only)
 
 
 def load(folder: Path = CASES) -> list[Case]:
-    """Every case, in the order of the files. Raises ``UsageError`` for one that cannot be read."""
+    """Every case, in the order of the files. Raises ``UsageError`` if one cannot be read."""
     cases = [case for path in sorted(folder.glob("*.json")) for case in _read(path)]
     seen: set[str] = set()
     for case in cases:
         if case.id in seen:
-            raise UsageError(f"the case {case.id} is there twice")
+            raise UsageError(f"the case {case.id} appears twice")
         seen.add(case.id)
     return cases
 
 
 def chosen(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
-    """The cases whose ids match one of the patterns; all of them without any. Raises
-    ``UsageError`` for a pattern that matches none."""
+    """The cases whose ids match one of the patterns; all cases if there are no patterns. Raises
+    ``UsageError`` if a pattern matches no case."""
     for pattern in patterns:
         if not any(fnmatch(case.id, pattern) for case in cases):
             raise UsageError(f"no case matches {pattern!r}; see them with --list")
@@ -76,7 +76,7 @@ def _read(path: Path) -> Iterator[Case]:
         for entry in content["cases"]:
             yield _case(path.stem, entry)
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} holds no cases: {type(error).__name__} {error}") from error
+        raise UsageError(f"{path} has no valid cases: {type(error).__name__} {error}") from error
 
 
 def _case(file: str, entry: dict[str, Any]) -> Case:

@@ -1,9 +1,9 @@
-"""One cell of the matrix in a process of its own: a host, an encoding, a dialect.
+"""Runs one cell of the matrix, in its own process: a host, an encoding, a dialect.
 
     python -m wasi_nn_conformance.cell HOST ENCODING DIALECT     (cases' ids on standard input)
 
-Prints a line of JSON before and after each case, so that whoever waits knows which case was under
-way when the process died.
+Prints a line of JSON before and after each case, so that the parent knows which case was running if
+the process dies.
 """
 
 from __future__ import annotations

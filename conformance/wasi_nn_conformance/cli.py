@@ -19,7 +19,7 @@ from wasi_nn_conformance.graphs import SUFFIXES
 from wasi_nn_conformance.reports import jsonfile, markdown
 from wasi_nn_conformance.wit import NAME as WIT
 
-#: The dialects that the matrix has: the specification's core ABI, each host's own, and components.
+#: The default dialects: the specification's core ABI, each host's own, and components.
 DEFAULT_DIALECTS = ("witx", "witx-2022", "wasmedge", "wamr", "wamr-legacy", WIT)
 
 _EXAMPLES = """\b
@@ -62,7 +62,7 @@ examples:
     type=click.IntRange(1),
     default=None,
     metavar="N",
-    help="Cells at one time. Default: one a core.",
+    help="Cells to run at the same time. Default: one per core.",
 )
 @click.option(
     "--json",
@@ -98,14 +98,14 @@ examples:
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Add the results of another run's --json, where this one has none.",
+    help="Add the results of another run's --json, for cells that this run has no results for.",
 )
 @click.option(
     "--check",
     "checked_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Fail where a page that --markdown wrote has other results.",
+    help="Fail if a page that --markdown wrote has other results.",
 )
 @click.option("--list", "list_cases", is_flag=True, help="Print the cases and do nothing.")
 def conformance(
@@ -124,8 +124,8 @@ def conformance(
 ) -> int:
     """Run the conformance cases and print the matrix of hosts and encodings.
 
-    Each cell runs in a process of its own. The exit code is 0 when nothing unexpected happened: no
-    failure that is not a known deviation, and no pass where one was known."""
+    Each cell runs in a process of its own. The exit code is 0 if nothing unexpected happened: every
+    failure is a known deviation, and every known deviation fails."""
     cases = case.chosen(case.load(), patterns)
     if list_cases:
         for one in cases:
@@ -142,7 +142,7 @@ def conformance(
     cells = matrix.merge(cells, others)
     _report(cells, cases, json_file, junit_file, html_file, markdown_file)
     if not any(cell.outcomes for cell in cells):
-        complain("nothing was run: no host that was asked for is installed here")
+        complain("nothing was run: none of the hosts is installed here")
         return 2
     if checked_file:
         differences = markdown.differences(checked_file, cells)

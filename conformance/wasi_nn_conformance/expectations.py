@@ -13,8 +13,8 @@ from wasi_nn_conformance.places import EXPECTATIONS
 
 
 class Expectation(NamedTuple):
-    """Cases that are expected to fail on a host, in some encodings and dialects (patterns; empty:
-    all of them), and why."""
+    """Cases that are expected to fail on a host, and why. ``encodings`` and ``dialects`` are
+    patterns (empty: all)."""
 
     cases: tuple[str, ...]
     reason: str
@@ -41,7 +41,7 @@ def load(host: str, folder: Path = EXPECTATIONS) -> list[Expectation]:
                     )
                 )
         except (ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{path} holds no deviations: {error}") from error
+            raise UsageError(f"{path} has no valid deviations: {error}") from error
     return found
 
 

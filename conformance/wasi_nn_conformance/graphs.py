@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from wasi_nn_conformance.places import GRAPHS
 
-#: How the files of an encoding's graphs end, in the order of its builders.
+#: The suffixes of an encoding's files, in the order of its graph builders.
 SUFFIXES = {
     "onnx": (".onnx",),
     "openvino": (".xml", ".bin"),
@@ -20,7 +20,7 @@ _CONFIGS: dict[str, Mapping[str, Any]] = {
     "ggml": {"temp": 0, "threads": 1, "ctx-size": 512, "n-predict": 16},
 }
 _ROW = (1, 4)
-#: The dimensions of the canonical graphs' inputs and outputs, -1 where they are open.
+#: The dimensions of the canonical graphs' inputs and outputs; -1 is an open dimension.
 DIMENSIONS: dict[str, tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]] = {
     "identity": ((_ROW,), (_ROW,)),
     "add": ((_ROW, _ROW), (_ROW,)),
@@ -32,7 +32,8 @@ _INPUTS = {"add": ("x", "y"), "pair": ("a", "b"), "tiny": ("prompt", "config")}
 
 
 class GraphSet(NamedTuple):
-    """``files`` are a graph's builders in their order; ``config`` is what it is registered with."""
+    """``files`` are the builders of each graph, in order; ``config`` is the config of every
+    graph."""
 
     encoding: str
     folder: Path
@@ -41,7 +42,7 @@ class GraphSet(NamedTuple):
 
 
 def canonical(encoding: str) -> GraphSet:
-    """The checked-in graphs of an encoding; none for an encoding without."""
+    """The checked-in graphs of an encoding, which may be none."""
     folder = GRAPHS / encoding
     suffixes = SUFFIXES.get(encoding, ())
     names = sorted(path.stem for path in folder.glob(f"*{suffixes[0]}")) if suffixes else []
@@ -50,6 +51,6 @@ def canonical(encoding: str) -> GraphSet:
 
 
 def inputs(encoding: str, graph: str) -> tuple[str, ...]:
-    """The names of a graph's inputs; numbers where the encoding has no names."""
+    """The names of a graph's inputs; numbers if the encoding has no names."""
     names = _INPUTS.get(graph, ("x",))
     return tuple(map(str, range(len(names)))) if encoding == "pytorch" else names

@@ -1,4 +1,4 @@
-"""The matrix: every cell that was asked for, each in a process of its own, several at a time."""
+"""The matrix: runs the requested cells, each in its own process, several at a time."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from wasi_nn_conformance.transcript import CRASH, PASS, TIMEOUT
 
 UNAVAILABLE = "unavailable"
 FAILURES = frozenset({"fail", CRASH, TIMEOUT})
-# A cell that says nothing for so long hangs.
-_SILENCE = 90.0
-_LONGEST_NAME, _LONGEST_LINE = 100, 20_000
+# A cell that prints nothing for this long hangs.
+_SILENCE_SECONDS = 90.0
+_MAX_NAME, _MAX_LINE = 100, 20_000
 
 
 class Outcome(NamedTuple):
-    """A case in a cell. ``known`` is the reason of a known deviation."""
+    """The result of a case in a cell. ``known`` is the reason, if the case is a known deviation."""
 
     case: str
     status: str
@@ -39,15 +39,15 @@ class Outcome(NamedTuple):
 
     @property
     def unexpected(self) -> bool:
-        """A failure that nobody knew of, or a pass where a failure was known."""
+        """A failure that is not a known deviation, or a pass of a known deviation."""
         if self.status in FAILURES:
             return self.known is None
         return self.status == PASS and self.known is not None
 
 
 class Cell(NamedTuple):
-    """A host, an encoding and a dialect, and what came of it. ``unavailable`` says why it could not
-    be run."""
+    """A host, an encoding and a dialect, with the outcomes. ``unavailable`` says why it could not
+    run."""
 
     host: str
     version: str
@@ -58,8 +58,8 @@ class Cell(NamedTuple):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Cases by pass, fail, unsupported and unavailable; of the failures and passes those that
-        are unexpected."""
+        """The number of cases that pass, fail and are unsupported, 1 if the cell is unavailable,
+        and the number of unexpected outcomes."""
         return {
             "pass": sum(o.status == PASS for o in self.outcomes),
             "fail": sum(o.status in FAILURES for o in self.outcomes),
@@ -74,15 +74,15 @@ def shown(cells: Sequence[Cell]) -> list[Cell]:
     on a terminal and in a file that is printed there."""
     return [
         cell._replace(
-            host=visible(cell.host, _LONGEST_NAME),
+            host=visible(cell.host, _MAX_NAME),
             version=visible(cell.version),
-            encoding=visible(cell.encoding, _LONGEST_NAME),
-            dialect=visible(cell.dialect, _LONGEST_NAME),
+            encoding=visible(cell.encoding, _MAX_NAME),
+            dialect=visible(cell.dialect, _MAX_NAME),
             unavailable=visible(cell.unavailable),
             outcomes=tuple(
                 outcome._replace(
                     case=visible(outcome.case),
-                    status=visible(outcome.status, _LONGEST_NAME),
+                    status=visible(outcome.status, _MAX_NAME),
                     reason=visible(outcome.reason),
                     known=None if outcome.known is None else visible(outcome.known),
                     transcript=_lines_shown(outcome.transcript),
@@ -96,11 +96,11 @@ def shown(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _lines_shown(text: str) -> str:
-    return "\n".join(visible(line, _LONGEST_LINE) for line in text.split("\n"))
+    return "\n".join(visible(line, _MAX_LINE) for line in text.split("\n"))
 
 
 class Plan(NamedTuple):
-    """A cell to be run."""
+    """A cell that will run."""
 
     host: str
     version: str
@@ -112,8 +112,8 @@ class Plan(NamedTuple):
 def plan(
     host_names: Sequence[str], encodings: Sequence[str], dialects: Sequence[str]
 ) -> list[Plan]:
-    """The cells of some hosts, encodings and dialects. A host that is not installed, or has no
-    backend for an encoding, gets its cells too: they are unavailable."""
+    """The cells of some hosts, encodings and dialects. If a host is not installed, or has no
+    backend for an encoding, its cells are unavailable."""
     plans = []
     for name in host_names:
         host = hosts.find(name)
@@ -140,13 +140,13 @@ def run(
     jobs: int,
     progress: Callable[[], None] = lambda: None,
 ) -> Iterator[Cell]:
-    """Run the cells; they come as they end. ``progress`` is called after each case."""
+    """Run the cells. ``progress`` is called after each case."""
     with ThreadPoolExecutor(max(1, jobs)) as pool:
         yield from pool.map(lambda one: _cell(one, cases, progress), plans)
 
 
 def merge(cells: Sequence[Cell], others: Sequence[Cell]) -> list[Cell]:
-    """The cells, with those of another run in the place of what could not be run here."""
+    """The cells; those that could not run here are replaced by those of another run."""
 
     def key(cell: Cell) -> tuple[str, str, str]:
         return cell.host, cell.encoding, cell.dialect
@@ -202,7 +202,7 @@ def _cell(one: Plan, cases: Sequence[Case], progress: Callable[[], None]) -> Cel
 
 
 def _process(one: Plan, left: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The results of one process, until it ends or dies: then the last one is what killed it."""
+    """The results of one process. If it dies, the last result is the case that was running."""
     command = [
         sys.executable,
         "-m",
@@ -231,11 +231,11 @@ def _process(one: Plan, left: Sequence[str]) -> Iterator[dict[str, Any]]:
             reader.start()
         child.stdin.write("\n".join(left).encode())
         child.stdin.close()
-        under_way = None
+        running_case = None
         status = CRASH
         while True:
             try:
-                line = lines.get(timeout=_SILENCE)
+                line = lines.get(timeout=_SILENCE_SECONDS)
             except queue.Empty:
                 status = TIMEOUT
                 child.kill()
@@ -243,18 +243,18 @@ def _process(one: Plan, left: Sequence[str]) -> Iterator[dict[str, Any]]:
             if line is None:
                 break
             record = json.loads(line)
-            under_way = record.get("begin")
-            if under_way is None:
+            running_case = record.get("begin")
+            if running_case is None:
                 yield record
         child.wait()
         readers[1].join(5)
-        if under_way is None and child.returncode == 0:
+        if running_case is None and child.returncode == 0:
             return
         tail = said[-2000:].decode("utf-8", "replace").strip()
         how = "it hangs" if status == TIMEOUT else f"its process ended with {child.returncode}"
-        reason = f"{how}: {tail.splitlines()[-1] if tail else 'nothing was said'}"
+        reason = f"{how}: {tail.splitlines()[-1] if tail else 'it printed nothing'}"
         yield {
-            "case": under_way or left[0],
+            "case": running_case or left[0],
             "status": status,
             "reason": reason,
             "seconds": 0.0,

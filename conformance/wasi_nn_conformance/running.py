@@ -1,4 +1,4 @@
-"""Cases on a subject, one after the other."""
+"""Run a case on a host, and judge it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ LEGACY = "wamr-legacy"
 
 
 class Result(NamedTuple):
-    """How a case went. ``transcript`` is what the guest printed; ``notes`` what the host said."""
+    """The result of a case. ``transcript`` is what the guest printed, ``notes`` what the host
+    printed."""
 
     case: str
     status: str
@@ -30,14 +31,14 @@ class Result(NamedTuple):
 
 
 def unsupported(case: Case, graphs: GraphSet, dialect: str) -> str | None:
-    """Why a case says nothing about a cell, or None."""
+    """Why a case does not apply to a cell, or None."""
     if case.encodings and graphs.encoding not in case.encodings:
-        return f"it is about {', '.join(case.encodings)}"
+        return f"it applies only to {', '.join(case.encodings)}"
     missing = sorted(case.graphs - graphs.files.keys())
     if missing:
         return f"the encoding has no canonical graph {missing[0]}"
     if not case.fits(dialect, dialect == LEGACY):
-        return "it is about other dialects"
+        return "it applies only to other dialects"
     if case.program and not places.guest(_guest(case.program, dialect)).exists():
         return "its program is not a component"
     if case.extensions and not dialect.startswith("wasmedge"):

@@ -1,4 +1,5 @@
-"""A case as the interpreter guest's script, in the numbers and layouts of one dialect."""
+"""Compile a case to a script for the interpreter guest, with the numbers and layouts of a
+dialect."""
 
 from __future__ import annotations
 
@@ -21,11 +22,11 @@ FORMATS = {"f32": "f", "f64": "d", "u8": "B", "i32": "i", "i64": "q", "u32": "I"
 
 
 class Unsupported(Exception):
-    """The dialect cannot say what the case says."""
+    """The dialect has no way to express the case."""
 
 
 class Call(NamedTuple):
-    """What a ``call`` line of the transcript must say: one of these numbers."""
+    """The expected ``call`` line of the transcript: the result is one of these numbers."""
 
     step: int
     function: str
@@ -34,7 +35,7 @@ class Call(NamedTuple):
 
 
 class Show(NamedTuple):
-    """What a ``show`` line must say; ``check`` gives what is wrong with its bytes, or None."""
+    """The expected ``show`` line: ``check`` gives what is wrong with its bytes, or None."""
 
     step: int
     buffer: str
@@ -42,7 +43,7 @@ class Show(NamedTuple):
 
 
 class Script(NamedTuple):
-    """The text for the interpreter, and what its transcript must say line by line."""
+    """The text for the interpreter, and the expected lines of its transcript."""
 
     text: str
     checks: tuple[Call | Show, ...]
@@ -58,7 +59,7 @@ def compile_case(case: Case, dialect_name: str, graphs: GraphSet) -> Script:
 
 
 class Compiler:
-    """Compiles for a dialect of the core ABI. The steps are methods of their own names."""
+    """Compiles for a dialect of the core ABI. Each step has a method of its name."""
 
     def __init__(self, dialect: Dialect, graphs: GraphSet) -> None:
         self._dialect = dialect
@@ -173,7 +174,7 @@ class Compiler:
         self._look(name, at, length, _checker(step))
 
     def open(self, step: Mapping[str, Any]) -> None:
-        """Open a graph by name and a context of it: handles in g and c."""
+        """Open a graph by name, and a context of it. The handles are in g and c."""
         suffix = step.get("as", "")
         name = self._data(step["open"].encode())
         self._line("buf", f"g{suffix}", 4)
@@ -182,7 +183,7 @@ class Compiler:
         self._emit("init_execution_context", [f"*g{suffix}", f"&c{suffix}"], "success")
 
     def load(self, step: Mapping[str, Any]) -> None:
-        """Load a graph from its bytes, and open a context of it: handles in g and c."""
+        """Load a graph from its bytes, and open a context of it. The handles are in g and c."""
         suffix = step.get("as", "")
         self._line("buf", f"g{suffix}", 4)
         self._line("buf", f"c{suffix}", 4)
@@ -217,7 +218,7 @@ class Compiler:
         self._emit("compute", [f"*{step['compute']}"], step.get("is", "success"))
 
     def get(self, step: Mapping[str, Any]) -> None:
-        """Read an output into a buffer of its size, or of ``capacity``, and look at it."""
+        """Read an output into a buffer of its size, or of ``capacity``, and compare it."""
         length = len(_bytes(step)) if _has_content(step) else int(step.get("length", 0))
         capacity = int(step.get("capacity", length))
         out, size = self._new(), self._new()

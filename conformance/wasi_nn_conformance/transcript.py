@@ -1,4 +1,4 @@
-"""A transcript against what it must say."""
+"""Compare a transcript with the expected one."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ PASS, FAIL, CRASH, TIMEOUT = "pass", "fail", "crash", "timeout"
 
 
 class Ending(NamedTuple):
-    """How a run of the interpreter ended: its standard output, exit code, and what else is known
-    (a trap's text, the reasons that the host logged)."""
+    """How a run of the interpreter ended: its standard output, its exit code, and notes (the text
+    of a trap, the reasons that the host logged)."""
 
     stdout: bytes
     exit_code: int

@@ -1,8 +1,8 @@
 """A case as a script for the interpreter that is a component (`wasi:nn` of 2024-10-28).
 
-The interface has resources where the core ABI has handles and addresses, so what is about those
-says nothing about it. An error is its code and one. `compute` takes every input, and none of
-before: what a case has set goes into each call, and a mistake in an input is one of the call.
+The interface has resources instead of handles and addresses, so cases about those do not apply. An
+error appears as its code plus one. `compute` takes all inputs in each call. So everything that a
+case has set goes into each call, and a mistake in an input is a mistake in the call.
 """
 
 from __future__ import annotations
@@ -82,12 +82,12 @@ class WitCompiler(Compiler):
     def get(self, step: Mapping[str, Any]) -> None:
         sized = "capacity" in step and "contains" not in step
         if step.get("single") or sized or step.get("is", "success") != "success":
-            raise Unsupported("a component is given outputs, and reads none into a buffer")
+            raise Unsupported("a component gets outputs as lists, not in a buffer of its own")
         self._shape(step)
         super().get(step)
 
     def _shape(self, step: Mapping[str, Any]) -> None:
-        """Look at an output's type and dimensions, which the core ABI does not show."""
+        """Compare an output's type and dimensions, which the core ABI does not show."""
         kind = next((key for key in ("text", *FORMATS, "bf16") if key in step), "")
         kind = step.get(
             "type", {"": "f32" if "values" in step else "", "text": "u8"}.get(kind, kind)

@@ -13,8 +13,8 @@ from wasi_nn_conformance.transcript import Ending
 
 
 class Job(NamedTuple):
-    """One guest to run: a module, its arguments and standard input, and the named models that it
-    may use, by name (empty: the graph set's own)."""
+    """One guest to run: a module, its arguments and standard input. ``models`` maps the names of
+    models to graphs (empty: the graphs under their own names)."""
 
     module: Path
     stdin: bytes
@@ -32,29 +32,30 @@ class Subject(ABC):
         """Run a guest to its end. Raises ``TimeoutError``."""
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Free everything."""
 
 
 class HostUnderTest(ABC):
-    """A host that cases can be run on. One file each, in the manner of wasi-testsuite's adapters:
-    what it is called, its version, what it serves, and how it runs a guest."""
+    """A host that runs cases. Each has one file, in the manner of wasi-testsuite's adapters. It
+    says the host's name and version, what it serves, and how it runs a guest."""
 
     name: str
 
     @abstractmethod
     def unavailable(self) -> str | None:
-        """Why it cannot be run here, and what to do; or None."""
+        """Why it cannot run here, and what to do about it; or None."""
 
     @abstractmethod
     def version(self) -> str:
-        """What it says of its version."""
+        """Its version, in its own words."""
 
     @abstractmethod
     def encodings(self) -> frozenset[str]:
         """The encodings that it serves here."""
 
     def speaks(self) -> frozenset[str]:
-        """The encodings that it could serve; what it lacks of these here is unavailable."""
+        """The encodings that it can serve in principle. Those that it lacks here are
+        unavailable."""
         return self.encodings()
 
     @abstractmethod

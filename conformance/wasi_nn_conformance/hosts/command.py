@@ -1,4 +1,4 @@
-"""What native hosts have in common: a command that is run once for each guest."""
+"""The base of native hosts: a command that runs once for each guest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wasi_nn_conformance.transcript import Ending
 class Command(HostUnderTest):
     """A host that is a program."""
 
-    #: The program, and the variable that names another place of it.
+    #: The program, and the environment variable that can give its path.
     program: str
     variable: str
     install: str
@@ -41,11 +41,11 @@ class Command(HostUnderTest):
 
     @abstractmethod
     def line(self, job: Job, graphs: GraphSet, scratch: Path) -> Sequence[str]:
-        """The command line for a guest. ``scratch`` is a folder that lives as long as the
+        """The command line that runs a guest. ``scratch`` is a folder that exists as long as the
         subject."""
 
     def environment(self, scratch: Path) -> Mapping[str, str]:
-        """What the program's environment has besides this process's."""
+        """Additions to the environment of the program."""
         return {}
 
     def subject(self, graphs: GraphSet, dialect: str) -> Subject:

@@ -12,7 +12,7 @@ from wasi_nn_conformance.script import MOUNT
 
 
 class Iwasm(Command):
-    """``iwasm``, built with one of its backends. It knows no named models but paths."""
+    """``iwasm``, built with one of its backends. Its only named models are paths."""
 
     name = "native-iwasm"
     program = "iwasm"

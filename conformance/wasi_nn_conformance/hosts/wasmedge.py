@@ -19,8 +19,8 @@ _NAMES = {
 
 
 class WasmEdge(Command):
-    """``wasmedge --nn-preload …``. One plugin serves one encoding; which of them is installed the
-    command does not say."""
+    """``wasmedge --nn-preload …``. One plugin serves one encoding. The command does not say
+    which plugins are installed."""
 
     name = "native-wasmedge"
     program = "wasmedge"

@@ -1,4 +1,4 @@
-"""wasmtime's own command with its own wasi-nn, OpenVINO by the wheel `openvino`."""
+"""wasmtime's own command and wasi-nn, with OpenVINO from the wheel `openvino`."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Wasmtime(Command):
         return ended.stdout.strip()
 
     def _program(self, scratch: Path) -> str:
-        """The program, made executable: pip installs the wheel's without that."""
+        """The program, made executable: pip installs it from the wheel without that."""
         path = str(self.path())
         if os.access(path, os.X_OK):
             return path
@@ -51,7 +51,7 @@ class Wasmtime(Command):
     def unavailable(self) -> str | None:
         reason = super().unavailable()
         if reason is None and _libraries() is None:
-            return "OpenVINO, all that it serves, is not installed; pip install openvino"
+            return "OpenVINO, its only backend, is not installed; pip install openvino"
         return reason
 
     def encodings(self) -> frozenset[str]:

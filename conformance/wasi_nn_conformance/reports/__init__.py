@@ -1,1 +1,1 @@
-"""The matrix for people and for machines."""
+"""The matrix, as reports for users and for tools."""

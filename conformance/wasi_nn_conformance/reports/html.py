@@ -1,4 +1,4 @@
-"""The matrix as one page that needs nothing else: click a cell, then a case."""
+"""The matrix as one self-contained page: click a cell, then a case."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -
 
 
 def read(path: Path, cases: Sequence[Case]) -> list[Cell]:
-    """The cells of a file that ``write`` made, with the results of these cases alone. Raises
+    """The cells of a file that ``write`` made, with the results of these cases only. Raises
     ``UsageError`` for anything else."""
     known = {case.id for case in cases}
     try:
@@ -46,7 +46,7 @@ def read(path: Path, cases: Sequence[Case]) -> list[Cell]:
 
 
 def record(cells: Sequence[Cell], cases: Sequence[Case], date: str) -> dict[str, Any]:
-    """What the file holds."""
+    """The content of the file."""
     return {
         "schema": 1,
         "date": date,

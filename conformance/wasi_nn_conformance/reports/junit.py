@@ -1,4 +1,4 @@
-"""The matrix as JUnit XML, for what reads test reports."""
+"""The matrix as JUnit XML, for tools that read test reports."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from wasi_nn_conformance.running import UNSUPPORTED
 
 
 def write(path: Path, cells: Sequence[Cell]) -> None:
-    """A suite for each cell. What is unexpected is a failure; known deviations, what is
-    unsupported and what is unavailable are skipped, with their reasons."""
+    """Write a suite for each cell. Unexpected outcomes are failures. Known deviations, unsupported
+    cases and unavailable cells are skipped, with their reasons."""
     root = xml.Element("testsuites", name="wasi-nn conformance")
     for cell in shown(cells):
         _suite(root, cell)

@@ -10,7 +10,7 @@ from wasi_nn.errors import UsageError
 from wasi_nn_conformance.case import Case
 from wasi_nn_conformance.matrix import FAILURES, Cell, shown
 
-# What Markdown and HTML read as more than text.
+# Characters with a meaning in Markdown or HTML.
 _ENTITIES = str.maketrans({letter: f"&#{ord(letter)};" for letter in "&<>|`*[]"})
 
 
@@ -20,9 +20,9 @@ def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -
     lines = [
         "# The matrix",
         "",
-        f"{len(cases)} cases, run on {date} with wasi-nn {__version__} by"
-        " `make matrix`. A cell says how many cases passed, how"
-        " many failed (†: as is known), and how many say nothing about it.",
+        f"{len(cases)} cases, run on {date} with wasi-nn {__version__} by `make matrix`."
+        " A cell has the numbers of cases that passed, that failed (†: known deviations), and"
+        " that do not apply.",
         "",
         "| host | version |",
         "|---|---|",
@@ -45,9 +45,9 @@ def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -
 
 
 def differences(path: Path, cells: Sequence[Cell]) -> list[str]:
-    """Where the page says other than the cells: of the hosts that it has results of, every cell has
-    to say the same. Dates, versions and hosts that the page has no results of count for nothing.
-    Raises ``UsageError`` for a page that cannot be read."""
+    """The differences between a page and the cells, for all hosts that the page has results of.
+    Dates, versions and other hosts are not compared. Raises ``UsageError`` if the page cannot be
+    read."""
     try:
         published = _results(path.read_text(encoding="utf-8"))
     except OSError as error:
