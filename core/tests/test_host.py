@@ -13,8 +13,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from wasi_nn import Host, Limits, Preopen, Tensor, TensorType, UsageError
-from wasi_nn.backend import Availability
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, NotFound, OutOfFuel, Unavailable
+from wasi_nn.types import Availability
 
 
 @pytest.fixture

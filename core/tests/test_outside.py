@@ -273,7 +273,8 @@ PLUGIN = """
 import threading
 import warnings
 from wasi_nn import hookimpl
-from wasi_nn.backend import Availability, Backend
+from wasi_nn.types import Availability
+from wasi_nn.backend import Backend
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 from wasi_nn_identity.backend import IdentityBackend
 
@@ -290,13 +291,10 @@ class Evil(IdentityBackend):
     name = {name!r}
     encodings = ({name!r},)
     config_keys = frozenset(("known" + EVIL,))
-    def availability(self):
+    def availability(self, deep=False):
         if {fails}:
             raise ValueError(EVIL)
         return Availability(True, EVIL, (EVIL,), EVIL)
-    def missing(self):
-        if {fails}:
-            raise ValueError(EVIL)
     def load(self, builders, options):
         warnings.warn(EVIL)
         Gone()

@@ -27,6 +27,22 @@ def wasi_nn_backends():
     return [Sound()]
 """
 
+ENGINE = """
+from wasi_nn import hookimpl
+from wasi_nn.runtime import Runtime, RuntimeFeatures
+
+class Engine(Runtime):
+    name = "engine"
+    survives_fork = False
+    features = RuntimeFeatures()
+    def availability(self): ...
+    def compile(self, data, limits): ...
+
+@hookimpl
+def wasi_nn_runtimes():
+    return [Engine()]
+"""
+
 
 def distribution(folder, name: str, module: str | None) -> None:
     """Install a plugin by hand: a module and its metadata."""
@@ -68,11 +84,15 @@ def test_first_party_plugins_are_ordinary_entry_points():
         (SOUND.replace("[Sound()]", "None"), "wasi_nn_backends gave None, and must give a list"),
         (SOUND.replace("def wasi_nn_backends():", "def wasi_nn_backends(x):"), "Error"),
         (SOUND.replace('name = "sound"', 'name = "identity"'), "already provided by plugin"),
-        (SOUND.replace('encodings = ("sound", "onnx")', ""), "names no encodings"),
-        (SOUND.replace('name = "sound"', ""), "has no name"),
+        (SOUND.replace('encodings = ("sound", "onnx")', ""), "must have encodings, a tuple"),
+        (SOUND.replace('name = "sound"', ""), "a Backend must have a name"),
         (SOUND.replace("[Sound()]", "[Sound]"), "is not a wasi_nn.backend.Backend"),
         (SOUND.replace("wasi_nn_backends", "wasi_nn_backend"), "did you mean 'wasi_nn_backends'?"),
         (SOUND.replace("@hookimpl\n", ""), "mark the function wasi_nn_backends with"),
+        (
+            SOUND.replace("wasi_nn_backends", "wasi_nn_backend").replace("@hookimpl\n", ""),
+            "it has 'wasi_nn_backend'; did you mean 'wasi_nn_backends'?",
+        ),
         ("def backends(): ...", "a function wasi_nn_backends or wasi_nn_runtimes, marked with"),
         (SOUND + "@hookimpl\ndef wasi_nn_runtime(): ...", "there is no hook 'wasi_nn_runtime'"),
         (SOUND + "def wasi_nn_runtimes(): ...", "mark the function wasi_nn_runtimes with"),
@@ -83,7 +103,18 @@ def test_first_party_plugins_are_ordinary_entry_points():
         (SOUND.replace('name = "sound"', 'name = "a:b"'), "is 'a:b', and must be a word"),
         (SOUND.replace('name = "sound"', 'name = "\\x1b[31m"'), "must be a word"),
         (SOUND.replace('name = "sound"', 'name = ""'), "must be a word"),
-        (SOUND.replace('name = "sound"', 'name = "sound"; config_keys = (1,)'), "not texts"),
+        *(
+            (SOUND.replace('name = "sound"', f'name = "sound"; {clause}'), says)
+            for clause, says in (
+                ("config_keys = (1,)", "is (1,), and must be a set of texts, or None"),
+                ("config_keys = {1}", "is {1}, and must be a set of texts, or None"),
+                ("host_only_keys = None", "host_only_keys of"),
+                ("survives_fork = 1", "is 1, and must be True or False"),
+                ("name = property(lambda self: self.nothing)", "no attribute 'nothing'"),
+            )
+        ),
+        (ENGINE.replace("RuntimeFeatures()", "None"), "is None, and must be RuntimeFeatures"),
+        (ENGINE.replace("survives_fork = False", "wasi_modules = None"), "wasi_modules of"),
         (
             "from wasi_nn import hookimpl, runtime\n"
             "class Engine(runtime.Runtime):\n"
@@ -93,7 +124,7 @@ def test_first_party_plugins_are_ordinary_entry_points():
             "@hookimpl\n"
             "def wasi_nn_runtimes():\n"
             "    return [Engine()]\n",
-            "has no features (a RuntimeFeatures)",
+            "has no features: they must be RuntimeFeatures",
         ),
     ],
 )
@@ -133,7 +164,7 @@ def test_the_command_reports_a_broken_plugin(folder):
 def test_a_backend_that_fails_when_it_is_asked_stops_no_other(folder, tmp_path):
     methods = "".join(
         f"    def {name}: raise RuntimeError('broken {name}')\n"
-        for name in ("availability(self)", "missing(self)", "sniff(self, head)")
+        for name in ("availability(self, deep)", "sniff(self, head)")
     )
     module = SOUND.replace('"onnx")\n', '"onnx")\n' + methods)
     distribution(folder, "sound_plugin", module)
@@ -146,14 +177,15 @@ def test_a_backend_that_fails_when_it_is_asked_stops_no_other(folder, tmp_path):
         host.add_model("m", tmp_path / "m")
         assert host.model("m").backend == "identity"
         host.add_model("s", tmp_path / "m", encoding="sound")
-        assert "backend sound (sound_plugin 1.0) is broken" in host.registry.missing_libraries()[0]
+        reason = host.registry.missing_libraries()[0]
+        assert "backend sound (sound_plugin 1.0): the plugin is broken" in reason
 
 
 ODD = """
 from wasi_nn import hookimpl
-from wasi_nn.backend import Availability, Backend, Graph
+from wasi_nn.backend import Backend, Graph
 from wasi_nn.runtime import Runtime, RuntimeFeatures
-from wasi_nn.types import TensorInfo, TensorType
+from wasi_nn.types import Availability, TensorInfo, TensorType
 
 class Odd(Graph):
     inputs = {inputs}
@@ -162,8 +194,7 @@ class Odd(Graph):
 class Sound(Backend):
     name = "sound"
     encodings = ("sound",)
-    def missing(self): return {missing}
-    def availability(self): return {availability}
+    def availability(self, deep): return {availability}
     def sniff(self, head): return {sniff}
     def load(self, builders, options): return Odd()
 
@@ -184,7 +215,6 @@ def wasi_nn_runtimes():
 """
 ANSWERS = {
     "inputs": "()",
-    "missing": "None",
     "availability": "Availability(True, '1.0')",
     "sniff": "'sound' if head.startswith(b'sound') else None",
     "features": "RuntimeFeatures()",
@@ -204,7 +234,6 @@ def odd_plugins(folder, **answers):
         ("availability", "Availability(True, 5)", "must give an Availability"),
         ("availability", "1 / 0", "ZeroDivisionError"),
         ("availability", "exit(3)", "SystemExit"),
-        *(("missing", odd, "must give a text or None") for odd in ("5", "False")),
         ("features", "(True,)", "must be RuntimeFeatures"),
         ("features", "1 / 0", "ZeroDivisionError"),
     ],
@@ -219,7 +248,7 @@ def test_a_plugin_that_gives_an_odd_answer_is_broken(folder, of, answer, says):
     if of == "features":
         with pytest.raises(Unavailable, match="the plugin is broken"):
             plugins.runtime("engine")
-    if of == "missing":
+    else:
         assert says in (missing(plugins.backend_for("sound")) or "")
 
 
@@ -249,24 +278,33 @@ def test_an_odd_description_of_a_graph_is_the_backends_failure(folder, answer, s
             assert model.inputs
 
 
-def test_odd_answers_are_lines_of_every_command(folder):
-    odd_plugins(folder, availability="None", features="1 / 0", inputs="[1]")
+@pytest.mark.parametrize(
+    ("command", "answers", "code", "says"),
+    [
+        ("plugins", {"availability": "None"}, 0, "unavailable: the plugin is broken: availability"),
+        ("doctor", {"availability": "None"}, 1, "[broken]  backend sound: the plugin is broken: a"),
+        ("doctor", {"features": "1 / 0"}, 1, "[broken]  runtime engine: the plugin is broken: Zer"),
+        (
+            "inspect",
+            {"availability": "None"},
+            1,
+            "no: backend sound (sound_plugin 1.0): the",
+        ),
+        ("inspect", {"inputs": "[1]"}, 1, "one of inputs is of Python's type int"),
+    ],
+)
+def test_odd_answers_are_lines_of_every_command(folder, command, answers, code, says):
+    odd_plugins(folder, **answers)
     (folder / "model").write_bytes(b"sound")
-    for command, code, says in (
-        ("plugins", 0, "unavailable: the plugin is broken: availability gave None"),
-        ("doctor", 1, "[broken]  backend sound: the plugin is broken: availability gave None"),
-        (f"inspect {folder / 'model'}", 1, "one of inputs is of Python's type int"),
-    ):
-        run = subprocess.run(
-            [sys.executable, "-m", "wasi_nn", *command.split()],
-            env={**os.environ, "PYTHONPATH": str(folder)},
-            capture_output=True,
-            text=True,
-        )
-        assert (run.returncode, run.stderr) == (code, "")
-        assert says in run.stdout
-        if command == "doctor":
-            assert "[broken]  runtime engine: the plugin is broken: ZeroDiv" in run.stdout
+    run = subprocess.run(
+        [sys.executable, "-m", "wasi_nn", command, *(["model"] if command == "inspect" else [])],
+        env={**os.environ, "PYTHONPATH": str(folder)},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert (run.returncode, run.stderr) == (code, "")
+    assert says in run.stdout
 
 
 def test_two_hosts_share_no_plugin_objects():

@@ -53,7 +53,7 @@ class RecorderGraph(Graph):
         self.backend = backend
         self.shared_memory = weights
         self.reserves = reserves
-        self.concurrent_contexts = backend.concurrent  # type: ignore[misc]
+        self.concurrent_contexts = backend.concurrent
 
     def init_execution_context(self, reserve):
         return RecorderContext(self.backend, reserve, self.reserves)

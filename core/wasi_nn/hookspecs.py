@@ -11,6 +11,9 @@ import pluggy
 from wasi_nn.backend import Backend
 from wasi_nn.runtime import Runtime
 
+__all__ = ["GROUP", "hookimpl", "hookspec", "wasi_nn_backends", "wasi_nn_runtimes"]
+
+#: The group of entry points, and pluggy's name for the project.
 GROUP = "wasi_nn"
 
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -18,10 +21,12 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 
 @hookspec
-def wasi_nn_backends() -> Iterable[Backend]:  # type: ignore[empty-body]
+def wasi_nn_backends() -> Iterable[Backend]:
     """The backends that the plugin brings. Called once per host; make new objects."""
+    return ()
 
 
 @hookspec
-def wasi_nn_runtimes() -> Iterable[Runtime]:  # type: ignore[empty-body]
-    """The runtime adapters that the plugin brings. Called once per host; make new objects."""
+def wasi_nn_runtimes() -> Iterable[Runtime]:
+    """The runtimes that the plugin brings. Called once per host; make new objects."""
+    return ()

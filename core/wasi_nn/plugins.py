@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping, Set
+from inspect import getattr_static
 from typing import Any
 
 import pluggy
@@ -12,12 +13,21 @@ import pluggy
 from wasi_nn import hookspecs
 from wasi_nn._entry_points import EntryPoint, entry_points
 from wasi_nn._suggestion import did_you_mean
-from wasi_nn.backend import Availability, Backend
+from wasi_nn.backend import Backend
 from wasi_nn.encodings import EXTRAS, canonical
 from wasi_nn.errors import InvalidEncoding, Unavailable, UsageError
 from wasi_nn.escaping import visible
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 from wasi_nn.runtime.name import RuntimeName
+from wasi_nn.types import Availability
+
+__all__ = [
+    "PREFERRED_RUNTIMES",
+    "PluginRecord",
+    "Plugins",
+    "availability",
+    "is_broken",
+]
 
 #: Engines in the order in which ``auto`` tries them; others follow in the order of their names.
 PREFERRED_RUNTIMES = ("wasmtime", "wamr", "wasmedge", "v8", "wasmer")
@@ -26,7 +36,7 @@ _OWN_DISTRIBUTION = "wasi-nn"
 # What can be written on a command line between colons and equals signs.
 _WORD = re.compile(r"[A-Za-z0-9_.+-]+")
 _BROKEN = "the plugin is broken: "
-_WORD_IS = "a word of letters, digits and - _ . +"
+_HOOKS = ("wasi_nn_backends", "wasi_nn_runtimes")
 
 
 class PluginRecord:
@@ -79,10 +89,7 @@ class Plugins:
 
     def _register(self, record: PluginRecord, plugin: Any) -> None:
         try:
-            _check_hooks(plugin)
-            self._manager.register(plugin, name=record.name)
-            record.backends = self._call("wasi_nn_backends", record.name)
-            record.runtimes = self._call("wasi_nn_runtimes", record.name)
+            record.backends, record.runtimes = self._call_hooks(plugin)
             _check(record)
             for backend in record.backends:
                 backend.origin = f"{record.distribution} {record.version}".strip()
@@ -91,16 +98,23 @@ class Plugins:
             record.error = _explain(error)
             record.backends, record.runtimes = [], []
 
-    def _call(self, hook: str, plugin_name: str) -> list[Any]:
-        caller = getattr(self._manager.hook, hook)
-        found: list[Any] = []
-        for implementation in caller.get_hookimpls():
-            if implementation.plugin_name == plugin_name:
-                brought = implementation.function()
-                if not isinstance(brought, Iterable):
-                    raise UsageError(f"{hook} gave {brought!r}, and must give a list")
-                found += brought
-        return found
+    def _call_hooks(self, plugin: object) -> tuple[list[Any], list[Any]]:
+        """What a plugin's two hooks give. Raises ``UsageError`` for a plugin that has neither, and
+        for hooks that pluggy would not call: a misspelt one, and one without a mark."""
+        manager = self._manager
+        manager.register(plugin)
+        try:
+            callers = {caller.name: caller for caller in manager.get_hookcallers(plugin) or ()}
+            _check_hooks(plugin, callers)
+            others = [other for other in manager.get_plugins() if other is not plugin]
+            backends, runtimes = (
+                _call(manager.subset_hook_caller(hook, others)) if hook in callers else []
+                for hook in _HOOKS
+            )
+        except BaseException:
+            manager.unregister(plugin)
+            raise
+        return backends, runtimes
 
     def _refuse_taken_names(self, record: PluginRecord) -> None:
         for kind, own in (("backends", record.backends), ("runtimes", record.runtimes)):
@@ -179,69 +193,118 @@ class Plugins:
         raise Unavailable('no Wasm engine is installed; pip install "wasi-nn[wasmtime]"')
 
 
-def _check_hooks(plugin: object) -> None:
-    """Refuse a plugin whose hooks nobody would call: misspelt ones, and ones without a mark."""
-    hooks = [name for name in vars(hookspecs) if name.startswith("wasi_nn_")]
-    marked, unmarked = [], []
-    for name in dir(plugin):
-        function = getattr(plugin, name, None)
-        options = getattr(function, f"{hookspecs.GROUP}_impl", None)
-        if isinstance(options, dict):
-            marked.append(options.get("specname") or name)
-        elif name in hooks and callable(function):
-            unmarked.append(name)
-    for name in marked:
-        if name not in hooks:
-            raise UsageError(f"there is no hook {name!r}{did_you_mean(name, hooks)}")
-    if unmarked:
-        raise UsageError(f"mark the function {unmarked[0]} with @wasi_nn.hookimpl")
-    if not marked:
+def _check_hooks(plugin: object, callers: Mapping[str, pluggy.HookCaller]) -> None:
+    functions = [
+        name
+        for name in dir(plugin)
+        if name.startswith("wasi_nn_") and name not in callers and callable(getattr(plugin, name))
+    ]
+    for hook in _HOOKS:
+        if hook in functions:
+            raise UsageError(f"mark the function {hook} with @wasi_nn.hookimpl")
+    for hook, caller in callers.items():
+        if not caller.has_spec():
+            raise UsageError(f"there is no hook {hook!r}{did_you_mean(hook, _HOOKS)}")
+    if not callers:
+        near = functions[:1]
         raise UsageError(
             "it brings no backend and no runtime: it needs a function "
-            f"{' or '.join(hooks)}, marked with @wasi_nn.hookimpl"
+            f"{' or '.join(_HOOKS)}, marked with @wasi_nn.hookimpl"
+            + "".join(f"; it has {name!r}{did_you_mean(name, _HOOKS)}" for name in near)
         )
 
 
+def _call(hook: pluggy.HookCaller) -> list[Any]:
+    # (pluggy leaves out None.)
+    found: list[Any] = []
+    for brought in hook() or [None]:
+        if not isinstance(brought, Iterable):
+            raise UsageError(f"{hook.name} gave {brought!r}, and must give a list")
+        found += brought
+    return found
+
+
 def _check(record: PluginRecord) -> None:
-    """Refuse what would fail later on, far from its cause."""
-    for backend in record.backends:
-        if not isinstance(backend, Backend):
-            raise UsageError(f"{backend!r} is not a wasi_nn.backend.Backend")
-        encodings = getattr(backend, "encodings", None)
-        if not isinstance(encodings, tuple) or not encodings or not all(map(_is_word, encodings)):
-            raise UsageError(
-                f"backend {backend!r} names no encodings: each is {_WORD_IS}, in a tuple, "
-                f"not {encodings!r}"
-            )
-        for keys in (backend.config_keys or (), backend.host_only_keys):
-            if not all(isinstance(key, str) for key in keys):
-                raise UsageError(f"backend {backend!r} has keys of a config that are not texts")
-    for runtime in record.runtimes:
-        if not isinstance(runtime, Runtime):
-            raise UsageError(f"{runtime!r} is not a wasi_nn.runtime.Runtime")
-        if not hasattr(type(runtime), "features"):
-            raise UsageError(f"runtime {runtime!r} has no features (a RuntimeFeatures)")
-    for item in (*record.backends, *record.runtimes):
-        name = getattr(item, "name", None)
-        if name is None:
-            raise UsageError(f"{item!r} has no name")
-        if not _is_word(name):
-            raise UsageError(f"the name of {item!r} is {name!r}, and must be {_WORD_IS}")
-    for kind, items in (("backends", record.backends), ("runtimes", record.runtimes)):
+    """Refuse what would fail later, far from its cause: all that core relies on."""
+    for kind, items, clauses in (
+        (Backend, record.backends, _BACKEND_CLAUSES),
+        (Runtime, record.runtimes, _RUNTIME_CLAUSES),
+    ):
+        for item in items:
+            if not isinstance(item, kind):
+                raise UsageError(f"{item!r} is not a {kind.__module__}.{kind.__name__}")
+            _check_clauses(item, clauses)
         names = [item.name for item in items]
         for name in names:
             if names.count(name) > 1:
-                raise UsageError(f"the plugin brings two {kind} named {name!r}: rename one")
+                raise UsageError(
+                    f"the plugin brings two {kind.__name__.lower()}s named {name!r}: rename one"
+                )
+    for runtime in record.runtimes:
+        declared = getattr_static(runtime, "features")
+        if declared is vars(Runtime)["features"]:
+            raise UsageError(f"{runtime!r} has no features: they must be RuntimeFeatures")
+        if not hasattr(declared, "__get__"):
+            check_engine(runtime)
 
 
-def _is_word(name: object) -> bool:
-    return isinstance(name, str) and _WORD.fullmatch(name) is not None
+def _is_word(value: object) -> bool:
+    return isinstance(value, str) and _WORD.fullmatch(value) is not None
 
 
-def availability(item: Backend | Runtime) -> Availability:
-    """A plugin's own word of its library; of one that fails at that, the failure."""
+def _is_bool(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _are_words(value: object) -> bool:
+    return isinstance(value, tuple) and bool(value) and all(map(_is_word, value))
+
+
+def _are_keys(value: object) -> bool:
+    return isinstance(value, Set) and all(isinstance(key, str) for key in value)
+
+
+_Clause = tuple[str, Callable[[object], bool], str]
+_WORD_RULE = "a word of letters, digits and - _ . +"
+_COMMON_CLAUSES: tuple[_Clause, ...] = (
+    ("name", _is_word, _WORD_RULE),
+    ("survives_fork", _is_bool, "True or False"),
+)
+_BACKEND_CLAUSES: tuple[_Clause, ...] = (
+    *_COMMON_CLAUSES,
+    ("encodings", _are_words, f"a tuple of encodings; each is {_WORD_RULE}"),
+    ("config_keys", lambda keys: keys is None or _are_keys(keys), "a set of texts, or None"),
+    ("host_only_keys", _are_keys, "a set of texts"),
+)
+_RUNTIME_CLAUSES = _COMMON_CLAUSES
+_ENGINE_CLAUSES: tuple[_Clause, ...] = (
+    ("features", lambda value: isinstance(value, RuntimeFeatures), "RuntimeFeatures"),
+    ("wasi_modules", _are_keys, "a set of texts"),
+)
+
+
+def _check_clauses(item: object, clauses: Iterable[_Clause]) -> None:
+    for attribute, holds, rule in clauses:
+        try:
+            value = getattr(item, attribute)
+        except AttributeError as error:
+            raise UsageError(f"{item!r}: {error}, {rule}") from error
+        if not holds(value):
+            raise UsageError(f"the {attribute} of {item!r} is {value!r}, and must be {rule}")
+
+
+def check_engine(runtime: Runtime) -> None:
+    """Raise ``UsageError`` unless what a runtime says of its engine is what the contract asks for,
+    and whatever its plugin raises. May load the engine's library."""
+    _check_clauses(runtime, _ENGINE_CLAUSES)
+
+
+def availability(item: Backend | Runtime, deep: bool = False) -> Availability:
+    """What a plugin says of its library, or the error of a plugin that fails to say it.
+
+    Checks what core relies on next. ``deep`` is for backends: see ``Backend.availability``."""
     try:
-        found = item.availability()
+        found = item.availability(deep) if isinstance(item, Backend) else item.availability()
         if not (
             isinstance(found, Availability)
             and isinstance(found.detail, str)
@@ -249,10 +312,8 @@ def availability(item: Backend | Runtime) -> Availability:
             and all(isinstance(device, str) for device in found.devices)
         ):
             raise UsageError(f"availability gave {found!r}, and must give an Availability")
-        if isinstance(item, Backend):
-            reason_missing(item)
-        elif found.usable:
-            features(item)
+        if isinstance(item, Runtime) and found.usable:
+            check_engine(item)
     except (Exception, SystemExit) as error:
         return Availability(False, f"{_BROKEN}{_explain(error)}")
     return found
@@ -261,24 +322,6 @@ def availability(item: Backend | Runtime) -> Availability:
 def is_broken(found: Availability) -> bool:
     """Whether the plugin failed when it was asked."""
     return found.detail.startswith(_BROKEN)
-
-
-def reason_missing(backend: Backend) -> str | None:
-    """Why a backend's library cannot be used. Raises what its plugin raises, and ``UsageError``
-    for an answer that is not one."""
-    reason = backend.missing()
-    if reason is not None and not isinstance(reason, str):
-        raise UsageError(f"missing gave {reason!r}, and must give a text or None")
-    return reason
-
-
-def features(runtime: Runtime) -> RuntimeFeatures:
-    """What an engine can do. Raises what its plugin raises, and ``UsageError`` for an answer that
-    is not one."""
-    found = runtime.features
-    if not isinstance(found, RuntimeFeatures):
-        raise UsageError(f"features are {found!r}, and must be RuntimeFeatures")
-    return found
 
 
 def _rank(entry: EntryPoint) -> tuple[bool, str]:

@@ -177,6 +177,19 @@ def _bfloat16() -> Any:
     return ml_dtypes.bfloat16
 
 
+class Availability(NamedTuple):
+    """Whether a plugin's library can be used here.
+
+    ``detail`` is its version, or the reason why it cannot be used and what to do (``pip install
+    …``). ``devices`` names what it can run on. ``risk`` is what the operator must know before
+    guests may bring their own models."""
+
+    usable: bool
+    detail: str
+    devices: tuple[str, ...] = ()
+    risk: str = ""
+
+
 class Quantization(NamedTuple):
     """How the elements of a quantised tensor map to real numbers:
     ``(element - zero_point) * scale``. ``element`` is numpy's name of the stored type (``uint8``,

@@ -825,7 +825,7 @@ class TestLibrary:
     def test_not_installed(self, monkeypatch):
         monkeypatch.setattr(provider, "_folder", lambda package: None)
         monkeypatch.delenv(provider.VARIABLE, raising=False)
-        assert "wasi-nn[ggml-prebuilt]" in GgmlBackend().missing()
+        assert "wasi-nn[ggml-prebuilt]" in GgmlBackend().availability().detail
         monkeypatch.setenv(provider.VARIABLE, "/somewhere/libllama.so")
         assert provider.find().path == Path("/somewhere/libllama.so")
 

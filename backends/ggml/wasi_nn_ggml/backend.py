@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from wasi_nn.backend import Availability, Backend, Builder, Graph, LoadOptions
+from wasi_nn.backend import Backend, Builder, Graph, LoadOptions
 from wasi_nn.errors import NnError, Unavailable
+from wasi_nn.types import Availability
 from wasi_nn_ggml.protocol import keys
 
 if TYPE_CHECKING:
@@ -22,17 +23,13 @@ class GgmlBackend(Backend):
     encodings = ("ggml",)
     config_keys = keys.KEYS
 
-    def missing(self) -> str | None:
+    def availability(self, deep: bool = False) -> Availability:
         from wasi_nn_ggml.llama import provider
 
         if provider.find() is None:
-            return f"llama.cpp is not installed; {provider.INSTALL}"
-        return None
-
-    def availability(self) -> Availability:
-        reason = self.missing()
-        if reason is not None:
-            return Availability(False, reason)
+            return Availability(False, f"llama.cpp is not installed; {provider.INSTALL}")
+        if not deep:
+            return Availability(True, "llama.cpp is installed")
         from wasi_nn_ggml.llama.loader import library
 
         try:

@@ -97,6 +97,8 @@ class StreamingIdentityContext(IdentityContext, StreamingContext):
 class IdentityGraph(Graph):
     """A graph with the settings of the model's JSON."""
 
+    untyped_bytes: bool
+
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._piece = _whole_number(settings, "stream")
         self._names = _names(settings)

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from wasi_nn import ExecutionTarget, Host, TensorType
-from wasi_nn.backend import Availability, LoadOptions, unlimited
+from wasi_nn.backend import LoadOptions, unlimited
 from wasi_nn.backend.onnx_files import has_external_data
 from wasi_nn.errors import (
     InvalidArgument,
@@ -23,6 +23,7 @@ from wasi_nn.errors import (
     Unavailable,
     UnsupportedOperation,
 )
+from wasi_nn.types import Availability
 from wasi_nn_onnx import providers
 from wasi_nn_onnx.backend import OnnxBackend
 
@@ -616,7 +617,7 @@ def test_contexts_of_one_graph_run_side_by_side(host):
 
 
 def test_availability():
-    found = OnnxBackend().availability()
+    found = OnnxBackend().availability(deep=True)
     assert found.usable
     assert found.detail.startswith("onnxruntime 1.")
     assert "cpu (CPUExecutionProvider)" in found.devices
@@ -628,8 +629,10 @@ def test_without_onnxruntime(monkeypatch):
         lambda package, extra: f'{package} is not installed; pip install "wasi-nn[{extra}]"',
     )
     backend = OnnxBackend()
-    assert backend.availability() == Availability(
-        False, 'onnxruntime is not installed; pip install "wasi-nn[onnx]"', ()
+    assert (
+        backend.availability(deep=True)
+        == backend.availability()
+        == Availability(False, 'onnxruntime is not installed; pip install "wasi-nn[onnx]"', ())
     )
     with pytest.raises(Unavailable):
         backend.load([memoryview(b"")], LoadOptions("onnx"))

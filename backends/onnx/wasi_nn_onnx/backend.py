@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import (
-    Availability,
     Backend,
     Builder,
     Graph,
     LoadOptions,
     missing_library,
 )
-from wasi_nn.errors import InvalidArgument, Unavailable
+from wasi_nn.errors import InvalidArgument
+from wasi_nn.types import Availability
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,13 +26,10 @@ class OnnxBackend(Backend):
     encodings = ("onnx",)
     config_keys = frozenset({"threads", "inter-op-threads", "allow-spinning", "optimize"})
 
-    def missing(self) -> str | None:
-        return missing_library("onnxruntime", "onnx")
-
-    def availability(self) -> Availability:
-        reason = self.missing()
-        if reason is not None:
-            return Availability(False, reason)
+    def availability(self, deep: bool = False) -> Availability:
+        reason = missing_library("onnxruntime", "onnx")
+        if reason is not None or not deep:
+            return Availability(reason is None, reason or "onnxruntime is installed")
         try:
             import onnxruntime
 
@@ -56,9 +53,7 @@ class OnnxBackend(Backend):
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
         if len(builders) != 1:
             raise InvalidArgument(f"an ONNX graph has one builder, not {len(builders)}")
-        reason = self.missing()
-        if reason is not None:
-            raise Unavailable(reason)
+        self.require_library()
         from wasi_nn_onnx.graph import load
 
         return load(builders[0], options)

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import (
-    Availability,
     Backend,
     Builder,
     Graph,
     LoadOptions,
     missing_library,
 )
-from wasi_nn.errors import Unavailable
+from wasi_nn.types import Availability
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,13 +45,10 @@ class OpenvinoBackend(Backend):
         self._core: openvino.Core | None = None
         self._lock = threading.Lock()
 
-    def missing(self) -> str | None:
-        return missing_library("openvino", "openvino")
-
-    def availability(self) -> Availability:
-        reason = self.missing()
-        if reason is not None:
-            return Availability(False, reason)
+    def availability(self, deep: bool = False) -> Availability:
+        reason = missing_library("openvino", "openvino")
+        if reason is not None or not deep:
+            return Availability(reason is None, reason or "openvino is installed")
         try:
             import openvino
 
@@ -68,9 +64,7 @@ class OpenvinoBackend(Backend):
         return [*paths, *beside(paths[0])] if len(paths) == 1 else paths
 
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
-        reason = self.missing()
-        if reason is not None:
-            raise Unavailable(reason)
+        self.require_library()
         from wasi_nn_openvino.graph import load
 
         return load(self._get_core(), builders, options)

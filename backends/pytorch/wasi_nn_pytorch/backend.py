@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from wasi_nn.backend import (
-    Availability,
     Backend,
     Builder,
     Graph,
     LoadOptions,
     missing_library,
 )
-from wasi_nn.errors import InvalidArgument, Unavailable
+from wasi_nn.errors import InvalidArgument
+from wasi_nn.types import Availability
 
 RISK = (
     "TorchScript is code, and a damaged archive can crash the process: "
@@ -27,13 +27,10 @@ class PytorchBackend(Backend):
     encodings = ("pytorch",)
     config_keys = frozenset({"threads"})
 
-    def missing(self) -> str | None:
-        return missing_library("torch", "pytorch")
-
-    def availability(self) -> Availability:
-        reason = self.missing()
-        if reason is not None:
-            return Availability(False, reason)
+    def availability(self, deep: bool = False) -> Availability:
+        reason = missing_library("torch", "pytorch")
+        if reason is not None or not deep:
+            return Availability(reason is None, reason or "torch is installed")
         try:
             import torch
         except (ImportError, OSError) as error:
@@ -44,9 +41,7 @@ class PytorchBackend(Backend):
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
         if len(builders) != 1:
             raise InvalidArgument(f"a PyTorch graph has one builder, not {len(builders)}")
-        reason = self.missing()
-        if reason is not None:
-            raise Unavailable(reason)
+        self.require_library()
         from wasi_nn_pytorch.graph import load
 
         return load(builders[0], options)

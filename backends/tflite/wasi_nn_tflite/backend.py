@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 from wasi_nn.backend import (
     FALLBACK,
-    Availability,
     Backend,
     Builder,
     Graph,
     LoadOptions,
 )
-from wasi_nn.errors import InvalidArgument, Unavailable, UnsupportedOperation
-from wasi_nn.types import ExecutionTarget
+from wasi_nn.errors import InvalidArgument, UnsupportedOperation
+from wasi_nn.types import Availability, ExecutionTarget
 from wasi_nn_tflite import library
 
 RISK = "a damaged model can crash the process: use only models that you trust"
@@ -26,10 +25,7 @@ class TfliteBackend(Backend):
     encodings = ("tensorflowlite",)
     config_keys = frozenset({"threads", "xnnpack", "signature"})
 
-    def missing(self) -> str | None:
-        return library.missing()
-
-    def availability(self) -> Availability:
+    def availability(self, deep: bool = False) -> Availability:
         reason = library.missing()
         if reason is not None:
             return Availability(False, reason)
@@ -44,9 +40,7 @@ class TfliteBackend(Backend):
                 f"the execution target {options.target} is not available: TensorFlow Lite models "
                 f"run on the CPU here; {FALLBACK}"
             )
-        reason = library.missing()
-        if reason is not None:
-            raise Unavailable(reason)
+        self.require_library()
         from wasi_nn_tflite.graph import load
 
         return load(builders[0], options)

@@ -42,6 +42,8 @@ class TfliteGraph(DescribedGraph):
     """One subgraph of a model's bytes or file, over which every context has an interpreter of its
     own."""
 
+    choices: Mapping[str, Sequence[str]]
+
     def __init__(
         self, model: Kept | bytes, settings: Mapping[str, Any], config: Mapping[str, Any]
     ) -> None:

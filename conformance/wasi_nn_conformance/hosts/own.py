@@ -49,7 +49,7 @@ class OwnHost(HostUnderTest):
         return frozenset(
             encoding
             for backend in self._plugins.backends
-            if backend.missing() is None
+            if backend.availability().usable
             for encoding in backend.encodings
         )
 

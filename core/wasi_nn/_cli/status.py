@@ -7,13 +7,12 @@ import platform
 import click
 
 from wasi_nn._cli.messages import tell
-from wasi_nn.backend import Availability
-from wasi_nn.plugins import PluginRecord, Plugins, availability, features, is_broken
+from wasi_nn.plugins import PluginRecord, Plugins, availability, check_engine, is_broken
 from wasi_nn.runtime import Runtime, RuntimeFeatures
+from wasi_nn.types import Availability
 
 # Titles of the engines' features.
 _TITLES = {
-    "core": "core ABI",
     "components": "component ABI",
     "wasi": "WASI",
     "zero_copy_memory": "memory",
@@ -44,7 +43,7 @@ def _states(record: PluginRecord) -> tuple[list[str], list[str]]:
     """The usable libraries of a plugin, and its problems."""
     if record.error:
         return [], [f"broken: {record.error}"]
-    found = [availability(backend) for backend in record.backends]
+    found = [availability(backend, deep=True) for backend in record.backends]
     found += [availability(runtime) for runtime in record.runtimes]
     return (
         [one.detail for one in found if one.usable],
@@ -65,9 +64,10 @@ def _engines(runtimes: list[Runtime]) -> list[str]:
 
 def _features(runtime: Runtime) -> RuntimeFeatures | None:
     try:
-        return features(runtime)
+        check_engine(runtime)
     except (Exception, SystemExit):
         return None  # (Its availability says why.)
+    return runtime.features
 
 
 def _able(field: str, value: bool) -> str:
@@ -88,7 +88,7 @@ def doctor() -> int:
             origin = f"{record.distribution} {record.version}".strip()
             tell(f"[broken]  plugin {record.name} of {origin}: {record.error}")
         for backend in record.backends:
-            found = availability(backend)
+            found = availability(backend, deep=True)
             sound = sound and not is_broken(found)
             on = f"; runs on {', '.join(found.devices)}" if found.devices else ""
             tell(f"{_mark(found)} backend {backend.name}: {found.detail}{on}")

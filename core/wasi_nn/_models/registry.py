@@ -18,7 +18,7 @@ from wasi_nn.backend import Backend, LoadOptions
 from wasi_nn.backend.files import versions
 from wasi_nn.errors import InvalidEncoding, ModelNotFound, NotFound, UsageError
 from wasi_nn.escaping import logger, trace_of
-from wasi_nn.plugins import Plugins, reason_missing
+from wasi_nn.plugins import Plugins, availability, is_broken
 from wasi_nn.types import ExecutionTarget
 
 log = logger("wasi_nn")
@@ -203,10 +203,8 @@ def detect(plugins: Plugins, builders: Sequence[memoryview | Path]) -> str | Non
 
 
 def missing(backend: Backend) -> str | None:
-    """Why a backend's library cannot be used, or None; a backend that fails at that is broken."""
-    try:
-        return reason_missing(backend)
-    except UsageError as error:
-        return f"{backend.title} is broken: {error}"
-    except (Exception, SystemExit) as error:
-        return f"{backend.title} is broken: {type(error).__name__}: {error}"
+    """Why a backend's library cannot be used, or None. Imports no library."""
+    found = availability(backend)
+    if found.usable:
+        return None
+    return f"{backend.title}: {found.detail}" if is_broken(found) else found.detail

@@ -38,10 +38,11 @@ from __future__ import annotations
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
-from wasi_nn.errors import InvalidArgument
-from wasi_nn.types import ExecutionTarget, Tensor, TensorInfo
+from wasi_nn._attribute import attribute
+from wasi_nn.errors import InvalidArgument, Unavailable
+from wasi_nn.types import Availability, ExecutionTarget, Tensor, TensorInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,19 +67,6 @@ class LoadOptions(NamedTuple):
     target: ExecutionTarget = ExecutionTarget.CPU
     config: Mapping[str, Any] = {}
     allow_fallback: bool = False
-
-
-class Availability(NamedTuple):
-    """Whether a plugin's library can be used here.
-
-    ``detail`` is its version, or the reason why not and what to do (``pip install …``);
-    ``devices`` names what it can run on; ``risk`` is what a person should know who lets guests
-    bring models of their own."""
-
-    usable: bool
-    detail: str
-    devices: tuple[str, ...] = ()
-    risk: str = ""
 
 
 class Generation(NamedTuple):
@@ -165,26 +153,40 @@ class StreamingContext(ExecutionContext):
 
 
 class Graph(ABC):
-    """A loaded model, shared by every context, thread and guest that uses it."""
+    """A loaded model, shared by every context, thread and guest that uses it.
 
-    #: Contexts of one graph may compute at the same time in several threads. Where False, core
-    #: lets one context at a time into the graph.
-    concurrent_contexts: ClassVar[bool] = True
-    #: Tensors are strings of bytes (prompts, text, JSON): dimensions say nothing of their length.
-    untyped_bytes: bool = False
-    #: What keys of the config choose among in this model, such as its signatures, by the key.
-    choices: Mapping[str, Sequence[str]] = {}
-    #: What takes the model's memory, where several graphs share it: the same object for each of
-    #: them. The memory then counts once against a guest's limit. None for a graph of its own. Core
-    #: reads this once, after ``load``.
-    shared_memory: object | None = None
+    Core reads the attributes once, when the graph is loaded, except ``inputs`` and ``outputs``."""
 
-    @property
+    @attribute
+    def concurrent_contexts(self) -> bool:
+        """Whether several contexts of the graph may compute at the same time, in several threads.
+        If False, core lets only one context at a time into the graph."""
+        return True
+
+    @attribute
+    def untyped_bytes(self) -> bool:
+        """Whether tensors are strings of bytes (prompts, text, JSON), whose length does not follow
+        from their type and dimensions."""
+        return False
+
+    @attribute
+    def choices(self) -> Mapping[str, Sequence[str]]:
+        """The values of this model, such as its signatures, that a key of the config selects from,
+        by key."""
+        return {}
+
+    @attribute
+    def shared_memory(self) -> object | None:
+        """What takes the model's memory, where several graphs share it: the same object for each of
+        them. The memory then counts once against a guest's limit. None for a graph of its own."""
+        return None
+
+    @attribute
     def inputs(self) -> Sequence[TensorInfo]:
         """The inputs by index; empty where the library cannot say."""
         return ()
 
-    @property
+    @attribute
     def outputs(self) -> Sequence[TensorInfo]:
         """The outputs by index; empty where the library cannot say."""
         return ()
@@ -199,21 +201,38 @@ class Graph(ABC):
 
 
 class Backend(ABC):
-    """A machine-learning library as wasi-nn sees it. One object per host; no library is imported
-    before it is used."""
+    """A machine-learning library as wasi-nn sees it. One object per host.
 
-    #: What people call it (``--graph NAME=onnx:…``), unique among the installed plugins.
-    name: ClassVar[str]
-    #: The graph encodings that it serves.
-    encodings: ClassVar[tuple[str, ...]]
-    #: The keys of its config; others are logged and left out. None takes every key.
-    config_keys: ClassVar[frozenset[str] | None] = frozenset()
-    #: The keys that are the person's alone, such as paths of the host: a guest's config that has
-    #: one is refused.
-    host_only_keys: ClassVar[frozenset[str]] = frozenset()
-    #: Whether its graphs work in a child process after the parent used it: a backend without native
-    #: code, threads and locks.
-    survives_fork: ClassVar[bool] = False
+    Import the library in the methods, not at the top of the module. Core reads the attributes when
+    the plugin registers."""
+
+    @attribute
+    def name(self) -> str:
+        """What users call it (``--graph NAME=onnx:…``). Unique among the installed plugins."""
+        raise AttributeError("a Backend must have a name")
+
+    @attribute
+    def encodings(self) -> tuple[str, ...]:
+        """The graph encodings that it serves, at least one."""
+        raise AttributeError("a Backend must have encodings")
+
+    @attribute
+    def config_keys(self) -> frozenset[str] | None:
+        """The keys of its config. Others are logged and left out. None accepts every key."""
+        return frozenset()
+
+    @attribute
+    def host_only_keys(self) -> frozenset[str]:
+        """The keys that only the operator may set, such as paths of the host. A guest's config that
+        has one is refused."""
+        return frozenset()
+
+    @attribute
+    def survives_fork(self) -> bool:
+        """Whether its graphs work in a child process after the parent used it. True only for a
+        backend without native code, threads and locks."""
+        return False
+
     #: The distribution and version that it comes from; core sets it when the plugin registers.
     origin: str = ""
 
@@ -222,15 +241,19 @@ class Backend(ABC):
         """Its name for messages: ``backend onnx (wasi-nn 0.1.0)``."""
         return f"backend {self.name} ({self.origin})" if self.origin else f"backend {self.name}"
 
-    def missing(self) -> str | None:
-        """Why its library cannot be used and what to do about it, or None. Asked before every
-        run, so it looks without importing (see ``missing_library``)."""
-        return None
+    def availability(self, deep: bool = False) -> Availability:
+        """Whether its library can be used, and if not, what to do about it.
 
-    def availability(self) -> Availability:
-        """The library's version and the devices that it can run on. May import it."""
-        reason = self.missing()
-        return Availability(reason is None, reason or "ready", ("cpu",))
+        Core asks before every run: look without importing the library (see ``missing_library``).
+        With ``deep`` (``wasi-nn doctor`` and ``wasi-nn plugins``), import it and report its version
+        and the devices that it can run on."""
+        return Availability(True, "ready", ("cpu",))
+
+    def require_library(self) -> None:
+        """Raise ``Unavailable`` unless ``availability`` says that the library can be used."""
+        found = self.availability()
+        if not found.usable:
+            raise Unavailable(found.detail)
 
     def sniff(self, head: bytes) -> str | None:
         """The encoding, one of its own, of a model whose first builder begins with ``head``

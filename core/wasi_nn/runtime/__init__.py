@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, Union
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Union
 
-from wasi_nn.backend import Availability
+from wasi_nn._attribute import attribute
 from wasi_nn.errors import InvalidArgument, UsageError
+from wasi_nn.types import Availability
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,9 +98,9 @@ class HostFunction(NamedTuple):
 
 
 #: Standard input: None for an empty one, ``"inherit"``, or the bytes themselves.
-Stdin = Union[None, bytes, str]
+Stdin = Union[None, bytes, Literal["inherit"]]
 #: An output stream: None to discard, ``"inherit"``, or a callable that takes each piece of bytes.
-Stdout = Union[None, str, Callable[[bytes], Any]]
+Stdout = Union[None, Literal["inherit"], Callable[[bytes], Any]]
 
 
 class Preopen(NamedTuple):
@@ -135,7 +136,6 @@ class RuntimeFeatures(NamedTuple):
     guest memory and no copy of it; ``threads`` that guests of several threads run side by side;
     ``shared_memory`` that a guest may have a memory that is declared shared."""
 
-    core: bool = True
     components: bool = False
     wasi: bool = True
     zero_copy_memory: bool = True
@@ -191,19 +191,31 @@ class Module(ABC):
 class Runtime(ABC):
     """A Wasm engine. One object per host; its library is imported on first use."""
 
-    #: What people call it (``--runtime``), unique among the installed plugins.
-    name: ClassVar[str]
-    #: What it can do; where that depends on the library, a property.
-    features: RuntimeFeatures
-    #: The import modules that the engine's own WASI provides.
-    wasi_modules: ClassVar[frozenset[str]] = frozenset({"wasi_snapshot_preview1"})
-    #: Whether it can be used in a child process after it was used in the parent: an engine without
-    #: threads in this process.
-    survives_fork: ClassVar[bool] = False
+    @attribute
+    def name(self) -> str:
+        """What users call it (``--runtime``). Unique among the installed plugins."""
+        raise AttributeError("a Runtime must have a name")
+
+    @attribute
+    def features(self) -> RuntimeFeatures:
+        """What the engine can do. Where that depends on the library, this is a property: core reads
+        it only when the engine is available."""
+        raise AttributeError("a Runtime must have features")
+
+    @attribute
+    def wasi_modules(self) -> frozenset[str]:
+        """The import modules that the engine's own WASI provides."""
+        return frozenset({"wasi_snapshot_preview1"})
+
+    @attribute
+    def survives_fork(self) -> bool:
+        """Whether it can be used in a child process after it was used in the parent. True only for
+        an engine that has no threads in this process."""
+        return False
 
     @abstractmethod
     def availability(self) -> Availability:
-        """Whether its library is installed. May import it."""
+        """Whether the engine can be used. Asked before every run; may load its library."""
 
     @abstractmethod
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:

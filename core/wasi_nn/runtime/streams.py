@@ -73,7 +73,7 @@ class Streams:
             return self._own(os.open(os.devnull, os.O_RDONLY))
         # A file, and not a pipe: somebody would have to write to that while the guest reads.
         with tempfile.TemporaryFile() as file:
-            file.write(stdin)  # type: ignore[arg-type]
+            file.write(stdin)
             file.seek(0)
             return self._own(os.dup(file.fileno()))
 

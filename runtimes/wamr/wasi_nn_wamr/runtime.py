@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wasi_nn.backend import Availability
 from wasi_nn.errors import Unavailable
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
+from wasi_nn.types import Availability
 
 if TYPE_CHECKING:
     from wasi_nn_wamr.api import Api
@@ -19,7 +19,7 @@ class WamrRuntime(Runtime):
     wasi_modules = frozenset({"wasi_snapshot_preview1", "wasi_unstable"})
 
     @property
-    def features(self) -> RuntimeFeatures:  # type: ignore[override]
+    def features(self) -> RuntimeFeatures:
         """Deadlines and fuel depend on how the library was built."""
         try:
             library = _api()

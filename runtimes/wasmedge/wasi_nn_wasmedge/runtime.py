@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from wasi_nn.backend import Availability
 from wasi_nn.errors import Unavailable
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
+from wasi_nn.types import Availability
 
 
 class WasmEdgeRuntime(Runtime):

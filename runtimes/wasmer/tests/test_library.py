@@ -12,12 +12,12 @@ import ctypes
 import pytest
 
 from wasi_nn import hookimpl
-from wasi_nn.backend import Availability
 from wasi_nn.errors import Unavailable, UsageError
 from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 from wasi_nn.runtime.library import POINTER
 from wasi_nn.runtime.wasm_c_api import CALLBACK, Vector, bytes_vector
+from wasi_nn.types import Availability
 from wasi_nn_conformance.engine_tests import EngineTests
 from wasi_nn_conformance.places import GUESTS
 from wasi_nn_wasmer import library as ours

@@ -6,9 +6,9 @@ import importlib.util
 import os
 import sys
 
-from wasi_nn.backend import Availability
 from wasi_nn.errors import Unavailable
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
+from wasi_nn.types import Availability
 
 #: Names libwasmer's file.
 VARIABLE = "WASI_NN_LIBWASMER"
@@ -21,7 +21,7 @@ class WasmerRuntime(Runtime):
     wasi_modules = frozenset({"wasi_snapshot_preview1", "wasi_unstable"})
 
     @property
-    def features(self) -> RuntimeFeatures:  # type: ignore[override]
+    def features(self) -> RuntimeFeatures:
         """The package's guests hold the GIL, so that those of other threads wait."""
         return RuntimeFeatures(threads=not _package(), shared_memory=not _package())
 

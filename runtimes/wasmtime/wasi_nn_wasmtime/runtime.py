@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from wasi_nn.backend import Availability, missing_library
+from wasi_nn.backend import missing_library
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import (
     EngineLimits,
@@ -24,6 +24,7 @@ from wasi_nn.runtime import (
     RuntimeFeatures,
     WasiConfig,
 )
+from wasi_nn.types import Availability
 
 if TYPE_CHECKING:
     import wasmtime

@@ -43,6 +43,7 @@ class GgmlGraph(Graph):
     """A model with a config. Its contexts have memory of their own and run side by side."""
 
     untyped_bytes = True
+    shared_memory: object
 
     def __init__(
         self,

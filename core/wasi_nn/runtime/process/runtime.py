@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from wasi_nn._process.interrupts import shielded_from_sigint
-from wasi_nn.backend import Availability
 from wasi_nn.errors import Unavailable
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
 from wasi_nn.runtime.name import RuntimeName
 from wasi_nn.runtime.process.child import Child
 from wasi_nn.runtime.process.remote import RemoteModule
+from wasi_nn.types import Availability
 
 _BOOT = Path(__file__).with_name("boot.py")
 # Seconds that another Python has to describe its engine.
@@ -34,16 +34,17 @@ _DESCRIBING = 120
 class ProcessRuntime(Runtime):
     """A runtime adapter whose guests run in processes of another Python."""
 
+    name: str
     survives_fork = True
 
     def __init__(self, runtime: Runtime, python: str) -> None:
         """``python`` is a program's name or path; empty for the one that runs here."""
-        self.name = str(RuntimeName(runtime.name, python))  # type: ignore[misc]
+        self.name = str(RuntimeName(runtime.name, python))
         self._python = python or sys.executable
         self._plugin = (type(runtime).__module__.partition(".")[0], runtime.name)
 
     @property
-    def features(self) -> RuntimeFeatures:  # type: ignore[override]
+    def features(self) -> RuntimeFeatures:
         """Those of the engine, as far as a process changes nothing."""
         engine = RuntimeFeatures(**self._described()["features"])
         return engine._replace(
@@ -55,7 +56,7 @@ class ProcessRuntime(Runtime):
         )
 
     @property
-    def wasi_modules(self) -> frozenset[str]:  # type: ignore[override]
+    def wasi_modules(self) -> frozenset[str]:
         """What the engine's own WASI provides."""
         return frozenset(self._described()["wasi"])
 
