@@ -1,4 +1,4 @@
-"""Fixtures that the tests of several rooms share."""
+"""Fixtures that several test folders share."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def needs_engine(runtime: str) -> None:
 
 
 def needs(package: str) -> Any:
-    """The package, or a skip that says why; where CI has installed it, a failure."""
-    # (`make test310` installs some of the extras.)
+    """The package. If it is missing, skip with the reason, or fail if CI installs it."""
+    # `make test310` installs only some of the extras.
     left_out = package in {"ai_edge_litert", "openvino", "torch"} and sys.version_info < (3, 11)
     try:
         return importlib.import_module(package)
@@ -104,7 +104,7 @@ def host(plugins: Plugins) -> Iterator[Host]:
 
 @pytest.fixture
 def identity_model(tmp_path: Path) -> Callable[..., Path]:
-    """Makes identity models: ``identity_model("name", stream=3)``."""
+    """A function that makes identity models: ``identity_model("name", stream=3)``."""
     import json
 
     def make(name: str = "echo", **settings: Any) -> Path:
@@ -116,10 +116,10 @@ def identity_model(tmp_path: Path) -> Callable[..., Path]:
 
 
 class Caller:
-    """Calls an ABI's functions as a guest would, on a linear memory of its own.
+    """Calls an ABI's functions as a guest would, with its own linear memory.
 
-    Not an engine: the memory is a bytearray and the functions are called directly, so that single
-    rules can be tested one by one. The runtimes' tests make the same calls from inside Wasm.
+    This is not an engine: the memory is a bytearray, and the functions are called directly, so that
+    each rule can be tested alone. The runtimes' tests make the same calls from Wasm.
     """
 
     def __init__(self, host: Host, dialects: tuple[str, ...], size: int = 1 << 16) -> None:
@@ -143,7 +143,7 @@ class Caller:
         return self.observer.failures[-1].reason
 
     def put(self, data: bytes) -> int:
-        """Write bytes somewhere free and give their address."""
+        """Write bytes to free memory and return their address."""
         at = self._free
         self.bytes[at : at + len(data)] = data
         self._free += (len(data) + 7) & ~7
@@ -153,25 +153,25 @@ class Caller:
         return int(struct.unpack_from("<I", self.bytes, at)[0])
 
     def tensor(self, kind: int, dims: list[int], data: bytes, padding: bytes = b"\0\0\0") -> int:
-        """A 20-byte tensor record; gives its address."""
+        """Write a 20-byte tensor record and return its address."""
         dims_at = self.put(struct.pack(f"<{len(dims)}I", *dims))
         data_at = self.put(data)
         head = struct.pack("<IIB", dims_at, len(dims), kind) + padding
         return self.put(head + struct.pack("<II", data_at, len(data)))
 
     def builders(self, *models: bytes) -> int:
-        """An array of graph builders; gives its address."""
+        """Write an array of graph builders and return its address."""
         pairs = b"".join(struct.pack("<II", self.put(model), len(model)) for model in models)
         return self.put(pairs)
 
     def load(self, model: bytes = IDENTITY.encode(), encoding: int = 5, target: int = 0) -> int:
-        """Load from bytes and give the handle; fails the test on an errno."""
+        """Load a graph from bytes and return its handle. An errno fails the test."""
         out = self.put(b"\xff" * 4)
         assert self("load", self.builders(model), 1, encoding, target, out) == 0, self.reason
         return self.u32(out)
 
     def context(self, model: bytes = IDENTITY.encode()) -> int:
-        """A context of a fresh graph."""
+        """Load a graph and return the handle of a context of it."""
         out = self.put(b"\xff" * 4)
         assert self("init_execution_context", self.load(model), out) == 0, self.reason
         return self.u32(out)
@@ -179,7 +179,7 @@ class Caller:
     def output(
         self, context: int, index: int = 0, size: int = 4096, name: str = "get_output"
     ) -> Any:
-        """The bytes of an output, or the errno."""
+        """Return the bytes of an output, or the errno."""
         buffer, out = self.put(bytes(size)), self.put(b"\xff" * 4)
         errno = self(name, context, index, buffer, size, out)
         return errno or bytes(self.bytes[buffer : buffer + self.u32(out)])
@@ -187,7 +187,8 @@ class Caller:
 
 @pytest.fixture
 def caller(host: Host) -> Iterator[Callable[..., Caller]]:
-    """Makes callers: ``caller("witx")``; without a name, the candidates of a plain guest."""
+    """A function that makes callers: ``caller("witx")``. Without a name, a plain guest's
+    candidates."""
     made: list[Caller] = []
 
     def make(*dialects: str, size: int = 1 << 16) -> Caller:

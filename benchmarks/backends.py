@@ -1,7 +1,7 @@
-"""What a guest's inference costs more than the fastest direct call of the library.
+"""The overhead of a guest's inference over the fastest direct call of the library.
 
-Both sides take turns in one run. Direct calls find their input in place; a guest's cycle is
-set_input, compute and get_output, with both copies.
+Both sides alternate in one run. A direct call has its input in place. A guest's cycle is set_input,
+compute and get_output, with both copies.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _cycle(host: Host, name: str, small: Network, large: Network) -> list[Figure
 
 
 def _guest(host: Host, model: str, network: Network, calls: int) -> Callable[[], float]:
-    """Seconds of one cycle in a guest's loop."""
+    """Seconds for one cycle in a guest's loop."""
     program = host.compile(CYCLE)
     arguments = [model, str(network.output_bytes), str(calls), *map(str, network.dims)]
 
@@ -115,7 +115,7 @@ def _parallel(name: str, model: Model, network: Network) -> list[Figure]:
 
 
 def _together(calls: list[Call], turns: int = 10) -> float:
-    """Seconds of one call, with every call in a thread of its own."""
+    """Seconds for one call, with each call in its own thread."""
 
     def work(call: Call) -> None:
         for _ in range(turns):

@@ -1,4 +1,4 @@
-"""What a component's host calls cost, each paired with wasmtime-py's own conversion."""
+"""The cost of a component's host calls, each paired with wasmtime-py's own conversion."""
 
 from __future__ import annotations
 

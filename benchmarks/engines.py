@@ -1,7 +1,7 @@
-"""What a host call costs on every engine that is installed, against wasmtime, in one run.
+"""The cost of a host call on every installed engine, compared with wasmtime in one run.
 
-``python -m benchmarks.engines`` prints these figures alone; with another Python (3.10, for the
-wasmer package) it takes the engines of that one.
+``python -m benchmarks.engines`` prints only these figures. Another Python (3.10, for the wasmer
+package) measures the engines installed there.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ PAIRS = 15
 CALLS = 5000
 INPUTS = 200
 REFERENCE = "wasmtime"
-#: The most that each engine should take of wasmtime's time.
+#: The goal for each engine: at most this multiple of wasmtime's time.
 GOALS = {"wasmer": 1.5, "wamr": 4.0, "wasmedge": 4.0}
-#: The most microseconds that a call should take where the guest is another process.
+#: The goal in microseconds for a call from a guest in another process.
 ROUND_TRIP = {"v8": 90.0, "wasmtime@": None}
 
-# Loops around an empty host call of five parameters, and around set_input of 602,112 bytes on a
-# context that the guest has opened itself: a tensor of u8, its dimensions at 16, data at 64 KiB.
+# Loops around an empty host call with five parameters, and around set_input of 602,112 bytes on a
+# context that the guest has opened. The tensor is u8, with dimensions at 16 and data at 64 KiB.
 _GUEST = """
 (module
   (import "bench_empty" "call" (func $call (param i32 i32 i32 i32 i32) (result i32)))
@@ -65,7 +65,7 @@ _GUEST = """
 
 
 def overhead() -> list[Figure]:
-    """Both figures of every engine but wasmtime."""
+    """Both figures of every engine except wasmtime."""
     figures = []
     plugins = Plugins.installed()
     reference = _guest(plugins, REFERENCE)

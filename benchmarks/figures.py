@@ -1,4 +1,4 @@
-"""What a benchmark gives: named figures with goals, as a table and as build/bench.json."""
+"""The results of benchmarks: named figures with goals, as a table and as build/bench.json."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OUTPUT = ROOT / "build" / "bench.json"
 
 
 class Figure(NamedTuple):
-    """One number. ``goal`` is the most (or, with ``at_least``, the least) that it should be."""
+    """One number. ``goal`` is its upper bound or, with ``at_least``, its lower bound."""
 
     name: str
     value: float
@@ -32,7 +32,7 @@ class Figure(NamedTuple):
 
 
 def interleaved(rounds: int, *measures: Callable[[], float]) -> list[float]:
-    """The median of each measure over ``rounds`` passes, in which they take turns."""
+    """The median of each measure over ``rounds`` passes. The measures alternate."""
     results: list[list[float]] = [[] for _ in measures]
     for _ in range(rounds):
         for measure, values in zip(measures, results, strict=True):
@@ -43,11 +43,11 @@ def interleaved(rounds: int, *measures: Callable[[], float]) -> list[float]:
 def paired_ratio(
     rounds: int, one: Callable[[], float], other: Callable[[], float]
 ) -> tuple[float, float, float]:
-    """The median of ``one / other`` over pairs measured side by side, so that what else the machine
-    does falls on both; and the medians of the two."""
+    """The median of ``one / other`` over pairs measured side by side, and the median of each. Other
+    load on the machine affects both sides of a pair."""
     pairs = []
     for turn in range(rounds):
-        # Whoever comes second finds warmer caches: they swap.
+        # The second measure finds warmer caches, so they swap.
         first, second = (one, other) if turn % 2 else (other, one)
         a, b = first(), second()
         pairs.append((a, b) if turn % 2 else (b, a))
@@ -56,7 +56,7 @@ def paired_ratio(
 
 
 def per_call(function: Callable[[], Any], calls: int) -> float:
-    """Seconds of one call, over a loop of ``calls``."""
+    """Seconds for one call, over a loop of ``calls``."""
     turns = range(calls)
     started = time.perf_counter()
     for _ in turns:

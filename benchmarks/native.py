@@ -23,8 +23,8 @@ _ROUNDS = 5
 
 
 def components() -> list[Figure]:
-    """The time of one turn (602,112 bytes in, compute, 602,112 bytes out) of the interpreter that
-    is a component: of runs of many turns less those of few."""
+    """The time of one turn (602,112 bytes in, compute, 602,112 bytes out) of the component
+    interpreter: the difference between runs with many turns and with few."""
     native = Wasmtime()
     if native.unavailable() is not None:
         return []
@@ -68,7 +68,7 @@ def _seconds(line: list[str], script: bytes, environment: dict[str, str] | None 
 
 
 def _script(turns: int) -> bytes:
-    """Words for the interpreter (docs/conformance.md)."""
+    """A script for the interpreter (docs/conformance.md)."""
     dims = b"".join(number.to_bytes(4, "little") for number in _DIMS).hex()
     begin = [
         "buf name 5", f"put name 0 {b'large'.hex()}", "buf g 4", "buf c 4",

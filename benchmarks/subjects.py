@@ -1,7 +1,7 @@
-"""The backends that are measured: their models, and the fastest direct call of their libraries.
+"""The measured backends: their models, and the fastest direct call of their libraries.
 
-A direct call runs the model once on buffers that were bound before; ``Direct`` makes one for each
-thread that asks, over one loaded model.
+A direct call runs the model once on buffers that were bound before. ``Direct`` makes one for each
+thread, over one loaded model.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from benchmarks import models
 
-#: Thread pools of two sides that take turns on the same cores measure each other.
+#: No thread pools: those of two sides that alternate on the same cores would disturb each other.
 ONE_THREAD = {"threads": 1}
 
 Call = Callable[[], object]
@@ -22,7 +22,7 @@ Direct = Callable[[], Call]
 
 
 class Network(NamedTuple):
-    """A model's files, its input, the bytes of its output, and its direct calls."""
+    """A model's files, its input, the size of its output in bytes, and its direct calls."""
 
     paths: list[Path]
     dims: tuple[int, ...]
@@ -136,7 +136,7 @@ def pytorch(folder: Path) -> tuple[Network, Network]:
     return _pytorch(small, models.SMALL_DIMS, 16), _pytorch(large, models.LARGE_DIMS, 256)
 
 
-#: By the name of the backend, with the package that it needs.
+#: The subjects by the backend's name, with the package that each needs.
 SUBJECTS: dict[str, tuple[str, Callable[[Path], tuple[Network, Network]]]] = {
     "onnx": ("onnxruntime", onnx),
     "openvino": ("openvino", openvino),

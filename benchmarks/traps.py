@@ -1,4 +1,4 @@
-"""What it costs that compiled code checks for traps by itself, and not through signal handlers."""
+"""The cost of compiled code that checks for traps itself, without signal handlers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wasi_nn_wasmtime.capi import trap_by_signals
 
 PAIRS = 15
 
-# The worst case: a loop that does nothing but load.
+# The worst case: a loop that only loads.
 _LOADS = """
 (module (memory (export "memory") 16) (func (export "run") (result i32) (local i32 i32 i32)
   (loop $again (local.set 0 (i32.const 0))
@@ -23,7 +23,7 @@ _LOADS = """
     (local.set 2 (i32.add (local.get 2) (i32.const 1)))
     (br_if $again (i32.lt_u (local.get 2) (i32.const 50))))
   (local.get 1)))"""
-# What guests do with a tensor: bytes to floats between 0 and 1.
+# Typical guest code: convert a tensor's bytes to floats between 0 and 1.
 _NORMALIZE = """
 (module (memory (export "memory") 16) (func (export "run") (result i32) (local i32 i32)
   (loop $again (local.set 0 (i32.const 0))
@@ -38,7 +38,7 @@ _NORMALIZE = """
 
 
 def checks() -> list[Figure]:
-    """The time of code with checks, over that of code without."""
+    """The time of code with checks, divided by that of code without."""
     figures = []
     for name, text in (("loads", _LOADS), ("normalize", _NORMALIZE)):
         ratio, ours, theirs = paired_ratio(PAIRS, _timed(text, False), _timed(text, True))

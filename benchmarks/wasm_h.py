@@ -1,8 +1,8 @@
-"""What a library of wasm.h keeps of guests that are gone. Calls wasm.h alone, and nothing of ours.
+"""The memory that a wasm.h library keeps after its guests are gone. This calls only wasm.h.
 
     python -m benchmarks.wasm_h /path/to/libwasmer.so
 
-Each round deletes all that it made, except the engine where that is the process's.
+Each round deletes everything that it made, except an engine that is shared by the process.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def resident() -> int:
 
 
 def per_round(run: Callable[[], None]) -> float:
-    """Bytes that stay, for each round: the least of three tries."""
+    """The bytes that each round leaves: the minimum of three tries."""
     grown = []
     for _ in range(4):
         before = resident()

@@ -11,7 +11,7 @@
 | batch | x f32 [-1, 4] | y = x + x |
 | identity_T | x T [1, 4] | y = x, for each tensor type T that the encoding has |
 
-The files are checked in, so that the cases run where no authoring library is. ggml's graph is the
+The files are checked in, so that the cases run without the authoring libraries. ggml's graph is the
 tiny language model of language_model.py.
 """
 
@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 GRAPHS = Path(__file__).resolve().parents[1] / "graphs"
-#: The files of a graph, in the order of its builders.
+#: The files of a graph in the order of its builders.
 SUFFIXES = {
     "onnx": (".onnx",),
     "openvino": (".xml", ".bin"),
@@ -221,7 +221,7 @@ def main() -> None:
         folder = GRAPHS / encoding
         folder.mkdir(parents=True, exist_ok=True)
         WRITERS[encoding](folder)
-        # What program guests read.
+        # The inputs of the guest programs.
         (folder / "input.raw").write_bytes(np.array([1, 2, 3, 4], "<f4").tobytes())
         print(f"{folder}: {len(list(folder.iterdir()))} files")
 

@@ -1,4 +1,4 @@
-"""Steps of a component's `run`, as text, and a program of them."""
+"""Steps of a component's `run` as WAT, and a program made of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wasi_nn._host.program import Program
 NEWEST = VERSIONS[0]
 # "net" at 1024, the name "0" at 1028, dimensions [2, 4] at 1032, eight bytes at 1040.
 DATA = r"net\000\00\00\00\02\00\00\00\04\00\00\00abcdefgh"
-# $g: the graph, $x: a context of it; unreachable where one is refused.
+# $g is the graph, $x a context of it. The guest traps if one is refused.
 OPEN = """
   (local $g i32) (local $x i32) (local $t i32)
   (call $load_by_name (i32.const 1024) (i32.const 3) (i32.const 64))
@@ -28,14 +28,14 @@ TENSOR = """
   (local.set $t (call $tensor (i32.const 1032) (i32.const 2) (i32.const 4)
     (i32.const 1040) (i32.const 8)))
 """
-# One input named "0" at 256, computed; the result at 64.
+# Set one input named "0" at 256 and compute. The result is at 64.
 COMPUTE = """
   (i32.store (i32.const 256) (i32.const 1028)) (i32.store (i32.const 260) (i32.const 1))
   (i32.store (i32.const 264) (local.get $t))
   (call $compute (local.get $x) (i32.const 256) (i32.const 1) (i32.const 64))
   (if (i32.load8_u (i32.const 64)) (then (return (i32.const 1))))
 """
-# Unless the output's bytes are those of the input.
+# Trap unless the output's bytes equal the input's.
 CHECK = """
   (call $data (local.get $t) (i32.const 80))
   (if (i32.ne (i32.load (i32.const 84)) (i32.const 8)) (then unreachable))
@@ -58,7 +58,7 @@ OLD = """
 
 
 def with_net(folder: Path) -> Host:
-    """A host that offers "net", which gives back what it gets."""
+    """A host that offers "net", whose output is its input."""
     model = folder / "net.model"
     model.write_text("wasi-nn:identity {}\n")
     host = Host(runtime="wasmtime")
@@ -69,5 +69,5 @@ def with_net(folder: Path) -> Host:
 def compiled(
     host: Host, run: str, version: str = NEWEST, data: str = DATA, more: str = ""
 ) -> Program:
-    """A program of a component with that ``run``."""
+    """A program of a component with this ``run``."""
     return host.compile(wasmtime.wat2wasm(component(run, version, data, more)))

@@ -1,7 +1,8 @@
-"""Components written as text: the imports of `wasi:nn` lowered, around a test's own `run`.
+"""Components as text: the lowered imports of `wasi:nn` around a test's own `run`.
 
-A `run` is WAT that calls the lowered functions and leaves 0 (ok) or 1 (error). Memory is one page
-and more, `cabi_realloc` only grows; a test's own data lies from 1024 on, results from 64 on.
+A `run` is WAT that calls the lowered functions and leaves 0 (ok) or 1 (error). The memory has at
+least one page, and `cabi_realloc` never frees. A test's data begins at 1024, and results begin at
+64.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ def _enum(words: str) -> str:
 def component(
     run: str, version: str = "0.2.0-rc-2024-10-28", data: str = "", more: str = ""
 ) -> str:
-    """The text of a component whose `wasi:cli/run` is ``run``. ``data`` is placed at 1024, and
-    ``more`` among the imports."""
+    """The text of a component whose `wasi:cli/run` is ``run``. ``data`` goes to address 1024, and
+    ``more`` goes among the imports."""
     at = f"@{version}" if version else ""
     named = version == "0.2.0-rc-2024-10-28"
     constructor = version in ("0.2.0-rc-2024-06-25", "")

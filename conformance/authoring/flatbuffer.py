@@ -1,4 +1,4 @@
-"""Authoring TensorFlow Lite models from their flatbuffer schema, which LiteRT's package carries."""
+"""Write TensorFlow Lite models with the flatbuffer schema from LiteRT's package."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TYPES = {
 
 
 class FlatModel:
-    """A model, operator by operator, of one subgraph or several."""
+    """A model of one or more subgraphs, written operator by operator."""
 
     def __init__(self) -> None:
         from ai_edge_litert import schema_py_generated as schema
@@ -44,7 +44,7 @@ class FlatModel:
         scale: float | None = None,
         zero_point: int = 0,
     ) -> int:
-        """A tensor that is computed; -1 in ``signature`` leaves a dimension open."""
+        """Add a computed tensor. -1 in ``signature`` makes a dimension dynamic."""
         tensor = self._schema.TensorT()
         tensor.name, tensor.shape = name.encode(), list(dims)
         tensor.shapeSignature = None if signature is None else list(signature)
@@ -58,7 +58,7 @@ class FlatModel:
         return len(self._graph.tensors) - 1
 
     def constant(self, name: str, array: Any) -> int:
-        """A tensor that is given."""
+        """Add a constant tensor."""
         index = self.tensor(name, array.shape, array.dtype.name)
         buffer = self._schema.BufferT()
         buffer.data = np.frombuffer(np.ascontiguousarray(array).tobytes(), np.uint8)
@@ -67,7 +67,7 @@ class FlatModel:
         return index
 
     def operator(self, name: str, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        """An operator of the built-in ones, with the options that the networks here need."""
+        """Add a built-in operator, with the options that the networks here need."""
         schema = self._schema
         code = schema.OperatorCodeT()
         number = getattr(schema.BuiltinOperator, name)
@@ -116,7 +116,7 @@ class FlatModel:
         self._graphs.append(self._graph)
 
     def another(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
-        """End a subgraph; what follows is of a further one."""
+        """End this subgraph and begin another one."""
         self._graph.inputs, self._graph.outputs = list(inputs), list(outputs)
         self._begin()
 

@@ -2,10 +2,10 @@
 
     python conformance/authoring/language_model.py      writes conformance/graphs/ggml/tiny*.gguf
 
-Its text is noise, and always the same noise: the weights come of a fixed seed. The vocabulary is a
-SentencePiece one of bytes, printable characters, a few words, and ChatML's special tokens; only
-printable tokens have any weight, so that greedy text is plain ASCII and never ends by itself. The
-projector goes with it: a vision transformer of two layers that makes four tokens of an image.
+Its text is noise, and always the same noise, because the weights come from a fixed seed. The
+SentencePiece vocabulary has bytes, printable characters, a few words, and ChatML's special tokens.
+Only printable tokens have any weight, so greedy text is plain ASCII and never ends by itself. The
+projector belongs to it: a vision transformer of two layers that turns an image into four tokens.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def vocabulary() -> tuple[list[bytes], list[float], list[int]]:
     entries += [(b"<0x%02X>" % byte, 0.0, kinds.BYTE) for byte in range(256)]
     printable = [chr(code) for code in range(33, 127)] + ["\u2581"]
     entries += [(text.encode(), -1000.0 - i, kinds.NORMAL) for i, text in enumerate(printable)]
-    # A word is merged from its beginning on, so every beginning is a token too.
+    # A word is merged from its start, so every prefix is a token too.
     beginnings = {
         ("\u2581" + word)[:length] for word in _WORDS for length in range(2, len(word) + 2)
     }
@@ -49,7 +49,7 @@ def vocabulary() -> tuple[list[bytes], list[float], list[int]]:
 
 
 def write(path: Path) -> None:
-    """Write the model; the same bytes every time."""
+    """Write the model. It has the same bytes every time."""
     tokens, scores, kinds = vocabulary()
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny")
@@ -102,7 +102,7 @@ def write(path: Path) -> None:
 
 
 def write_projector(path: Path) -> None:
-    """Write the projector; the same bytes every time."""
+    """Write the projector. It has the same bytes every time."""
     width, hidden, layers, side, patch = 16, 32, 2, 16, 8
     writer = gguf.GGUFWriter(path, "clip")
     writer.add_name("tiny-mmproj")

@@ -1,7 +1,7 @@
-"""Loading and running damaged models in a process of its own, since a library may die of one.
+"""Load and run damaged models in a separate process, because one of them may kill the library.
 
-``python -m authoring.mutants ENCODING FOLDER INPUT.npy`` runs every file of FOLDER and prints a
-line before and after each; ``deaths`` starts it again behind a model that it did not survive.
+``python -m authoring.mutants ENCODING FOLDER INPUT.npy`` runs every file in FOLDER and prints a
+line before and after each. ``deaths`` restarts it after a model that it did not survive.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def deaths(encoding: str, mutants: Sequence[bytes], example: Path, folder: Path)
 
 
 def main(encoding: str, folder: str, example: str) -> None:
-    """Run every file of the folder; an ``NnError`` is as good as an answer."""
+    """Run every file of the folder. An ``NnError`` counts as an answer."""
     import numpy as np
 
     from wasi_nn import Host, NnError

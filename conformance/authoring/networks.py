@@ -3,8 +3,8 @@
 Input ``x``: f32 [1, 3, 8, 8]. A 3 × 3 convolution to 4 channels (stride 2, padding 1), ReLU, the
 mean over each channel, a linear layer to 3 scores, softmax: output ``y``, f32 [1, 3].
 
-Each format is authored from the same numpy arrays, with its own library or its schema; nothing is
-converted but the OpenVINO IR, which OpenVINO makes of the ONNX model.
+Each format is written from the same numpy arrays, with its own library or its schema. Only the
+OpenVINO IR is converted: OpenVINO makes it from the ONNX model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OUTPUT_DIMS = (1, 3)
 
 
 class Weights(NamedTuple):
-    """The network's numbers; ``kernel`` is [out, in, height, width]."""
+    """The network's weights. ``kernel`` is [out, in, height, width]."""
 
     kernel: Any
     bias: Any
@@ -30,7 +30,7 @@ class Weights(NamedTuple):
 
 
 def weights() -> Weights:
-    """The same numbers every time."""
+    """The weights, the same every time."""
     random = np.random.default_rng(11)
 
     def draw(*dims: int) -> Any:
@@ -45,7 +45,7 @@ def sample() -> Any:
 
 
 def reference(x: Any) -> Any:
-    """What the network gives, computed with numpy in f64."""
+    """The network's output, computed with numpy in f64."""
     w = weights()
     padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
     out = np.zeros((1, 4, 4, 4))
@@ -59,7 +59,7 @@ def reference(x: Any) -> Any:
 
 
 def onnx(folder: Path) -> list[Path]:
-    """ONNX, of its own helpers."""
+    """ONNX, with its own helpers."""
     import onnx as library
     from onnx import TensorProto, helper, numpy_helper
 
@@ -89,7 +89,7 @@ def onnx(folder: Path) -> list[Path]:
 
 
 def openvino(folder: Path) -> list[Path]:
-    """OpenVINO IR, made of the ONNX model, with weights in f32."""
+    """OpenVINO IR, made from the ONNX model, with weights in f32."""
     import openvino as library
 
     path = folder / "network.xml"
@@ -124,7 +124,7 @@ def torchscript(folder: Path) -> list[Path]:
 
     path = folder / "network.pt"
     with warnings.catch_warnings():
-        # TorchScript is deprecated, and what the guests of the last years were made for.
+        # TorchScript is deprecated, but many guests were made for it.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.trace(_module(), torch.from_numpy(sample())).save(str(path))
     return [path]
@@ -140,8 +140,8 @@ def exported(folder: Path) -> list[Path]:
 
 
 def tflite(folder: Path) -> list[Path]:
-    """TensorFlow Lite, of its flatbuffer schema. A transposition in front takes the other formats'
-    layout of the input (channels first)."""
+    """TensorFlow Lite, with its flatbuffer schema. A transposition at the start accepts the input
+    layout of the other formats (channels first)."""
     from authoring.flatbuffer import FlatModel
 
     w = weights()
@@ -168,7 +168,7 @@ def tflite(folder: Path) -> list[Path]:
     return [path]
 
 
-#: Every encoding, by the backend that runs it and the file's kind.
+#: The writers of every encoding, by the backend that runs it and the kind of file.
 FORMATS: dict[str, Callable[[Path], list[Path]]] = {
     "onnx": onnx,
     "openvino": openvino,

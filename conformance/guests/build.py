@@ -1,10 +1,10 @@
 """Build the guests from their sources.
 
-Every folder NAME with a NAME.c gives NAME/NAME.wasm, by the compiler of the `ziglang` wheel; where
-NAME ends with -wit it is a component, by `jco` on Node.js. The result is the same, byte for byte,
-on every machine: the tools are pinned, paths are relative, and nothing of the build is recorded.
-The components in Python and JavaScript carry a whole language (12 to 18 MB), so they are not
-checked in and go to build/guests.
+For every folder NAME with a NAME.c, the compiler of the `ziglang` wheel builds NAME/NAME.wasm. If
+NAME ends with -wit, `jco` on Node.js makes a component of it. The result is the same, byte for
+byte, on every machine: the tools are pinned, paths are relative, and the build records nothing. The
+components in Python and JavaScript contain a whole language (12 to 18 MB), so they are not checked
+in and go to build/guests.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ HERE = Path(__file__).resolve().parent
 BUILD = HERE.parent.parent / "build"
 CACHE = BUILD / "zig-cache"
 COMPONENTS = HERE / "components"
-# npm's packages lie where no wheel takes them along.
+# npm's packages go where no wheel includes them.
 NODE = BUILD / "components"
 LARGE = {"ask": COMPONENTS / "python" / "ask.py", "infer": COMPONENTS / "js" / "infer.js"}
-# The least that every engine has: no bulk memory, no SIMD.
+# Only features that every engine has: no bulk memory, no SIMD.
 FLAGS = [
     "-target",
     "wasm32-wasi",
@@ -61,12 +61,12 @@ def build(source: Path, output: Path) -> None:
 
 
 def is_component(source: Path) -> bool:
-    """Whether a C source is one of a component."""
+    """Whether a C source is that of a component."""
     return source.stem.endswith("-wit")
 
 
 def componentize(world: str, source: Path, output: Path) -> None:
-    """Make a component of a core module or a JavaScript source, in one of components/wit."""
+    """Make a component from a core module or a JavaScript source, in a world of components/wit."""
     shutil.copy(COMPONENTS / "componentize.mjs", NODE)
     files = [str(source), str(output)]
     command = ["node", "componentize.mjs", str(COMPONENTS / "wit"), world, *files]
@@ -74,19 +74,19 @@ def componentize(world: str, source: Path, output: Path) -> None:
 
 
 def build_large(source: Path, output: Path) -> None:
-    """Make a component of a program in Python or JavaScript. Raises ``CalledProcessError``."""
+    """Make a component from a program in Python or JavaScript. Raises ``CalledProcessError``."""
     if source.suffix == ".js":
         componentize("guest-with-arguments", source, output)
         return
-    # Beside this interpreter, where pip has put it.
+    # pip installs it beside this interpreter.
     tool = [str(Path(sys.executable).parent / "componentize-py"), "-d", "../wit", "-w", "guest"]
     command = [*tool, "componentize", source.stem, "-o", str(output)]
     subprocess.run(command, cwd=source.parent, check=True, stdout=subprocess.DEVNULL)
 
 
 def lacks_node(as_it_is: bool) -> str | None:
-    """Why components cannot be built here, or None; installs what they need from npm, once, unless
-    ``as_it_is`` forbids to install anything."""
+    """Why components cannot be built here, or None. Installs what they need from npm, once, unless
+    ``as_it_is``."""
     if shutil.which("node") is None or shutil.which("npm") is None:
         return "Node.js and npm are not installed"
     wanted, installed = COMPONENTS / "package.json", NODE / "package.json"

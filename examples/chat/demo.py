@@ -1,6 +1,6 @@
 """The chat demo: a WebAssembly guest of 7 KB talks with a language model that the host runs.
 
-It runs the command that the README shows, with a question or two on standard input; in a terminal,
+It runs the command from the README with one or two questions on standard input. On a terminal,
 `wasi-nn run` without the pipe is a conversation.
 """
 
@@ -38,7 +38,7 @@ def main() -> int:
         *("wasi-nn", "run"),
         *("--graph", f"default={MODEL}"),
         *("--stats", GUEST),
-        # The model's template has a system prompt of its own, with which this small one strays.
+        # The system prompt in the model's template makes this small model stray.
         *("--system", "You are a helpful assistant."),
         *("--config", '{"temp": 0, "ctx-size": 2048}'),
     ]

@@ -1,7 +1,7 @@
-"""The demo: a WebAssembly guest tells the types of real files, entirely inside its sandbox.
+"""The demo: a WebAssembly guest detects the types of real files, entirely in its sandbox.
 
-It runs the same command that the README shows, prints what the guest printed, and compares every
-answer with that of the Python package `magika`, which runs the same model without any Wasm.
+It runs the command from the README, prints the guest's output, and compares every answer with the
+Python package `magika`, which runs the same model without Wasm.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ GUEST = "conformance/guests/magika/magika.wasm"
 MODEL = "models/standard_v3_3/model.onnx"
 CONFIG = "models/standard_v3_3/config.min.json"
 KNOWLEDGE = "config/content_types_kb.min.json"
-# Beside the samples, files of the repository itself.
+# Files of this repository, in addition to the samples.
 OWN = ["README.md", "LICENSE", "Makefile", "pyproject.toml", "core/wasi_nn/_host/host.py"]
 OWN += ["conformance/guests/magika/magika.c", "conformance/guests/include/wasi_nn.h", GUEST]
-# How far the two scores may lie apart: the guest prints three decimals.
+# The largest allowed difference of the scores: the guest prints three decimals.
 TOLERANCE = 0.0011
 
 
@@ -60,7 +60,7 @@ def main() -> int:
 
 
 def compare(answers: dict[str, tuple[str, float]]) -> int:
-    """Compare with the package's own answers; gives the exit code."""
+    """Compare with the package's own answers and return the exit code."""
     from magika import Magika
 
     native = Magika()
