@@ -147,7 +147,7 @@ class TestTokensThatLookAtLaterOnes:
         text = answer(graph, LONG)
         assert text == answer(graph, LONG, batch_size=256)
         assert text != answer(load(), LONG)
-        with pytest.raises(PromptTooLong, match="100 can look at each other"):
+        with pytest.raises(PromptTooLong, match="100 can see each other"):
             answer(graph, LONG, batch_size=100)
 
     @pytest.mark.parametrize("attention", [-1, 1])

@@ -217,9 +217,9 @@ def test_parts_as_builders(tmp_path, gpt2):
     second = tmp_path / "m-00002-of-00003.gguf"
     third = tmp_path / "m-00003-of-00003.gguf"
     backend, options = GgmlBackend(), LoadOptions("ggml")
-    with pytest.raises(RuntimeFailure, match=r"part 2 of 3.* give the first part alone"):
+    with pytest.raises(RuntimeFailure, match=r"part 2 of 3.* give only the first part"):
         backend.load([first, second], options)
-    with pytest.raises(InvalidArgument, match="give the first part alone"):
+    with pytest.raises(InvalidArgument, match="give only the first part"):
         backend.load([first, second, third], options)
     with pytest.raises(RuntimeFailure, match="must be a projector"):
         backend.load([TINY, TINY], options)

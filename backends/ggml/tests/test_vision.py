@@ -180,7 +180,7 @@ class TestWhatTheyTake:
     def test_all_together(self, context):
         """Each alone could be taken, and none is decoded."""
         image = inline(picture("red", size=(4000, 4000)))
-        with pytest.raises(InvalidArgument, match="80000000 pixels cannot be taken"):
+        with pytest.raises(InvalidArgument, match="80000000 pixels"):
             self.put(context, f"see {image * 5} it")
         self.put(context, f"see {image} it")
 

@@ -1,8 +1,8 @@
 """The C structures and functions of llama.h and mtmd.h that this backend uses.
 
-llama.h promises no stable layout, so what a library's own default parameters hold is compared with
-what is written here, and a library that differs is refused: a wrong offset would be memory
-corruption. Layouts: llama.cpp's include/llama.h and tools/mtmd/mtmd.h of autumn 2026.
+llama.h promises no stable layout, and a wrong offset would corrupt memory. So the default
+parameters that a library returns are compared with the values here; one that differs is rejected.
+Layouts: llama.cpp's include/llama.h and tools/mtmd/mtmd.h of autumn 2026.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ Pointer = c.c_void_p
 #: Called by llama.cpp with a level, a text and user data.
 LogCallback = c.CFUNCTYPE(None, c.c_int, c.c_char_p, c.c_void_p)
 
-# A library that has grown a field writes past a structure of the size that is declared here, before
-# the check can see it: each ends with room to spare. Passing more bytes by value than a function
-# reads is harmless where large structures travel on the stack (System V x86-64) or by reference
-# (AArch64, Windows).
+# A newer library with one more field would write past a structure before the check can see it, so
+# each ends with spare bytes. Passing more bytes by value than a function reads is harmless where
+# large structures travel on the stack (System V x86-64) or by reference (AArch64, Windows).
 _SPARE = 256
 
 
@@ -95,19 +94,19 @@ class ContextParams(c.Structure):
 
 
 class ContextParams06(c.Structure):
-    """The same of llama.cpp 0.6 (xllamacpp 2026.10), which has one pointer more beside the abort
-    callback's two. None of them is used here."""
+    """The same structure in llama.cpp 0.6 (xllamacpp 2026.10), with one more pointer beside the two
+    of the abort callback. This backend sets none of them."""
 
     _fields_ = (*_HEAD, ("_pointers", Pointer * 3), *_TAIL)
 
 
-#: The layouts of context parameters that are known, to be tried in turn.
+#: The known layouts of the context parameters, tried in turn.
 CONTEXT_PARAMS: tuple[type[c.Structure], ...] = (ContextParams, ContextParams06)
 
 
 class Batch(c.Structure):
-    """``struct llama_batch``: with null pointers but for the tokens, llama.cpp numbers the
-    positions on, takes sequence 0, and gives logits for the last token."""
+    """``struct llama_batch``. If only ``token`` is set, llama.cpp continues the positions, uses
+    sequence 0, and computes logits for the last token."""
 
     _fields_ = (
         ("n_tokens", c.c_int32),
@@ -144,8 +143,7 @@ class ChatMessage(c.Structure):
 
 
 class ChainParams(c.Structure):
-    """``struct llama_sampler_chain_params``: small enough to travel in a register, so it has no
-    room to spare."""
+    """``struct llama_sampler_chain_params``. It travels in a register, so it has no spare bytes."""
 
     _fields_ = (("no_perf", c.c_bool),)
 
@@ -185,7 +183,7 @@ class VisionText(c.Structure):
 
 
 class MediaOptions(c.Structure):
-    """``struct mtmd_helper_init_opt``: how videos are taken apart."""
+    """``struct mtmd_helper_init_opt``: how videos are split into images."""
 
     _fields_ = (
         ("fps_target", c.c_float),
@@ -280,8 +278,8 @@ class HeaderParams(c.Structure):
     _fields_ = (("no_alloc", c.c_bool), ("context", Pointer))
 
 
-#: Functions that a library may come without, each with what to do then where it is used. Those of
-#: gguf.h are in a library beside llama's, where not every system finds them.
+#: Functions that a library may lack; their callers handle that. Those of gguf.h are in a library
+#: beside llama's, where not every system finds them.
 OPTIONAL_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_model_n_embd_out": (_i32, (Pointer,)),
     "llama_model_n_cls_out": (_u32, (Pointer,)),
@@ -297,14 +295,14 @@ OPTIONAL_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
 
 
 def context_functions(params: type[c.Structure]) -> dict[str, tuple[Any, tuple[Any, ...]]]:
-    """The functions that depend on the layout of the context parameters."""
+    """The functions whose types depend on the layout of the context parameters."""
     return {
         "llama_context_default_params": (params, ()),
         "llama_init_from_model": (Pointer, (Pointer, params)),
     }
 
 
-#: The same for images; a library may come without them.
+#: Functions for images. A library may lack all of them.
 VISION_FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "mtmd_helper_log_set": (None, (LogCallback, Pointer)),
     "mtmd_context_params_default": (VisionParams, ()),
@@ -354,17 +352,17 @@ _VISION = {
 
 
 def model_mismatch(params: ModelParams) -> str | None:
-    """What shows that a library's model parameters are laid out differently, or None."""
+    """How a library's model parameters differ from the layout here; None if they do not."""
     return _mismatch("llama_model_params", params, _MODEL)
 
 
 def context_mismatch(params: c.Structure) -> str | None:
-    """The same for context parameters."""
+    """As ``model_mismatch``, for context parameters."""
     return _mismatch("llama_context_params", params, _CONTEXT)
 
 
 def vision_mismatch(params: VisionParams) -> str | None:
-    """The same for mtmd's parameters."""
+    """As ``model_mismatch``, for mtmd's parameters."""
     return _mismatch("mtmd_context_params", params, _VISION)
 
 

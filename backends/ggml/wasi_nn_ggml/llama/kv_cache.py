@@ -1,7 +1,7 @@
-"""The memory of one execution context: a llama.cpp context with the tokens that it has decoded.
+"""The KV cache of one execution context: a llama.cpp context, and the tokens that it has decoded.
 
-A prompt that begins as the last one did (a chat's next turn) costs only what is new: the keys and
-values of the common beginning stay. The tokens and their positions are the same as without that.
+A prompt that begins as the last one (the next turn of a chat) costs only its new tokens: the keys
+and values of the common prefix stay. Tokens and positions are the same as without reuse.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ _NO_TOKEN = -1
 
 
 class KvCache:
-    """Tokens and their keys and values. Used by one thread at a time, but for ``stop``."""
+    """Tokens with their keys and values. Used by one thread at a time, except for ``stop``."""
 
     def __init__(self, model: Model, settings: ContextSettings, reserve: Reserve) -> None:
-        """``hold`` counts the bytes that it takes, as that of ``ExecutionContext``."""
+        """Makes the context; its estimated bytes are counted with ``reserve``. Raises
+        ``RuntimeFailure`` if they do not fit, or llama.cpp fails."""
         native = model.native
         self._native = native
         self.model = model
@@ -46,19 +47,18 @@ class KvCache:
             )
         self.context = int(context)
         self._free = freed_with(self, _free, native, self.context, model)
-        #: None for a model that sees a text as a whole and cannot go on with it.
+        #: llama.cpp's memory; None for a model that reads a text as a whole and cannot continue it.
         self.memory: int | None = native.llama_get_memory(self.context)
         self.n_ctx = int(native.llama_n_ctx(self.context))
         if model.positions is not None:
             self.n_ctx = min(self.n_ctx, model.positions)
-        #: The most tokens of one call. llama.cpp takes more of them, in parts, where each token
-        #: sees the earlier ones alone; where it sees the later ones too, it ends the process. An
-        #: image may be so in a text that is not.
+        #: The most tokens of one call. llama.cpp splits a longer call if tokens see only earlier
+        #: ones. If they also see later ones, as images in a causal text may, it ends the process.
         self.n_batch = int(native.llama_n_ubatch(self.context))
         self._causal = _is_causal(native, self.context, model, settings)
-        self._cached = array("i")
-        # llama.cpp asks its abort callback before every operation. strlen is one that costs no
-        # Python: the length of the text in this buffer is the answer.
+        self._tokens = array("i")
+        # llama.cpp asks its abort callback before every operation. strlen is a callback without
+        # Python: its answer is the length of the string in this buffer.
         self._stop = ctypes.create_string_buffer(2)
         native.llama_set_abort_callback(self.context, _STRLEN, ctypes.addressof(self._stop))
         self._decode = native.llama_decode
@@ -66,26 +66,26 @@ class KvCache:
         self._single = Batch(1, ctypes.addressof(self._token))
 
     def evaluate(self, tokens: Sequence[int]) -> int:
-        """Make the memory hold exactly these tokens, with logits for what follows the last; gives
-        how many had to be decoded. Raises ``RuntimeFailure``, ``ContextFull`` and
+        """Make the cache contain exactly these tokens, with logits after the last one. Returns the
+        number of tokens that had to be decoded. Raises ``RuntimeFailure``, ``ContextFull`` and
         ``PromptTooLong``."""
         if len(tokens) > self.n_ctx:
             raise ContextFull(f"{len(tokens)} tokens do not fit a context of {self.n_ctx}")
         if not self._causal:
             if len(tokens) > self.n_batch:
                 raise PromptTooLong(
-                    f"the prompt has {len(tokens)} tokens; {self.n_batch} can look at each other "
+                    f"the prompt has {len(tokens)} tokens; {self.n_batch} can see each other "
                     "(config batch-size, ubatch-size)"
                 )
-            # What a token is to the model depends on those after it, which are others now.
+            # Cached keys and values depend on later tokens, and those differ now.
             self.clear()
         wanted = tokens if isinstance(tokens, array) else array("i", tokens)
-        kept = common_prefix(self._cached, wanted[:-1])
-        if kept < len(self._cached):
+        kept = common_prefix(self._tokens, wanted[:-1])
+        if kept < len(self._tokens):
             if kept and self._native.llama_memory_seq_rm(self.memory, 0, kept, -1):
-                del self._cached[kept:]
+                del self._tokens[kept:]
             else:
-                # A recurrent model's memory has no part that could be taken away.
+                # A recurrent model's memory cannot be truncated.
                 self.clear()
                 kept = 0
         address = wanted.buffer_info()[0]
@@ -94,35 +94,34 @@ class KvCache:
             count = min(self.n_batch, len(tokens) - at)
             batch = Batch(count, address + wanted.itemsize * at)
             self._run(batch)
-            self._cached.extend(wanted[at : at + count])
+            self._tokens.extend(wanted[at : at + count])
             at += count
         return len(tokens) - kept
 
     def append(self, token: int) -> None:
-        """Decode one more token. Raises ``ContextFull`` when there is no room for it."""
-        if len(self._cached) >= self.n_ctx:
+        """Decode one more token. Raises ``ContextFull`` if it does not fit."""
+        if len(self._tokens) >= self.n_ctx:
             raise ContextFull(f"the context of {self.n_ctx} tokens is full")
         self._token.value = token
         self._run(self._single)
-        self._cached.append(token)
+        self._tokens.append(token)
 
     def mark_filled(self, cells: int) -> None:
-        """Say that something else than text filled so many cells of a cleared memory: one for each
-        token of an image too, though they may share positions."""
-        self._cached = array("i", [_NO_TOKEN]) * cells
+        """Note that an image filled cells of a cleared cache: one per token, even where tokens
+        share a position."""
+        self._tokens = array("i", [_NO_TOKEN]) * cells
 
     def clear(self) -> None:
-        """Forget every token."""
+        """Remove every token."""
         self._native.llama_memory_clear(self.memory, True)
-        del self._cached[:]
+        del self._tokens[:]
 
     def stop(self) -> None:
-        """Make the decoding that is under way, and every later one, fail. Callable from any
-        thread."""
+        """Make the present decoding, and every later one, fail. Callable from any thread."""
         self._stop[0] = b"\1"
 
     def close(self) -> None:
-        """Free the memory. Once."""
+        """Free the context. Call it once."""
         self._free()
         self._reservation.release()
 
@@ -130,7 +129,7 @@ class KvCache:
         status = self._decode(self.context, batch)
         if status == 0:
             return
-        # Part of the batch may be in the memory.
+        # Part of the batch may be in the cache.
         self.clear()
         if status == _ABORTED or self._stop[0] != b"\0":
             raise RuntimeFailure("the guest is being stopped")
@@ -141,14 +140,14 @@ class KvCache:
 
 
 def _free(native: Library, context: int, model: Model) -> None:
-    # The weights are here so that they outlive the context.
+    # The finalizer holds the model, so that the model outlives the context.
     native.llama_free(context)
 
 
 def common_prefix(cached: array[int], tokens: array[int]) -> int:
-    """The number of tokens at the beginning that are the same."""
+    """The length of the common prefix."""
     same, most = 0, min(len(cached), len(tokens))
-    # Halving, since arrays compare at the speed of memory.
+    # Bisect: comparing slices of arrays is as fast as memory.
     while same < most:
         middle = (same + most + 1) // 2
         if cached[same:middle] == tokens[same:middle]:
@@ -200,7 +199,7 @@ def _cores() -> int:
 
 
 def c_library(system: str) -> str | None:
-    # Windows has no name for what a process has loaded.
+    # On Windows, None does not stand for the libraries that the process has loaded.
     return "msvcrt" if system == "nt" else None
 
 

@@ -1,7 +1,7 @@
-"""The llama.cpp library of this process: where it is found, its functions, and its log.
+"""Loads llama.cpp's library: its functions and its log.
 
-llama-cpp-python and xllamacpp carry the same C library; either is driven through its C functions,
-and neither package is imported.
+llama-cpp-python and xllamacpp contain the same C library. Its C functions are called directly;
+neither package is imported.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from wasi_nn_ggml.llama.provider import INSTALL, Provider, find
 log = logger("wasi_nn.ggml")
 
 _ERROR, _WARNING, _CONTINUED = 4, 3, 5
-# What llama.cpp writes as warnings and errors when a computation is stopped, as it was told to.
+# What llama.cpp logs as warnings and errors when a computation is stopped on request.
 _CANCELLED = ("removing memory module entries", "failed to decode, ret = 2")
 
 
 class Library:
-    """llama.cpp's functions by name (``library.llama_decode(…)``), prepared once."""
+    """llama.cpp's functions by name (``library.llama_decode(…)``), with their types declared."""
 
     def __init__(self, provider: Provider) -> None:
-        # On an abort ggml would start a debugger for a backtrace, which takes seconds.
+        # On an abort, ggml would start a debugger for a backtrace. That takes seconds.
         os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-        # Threads that wait for each other by spinning collapse where cores are shared: two threads
-        # beside other work wrote 2 tokens/s, and 87 when they sleep.
+        # Threads that spin while they wait for each other collapse on shared cores: beside other
+        # work, two threads wrote 2 tokens/s spinning and 87 sleeping.
         os.environ.setdefault("GOMP_SPINCOUNT", "0")
         self.provider = provider
         try:
@@ -51,20 +51,19 @@ class Library:
         mismatch = mismatch or self._bind_context()
         if mismatch is not None:
             raise Unavailable(
-                f"{provider.path} is a version of llama.cpp that is not known here ({mismatch}); "
-                f"{INSTALL}"
+                f"{provider.path} is an unknown version of llama.cpp ({mismatch}); {INSTALL}"
             )
         self._log = bindings.LogCallback(_receive)
         self.llama_log_set(self._log, None)
         self.llama_backend_init()
-        #: Build number and commit, as the library was built with them; 0, and the distribution
-        #: with its version, where it was built without.
+        #: The build number and commit that the library was built with. A library without them has
+        #: 0, and its distribution with the version.
         self.build_number, self.commit = self._build()
-        #: Why images are not served, or None.
+        #: Why images are not supported; None if they are.
         self.no_vision = self._bind_vision(provider.vision)
 
     def __getattr__(self, name: str) -> Any:
-        # mypy's sake alone: the functions are set as attributes.
+        # For mypy only: the functions are set as attributes.
         raise AttributeError(name)
 
     @property
@@ -80,8 +79,8 @@ class Library:
                 function = getattr(native, name)
             except AttributeError:
                 raise Unavailable(
-                    f"{native._name} has no function {name}: a version of llama.cpp that is not "
-                    f"known here; {INSTALL}"
+                    f"{native._name} has no function {name}: it is an unknown version of "
+                    f"llama.cpp; {INSTALL}"
                 ) from None
             function.restype = result
             function.argtypes = parameters
@@ -98,7 +97,7 @@ class Library:
 
     def _bind_vision(self, path: Path | None) -> str | None:
         if path is None:
-            return f"{self.provider.path} comes without mtmd"
+            return f"{self.provider.path} has no mtmd"
         try:
             native = self._native if path == self.provider.path else ctypes.CDLL(str(path))
             self._bind(native, bindings.VISION_FUNCTIONS)
@@ -116,7 +115,7 @@ class Library:
         except ValueError:
             number, commit = 0, b"unknown"
         if commit == b"unknown" and self.provider.distribution:
-            # A library that was built without it: its distribution says which one it is.
+            # The library was built without its commit. Its distribution identifies it.
             commit = self.version.encode()
         return number, commit.decode("utf-8", "replace")
 
@@ -126,7 +125,7 @@ _loaded: Library | None = None
 
 
 def library() -> Library:
-    """The library, loaded on first use. Raises ``Unavailable`` with what to install."""
+    """The library, loaded on first use. Raises ``Unavailable``, which says what to install."""
     global _loaded
     if _loaded is None:
         with _lock:
@@ -141,23 +140,23 @@ def library() -> Library:
 def freed_with(
     owner: object, free: Callable[..., None], *args: object
 ) -> weakref.finalize[..., Any]:
-    """Call ``free(*args)`` once, when nobody holds ``owner`` any more.
+    """Call ``free(*args)`` once, when ``owner`` is garbage-collected.
 
-    When Python ends, nothing is freed: the system takes it all back, and streams that are still
-    open, other threads, and exit handlers of the program may use it until the last moment."""
+    At exit nothing is freed. Open streams, other threads and the program's exit handlers may use it
+    until the end, and the system takes all memory back."""
     finalizer = weakref.finalize(owner, free, *args)
     finalizer.atexit = False
     return finalizer
 
 
 class ErrorLog(threading.local):
-    """What llama.cpp wrote as errors in this thread, so that a failure can say why."""
+    """The errors that llama.cpp logged in this thread, so that a failure can give a reason."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
 
     def take(self, otherwise: str) -> str:
-        """The last lines, in one; ``otherwise`` when there are none. Forgets them."""
+        """The last lines joined, or ``otherwise`` if there are none. Clears the log."""
         text = "; ".join(line for line in self.lines[-3:] if line)
         self.lines.clear()
         return text or otherwise
@@ -168,7 +167,7 @@ _level = threading.local()
 
 
 def _receive(level: int, text: bytes | None, _: Any) -> None:
-    # llama.cpp's own log is for those who debug: its errors come out as the reason of a failure.
+    # llama.cpp's log is for debugging. Its errors are reported as the reasons of failures.
     try:
         line = (text or b"").decode("utf-8", "replace").rstrip("\n")
         if level == _CONTINUED:
@@ -178,7 +177,7 @@ def _receive(level: int, text: bytes | None, _: Any) -> None:
             error_log.lines.append(line.strip())
             del error_log.lines[:-8]
         if line.strip(". "):
-            telling = level >= _WARNING and not any(words in line for words in _CANCELLED)
-            log.log(logging.INFO if telling else logging.DEBUG, "llama.cpp: %s", line)
-    except Exception:  # an exception cannot cross into C
+            notable = level >= _WARNING and not any(words in line for words in _CANCELLED)
+            log.log(logging.INFO if notable else logging.DEBUG, "llama.cpp: %s", line)
+    except Exception:  # an exception must not cross into C
         log.exception("llama.cpp's log could not be written")

@@ -1,4 +1,4 @@
-"""A model's weights and vocabulary: loaded once for all graphs that differ in nothing else."""
+"""Loaded models: weights and vocabulary, shared by all graphs with the same files and settings."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ _Result = TypeVar("_Result")
 # enum llama_load_mode
 _NO_MMAP, _MMAP, _LOCK, _MMAP_AND_LOCK = 0, 1, 2, 3
 
-_MOST_TEXT = 1 << 28
-_UNKNOWN = Contents()
-# LLAMA_VOCAB_TYPE_BPE: the tokenizers that split a text with regular expressions first.
+# Bytes of a text.
+_MAX_TEXT = 1 << 28
+_NOTHING = Contents()
+# LLAMA_VOCAB_TYPE_BPE: tokenizers that first split a text with regular expressions.
 _BPE = 2
-# Bytes that tokenising takes for one of the text, at most; for those tokenizers; and for each byte
-# that one of the text is replaced by.
+# Upper bounds of the bytes that tokenising takes per byte of text: in general, for tokenizers that
+# split, and for each byte of a replacement.
 _TOKENISING, _SPLITTING, _REPLACING = 64, 600, 32
 
 
 def applicable(settings: ModelSettings) -> ModelSettings:
-    """The settings without what means nothing here: a library for the CPU would load the same
-    weights for every number of a GPU."""
+    """The settings that have an effect. A library for the CPU would otherwise load the same model
+    once for each choice of a GPU."""
     if library().llama_supports_gpu_offload():
         return settings
     return ModelSettings()._replace(
@@ -48,10 +49,11 @@ def applicable(settings: ModelSettings) -> ModelSettings:
 
 
 class Model:
-    """A loaded ``llama_model``. Any number of contexts and threads may use it."""
+    """A loaded ``llama_model``. Any number of contexts and threads may share it."""
 
-    def __init__(self, path: str, settings: ModelSettings, contents: Contents = _UNKNOWN) -> None:
-        """``contents`` is what ``gguf.check`` says of the file, or of all parts together."""
+    def __init__(self, path: str, settings: ModelSettings, contents: Contents = _NOTHING) -> None:
+        """Loads the file at ``path``. ``contents`` is the result of ``gguf.check``, for a split
+        model of all parts together. Raises ``RuntimeFailure``."""
         native = library()
         self.native = native
         self.settings = settings
@@ -80,7 +82,7 @@ class Model:
         self.vocab = int(native.llama_model_get_vocab(self.pointer) or 0)
         self.n_vocab = int(native.llama_vocab_n_tokens(self.vocab))
         self._splits = native.llama_vocab_type(self.vocab) == _BPE
-        #: Bytes that tokenising takes for one of the text, at most.
+        #: The most bytes that tokenising takes per byte of text.
         self.tokenising = _SPLITTING if self._splits else _TOKENISING
         self.tokenising += _REPLACING * self.vocabulary.replacement
         self.n_ctx_train = int(native.llama_model_n_ctx_train(self.pointer))
@@ -88,7 +90,7 @@ class Model:
         if self.n_vocab < 1:
             raise RuntimeFailure("the model has no vocabulary")
         if native.llama_model_has_encoder(self.pointer):
-            raise RuntimeFailure("the model is an encoder-decoder, which is not served here")
+            raise RuntimeFailure("the model is an encoder-decoder, which is not supported")
         with Metadata(native, self.pointer, path) as metadata:
             self._read(metadata, contents.tensors)
         self._pieces: dict[int, bytes] = {}
@@ -97,35 +99,36 @@ class Model:
     def _read(self, metadata: Metadata, tensors: frozenset[bytes]) -> None:
         native = self.native
         self.shape = Shape.of(native, self.pointer, metadata, self.n_vocab)
-        #: The numbers of an embedding, and of a score.
+        #: The length of an embedding, and of a score.
         self.n_embd_out = metadata.number("embedding_length_out") or self.n_embd
         if hasattr(native, "llama_model_n_embd_out"):
             self.n_embd_out = int(native.llama_model_n_embd_out(self.pointer))
         self.n_cls_out = 1
         if hasattr(native, "llama_model_n_cls_out"):
             self.n_cls_out = int(native.llama_model_n_cls_out(self.pointer))
-        #: Whether the model gives scores. Older files have the head and do not say so.
+        #: Whether the model gives scores. Older files have the head but do not say so.
         self.ranks = metadata.number("pooling_type") == RANK or not tensors.isdisjoint(
             (b"cls.weight", b"cls.output.weight")
         )
-        #: The positions that the model has learned one by one: llama.cpp ends the process at the
-        #: next one. None where any number can be had.
+        #: The number of learned positions; llama.cpp ends the process beyond it. None if positions
+        #: are computed.
         self.positions = self.n_ctx_train if b"position_embd.weight" in tensors else None
-        #: Whether a token sees the earlier ones alone, as far as the file says.
+        #: Whether a token sees only earlier ones, as far as the file says.
         self.causal = metadata.text(f"{metadata.architecture}.attention.causal") != "false"
 
     def tokenize(self, text: bytes) -> array[int]:
-        """The tokens of a prompt, with the special ones that the model wants around it and those
-        that the text names (``<|im_start|>``). llama.cpp takes up to ``tokenising`` bytes for one
-        of the text meanwhile. Raises ``InvalidArgument``, ``PromptTooLong`` and
-        ``RuntimeFailure``."""
+        """The tokens of a prompt, with the special tokens that the model adds and those that the
+        text names (``<|im_start|>``). Takes up to ``tokenising`` bytes of memory per byte of text.
+        Raises ``InvalidArgument``, ``PromptTooLong`` and ``RuntimeFailure``."""
         self.vocabulary.check(text)
-        if len(text) > _MOST_TEXT:
-            # llama.cpp ends the process where it counts the bytes.
-            raise PromptTooLong(f"a text of {len(text)} bytes cannot be tokenised")
+        if len(text) > _MAX_TEXT:
+            # llama.cpp counts the bytes in an int, and ends the process if it overflows.
+            raise PromptTooLong(
+                f"a text of {len(text)} bytes cannot be tokenised: at most {_MAX_TEXT} are allowed"
+            )
         room = len(text) + 8
         tokens, count = self._tokenize(text, room)
-        if -_MOST_TEXT < count < -room:
+        if -_MAX_TEXT < count < -room:
             # A map of characters may have made the text longer.
             tokens, count = self._tokenize(text, -count)
         if count < 0:
@@ -136,17 +139,18 @@ class Model:
         tokens = array("i", bytes(4 * room))
         address = tokens.buffer_info()[0]
         tokenize = self.native.llama_tokenize
-        count = self.reading(
+        count = self.with_stack(
             len(text), lambda: tokenize(self.vocab, text, len(text), address, room, True, True)
         )
         return tokens, int(count)
 
-    def reading(self, length: int, function: Callable[[], _Result]) -> _Result:
-        """What ``function`` gives, which has llama.cpp read a text of ``length`` bytes."""
+    def with_stack(self, length: int, function: Callable[[], _Result]) -> _Result:
+        """Call ``function``, in which llama.cpp reads a text of ``length`` bytes, with enough
+        stack. Returns its result."""
         return big_stack.call(function, length) if self._splits else function()
 
     def piece(self, token: int) -> bytes:
-        """A token's bytes, which need not be whole characters; special tokens by their names."""
+        """The bytes of a token: maybe part of a character; the name of a special token."""
         piece = self._pieces.get(token)
         if piece is None:
             buffer = ctypes.create_string_buffer(256)
@@ -172,8 +176,8 @@ class Model:
         return self._ends
 
     def special_tokens(self) -> dict[str, str]:
-        """The special tokens as a chat template names them: ``bos_token``, ``eos_token``, …; the
-        first two empty where the model has none."""
+        """The special tokens by their names in chat templates (``bos_token``, ``eos_token``, …).
+        These two are empty if the model lacks them."""
         texts = {"bos_token": "", "eos_token": ""}
         for name in ("bos", "eos", "pad", "sep"):
             token = getattr(self.native, f"llama_vocab_{name}")(self.vocab)
@@ -183,42 +187,42 @@ class Model:
 
     @property
     def adds_bos(self) -> bool:
-        """Whether ``tokenize`` begins a text with the token for that."""
+        """Whether ``tokenize`` begins with the token for the beginning of a text."""
         return bool(self.native.llama_vocab_get_add_bos(self.vocab))
 
     def chat_template(self, name: str | None = None) -> str:
-        """The model's chat template (Jinja), or the one for something (``tool_use``); an empty text
-        where there is none."""
+        """The model's chat template (Jinja), or its template ``name`` (``tool_use``); empty if it
+        has none."""
         wanted = None if name is None else name.encode()
         return (self.native.llama_model_chat_template(self.pointer, wanted) or b"").decode(
             "utf-8", "replace"
         )
 
 
-class _Opening:
-    """Weights by what they were loaded from, as long as somebody holds them."""
+class _LoadedModels:
+    """Models by files and settings, as long as they are in use."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: weakref.WeakValueDictionary[Hashable, Model] = weakref.WeakValueDictionary()
+        self._models: weakref.WeakValueDictionary[Hashable, Model] = weakref.WeakValueDictionary()
 
     def open(self, path: Path, files: Sequence[Version], settings: ModelSettings) -> Model:
-        """The weights of a model of these files, the first of which is at ``path``. Raises
-        ``ModelNotFound``, and ``RuntimeFailure`` also when other files are there now."""
+        """The model of these files, the first at ``path``. Raises ``ModelNotFound``, and
+        ``RuntimeFailure`` also if the files were replaced."""
         key = (*files, settings)
         with self._lock:
-            model = self._held.get(key)
+            model = self._models.get(key)
             if model is None:
                 model = Model(str(path), settings, model_files.check(path))
                 if _versions(path) != files:
                     raise RuntimeFailure(
                         f"{path} was replaced after the graph was loaded: load the graph again"
                     )
-                self._held[key] = model
+                self._models[key] = model
         return model
 
 
-opened = _Opening()
+loaded_models = _LoadedModels()
 
 
 def _versions(path: Path) -> list[Version]:
@@ -226,7 +230,7 @@ def _versions(path: Path) -> list[Version]:
 
 
 def _spill(data: memoryview) -> IO[bytes]:
-    """A file with a guest's bytes, which llama.cpp can map: in memory where the system can."""
+    """A file with a guest's bytes for llama.cpp to map; in memory if the system supports that."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("model.gguf")
         file: IO[bytes] = os.fdopen(descriptor, "wb", buffering=0)
@@ -239,7 +243,7 @@ def _spill(data: memoryview) -> IO[bytes]:
 
 
 class Source:
-    """Where a graph's weights come from: a file, or a guest's bytes in a file of our own."""
+    """Where a graph's model comes from: a file, or a guest's bytes in a temporary file."""
 
     def __init__(self, builder: memoryview | Path) -> None:
         """Raises ``ModelNotFound``."""
@@ -247,15 +251,15 @@ class Source:
         self._file: IO[bytes] | None = None
         if isinstance(builder, Path):
             self.path, self._files = builder, _versions(builder)
-            #: About how many bytes the weights take.
+            #: About how many bytes a loaded model takes.
             self.size = sum(file.size for file in self._files)
         else:
             self._file, self.size = _spill(builder), len(builder)
 
     def model(self, settings: ModelSettings) -> Model:
-        """The weights with these settings. Raises ``NnError``."""
+        """The model, loaded with these settings. Raises ``NnError``."""
         if self.path is not None:
-            return opened.open(self.path, self._files, settings)
+            return loaded_models.open(self.path, self._files, settings)
         assert self._file is not None
         contents = model_files.whole(self._file.fileno())
         name = self._file.name
@@ -264,6 +268,6 @@ class Source:
         return Model(path, settings, contents)
 
     def close(self) -> None:
-        """Let go of the bytes; what is loaded stays loaded."""
+        """Drop the guest's bytes. Loaded models stay loaded."""
         if self._file is not None:
             self._file.close()

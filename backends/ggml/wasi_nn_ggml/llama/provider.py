@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-#: Names a libllama of one's own (a file with the ggml functions in it or beside it).
+#: The environment variable for a libllama of your own, with the ggml functions in it or beside it.
 VARIABLE = "WASI_NN_LIBLLAMA"
 INSTALL = 'pip install "wasi-nn[ggml-prebuilt]" (or "wasi-nn[ggml]", which compiles for minutes)'
 
 
 class Provider(NamedTuple):
-    """A library file, the distribution that brought it, and the file with mtmd (images), if any."""
+    """A library file, the distribution that contains it (empty for your own), and the file with
+    mtmd (images), if any."""
 
     path: Path
     distribution: str
@@ -21,7 +22,7 @@ class Provider(NamedTuple):
 
 
 def find() -> Provider | None:
-    """The library to use: the one that the variable names, llama-cpp-python's, xllamacpp's."""
+    """The library to use: the variable's, else llama-cpp-python's, else xllamacpp's."""
     named = os.environ.get(VARIABLE)
     if named:
         path = Path(named)

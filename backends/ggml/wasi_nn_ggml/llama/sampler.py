@@ -1,7 +1,7 @@
-"""Choosing the next token: llama.cpp's sampler chain, in the order of its command line tools.
+"""Chooses the next token: llama.cpp's sampler chain, in the order of its command-line tools.
 
-Source: llama.cpp's common/sampling.cpp. A grammar is asked about the chosen token alone; only when
-it forbids that one are all candidates put to it, which costs a pass over the vocabulary.
+Source: llama.cpp's common/sampling.cpp. A grammar checks the chosen token first. Only if it rejects
+that one does it filter all candidates, which costs a pass over the vocabulary.
 """
 
 from __future__ import annotations
@@ -23,18 +23,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MIROSTAT_TAU = 5.0
-# What penalties keep for each of the last tokens, and a grammar for each of the vocabulary's.
+# Bytes of penalties for each of the last tokens, and of a grammar for each token of the vocabulary.
 _LAST_BYTES, _CANDIDATE_BYTES = 16, 16
-# What a grammar takes while it is made: 65 bytes of an element in repetitions, 145 in parentheses,
-# and for each letter of its rule's name half a byte (0.6) more.
+# Bytes of an element while a grammar is made: 65 in repetitions, 145 in parentheses, and 0.6 more
+# for each letter of the rule's name.
 _ELEMENT_BYTES = 160
 _BREAKERS = (b"\n", b":", b'"', b"*")
 
 
 class Sampler:
-    """A chain, and a grammar beside it, for one execution context of ``n_ctx`` tokens (0: the
-    model's). What it takes is counted with ``hold``, as that of ``ExecutionContext``, until it is
-    closed."""
+    """A sampler chain, and its grammar if any, for one execution context of ``n_ctx`` tokens (0:
+    the model's). Its bytes are counted with ``reserve`` until it is closed."""
 
     def __init__(
         self,
@@ -71,18 +70,18 @@ class Sampler:
         freed_with(self, native.llama_sampler_free, self.chain)
 
     def close(self) -> None:
-        """Count no more: the sampler is let go of."""
+        """Give back its reservation. The sampler is not used any more."""
         self._reservation.release()
 
     def reset(self) -> None:
-        """Begin a new text: what was sampled before counts no more, and the seed starts anew."""
+        """Begin a new text: forget earlier tokens, and restart from the seed."""
         self._native.llama_sampler_reset(self.chain)
         if self._grammar is not None:
             self._native.llama_sampler_reset(self._grammar)
 
     def sample(self, context: int) -> int:
-        """The next token after what the context decoded last. Raises ``RuntimeFailure`` when no
-        token of the vocabulary continues the grammar."""
+        """The token after those that the context has decoded. Raises ``RuntimeFailure`` if no token
+        of the vocabulary continues the grammar."""
         if self._grammar is None or self._candidates is None:
             return int(self._sample(self.chain, context, -1))
         candidates, native = self._candidates, self._native
@@ -91,15 +90,15 @@ class Sampler:
         if not candidates.allowed(native, token, self._grammar):
             token = candidates.choose(native, logits, self.chain, self._grammar)
             if not candidates.allowed(native, token, self._grammar):
-                # llama.cpp ends the process when a grammar has to accept such a token.
-                raise RuntimeFailure("the sampler's settings leave no token that the grammar takes")
+                # llama.cpp ends the process if a grammar must accept such a token.
+                raise RuntimeFailure("the sampler's settings leave no token for the grammar")
         native.llama_sampler_accept(self._grammar, token)
         native.llama_sampler_accept(self.chain, token)
         return token
 
 
 class _Candidates:
-    """The vocabulary with its logits, as the samplers see it."""
+    """The tokens of the vocabulary with their logits, in the layout of llama.cpp's samplers."""
 
     def __init__(self, n_vocab: int) -> None:
         import numpy as np
@@ -127,7 +126,7 @@ class _Candidates:
         native.llama_sampler_apply(chain, ctypes.byref(array))
         if not 0 <= array.selected < array.size:
             raise RuntimeFailure("the sampler chose no token")
-        # A sampler may have put the candidates somewhere else.
+        # A sampler may have moved the candidates elsewhere.
         chosen = array.data + int(array.selected) * everything.itemsize
         return int(ctypes.c_int32.from_address(chosen).value)
 
@@ -140,7 +139,7 @@ class _Candidates:
 
 
 def _last_n(model: Model, settings: SamplerSettings, n_ctx: int) -> int:
-    """How many of the last tokens are looked at: a text has no more than its context."""
+    """The number of last tokens that penalties look at, at most the whole context."""
     wanted = settings.last_n_penalty
     return min(model.n_ctx_train if wanted < 0 else wanted, n_ctx)
 
@@ -152,7 +151,7 @@ def _chain(native: Library, model: Model, s: SamplerSettings, last_n: int) -> in
     def add(sampler: int | None) -> None:
         if sampler is None:
             native.llama_sampler_free(chain)
-            raise InvalidArgument(error_log.take("llama.cpp refuses the sampler's settings"))
+            raise InvalidArgument(error_log.take("llama.cpp rejects the sampler's settings"))
         native.llama_sampler_chain_add(chain, sampler)
 
     if s.ignore_eos:

@@ -1,8 +1,8 @@
 """Images in prompts, through llama.cpp's mtmd and a projector model (``mmproj``).
 
-An image stands in the prompt as ``<img src="data:image/png;base64,…">``, or is named by the
-config's ``image`` and stands where the prompt says ``<image>`` (WasmEdge's conventions). PNG and
-JPEG are taken: the decoder behind mtmd knows more formats, and what nobody needs is not offered.
+A prompt has an image as ``<img src="data:image/png;base64,…">``, or as ``<image>`` for the file of
+the config's ``image`` (WasmEdge's conventions). PNG and JPEG are accepted. mtmd's decoder knows
+more formats, but nobody needs them, and each is code that a guest could attack.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from wasi_nn_ggml.reservation import Reservation
 
 MARKER = "<image>"
 INLINE = re.compile(r'<img src="data:image/[a-z+.-]+;base64,([A-Za-z0-9+/=\s]*)"\s*/?>')
-# Of one prompt, all together.
-_MOST_PIXELS = 64 << 20
-_MOST_IMAGES = 64
-# Models that take images of any form make a narrow one many times larger.
-_MOST_RATIO = 200
-# Bytes of a pixel: while mtmd reads the prompt, and more while it decodes and resizes an image
-# (PNG with 16 bits of four channels takes the most).
+# Of one prompt, all images together.
+_MAX_PIXELS = 64 << 20
+_MAX_IMAGES = 64
+# Models that take any shape enlarge a narrow image many times.
+_MAX_RATIO = 200
+# Bytes per pixel: while mtmd reads the prompt, and in addition while it decodes and resizes an
+# image (most for a PNG with four channels of 16 bits).
 _PIXEL_BYTES, _DECODING_BYTES = 3, 20
-# What an image becomes, in floats, for each of its tokens: the most of the models that mtmd knows.
-# A text's tokens are numbers in a list that may have grown to twice their size.
+# Bytes per token of an image, which becomes floats: the most of all models that mtmd knows. Tokens
+# of a text are numbers in a list that may have grown to twice their size.
 _TOKEN_BYTES, _TEXT_BYTES = 48 << 10, 8
 # ``MTMD_INPUT_CHUNK_TYPE_TEXT``
 _TEXT = 0
@@ -49,12 +49,12 @@ _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8"
 
 
 def find_picture(prompt: str) -> bool:
-    """Whether a prompt has an image in it."""
+    """Whether a prompt contains an image."""
     return INLINE.search(prompt) is not None
 
 
 def check_projector(path: Path) -> None:
-    """Raise ``RuntimeFailure`` for a file that is not a sound projector, and ``ModelNotFound``."""
+    """Raise ``RuntimeFailure`` for a file that is not a valid projector, and ``ModelNotFound``."""
     try:
         with path.open("rb") as file:
             contents = gguf.check(file.fileno())
@@ -68,7 +68,7 @@ def check_projector(path: Path) -> None:
     if contents.part or contents.parts > 1:
         raise RuntimeFailure(
             f"{path.name} is part {contents.part + 1} of {contents.parts} of a split model, not a "
-            "projector: give the first part alone, the others are found beside it"
+            "projector: give only the first part, the others are found beside it"
         )
     if not contents.is_projector:
         what = contents.other or f"a model of the architecture {contents.architecture!r}"
@@ -78,12 +78,12 @@ def check_projector(path: Path) -> None:
 
 
 class Projector:
-    """A loaded projector for one model's weights. One image at a time goes through it."""
+    """A loaded projector for one model. It takes one image at a time."""
 
     def __init__(self, model: Model, path: Path, settings: ContextSettings) -> None:
         native = model.native
         if native.no_vision is not None:
-            raise UnsupportedOperation(f"images are not served: {native.no_vision}")
+            raise UnsupportedOperation(f"images are not supported: {native.no_vision}")
         check_projector(path)
         params = native.mtmd_context_params_default()
         params.media_marker = MARKER.encode()
@@ -105,10 +105,9 @@ class Projector:
             raise RuntimeFailure("the projector is not for images")
 
     def read(self, prompt: str, image: bytes | None, most: int, reserve: Reserve) -> Picture:
-        """A prompt with its images, taken apart: those in the prompt, or the one given beside it.
-        Its text has ``most`` bytes at most; what is needed is counted with ``hold``, as that of
-        ``ExecutionContext``. Raises ``InvalidArgument``, ``PromptTooLong`` and
-        ``RuntimeFailure``."""
+        """Tokenise a prompt with its images: those inside it, or ``image``. Its text may have
+        ``most`` bytes; the memory is counted with ``reserve``. Raises ``InvalidArgument``,
+        ``PromptTooLong`` and ``RuntimeFailure``."""
         images = [_decode(match) for match in INLINE.findall(prompt)]
         if images:
             prompt = INLINE.sub(MARKER, prompt)
@@ -121,15 +120,17 @@ class Projector:
             )
         text = prompt.encode("utf-8")
         if len(text) > most:
-            raise PromptTooLong(f"a text of {len(text)} bytes beside its images: {most} at most")
+            raise PromptTooLong(
+                f"the text beside the images has {len(text)} bytes: at most {most} fit the context"
+            )
         self.model.vocabulary.check(text)
-        size = _room(images) + self.model.tokenising * len(text)
+        size = _decoding_bytes(images) + self.model.tokenising * len(text)
         with Reservation(reserve, size), self.lock:
             return Picture(self, text, images, reserve)
 
 
 class Picture:
-    """A prompt of text and images, ready to be evaluated."""
+    """A tokenised prompt of text and images."""
 
     def __init__(
         self,
@@ -148,7 +149,7 @@ class Picture:
                 bitmaps.append(_bitmap(projector, image))
             text = VisionText(data, len(data), True, True)
             array = (ctypes.c_void_p * len(bitmaps))(*bitmaps)
-            status = projector.model.reading(
+            status = projector.model.with_stack(
                 len(data),
                 lambda: native.mtmd_tokenize(
                     projector.pointer, self._chunks, ctypes.byref(text), array, len(bitmaps)
@@ -158,16 +159,16 @@ class Picture:
             for bitmap in bitmaps:
                 native.mtmd_bitmap_free(bitmap)
         if status:
-            raise InvalidArgument(f"the image cannot be taken ({status})")
+            raise InvalidArgument(f"mtmd rejects the image ({status})")
         self.n_tokens = int(native.mtmd_helper_get_n_tokens(self._chunks))
-        of_text = self._of_text()
-        #: What the text and the images became, until the prompt is let go of.
+        text_tokens = self._text_tokens()
+        #: The memory of the tokenised prompt. Whoever drops the prompt releases it.
         self.reservation = Reservation(
-            reserve, _TEXT_BYTES * of_text + _TOKEN_BYTES * (self.n_tokens - of_text)
+            reserve, _TEXT_BYTES * text_tokens + _TOKEN_BYTES * (self.n_tokens - text_tokens)
         )
 
-    def _of_text(self) -> int:
-        """How many of the tokens are text."""
+    def _text_tokens(self) -> int:
+        """The number of tokens that are text."""
         native, tokens = self._projector.native, 0
         for at in range(native.mtmd_input_chunks_size(self._chunks)):
             chunk = native.mtmd_input_chunks_get(self._chunks, at)
@@ -176,7 +177,7 @@ class Picture:
         return tokens
 
     def evaluate(self, cache: KvCache) -> None:
-        """Bring text and images into a memory that is empty before. Raises ``RuntimeFailure``."""
+        """Clear the cache and decode text and images into it. Raises ``RuntimeFailure``."""
         native = self._projector.native
         cache.clear()
         after = ctypes.c_int32()
@@ -200,7 +201,7 @@ class Picture:
 
 
 def _free(native: Library, projector: int, model: Model) -> None:
-    # The weights are here so that they outlive the projector.
+    # The finalizer holds the model, so that the model outlives the projector.
     native.mtmd_free(projector)
 
 
@@ -211,41 +212,44 @@ def _decode(text: str) -> bytes:
         raise InvalidArgument(f"the prompt's image is not base64: {error}") from error
 
 
-def _room(images: list[bytes]) -> int:
-    """Bytes that reading images takes, at most. Raises ``InvalidArgument`` for what is none, or too
-    large; before any of them is decoded."""
-    if len(images) > _MOST_IMAGES:
+def _decoding_bytes(images: list[bytes]) -> int:
+    """The most bytes that reading the images takes. Raises ``InvalidArgument`` for data that is not
+    an image, or is too large, before any image is decoded."""
+    if len(images) > _MAX_IMAGES:
         raise InvalidArgument(
-            f"{len(images)} images in a prompt: at most {_MOST_IMAGES} are allowed"
+            f"{len(images)} images in a prompt: at most {_MAX_IMAGES} are allowed"
         )
     sizes = []
     for image in images:
         width, height = _dimensions(image)
         pixels = width * height
-        if not pixels or max(width, height) > _MOST_RATIO * min(width, height):
-            raise InvalidArgument(f"an image of {width} x {height} pixels cannot be taken")
+        if not pixels or max(width, height) > _MAX_RATIO * min(width, height):
+            raise InvalidArgument(
+                f"an image has {width} x {height} pixels: one side may be at most {_MAX_RATIO} "
+                "times the other"
+            )
         sizes.append(pixels)
-    if sum(sizes) > _MOST_PIXELS:
+    if sum(sizes) > _MAX_PIXELS:
         raise InvalidArgument(
-            f"the images of a prompt of {sum(sizes)} pixels cannot be taken: {_MOST_PIXELS} at most"
+            f"the images of a prompt have {sum(sizes)} pixels: at most {_MAX_PIXELS} are allowed"
         )
     return _PIXEL_BYTES * sum(sizes) + _DECODING_BYTES * max(sizes, default=0)
 
 
 def _bitmap(projector: Projector, image: bytes) -> int:
     native = projector.native
-    made = native.mtmd_helper_bitmap_init_from_buf(
+    decoded = native.mtmd_helper_bitmap_init_from_buf(
         projector.pointer, image, len(image), False, native.mtmd_helper_init_opt_default()
     )
-    if made.video:
-        native.mtmd_helper_video_free(made.video)
-    if not made.bitmap:
+    if decoded.video:
+        native.mtmd_helper_video_free(decoded.video)
+    if not decoded.bitmap:
         raise InvalidArgument("the image is damaged")
-    return int(made.bitmap)
+    return int(decoded.bitmap)
 
 
 def _dimensions(image: bytes) -> tuple[int, int]:
-    """The width and height that an image claims to have, where the decoder will find them."""
+    """The width and height in an image's header, read as the decoder reads them."""
     if image.startswith(_PNG) and image[12:16] == b"IHDR" and len(image) >= 24:
         return int.from_bytes(image[16:20], "big"), int.from_bytes(image[20:24], "big")
     if image.startswith(_JPEG):
@@ -253,7 +257,7 @@ def _dimensions(image: bytes) -> tuple[int, int]:
         while at + 9 <= len(image) and image[at] == 0xFF:
             kind = image[at + 1]
             if kind == 0xFF:
-                # A marker may have more of these before it.
+                # A marker may be preceded by fill bytes.
                 at += 1
                 continue
             if 0xC0 <= kind <= 0xCF and kind not in (0xC4, 0xC8, 0xCC):

@@ -136,7 +136,7 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     if not 1 <= len(builders) <= 2:
         raise InvalidArgument(
             f"{len(builders)} builders were given; a ggml graph takes a model, and with it a "
-            "JSON config or a projector. Of a split model, give the first part alone: the "
+            "JSON config or a projector. Of a split model, give only the first part: the "
             "others are found beside it"
         )
     native = library()
