@@ -101,7 +101,7 @@ async def heard(event):
 
 
 class TestGuests:
-    def test_a_result_and_a_mistake(self, host, guests, identity_model):
+    def test_a_run_gives_its_result_and_raises_its_mistakes(self, host, guests, identity_model):
         host.add_model("echo", identity_model())
 
         async def main():
@@ -176,7 +176,7 @@ class TestGuests:
 
         run(main())
 
-    def test_a_loop_that_ends_takes_its_guests_with_it(self, host, wat):
+    def test_a_loop_that_ends_ends_its_guests(self, host, wat):
         program, began = host.compile(wat(LOOP)), threading.Event()
 
         async def main():
@@ -201,7 +201,7 @@ class TestGuests:
 
 
 class TestModels:
-    def test_text_in_whole_characters(self, model, graph):
+    def test_text_comes_in_whole_characters(self, model, graph):
         async def main():
             with model.init_execution_context() as context:
                 graph.contexts[0].stopped.set()
@@ -242,7 +242,7 @@ class TestModels:
 
         run(main())
 
-    def test_one_that_waits_for_its_turn_gives_up(self, model, graph):
+    def test_a_cancelled_task_stops_waiting_for_another_context(self, model, graph):
         async def main():
             first, second = model.init_execution_context(), model.init_execution_context()
             tasks = [asyncio.ensure_future(first.compute_async())]
@@ -261,7 +261,7 @@ class TestModels:
 
         run(main())
 
-    def test_an_answer(self, host, identity_model):
+    def test_a_model_answers(self, host, identity_model):
         model = host.load(identity_model("stream", stream=4), encoding="identity")
 
         async def main():

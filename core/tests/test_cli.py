@@ -68,7 +68,7 @@ def test_the_installed_command_is_the_same():
     assert run.stdout == "wasi-nn 0.1.0\n"
 
 
-def test_hello(guests):
+def test_a_guest_prints_hello(guests):
     assert wasi_nn("run", guests / "hello/hello.wasm") == (0, "hello, wasi-nn\n", "")
 
 
@@ -91,14 +91,14 @@ def test_every_spelling_of_a_model(guests, relu, spelling):
     assert (code, out, err) == (0, "1 3.0000\n2 2.0000\n0 0.0000\n", "")
 
 
-def test_package_paths(guests):
+def test_a_model_in_a_package_is_found(guests):
     model = "package:magika/models/standard_v3_3/model.onnx"
     code, out, err = wasi_nn("run", "--graph", f"m={model}", guests / "hello/hello.wasm")
     assert (code, out, err) == (0, "hello, wasi-nn\n", "")
 
 
 @pytest.mark.parametrize("option", [".", ".::/data", "/data:.", "{tmp}::/data"])
-def test_directories(guests, relu, option):
+def test_a_guest_gets_directories(guests, relu, option):
     folder = relu.parent.parent
     inside = "" if option == "." else "/data/"
     code, out, _ = wasi_nn(
@@ -195,7 +195,7 @@ FLOATS = """(module (func (export "two") (param f32 f64 i64) (result f32 f64 i64
         (FLOATS, ("--invoke", "two", "{guest}", "0.1", "1e3", "7"), "0.1\n1000\n7\n"),
     ],
 )
-def test_calling_an_export(wat, tmp_path, text, arguments, out):
+def test_invoke_calls_an_export(wat, tmp_path, text, arguments, out):
     guest = tmp_path / "guest.wasm"
     guest.write_bytes(wat(text))
     given = [one.format(guest=guest) for one in arguments]
@@ -324,7 +324,7 @@ def test_the_short_help_option():
         assert wasi_nn(*command, "-h")[0] == 0
 
 
-def test_wasmedges_statistics_are_ours(guests):
+def test_wasmedges_statistics_option_prints_our_table(guests):
     _, _, err = wasi_nn("run", "--enable-time-measuring", guests / "hello/hello.wasm")
     assert "instantiate" in err
 
@@ -347,7 +347,7 @@ def test_an_export_that_exits_gives_its_exit_code(wat, tmp_path, runtime, argume
 
 
 @pytest.mark.parametrize("option", ["/data:.", "/data:.:readonly"])
-def test_a_directory_for_reading_only(wat, tmp_path, option):
+def test_a_read_only_directory_cannot_be_written(wat, tmp_path, option):
     guest = tmp_path / "writes.wasm"
     guest.write_bytes(
         wat(
@@ -463,7 +463,7 @@ def test_messages_that_nobody_can_read_do_not_matter_to_the_guest(guests, echo):
     assert (closed.returncode, closed.stdout) == (1, b"")
 
 
-def test_a_reader_that_has_enough():
+def test_a_reader_may_close_the_pipe_early():
     run = subprocess.run(
         ["sh", "-c", '"$@" | head -1', "sh", *COMMAND, "plugins"], capture_output=True, text=True
     )
@@ -479,7 +479,7 @@ def test_an_argument_that_is_not_utf_8_is_refused(guests):
     assert run.stderr.count(b"\n") == 1
 
 
-def test_a_deadline(wat, tmp_path):
+def test_a_deadline_ends_the_guest_with_124(wat, tmp_path):
     endless = tmp_path / "endless.wasm"
     endless.write_bytes(wat(ENDLESS))
     code, _, err = wasi_nn("run", "--timeout", "0.3", endless)
@@ -496,7 +496,7 @@ SLEEPS = f"""(module {RUNS}
 COMPUTES = f'(module {RUNS} (func (export "_start") (call $runs) (loop $l (br $l))))'
 
 
-def test_a_deadline_for_a_guest_that_sleeps_in_a_system_call(wat, tmp_path):
+def test_a_deadline_ends_a_guest_in_a_system_call(wat, tmp_path):
     sleeps = tmp_path / "sleeps.wasm"
     sleeps.write_bytes(wat(SLEEPS))
     started = time.monotonic()
@@ -514,7 +514,7 @@ def test_a_deadline_for_a_guest_that_sleeps_in_a_system_call(wat, tmp_path):
         (SLEEPS, "wasmtime", b"wasi-nn: interrupted\n"),
     ],
 )
-def test_ctrl_c(wat, tmp_path, text, runtime, says):
+def test_ctrl_c_ends_the_guest_with_130(wat, tmp_path, text, runtime, says):
     guest = tmp_path / "guest.wasm"
     guest.write_bytes(wat(text))
     process = subprocess.Popen(
@@ -533,7 +533,7 @@ def test_ctrl_c(wat, tmp_path, text, runtime, says):
     assert (process.returncode, err) == (130, says)
 
 
-def test_ctrl_c_in_another_command_says_so(tmp_path):
+def test_ctrl_c_in_another_command_prints_one_line(tmp_path):
     """A model that nobody writes: the command waits for the first byte of a pipe."""
     pipe = tmp_path / "model.onnx"
     os.mkfifo(pipe)
@@ -561,7 +561,7 @@ def test_the_current_directory_holds_no_modules_of_the_host(tmp_path, guests):
     assert "onnx" in out
 
 
-def test_memory_and_fuel_limits(wat, tmp_path, guests):
+def test_memory_and_fuel_are_limited(wat, tmp_path, guests):
     big = tmp_path / "big.wasm"
     big.write_bytes(wat('(module (memory (export "memory") 64) (func (export "_start")))'))
     assert wasi_nn("run", "--max-memory", "4M", big)[0] == 0
@@ -742,7 +742,7 @@ def test_inspect_keeps_the_files_of_one_model_together(guests, tmp_path):
     assert out.count("kind: ") == 2
 
 
-def test_inspect_of_what_cannot_be_read_is_a_line_for_each(guests, tmp_path):
+def test_inspect_prints_one_line_for_each_unreadable_file(guests, tmp_path):
     (tmp_path / "loop").symlink_to("loop")
     odd = ("package:nosuch/m.onnx", ".", "none", "loop", "package:json/none", "x" * 300)
     hello = guests / "hello/hello.wasm"
@@ -754,7 +754,7 @@ def test_inspect_of_what_cannot_be_read_is_a_line_for_each(guests, tmp_path):
     assert "starts here:   yes" in out
 
 
-def test_inspect_of_a_broken_model_is_a_line_of_the_report(tmp_path):
+def test_inspect_reports_a_broken_model_in_one_line(tmp_path):
     model = tmp_path / "m.onnx"
     model.write_bytes(b"\x08\x07\x12\x04test" + b"\xff" * 30)
     code, out, err = wasi_nn("inspect", f"{model}")
@@ -772,7 +772,7 @@ def test_inspect_of_a_broken_model_is_a_line_of_the_report(tmp_path):
         (b"\xe7\x9d\x11", "unknown", "begins with b'\\xe7\\x9d\\x11'"),
     ],
 )
-def test_inspect_names_what_is_neither_a_guest_nor_a_model(tmp_path, content, kind, advice):
+def test_inspect_explains_what_is_neither_a_guest_nor_a_model(tmp_path, content, kind, advice):
     (tmp_path / "file").write_bytes(content)
     code, out, err = wasi_nn("inspect", tmp_path / "file")
     assert (code, err) == (1, "")
@@ -781,7 +781,7 @@ def test_inspect_names_what_is_neither_a_guest_nor_a_model(tmp_path, content, ki
     assert advice in out
 
 
-def test_inspect_of_a_folder(tmp_path):
+def test_inspect_explains_a_folder(tmp_path):
     (tmp_path / "model.onnx").touch()
     code, out, err = wasi_nn("inspect", tmp_path)
     assert (code, err) == (1, "")
@@ -802,7 +802,7 @@ def test_inspect_lists_every_export(wat, tmp_path):
     assert (code, "starts here:   no: it exports no _start and no other" in out) == (1, True)
 
 
-def test_inspect_of_a_component_that_is_not_a_command(wat, tmp_path):
+def test_inspect_explains_a_component_that_is_not_a_command(wat, tmp_path):
     module = '(core module $m (func (export "f"))) (core instance $i (instantiate $m))'
     handler = "wasi:http/incoming-handler@0.2.0"
     lifted = '(func $f (canon lift (core func $i "f"))) (instance $x (export "f" (func $f)))'
@@ -842,7 +842,7 @@ def wasi_nn_backends():
 
 
 @pytest.mark.parametrize("sniff", [True, False])
-def test_a_plugin_that_raises_costs_inspect_one_line(tmp_path, sniff):
+def test_inspect_reports_a_plugin_that_raises_in_one_line(tmp_path, sniff):
     (tmp_path / "brk.py").write_text(_BROKEN_PLUGIN.format(sniff=sniff))
     info = tmp_path / "brk-1.dist-info"
     info.mkdir()
@@ -867,7 +867,7 @@ def test_the_table_of_engines_fits_a_terminal_and_cuts_no_name():
     assert "…" not in out
 
 
-def test_what_is_installed_is_a_line_for_each_plugin():
+def test_plugins_prints_a_line_for_each_plugin():
     _, out, _ = wasi_nn("plugins")
     lines = out.split("\n\n")[0].splitlines()
     (line,) = (line for line in lines if "runtime wasmtime" in line)

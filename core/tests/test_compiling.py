@@ -101,7 +101,7 @@ def test_a_compilation_that_was_given_up_is_not_begun_again():
     assert code.get(Waiter()) == "code 1"
 
 
-def test_what_can_be_ended_is_ended_when_nobody_waits():
+def test_an_endable_compilation_is_ended_when_nobody_waits():
     compiler = Endable()
     code = Code(compiler)
     waiter = Waiter()
@@ -112,7 +112,7 @@ def test_what_can_be_ended_is_ended_when_nobody_waits():
     assert code.get(Waiter()) == "code 2"
 
 
-def test_what_can_be_ended_only_later_is_ended_then():
+def test_a_compilation_that_becomes_endable_later_is_ended_then():
     """The compiler's process is being started when the last one stops waiting."""
     begun, left, ended = threading.Event(), threading.Event(), threading.Event()
 
@@ -132,7 +132,7 @@ def test_what_can_be_ended_only_later_is_ended_then():
     assert ended.wait(60)
 
 
-def test_the_guests_bytes_are_let_go_when_they_are_compiled():
+def test_the_guests_bytes_are_freed_after_compiling():
     class Guest(bytearray):
         """Bytes that a weak reference can watch."""
 
@@ -170,7 +170,7 @@ def test_code_that_is_being_compiled_when_the_process_forks_is_compiled_in_the_c
     assert got == ["code 1"]
 
 
-def test_what_the_compiler_raises_comes_out_and_the_next_one_tries_again():
+def test_a_compilers_exception_comes_out_and_the_next_caller_tries_again():
     results = [ValueError("first"), ValueError("second")]
 
     def compile():
@@ -185,7 +185,7 @@ def test_what_the_compiler_raises_comes_out_and_the_next_one_tries_again():
     assert code.get(Waiter()) == "code"
 
 
-def test_a_program_that_ends_can_compile_still(guests):
+def test_a_guest_can_be_compiled_at_the_exit_of_python(guests):
     """Python 3.12 starts no thread any more then."""
     needs("wasmtime")
     code = """
@@ -390,7 +390,7 @@ def test_ctrl_c_ends_the_command_line_while_it_compiles(large, environment, comm
     assert said.count(b"compiling") == 1
 
 
-def test_ctrl_c_while_another_python_describes_its_engine(guests, tmp_path):
+def test_ctrl_c_ends_the_description_of_another_pythons_engine(guests, tmp_path):
     """The terminal sends it there too, and what ends for that is not to blame."""
     needs("wasmtime")
     python, begun = tmp_path / "python", tmp_path / "begun"
@@ -415,7 +415,7 @@ def test_ctrl_c_while_another_python_describes_its_engine(guests, tmp_path):
         process.communicate()
 
 
-def test_inspect_names_what_is_missing_before_it_compiles(tmp_path, environment):
+def test_inspect_lists_missing_imports_before_it_compiles(tmp_path, environment):
     """This guest would compile for a minute."""
     path = tmp_path / "large.wasm"
     path.write_bytes(large_module(MANY, imported=1))

@@ -30,7 +30,7 @@ WIT = ["f16", "f32", "f64", "bf16", "u8", "i32", "i64"]
         ("wamr-legacy", OLD),
     ],
 )
-def test_tensor_types(name, types):
+def test_the_tensor_types_of_each_dialect(name, types):
     assert [str(kind) for kind in dialect(name).tensor_types] == types
 
 
@@ -41,7 +41,7 @@ def test_every_dialect_is_tested_and_has_an_errno_for_every_reason():
         assert 0 not in known.errnos.values(), "0 is success"
 
 
-def test_the_specifications_errnos():
+def test_the_errnos_of_the_specification():
     order = [
         "invalid_argument",
         "invalid_encoding",
@@ -56,7 +56,7 @@ def test_the_specifications_errnos():
     assert [errnos[ErrorCode(name)] for name in order] == list(range(1, 9))
 
 
-def test_wasmedges_errnos_and_encodings():
+def test_the_errnos_and_encodings_of_wasmedge():
     known = dialect("wasmedge")
     names = ["end_of_sequence", "context_full", "prompt_too_long", "model_not_found"]
     assert [known.errnos[ErrorCode(name)] for name in names] == [100, 101, 102, 103]
@@ -64,7 +64,7 @@ def test_wasmedges_errnos_and_encodings():
     assert known.encodings[14] == "bitnet"
 
 
-def test_an_unknown_dialect():
+def test_an_unknown_dialect_is_a_usage_error():
     with pytest.raises(UsageError, match="known: witx"):
         dialect("klingon")
 
@@ -109,7 +109,7 @@ def section(name: bytes, content: bytes) -> bytes:
         ),
     ],
 )
-def test_inference(wat, imports, custom, first):
+def test_the_dialect_is_detected_from_imports_and_sections(wat, imports, custom, first):
     inferred = detect_dialect(parse(module(wat, *imports, custom=custom)))
     assert inferred.candidates[0].name == first
     assert inferred.evidence
@@ -135,13 +135,13 @@ def producers(*tools):
         ([("rustc", "unknown")], "wasmedge-2023-12"),
     ],
 )
-def test_a_young_compiler_made_no_guest_of_2023(wat, tools, first):
+def test_a_recent_compiler_rules_out_the_dialect_of_2023(wat, tools, first):
     """A guest of today need not call fini_single, and knows the end of a text as errno 100."""
     guest = module(wat, ("wasi_ephemeral_nn", "compute_single"), custom=producers(*tools))
     assert detect_dialect(parse(guest)).candidates[0].name == first
 
 
-def test_a_damaged_section_of_producers_tells_nothing(wat):
+def test_a_damaged_producers_section_is_ignored(wat):
     whole = producers(("rustc", "1.80.0"))
     for end in range(12, len(whole)):
         cut = b"\0" + bytes((end - 2,)) + whole[2:end]
@@ -161,7 +161,7 @@ def test_a_damaged_section_of_producers_tells_nothing(wat):
         ("compute", "EndOfSequence", False, "witx"),
     ],
 )
-def test_the_errors_that_a_guest_names_tell_its_age(wat, function, text, crate, first):
+def test_the_error_names_in_a_guest_decide_its_dialect(wat, function, text, crate, first):
     data = wat(
         f"""(module
         (import "wasi_ephemeral_nn" "{function}" (func (param i32) (result i32)))

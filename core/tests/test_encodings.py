@@ -53,11 +53,11 @@ def onnx_model(**fields) -> bytes:
         (b"plain text", None),
     ],
 )
-def test_magic_bytes(head, encoding):
+def test_models_are_recognised_by_magic_bytes(head, encoding):
     assert encodings.recognise(head) == encoding
 
 
-def test_from_a_file_and_from_bytes(tmp_path):
+def test_the_first_bytes_come_from_a_file_or_from_memory(tmp_path):
     path = tmp_path / "model"
     path.write_bytes(b"GGUF" + bytes(10000))
     both: list[Builder] = [path, memoryview(path.read_bytes())]
@@ -65,7 +65,7 @@ def test_from_a_file_and_from_bytes(tmp_path):
     assert all(len(encodings.head(builder)) == 4096 for builder in both)
 
 
-def test_a_file_that_cannot_be_read(tmp_path):
+def test_a_file_that_cannot_be_read_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="cannot read"):
         encodings.head(tmp_path)
 
@@ -74,15 +74,15 @@ def test_a_file_that_cannot_be_read(tmp_path):
     ("spelling", "name"),
     [("ONNX", "onnx"), (" tflite ", "tensorflowlite"), ("GGUF", "ggml"), ("mine", "mine")],
 )
-def test_spellings(spelling, name):
+def test_spellings_of_encodings_are_canonicalised(spelling, name):
     assert encodings.canonical(spelling) == name
 
 
 @given(st.binary(max_size=64))
-def test_any_bytes_give_an_answer(data):
+def test_recognition_never_raises(data):
     assert encodings.recognise(data) is None or isinstance(encodings.recognise(data), str)
 
 
-def test_onnx_is_what_the_library_writes():
+def test_a_model_that_the_onnx_package_writes_is_recognised():
     model = onnx.load_from_string(onnx_model(producer_name="p", producer_version="1"))
     assert encodings.recognise(model.SerializeToString()) == "onnx"

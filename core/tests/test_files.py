@@ -121,7 +121,7 @@ def link(file: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("change", [rename, in_place, link])
-def test_a_file_beside_the_model_changes_and_keeps_size_and_time(host, model, change):
+def test_a_changed_file_beside_the_model_is_loaded_again_whatever_its_time(host, model, change):
     host.add_model("m", model, encoding="beside")
 
     def texts():
@@ -141,7 +141,7 @@ def test_two_changes_at_once_are_told_apart(host, model):
         assert text(host.load(model, encoding="beside")) == b"model %03d" % number
 
 
-def test_a_folder_of_links_changes_its_target(host, tmp_path):
+def test_a_link_to_another_folder_loads_the_new_model(host, tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "m.model").write_bytes(name.encode())
@@ -153,7 +153,7 @@ def test_a_folder_of_links_changes_its_target(host, tmp_path):
         assert text(host.load(current / "m.model", encoding="beside")) == name.encode()
 
 
-def test_what_has_not_changed_is_loaded_once(host, backend, model):
+def test_an_unchanged_model_is_loaded_once(host, backend, model):
     host.add_model("m", model, encoding="beside")
     kept = [host.model("m"), host.load(model, encoding="beside"), host.model("m")]
     link = model.with_name("link.model")
@@ -178,7 +178,7 @@ def test_a_replaced_model_is_freed_with_its_last_user(host, backend, model, monk
     assert closed == [b"model old"]
 
 
-def test_a_file_that_is_gone(host, model):
+def test_a_missing_file_is_model_not_found(host, model):
     host.add_model("m", model, encoding="beside")
     kept = host.model("m")
     beside = model.with_suffix(".bin")
@@ -192,7 +192,7 @@ def test_a_file_that_is_gone(host, model):
     del kept
 
 
-def test_a_file_that_the_config_names(host, backend, model, tmp_path):
+def test_a_change_of_a_file_that_the_config_names_is_seen(host, backend, model, tmp_path):
     extra = tmp_path / "extra"
     extra.write_bytes(b"1")
     kept = []
@@ -203,7 +203,7 @@ def test_a_file_that_the_config_names(host, backend, model, tmp_path):
     assert backend.loads == 2
 
 
-def test_files_in_a_folder(host, backend, model, tmp_path):
+def test_a_change_of_a_file_in_a_folder_is_seen(host, backend, model, tmp_path):
     folder = tmp_path / "folder"
     (folder / "inner").mkdir(parents=True)
     (folder / "inner" / "weights").write_bytes(b"123")
@@ -217,7 +217,7 @@ def test_files_in_a_folder(host, backend, model, tmp_path):
     assert backend.loads == 2
 
 
-def test_files_that_change_while_they_are_loaded(host, backend, model):
+def test_a_load_starts_again_if_files_change_meanwhile(host, backend, model):
     beside = model.with_suffix(".bin")
     changes = [b"newer", b"newest"]
     backend.while_loading = lambda: changes and rename(beside, changes.pop(0))
@@ -251,7 +251,7 @@ def test_a_link_that_changes_back_while_the_model_is_loaded(host, backend, model
         ("texts", "backend beside: files must give a sequence of Path"),
     ],
 )
-def test_a_backend_that_fails_to_say_its_files(host, model, bad, reason):
+def test_a_backend_that_fails_in_files_is_named(host, model, bad, reason):
     with pytest.raises(RuntimeFailure, match=reason):
         host.load(model, encoding="beside", config={"bad": bad})
 
@@ -274,7 +274,7 @@ def test_all_files_count_against_a_limit(host, model):
                     session.load_by_name("m", {"extra": str(beside)})
 
 
-def test_a_guest_that_keeps_what_was_replaced_holds_two_models(host, model):
+def test_a_guest_that_keeps_the_replaced_model_holds_two(host, model):
     host.add_model("m", model, encoding="beside")
     with host.open_session(Limits(host_memory=9)) as session:
         graph = session.load_by_name("m")
@@ -290,7 +290,7 @@ def test_a_guest_that_keeps_what_was_replaced_holds_two_models(host, model):
         session.unload(graph)
 
 
-def test_a_version_of_nothing(tmp_path):
+def test_version_raises_model_not_found(tmp_path):
     with pytest.raises(ModelNotFound, match="No such file"):
         version(tmp_path / "nothing")
     with pytest.raises(ModelNotFound, match="embedded null"):
@@ -302,7 +302,7 @@ def test_a_version_of_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("system", ["keeps open files", "has paths alone"])
-def test_a_file_that_is_kept(tmp_path, monkeypatch, system):
+def test_a_kept_file_stays_the_one_that_was_loaded(tmp_path, monkeypatch, system):
     if system == "has paths alone":
         monkeypatch.setattr("wasi_nn.backend.files._DESCRIPTORS", "/nowhere")
     elif not Path("/proc/self/fd").is_dir():

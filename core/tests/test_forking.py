@@ -118,7 +118,7 @@ child(use)
     assert python(script, GRAPHS).split() == ["works"]
 
 
-def test_a_pool_of_forked_processes_is_told() -> None:
+def test_a_pool_of_forked_processes_gets_a_clear_error() -> None:
     script = """
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
@@ -188,7 +188,7 @@ def examples() -> list[str]:
     return re.findall(r"```python\n(.*?)```", page, re.DOTALL)
 
 
-def test_the_pages_pool_of_processes(tmp_path: Path) -> None:
+def test_the_process_pool_of_the_page_works(tmp_path: Path) -> None:
     needs("onnxruntime")
     shutil.copy(GRAPHS / "onnx" / "identity.onnx", tmp_path / "model.onnx")
     (tmp_path / "pool.py").write_text(examples()[0])
@@ -200,7 +200,7 @@ def test_the_pages_pool_of_processes(tmp_path: Path) -> None:
     assert "array([[7., 7., 7., 7.]]" in ended.stdout
 
 
-def test_the_pages_gunicorn_hook(tmp_path: Path) -> None:
+def test_the_gunicorn_hook_of_the_page_works(tmp_path: Path) -> None:
     """The file runs as it is written, in a child as gunicorn's is."""
     (tmp_path / "hook.py").write_text(examples()[1])
     (tmp_path / "myapp.py").write_text(

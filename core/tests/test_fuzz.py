@@ -37,7 +37,7 @@ def legal(guest):
 @pytest.mark.parametrize("dialect", sorted(DIALECTS))
 @FUZZ
 @given(data=st.data())
-def test_any_sequence_of_calls_with_any_arguments(caller, dialect, data):
+def test_any_sequence_of_calls_gives_errnos(caller, dialect, data):
     guest = caller(dialect, size=SIZE)
     guest.bytes[:] = data.draw(st.binary(min_size=64, max_size=64)) * (SIZE // 64)
     names = st.sampled_from(sorted(guest.functions))
@@ -59,7 +59,7 @@ def _table(guest):
 @pytest.mark.parametrize("model", [MODEL, TEXT])
 @FUZZ
 @given(fields=st.tuples(VALUES, VALUES, VALUES, VALUES, VALUES), index=VALUES, output=VALUES)
-def test_any_tensor_record_on_a_real_context(caller, model, fields, index, output):
+def test_any_tensor_record_gives_an_errno(caller, model, fields, index, output):
     guest = caller(size=SIZE)
     context = guest.context(model)
     record = guest.put(struct.pack("<5I", *fields))
@@ -78,7 +78,7 @@ def test_any_tensor_record_on_a_real_context(caller, model, fields, index, outpu
 
 @FUZZ
 @given(models=st.lists(st.binary(max_size=64), max_size=3), encoding=st.integers(0, 20))
-def test_any_bytes_as_a_model(caller, models, encoding):
+def test_any_bytes_as_a_model_give_an_errno(caller, models, encoding):
     guest = caller(size=SIZE)
     out = guest.put(bytes(4))
     assert guest("load", guest.builders(*models), len(models), encoding, 0, out) in legal(guest)
@@ -87,7 +87,7 @@ def test_any_bytes_as_a_model(caller, models, encoding):
 
 @FUZZ
 @given(config=st.binary(max_size=80))
-def test_any_bytes_as_a_config(caller, host, identity_model, config):
+def test_any_bytes_as_a_config_give_an_errno(caller, host, identity_model, config):
     with contextlib.suppress(UsageError):  # it is there from the second example on
         host.add_model("m", identity_model())
     guest = caller("wasmedge", size=SIZE)

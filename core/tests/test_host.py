@@ -45,7 +45,7 @@ def add_onnx(tmp_path):
 
 
 class TestGuests:
-    def test_five_lines(self, guests, identity_model):
+    def test_a_guest_runs_in_five_lines(self, guests, identity_model):
         with Host() as host:
             host.add_model("echo", identity_model())
             result = host.run(guests / "echo/echo.wasm", ["echo", "hello"])
@@ -86,7 +86,7 @@ class TestGuests:
         assert len(result.timings.bench) == 2
         assert all(0 <= span < 1 for span in result.timings.bench)
 
-    def test_marks_without_end_are_not_kept_without_end(self, host, wat):
+    def test_only_the_latest_marks_are_kept(self, host, wat):
         wasm = wat(
             """(module (import "bench" "start" (func $start)) (import "bench" "end" (func $end))
             (memory (export "memory") 1)
@@ -173,11 +173,11 @@ class TestGuests:
             ({"args": [b"x"]}, "must be a text"),
         ],
     )
-    def test_options_of_another_form(self, host, guests, options, says):
+    def test_options_of_a_wrong_type_are_usage_errors(self, host, guests, options, says):
         with pytest.raises(UsageError, match=says):
             host.run(guests / "hello/hello.wasm", **options)
 
-    def test_fuel_has_to_be_asked_for_before_compiling(self, host, guests, plugins):
+    def test_a_limit_on_fuel_must_be_set_before_compiling(self, host, guests, plugins):
         with pytest.raises(UsageError, match="without fuel"):
             host.compile(guests / "hello/hello.wasm").run(limits=Limits(fuel=10))
         with Host(plugins=plugins, limits=Limits(fuel=10)) as limited:
@@ -281,12 +281,12 @@ class TestModels:
             (lambda host, model: Host(runtime=5), "the runtime is 5, and must be an engine's name"),
         ],
     )
-    def test_arguments_of_other_types(self, host, add_onnx, call, says):
+    def test_arguments_of_a_wrong_type_are_usage_errors(self, host, add_onnx, call, says):
         with pytest.raises(UsageError) as raised:
             call(host, add_onnx)
         assert says in str(raised.value)
 
-    def test_a_file_that_has_the_form_of_a_url(self, host, add_onnx, tmp_path, monkeypatch):
+    def test_a_file_may_look_like_a_url(self, host, add_onnx, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "http:").mkdir()
         (tmp_path / "http:" / "m.onnx").write_bytes(Path(add_onnx).read_bytes())
@@ -308,7 +308,7 @@ class TestModels:
             host.load("nowhere.onnx")
 
 
-def test_inputs_by_keyword_and_of_pythons_numbers(host, add_onnx):
+def test_inputs_are_given_by_keyword_and_as_lists(host, add_onnx):
     host.add_model("add", add_onnx)
     model = host.model("add")
     a, b = np.float32([[1, 2]]), np.float32([[3, 4.5]])
@@ -341,7 +341,7 @@ def test_inputs_by_keyword_and_of_pythons_numbers(host, add_onnx):
         ([1.5], None, np.float64([1.5])),
     ],
 )
-def test_pythons_numbers_take_the_type_that_is_described(numbers, kind, right):
+def test_lists_of_numbers_take_the_described_type(numbers, kind, right):
     tensor = Tensor.of_numbers(numbers, kind)
     assert (tensor.dims, tensor.numpy().dtype) == (right.shape, right.dtype)
     assert np.array_equal(tensor.numpy(), right, equal_nan=True)

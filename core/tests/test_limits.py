@@ -65,7 +65,7 @@ def test_a_deadline_leaves_the_memory_limit(bounded, wat):
     assert (loosened.exit_code, loosened.error) == (0, None)
 
 
-def test_reactors_and_sessions_too(bounded, wat):
+def test_limits_hold_for_reactors_and_sessions(bounded, wat):
     grow = '(func (export "grow") (result i32) (memory.grow (i32.const 16)))'
     program = bounded.compile(wat(f'(module (memory (export "memory") 1) {grow})'))
     for options, pages in (
@@ -115,7 +115,7 @@ def test_the_shorter_timeout_holds(bounded, wat):
         ({"timeout": float("nan")}, "timeout is nan"),
     ],
 )
-def test_what_is_not_a_limit_is_told(bounded, wat, options, says):
+def test_a_value_that_is_not_a_limit_is_a_usage_error(bounded, wat, options, says):
     program = bounded.compile(wat(COMMAND.format(1, "")))
     with pytest.raises(UsageError, match=says):
         program.run(**options)

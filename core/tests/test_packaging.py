@@ -52,7 +52,7 @@ def test_every_plugin_has_an_entry_point_a_readme_and_tests(project):
         assert (ROOT / package / "py.typed").exists(), package
 
 
-def test_the_version_is_said_once(project):
+def test_the_version_of_the_package_is_the_projects(project):
     import wasi_nn
 
     assert wasi_nn.__version__ == project["project"]["version"]

@@ -293,7 +293,7 @@ def test_an_odd_description_of_a_graph_is_the_backends_failure(folder, answer, s
         ("inspect", {"inputs": "[1]"}, 1, "one of inputs is of Python's type int"),
     ],
 )
-def test_odd_answers_are_lines_of_every_command(folder, command, answers, code, says):
+def test_every_command_reports_odd_answers_in_one_line(folder, command, answers, code, says):
     odd_plugins(folder, **answers)
     (folder / "model").write_bytes(b"sound")
     run = subprocess.run(
@@ -312,7 +312,7 @@ def test_two_hosts_share_no_plugin_objects():
     assert first.backend_for("onnx") is not second.backend_for("onnx")
 
 
-def test_what_nobody_serves():
+def test_an_encoding_that_nobody_serves_is_explained():
     plugins = Plugins()
     with pytest.raises(InvalidEncoding, match="installed backends serve: nothing"):
         plugins.backend_for("onnx")

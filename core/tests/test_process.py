@@ -72,19 +72,19 @@ class TestWasmer(EngineTests):
         yield
         process._describe.cache_clear()
 
-    def test_modules_of_this_python_are_not_the_others(self, monkeypatch):
+    def test_the_other_python_gets_no_modules_of_this_one(self, monkeypatch):
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         process._describe.cache_clear()
         with Host(runtime=self.runtime) as host:
             assert host.run(GUESTS / "hello" / "hello.wasm").stdout == b"hello, wasi-nn\n"
 
-    def test_where_it_runs(self, host):
+    def test_availability_names_the_process(self, host):
         assert (
             "wasmer 1.1.0 (Python package), in a process of" in host.runtime.availability().detail
         )
 
 
-def test_a_python_that_has_nothing_of_us(tmp_path):
+def test_a_python_without_our_packages_lacks_only_the_engine(tmp_path):
     """A fresh environment, without pluggy even: the engine's library is what it lacks."""
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "bare"], check=True)
     python = tmp_path / "bare" / "bin" / "python"
@@ -123,7 +123,7 @@ class _Tick(Exception):
     pass
 
 
-def test_no_call_gets_the_answer_of_one_that_was_left(host, wat):
+def test_no_call_gets_the_answer_of_an_abandoned_one(host, wat):
     """A signal's handler raises while the guest runs: it is interrupted, and its process ended."""
 
     def tick(*_):
@@ -144,7 +144,7 @@ def test_no_call_gets_the_answer_of_one_that_was_left(host, wat):
         signal.signal(signal.SIGALRM, before)
 
 
-def test_ctrl_c_is_the_hosts(host, wat):
+def test_ctrl_c_reaches_only_the_host(host, wat):
     """A terminal sends it to the guest's process too."""
 
     def press(memory):
@@ -157,7 +157,7 @@ def test_ctrl_c_is_the_hosts(host, wat):
         assert guest.call("two") == (2,)
 
 
-def test_no_descriptor_is_left_when_there_are_too_few(host, wat):
+def test_a_start_without_free_descriptors_leaks_none(host, wat):
     program = host.compile(wat(COMMAND.format("")))
     program.run()  # (The watch on the keyboard, once in a process, has two.)
     gc.collect()  # What earlier tests left is not counted.
@@ -181,7 +181,7 @@ def test_no_descriptor_is_left_when_there_are_too_few(host, wat):
     assert 0 < failed < 101
 
 
-def test_a_deadline_while_a_host_function_reads(host, wat):
+def test_a_deadline_ends_a_host_function_that_reads(host, wat):
     """The process is ended in the middle of an answer, which is nobody's failure."""
     wasm = wat(
         """(module (import "wasi_ephemeral_nn" "load" (func $load (param i32 i32 i32 i32 i32)
@@ -227,7 +227,7 @@ def test_memory_is_new_after_a_nested_call_that_traps(host, wat):
     assert seen == [(b"old!", 65536), (b"new!", 131072)]
 
 
-def test_an_argument_that_cannot_be_sent_ends_nothing(host, wat):
+def test_an_argument_that_cannot_be_sent_does_not_end_the_guest(host, wat):
     wasm = wat('(module (func (export "same") (param i32) (result i32) (local.get 0)))')
     with host.compile(wasm).instantiate() as guest:
         with pytest.raises((TypeError, UsageError)):
@@ -236,7 +236,7 @@ def test_an_argument_that_cannot_be_sent_ends_nothing(host, wat):
 
 
 @pytest.mark.parametrize("closed", ["<&-", "<&- >&-", "<&- >&- 2>&-"])
-def test_a_host_without_standard_streams(guests, runtime, closed):
+def test_a_host_may_have_no_standard_streams(guests, runtime, closed):
     command = f'"$1" -m wasi_nn run --runtime {runtime} "$2" {closed}'
     hello = guests / "hello" / "hello.wasm"
     done = subprocess.run(["sh", "-c", command, "sh", sys.executable, hello], capture_output=True)
@@ -244,7 +244,7 @@ def test_a_host_without_standard_streams(guests, runtime, closed):
     assert (done.returncode, done.stdout, done.stderr) == (0, wanted, b"")
 
 
-def test_ctrl_c_while_an_engine_starts(wat):
+def test_ctrl_c_ends_the_start_of_an_engine(wat):
     """It comes to the process too, before that could say that it wants none of it."""
     with Host(runtime="wasmtime@") as host:
         program = host.compile(wat(NUMBERS))
@@ -282,7 +282,7 @@ def _failed(text: bytes) -> bytes:
         _failed(b"[" * 100_000),
     ],
 )
-def test_a_process_that_talks_nonsense(message, stand_in, wat):
+def test_a_process_that_sends_nonsense_ends_the_guest(message, stand_in, wat):
     stand_in(_OK, _OK + message)
     with Host(runtime="v8") as host:
         result = host.run(wat(COMMAND.format("")))
@@ -302,7 +302,7 @@ def test_a_process_that_talks_nonsense(message, stand_in, wat):
         _failed(b"[" * 100_000),
     ],
 )
-def test_a_process_that_compiles_nonsense(message, stand_in, wat):
+def test_nonsense_in_place_of_a_compiled_module_is_refused(message, stand_in, wat):
     stand_in(message, b"")
     with Host(runtime="v8") as host, pytest.raises(UsageError, match="does not keep to"):
         host.compile(wat(COMMAND.format("")))

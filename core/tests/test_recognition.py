@@ -212,7 +212,7 @@ def each(cases):
 
 
 @each(ANSWERS + POINTERS + MODELS + OTHERS)
-def test_what_is_given_in_place_of_a_model(tmp_path, content, says):
+def test_a_file_that_is_not_a_model_is_explained(tmp_path, content, says):
     path = tmp_path / "model"
     path.write_bytes(content)
     told = recognition.undetected([path], "say what it is")
@@ -227,7 +227,7 @@ def test_what_is_given_in_place_of_a_model(tmp_path, content, says):
 
 
 @each(ANSWERS + POINTERS + MODELS + OTHERS + PROGRAMS)
-def test_what_is_given_in_place_of_a_guest(tmp_path, content, says):
+def test_a_file_that_is_not_a_guest_is_explained(tmp_path, content, says):
     path = tmp_path / "guest.wasm"
     path.write_bytes(content)
     wrong = f"{path} is not a WebAssembly module or component: "
@@ -243,7 +243,7 @@ def test_what_is_given_in_place_of_a_guest(tmp_path, content, says):
 
 
 @each(POINTERS + ANSWERS)
-def test_every_stand_in_says_what_to_do(content, says):
+def test_every_explanation_says_what_to_do(content, says):
     told = recognition.model([memoryview(content)])
     assert any(word in told.lower() for word in ("download", "git annex get", "dvc pull"))
     # It may stand for the weights too, in any builder.
@@ -263,7 +263,7 @@ def test_a_model_of_a_served_encoding_is_left_to_its_backend():
         assert encoding == "pytorch" or f". Its encoding is {encoding}" in other
 
 
-def test_formats_of_other_peoples_backends_are_left_to_them():
+def test_formats_of_third_party_backends_are_left_to_them():
     for content in (b"abacus 1 2 3", b'{"status": 1}', b"\x80\x02}.", archive("a"), b"(module)"):
         assert recognition.model([memoryview(content)], ["abacus"]) is None
         assert recognition.model([memoryview(content)], ["onnx"]) is not None
@@ -271,7 +271,7 @@ def test_formats_of_other_peoples_backends_are_left_to_them():
         assert recognition.model([memoryview(content)], ["abacus"]) is not None
 
 
-def test_folders(tmp_path):
+def test_a_folder_is_explained(tmp_path):
     for names, as_model, as_guest in (
         ([], "a folder. Name a file", "Name a .wasm file"),
         (["m.onnx", "labels.txt"], "a folder. Name the file in it: m.onnx", "Name a .wasm file"),
@@ -290,7 +290,7 @@ def test_folders(tmp_path):
     assert "a Core ML model (a folder)" in recognition.model([package])
 
 
-def test_names_tell_what_the_bytes_do_not(tmp_path):
+def test_a_name_explains_a_file_whose_bytes_do_not(tmp_path):
     raw = b"\xe7\x9d\x11\x07" * 10
     (tmp_path / "net.xml").write_text("<net/>")
     for name, says in (
@@ -310,7 +310,7 @@ def test_names_tell_what_the_bytes_do_not(tmp_path):
     assert recognition.model([other]) is None
 
 
-def test_weights_beside_a_model_that_are_a_pointer(host, tmp_path):
+def test_a_pointer_in_place_of_weights_beside_a_model_is_explained(host, tmp_path):
     node = helper.make_node("Add", ["x", "w"], ["y"])
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [99]) for name in "xy")
     weights = helper.make_tensor("w", TensorProto.FLOAT, [99], bytes(396), raw=True)
@@ -334,7 +334,7 @@ def test_a_pipe_and_a_missing_file_are_left_alone(tmp_path):
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", b"PK\x03\x04", b"\x08\x01\x12", b"{", b"<"]))
-def test_no_bytes_are_too_odd(content, start):
+def test_any_bytes_are_explained_without_an_error(content, start):
     data = memoryview(start + content)
     assert isinstance(recognition.undetected([data]), str)
     assert isinstance(recognition.guest(data), str)
@@ -344,7 +344,7 @@ def test_no_bytes_are_too_odd(content, start):
 # Where it is said.
 
 
-def test_a_model_in_python(host, tmp_path):
+def test_the_explanation_reaches_python_for_a_model(host, tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(LFS)
     pointer = f"{path} is a git-lfs pointer"
@@ -375,7 +375,7 @@ def test_a_path_that_is_not_utf_8(host, tmp_path):
     assert len(told) < 300
 
 
-def test_a_guest_in_python(host, tmp_path):
+def test_the_explanation_reaches_python_for_a_guest(host, tmp_path):
     model = tmp_path / "m.onnx"
     model.write_bytes(onnx_model())
     told = refusal(UsageError, host.program, model)

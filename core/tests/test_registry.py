@@ -142,7 +142,7 @@ def test_unknown_keys_of_a_config_make_no_other_graph(host, counting, file, capl
     assert "does not know the config's zz; it knows: a, b" in caplog.text
 
 
-def test_some_keys_are_the_persons_alone(host, counting, file):
+def test_a_guest_may_not_set_host_only_keys(host, counting, file):
     """A guest names no folder of the host."""
     host.add_model("net", file, encoding="counting", config={"folder": "/tmp"})
     with host.open_session() as session:
@@ -156,7 +156,7 @@ def test_some_keys_are_the_persons_alone(host, counting, file):
     assert counting.loads == [{"a": 1, "folder": "/tmp"}]
 
 
-def test_a_config_that_is_not_made_of_json(host, file):
+def test_a_config_that_is_not_json_is_refused(host, file):
     host.add_model("m", file, encoding="counting", config={"a": {1}})
     with pytest.raises(InvalidArgument, match="JSON's types"):
         host.model("m")
@@ -181,7 +181,7 @@ def test_a_failed_first_load_lets_one_waiter_at_a_time_try(host, counting, file)
     assert (len(errors), len(counting.loads), counting.most) == (5, 5, 1)
 
 
-def test_a_file_that_changed_is_another_model(host, counting, file, tmp_path):
+def test_a_changed_file_is_another_model(host, counting, file, tmp_path):
     first = host.load(file, encoding="counting")
     file.write_bytes(b"longer")
     second = host.load(file, encoding="counting")
@@ -198,7 +198,7 @@ def test_a_failed_load_is_tried_again(host, counting, file):
     assert len(counting.loads) == 2
 
 
-def test_a_file_that_vanished(host, file):
+def test_a_file_that_vanished_is_model_not_found(host, file):
     host.add_model("m", file, encoding="counting")
     file.unlink()
     with pytest.raises(ModelNotFound, match="No such file"):
@@ -230,7 +230,7 @@ def test_an_encoding_that_nobody_serves_is_told_before_its_files(host, file, cap
     assert caplog.text == ""
 
 
-def test_mistakes_are_told_at_registration(host, file):
+def test_mistakes_are_usage_errors_at_registration(host, file):
     host.add_model("m", file, encoding="counting")
     with pytest.raises(UsageError, match=r"given twice .*replace=True"):
         host.add_model("m", file, encoding="counting")
@@ -238,7 +238,7 @@ def test_mistakes_are_told_at_registration(host, file):
         host.add_model("n", file.with_name("other"))
     with pytest.raises(UsageError, match="has no file"):
         host.add_model("n")
-    with pytest.raises(UsageError, match="not empty"):
+    with pytest.raises(UsageError, match="non-empty"):
         host.add_model("", file)
     with pytest.raises(UsageError, match="no backend serves onnx"):
         host.add_model("n", file, encoding="onnx")

@@ -41,7 +41,7 @@ class TestDeferredStarts:
         names = [name for name, _ in wasm_module.parse(defer_start(wasm)).exports]
         assert names == [name for name, _ in wasm_module.parse(wasm).exports] + [START]
 
-    def test_numbers_of_more_than_seven_bits(self, host, wat):
+    def test_indices_of_several_bytes_are_rewritten(self, host, wat):
         functions = "".join(f'(func (export "export number {n}"))' for n in range(300))
         wasm = wat(f'(module {functions} (func $s unreachable) (start $s) (memory (export "m") 1))')
         with host.compile(defer_start(wasm)).instantiate() as guest:
@@ -49,7 +49,7 @@ class TestDeferredStarts:
             with pytest.raises(Exception, match="unreachable"):
                 guest.call(START)
 
-    def test_exports_under_other_names(self, host, wat):
+    def test_exports_are_renamed(self, host, wat):
         functions = "".join(f'(func (export "export number {n}"))' for n in range(300))
         wasm = wat(
             f"""(module {functions} (func (export "run") (result i32) (i32.const 3))
@@ -64,7 +64,7 @@ class TestDeferredStarts:
         bare = wat("(module)")
         assert rename_exports(bare, {"other": "x"}) is bare
 
-    def test_without_a_start_function_nothing_changes(self, wat):
+    def test_a_module_without_a_start_function_is_unchanged(self, wat):
         wasm = wat('(module (func (export "_start")))')
         assert defer_start(wasm) is wasm
 
@@ -78,11 +78,11 @@ class TestDeferredStarts:
         ('(module (import "a" "b" (memory 2 4)))', 2),
     ],
 )
-def test_the_pages_that_a_module_starts_with(wat, module, pages):
+def test_the_initial_pages_of_a_module_are_read(wat, module, pages):
     assert wasm_module.parse(wat(module)).memory_pages == pages
 
 
-def test_memory_at_the_start(wat):
+def test_a_module_above_the_limit_at_its_start_is_refused(wat):
     two = wasm_module.parse(wat("(module (memory 2))"))
     check_start_memory(two, None, 1 << 40)
     check_start_memory(two, 131072, 131072)
@@ -107,7 +107,7 @@ class TestValues:
             (arguments.F64, 0.1, 0.1),
         ],
     )
-    def test_there_and_back(self, kind, given, comes):
+    def test_values_come_back_as_they_were(self, kind, given, comes):
         (value,) = values.pack([kind], [given])
         assert ctypes.sizeof(value) == 16
         assert values.from_raw(kind, value.raw) == comes
@@ -121,7 +121,7 @@ class TestValues:
             ([128], [0], "not a number"),
         ],
     )
-    def test_what_does_not_fit(self, kinds, numbers, says):
+    def test_values_that_do_not_fit_are_usage_errors(self, kinds, numbers, says):
         with pytest.raises(UsageError, match=says):
             values.pack(kinds, numbers)
 
@@ -146,13 +146,13 @@ class TestStreams:
         finally:
             streams.close()
 
-    def test_stdin(self):
+    def test_stdin_is_read_to_its_end(self):
         for given, comes in ((b"abc", b"abc"), (None, b""), (b"", b"")):
             streams = Streams(WasiConfig(stdin=given, stdout=None, stderr=None), [])
             assert os.read(streams.stdin, 10) == comes
             streams.close()
 
-    def test_after_a_failure_nobody_reads(self):
+    def test_a_callback_that_failed_is_not_called_again(self):
         failures: list[BaseException] = []
         calls: list[bytes] = []
 
@@ -181,7 +181,7 @@ class TestStreams:
         streams.close()
         assert sum(map(len, pieces)) == 409600
 
-    def test_closed_by_whom_it_tells(self):
+    def test_a_callback_may_close_the_streams(self):
         """Whoever collects garbage in a callback may collect the guest."""
         before = sorted(os.listdir("/proc/self/fd"))
         closed = threading.Event()
@@ -198,7 +198,7 @@ class TestStreams:
         streams.close()
         assert sorted(os.listdir("/proc/self/fd")) == before
 
-    def test_nothing_stays_open(self):
+    def test_close_leaves_no_descriptor_open(self):
         before = sorted(os.listdir("/proc/self/fd"))
         threads = threading.active_count()
         for _ in range(3):
@@ -224,7 +224,7 @@ class TestPreview1:
         call.data, call.pieces, call.served, call.functions = data, pieces, served, functions
         return call
 
-    def test_arguments_and_variables(self, wasi):
+    def test_arguments_and_variables_are_written(self, wasi):
         assert wasi("args_sizes_get", 0, 4) == 0
         assert struct.unpack_from("<II", wasi.data) == (2, 13)
         assert wasi("args_get", 0, 100) == 0
@@ -235,14 +235,14 @@ class TestPreview1:
 
     @pytest.mark.parametrize("name", ["args_get", "args_sizes_get", "environ_get", "fd_read"])
     @pytest.mark.parametrize("at", [65535, 0xFFFFFFFF])
-    def test_pointers_outside(self, wasi, name, at):
+    def test_pointers_outside_the_memory_give_efault(self, wasi, name, at):
         before = bytes(wasi.data)
         arguments = (0, at, 1, at) if name == "fd_read" else (at, at)
         assert wasi(name, *arguments) == 21
         assert bytes(wasi.data) == before
         assert wasi.functions[name](None, *arguments) == 21
 
-    def test_a_terminal_is_said_to_be_one(self, monkeypatch):
+    def test_a_terminal_is_reported_as_one(self, monkeypatch):
         """Programs print prompts to a user, and none into a pipe."""
         data = bytearray(64)
         memory = BufferMemory(memoryview(data))
@@ -260,7 +260,7 @@ class TestPreview1:
                 assert data[0] == 0
                 assert served.fd_fdstat_get(memory, 3, 0) == 8
 
-    def test_streams(self, wasi):
+    def test_streams_are_read_and_written(self, wasi):
         struct.pack_into("<4I", wasi.data, 0, 100, 3, 200, 9)
         assert wasi("fd_read", 0, 0, 2, 50) == 0
         assert (wasi.data[100:103], wasi.data[200:202]) == (b"inp", b"ut")
@@ -271,26 +271,26 @@ class TestPreview1:
         assert wasi.pieces == [b"input"]
         assert wasi("fd_write", 0, 0, 2, 50) == wasi("fd_read", 1, 0, 2, 50) == 8
 
-    def test_a_guest_that_names_its_memory_many_times_over(self, wasi):
+    def test_a_guest_may_list_its_memory_many_times_over(self, wasi):
         for number in range(1024):
             struct.pack_into("<II", wasi.data, 8 * number, 0, 65536)
         assert wasi("fd_write", 1, 0, 1024, 50) == 0
         assert len(wasi.pieces[0]) == 1 << 20
         assert wasi("fd_write", 1, 0, 1025, 50) == 21
 
-    def test_files_are_the_engines(self, wasi):
+    def test_files_are_left_to_the_engine(self, wasi):
         assert wasi("fd_write", 5, 0, 0, 0) == 8
         wasi.served.files["fd_write"] = lambda *arguments: sum(arguments)
         assert wasi("fd_write", 5, 1, 2, 3) == 11
 
-    def test_exits(self, wasi):
+    def test_proc_exit_keeps_the_low_byte(self, wasi):
         with pytest.raises(GuestExit) as exit:
             wasi("proc_exit", 0x1FF)
         assert exit.value.code == 255
 
 
 class TestLibraries:
-    def test_what_the_variable_names_counts(self, monkeypatch, tmp_path):
+    def test_the_environment_variable_wins(self, monkeypatch, tmp_path):
         ffi = pytest.importorskip("wasmtime._ffi")
         monkeypatch.setenv("WASI_NN_LIBTEST", str(ffi.filename))
         library = load("WASI_NN_LIBTEST", "no-such-library")
@@ -300,12 +300,12 @@ class TestLibraries:
         with pytest.raises(Unavailable, match=r"WASI_NN_LIBTEST names .*x\.so, which cannot"):
             load("WASI_NN_LIBTEST", "c")
 
-    def test_what_is_nowhere(self, monkeypatch, tmp_path):
+    def test_a_library_that_is_nowhere_is_unavailable(self, monkeypatch, tmp_path):
         monkeypatch.delenv("WASI_NN_LIBTEST", raising=False)
         with pytest.raises(Unavailable, match="is not found; build it and name it with WASI_NN"):
             load("WASI_NN_LIBTEST", "no-such-library", [tmp_path], "build it")
 
-    def test_places(self, monkeypatch, tmp_path):
+    def test_a_library_is_found_in_the_given_folders(self, monkeypatch, tmp_path):
         ffi = pytest.importorskip("wasmtime._ffi")
         monkeypatch.delenv("WASI_NN_LIBTEST", raising=False)
         (tmp_path / "libodd-name.so").symlink_to(ffi.filename)
@@ -325,7 +325,7 @@ class TestLibraries:
         plain = load("WASI_NN_LIBTEST", "odd", [tmp_path], "", [str(versioned)])
         assert plain._name == str(tmp_path / "libodd.so")
 
-    def test_one_for_all_threads(self):
+    def test_once_gives_all_threads_the_same_object(self):
         made: list[object] = []
 
         def make():
@@ -347,7 +347,7 @@ class TestLibraries:
         assert len(made) == 2
         assert got == [made[1]] * 4
 
-    def test_views_are_writable_and_no_copies(self):
+    def test_views_are_writable_and_not_copies(self):
         data = ctypes.create_string_buffer(8)
         view_at(ctypes.addressof(data), 8)[2:4] = b"xy"
         assert data.raw == b"\0\0xy\0\0\0\0"

@@ -247,7 +247,7 @@ def named(tmp_path):
     return NamedModel("m", (path,), "recorder")
 
 
-def test_a_config_for_a_named_model_costs_nothing_as_long_as_the_memory_is_shared(named):
+def test_a_config_costs_nothing_if_the_models_memory_is_shared(named):
     session = open_session(Recorder(), named, host_memory=7)
     graphs = [session.load_by_name("m", {"weights": "one", "other": number}) for number in range(3)]
     # The operator offered one model, not two.
@@ -262,7 +262,7 @@ def test_a_config_for_a_named_model_costs_nothing_as_long_as_the_memory_is_share
     session.load_by_name("m", {"weights": "two"})
 
 
-def test_every_further_model_of_a_name_counts(named):
+def test_every_further_model_under_a_name_counts(named):
     session = open_session(Recorder(), named, host_memory=8)
     session.load_by_name("m")
     graph = session.load_by_name("m", {"other": 1})
@@ -276,7 +276,7 @@ def test_every_further_model_of_a_name_counts(named):
     session.load_by_name("m", {"other": 2})
 
 
-def test_a_model_counts_as_long_as_a_context_has_it():
+def test_a_model_counts_as_long_as_a_context_uses_it():
     session = open_session(Recorder(), host_memory=8)
     graph = load(session, b"12345678")
     context = session.init_execution_context(graph)
@@ -319,7 +319,7 @@ def test_a_context_reserves_memory_while_it_is_made():
     assert session.ledger.reserved == 1
 
 
-def test_what_a_context_reserved_before_it_failed_is_given_back():
+def test_a_context_that_fails_gives_its_reservation_back():
     class Failing(RecorderGraph):
         def init_execution_context(self, reserve):
             reserve(8)
@@ -420,7 +420,7 @@ def system(tmp_path):
 class TestMemoryOfControlGroups:
     STAT = "anon 5\ninactive_file 100\nactive_file 50\n"
 
-    def test_the_tightest_counts(self, system):
+    def test_the_tightest_group_counts(self, system):
         group = "sys/fs/cgroup/a/b"
         root = system(**{
             "proc/self/cgroup": "0::/a/b\n",
@@ -438,7 +438,7 @@ class TestMemoryOfControlGroups:
         system(**{f"{group}/memory.current": "5000\n"})
         assert memory.group_memory(root) == (500, 0)
 
-    def test_the_older_kind(self, system):
+    def test_control_groups_of_version_1_are_read(self, system):
         group = "sys/fs/cgroup/memory"
         root = system(**{
             "proc/self/cgroup": "9:name=systemd:/x\n4:cpu,memory:/host/path\n0::/\n",
@@ -451,13 +451,13 @@ class TestMemoryOfControlGroups:
         assert memory.group_memory(root) is None
 
     @pytest.mark.parametrize("text", ["", "0::/\n", "4:memory:/x\n"])
-    def test_none(self, system, text):
+    def test_groups_without_a_limit_give_none(self, system, text):
         assert memory.group_memory(system(**{"proc/self/cgroup": text})) is None
 
-    def test_no_such_system(self, tmp_path):
+    def test_a_system_without_control_groups_gives_none(self, tmp_path):
         assert memory.group_memory(tmp_path) is None
 
-    def test_a_guest_gets_no_more_than_there_is(self, monkeypatch):
+    def test_the_default_of_host_memory_is_at_most_the_groups(self, monkeypatch):
         assert Limits().host_memory_bytes() >= 1
         monkeypatch.setattr(memory, "group_memory", lambda: memory.GroupMemory(1000, 10))
         assert limits._default_host_memory.__wrapped__() == 1000

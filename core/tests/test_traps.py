@@ -42,7 +42,7 @@ def onnx_identity(kind: int) -> bytes:
     return bytes(model.SerializeToString())
 
 
-class TestTrap1EncodingFiveAndSix:
+class TestEncodingsFiveAndSix:
     @pytest.mark.parametrize("number", [5, 6])
     def test_gguf_is_ggml_by_either_number(self, caller, number):
         needs("xllamacpp")
@@ -63,7 +63,7 @@ class TestTrap1EncodingFiveAndSix:
         assert guest.load(onnx_add(), encoding=6) == 0
 
 
-class TestTrap2OldEncodings:
+class TestOldEncodings:
     @pytest.mark.parametrize("number", [1, 2])
     def test_onnx_is_recognised_by_either_number(self, caller, number):
         guest = caller()
@@ -86,7 +86,7 @@ class TestTrap2OldEncodings:
         assert "no backend serves tensorflow" in guest.reason
 
 
-class TestTrap3TensorTypes:
+class TestTensorTypes:
     @pytest.mark.parametrize(
         ("number", "kind", "data", "dialect"),
         [
@@ -104,7 +104,9 @@ class TestTrap3TensorTypes:
             (1, TensorProto.FLOAT, struct.pack("<2f", 1, 2), "witx"),
         ],
     )
-    def test_the_length_of_the_data_tells(self, caller, number, kind, data, dialect):
+    def test_the_length_of_the_data_decides_the_tensor_type(
+        self, caller, number, kind, data, dialect
+    ):
         guest = caller()
         context = guest.context(onnx_identity(kind))
         assert guest("set_input", context, 0, guest.tensor(number, [1, 2], data)) == 0, guest.reason
@@ -112,7 +114,7 @@ class TestTrap3TensorTypes:
         assert guest.output(context) == data
         assert guest.reading.dialect.name == dialect
 
-    def test_what_one_tensor_shows_holds_for_the_guest(self, caller):
+    def test_one_accepted_tensor_decides_for_the_whole_guest(self, caller):
         guest = caller()
         context = guest.context()
         assert guest("set_input", context, 0, guest.tensor(2, [2], b"ab")) == 0
@@ -120,7 +122,7 @@ class TestTrap3TensorTypes:
         double = guest.tensor(2, [2], struct.pack("<2d", 1, 2))
         assert guest("set_input", context, 0, double) == 1, "2 is u8 for this guest from now on"
 
-    def test_what_a_refused_tensor_shows_does_not_hold(self, caller):
+    def test_a_refused_tensor_decides_nothing(self, caller):
         guest = caller()
         context = guest.context(onnx_identity(TensorProto.INT32))
         assert guest("set_input", context, 0, guest.tensor(2, [1, 2], b"ab")) == 1
@@ -135,28 +137,28 @@ class TestTrap3TensorTypes:
 
 
 @pytest.mark.parametrize("padding", [b"\xff\xff\xff", b"\x01\x02\x03"])
-def test_trap_4_padding_is_garbage(caller, padding):
+def test_padding_may_hold_garbage(caller, padding):
     guest = caller()
     context = guest.context()
     assert guest("set_input", context, 0, guest.tensor(3, [2], b"ab", padding)) == 0
 
 
-class TestTrap5DimsOfText:
-    def test_dims_say_nothing_where_tensors_are_bytes(self, caller):
+class TestDimensionsOfText:
+    def test_dimensions_are_ignored_for_untyped_bytes(self, caller):
         guest = caller("wasmedge")
         context = guest.context(b'wasi-nn:identity {"untyped_bytes": true}')
         assert guest("set_input", context, 0, guest.tensor(3, [1], b"a long prompt")) == 0
         guest("compute", context)
         assert guest.output(context) == b"a long prompt"
 
-    def test_and_everything_elsewhere(self, caller):
+    def test_dimensions_must_fit_for_all_other_graphs(self, caller):
         guest = caller("wasmedge")
         context = guest.context()
         assert guest("set_input", context, 0, guest.tensor(3, [1], b"a long prompt")) == 1
         assert "a u8 tensor of dimensions [1] takes 1 bytes, not 13" in guest.reason
 
 
-class TestTrap6BufferOfUnknownSize:
+class TestBufferOfUnknownSize:
     MODEL = b'wasi-nn:identity {"untyped_bytes": true}'
 
     def get(self, guest, model, buffer):
@@ -166,43 +168,43 @@ class TestTrap6BufferOfUnknownSize:
         out = guest.put(bytes(4))
         return guest("get_output", context, 0, buffer, 0, out), guest.u32(out)
 
-    def test_size_0_is_unbounded_for_texts_in_wasmedge(self, caller):
+    def test_size_0_means_unknown_for_wasmedges_texts(self, caller):
         guest = caller("wasmedge")
         buffer = guest.put(bytes(16))
         assert self.get(guest, self.MODEL, buffer) == (0, 5)
         assert guest.bytes[buffer : buffer + 5] == b"hello"
 
-    def test_but_linear_memory_bounds_it(self, caller):
+    def test_linear_memory_bounds_a_write_of_unknown_size(self, caller):
         guest = caller("wasmedge")
         assert self.get(guest, self.MODEL, len(guest.bytes) - 4)[0] == 1
 
     @pytest.mark.parametrize(("dialect", "model"), [("witx", MODEL), ("wasmedge", IDENTITY)])
-    def test_and_no_other_guest_gets_it(self, caller, dialect, model):
+    def test_for_all_other_guests_size_0_is_too_small(self, caller, dialect, model):
         guest = caller(dialect)
         assert self.get(guest, model, 64) == (7, 5)
 
 
-class TestTrap7Errnos:
-    def test_end_of_sequence_is_100(self):
+class TestErrnos:
+    def test_wasmedges_end_of_sequence_is_100(self):
         assert DIALECTS["wasmedge"].errnos[ErrorCode.END_OF_SEQUENCE] == 100
 
-    def test_the_numbers_of_2020(self):
+    def test_the_errnos_of_2020(self):
         errnos = DIALECTS["witx-2020"].errnos
         assert (errnos[ErrorCode.MISSING_MEMORY], errnos[ErrorCode.BUSY]) == (2, 3)
 
-    def test_wamr_2_1_to_2_3(self):
+    def test_the_errnos_of_wamr_2_1_to_2_3(self):
         errnos = DIALECTS["wamr-2.1"].errnos
         assert errnos[ErrorCode.RUNTIME_ERROR] == 4
         assert errnos[ErrorCode.NOT_FOUND] == 7
 
 
 @pytest.mark.parametrize("name", sorted(DIALECTS.keys() - {"wamr-legacy", "wasmedge-2022"}))
-def test_trap_9_target_auto_is_read_everywhere(caller, name):
+def test_every_dialect_accepts_the_target_auto(caller, name):
     numbers = {encoding: number for number, encoding in DIALECTS[name].encodings.items()}
     assert caller(name).load(onnx_add(), encoding=numbers["onnx"], target=3) == 0
 
 
-def test_trap_10_handles_start_at_0_grow_and_are_not_reused(caller):
+def test_handles_start_at_0_grow_and_are_not_reused(caller):
     guest = caller("wasmedge")
     assert [guest.load() for _ in range(3)] == [0, 1, 2]
     assert guest("unload", 2) == 0
@@ -210,7 +212,7 @@ def test_trap_10_handles_start_at_0_grow_and_are_not_reused(caller):
     assert guest.load() == 3
 
 
-def test_trap_11_load_by_name_ignores_what_the_guest_would_have_said(caller, host, tmp_path):
+def test_load_by_name_ignores_the_guests_encoding_and_target(caller, host, tmp_path):
     path = tmp_path / "add.onnx"
     path.write_bytes(onnx_add())
     host.add_model("m", path)
@@ -220,7 +222,7 @@ def test_trap_11_load_by_name_ignores_what_the_guest_would_have_said(caller, hos
     assert guest("init_execution_context", guest.u32(out), out) == 0
 
 
-def test_trap_16_bad_numbers_never_raise(caller):
+def test_unknown_numbers_give_an_errno_and_never_raise(caller):
     guest = caller()
     out = guest.put(bytes(4))
     for encoding in (7, 255, 256, 0x7FFFFFFF, 0xFFFFFFFF):
@@ -230,5 +232,5 @@ def test_trap_16_bad_numbers_never_raise(caller):
 
 
 @pytest.mark.parametrize("name", ["witx", "witx-2022", "witx-2022-04", "witx-2020"])
-def test_trap_21_generated_bindings_see_no_errno_above_8(name):
+def test_generated_bindings_get_no_errno_above_8(name):
     assert max(DIALECTS[name].errnos.values()) <= 8

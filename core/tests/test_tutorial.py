@@ -45,7 +45,7 @@ def model(tmp_path):
     np.float32([1, 3, 2]).tofile(tmp_path / "in.raw")
 
 
-def test_it_is_listed(wasi_nn):
+def test_the_plugin_is_listed(wasi_nn):
     run = wasi_nn("plugins")
     assert "wasi-nn-linear 0.1.0" in run.stdout
     assert "backend linear (linear)" in run.stdout

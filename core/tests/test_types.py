@@ -21,7 +21,7 @@ from wasi_nn import Tensor, TensorInfo, TensorType
         (np.int64, TensorType.I64, 8),
     ],
 )
-def test_round_trip(dtype, kind, size):
+def test_arrays_come_back_as_they_were(dtype, kind, size):
     array = np.arange(6).reshape(2, 3).astype(dtype)
     tensor = Tensor.of(array)
     assert (tensor.type, tensor.dims, tensor.type.size) == (kind, (2, 3), size)
@@ -38,7 +38,7 @@ def test_a_contiguous_array_is_not_copied():
     assert tensor.numpy()[0] == 1
 
 
-def test_what_numpy_gives_is_the_callers_own():
+def test_an_array_from_a_tensor_belongs_to_the_caller():
     array = np.zeros(4, np.float32)
     copy = Tensor.of(array).numpy()
     array[0] = 1
@@ -61,7 +61,7 @@ def test_other_byte_orders_and_bools():
 
 
 @pytest.mark.parametrize("array", [np.array(["a"]), np.array([1 + 2j]), np.array([1], np.uint16)])
-def test_types_without_a_word_are_refused(array):
+def test_numpy_types_without_a_tensor_type_are_refused(array):
     with pytest.raises(TypeError, match="no tensor type"):
         Tensor.of(array)
 
@@ -73,6 +73,6 @@ def test_describe():
 
 
 @pytest.mark.parametrize(("given", "carrier"), [("i1", "uint8"), ("u4", "int32"), ("u8", "int64")])
-def test_a_numpy_type_without_a_word_is_told_what_carries_its_bits(given, carrier):
+def test_a_refused_numpy_type_is_told_which_type_carries_its_bits(given, carrier):
     with pytest.raises(TypeError, match=rf'array\.view\("{carrier}"\)'):
         Tensor.of(np.zeros(2, given))

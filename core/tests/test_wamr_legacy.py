@@ -47,7 +47,7 @@ def test_a_whole_inference(guest):
     assert guest.bytes[buffer : buffer + 12] == FLOATS
 
 
-def test_a_small_buffer_learns_the_needed_elements(guest):
+def test_a_small_buffer_gets_the_number_of_needed_elements(guest):
     handle = context(guest)
     guest("set_input", handle, 0, tensor(guest, 1, [3], FLOATS))
     guest("compute", handle)
@@ -56,7 +56,7 @@ def test_a_small_buffer_learns_the_needed_elements(guest):
     assert guest.u32(size) == 3
 
 
-def test_bytes_are_rounded_up_to_elements(guest):
+def test_the_size_of_an_output_is_rounded_up_to_elements(guest):
     handle = context(guest)
     guest("set_input", handle, 0, tensor(guest, 2, [5], b"abcde"))
     guest("compute", handle)
@@ -66,7 +66,7 @@ def test_bytes_are_rounded_up_to_elements(guest):
     assert guest.bytes[buffer : buffer + 5] == b"abcde"
 
 
-def test_wrong_pointers(guest):
+def test_wrong_pointers_are_invalid_arguments(guest):
     handle = context(guest)
     out = guest.put(bytes(4))
     assert guest("load", OUTSIDE, 6, 0, out) == 1
@@ -83,7 +83,7 @@ def test_wrong_pointers(guest):
     assert guest("get_output", handle, 0, OUTSIDE, guest.put(struct.pack("<I", 3))) == 1
 
 
-def test_names(guest, host, identity_model):
+def test_models_are_loaded_by_name(guest, host, identity_model):
     host.add_model("m", identity_model())
     out = guest.put(bytes(4))
     assert guest("load_by_name", guest.put(b"m"), 1, out) == 0

@@ -120,7 +120,7 @@ class TestPointers:
         assert guest("load_by_name_with_config", 64, 1, OUTSIDE, 4, 64) == INVALID_ARGUMENT
 
 
-def test_a_guest_without_memory_is_told_so(caller):
+def test_a_guest_without_memory_gets_missing_memory(caller):
     guest = caller()
     guest.memory = None
     assert guest("compute", 0) == MISSING_MEMORY
@@ -141,7 +141,7 @@ def test_a_guest_without_memory_is_told_so(caller):
         ("finalize_execution_context", (0xFFFFFFFF,)),
     ],
 )
-def test_unknown_handles(caller, function, arguments):
+def test_an_unknown_handle_is_an_invalid_argument(caller, function, arguments):
     assert caller()(function, *arguments) == INVALID_ARGUMENT
 
 
@@ -157,7 +157,7 @@ def test_get_output_writes_the_needed_size_when_the_buffer_is_small(caller):
     assert "5 bytes" in guest.reason
 
 
-def test_the_order_of_calls(caller):
+def test_calls_out_of_order_are_invalid(caller):
     guest = caller()
     context = guest.context()
     assert guest("compute", context) == INVALID_ARGUMENT
@@ -166,7 +166,7 @@ def test_the_order_of_calls(caller):
     assert guest.output(context) == INVALID_ARGUMENT, "an input is not an output before compute"
 
 
-def test_encodings_and_models(caller):
+def test_mistakes_in_load_have_their_errnos(caller):
     guest = caller()
     out = guest.put(bytes(4))
     assert guest("load", guest.builders(b"no model at all"), 1, 5, 0, out) == INVALID_ENCODING
@@ -188,7 +188,7 @@ def test_encodings_and_models(caller):
     assert guest("load", guest.builders(IDENTITY, IDENTITY), 2, 5, 0, out) == INVALID_ARGUMENT
 
 
-def test_names(caller, host, identity_model):
+def test_mistakes_in_names_have_their_errnos(caller, host, identity_model):
     host.add_model("écho", identity_model())
     guest = caller()
     out = guest.put(b"\xff" * 4)
@@ -201,7 +201,7 @@ def test_names(caller, host, identity_model):
     assert guest("load_by_name", guest.put(b"/etc/passwd"), 11, out) == NOT_FOUND
 
 
-def test_configs(caller, host, identity_model):
+def test_mistakes_in_configs_have_their_errnos(caller, host, identity_model):
     host.add_model("echo", identity_model())
     guest = caller("wasmedge")
     name, out = guest.put(b"echo"), guest.put(bytes(4))
@@ -218,7 +218,7 @@ def test_configs(caller, host, identity_model):
     assert load(b'{"stream": "two"}') == INVALID_ARGUMENT
 
 
-def test_streaming(caller):
+def test_a_text_streams_piece_by_piece(caller):
     guest = caller("wasmedge")
     context = guest.context(b'wasi-nn:identity {"stream": 3}')
     guest("set_input", context, 0, guest.tensor(3, [7], b"abcdefg"))

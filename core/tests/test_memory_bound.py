@@ -34,7 +34,9 @@ def host():
         ("i64 1", "5", 4, 32768),
     ],
 )
-def test_nothing_grows_beyond(host, wat, memory, table, grown, elements):
+def test_memories_and_tables_do_not_grow_beyond_the_limit(
+    host, wat, memory, table, grown, elements
+):
     grow = GROW.replace("(memory.grow (local.get 0))", "(i32.const 0)")
     if "i64" not in memory:
         grow = GROW
@@ -57,7 +59,7 @@ def test_nothing_grows_beyond(host, wat, memory, table, grown, elements):
         ("(memory 1) (memory 1)", "the guest has 2"),
     ],
 )
-def test_what_needs_more_to_start(wat, text, says):
+def test_a_module_that_starts_above_the_limit_is_refused(wat, text, says):
     with pytest.raises(LimitExceeded, match=says):
         bounded(wat(f"(module {text})"), LIMIT)
 
@@ -66,12 +68,12 @@ def test_what_needs_more_to_start(wat, text, says):
     "section",
     [b"\x05\x03\x01\x08\x01", b"\x04\x06\x01\x40\x00\x70\x00\x01", b"\x04\x05\x01\x64\x70\x00\x01"],
 )
-def test_what_is_not_known_is_not_run(section):
+def test_a_section_of_unknown_form_is_refused(section):
     with pytest.raises(LimitExceeded, match="does not support this new kind"):
         bounded(b"\0asm\1\0\0\0" + section, LIMIT)
 
 
-def test_tables_share_what_there_is(host, wat):
+def test_tables_share_the_limit(host, wat):
     grows = "".join(
         f"""(func (export "grow{number}") (param i32) (result i32)
           (table.grow {number} (ref.null func) (local.get 0)))"""
@@ -86,7 +88,7 @@ def test_tables_share_what_there_is(host, wat):
         assert guest.call("grow2", 5) == (0,)
 
 
-def test_guests_run_on(host, guests, wat):
+def test_bounded_guests_run_as_before(host, guests, wat):
     for name in ("hello", "echo", "classify"):
         wasm = (guests / name / f"{name}.wasm").read_bytes()
         changed = bounded(wasm, 64 << 20)

@@ -135,7 +135,7 @@ def wasm(tmp_path, wat):
     return make
 
 
-def test_names_of_an_onnx_model(run, tmp_path):
+def test_names_of_an_onnx_model_are_escaped(run, tmp_path):
     assert "input 0" in run("inspect", network(tmp_path / "m.onnx", EVIL), code=0, terminal=True)
 
 
@@ -145,7 +145,7 @@ def test_a_name_of_a_megabyte_is_shortened(run, tmp_path):
     assert len(out) < 2000
 
 
-def test_an_operator_of_an_onnx_model(run, tmp_path, guests):
+def test_an_unknown_operator_is_escaped(run, tmp_path, guests):
     model = network(tmp_path / "m.onnx", op=EVIL)
     run("inspect", model, code=1)
     (tmp_path / "in").write_bytes(bytes(4))
@@ -167,14 +167,14 @@ def test_an_operator_of_an_onnx_model(run, tmp_path, guests):
         [("general.architecture", "llama"), ("tokenizer.ggml.model", EVIL)],
     ],
 )
-def test_metadata_of_a_language_model(run, tmp_path, guests, pairs):
+def test_metadata_of_a_language_model_is_escaped(run, tmp_path, guests, pairs):
     model = gguf(tmp_path / "m.gguf", *pairs)
     run("inspect", model, code=1, seen=None)
     guest = guests / "echo/echo.wasm"
     run("run", "-v", "--graph", f"net={model}", guest, "net", "hello", seen=None)
 
 
-def test_imports_and_exports_of_a_guest(run, wasm):
+def test_imports_and_exports_of_a_guest_are_escaped(run, wasm):
     name = quoted(EVIL)
     function = f'(func (export "{name}") (param i32))'
     path = wasm(function)
@@ -190,7 +190,7 @@ def test_imports_and_exports_of_a_guest(run, wasm):
 
 
 @pytest.mark.parametrize("engine", ["wasmtime", "v8", "wasmtime@"])
-def test_names_of_functions_in_a_trap(run, wasm, engine):
+def test_names_of_functions_in_a_trap_are_escaped(run, wasm, engine):
     path = wasm('(func $f unreachable) (func (export "_start") call $f)')
     name = EVIL.encode()
     # The custom section "name": of function 0, in the module's and in the functions' names.
@@ -202,7 +202,7 @@ def test_names_of_functions_in_a_trap(run, wasm, engine):
     assert "unreachable" in out
 
 
-def test_damaged_guests(run, tmp_path):
+def test_errors_of_damaged_guests_are_escaped(run, tmp_path):
     for number, data in enumerate((b"\0asm\1\0\0\0\7\5" + b"\xff\x1b" * 9, EVIL.encode(), b"")):
         path = tmp_path / f"{number}.wasm"
         path.write_bytes(data)
@@ -210,7 +210,7 @@ def test_damaged_guests(run, tmp_path):
         run("inspect", path, seen=None)
 
 
-def test_what_a_guest_asks_for(run, guests, identity_model):
+def test_names_that_a_guest_asks_for_are_escaped(run, guests, identity_model):
     guest = guests / "echo/echo.wasm"
     echo = identity_model()
     for name in (ARGUMENT, SEEN + "n" * 50_000):
@@ -218,7 +218,7 @@ def test_what_a_guest_asks_for(run, guests, identity_model):
         assert "load_by_name" in run("run", "-v", "--stats", *arguments)
 
 
-def test_the_command_line(run, tmp_path, guests, identity_model):
+def test_the_command_line_is_escaped(run, tmp_path, guests, identity_model):
     hello, echo = guests / "hello/hello.wasm", identity_model()
     for arguments in (
         ("--graph", f"{ARGUMENT}={ARGUMENT}"),
@@ -250,7 +250,7 @@ def test_the_command_line(run, tmp_path, guests, identity_model):
     run("run", tmp_path / "a\udcff\udc9b.wasm", code=2, seen="a\\udcff")
 
 
-def test_names_of_files(run, tmp_path, guests):
+def test_names_of_files_are_escaped(run, tmp_path, guests):
     folder = tmp_path / "\x1b[31mE\u202e\udc9b"
     folder.mkdir()
     model = network(folder / "a\nwasi-nn: all good.onnx")
@@ -262,7 +262,7 @@ def test_names_of_files(run, tmp_path, guests):
     run("run", "--graph", f"net={broken}", guests / "echo/echo.wasm", "net", "x", seen=None)
 
 
-def test_unknown_keys_of_a_config(run, guests, identity_model):
+def test_unknown_keys_of_a_config_are_escaped(run, guests, identity_model):
     echo = identity_model()
     config = json.dumps({EVIL: 1, **{f"{EVIL}{n}": 1 for n in range(20)}})
     options = ("--graph", f"net={echo}", "--config", f"net={config}")
@@ -343,7 +343,7 @@ def plugin(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_plugin(run, plugin, guests, identity_model, fails):
+def test_a_plugins_answers_are_escaped(run, plugin, guests, identity_model, fails):
     module = PLUGIN.format(evil=EVIL, fails=fails, name="evil")
     env = plugin(module, version="1.0\x1b[31m\x9b")
     run("plugins", env=env, code=0, terminal=not fails)
@@ -362,19 +362,19 @@ def test_a_plugin(run, plugin, guests, identity_model, fails):
 
 
 @pytest.mark.parametrize("name", [EVIL, "\x1b[31mE"])
-def test_a_plugin_with_an_evil_name(run, plugin, name):
+def test_a_plugins_evil_name_is_escaped(run, plugin, name):
     env = plugin(PLUGIN.format(evil=EVIL, fails=False, name=name))
     run("plugins", env=env, code=0)
     run("doctor", env=env, code=1)
 
 
-def test_a_plugin_that_cannot_be_imported(run, plugin):
+def test_a_plugins_import_error_is_escaped(run, plugin):
     env = plugin(f"raise ValueError({EVIL!r})")
     run("plugins", env=env, code=0)
     run("doctor", env=env, code=1)
 
 
-def test_another_host(run, tmp_path, plugin):
+def test_another_hosts_output_is_escaped_in_every_report(run, tmp_path, plugin):
     """A host whose version, standard output and errors are evil, in every report."""
     needs("ai_edge_litert")
     program = tmp_path / "wasmedge"

@@ -25,7 +25,7 @@ from wasi_nn.types import ExecutionTarget
         ("m=a=b.onnx", ["a=b.onnx"], "autodetect", "cpu"),
     ],
 )
-def test_graph(text, paths, encoding, target):
+def test_graph_is_parsed(text, paths, encoding, target):
     model = parse_graph(text)
     assert model.name == "m"
     assert [str(path) for path in model.paths] == paths
@@ -33,18 +33,18 @@ def test_graph(text, paths, encoding, target):
 
 
 @pytest.mark.parametrize("text", ["a.onnx", "=a.onnx", "m="])
-def test_graph_mistakes(text):
+def test_mistakes_in_graph_are_usage_errors(text):
     with pytest.raises(UsageError, match="--graph takes"):
         parse_graph(text)
 
 
-def test_a_file_whose_name_has_a_colon(tmp_path, monkeypatch):
+def test_a_file_may_have_a_colon_in_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("onnx:model").write_text("")
     assert parse_graph("m=onnx:model").paths == (Path("onnx:model"),)
 
 
-def test_a_comma_in_the_path_of_a_file_that_exists(tmp_path, monkeypatch):
+def test_the_path_of_an_existing_file_may_have_a_comma(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("a,b").mkdir()
     Path("a,b/m.onnx").write_text("")
@@ -63,21 +63,21 @@ def test_a_comma_in_the_path_of_a_file_that_exists(tmp_path, monkeypatch):
         ("m:openvino:cpu:C:\\m.xml:C:\\m.bin", ["C:\\m.xml", "C:\\m.bin"], "openvino", "cpu"),
     ],
 )
-def test_traps_19_and_20_nn_preload(text, paths, encoding, target):
+def test_nn_preload_is_parsed(text, paths, encoding, target):
     model = parse_nn_preload(text)
     assert [str(path) for path in model.paths] == paths
     assert (model.encoding, model.target) == (encoding, ExecutionTarget(target))
 
 
 @pytest.mark.parametrize("text", ["m", "m:onnx", "m:onnx:cpu", "m:onnx:cpu:", ":onnx:cpu:a"])
-def test_nn_preload_mistakes(text):
+def test_mistakes_in_nn_preload_are_usage_errors(text):
     with pytest.raises(UsageError, match="--nn-preload takes"):
         parse_nn_preload(text)
     with pytest.raises(UsageError, match="no execution target 'warp'"):
         parse_nn_preload("m:onnx:warp:a")
 
 
-def test_wasmtimes_option(tmp_path):
+def test_wasmtimes_nn_graph_is_parsed(tmp_path):
     assert parse_wasmtime_option("nn") is None
     folder = tmp_path / "mobilenet"
     folder.mkdir()
@@ -95,7 +95,7 @@ def test_wasmtimes_option(tmp_path):
             parse_wasmtime_option(text)
 
 
-def test_package_paths():
+def test_a_package_path_names_a_file_of_a_package():
     assert resolve_path("package:wasi_nn/py.typed").name == "py.typed"
     for text, says in (
         ("package:no_such_package/x", "not installed"),
@@ -118,12 +118,12 @@ def test_package_paths():
         "m=file:///tmp/m.onnx",
     ],
 )
-def test_urls(text):
+def test_a_url_is_refused(text):
     with pytest.raises(UsageError, match="URLs are not fetched"):
         parse_graph(text)
 
 
-def test_urls_of_nn_preload():
+def test_a_url_in_nn_preload_is_refused():
     for encoding in ("GGML", "ONNX"):
         with pytest.raises(UsageError, match=r"URLs are not fetched.*https://a\.org/m"):
             parse_nn_preload(f"m:{encoding}:AUTO:https://a.org/m")

@@ -23,20 +23,20 @@ def imports(wat, module, name, kind="(func (param i32) (result i32))"):
         ("wasi", "thread-spawn", "a host with wasi-threads"),
     ],
 )
-def test_unknown_imports(host, wat, module, name, says):
+def test_an_unknown_import_is_explained_before_the_start(host, wat, module, name, says):
     with pytest.raises(LinkError) as error:
         host.run(imports(wat, module, name))
     assert f"{module}.{name}" in str(error.value)
     assert says in str(error.value)
 
 
-def test_a_wrong_signature(host, wat):
+def test_a_wrong_signature_is_explained_before_the_start(host, wat):
     wasm = imports(wat, "wasi_ephemeral_nn", "compute", "(func (param i64) (result i32))")
     with pytest.raises(LinkError, match=r"compute as \(i64\) -> \(i32\); this host has \(i32\)"):
         host.run(wasm)
 
 
-def test_a_wrong_kind(host, wat):
+def test_an_import_of_the_wrong_kind_is_explained(host, wat):
     with pytest.raises(LinkError, match="as a global"):
         host.run(imports(wat, "wasi_ephemeral_nn", "compute", "(global i32)"))
     with pytest.raises(LinkError, match=r"the memory env\.memory"):
@@ -51,7 +51,7 @@ def test_a_wrong_kind(host, wat):
         ('(import "env" "memory" (memory 1 2 shared))', r"it imports the memory env\.memory"),
     ],
 )
-def test_a_memory_that_is_shared_between_threads(host, wat, memory, says):
+def test_a_shared_memory_is_explained_before_the_start(host, wat, memory, says):
     """wasmtime itself says `Config::shared_memory`, when the guest has begun."""
     with pytest.raises(LinkError, match=says) as error:
         host.run(wat(f'(module {memory} (func (export "_start")))'))
@@ -66,7 +66,7 @@ def test_every_problem_is_named(host, wat):
         host.run(wasm)
 
 
-def test_what_is_missing_is_told_by_provider(host, wat):
+def test_missing_imports_are_grouped_by_who_provides_them(host, wat):
     """A guest of another host can have dozens of its imports; the reason comes once."""
     names = [("my_plugin", "go"), ("env", "a"), ("my_plugin", "stop"), ("env", "b"), ("env", "a")]
     imported = "".join(f'(import "{module}" "{name}" (func))' for module, name in names)
@@ -90,14 +90,14 @@ def test_a_thousand_missing_imports_are_not_all_listed(host, wat):
     assert len(str(error.value)) < 2000
 
 
-def test_the_latest_function_of_preview_1(host, wat):
+def test_the_newest_function_of_preview_1_is_known(host, wat):
     kind = "(func (param i32 i32 i32) (result i32))"
     assert host.run(imports(wat, "wasi_snapshot_preview1", "sock_accept", kind)).exit_code == 0
     with pytest.raises(LinkError, match=r"sock_accept as \(i32\) -> \(i32\); this host has"):
         host.run(imports(wat, "wasi_snapshot_preview1", "sock_accept"))
 
 
-def test_types_of_garbage_collection_hide_no_signature(host, wat):
+def test_types_of_the_gc_proposal_do_not_hide_signatures(host, wat):
     """Kotlin's guests have them, and import WASI."""
     kinds = """(rec (type $a (sub (struct (field i8) (field (mut (ref null $b))))))
         (type $b (array (mut (ref null $a)))) (type $c (sub final $a (struct (field i8)

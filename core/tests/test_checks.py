@@ -80,11 +80,11 @@ def output(give):
         return made.get_output(0)
 
 
-def test_a_right_output_is_given():
+def test_a_correct_output_passes():
     assert output(lambda: Tensor(F32, (1, 4), DATA)).shape == (1, 4)
 
 
-def test_other_dimensions_than_described_are_given_where_the_length_fits():
+def test_other_dimensions_than_described_pass_if_the_length_fits():
     assert output(lambda: Tensor(F32, (2, 2), DATA)).shape == (2, 2)
 
 
@@ -129,12 +129,12 @@ def test_ctrl_c_passes_through_a_backend():
         output(interrupt)
 
 
-def test_load_that_gives_no_graph_is_blamed():
+def test_a_load_that_returns_no_graph_is_blamed_on_the_backend():
     with pytest.raises(RuntimeFailure, match=r"giving \(wasi-nn-giving 0.1\): load gave NoneType"):
         host(GivingBackend(None, lambda give: None)).load(b"x", encoding="giving")
 
 
-def test_a_failing_load_keeps_its_traceback_and_forges_no_line(caplog):
+def test_a_failing_load_keeps_its_traceback_and_cannot_forge_a_line(caplog):
     def load(give):
         fail()
 
@@ -180,7 +180,7 @@ def test_text_from_outside_is_one_visible_line(text, shown):
     assert str(RuntimeFailure(text)) == shown
 
 
-def test_a_trap_keeps_its_lines_and_none_begins_at_the_margin():
+def test_a_traps_lines_are_kept_and_indented():
     assert str(GuestTrap("stack\nwasi-nn: ok\x1b")) == "stack\n  wasi-nn: ok\\x1b"
     assert visible_lines("a\n\n  b\n") == "a\n  b"
 

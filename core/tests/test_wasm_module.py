@@ -23,7 +23,7 @@ TEXT = """
 """.replace('(memory (export "memory") 1)', "")
 
 
-def test_imports_and_exports(wat):
+def test_imports_and_exports_are_read(wat):
     module = wasm_module.parse(wat(TEXT))
     kinds = [(item.module, item.name, item.kind) for item in module.imports]
     assert kinds == [
@@ -37,7 +37,7 @@ def test_imports_and_exports(wat):
     assert module.imported("a") == {"f", "m"}
 
 
-def test_signatures_of_exports(wat):
+def test_signatures_of_exports_are_read(wat):
     module = wasm_module.parse(
         wat(
             """(module (type $s (struct (field i32))) (import "a" "f" (func $f (param i64)))
@@ -54,7 +54,7 @@ def test_signatures_of_exports(wat):
     }
 
 
-def test_memories_and_tables(wat):
+def test_memories_and_tables_are_read(wat):
     module = wasm_module.parse(
         wat(
             """(module (import "a" "m" (memory 1 2)) (import "b" "t" (table 1 funcref))
@@ -67,7 +67,7 @@ def test_memories_and_tables(wat):
     assert [table[:2] for table in module.tables] == [(1, None), (5, 7), (300, None), (9, None)]
 
 
-def test_a_table_that_cannot_be_read_is_a_large_one(wat):
+def test_an_unreadable_table_counts_as_a_large_one(wat):
     module = wasm_module.parse(
         wat(
             """(module (type $s (struct (field i32)))
@@ -79,7 +79,7 @@ def test_a_table_that_cannot_be_read_is_a_large_one(wat):
     assert str(module.signatures["f"]) == "() -> ()"
 
 
-def test_real_guests(guests):
+def test_the_checked_in_guests_are_read(guests):
     for path in guests.glob("*/*.wasm"):
         if path.stem.endswith("-wit"):
             names = wasm_component.parse(path.read_bytes()).imports

@@ -14,7 +14,7 @@ from wasi_nn._process import interrupts
 from wasi_nn._process.interrupts import ForwardSigint
 
 
-def test_a_ctrl_c_of_before_is_not_for_the_next_guest():
+def test_an_earlier_ctrl_c_does_not_reach_the_next_guest():
     """The thread that hears of signals may be late."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     told = []
@@ -28,7 +28,7 @@ def test_a_ctrl_c_of_before_is_not_for_the_next_guest():
     assert told == []
 
 
-def test_each_one_hears_its_own_ctrl_c():
+def test_each_block_gets_its_own_ctrl_c():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     told = []
     try:
@@ -43,7 +43,7 @@ def test_each_one_hears_its_own_ctrl_c():
     assert told == [word for number in range(100) for word in (number, "heard")]
 
 
-def test_a_guest_within_a_guest_passes_it_on():
+def test_a_guest_within_a_guest_passes_ctrl_c_on():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     told = []
     try:

@@ -55,7 +55,7 @@ MODELS = {
 
 @pytest.mark.parametrize("work", [COMPUTE, LOAD], ids=["compute", "load"])
 @pytest.mark.parametrize("library", MODELS)
-def test_python_ends(library: str, work: str) -> None:
+def test_python_exits_cleanly_while_threads_work(library: str, work: str) -> None:
     needs(library)
     paths = [str(GRAPHS / name) for name in MODELS[library]]
     ended = subprocess.run(

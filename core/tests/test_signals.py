@@ -129,7 +129,7 @@ def forever(function):
 
 
 @pytest.mark.parametrize("handler", [leave, lambda *a: leave(*a), lose])
-def test_what_a_handler_raises_is_not_the_backends_failure(handler):
+def test_an_exception_of_a_handler_is_not_blamed_on_the_backend(handler):
     """Short calls stay in the main thread, where a handler raises in the backend's own code."""
     needs("xllamacpp")
     with Host() as host, host.load(GGUF).init_execution_context() as context:
@@ -138,7 +138,7 @@ def test_what_a_handler_raises_is_not_the_backends_failure(handler):
                 forever(lambda: context.set_input("prompt", "x y z " * 200))
 
 
-def test_an_error_of_the_backends_stays_one():
+def test_an_error_of_the_backend_is_blamed_on_it():
     needs("xllamacpp")
     with Host() as host, host.load(GGUF).init_execution_context() as context:
         try:
@@ -162,7 +162,7 @@ def test_handlers_run_while_a_model_loads():
         assert host.load(data).inputs
 
 
-def test_ctrl_c_while_a_model_loads():
+def test_ctrl_c_comes_out_while_a_model_loads():
     needs("xllamacpp")
     data = GGUF.read_bytes()
     ctrl_c = handled(signal.SIGINT, signal.default_int_handler, 0.1)
@@ -170,7 +170,7 @@ def test_ctrl_c_while_a_model_loads():
         forever(lambda: host.load(data))
 
 
-def test_a_handler_that_is_new_is_seen_at_once():
+def test_a_new_handler_is_noticed_at_once():
     for _ in range(3):
         assert not signals._handled()
         before = signal.signal(signal.SIGUSR2, lose)
