@@ -101,21 +101,21 @@ class BackendConformance(_Conformance):
             config = dict(self.graphs.config)
             # By `load`, so that it is a graph that nobody has computed with.
             handle = session.load(files, self.graphs.encoding, ExecutionTarget.CPU, config)
-            loaded = session.graph(handle)
+            loaded = session.graphs[handle]
             described = tuple(loaded.outputs)
             assert len(described) in (0, len(given)), f"{graph} has {len(given)} outputs"
             for info, dims in zip(described, given, strict=False):
                 assert info.type in (None, kind), f"{info.describe()} must be of type {kind}"
                 assert _fits(info.dims, dims), f"{info.describe()} must have dimensions {dims}"
-            context = session.init_execution_context(handle)
+            context = session.contexts[session.init_execution_context(handle)]
             for rows in (1, 2) if plain == "batch" else (1,):
                 for index, dims in enumerate(taken):
                     sizes = _closed(dims, rows)
                     data = memoryview(bytes(byte_size(kind, sizes)))
-                    session.set_input(context, index, Tensor(kind, sizes, data))
-                session.compute(context)
+                    context.set_input(index, Tensor(kind, sizes, data))
+                context.compute()
                 for index, dims in enumerate(given):
-                    output = session.get_output(context, index)
+                    output = context.get_output(index)
                     found = (output.type, output.dims, len(output.data))
                     sizes = _closed(dims, rows)
                     assert found == (kind, sizes, byte_size(kind, sizes)), f"output {index}"

@@ -48,7 +48,7 @@ class TestEncodingsFiveAndSix:
         needs("xllamacpp")
         guest = caller(size=1 << 20)
         guest.load(GGUF.read_bytes(), encoding=number)
-        assert guest.session.graph(0).backend.name == "ggml"
+        assert guest.session.graphs[0].backend.name == "ggml"
 
     @pytest.mark.parametrize("number", [5, 6])
     def test_autodetect_by_either_number(self, caller, number):

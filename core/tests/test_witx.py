@@ -245,7 +245,7 @@ def test_streaming_is_routed_by_what_the_backend_declares(caller):
 def test_an_unforeseen_exception_is_a_runtime_error(caller, monkeypatch, caplog):
     guest = caller()
     context = guest.context()
-    entry = guest.session.context(context)
+    entry = guest.session.contexts[context]
     monkeypatch.setattr(entry.context, "compute", lambda: 1 / 0)
     assert guest("compute", context) == RUNTIME_ERROR
     assert "ZeroDivisionError" in guest.reason
@@ -272,6 +272,6 @@ def test_keyboard_interrupt_ends_the_guest(caller, monkeypatch):
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(guest.session.context(context).context, "compute", interrupt)
+    monkeypatch.setattr(guest.session.contexts[context].context, "compute", interrupt)
     with pytest.raises(KeyboardInterrupt):
         guest("compute", context)

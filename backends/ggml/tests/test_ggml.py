@@ -601,13 +601,13 @@ class TestMemory:
         with host.open_session(Limits(host_memory=size + 100)) as session:
             graph = session.load_by_name("tiny")
             first, second = (session.init_execution_context(graph) for _ in range(2))
-            session.set_input(first, 1, apart)
+            session.contexts[first].set_input(1, apart)
             with pytest.raises(RuntimeFailure, match="above its limit"):
-                session.set_input(second, 1, apart)
-            session.set_input(first, 1, again)
-            session.set_input(second, 1, apart)
+                session.contexts[second].set_input(1, apart)
+            session.contexts[first].set_input(1, again)
+            session.contexts[second].set_input(1, apart)
             session.finalize_execution_context(second)
-            session.set_input(first, 1, apart)
+            session.contexts[first].set_input(1, apart)
 
     def test_a_projector_is_there_as_long_as_a_context_uses_it(self, talk, tmp_path):
         needs("PIL.Image").new("RGB", (20, 20)).save(tmp_path / "black.png")
@@ -846,15 +846,17 @@ class TestHost:
             counts = []
             for handle in (graph, other):
                 context = session.init_execution_context(handle)
-                session.set_input(context, 0, Tensor(TensorType.U8, (1,), memoryview(b"Hello")))
-                session.compute(context)
-                data = bytes(session.get_output(context, 1).data)
+                session.contexts[context].set_input(
+                    0, Tensor(TensorType.U8, (1,), memoryview(b"Hello"))
+                )
+                session.contexts[context].compute()
+                data = bytes(session.contexts[context].get_output(1).data)
                 counts.append(json.loads(data)["output_tokens"])
             assert counts == [2, 3]
             session.unload(graph)
-            assert session.get_output(0, 0).data
+            assert session.contexts[0].get_output(0).data
             with pytest.raises(InvalidArgument, match="unloaded"):
-                session.compute(0)
+                session.contexts[0].compute()
             assert session.generation.tokens == 5
 
     def test_a_config_alone_is_no_model_apart(self, host: Host):
@@ -874,14 +876,14 @@ class TestHost:
             graph = session.load_by_name("tiny", GREEDY)
             first, second = (session.init_execution_context(graph) for _ in range(2))
             for context in (first, second):
-                session.set_input(context, 0, prompt)
-            session.compute(first)
+                session.contexts[context].set_input(0, prompt)
+            session.contexts[first].compute()
             with pytest.raises(RuntimeFailure, match="above its limit of 8388608"):
-                session.compute(second)
+                session.contexts[second].compute()
             # Another config takes another memory, and a closed context none.
-            session.set_input(
-                first, 1, Tensor(TensorType.U8, (1,), memoryview(b'{"ctx-size": 256}'))
+            session.contexts[first].set_input(
+                1, Tensor(TensorType.U8, (1,), memoryview(b'{"ctx-size": 256}'))
             )
-            session.compute(first)
+            session.contexts[first].compute()
             session.finalize_execution_context(first)
-            session.compute(second)
+            session.contexts[second].compute()

@@ -191,13 +191,13 @@ def test_a_guest_chooses_a_signature(host, tmp_path):
         session.load_by_name("net", config)
         for config in ({}, {"signature": "other"}, {"signature": "serving_default"})
     ]
-    names = [[info.name for info in session.graph(graph).inputs] for graph in graphs]
+    names = [[info.name for info in session.graphs[graph].inputs] for graph in graphs]
     assert names == [["b", "a"], ["p", "q"], ["b", "a"]]
     with pytest.raises(InvalidArgument, match="one of serving_default, other"):
         session.load_by_name("net", {"signature": "third"})
     config = {"signature": "other"}
     own = session.load([memoryview(several())], "tensorflowlite", ExecutionTarget.CPU, config)
-    assert session.graph(own).inputs[0].name == "p"
+    assert session.graphs[own].inputs[0].name == "p"
     session.close()
 
 

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from codecs import getincrementaldecoder
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from wasi_nn._models.checks import checked_context
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._process.fork import OfOneProcess, keep
 from wasi_nn._process.signals import attend
-from wasi_nn.backend import ExecutionContext, StreamingContext, unlimited
+from wasi_nn._session.execution import Cancellation, Execution
+from wasi_nn._session.ledger import Ledger
 from wasi_nn.errors import EndOfSequence, InvalidArgument, NnError, UnsupportedOperation
-from wasi_nn.escaping import logger, trace_of
-from wasi_nn.types import Tensor, TensorInfo, TensorType, check_length
+from wasi_nn.escaping import logger
+from wasi_nn.types import Tensor, TensorInfo, TensorType
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,12 +36,8 @@ class Context(OfOneProcess):
     def __init__(self, loaded: LoadedGraph) -> None:
         self._loaded = loaded
         self._open = True
-        self._cancelled = False
         self._forked = False
-        with loaded.turn(self._is_cancelled):
-            self._context: ExecutionContext = checked_context(
-                loaded.graph.init_execution_context(unlimited)
-            )
+        self._execution = Execution(loaded, Ledger(), Cancellation())
         if not loaded.backend.survives_fork:
             keep(self)
 
@@ -68,10 +63,7 @@ class Context(OfOneProcess):
             tensor = Tensor.of_numbers(array, self._described(key))
         else:
             tensor = Tensor.of(array)
-        if not self._loaded.graph.untyped_bytes:
-            check_length(tensor.type, tensor.dims, len(tensor.data))
-        with self._turn():
-            self._context.set_input(key, tensor)
+        self._opened().set_input(key, tensor)
 
     def _described(self, key: int | str) -> TensorType | None:
         for index, info in enumerate(self._loaded.inputs):
@@ -82,35 +74,21 @@ class Context(OfOneProcess):
     def compute(self) -> None:
         """Run the graph. Raises ``InvalidArgument`` while an input is missing. What a signal's
         handler raises meanwhile cancels the computation where the library can, and comes out."""
-        attend(self._compute, self.cancel)
-
-    def _compute(self) -> None:
-        with self._turn():
-            self._context.compute()
+        attend(self._opened().compute, self.cancel)
 
     def get_output(self, key: int | str = 0) -> NDArray[Any]:
         """A copy of an output of the last ``compute``."""
-        with self._turn():
-            output = self._context.get_output(key)
-            self._loaded.checked.check(key, output)
-            return output.numpy()
+        return self._opened().get_output(key).numpy()
 
     def stream(self, key: int | str = 0) -> Generator[bytes, None, None]:
         """The pieces of an output as they are made: of a language model, tokens. Leaving the loop
         early ends the text. Raises ``UnsupportedOperation`` for a graph that does not stream, and
         the kinds of ``NnError`` that computing raises."""
-        context = self._context
-        if not isinstance(context, StreamingContext):
-            raise UnsupportedOperation(
-                f"backend {self._loaded.backend.name} does not stream: use compute and get_output"
-            )
 
         def piece() -> bytes:
-            with self._turn():
-                context.compute_single()
-                output = context.get_output_single(key)
-                self._loaded.checked.check(key, output)
-                return bytes(output.data)
+            execution = self._opened()
+            execution.compute_single()
+            return bytes(execution.get_output_single(key).data)
 
         try:
             while True:
@@ -119,8 +97,7 @@ class Context(OfOneProcess):
             pass
         finally:
             if self._open:
-                with self._turn():
-                    context.fini_single()
+                self._execution.fini_single()
 
     def stream_text(self, key: int | str = 0) -> Generator[str, None, None]:
         """The same as text in UTF-8, in whole characters: a token may be a part of one. What stays
@@ -159,28 +136,19 @@ class Context(OfOneProcess):
     def cancel(self) -> None:
         """Make a call that another thread has under way fail soon, where the library can. The
         context can then only be closed."""
-        self._cancelled = True
-        if self._forked:
-            return
-        try:
-            self._context.cancel()
-        except Exception as error:
-            log.error("%s failed to cancel\n  %s", self._loaded.backend.title, trace_of(error))
+        if not self._forked:
+            self._execution.cancel()
 
     def close(self) -> None:
         """Free the context; a second call does nothing."""
         if self._open:
-            with self._turn():
-                self._open = False
-                self._context.close()
+            self._open = False
+            self._execution.close()
 
-    def _is_cancelled(self) -> bool:
-        return self._cancelled
-
-    def _turn(self) -> AbstractContextManager[None]:
+    def _opened(self) -> Execution:
         if not (self._open or self._forked):
             raise InvalidArgument("the execution context was closed")
-        return self._loaded.turn(self._is_cancelled)
+        return self._execution
 
     def __enter__(self) -> Context:
         return self

@@ -9,15 +9,13 @@ when the last of them lets go.
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from wasi_nn._models.checks import PASSING, Blame, Outputs, checked_infos
@@ -25,6 +23,7 @@ from wasi_nn._process.fork import keep, refusal, use
 from wasi_nn._process.signals import raised_by_handler
 from wasi_nn.backend import Backend, Builder, Graph, LoadOptions
 from wasi_nn.backend.files import Version, versions
+from wasi_nn.backend.shared import Lock, MadeOnce, Stopped, never
 from wasi_nn.errors import (
     InvalidArgument,
     InvalidEncoding,
@@ -37,44 +36,12 @@ from wasi_nn.types import TensorInfo
 
 log = logger("wasi_nn")
 
-#: Asked while a thread waits for its turn: True makes it give up.
-Stopped = Callable[[], bool]
-# How long a thread waits before it asks again, in seconds.
-_SLICE = 0.05
 # More keys than this are not listed.
 _MANY = 16
 # Unknown keys that are listed, and how much of each.
 _TOLD, _LONG = 8, 80
 # A model is loaded so often, at most, before its files stay the same meanwhile.
 _TRIES = 3
-
-
-def take(lock: threading.Lock, stopped: Stopped) -> None:
-    """Acquire a lock, or raise ``RuntimeFailure`` once ``stopped`` says so."""
-    while not lock.acquire(timeout=_SLICE):
-        if stopped():
-            raise RuntimeFailure("the guest was stopped while it waited for another one")
-
-
-class _OneByOne:
-    """A block of calls into a graph that lets in one context at a time: the others wait."""
-
-    def __init__(self, lock: threading.Lock, stopped: Stopped, blame: Blame) -> None:
-        self._lock = lock
-        self._stopped = stopped
-        self._blame = blame
-
-    def __enter__(self) -> None:
-        take(self._lock, self._stopped)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._lock.release()
-        self._blame.__exit__(kind, error, trace)
 
 
 class guest_facing_errors:
@@ -92,12 +59,19 @@ class guest_facing_errors:
 
 
 class _Refusal(Blame):
-    """Lets nobody call into a backend."""
+    """Lets nobody call into a backend: the blame of a graph of the parent's process, and its
+    lock."""
 
     __slots__ = ()
 
     def __enter__(self) -> None:
         raise refusal(f"a model of {self._backend.title}")
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        raise refusal(f"a model of {self._backend.title}")
+
+    def release(self) -> None:
+        """Nobody has it."""
 
 
 class LoadedGraph:
@@ -107,54 +81,49 @@ class LoadedGraph:
         self, graph: Graph, backend: Backend, options: LoadOptions, seconds: float
     ) -> None:
         self.graph = graph
-        self._blame = Blame(backend)
+        # When the program ends, threads of it may be in the library still.
+        weakref.finalize(self, graph.close).atexit = False
+        #: A block of calls into the backend.
+        self.blame = Blame(backend)
+        with self.blame:
+            shared = graph.shared_memory
+            self.untyped_bytes = graph.untyped_bytes
+            concurrent = graph.concurrent_contexts
+        #: What takes the model's memory: several graphs may share it.
+        self.memory: object = graph if shared is None else shared
+        #: Acquired for each call into a context, where they run one at a time.
+        self.lock: Lock | None = None if concurrent else threading.Lock()
         #: Checks what the graph's contexts give.
         self.checked = Outputs(graph)
         self.backend = backend
         self.options = options
         self.seconds = seconds
-        with self._blame:
-            shared = graph.shared_memory
-        #: What takes the model's memory: several graphs may share it.
-        self.memory: object = graph if shared is None else shared
         #: The versions of all files that it was loaded from; none for a model of bytes.
         self.files: tuple[Version, ...] = ()
-        self._lock = None if graph.concurrent_contexts else threading.Lock()
-        # When the program ends, threads of it may be in the library still.
-        weakref.finalize(self, graph.close).atexit = False
         if not backend.survives_fork:
             keep(self)
 
     def forked(self) -> None:
         """This is a child process now, and the graph is the parent's."""
-        self._lock = None
-        self._blame = _Refusal(self.backend)
-
-    def turn(self, stopped: Stopped) -> AbstractContextManager[None]:
-        """A block of calls into the graph's contexts: at once, or in turn where the backend does
-        not let contexts run side by side. It can be entered again and again. Raises
-        ``RuntimeFailure`` once ``stopped`` says so while the block waits."""
-        if self._lock is None:
-            return self._blame
-        return _OneByOne(self._lock, stopped, self._blame)
+        self.lock = self.blame = _Refusal(self.backend)
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:
         """What the graph says of its inputs. Raises ``RuntimeFailure`` where the backend fails."""
-        with self._blame:
+        with self.blame:
             return checked_infos("inputs", self.graph.inputs)
 
     @property
     def outputs(self) -> Sequence[TensorInfo]:
         """What the graph says of its outputs. Raises ``RuntimeFailure`` where the backend fails."""
-        with self._blame:
+        with self.blame:
             return checked_infos("outputs", self.graph.outputs)
 
     @property
     def choices(self) -> Mapping[str, Sequence[str]]:
         """What keys of the config choose among. Raises ``RuntimeFailure`` where the backend
         fails."""
-        with self._blame:
+        with self.blame:
             return {key: tuple(values) for key, values in self.graph.choices.items()}
 
 
@@ -254,65 +223,14 @@ def _use(backend: Backend) -> None:
         use(backend.title)
 
 
-class _Turn:
-    """A lock for those who want the same model at the same time, and how many they are."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.waiting = 0
-
-
-class _Table:
-    """Graphs of this process by what they were loaded from."""
-
-    def __init__(self) -> None:
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget everything; nobody holds a lock afterwards."""
-        self._lock = threading.Lock()
-        self._graphs: weakref.WeakValueDictionary[Hashable, LoadedGraph] = (
-            weakref.WeakValueDictionary()
-        )
-        self._turns: dict[Hashable, _Turn] = {}
-
-    def get(self, key: Hashable, make: Callable[[], LoadedGraph], stopped: Stopped) -> LoadedGraph:
-        """The graph under ``key``; the first caller makes it while the others wait."""
-        with self._lock:
-            found = self._graphs.get(key)
-            if found is not None:
-                return found
-            turn = self._turns.setdefault(key, _Turn())
-            turn.waiting += 1
-        try:
-            take(turn.lock, stopped)
-            try:
-                with self._lock:
-                    found = self._graphs.get(key)
-                if found is None:
-                    found = make()
-                    with self._lock:
-                        self._graphs[key] = found
-                return found
-            finally:
-                turn.lock.release()
-        finally:
-            with self._lock:
-                turn.waiting -= 1
-                if not turn.waiting:
-                    self._turns.pop(key, None)
-
-
-_PROCESS = _Table()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_PROCESS.clear)
+_loaded: MadeOnce[LoadedGraph] = MadeOnce()
 
 
 def load_shared(
     backend: Backend,
     paths: Sequence[Path],
     options: LoadOptions,
-    stopped: Stopped = lambda: False,
+    stopped: Stopped = never,
 ) -> LoadedGraph:
     """Load a model of files, or take the one that this process already has.
 
@@ -355,7 +273,7 @@ def load_shared(
             options.allow_fallback,
         )
         with suppress(_Changed):
-            return _PROCESS.get(key, partial(make, files), stopped)
+            return _loaded.get(key, partial(make, files), stopped)
     raise RuntimeFailure(
         f"the files of {', '.join(map(str, paths))} changed each of the {_TRIES} times that the "
         "model was loaded: load it when they are written, or put new files in their place with a "

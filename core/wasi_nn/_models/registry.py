@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wasi_nn import encodings
-from wasi_nn._models.loading import LoadedGraph, Stopped, check_guest_config, load_shared
+from wasi_nn._models.loading import LoadedGraph, check_guest_config, load_shared
 from wasi_nn.backend import Backend, LoadOptions
 from wasi_nn.backend.files import versions
+from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.errors import InvalidEncoding, ModelNotFound, NotFound, UsageError
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.plugins import Plugins, availability, is_broken
@@ -105,7 +106,7 @@ class Registry:
         self,
         name: str,
         config: Mapping[str, Any] | None = None,
-        stopped: Stopped = lambda: False,
+        stopped: Stopped = never,
     ) -> LoadedGraph:
         """The graph of a named model. It is loaded on first use, and again after one of its files
         has changed.

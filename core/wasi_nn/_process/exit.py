@@ -25,7 +25,7 @@ _CALLERS = frozenset(
         "wasi_nn._host.model",
         "wasi_nn._models.loading",
         "wasi_nn._session.session",
-        "wasi_nn._session.context",
+        "wasi_nn._session.execution",
     )
 )
 #: Whether Python is exiting.

@@ -24,15 +24,18 @@ class _Model:
 
 
 class Ledger:
-    """What one guest has reserved. Used by one thread at a time."""
+    """What one guest has reserved. Without limits it counts, and refuses nothing. Used by one
+    thread at a time."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits
         self.reserved = 0
         self._models: dict[int, _Model] = {}
 
     def check(self, size: int) -> None:
         """Raise ``RuntimeFailure`` if ``size`` bytes more are above the limit."""
+        if self._limits is None:
+            return
         limit = self._limits.host_memory_bytes()
         if self.reserved + size > limit:
             raise RuntimeFailure(
@@ -76,13 +79,16 @@ class Ledger:
 
 
 class Reservation:
-    """What one execution context has reserved."""
+    """What one execution context has reserved. It is also a user of the model, which stays after an
+    unload."""
 
-    __slots__ = ("_ledger", "_size")
+    __slots__ = ("_ledger", "_memory", "_size")
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, memory: object) -> None:
         self._ledger = ledger
+        self._memory = memory
         self._size = 0
+        ledger.open_model(memory, 0)
 
     def reserve(self, size: int) -> None:
         """The ``backend.Reserve`` of the context. It gives back no more than it has."""
@@ -90,12 +96,17 @@ class Reservation:
             self._ledger.check(size)
         self.add(max(size, -self._size))
 
+    def check(self, size: int) -> None:
+        """Raise ``RuntimeFailure`` if ``size`` bytes more are above the guest's limit."""
+        self._ledger.check(size)
+
     def add(self, size: int) -> None:
         """Count ``size`` bytes more that are there already, whatever the limit is."""
         self._ledger.reserved += size
         self._size += size
 
     def release(self) -> None:
-        """Give everything back."""
+        """Give everything back, once."""
+        self._ledger.close_model(self._memory)
         self._ledger.release(self._size)
         self._size = 0

@@ -1,53 +1,75 @@
 """A session: the graphs and execution contexts of one guest, under the handles that it was given.
 
-Handles start at 0, grow, and are never reused. A context keeps its graph alive: after ``unload``
-the outputs of a live context can still be read (WasmEdge's plugins/wasi_nn/DESIGN.md, "drain after
-unload"), while ``init_execution_context``, ``set_input`` and ``compute`` on that graph are refused.
+A context keeps its graph alive. After ``unload`` the outputs of an open context can still be read
+(WasmEdge's plugins/wasi_nn/DESIGN.md, "drain after unload"). ``init_execution_context``,
+``set_input`` and ``compute`` on that graph are refused.
 
-A session is used by one thread at a time, as its guest is. Every method raises ``NnError`` and
-nothing else that a guest could have caused.
+One thread at a time uses a session, the one that runs the guest. Every method raises ``NnError``,
+and nothing else that a guest could have caused.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeVar
 
 from wasi_nn._models import loading
-from wasi_nn._models.checks import checked_context
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._models.registry import Registry, detect
-from wasi_nn._session.context import ContextEntry
-from wasi_nn._session.ledger import Ledger, Reservation
-from wasi_nn.backend import (
-    Builder,
-    Generation,
-    LoadOptions,
-)
+from wasi_nn._session.execution import Cancellation, Execution
+from wasi_nn._session.ledger import Ledger
+from wasi_nn.backend import Builder, Generation, LoadOptions
 from wasi_nn.encodings import AUTODETECT
-from wasi_nn.errors import (
-    InvalidArgument,
-    InvalidEncoding,
-    RuntimeFailure,
-)
-from wasi_nn.escaping import logger, trace_of
+from wasi_nn.errors import InvalidArgument, InvalidEncoding, RuntimeFailure
 from wasi_nn.limits import Limits
 from wasi_nn.plugins import Plugins
-from wasi_nn.types import ExecutionTarget, Tensor
+from wasi_nn.types import ExecutionTarget
 
-log = logger("wasi_nn")
+T = TypeVar("T")
+#: Chooses an encoding. It is given a function that tells the one that the model itself shows, or
+#: None.
+ChooseEncoding = Callable[[Callable[[], "str | None"]], str]
 
 
 class GraphUse(NamedTuple):
-    """A graph that a guest opened, and the seconds that this took: a graph that was loaded already
-    costs next to none."""
+    """A graph that a guest opened, and the seconds that this took: next to none for a graph that
+    was loaded already."""
 
     backend: str
     encoding: str
     target: str
     seconds: float
+
+
+class Handles(dict[int, T]):
+    """What a guest has open, by handle. Handles start at 0, grow, and are never reused. An unknown
+    one raises ``InvalidArgument``."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__()
+        self._what = what
+        self._next = 0
+        self.limit = limit
+
+    def __missing__(self, handle: int) -> T:
+        raise InvalidArgument(f"there is no {self._what} with handle {handle}")
+
+    def check(self) -> None:
+        """Raise ``RuntimeFailure`` if one more is above the limit."""
+        if len(self) >= self.limit:
+            raise RuntimeFailure(
+                f"the guest already holds {self.limit} {self._what}s, the most that it may"
+            )
+
+    def add(self, item: T) -> int:
+        """Give a handle to ``item``."""
+        handle = self._next
+        self._next += 1
+        self[handle] = item
+        return handle
 
 
 class Session:
@@ -60,202 +82,98 @@ class Session:
         limits: Limits = Limits(),
         allow_fallback: bool = False,
     ) -> None:
-        self.plugins = plugins
+        self._plugins = plugins
         self._registry = registry
-        self._limits = limits
         self._allow_fallback = allow_fallback
-        self._graphs: dict[int, LoadedGraph] = {}
-        self._cancelled = False
+        self._cancellation = Cancellation()
+        self._generated: Generation | None = None
         self.ledger = Ledger(limits)
-        self._contexts: dict[int, ContextEntry] = {}
-        self._next_graph = 0
-        self._next_context = 0
+        #: The graphs that were not unloaded.
+        self.graphs: Handles[LoadedGraph] = Handles("graph", limits.graphs)
+        #: The open contexts: set inputs, compute and get outputs there.
+        self.contexts: Handles[Execution] = Handles("execution context", limits.contexts)
+        #: The handle of each context's graph.
+        self._graph_of: dict[int, int] = {}
         #: The latest graphs that the guest opened.
         self.opened: deque[GraphUse] = deque(maxlen=100)
-        self._generated: Generation | None = None
-
-    # Graphs
 
     def load(
         self,
         builders: Sequence[Builder],
-        encoding: str,
+        encoding: str | ChooseEncoding,
         target: ExecutionTarget,
         config: Mapping[str, Any] | None = None,
     ) -> int:
         """Load a graph from the guest's own bytes and give its handle. ``autodetect`` looks at
         the first builder."""
-        self._check_room(self._graphs, self._limits.graphs, "graphs")
+        detected = lru_cache(1)(lambda: detect(self._plugins, builders))
+        if not isinstance(encoding, str):
+            encoding = encoding(detected)
+        self.graphs.check()
         if encoding == AUTODETECT:
-            if not builders:
-                raise InvalidArgument("autodetect needs a graph builder to look at")
-            detected = detect(self.plugins, builders)
-            if detected is None:
-                from wasi_nn._models import recognition
-
-                why = recognition.undetected(builders)
-                raise InvalidEncoding(f"autodetect does not recognise the model: {why}")
-            encoding = detected
+            encoding = _autodetected(builders, detected())
         options = LoadOptions(encoding, target, config or {}, self._allow_fallback)
         size = sum(len(builder) for builder in builders if isinstance(builder, memoryview))
-        self._check_held(size)
+        self._check(size)
         started = time.perf_counter()
         with loading.guest_facing_errors():
-            backend = self.plugins.backend_for(encoding)
+            backend = self._plugins.backend_for(encoding)
             loading.check_guest_config(backend, options.config)
-            return self._keep(loading.load(backend, builders, options), started, size)
+            return self._add(loading.load(backend, builders, options), started, size)
 
     def load_by_name(self, name: str, config: Mapping[str, Any] | None = None) -> int:
         """Open a graph of the registry and give a new handle to it.
 
-        A config of the guest's own can be a model of its own, and so can the files that replaced
-        those of the name. The operator offered one of each name; every other that the guest holds
-        and that shares no memory with it counts."""
-        self._check_room(self._graphs, self._limits.graphs, "graphs")
-        self._check_held(0)
+        A guest's own config can make another model of it, and so can files that replaced those of
+        the name. The operator offered one model of each name. Every further one that the guest
+        holds, and that shares no memory with it, counts."""
+        self.graphs.check()
+        self._check(0)
         started = time.perf_counter()
         with loading.guest_facing_errors():
-            loaded = self._registry.graph(name, config, self._is_cancelled)
-        size = 0
-        if self.ledger.is_further(loaded.memory, name):
-            size = self._registry.size(name, config)
-        return self._keep(loaded, started, size, name)
+            loaded = self._registry.graph(name, config, self._cancellation.is_requested)
+        further = self.ledger.is_further(loaded.memory, name)
+        size = self._registry.size(name, config) if further else 0
+        return self._add(loaded, started, size, name)
 
     def unload(self, graph: int) -> None:
-        """Give a graph's handle back. Live contexts can still be drained."""
-        loaded = self.graph(graph)
-        del self._graphs[graph]
+        """Give a graph's handle back. Open contexts can still be drained."""
+        loaded = self.graphs[graph]
+        del self.graphs[graph]
         self.ledger.close_model(loaded.memory)
-        for entry in self._contexts.values():
-            if entry.graph_handle == graph:
-                entry.unloaded = True
-
-    def graph(self, handle: int) -> LoadedGraph:
-        """The graph under a handle."""
-        try:
-            return self._graphs[handle]
-        except KeyError:
-            raise InvalidArgument(f"there is no graph with handle {handle}") from None
-
-    # Execution contexts
+        for handle, owner in self._graph_of.items():
+            if owner == graph:
+                self.contexts[handle].retire(
+                    f"the graph of execution context {handle} was unloaded: its outputs can be "
+                    "read, and nothing else"
+                )
 
     def init_execution_context(self, graph: int) -> int:
         """Open a context of a graph and give its handle."""
-        loaded = self.graph(graph)
-        self._check_room(self._contexts, self._limits.contexts, "execution contexts")
-        self._check_held(0)
-        turn = loaded.turn(self._is_cancelled)
-        reservation = Reservation(self.ledger)
-        try:
-            with turn:
-                context = checked_context(loaded.graph.init_execution_context(reservation.reserve))
-        except BaseException:
-            reservation.release()
-            raise
-        handle = self._next_context
-        self._next_context += 1
-        self._contexts[handle] = ContextEntry(context, loaded, graph, turn, reservation)
-        # A context keeps its graph, and so the model, after an unload.
-        self.ledger.open_model(loaded.memory, 0)
+        loaded = self.graphs[graph]
+        self.contexts.check()
+        self._check(0)
+        handle = self.contexts.add(Execution(loaded, self.ledger, self._cancellation))
+        self._graph_of[handle] = graph
         return handle
 
     def finalize_execution_context(self, context: int) -> None:
         """Close a context and give its handle back."""
-        entry = self.context(context)
-        del self._contexts[context]
-        self._generated = self._sum([entry])
-        entry.close()
-        entry.reservation.release()
-        self.ledger.close_model(entry.loaded.memory)
-
-    def context(self, handle: int) -> ContextEntry:
-        """The open context under a handle."""
-        try:
-            return self._contexts[handle]
-        except KeyError:
-            raise InvalidArgument(f"there is no execution context with handle {handle}") from None
+        execution = self.contexts[context]
+        del self.contexts[context], self._graph_of[context]
+        self._generated = self._sum([execution])
+        execution.close()
 
     @property
     def generation(self) -> Generation | None:
         """What the guest's language models did until now; None for a guest without one."""
-        return self._sum(self._contexts.values())
-
-    def _sum(self, entries: Iterable[ContextEntry]) -> Generation | None:
-        total = self._generated
-        for entry in entries:
-            generation = entry.context.generation()
-            if generation is not None:
-                total = generation.plus(total) if total else generation
-        return total
-
-    def set_input(self, context: int, key: int | str, tensor: Tensor) -> None:
-        """Set an input; the tensor's bytes are copied before this returns."""
-        entry = self._loaded_context(context)
-        size = len(tensor.data)
-        known = entry.held.get(key, 0)
-        if size > known:
-            self._check_held(size - known)
-        with entry.turn:
-            entry.context.set_input(key, tensor)
-        if size > known:
-            entry.held[key] = size
-            entry.reservation.add(size - known)
-
-    def compute(self, context: int) -> None:
-        """Run the graph on the inputs that are set."""
-        entry = self._loaded_context(context)
-        with entry.turn:
-            entry.context.compute()
-
-    def get_output(self, context: int, key: int | str) -> Tensor:
-        """An output of the last compute, valid until the next call on the context."""
-        entry = self.context(context)
-        with entry.turn:
-            output = entry.context.get_output(key)
-            # What `check` would do first, without the call, which would cost as much again.
-            try:
-                kind, dims, size = entry.looks[key]
-                data = output.data
-                same = output.dims == dims and output.type is kind
-                if same and data.nbytes == size == len(data) and data.c_contiguous:
-                    return output
-            except (KeyError, AttributeError, TypeError):
-                pass
-            entry.loaded.checked.check(key, output)
-            return output
-
-    def compute_single(self, context: int) -> None:
-        """Produce the next piece of a streamed output."""
-        entry = self._loaded_context(context)
-        stream = entry.stream()
-        with entry.turn:
-            stream.compute_single()
-
-    def get_output_single(self, context: int, key: int | str) -> Tensor:
-        """The newest piece of a streamed output."""
-        entry = self.context(context)
-        stream = entry.stream()
-        with entry.turn:
-            output = stream.get_output_single(key)
-            entry.loaded.checked.check(key, output)
-            return output
-
-    def fini_single(self, context: int) -> None:
-        """End a stream, early or not."""
-        entry = self.context(context)
-        stream = entry.stream()
-        with entry.turn:
-            stream.fini_single()
+        return self._sum(self.contexts.values())
 
     def cancel(self) -> None:
         """Cancel what is under way, and refuse what would come next. Callable from any thread."""
-        self._cancelled = True
-        for entry in list(self._contexts.values()):
-            # One that cannot be cancelled does not keep the others going.
-            try:
-                entry.context.cancel()
-            except Exception as error:
-                log.error("%s failed to cancel\n  %s", entry.loaded.backend.title, trace_of(error))
+        self._cancellation.requested = True
+        for execution in list(self.contexts.values()):
+            execution.cancel()
 
     def __enter__(self) -> Session:
         return self
@@ -265,45 +183,40 @@ class Session:
 
     def close(self) -> None:
         """Close every context and let go of every graph."""
-        while self._contexts:
-            self._contexts.popitem()[1].close()
-        self._graphs.clear()
+        while self.contexts:
+            self.contexts.popitem()[1].close()
+        while self.graphs:
+            self.ledger.close_model(self.graphs.popitem()[1].memory)
 
-    def _is_cancelled(self) -> bool:
-        return self._cancelled
+    def _sum(self, executions: Iterable[Execution]) -> Generation | None:
+        total = self._generated
+        for execution in executions:
+            generation = execution.context.generation()
+            if generation is not None:
+                total = generation.plus(total) if total else generation
+        return total
 
-    def _check_held(self, more: int) -> None:
-        if self._cancelled:
-            raise RuntimeFailure("the guest is being stopped")
-        self.ledger.check(more)
+    def _check(self, size: int) -> None:
+        self._cancellation.check()
+        self.ledger.check(size)
 
-    def _loaded_context(self, handle: int) -> ContextEntry:
-        if self._cancelled:
-            raise RuntimeFailure("the guest is being stopped")
-        entry = self._contexts.get(handle)
-        if entry is None:
-            raise InvalidArgument(f"there is no execution context with handle {handle}")
-        if entry.unloaded:
-            raise InvalidArgument(
-                f"the graph of execution context {handle} was unloaded: its outputs can be read, "
-                "and nothing else"
-            )
-        return entry
-
-    def _keep(self, loaded: LoadedGraph, started: float, size: int, name: str | None = None) -> int:
-        # Whether the model is another's was not known before.
+    def _add(self, loaded: LoadedGraph, started: float, size: int, name: str | None = None) -> int:
+        # Only now it is known whether the memory is another model's.
         self.ledger.open_model(loaded.memory, size, name)
-        handle = self._next_graph
-        self._next_graph += 1
-        self._graphs[handle] = loaded
-        options = loaded.options
         seconds = time.perf_counter() - started
+        options = loaded.options
         self.opened.append(
             GraphUse(loaded.backend.name, options.encoding, str(options.target), seconds)
         )
-        return handle
+        return self.graphs.add(loaded)
 
-    @staticmethod
-    def _check_room(table: Mapping[int, Any], most: int, what: str) -> None:
-        if len(table) >= most:
-            raise RuntimeFailure(f"the guest already holds {most} {what}, the most that it may")
+
+def _autodetected(builders: Sequence[Builder], encoding: str | None) -> str:
+    if not builders:
+        raise InvalidArgument("autodetect needs a graph builder to look at")
+    if encoding is None:
+        from wasi_nn._models import recognition
+
+        why = recognition.undetected(builders)
+        raise InvalidEncoding(f"autodetect does not recognise the model: {why}")
+    return encoding

@@ -103,19 +103,19 @@ def test_a_context_that_could_not_be_opened_anew_is_tried_again(host: Host) -> N
         wit = Wit(session, Observer())
         context = wit.init_context(wit.load_by_name("net"))
         wit.compute_named(context, [("0", wit.make([1], "U8", b"a"))])
-        session._limits = Limits(contexts=0)
+        session.contexts.limit = 0
         with pytest.raises(RuntimeFailure, match="execution contexts"):
             wit.compute_named(context, [("1", wit.make([1], "U8", b"b"))])
         with pytest.raises(RuntimeFailure, match="execution contexts"):
             wit.compute_named(context, [("1", wit.make([1], "U8", b"b"))])
-        session._limits = Limits()
+        session.contexts.limit = 1
         ((name, tensor),) = wit.compute_named(context, [("0", wit.make([1], "U8", b"c"))])
         assert (name, wit.data(tensor)) == ("0", b"c")
-        session._limits = Limits(contexts=0)
+        session.contexts.limit = 0
         with pytest.raises(RuntimeFailure):
             wit.compute_named(context, [])
         wit._drop_context(context)
-        assert (session._contexts, wit.contexts) == ({}, {})
+        assert (session.contexts, wit.contexts) == ({}, {})
 
 
 def test_outputs_are_called_as_wasmtime_calls_them(host: Host, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from wasi_nn._abi.component.versions import (
 )
 from wasi_nn._abi.core.common import MAX_BUILDERS, MAX_RANK
 from wasi_nn._abi.guard import Observer
+from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._session.session import Session
 from wasi_nn.errors import InvalidArgument, NnError
 from wasi_nn.runtime.component import (
@@ -51,7 +52,7 @@ from wasi_nn.runtime.component import (
     TupleOf,
     Type,
 )
-from wasi_nn.types import ExecutionTarget, Tensor, check_length
+from wasi_nn.types import ExecutionTarget, Tensor
 
 # What a tensor or error costs the host beside its bytes: it counts against the guest's limit, so
 # that a guest cannot make any number of empty ones.
@@ -216,7 +217,8 @@ class Wit:
         """`compute` since 2024-10-28: the inputs are those given, and none of before."""
         kept = self.contexts[context]
         try:
-            wanted = {self._input_key(kept, name): number for name, number in inputs}
+            names = self._input_names(kept)
+            wanted = {_key(name, names): number for name, number in inputs}
             if len(wanted) < len(inputs):
                 raise InvalidArgument("an input is given twice")
             if kept.handle == CLOSED or kept.set - wanted.keys():
@@ -228,21 +230,21 @@ class Wit:
             for _, number in inputs:
                 if number in self.tensors:
                     self._drop_tensor(number)
-        self.session.compute(kept.handle)
+        self.session.contexts[kept.handle].compute()
         return self._outputs(kept)
 
     def set_input(self, context: int, name: str, tensor: int) -> None:
         """`set-input` until 2024-08-19."""
         kept = self.contexts[context]
         try:
-            self._set(kept, self._input_key(kept, name), tensor)
+            self._set(kept, _key(name, self._input_names(kept)), tensor)
         finally:
             if tensor in self.tensors:
                 self._drop_tensor(tensor)
 
     def compute(self, context: int) -> None:
         """`compute` until 2024-08-19."""
-        self.session.compute(self.contexts[context].handle)
+        self.session.contexts[self.contexts[context].handle].compute()
 
     def get_output(self, context: int, name: str) -> int:
         """`get-output` until 2024-08-19."""
@@ -250,11 +252,11 @@ class Wit:
         names = [info.name for info in self._loaded(kept).outputs]
         return self._output(kept, _key(name, names))
 
-    def _loaded(self, context: GuestContext) -> Any:
-        return self.session.graph(context.graph.handle).graph
+    def _loaded(self, context: GuestContext) -> LoadedGraph:
+        return self.session.graphs[context.graph.handle]
 
-    def _input_key(self, context: GuestContext, name: str) -> int | str:
-        return _key(name, [info.name for info in self._loaded(context).inputs])
+    def _input_names(self, context: GuestContext) -> list[str]:
+        return [info.name for info in self._loaded(context).inputs]
 
     def _set(self, context: GuestContext, key: int | str, number: int) -> None:
         if number == _REFUSED:
@@ -262,10 +264,8 @@ class Wit:
         given = self.tensors[number]
         if len(given.dims) > MAX_RANK:
             raise InvalidArgument(f"{len(given.dims)} dimensions: at most {MAX_RANK} are allowed")
-        if not self._loaded(context).untyped_bytes:
-            check_length(given.type, given.dims, len(given.data))
         tensor = Tensor(given.type, given.dims, memoryview(given.data))
-        self.session.set_input(context.handle, key, tensor)
+        self.session.contexts[context.handle].set_input(key, tensor)
         context.set.add(key)
 
     def _outputs(self, context: GuestContext) -> list[tuple[str, int]]:
@@ -292,7 +292,7 @@ class Wit:
         return given
 
     def _output(self, context: GuestContext, key: int | str) -> int:
-        output = self.session.get_output(context.handle, key)
+        output = self.session.contexts[context.handle].get_output(key)
         self.session.ledger.reserve(_size(output.dims, output.data))
         # The guest may keep the tensor for longer than the library keeps the bytes.
         tensor = GuestTensor(output.dims, output.type, bytes(output.data))

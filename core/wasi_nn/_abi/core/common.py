@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 from struct import Struct
 from typing import ClassVar
 
 from wasi_nn._abi.core.negotiation import DialectNegotiation
 from wasi_nn._abi.guard import Observer, guard, read_text
-from wasi_nn._models.registry import detect
 from wasi_nn._session.session import Session
 from wasi_nn.errors import InvalidArgument
 from wasi_nn.runtime import GuestMemory, HostFunction
@@ -55,8 +55,7 @@ class CoreAbi(ABC):
         # collector of cycles crashes on.)
         pairs = list(PAIR.iter_unpack(memory.read(builders, 8 * count)))
         parts = [memory.read(at, length) for at, length in pairs]
-        name = self.reading.encoding(encoding, lambda: detect(self.session.plugins, parts))
-        return self.session.load(parts, name, wanted)
+        return self.session.load(parts, partial(self.reading.encoding, encoding), wanted)
 
     def load_by_name(self, memory: GuestMemory, name: int, length: int, out: int) -> None:
         memory.check(out, 4)
@@ -68,4 +67,4 @@ class CoreAbi(ABC):
         memory.write(out, U32.pack(self.session.init_execution_context(graph)))
 
     def compute(self, memory: GuestMemory, context: int) -> None:
-        self.session.compute(context)
+        self.session.contexts[context].compute()

@@ -13,7 +13,7 @@ from wasi_nn._abi.core.dialects import DIALECTS, TARGETS, Dialect
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import InvalidArgument, InvalidEncoding
 from wasi_nn.escaping import logger
-from wasi_nn.types import ExecutionTarget, TensorType, byte_size, check_length
+from wasi_nn.types import ExecutionTarget, TensorType, byte_size
 
 log = logger("wasi_nn")
 
@@ -24,8 +24,7 @@ class DialectNegotiation:
     def __init__(self, candidates: Sequence[Dialect]) -> None:
         if not candidates:
             raise ValueError("a guest has at least one candidate dialect")
-        self.candidates = tuple(candidates)
-        self._guessing = len(candidates) > 1
+        self._keep(tuple(candidates))
         #: The candidates that fit the newest tensor, until that tensor is accepted.
         self.pending: tuple[Dialect, ...] | None = None
 
@@ -34,30 +33,39 @@ class DialectNegotiation:
         """The most likely dialect so far."""
         return self.candidates[0]
 
-    def tensor_type(self, number: int, dims: Sequence[int], length: int) -> TensorType:
-        """The tensor type that ``number`` means, for a tensor with ``length`` bytes of data.
+    def _keep(self, candidates: tuple[Dialect, ...]) -> None:
+        self.candidates = candidates
+        self._guessing = len(candidates) > 1
+        tables = [dialect.tensor_types for dialect in candidates]
+        #: The types whose numbers all candidates agree on.
+        self._agreed = {
+            number: kind
+            for number, kind in enumerate(tables[0])
+            if all(table[number : number + 1] == (kind,) for table in tables)
+        }
 
-        Raises ``InvalidArgument`` if no candidate has the number, or if the length fits the
-        dimensions in none of them."""
+    def tensor_type(self, number: int, dims: Sequence[int], length: int) -> TensorType:
+        """The tensor type that ``number`` means. Where the candidates differ, it is one that fits
+        a tensor with ``length`` bytes of data, if there is one.
+
+        Raises ``InvalidArgument`` if no candidate has the number."""
         self.pending = None
-        types = self.candidates[0].tensor_types
-        if number < len(types) and byte_size(types[number], dims) == length:
-            return types[number]
-        if self._guessing:
-            fitting = tuple(
-                dialect
-                for dialect in self.candidates
-                if number < len(dialect.tensor_types)
-                and byte_size(dialect.tensor_types[number], dims) == length
-            )
-            if fitting:
-                self.pending = fitting
-                return fitting[0].tensor_types[number]
+        kind = self._agreed.get(number)
+        if kind is not None:
+            return kind
+        fitting = tuple(
+            dialect
+            for dialect in self.candidates
+            if number < len(dialect.tensor_types)
+            and byte_size(dialect.tensor_types[number], dims) == length
+        )
+        if fitting and fitting[0] is not self.dialect:
+            self.pending = fitting
+        types = (fitting or self.candidates)[0].tensor_types
         if number >= len(types):
             raise InvalidArgument(
                 f"tensor type {number} is unknown in the dialect {self.dialect.name}"
             )
-        check_length(types[number], dims, length)
         return types[number]
 
     def byte_type(self, number: int) -> TensorType:
@@ -69,8 +77,7 @@ class DialectNegotiation:
         """Keep only the candidates that fit the newest tensor: it was accepted."""
         if self.pending is not None:
             log.info("the guest's dialect is %s, as its tensor shows", self.pending[0].name)
-            self.candidates = self.pending
-            self._guessing = len(self.pending) > 1
+            self._keep(self.pending)
             self.pending = None
 
     def encoding(self, number: int, sniff: Callable[[], str | None]) -> str:

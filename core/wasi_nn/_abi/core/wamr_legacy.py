@@ -12,15 +12,16 @@ dequantised for them (WAMR src/wasi_nn_tensorflowlite.cpp).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import prod
 from struct import Struct
 
 from wasi_nn._abi.core.common import MAX_RANK, PAIR, U32, CoreAbi
 from wasi_nn._abi.core.dialects import LEGACY
+from wasi_nn._session import quantization
 from wasi_nn.errors import InvalidArgument, TooLarge
 from wasi_nn.runtime import GuestMemory
-from wasi_nn.types import Quantization, Tensor, TensorInfo, TensorType
+from wasi_nn.types import Tensor
 
 _TENSOR = Struct("<IB3xI")
 _ELEMENT = 4
@@ -61,20 +62,13 @@ class WamrLegacy(CoreAbi):
             raise InvalidArgument(f"tensor type {number} is unknown in the dialect wamr-legacy")
         data = memory.read(data_at, prod(dims) * types[number].size)
         given = Tensor(types[number], dims, data)
-        info = self._info(self.session.context(context).loaded.graph.inputs, index)
-        if given.type is TensorType.F32 and info is not None and info.quantization is not None:
-            given = quantise(given, info)
-        self.session.set_input(context, index, given)
+        quantization.set_input(self.session.contexts[context], index, given)
 
     def get_output(
         self, memory: GuestMemory, context: int, index: int, buffer: int, size_at: int
     ) -> None:
         (elements,) = U32.unpack(memory.read(size_at, 4))
-        tensor = self.session.get_output(context, index)
-        info = self._info(self.session.context(context).loaded.graph.outputs, index)
-        if info is not None and info.quantization is not None:
-            tensor = dequantise(tensor, info.quantization)
-        data = tensor.data
+        data = quantization.get_output(self.session.contexts[context], index).data
         needed = -(-len(data) // _ELEMENT)
         if needed > elements:
             memory.write(size_at, U32.pack(needed))
@@ -83,32 +77,3 @@ class WamrLegacy(CoreAbi):
             )
         memory.write(buffer, data)
         memory.write(size_at, U32.pack(needed))
-
-    @staticmethod
-    def _info(tensors: Sequence[TensorInfo], index: int) -> TensorInfo | None:
-        return tensors[index] if index < len(tensors) else None
-
-
-def quantise(tensor: Tensor, info: TensorInfo) -> Tensor:
-    """An f32 tensor as the elements of a quantised input, rounded and kept in their range."""
-    import numpy as np
-
-    if info.quantization is None or info.type is None:
-        raise ValueError("the input is not quantised")
-    scale, zero_point, element = info.quantization
-    limits = np.iinfo(element)
-    values = np.frombuffer(tensor.data, np.float32) / np.float32(scale) + zero_point
-    # What is not a number becomes the zero point, and not whatever the processor makes of it.
-    values = np.nan_to_num(np.round(values), nan=zero_point)
-    elements = np.clip(values, limits.min, limits.max).astype(element)
-    return Tensor(info.type, tensor.dims, elements.view(np.uint8).data)
-
-
-def dequantise(tensor: Tensor, quantization: Quantization) -> Tensor:
-    """A quantised tensor as f32."""
-    import numpy as np
-
-    scale, zero_point, element = quantization
-    elements = np.frombuffer(tensor.data, element).astype(np.float32)
-    values = (elements - np.float32(zero_point)) * np.float32(scale)
-    return Tensor(TensorType.F32, tensor.dims, values.view(np.uint8).data)

@@ -18,6 +18,7 @@ from struct import Struct
 from wasi_nn._abi.core.common import MAX_RANK, U32, CoreAbi
 from wasi_nn._abi.core.dialects import EPHEMERAL
 from wasi_nn._abi.guard import read_config, read_text
+from wasi_nn._session.execution import Execution
 from wasi_nn.errors import InvalidArgument, TooLarge
 from wasi_nn.runtime import GuestMemory
 from wasi_nn.types import Tensor
@@ -41,9 +42,9 @@ class Witx(CoreAbi):
             "init_execution_context": (2, self.init_execution_context),
             "set_input": (3, self.set_input),
             "compute": (1, self.compute),
-            "get_output": (5, self.get_output),
+            "get_output": (5, self._getter(Execution.get_output)),
             "compute_single": (1, self.compute_single),
-            "get_output_single": (5, self.get_output_single),
+            "get_output_single": (5, self._getter(Execution.get_output_single)),
             "fini_single": (1, self.fini_single),
             "unload": (1, self.unload),
             "finalize_execution_context": (1, self.finalize_execution_context),
@@ -73,35 +74,20 @@ class Witx(CoreAbi):
             )
         dims = _DIMS[rank].unpack(memory.read(dims_at, 4 * rank)) if rank else ()
         data = memory.read(data_at, length) if length else _NOTHING
-        if self.session.context(context).loaded.graph.untyped_bytes:
+        execution = self.session.contexts[context]
+        if execution.untyped_bytes:
             kind = self.reading.byte_type(number)
         else:
             kind = self.reading.tensor_type(number, dims, length)
-        self.session.set_input(context, index, Tensor(kind, dims, data))
+        execution.set_input(index, Tensor(kind, dims, data))
         if self.reading.pending is not None:
             self.reading.commit()
 
-    def get_output(
-        self, memory: GuestMemory, context: int, index: int, buffer: int, size: int, out: int
-    ) -> None:
-        memory.check(buffer, size)
-        memory.check(out, 4)
-        data = self.session.get_output(context, index).data
-        self._give(memory, context, data, buffer, size, out)
-
     def compute_single(self, memory: GuestMemory, context: int) -> None:
-        self.session.compute_single(context)
-
-    def get_output_single(
-        self, memory: GuestMemory, context: int, index: int, buffer: int, size: int, out: int
-    ) -> None:
-        memory.check(buffer, size)
-        memory.check(out, 4)
-        data = self.session.get_output_single(context, index).data
-        self._give(memory, context, data, buffer, size, out)
+        self.session.contexts[context].compute_single()
 
     def fini_single(self, memory: GuestMemory, context: int) -> None:
-        self.session.fini_single(context)
+        self.session.contexts[context].fini_single()
 
     def unload(self, memory: GuestMemory, graph: int) -> None:
         self.session.unload(graph)
@@ -109,20 +95,26 @@ class Witx(CoreAbi):
     def finalize_execution_context(self, memory: GuestMemory, context: int) -> None:
         self.session.finalize_execution_context(context)
 
-    def _give(
-        self, memory: GuestMemory, context: int, data: memoryview, buffer: int, size: int, out: int
-    ) -> None:
-        """Write an output and its length; of one that does not fit, the length alone."""
-        length = len(data)
-        if length > size and not self._size_is_unknown(context, size):
-            memory.write(out, U32.pack(min(length, 0xFFFFFFFF)))
-            raise TooLarge(f"the output takes {length} bytes, the buffer has {size}", length)
-        memory.write(buffer, data)
-        memory.write(out, U32.pack(length))
+    def _getter(self, get: Callable[[Execution, int], Tensor]) -> Callable[..., None]:
+        """A function that writes an output and its length; of one that does not fit, the length
+        alone."""
 
-    def _size_is_unknown(self, context: int, size: int) -> bool:
-        return (
-            size == 0
-            and self.reading.dialect.unbounded_zero
-            and self.session.context(context).loaded.graph.untyped_bytes
-        )
+        def give(
+            memory: GuestMemory, context: int, index: int, buffer: int, size: int, out: int
+        ) -> None:
+            memory.check(buffer, size)
+            memory.check(out, 4)
+            execution = self.session.contexts[context]
+            data = get(execution, index).data
+            length = len(data)
+            if length > size:
+                unbounded = self.reading.dialect.unbounded_zero and execution.untyped_bytes
+                if size or not unbounded:
+                    memory.write(out, U32.pack(min(length, 0xFFFFFFFF)))
+                    raise TooLarge(
+                        f"the output takes {length} bytes, the buffer has {size}", length
+                    )
+            memory.write(buffer, data)
+            memory.write(out, U32.pack(length))
+
+        return give

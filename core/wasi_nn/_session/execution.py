@@ -1,0 +1,232 @@
+"""Calls into a backend's execution contexts, for guests' sessions and for ``Model`` alike.
+
+The rules for these calls are here and nowhere else:
+
+- The length of a tensor fits its type and dimensions.
+- Contexts of a graph run one at a time if the backend says so.
+- What a context takes counts against the guest's limit.
+- A cancelled context starts nothing new, and a context of an unloaded graph can only be read.
+- Outputs are checked, and what the backend raises is reported with the backend's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+from typing import Any, NoReturn, TypeVar
+
+from wasi_nn._models.checks import checked_context
+from wasi_nn._models.loading import LoadedGraph
+from wasi_nn._process.fork import keep
+from wasi_nn._process.signals import raised_by_handler
+from wasi_nn._session.ledger import Ledger, Reservation
+from wasi_nn.backend import StreamingContext
+from wasi_nn.backend.shared import Stopped, acquire_unless_stopped, never
+from wasi_nn.errors import ForkedProcess, InvalidArgument, RuntimeFailure, UnsupportedOperation
+from wasi_nn.escaping import logger, trace_of
+from wasi_nn.types import Tensor, check_length
+
+log = logger("wasi_nn")
+
+T = TypeVar("T")
+
+
+class Cancellation:
+    """Whether calls must end. Any thread may set ``requested``."""
+
+    __slots__ = ("requested",)
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def is_requested(self) -> bool:
+        """``requested``, for those who wait."""
+        return self.requested
+
+    def check(self) -> None:
+        """Raise ``RuntimeFailure`` once the end was requested."""
+        if self.requested:
+            raise RuntimeFailure("the guest is being stopped")
+
+
+class Execution:
+    """An open execution context. It keeps its graph alive. Used by one thread at a time, but for
+    ``cancel``."""
+
+    __slots__ = (
+        "__weakref__",
+        "_cancellation",
+        "_looks",
+        "_reservation",
+        "_retired",
+        "_sizes",
+        "_stopped",
+        "context",
+        "loaded",
+        "untyped_bytes",
+    )
+
+    def __init__(self, loaded: LoadedGraph, ledger: Ledger, cancellation: Cancellation) -> None:
+        """Open a context. Raises ``NnError``, and then nothing stays reserved."""
+        self.loaded = loaded
+        #: Tensors are strings of bytes: their dimensions say nothing about their length.
+        self.untyped_bytes = loaded.untyped_bytes
+        self._cancellation = cancellation
+        self._stopped = cancellation.is_requested
+        self._retired = ""
+        self._looks = loaded.checked.looks
+        #: Bytes of each input that the host keeps.
+        self._sizes: dict[int | str, int] = {}
+        self._reservation = Reservation(ledger, loaded.memory)
+        reserve = self._reservation.reserve
+        try:
+            self.context = _call(
+                loaded,
+                self._stopped,
+                lambda: checked_context(loaded.graph.init_execution_context(reserve)),
+            )
+        except BaseException:
+            self._reservation.release()
+            raise
+        if not loaded.backend.survives_fork:
+            keep(self)
+
+    def set_input(self, key: int | str, tensor: Tensor) -> None:
+        """Set an input; the tensor's bytes are copied before this returns."""
+        kind, dims, data = tensor
+        size = len(data)
+        if size != prod(dims) * kind.size and not self.untyped_bytes:
+            check_length(kind, dims, size)
+        if self._retired or self._cancellation.requested:
+            self._refuse()
+        more = size - self._sizes.get(key, 0)
+        if more > 0:
+            self._reservation.check(more)
+        # What `_call` does, without the call, which would cost as much again.
+        try:
+            lock = self.loaded.lock
+            if lock is not None:
+                acquire_unless_stopped(lock, self._stopped)
+            try:
+                self.context.set_input(key, tensor)
+            finally:
+                if lock is not None:
+                    lock.release()
+        except BaseException as error:
+            self.loaded.blame.report(error)
+            raise
+        if more > 0:
+            self._sizes[key] = size
+            self._reservation.add(more)
+
+    def compute(self) -> None:
+        """Run the graph on the inputs that are set."""
+        if self._retired or self._cancellation.requested:
+            self._refuse()
+        _call(self.loaded, self._stopped, self.context.compute)
+
+    def get_output(self, key: int | str) -> Tensor:
+        """An output of the last compute, valid until the next call on the context."""
+        # What `_call` does, as in `set_input`.
+        try:
+            lock = self.loaded.lock
+            if lock is not None:
+                acquire_unless_stopped(lock, self._stopped)
+            try:
+                output = self.context.get_output(key)
+            finally:
+                if lock is not None:
+                    lock.release()
+            # An output that looks like the last sound one of its key is sound too.
+            try:
+                kind, dims, size = self._looks[key]
+                data = output.data
+                same = output.dims == dims and output.type is kind
+                if same and data.nbytes == size == len(data) and data.c_contiguous:
+                    return output
+            except (KeyError, AttributeError, TypeError):
+                pass
+            self.loaded.checked.check(key, output)
+            return output
+        except BaseException as error:
+            self.loaded.blame.report(error)
+            raise
+
+    def compute_single(self) -> None:
+        """Produce the next piece of a streamed output. Raises ``UnsupportedOperation`` for a
+        context that does not stream, as the other two do, and ``EndOfSequence``."""
+        stream = self._stream()
+        if self._retired or self._cancellation.requested:
+            self._refuse()
+        _call(self.loaded, self._stopped, stream.compute_single)
+
+    def get_output_single(self, key: int | str) -> Tensor:
+        """The newest piece of a streamed output, valid until the next call on the context."""
+        return _call(self.loaded, self._stopped, self._piece, self._stream(), key)
+
+    def _piece(self, stream: StreamingContext, key: int | str) -> Tensor:
+        output = stream.get_output_single(key)
+        self.loaded.checked.check(key, output)
+        return output
+
+    def fini_single(self) -> None:
+        """End a stream, early or not."""
+        _call(self.loaded, self._stopped, self._stream().fini_single)
+
+    def _stream(self) -> StreamingContext:
+        if not isinstance(self.context, StreamingContext):
+            raise UnsupportedOperation(
+                f"backend {self.loaded.backend.name} does not stream: use compute and get_output"
+            )
+        return self.context
+
+    def retire(self, reason: str) -> None:
+        """From now on outputs can be read, and nothing else, for the reason given."""
+        self._retired = reason
+
+    def cancel(self) -> None:
+        """Make a call that another thread has under way fail soon, where the library can."""
+        self._cancellation.requested = True
+        try:
+            self.context.cancel()
+        except Exception as error:
+            log.error("%s failed to cancel\n  %s", self.loaded.backend.title, trace_of(error))
+
+    def close(self) -> None:
+        """Close the context, and give back what it reserved. A backend's failure is logged; raises
+        only what a signal's handler does."""
+        # A cancelled context waits for the lock too.
+        self._stopped = never
+        try:
+            _call(self.loaded, self._stopped, self.context.close)
+        except ForkedProcess:
+            pass  # The context is the parent's.
+        except Exception as error:
+            if raised_by_handler(error) is not None:
+                raise
+            title = self.loaded.backend.title
+            log.error("%s failed to close a context\n  %s", title, trace_of(error))
+        finally:
+            self._reservation.release()
+
+    def _refuse(self) -> NoReturn:
+        # Within the blame, which keeps a thread that Python's end has cancelled.
+        with self.loaded.blame:
+            self._cancellation.check()
+            raise InvalidArgument(self._retired)
+
+
+def _call(loaded: LoadedGraph, stopped: Stopped, call: Callable[..., T], *arguments: Any) -> T:
+    """Call into a graph's context, one context at a time where the graph needs that."""
+    try:
+        lock = loaded.lock
+        if lock is not None:
+            acquire_unless_stopped(lock, stopped)
+        try:
+            return call(*arguments)
+        finally:
+            if lock is not None:
+                lock.release()
+    except BaseException as error:
+        loaded.blame.report(error)
+        raise

@@ -1,0 +1,92 @@
+"""What is made once in a process, for all who want it at the same time."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections.abc import Callable, Hashable
+from typing import Generic, Protocol, TypeVar
+
+from wasi_nn.errors import RuntimeFailure
+
+__all__ = ["MadeOnce"]
+
+T = TypeVar("T")
+#: Asked while a thread waits: True makes it give up.
+Stopped = Callable[[], bool]
+# How long a thread waits before it asks again.
+_WAIT_SECONDS = 0.05
+
+
+def never() -> bool:
+    """A ``Stopped`` that waits as long as it takes."""
+    return False
+
+
+class Lock(Protocol):
+    """What ``threading.Lock`` makes."""
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool: ...
+
+    def release(self) -> None: ...
+
+
+def acquire_unless_stopped(lock: Lock, stopped: Stopped) -> None:
+    """Acquire a lock, or raise ``RuntimeFailure`` once ``stopped`` says so."""
+    while not lock.acquire(timeout=_WAIT_SECONDS):
+        if stopped():
+            raise RuntimeFailure("the guest was stopped while it waited for another one")
+
+
+class _Waiting:
+    """The lock of those who want the same object at the same time, and how many they are."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.count = 0
+
+
+class MadeOnce(Generic[T]):
+    """Objects by what they were made from. An object stays as long as somebody holds it: the table
+    has weak references. A child process after a fork has an empty table. Make a table once, at the
+    top of a module. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._clear()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._clear)
+
+    def _clear(self) -> None:
+        """Forget everything; nobody holds a lock afterwards."""
+        self._lock = threading.Lock()
+        self._objects: weakref.WeakValueDictionary[Hashable, T] = weakref.WeakValueDictionary()
+        self._waiting: dict[Hashable, _Waiting] = {}
+
+    def get(self, key: Hashable, make: Callable[[], T], stopped: Stopped = never) -> T:
+        """The object under ``key``. The first caller makes it while the others wait; when making it
+        fails, the next of them tries. Raises what ``make`` raises, and ``RuntimeFailure`` once
+        ``stopped`` says so while this waits."""
+        with self._lock:
+            found = self._objects.get(key)
+            if found is not None:
+                return found
+            waiting = self._waiting.setdefault(key, _Waiting())
+            waiting.count += 1
+        try:
+            acquire_unless_stopped(waiting.lock, stopped)
+            try:
+                with self._lock:
+                    found = self._objects.get(key)
+                if found is None:
+                    found = make()
+                    with self._lock:
+                        self._objects[key] = found
+                return found
+            finally:
+                waiting.lock.release()
+        finally:
+            with self._lock:
+                waiting.count -= 1
+                if not waiting.count:
+                    self._waiting.pop(key, None)
