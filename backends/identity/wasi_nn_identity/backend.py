@@ -14,17 +14,20 @@ from wasi_nn.backend import (
     LoadOptions,
     Reserve,
     StreamingContext,
+    config,
     position,
 )
 from wasi_nn.errors import (
     EndOfSequence,
     InvalidArgument,
+    NnError,
     RuntimeFailure,
     UnsupportedOperation,
 )
 from wasi_nn.types import ExecutionTarget, Tensor, TensorInfo
 
 MAGIC = b"wasi-nn:identity"
+_MAX = (1 << 31) - 1
 
 
 class IdentityContext(ExecutionContext):
@@ -100,9 +103,9 @@ class IdentityGraph(Graph):
     untyped_bytes: bool
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._piece = _whole_number(settings, "stream")
+        self._piece = config.whole_number(settings, "stream", 0, 1, _MAX)
         self._names = _names(settings)
-        self.untyped_bytes = bool(settings.get("untyped_bytes", False))
+        self.untyped_bytes = config.flag(settings, "untyped_bytes", False)
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:
@@ -151,15 +154,11 @@ class IdentityBackend(Backend):
         model = bytes(builder) if isinstance(builder, memoryview) else builder.read_bytes()
         if not model.startswith(MAGIC):
             raise RuntimeFailure(f"an identity model begins with {MAGIC.decode()}")
-        import json
-
-        line = model[len(MAGIC) :].split(b"\n", 1)[0].strip()
+        line = model[len(MAGIC) :].split(b"\n", 1)[0]
         try:
-            settings = json.loads(line or b"{}")
-        except (ValueError, RecursionError) as error:
-            raise RuntimeFailure(f"the identity model's settings are not JSON: {error}") from error
-        if not isinstance(settings, dict):
-            raise RuntimeFailure("the identity model's settings are not a JSON object")
+            settings = config.parse(line.decode())
+        except (ValueError, NnError) as error:
+            raise RuntimeFailure(f"the identity model's settings: {error}") from error
         return IdentityGraph({**settings, **options.config})
 
 
@@ -168,14 +167,5 @@ def _names(settings: Mapping[str, Any]) -> list[str] | None:
     value = settings.get("inputs")
     if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
         return value
-    count = _whole_number(settings, "inputs")
-    return None if count is None else [str(i) for i in range(count)]
-
-
-def _whole_number(settings: Mapping[str, Any], key: str) -> int | None:
-    value = settings.get(key)
-    if value is None:
-        return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InvalidArgument(f"{key} must be a whole number above 0, not {value!r}")
-    return value
+    count = config.whole_number(settings, "inputs", 0, 1, _MAX)
+    return [str(i) for i in range(count)] or None

@@ -26,7 +26,7 @@ cache-type-v embd-normalize port timeout-read timeout-write n-threads-http n-cac
 n-pl chunk-size n-junk i-pos n-out-freq n-save-freq i-chunk n-pca-batch n-pca-iterations
 hellaswag-tasks winogrande-tasks multiple-choice-tasks
 """.split()
-# "dry-multipier" is how WasmEdge spells it.
+# WasmEdge spells it "dry-multipier".
 NUMBERS = """
 rope-freq-base rope-freq-scale yarn-ext-factor yarn-attn-factor yarn-beta-fast yarn-beta-slow min-p
 xtc-probability xtc-threshold typ-p dynatemp-range dynatemp-exponent temp top-p repeat-penalty
@@ -45,4 +45,5 @@ cvector-dimre-method cvector-positive-file cvector-negative-file json_schema
 # WasmEdge's example programs read these keys themselves and send them to the host too.
 PROGRAMS = ("llama3",)
 
+BY_TYPE: dict[type, list[str]] = {bool: FLAGS, int: WHOLE, float: NUMBERS, str: TEXTS}
 KEYS = frozenset([*FLAGS, *WHOLE, *NUMBERS, *TEXTS, *PROGRAMS])
