@@ -11,7 +11,7 @@ from importlib import metadata
 import pytest
 
 import wasi_nn
-from wasi_nn._entry_points import EntryPoint, entry_points
+from wasi_nn._distributions import EntryPoint, entry_points, installed_version
 
 GROUP = "wasi_nn"
 
@@ -57,6 +57,9 @@ def test_entry_points_are_those_of_importlib_metadata(folder):
     (folder / "file-1.0.egg-info").write_text("Name: file\n")
     assert {entry.name for entry in ours()} >= {"x", "egg", "onnx"}
     assert ours() == theirs()
+    assert installed_version("My.plugin") == installed_version("an_egg") == "1.0"
+    assert installed_version("pluggy") == metadata.version("pluggy")
+    assert installed_version("nowhere") == ""
 
 
 def test_the_first_distribution_of_a_name_counts(folder, monkeypatch):
@@ -65,6 +68,7 @@ def test_the_first_distribution_of_a_name_counts(folder, monkeypatch):
     monkeypatch.syspath_prepend(folder / "two")
     monkeypatch.syspath_prepend(folder / "one")
     assert {e.name for e in ours()} & {"first", "second"} == {"first"}
+    assert installed_version("twice-named") == "1.0"
     assert ours() == theirs()
 
 
@@ -75,6 +79,8 @@ def test_a_distribution_in_an_archive_is_found(folder):
     sys.path.insert(0, str(folder / "app.zip"))
     try:
         assert EntryPoint("zipped", "zipped", "zipped", "1.0") in ours()
+        assert installed_version("zipped") == "1.0"
+        assert installed_version("nowhere") == ""
     finally:
         del sys.path[0]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pluggy
 
 from wasi_nn import hookspecs
-from wasi_nn._entry_points import EntryPoint, entry_points
+from wasi_nn._distributions import EntryPoint, entry_points
 from wasi_nn._suggestion import did_you_mean
 from wasi_nn.backend import Backend
 from wasi_nn.encodings import EXTRAS, canonical

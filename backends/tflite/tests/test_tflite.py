@@ -430,7 +430,7 @@ class TestLibrary:
 
     def present(self, monkeypatch, *packages, numpy="1.26.4"):
         monkeypatch.setattr(library, "find_spec", lambda name: name in packages or None)
-        monkeypatch.setattr("importlib.metadata.version", lambda name: numpy)
+        monkeypatch.setattr(library, "installed_version", lambda name: numpy)
 
     def test_litert_comes_first(self, monkeypatch):
         self.present(monkeypatch, "ai_edge_litert", "tflite_runtime", numpy="2.0.0")

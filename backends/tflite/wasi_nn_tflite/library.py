@@ -10,6 +10,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from wasi_nn.backend import installed_version
+
 LITERT = "ai_edge_litert"
 TFLITE_RUNTIME = "tflite_runtime"
 _INSTALL = 'pip install "wasi-nn[tflite]"'
@@ -37,17 +39,10 @@ def interpreter_module() -> Any:
 
 def describe() -> str:
     """The name and version of the package in use."""
-    from importlib.metadata import version
-
     if find_spec(LITERT) is not None:
-        return f"ai-edge-litert {version('ai-edge-litert')}"
-    return f"tflite-runtime {version('tflite-runtime')}"
+        return f"ai-edge-litert {installed_version('ai-edge-litert')}"
+    return f"tflite-runtime {installed_version('tflite-runtime')}"
 
 
 def _numpy_major() -> int:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return int(version("numpy").split(".")[0])
-    except PackageNotFoundError:
-        return 0
+    return int((installed_version("numpy") or "0").split(".")[0])

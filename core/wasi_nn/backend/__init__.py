@@ -41,6 +41,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from wasi_nn._attribute import attribute
+from wasi_nn._distributions import installed_version as installed_version
 from wasi_nn.errors import InvalidArgument, Unavailable
 from wasi_nn.types import Availability, ExecutionTarget, Tensor, TensorInfo
 

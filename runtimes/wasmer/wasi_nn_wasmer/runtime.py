@@ -6,6 +6,7 @@ import importlib.util
 import os
 import sys
 
+from wasi_nn.backend import installed_version
 from wasi_nn.errors import Unavailable
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
 from wasi_nn.types import Availability
@@ -27,9 +28,9 @@ class WasmerRuntime(Runtime):
 
     def availability(self) -> Availability:
         if _package():
-            from importlib.metadata import version
-
-            return Availability(True, f"wasmer {version('wasmer')} (Python package)", ("cpu",))
+            return Availability(
+                True, f"wasmer {installed_version('wasmer')} (Python package)", ("cpu",)
+            )
         from wasi_nn_wasmer.library import api
 
         try:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from wasi_nn.backend import missing_library
+from wasi_nn.backend import installed_version, missing_library
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import (
     EngineLimits,
@@ -51,9 +51,7 @@ class WasmtimeRuntime(Runtime):
         reason = missing_library("wasmtime", "wasmtime")
         if reason is not None:
             return Availability(False, reason)
-        from importlib.metadata import version
-
-        return Availability(True, f"wasmtime {version('wasmtime')}", ("cpu",))
+        return Availability(True, f"wasmtime {installed_version('wasmtime')}", ("cpu",))
 
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
         import wasmtime

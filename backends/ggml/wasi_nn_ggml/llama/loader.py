@@ -13,10 +13,10 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from wasi_nn.backend import installed_version
 from wasi_nn.errors import Unavailable
 from wasi_nn.escaping import logger
 from wasi_nn_ggml.llama import bindings
@@ -71,7 +71,7 @@ class Library:
         """The distribution and its version, or the file."""
         if not self.provider.distribution:
             return str(self.provider.path)
-        return f"{self.provider.distribution} {metadata.version(self.provider.distribution)}"
+        return f"{self.provider.distribution} {installed_version(self.provider.distribution)}"
 
     def _bind(self, native: ctypes.CDLL, functions: dict[str, tuple[Any, tuple[Any, ...]]]) -> None:
         for name, (result, parameters) in functions.items():

@@ -1,4 +1,4 @@
-"""The entry points of installed distributions, as ``importlib.metadata`` finds them.
+"""Entry points and versions of installed distributions, as ``importlib.metadata`` finds them.
 
 Importing that module takes longer than loading all of our plugins: it brings the standard library's
 mail parser and archives. Almost every distribution is a folder on ``sys.path``, which is read here;
@@ -34,10 +34,7 @@ class EntryPoint(NamedTuple):
 
 def entry_points(group: str) -> list[EntryPoint]:
     """The entry points of a group. The first distribution of a name on ``sys.path`` counts."""
-    others = any(
-        hasattr(finder, "find_distributions") for finder in sys.meta_path if finder != PathFinder
-    )
-    folders = None if others else _folders()
+    folders = _folders()
     if folders is None:
         from importlib import metadata
 
@@ -46,11 +43,30 @@ def entry_points(group: str) -> list[EntryPoint]:
             for entry in metadata.entry_points(group=group)
             if entry.dist is not None
         ]
-    return [entry for folder in folders for entry in _read(folder, group)]
+    return [entry for folder in folders.values() for entry in _read(folder, group)]
 
 
-def _folders() -> list[str] | None:
-    """The metadata folder of each distribution. None if ``sys.path`` has more than folders."""
+def installed_version(distribution: str) -> str:
+    """The version of a distribution, or "" if it is not installed. Costs a program's start less
+    than ``importlib.metadata.version``."""
+    folders = _folders()
+    if folders is None:
+        from importlib import metadata
+
+        try:
+            return metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            return ""
+    folder = folders.get(_normal(distribution))
+    return "" if folder is None else _header(folder).get("version", "")
+
+
+def _folders() -> dict[str, str] | None:
+    """The metadata folder of each distribution, by its normal name. None if there may be
+    distributions that are not folders on ``sys.path``."""
+    for finder in sys.meta_path:
+        if finder != PathFinder and hasattr(finder, "find_distributions"):
+            return None
     folders: dict[str, str] = {}
     for path in sys.path:
         try:
@@ -62,11 +78,14 @@ def _folders() -> list[str] | None:
         if path.lower().endswith(".egg"):
             return None
         for name in names:
-            stem, dot, suffix = name.lower().rpartition(".")
-            if dot and suffix in ("dist-info", "egg-info"):
-                distribution = stem.partition("-")[0].replace(".", "_")
-                folders.setdefault(distribution, os.path.join(path, name))
-    return list(folders.values())
+            stem, dot, suffix = name.rpartition(".")
+            if dot and suffix.lower() in ("dist-info", "egg-info"):
+                folders.setdefault(_normal(stem.partition("-")[0]), os.path.join(path, name))
+    return folders
+
+
+def _normal(distribution: str) -> str:
+    return distribution.lower().replace("-", "_").replace(".", "_")
 
 
 def _read(folder: str, group: str) -> Iterator[EntryPoint]:
@@ -74,12 +93,7 @@ def _read(folder: str, group: str) -> Iterator[EntryPoint]:
     section = f"[{group}]"
     if section not in lines:
         return
-    header: dict[str, str] = {}
-    for line in _lines(folder, "METADATA") or _lines(folder, "PKG-INFO"):
-        key, colon, value = line.partition(":")
-        if not colon:
-            break
-        header.setdefault(key.lower(), value.strip())
+    header = _header(folder)
     here = False
     for line in lines:
         if line.startswith("["):
@@ -89,6 +103,16 @@ def _read(folder: str, group: str) -> Iterator[EntryPoint]:
             yield EntryPoint(
                 name.strip(), value.strip(), header.get("name", ""), header.get("version", "")
             )
+
+
+def _header(folder: str) -> dict[str, str]:
+    header: dict[str, str] = {}
+    for line in _lines(folder, "METADATA") or _lines(folder, "PKG-INFO"):
+        key, colon, value = line.partition(":")
+        if not colon:
+            break
+        header.setdefault(key.lower(), value.strip())
+    return header
 
 
 def _lines(folder: str, name: str) -> list[str]:
