@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from wasi_nn._abi.core.dialects import DIALECTS
@@ -90,7 +91,7 @@ def test_commands_have_options_that_there_are(line):
     if name == "conformance":
         from wasi_nn_conformance.cli import conformance as command
     else:
-        command = app.commands[name]
+        command = app.get_command(click.Context(app), name)
     assert command.make_context(name, arguments)
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import io
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import click
 
 from wasi_nn import __version__
-from wasi_nn._cli.inspect import inspect
 from wasi_nn._cli.messages import complain, speak_for_python
-from wasi_nn._cli.run import run
-from wasi_nn._cli.status import doctor, plugins
 from wasi_nn.errors import UsageError, WasiNnError
 from wasi_nn.escaping import trace_of
 
+# The commands, by their modules. Each is imported when it is used.
+_MODULES = {"run": "run", "inspect": "inspect", "plugins": "status", "doctor": "status"}
 # Commands of other hosts, and what to use here instead.
 _ELSEWHERE = {
     "compile": "a guest is compiled when it runs: wasi-nn run GUEST",
@@ -29,11 +29,23 @@ _ELSEWHERE = {
 class _Group(click.Group):
     """A group whose default command is ``run``, as in other hosts."""
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*self.commands, *_MODULES})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in _MODULES and cmd_name not in self.commands:
+            module = import_module(f"{__name__}.{_MODULES[cmd_name]}")
+            self.add_command(getattr(module, cmd_name))
+        return super().get_command(ctx, cmd_name)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         first = args[0] if args else ""
         is_file = first.endswith(".wasm") or Path(first).is_file()
-        if first not in self.commands and (is_file or run.has_option(first)):
-            args = ["run", *args]
+        if first not in self.list_commands(ctx):
+            from wasi_nn._cli.run import run
+
+            if is_file or run.has_option(first):
+                args = ["run", *args]
         return super().parse_args(ctx, args)
 
     def resolve_command(
@@ -41,6 +53,9 @@ class _Group(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] in _ELSEWHERE:
             raise UsageError(f"there is no command {args[0]!r}; {_ELSEWHERE[args[0]]}")
+        if args[0] not in self.list_commands(ctx):
+            for name in _MODULES:  # (click suggests commands that it has.)
+                self.get_command(ctx, name)
         return super().resolve_command(ctx, args)
 
 
@@ -77,8 +92,7 @@ class _Conformance(click.Command):
         )
 
 
-for command in (run, inspect, plugins, doctor, _Conformance()):
-    app.add_command(command)
+app.add_command(_Conformance())
 
 
 def main() -> None:

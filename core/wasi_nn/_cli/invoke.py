@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
 
 from wasi_nn._host.options import Call
 from wasi_nn.errors import UsageError
@@ -42,6 +41,8 @@ def shown(value: float, kind: str) -> str:
     if kind == "f32":
         digits = (f"{value:.{count}g}" for count in range(1, 10))
         text = next(one for one in digits if struct.pack("<f", float(one)) == _single(value))
+    from decimal import Decimal
+
     plain = format(Decimal(text), "f")
     return plain.removesuffix(".0")
 
