@@ -1,10 +1,23 @@
-"""`python -m wasi_nn`, the same as the command `wasi-nn`."""
+"""The command `wasi-nn`, also as `python -m wasi_nn`."""
 
 import contextlib
+import gc
 import os
 import sys
 
-from wasi_nn._cli import main
+
+def main() -> None:
+    """Run the command line."""
+    # What a start makes stays until the end: Python would look through it for garbage many times.
+    gc.set_threshold(100_000)
+    from wasi_nn._cli import main
+
+    try:
+        main()
+    finally:
+        # Python looks through everything once more when it ends.
+        gc.freeze()
+
 
 if __name__ == "__main__":
     # Python puts the current directory first. A guest may be allowed to write there, and a backend
