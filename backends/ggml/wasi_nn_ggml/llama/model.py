@@ -5,14 +5,14 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
-import threading
-import weakref
 from array import array
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
 
 from wasi_nn.backend.files import Version, version
+from wasi_nn.backend.shared import MadeOnce
 from wasi_nn.errors import PromptTooLong, RuntimeFailure
 from wasi_nn_ggml.guard import big_stack, model_files, preflight
 from wasi_nn_ggml.guard.estimates import Shape
@@ -199,30 +199,7 @@ class Model:
         )
 
 
-class _LoadedModels:
-    """Models by files and settings, as long as they are in use."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._models: weakref.WeakValueDictionary[Hashable, Model] = weakref.WeakValueDictionary()
-
-    def open(self, path: Path, files: Sequence[Version], settings: ModelSettings) -> Model:
-        """The model of these files, the first at ``path``. Raises ``ModelNotFound``, and
-        ``RuntimeFailure`` also if the files were replaced."""
-        key = (*files, settings)
-        with self._lock:
-            model = self._models.get(key)
-            if model is None:
-                model = Model(str(path), settings, model_files.check(path))
-                if _versions(path) != files:
-                    raise RuntimeFailure(
-                        f"{path} was replaced after the graph was loaded: load the graph again"
-                    )
-                self._models[key] = model
-        return model
-
-
-loaded_models = _LoadedModels()
+_loaded_models: MadeOnce[Model] = MadeOnce()
 
 
 def _versions(path: Path) -> list[Version]:
@@ -259,13 +236,22 @@ class Source:
     def model(self, settings: ModelSettings) -> Model:
         """The model, loaded with these settings. Raises ``NnError``."""
         if self.path is not None:
-            return loaded_models.open(self.path, self._files, settings)
+            load = partial(self._load, self.path, settings)
+            return _loaded_models.get((*self._files, settings), load)
         assert self._file is not None
         contents = model_files.whole(self._file.fileno())
         name = self._file.name
         path = f"/proc/self/fd/{name}" if isinstance(name, int) else name
         preflight.run(path, self._file.fileno())
         return Model(path, settings, contents)
+
+    def _load(self, path: Path, settings: ModelSettings) -> Model:
+        model = Model(str(path), settings, model_files.check(path))
+        if _versions(path) != self._files:
+            raise RuntimeFailure(
+                f"{path} was replaced after the graph was loaded: load the graph again"
+            )
+        return model
 
     def close(self) -> None:
         """Drop the guest's bytes. Loaded models stay loaded."""
