@@ -15,7 +15,7 @@ I32, I64, F32, F64 = range(4)
 FORMATS = {I32: "<i4x", I64: "<q", F32: "<f4x", F64: "<d"}
 BITS = {I32: 32, I64: 64}
 _NAMES = {I32: "i32", I64: "i64", F32: "f32", F64: "f64"}
-_KINDS = {name: kind for kind, name in _NAMES.items()}
+KINDS = {name: kind for kind, name in _NAMES.items()}
 
 
 def to_number(kind: int, given: float) -> int | float:
@@ -45,7 +45,7 @@ def check_call(signature: Signature | None, arguments: Sequence[float]) -> tuple
     result that is not a number, because some engines end the process for one."""
     if signature is None:
         raise UsageError("the function's signature could not be read")
-    kinds, results = ([_KINDS.get(name, -1) for name in names] for names in signature)
+    kinds, results = ([KINDS.get(name, -1) for name in names] for names in signature)
     check_count(kinds, arguments)
     check_results(results)
     return tuple(map(to_number, kinds, arguments))

@@ -162,12 +162,26 @@ function instantiate(module, options) {
   return instance;
 }
 
-function call(instance, { name, values }) {
-  const result = instance.exports[name](...values.map((value) =>
-    value.big === undefined ? Number(value.number ?? value) : BigInt(value.big)));
-  const results = result === undefined ? [] : Array.isArray(result) ? result : [result];
-  return { results: results.map((one) => typeof one === "bigint" ? { big: String(one) }
-    : Object.is(one, -0) ? { number: "-0" } : Number.isFinite(one) ? one : { number: String(one) }) };
+// The numbers of a call go as their eight bytes: an unsigned integer in decimal.
+const CELL = new DataView(new ArrayBuffer(8));
+const TYPES = { i32: "Int32", i64: "BigInt64", f32: "Float32", f64: "Float64" };
+
+function fromRaw(raw, kind) {
+  CELL.setBigUint64(0, BigInt(raw), true);
+  return CELL[`get${TYPES[kind]}`](0, true);
+}
+
+function toRaw(number, kind) {
+  CELL.setBigUint64(0, 0n, true);
+  CELL[`set${TYPES[kind]}`](0, number, true);
+  return String(CELL.getBigUint64(0, true));
+}
+
+function call(instance, { name, parameters, results, values }) {
+  const given = values.map((raw, at) => fromRaw(raw, parameters[at]));
+  const result = instance.exports[name](...given);
+  const made = results.length === 1 ? [result] : result;
+  return { results: results.map((kind, at) => toRaw(made[at], kind)) };
 }
 
 function guarded(work) {

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import subprocess
 import threading
@@ -25,6 +24,8 @@ from wasi_nn._process.interrupts import shielded_from_sigint
 from wasi_nn.errors import GuestTrap, WasiNnError
 from wasi_nn.runtime import outside
 from wasi_nn.runtime.instance import GuestExit
+from wasi_nn.runtime.values import from_raw, to_raw
+from wasi_nn.wasm.arguments import KINDS
 
 PREPARE, LINK, CALL, READ, WRITE, RETURN, TRAP = range(1, 8)
 OK, FAILED, HOST_CALL, DATA = range(1, 5)
@@ -273,26 +274,18 @@ class RemoteMemory:
         self._writes.clear()
 
 
-def to_json(value: int | float, kind: str = "") -> Any:
-    """A number as both sides know it. JavaScript has a kind of its own for an ``i64``, and JSON no
-    number that is not finite."""
-    if kind == "i64":
-        return {"big": str(value)}
-    if math.isfinite(value):
-        return value
-    # (JavaScript reads Python's "nan", and not its "inf".)
-    return {"number": str(value).replace("inf", "Infinity")}
+def to_raws(kinds: Sequence[str], numbers: Sequence[float]) -> list[str]:
+    """The numbers of a call as both sides exchange them: the eight bytes of each, as an unsigned
+    integer in decimal. (JavaScript reads a JSON number as a double, and JSON has no NaN.)"""
+    pairs = zip(kinds, numbers, strict=True)
+    return [str(to_raw(KINDS.get(kind, -1), number)) for kind, number in pairs]
 
 
-def from_json(value: Any, kind: str = "") -> int | float:
-    """A number of the other side, of a kind. Raises ``ValueError``, ``TypeError`` and
-    ``KeyError``."""
-    if isinstance(value, dict):
-        value = int(value["big"]) if "big" in value else float(value["number"])
-    if not isinstance(value, (int, float)):
-        raise TypeError("a value is not a number")
-    # (To JavaScript the i32 1 and the f64 1.0 are the same.)
-    return float(value) if kind in ("f32", "f64") else value
+def from_raws(kinds: Sequence[str], raws: Sequence[str]) -> tuple[int | float, ...]:
+    """The numbers that ``to_raws`` gave. Raises ``ValueError``, ``TypeError`` and
+    ``OverflowError`` for what it does not give."""
+    pairs = zip(kinds, raws, strict=True)
+    return tuple(from_raw(KINDS.get(kind, -1), int(raw)) for kind, raw in pairs)
 
 
 def as_json(value: Any) -> bytes:

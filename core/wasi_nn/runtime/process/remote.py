@@ -33,8 +33,8 @@ from wasi_nn.runtime.process.child import (
     ProcessEnded,
     RemoteMemory,
     as_json,
-    from_json,
-    to_json,
+    from_raws,
+    to_raws,
 )
 from wasi_nn.runtime.streams import Streams
 from wasi_nn.wasm import module as wasm_module
@@ -158,8 +158,8 @@ class RemoteInstance(EngineInstance):
         signature = self._module.signatures.get(export)
         if signature is None:
             raise missing_export(export)
-        given = list(map(to_json, arguments, signature.parameters))
-        call = as_json({"name": export, "values": given})
+        values = to_raws(signature.parameters, arguments)
+        call = as_json({"name": export, **signature._asdict(), "values": values})
         # A host function may call back into the guest.
         with self._child.in_step():
             for memory in self._memories:
@@ -171,8 +171,7 @@ class RemoteInstance(EngineInstance):
                 for memory in self._memories:
                     memory.follow(self._size)
         with self._understood():
-            results = zip(answer["results"], signature.results, strict=True)
-            return tuple(from_json(value, kind) for value, kind in results)
+            return from_raws(signature.results, answer["results"])
 
     def _answer(self) -> dict[str, Any]:
         """Serve the guest's calls until it answers. Raises the kinds of ``GuestError``."""

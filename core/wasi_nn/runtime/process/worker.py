@@ -41,8 +41,8 @@ from wasi_nn.runtime.process.child import (
     WRITE,
     Channel,
     as_json,
-    from_json,
-    to_json,
+    from_raws,
+    to_raws,
 )
 
 _LINK_PREFIX = "the guest cannot start: "
@@ -113,14 +113,14 @@ class Worker:
 
     def _call(self, wanted: dict[str, Any]) -> dict[str, Any]:
         assert self._instance is not None
-        values = [from_json(value) for value in wanted["values"]]
+        values = from_raws(wanted["parameters"], wanted["values"])
         if wanted["name"] == "_start":
             code = self._instance.start()
             if code:
                 raise _Exit(code)
             return {"results": []}
         results = self._instance.call(wanted["name"], *values)  # type: ignore[arg-type]
-        return {"results": [to_json(result) for result in results]}
+        return {"results": to_raws(wanted["results"], results)}
 
     def _host_function(self, number: int, has_result: bool) -> Callable[..., int | None]:
         channel = self._channel
