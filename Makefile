@@ -14,7 +14,7 @@ OLD := build/python3.10
 # Tests in two processes: the longest of them wait, for compilers and deadlines.
 PARALLEL := -n 2
 
-.PHONY: demo demo-chat test test310 test-wasmedge lint bench conformance matrix guests format clean help
+.PHONY: api demo demo-chat test test310 test-wasmedge lint bench conformance matrix guests format clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
@@ -24,6 +24,7 @@ help:
 	@echo "make bench   print what the host costs, and write build/bench.json"
 	@echo "make conformance  run the conformance cases on every host and backend here"
 	@echo "make matrix  publish the results of the last make conformance in docs/matrix.md"
+	@echo "make api     list the public names in docs/api.md"
 	@echo "make guests  rebuild the guest programs from their sources"
 
 $(VENV)/.demo: pyproject.toml
@@ -105,6 +106,9 @@ matrix:
 $(VENV)/.guests: $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check componentize-py==0.25.1
 	@touch $@
+
+api: $(VENV)/.dev
+	$(BIN)/python tools/api.py > docs/api.md
 
 guests: $(VENV)/.guests
 	$(BIN)/python conformance/guests/build.py

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from wasi_nn import Host, Limits, Tensor, TensorType
+from wasi_nn._models.file_versions import versions
 from wasi_nn.backend import Backend, ExecutionContext, Graph
-from wasi_nn.backend.files import Kept, version, versions
+from wasi_nn.backend.files import Kept, version
 from wasi_nn.errors import ModelNotFound, RuntimeFailure
 from wasi_nn.hookspecs import hookimpl
 from wasi_nn.plugins import Plugins

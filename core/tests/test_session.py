@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from wasi_nn import Limits, Tensor, TensorType, limits
-from wasi_nn._models.loading import known_config
 from wasi_nn._models.registry import NamedModel, Registry
 from wasi_nn._session.session import Session
 from wasi_nn.backend import Backend, ExecutionContext, Graph, Reserve, memory
+from wasi_nn.backend.config import known_config
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, NnError, RuntimeFailure, Unavailable
 from wasi_nn.hookspecs import hookimpl
 from wasi_nn.plugins import Plugins

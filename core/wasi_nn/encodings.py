@@ -10,6 +10,21 @@ from __future__ import annotations
 from wasi_nn.backend import Builder
 from wasi_nn.errors import UsageError
 
+__all__ = [
+    "ALIASES",
+    "AUTODETECT",
+    "EXTRAS",
+    "GGML",
+    "ONNX",
+    "OPENVINO",
+    "PYTORCH",
+    "TENSORFLOW",
+    "TENSORFLOWLITE",
+    "canonical",
+    "head",
+    "recognise",
+]
+
 OPENVINO = "openvino"
 ONNX = "onnx"
 TENSORFLOW = "tensorflow"

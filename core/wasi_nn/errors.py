@@ -21,6 +21,34 @@ from typing import Any, ClassVar
 
 from wasi_nn.escaping import visible, visible_lines
 
+__all__ = [
+    "ContextFull",
+    "DeadlineExceeded",
+    "EndOfSequence",
+    "ErrorCode",
+    "ForkedProcess",
+    "GuestError",
+    "GuestExited",
+    "GuestTrap",
+    "Interrupted",
+    "InvalidArgument",
+    "InvalidEncoding",
+    "LimitExceeded",
+    "LinkError",
+    "MissingMemory",
+    "ModelNotFound",
+    "NnError",
+    "NotFound",
+    "OutOfFuel",
+    "PromptTooLong",
+    "RuntimeFailure",
+    "TooLarge",
+    "Unavailable",
+    "UnsupportedOperation",
+    "UsageError",
+    "WasiNnError",
+]
+
 
 class ErrorCode(Enum):
     """Why a call failed, as the guest learns it. Each dialect maps these to its numbers.

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import logging
 
+__all__ = ["MAX_LINE", "MAX_LINES", "logger", "trace_of", "visible", "visible_lines"]
+
 #: The most characters of one line, and of a text of several lines. A longer text loses its middle.
 MAX_LINE, MAX_LINES = 2000, 40_000
 

@@ -16,7 +16,9 @@ __all__ = ["GROUP", "hookimpl", "hookspec", "wasi_nn_backends", "wasi_nn_runtime
 #: The group of entry points, and pluggy's name for the project.
 GROUP = "wasi_nn"
 
+#: Marks a hook's specification.
 hookspec = pluggy.HookspecMarker(GROUP)
+#: Marks a plugin's functions as its hooks.
 hookimpl = pluggy.HookimplMarker(GROUP)
 
 

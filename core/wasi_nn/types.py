@@ -17,6 +17,17 @@ from wasi_nn.escaping import visible
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+__all__ = [
+    "Availability",
+    "ExecutionTarget",
+    "Quantization",
+    "Tensor",
+    "TensorInfo",
+    "TensorType",
+    "byte_size",
+    "check_length",
+]
+
 # The most characters of a name to show.
 _MAX_NAME = 200
 

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from wasi_nn._models.checks import PASSING, Blame, Outputs, checked_infos
+from wasi_nn._models.file_versions import versions
 from wasi_nn._process.fork import keep, refusal, use
 from wasi_nn._process.signals import raised_by_handler
 from wasi_nn.backend import Backend, Builder, Graph, LoadOptions
-from wasi_nn.backend.files import Version, versions
+from wasi_nn.backend.config import known_config
+from wasi_nn.backend.files import Version
 from wasi_nn.backend.shared import Lock, MadeOnce, Stopped, never
 from wasi_nn.errors import (
     InvalidArgument,
@@ -31,15 +33,13 @@ from wasi_nn.errors import (
     Unavailable,
     UsageError,
 )
-from wasi_nn.escaping import logger, trace_of, visible
+from wasi_nn.escaping import logger, trace_of
 from wasi_nn.types import TensorInfo
 
 log = logger("wasi_nn")
 
-# More keys than this are not listed.
-_MANY = 16
-# Unknown keys that are listed, and how much of each.
-_TOLD, _LONG = 8, 80
+# Characters that are kept of a library's reason for a path that it cannot open.
+_MAX_REASON = 80
 # A model is loaded so often, at most, before its files stay the same meanwhile.
 _TRIES = 3
 
@@ -127,30 +127,6 @@ class LoadedGraph:
             return {key: tuple(values) for key, values in self.graph.choices.items()}
 
 
-def known_config(backend: Backend, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a config that the backend knows; the rest is logged. Two configs that differ in
-    unknown keys alone are the same model."""
-    keys = backend.config_keys
-    if keys is None:
-        return dict(config)
-    unknown = sorted(config.keys() - keys)
-    if unknown:
-        from difflib import get_close_matches
-
-        # A guest may send as many as it likes.
-        told = unknown[:_TOLD]
-        near = {like for key in told for like in get_close_matches(key[:_LONG], keys, 2)}
-        known = sorted(near if len(keys) > _MANY else keys)
-        log.warning(
-            "backend %s does not know the config's %s%s%s",
-            backend.name,
-            ", ".join(visible(key, _LONG) for key in told),
-            f" and {len(unknown) - len(told)} more" if len(unknown) > len(told) else "",
-            f"; it knows: {', '.join(known)}" if known else "",
-        )
-    return {key: value for key, value in config.items() if key in keys}
-
-
 def check_guest_config(backend: Backend, config: Mapping[str, Any]) -> None:
     """Raise ``InvalidArgument`` for a guest's config that sets what only the person may."""
     refused = sorted(config.keys() & backend.host_only_keys)
@@ -206,7 +182,7 @@ def _explained(
         if what is None and not _is_utf8(path):
             what = f"the path {path} is not UTF-8, which not every library opens: rename it"
             # (Of a path of another type, libraries list the signatures of their functions.)
-            reason = reason[:_LONG]
+            reason = reason[:_MAX_REASON]
     return reason if what is None else f"{what}. The backend says: {reason}"
 
 

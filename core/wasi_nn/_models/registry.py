@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from wasi_nn import encodings
+from wasi_nn._models.file_versions import versions
 from wasi_nn._models.loading import LoadedGraph, check_guest_config, load_shared
 from wasi_nn.backend import Backend, LoadOptions
-from wasi_nn.backend.files import versions
 from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.errors import InvalidEncoding, ModelNotFound, NotFound, UsageError
 from wasi_nn.escaping import logger, trace_of

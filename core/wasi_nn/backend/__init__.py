@@ -48,6 +48,23 @@ from wasi_nn.types import Availability, ExecutionTarget, Tensor, TensorInfo
 if TYPE_CHECKING:
     from pathlib import Path
 
+__all__ = [
+    "FALLBACK",
+    "Backend",
+    "Builder",
+    "ExecutionContext",
+    "Generation",
+    "Graph",
+    "LoadOptions",
+    "Reserve",
+    "StreamingContext",
+    "check_input",
+    "installed_version",
+    "missing_library",
+    "position",
+    "unlimited",
+]
+
 #: What to do where an execution target is not here, for the end of a message.
 FALLBACK = "say --allow-fallback (from Python, allow_fallback=True) to run on the CPU"
 

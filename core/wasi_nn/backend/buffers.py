@@ -14,6 +14,8 @@ from wasi_nn.backend import ExecutionContext, Graph, check_input, position
 from wasi_nn.errors import InvalidArgument
 from wasi_nn.types import Tensor, TensorInfo
 
+__all__ = ["BufferedContext", "DescribedGraph"]
+
 
 class DescribedGraph(Graph):
     """A graph whose inputs and outputs are known when it is loaded."""

@@ -5,15 +5,40 @@ from __future__ import annotations
 import os
 import reprlib
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from wasi_nn.errors import InvalidArgument, InvalidEncoding
+from wasi_nn.escaping import logger, visible
 
+if TYPE_CHECKING:
+    from wasi_nn.backend import Backend
+
+__all__ = [
+    "Config",
+    "choice",
+    "flag",
+    "known_config",
+    "number",
+    "parse",
+    "text",
+    "threads",
+    "typed",
+    "whole_number",
+]
+
+log = logger("wasi_nn")
+
+#: A config, as ``LoadOptions`` has it.
 Config = Mapping[str, Any]
 _Value = TypeVar("_Value")
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a string"}
 # llama.cpp and others take 32-bit floats.
 _MAX_NUMBER = 1e30
+
+# A backend's keys are listed in a warning up to this number; of more, only the similar ones.
+_MAX_KNOWN = 16
+# Unknown keys that are listed, and characters of each: a guest may send any number.
+_MAX_UNKNOWN, _MAX_KEY = 8, 80
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -50,6 +75,30 @@ def typed(config: Config, key: str, kind: type[_Value], default: _Value) -> _Val
         if "\0" in value:
             raise InvalidArgument(f"config {key!r} contains a NUL character")
     return cast("_Value", value)
+
+
+def known_config(backend: Backend, config: Config) -> dict[str, Any]:
+    """The part of a config that the backend knows; the rest is logged.
+
+    Two configs that differ only in unknown keys are the same model."""
+    keys = backend.config_keys
+    if keys is None:
+        return dict(config)
+    unknown = sorted(config.keys() - keys)
+    if unknown:
+        from difflib import get_close_matches
+
+        listed = unknown[:_MAX_UNKNOWN]
+        near = {like for key in listed for like in get_close_matches(key[:_MAX_KEY], keys, 2)}
+        known = sorted(near if len(keys) > _MAX_KNOWN else keys)
+        log.warning(
+            "backend %s does not know the config's %s%s%s",
+            backend.name,
+            ", ".join(visible(key, _MAX_KEY) for key in listed),
+            f" and {len(unknown) - len(listed)} more" if len(unknown) > len(listed) else "",
+            f"; it knows: {', '.join(known)}" if known else "",
+        )
+    return {key: value for key, value in config.items() if key in keys}
 
 
 def whole_number(config: Config, key: str, default: int, least: int = 0, most: int = 1024) -> int:

@@ -11,14 +11,14 @@ import os
 import stat
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from wasi_nn._models.checks import Blame, BrokenContract
-from wasi_nn.backend import Backend
 from wasi_nn.errors import ModelNotFound, RuntimeFailure
+
+__all__ = ["Kept", "Version", "version", "versions"]
 
 # File systems stamp changes with a clock that moves in steps of up to 10 ms. Two changes in one
 # step look the same, so a file is left alone in its first moments. In seconds.
@@ -56,29 +56,13 @@ def version(path: Path) -> Version:
     return Version.of(*_look(path))
 
 
-def versions(
-    backend: Backend, paths: Sequence[Path], config: Mapping[str, Any]
-) -> tuple[Version, ...]:
-    """The versions of all files that the model of ``paths`` depends on; of a folder, those of the
-    files in it. Raises ``ModelNotFound`` for a file that is not there, and ``RuntimeFailure`` where
-    the backend fails."""
-    with Blame(backend):
-        files = backend.files(paths, config)
-        if not all(isinstance(file, Path) for file in files):
-            raise BrokenContract("files must give a sequence of Path")
-    found: list[Version] = []
-    for file in files:
-        try:
-            real, status = _look(file)
-        except ModelNotFound as error:
-            if file in paths:
-                raise
-            raise ModelNotFound(f"{error} ({paths[0]} needs this file)") from error
-        if stat.S_ISDIR(status.st_mode):
-            found.extend(version(inner) for inner in _inside(real))
-        else:
-            found.append(Version.of(real, status))
-    return tuple(found)
+def versions(path: Path) -> list[Version]:
+    """The version of the file that is at ``path`` now; of a folder, those of all files in it.
+    Raises ``ModelNotFound``."""
+    real, status = _look(path)
+    if stat.S_ISDIR(status.st_mode):
+        return [version(inner) for inner in _inside(real)]
+    return [Version.of(real, status)]
 
 
 class Kept:

@@ -16,6 +16,8 @@ from typing import IO, Union
 
 from wasi_nn.backend.files import Version, version
 
+__all__ = ["external_files", "has_external_data"]
+
 # For each message, the fields that contain messages: {field: the message in it}.
 _INNER: dict[str, dict[int, str]] = {
     "model": {7: "graph", 20: "training", 25: "function"},

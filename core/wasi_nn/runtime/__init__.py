@@ -20,6 +20,22 @@ if TYPE_CHECKING:
 
     from wasi_nn.runtime.component import Component
 
+__all__ = [
+    "BufferMemory",
+    "EngineLimits",
+    "GuestMemory",
+    "HostFunction",
+    "Instance",
+    "Module",
+    "Preopen",
+    "Runtime",
+    "RuntimeFeatures",
+    "Stdin",
+    "Stdout",
+    "WasiConfig",
+    "outside",
+]
+
 
 class GuestMemory(Protocol):
     """A guest's linear memory during one host call. Nothing got from it outlives that call: the

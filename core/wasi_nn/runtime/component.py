@@ -19,6 +19,26 @@ from typing import Any, NamedTuple, Union
 
 from wasi_nn.runtime import EngineLimits, Instance, WasiConfig
 
+__all__ = [
+    "U32",
+    "Borrow",
+    "Bytes",
+    "Component",
+    "Enumeration",
+    "Function",
+    "Interface",
+    "ListOf",
+    "Own",
+    "Resource",
+    "Result",
+    "ResultOf",
+    "Text",
+    "TupleOf",
+    "Type",
+    "is_wasi",
+    "is_wasi_0_2",
+]
+
 # The packages that an engine brings itself, with their interfaces in WASI 0.2.
 _PACKAGES = {
     "wasi:cli/": "environment exit stdin stdout stderr terminal-input terminal-output "
@@ -94,6 +114,7 @@ class ResultOf(NamedTuple):
     error: Type | None
 
 
+#: The type of a parameter or a result.
 Type = Union[U32, Text, Bytes, Enumeration, ListOf, TupleOf, Own, Borrow, ResultOf]
 
 

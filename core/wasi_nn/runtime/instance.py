@@ -18,7 +18,21 @@ from wasi_nn.errors import (
 from wasi_nn.runtime import GuestMemory, HostFunction, Instance, Preopen
 from wasi_nn.wasm.module import WasmFile
 
+__all__ = [
+    "HOST_TRAP",
+    "PAGE",
+    "WASI_MODULES",
+    "EngineInstance",
+    "GuestExit",
+    "check_start_memory",
+    "missing_export",
+    "proc_exit",
+    "refuse_read_only",
+]
+
+#: The import modules of WASI preview 1, and of snapshot 0, which has the same functions.
 WASI_MODULES = ("wasi_snapshot_preview1", "wasi_unstable")
+#: Bytes of a page of linear memory.
 PAGE = 65536
 #: The text of the trap that ends a guest whose host function raised; the exception is kept.
 HOST_TRAP = "a host function ended the guest"

@@ -13,6 +13,9 @@ from typing import Any, Generic, TypeVar
 
 from wasi_nn.errors import Unavailable
 
+__all__ = ["POINTER", "Once", "holding_gil", "lean", "load", "strings", "view_at"]
+
+#: The type of an untyped pointer.
 POINTER = ctypes.c_void_p
 T = TypeVar("T")
 

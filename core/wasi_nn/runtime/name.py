@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+__all__ = ["RuntimeName"]
+
 
 class RuntimeName(NamedTuple):
     """``NAME`` is a plugin's runtime, in this process. ``NAME@PYTHON`` gives each guest a process

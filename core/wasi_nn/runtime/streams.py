@@ -17,6 +17,8 @@ from typing import Any
 
 from wasi_nn.runtime import Stdin, Stdout, WasiConfig
 
+__all__ = ["Streams"]
+
 _PIECE = 1 << 16
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from wasi_nn.wasm.arguments import BITS, FORMATS, check_count, check_results, to_number
 
+__all__ = ["Value", "from_raw", "pack", "to_raw"]
+
 
 class Value(ctypes.Structure):
     """16 bytes; ``raw`` holds a number of any kind."""

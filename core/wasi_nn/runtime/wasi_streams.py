@@ -18,6 +18,8 @@ from wasi_nn.errors import InvalidArgument
 from wasi_nn.runtime import GuestMemory, HostFunction, Stdout, WasiConfig
 from wasi_nn.runtime.instance import proc_exit
 
+__all__ = ["OF_FILES", "Preview1"]
+
 #: The functions that serve files as well, and how many parameters they have.
 OF_FILES = {"fd_write": 4, "fd_read": 4, "fd_fdstat_get": 2}
 _BADF, _FAULT, _IO, _PIPE = 8, 21, 29, 64

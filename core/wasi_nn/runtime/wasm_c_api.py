@@ -26,8 +26,11 @@ from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.arguments import I32, check_results
 from wasi_nn.wasm.deferred_start import START, defer_start
 
+__all__ = ["CALLBACK", "CApi", "CApiInstance", "CApiModule", "Vector", "bytes_vector"]
+
 _SIZE = ctypes.c_size_t
 
+#: The C type of a host function. It is
 #: ``wasm_trap_t *(*)(const wasm_val_vec_t *, wasm_val_vec_t *)``; a vector is a size and a pointer.
 CALLBACK = ctypes.CFUNCTYPE(POINTER, *(ctypes.POINTER(ctypes.POINTER(ctypes.c_uint32)),) * 2)
 

@@ -9,6 +9,19 @@ from collections.abc import Sequence
 from wasi_nn.errors import UsageError
 from wasi_nn.wasm.module import Signature
 
+__all__ = [
+    "BITS",
+    "F32",
+    "F64",
+    "FORMATS",
+    "I32",
+    "I64",
+    "check_call",
+    "check_count",
+    "check_results",
+    "to_number",
+]
+
 #: The kinds of numbers, with wasm.h's numbering.
 I32, I64, F32, F64 = range(4)
 #: The ``struct`` format of a number in eight bytes, and the bits of an integer, by kind.

@@ -11,6 +11,8 @@ from typing import NamedTuple
 from wasi_nn.errors import UsageError
 from wasi_nn.wasm.module import Reader
 
+__all__ = ["RUN", "ComponentFile", "no_command", "parse"]
+
 #: The export of a command.
 RUN = "wasi:cli/run"
 _IMPORT, _EXPORT = 10, 11

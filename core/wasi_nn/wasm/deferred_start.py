@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 from wasi_nn.wasm.module import Reader, leb, section_bytes
 
+__all__ = ["START", "defer_start", "rename_exports"]
+
 #: The name of the export that replaces the start section.
 START = "wasi-nn:start"
 

@@ -12,6 +12,8 @@ from wasi_nn.errors import LimitExceeded
 from wasi_nn.runtime.instance import PAGE
 from wasi_nn.wasm.module import Reader, leb, section_bytes
 
+__all__ = ["bounded"]
+
 _TABLE, _MEMORY = 4, 5
 _HEADER = 8
 # Bits of a memory's or table's flags: a maximum, shared, of 64 bits.

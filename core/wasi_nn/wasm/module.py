@@ -14,6 +14,22 @@ from typing import NamedTuple
 
 from wasi_nn.errors import UsageError
 
+__all__ = [
+    "MAGIC",
+    "Extent",
+    "Import",
+    "Reader",
+    "Signature",
+    "WasmFile",
+    "is_component",
+    "is_wasm",
+    "leb",
+    "no_command",
+    "parse",
+    "section_bytes",
+]
+
+#: The first four bytes of every Wasm binary.
 MAGIC = b"\0asm"
 _CORE_VERSION = b"\x01\0\0\0"
 _VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128"}

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from wasi_nn.wasm.module import Signature
 
+__all__ = ["SIGNATURES"]
+
 # Parameters: i is i32, l is i64. All functions except the first return an errno.
 _PARAMETERS = """
 proc_exit i

@@ -58,7 +58,7 @@ def _node() -> str:
 def _version(path: str) -> str:
     import subprocess
 
-    from wasi_nn._process.interrupts import shielded_from_sigint
+    from wasi_nn.runtime.process import shielded_from_sigint
 
     try:
         with shielded_from_sigint():

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from wasi_nn._models import loading
 from wasi_nn.backend import Generation, Reserve, StreamingContext, position
 from wasi_nn.backend import config as reading
 from wasi_nn.errors import (
@@ -152,7 +151,7 @@ class GgmlContext(StreamingContext):
     def _configure(self, text: str) -> None:
         """Merge a config into the present one. Everything that can fail comes first, so that a
         mistake changes nothing."""
-        config = {**self._config, **loading.known_config(self._graph.backend, reading.parse(text))}
+        config = {**self._config, **reading.known_config(self._graph.backend, reading.parse(text))}
         wanted, current = self._graph.read(config), self._settings
         with ExitStack() as undo:
             model, reservation = self.model, self._model_reservation

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wasi_nn._models.loading import known_config
 from wasi_nn.backend import (
     FALLBACK,
     Backend,
@@ -154,7 +153,7 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
             check_projector(second)
             projector = second
         else:
-            config.update(known_config(backend, reading.parse(_utf8(second))))
+            config.update(reading.known_config(backend, reading.parse(_utf8(second))))
     source = Source(builders[0])
     try:
         return GgmlGraph(backend, source, projector, config)

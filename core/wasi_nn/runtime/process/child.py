@@ -27,6 +27,8 @@ from wasi_nn.runtime.instance import GuestExit
 from wasi_nn.runtime.values import from_raw, to_raw
 from wasi_nn.wasm.arguments import KINDS
 
+__all__ = ["Child", "ProcessEnded"]
+
 PREPARE, LINK, CALL, READ, WRITE, RETURN, TRAP = range(1, 8)
 OK, FAILED, HOST_CALL, DATA = range(1, 5)
 HEAD, U32, PAIR = Struct("<II"), Struct("<I"), Struct("<II")

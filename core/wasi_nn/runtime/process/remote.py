@@ -40,6 +40,8 @@ from wasi_nn.runtime.streams import Streams
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.memory_bound import bounded
 
+__all__ = ["MakeChild", "RemoteInstance", "RemoteModule"]
+
 #: Makes the process of a guest with these standard streams.
 MakeChild = Callable[[Sequence[int]], Child]
 

@@ -26,13 +26,15 @@ from wasi_nn.runtime.process.child import Child
 from wasi_nn.runtime.process.remote import RemoteModule
 from wasi_nn.types import Availability
 
-_BOOT = Path(__file__).with_name("boot.py")
+__all__ = ["ProcessRuntime"]
+
+_BOOT = Path(__file__).with_name("_boot.py")
 # Seconds that another Python has to describe its engine.
 _DESCRIBING = 120
 
 
 class ProcessRuntime(Runtime):
-    """A runtime adapter whose guests run in processes of another Python."""
+    """A runtime whose guests run in processes of another Python."""
 
     name: str
     survives_fork = True

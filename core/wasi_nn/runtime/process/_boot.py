@@ -1,6 +1,6 @@
 """Starts ``worker`` in an interpreter that may have nothing of this project:
 
-    python boot.py '{"wasi_nn": FOLDER, ...}' PACKAGE RUNTIME ...
+    python _boot.py '{"wasi_nn": FOLDER, ...}' PACKAGE RUNTIME ...
 
 The packages come from where they lie on the other side, and only they do, since what lies beside
 them was installed for another Python. (pluggy, which is plain Python, where there is none.)
@@ -41,6 +41,6 @@ if __name__ == "__main__":
     last = {name: folders.pop(name) for name in ("pluggy",) if name in folders}
     sys.meta_path.insert(0, _Packages(folders))
     sys.meta_path.append(_Packages(last))
-    from wasi_nn.runtime.process.worker import main
+    from wasi_nn.runtime.process._worker import main
 
     main(*sys.argv[2:])
