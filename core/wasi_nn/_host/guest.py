@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wasi_nn._abi.guard import Observer
+from wasi_nn._closing import Closing
 from wasi_nn._host.compiling import StillCompiling
 from wasi_nn._process.fork import keep, refusal
 from wasi_nn._process.interrupts import ForwardSigint
@@ -28,7 +28,7 @@ T = TypeVar("T")
 _running: ContextVar[Guest | None] = ContextVar("running", default=None)
 
 
-class Guest:
+class Guest(Closing):
     """One instance of a program with its session. Used by the thread that made it, but for
     ``interrupt``. A context manager.
 
@@ -196,17 +196,6 @@ class Guest:
                 self._session.close()
                 self._instance.close()
 
-    def __enter__(self) -> Guest:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
 
 def _nothing() -> None:
     """What ends soon needs no interrupt."""
@@ -232,12 +221,7 @@ class Deadline:
         self._passed = True
         self._interrupt()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
         # A guest that ended after its deadline did so because a computation was cancelled.

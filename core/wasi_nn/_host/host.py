@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Union
 
 from wasi_nn import encodings
+from wasi_nn._closing import Closing
 from wasi_nn._host.compiling import Code
 from wasi_nn._host.guest_module import GuestModule
 from wasi_nn._host.limit_policy import enforcing
@@ -43,7 +43,7 @@ Source = Union[str, Path, bytes, bytearray, memoryview]
 _BYTES = (bytes, bytearray, memoryview)
 
 
-class Host(OfOneProcess):
+class Host(OfOneProcess, Closing):
     """Runs guests and models. Thread-safe: any number of threads may run guests of one host.
 
     ``runtime`` names an engine (the first installed one by default); ``NAME@PYTHON`` is one in a
@@ -245,17 +245,6 @@ class Host(OfOneProcess):
     def close(self) -> None:
         """Let go of the named models. Guests that still run keep theirs until they end."""
         self.registry.close()
-
-    def __enter__(self) -> Host:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _config(config: Mapping[str, Any] | None) -> Mapping[str, Any]:

@@ -6,9 +6,9 @@ from codecs import getincrementaldecoder
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from functools import partial
 from itertools import count
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from wasi_nn._closing import Closing
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._process.fork import OfOneProcess, keep
 from wasi_nn._process.signals import attend
@@ -28,7 +28,7 @@ _MOST_REFUSED = 1024
 log = logger("wasi_nn")
 
 
-class Context(OfOneProcess):
+class Context(OfOneProcess, Closing):
     """An execution context for Python callers. Used by one thread at a time; open one a thread.
 
     A context manager; arrays that it gives are the caller's own."""
@@ -149,17 +149,6 @@ class Context(OfOneProcess):
         if not (self._open or self._forked):
             raise InvalidArgument("the execution context was closed")
         return self._execution
-
-    def __enter__(self) -> Context:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 class Model(OfOneProcess):

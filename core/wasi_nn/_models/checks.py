@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral
-from types import TracebackType
 
 from wasi_nn._process import exit as python_exit
 from wasi_nn._process.signals import raised_by_handler
@@ -40,12 +39,7 @@ class Blame:
     def __enter__(self) -> None:
         return None
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is not None:
             self.report(error)
 

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib import import_module
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 _SIGINT = int(signal.SIGINT)
@@ -62,12 +62,7 @@ class ForwardSigint:
                 # The signal came before the watcher was ready.
                 self._interrupt()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._handler is not None:
             signal.set_wakeup_fd(self._wakeup)
             _watcher().end(self)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeVar
 
+from wasi_nn._closing import Closing
 from wasi_nn._models import loading
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._models.registry import Registry, detect
@@ -72,7 +73,7 @@ class Handles(dict[int, T]):
         return handle
 
 
-class Session:
+class Session(Closing):
     """One guest's tables. ``close`` frees everything that the guest left behind."""
 
     def __init__(
@@ -174,12 +175,6 @@ class Session:
         self._cancellation.requested = True
         for execution in list(self.contexts.values()):
             execution.cancel()
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close every context and let go of every graph."""
