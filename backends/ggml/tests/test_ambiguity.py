@@ -1,4 +1,4 @@
-"""Grammars that llama.cpp would not come to an end with are refused, and sound ones are not."""
+"""Grammars that llama.cpp would not finish are rejected, and valid ones are not."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def test_templates_that_fail(text, reason):
     ],
 )
 def test_templates_without_an_end(text, monkeypatch):
-    monkeypatch.setattr(template, "_SECONDS", 2)
+    monkeypatch.setattr(template, "_TIMEOUT_SECONDS", 2)
     with pytest.raises(NnError):
         render(text, USER)
 

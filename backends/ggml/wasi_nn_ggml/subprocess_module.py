@@ -1,5 +1,4 @@
-"""How a module of this package is started in a process of its own, for work that may not end or may
-end its process."""
+"""Runs a module of this package in a separate process, for work that may not end or may crash."""
 
 from __future__ import annotations
 
@@ -9,29 +8,28 @@ from pathlib import Path
 
 import wasi_nn
 
-# The current directory may be one that the guest writes to, and Python would look for the standard
-# library's modules there first: the places of this process's modules replace it before any import
-# (that of sys opens no file).
+# Python would search the current directory first, and a guest may be able to write to it. So the
+# process sets its sys.path to this process's before any import (importing sys opens no file).
 _START = "import sys; sys.path[:] = sys.argv[2:]; import {0} as m; m.main()"
 
 
 def command(module: str, argument: str) -> list[str]:
     """The command that calls a module's ``main`` with ``argument`` as ``sys.argv[1]``."""
-    return [sys.executable, "-c", _START.format(module), argument, *_places()]
+    return [sys.executable, "-c", _START.format(module), argument, *_search_path()]
 
 
 def environment() -> dict[str, str]:
-    """The environment for it: entries of PYTHONPATH come before the standard library's, and may be
-    relative."""
+    """The environment for the process, without PYTHONPATH: its entries come before the standard
+    library's, and may be relative."""
     return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
 
 
-def _places() -> list[str]:
-    """Where modules are looked for: as here, but never relative to the current directory."""
-    places = [place for place in sys.path if os.path.isabs(place)]
+def _search_path() -> list[str]:
+    """This process's ``sys.path`` without relative folders."""
+    folders = [folder for folder in sys.path if os.path.isabs(folder)]
     for module in (__file__, wasi_nn.__file__):
-        # This process may have found itself by a relative place.
-        place = str(Path(module).resolve().parents[1])
-        if place not in places:
-            places.append(place)
-    return places
+        # This process may have found these packages in a relative folder.
+        folder = str(Path(module).resolve().parents[1])
+        if folder not in folders:
+            folders.append(folder)
+    return folders

@@ -1,9 +1,9 @@
-"""Conversations: messages in, the prompt that the model was trained to answer out.
+"""Turns the messages of a conversation into the prompt that the model was trained to answer.
 
-With the config's ``enable-chat-template`` (which WasmEdge reads and does not use) the prompt is
-JSON, ``[{"role": "user", "content": "…"}, …]``, or an object with ``messages`` and ``tools`` as
-OpenAI's interface has them. The model's own template makes a text of them, or the one that
-``chat-template`` holds or names. A guest need not know the model's special tokens then.
+With the config's ``enable-chat-template`` (which WasmEdge reads but does not use) the prompt is
+JSON: ``[{"role": "user", "content": "…"}, …]``, or an object with ``messages`` and ``tools`` as in
+OpenAI's API. The model's own template renders them, or the config's ``chat-template``, which is a
+template or the name of one. So a guest need not know the model's special tokens.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _KEYS = ("messages", "tools", "documents", "add_generation_prompt", "chat_templa
 
 
 def prompt(model: Model, text: str, template: str, most: int, stopped: Callable[[], bool]) -> str:
-    """The prompt of a conversation, which the model is to go on with as the assistant. Without a
-    template, ChatML. Raises ``InvalidArgument`` for what is not a list of messages and for a
-    template that cannot be rendered, and what ``template.render`` raises."""
+    """The prompt of a conversation, which the model continues as the assistant. A model without a
+    template gets ChatML. Raises ``InvalidArgument`` if ``text`` is not a conversation, and what
+    ``template.render`` raises."""
     request = _request(text)
     images: list[str] = []
-    # A template gets no images, which may be large.
+    # Images may be large, so a template gets marks in their place.
     mark = secrets.token_hex(8)
     messages = [_message(each, images, mark) for each in request.pop("messages")]
-    # A name of llama.cpp's, or ChatML for a model that has nothing.
+    # The name of a template of llama.cpp's; ChatML for a model without a template.
     name = "" if "{%" in template or "{{" in template else template
     if not template:
         tools = request.get("tools") and model.chat_template("tool_use")
@@ -47,7 +47,7 @@ def prompt(model: Model, text: str, template: str, most: int, stopped: Callable[
         result = templates.render(template, variables, most, stopped)
         begin = model.special_tokens()["bos_token"]
         if begin and model.adds_bos:
-            # The tokenizer writes it too.
+            # The tokenizer adds it again.
             result = result.removeprefix(begin)
     else:
         if request:
@@ -60,7 +60,7 @@ def prompt(model: Model, text: str, template: str, most: int, stopped: Callable[
 
 
 def _named(model: Model, messages: list[dict[str, Any]], name: str) -> str:
-    """A template that llama.cpp knows by its name."""
+    """The prompt by a template that llama.cpp knows by name."""
     pairs = []
     for message in messages:
         content = message["content"]
@@ -107,7 +107,7 @@ def _request(text: str) -> dict[str, Any]:
 
 
 def _message(message: Any, images: list[str], mark: str) -> dict[str, Any]:
-    """A message as templates have it: its images marked, its calls with objects as arguments."""
+    """A message as templates expect it: images as marks, arguments of calls as objects."""
     content = message.get("content") if isinstance(message, dict) else None
     if (
         not isinstance(message, dict)
@@ -119,7 +119,7 @@ def _message(message: Any, images: list[str], mark: str) -> dict[str, Any]:
             f'a message is {{"role": "…", "content": "…"}}, not {reprlib.repr(message)}'
         )
     calls = message.get("tool_calls")
-    # Templates ask whether a call's message has a content; that of others is joined to texts.
+    # Templates test whether a message with calls has a content. They join other contents to texts.
     if content is None and not calls:
         content = ""
     if isinstance(content, list):
@@ -127,8 +127,8 @@ def _message(message: Any, images: list[str], mark: str) -> dict[str, Any]:
 
     def marked(text: str) -> str:
         if "\0" in text:
-            raise InvalidArgument("a message holds a NUL character")
-        # Half a character is refused here, and not in the process that renders.
+            raise InvalidArgument("a message contains a NUL character")
+        # Reject half a character here, not in the process that renders.
         text.encode("utf-8")
 
         def keep(match: re.Match[str]) -> str:
@@ -149,7 +149,7 @@ def _message(message: Any, images: list[str], mark: str) -> dict[str, Any]:
 
 
 def _part(part: Any) -> dict[str, Any]:
-    """A part of a content as text; an image becomes what stands for one in prompts."""
+    """A part of a content as text. An image becomes its marker in prompts."""
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return {"type": "text", "text": part["text"]}
@@ -171,7 +171,7 @@ def _part(part: Any) -> dict[str, Any]:
 
 
 def _call(call: Any) -> Any:
-    """OpenAI's interface has a call's arguments as JSON in a text, and templates as an object."""
+    """A call with its arguments as an object. In OpenAI's API they are a string of JSON."""
     function = call.get("function") if isinstance(call, dict) else None
     if isinstance(function, dict) and isinstance(function.get("arguments"), str):
         try:

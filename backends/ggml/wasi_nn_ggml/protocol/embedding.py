@@ -1,4 +1,4 @@
-"""The embedding of a text, as WasmEdge writes it."""
+"""Writes the embedding of a text as WasmEdge does."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _NONE = 0
 
 
 def check(model: Model, settings: ContextSettings) -> None:
-    """Raise ``InvalidArgument`` for scores that are asked of a model which gives none, and
-    ``RuntimeFailure`` for one whose numbers about its embeddings cannot be right."""
+    """Raise ``InvalidArgument`` if the settings ask for scores of a model that gives none, and
+    ``RuntimeFailure`` if the model's metadata about its embeddings is wrong."""
     if not settings.embedding:
         return
     if settings.pooling_type == RANK and not model.ranks:
-        # llama.cpp would give the first number of an embedding for the score.
+        # llama.cpp would return the first number of an embedding as the score.
         raise InvalidArgument(
-            "the model has no head that ranks: leave out the config's reranking "
+            "the model has no head that ranks: remove reranking from the config "
             f"(pooling-type {RANK})"
         )
-    # llama.cpp copies that many out of a row of n_embd, and ends the process when it is shorter.
+    # llama.cpp copies so many numbers out of a row of n_embd. It ends the process if it has fewer.
     for width, what in ((model.n_embd_out, "an embedding"), (model.n_cls_out, "a score")):
         if not 0 < width <= model.n_embd:
             raise RuntimeFailure(
@@ -34,9 +34,10 @@ def check(model: Model, settings: ContextSettings) -> None:
 
 
 def as_json(model: Model, cache: KvCache) -> bytes:
-    """``{"n_embedding": N, "embedding": [v1,v2,…]}`` of the evaluated text, ten significant digits,
-    of length 1 (Euclid); of the last token where the model does not pool, and the scores, as they
-    are, where it ranks. Raises ``RuntimeFailure``, for what is not a number too."""
+    """``{"n_embedding": N, "embedding": [v1,v2,…]}`` of the evaluated text, with ten significant
+    digits and normalised to a Euclidean length of 1. A model that does not pool gives the embedding
+    of the last token. One that ranks gives its scores unchanged. Raises ``RuntimeFailure``, also
+    for values that are not finite."""
     native = model.native
     pooling = native.llama_pooling_type(cache.context)
     if pooling == _NONE:
@@ -48,8 +49,8 @@ def as_json(model: Model, cache: KvCache) -> bytes:
     count = model.n_cls_out if pooling == RANK else model.n_embd_out
     values = list((ctypes.c_float * count).from_address(address))
     if not all(map(math.isfinite, values)):
-        # JSON has no word for them.
-        raise RuntimeFailure("the model's embedding holds a value that is not a finite number")
+        # JSON cannot write them.
+        raise RuntimeFailure("the model's embedding contains a value that is not a finite number")
     if pooling != RANK:
         length = math.hypot(*values)
         values = [value / length if length else 0.0 for value in values]

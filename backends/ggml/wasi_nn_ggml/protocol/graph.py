@@ -1,4 +1,4 @@
-"""Loading GGUF models, and the graphs that come of them."""
+"""Loads GGUF models as graphs."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from wasi_nn_ggml.llama.vision import Projector, check_projector
 from wasi_nn_ggml.protocol import embedding, settings
 from wasi_nn_ggml.protocol.context import GgmlContext
 
-# Bytes of an image file.
-_MOST_IMAGE = 32 << 20
+# Of an image file, in bytes.
+_MAX_IMAGE = 32 << 20
 
 
 class GgmlGraph(Graph):
-    """A model with a config. Its contexts have memory of their own and run side by side."""
+    """A model with a config. Each context has its own KV cache, and contexts run in parallel."""
 
     untyped_bytes = True
     shared_memory: object
@@ -58,19 +58,19 @@ class GgmlGraph(Graph):
         self.model: Model = source.model(self.settings.model)
         self.shared_memory = self.model
         self._projector_path = projector
-        # A context keeps the one that it uses.
+        #: The projectors that contexts use now, by file and model.
         self.projectors: weakref.WeakValueDictionary[tuple[Version, int], Projector] = (
             weakref.WeakValueDictionary()
         )
         self._lock = threading.Lock()
         embedding.check(self.model, self.settings.context)
-        # A grammar that does not parse is a mistake of the load.
+        # Report a grammar that does not parse at load.
         if self.settings.sampler.grammar or self.settings.sampler.json_schema:
             Sampler(self.model, self.settings.sampler)
 
     @staticmethod
     def read(config: Mapping[str, Any]) -> settings.Settings:
-        """What a config says, as far as it means something here. Raises ``InvalidArgument``."""
+        """The settings of a config that have an effect. Raises ``InvalidArgument``."""
         wanted = settings.read(config)
         return wanted._replace(model=applicable(wanted.model))
 
@@ -86,7 +86,8 @@ class GgmlGraph(Graph):
         return GgmlContext(self, reserve)
 
     def projector_path(self, wanted: settings.Settings) -> Path:
-        """The projector's file. Raises ``InvalidArgument`` without one, and ``ModelNotFound``."""
+        """The path of the projector. Raises ``InvalidArgument`` if there is none, and
+        ``ModelNotFound``."""
         if wanted.mmproj:
             return self._beside(wanted.mmproj, "mmproj")
         if self._projector_path is None:
@@ -94,7 +95,7 @@ class GgmlGraph(Graph):
         return self._projector_path
 
     def projector(self, model: Model, path: Path, wanted: settings.ContextSettings) -> Projector:
-        """The projector of a file for these weights, loaded once for all contexts. Raises
+        """The projector at ``path`` for a model, loaded once for all contexts. Raises
         ``ModelNotFound`` and ``RuntimeFailure``."""
         key = (version(path), id(model))
         with self._lock:
@@ -104,27 +105,27 @@ class GgmlGraph(Graph):
         return projector
 
     def image(self, wanted: settings.Settings) -> bytes | None:
-        """The image that the config names. Raises ``InvalidArgument`` and ``ModelNotFound``."""
+        """The image file of the config. Raises ``InvalidArgument`` and ``ModelNotFound``."""
         if not wanted.image:
             return None
         path = self._beside(wanted.image, "image")
         try:
             with path.open("rb") as file:
-                # One byte more shows that there is more, whatever becomes of the file meanwhile.
+                # Read one byte more than allowed: the file may grow meanwhile.
                 size = os.fstat(file.fileno()).st_size
-                data = file.read(_MOST_IMAGE + 1) if size <= _MOST_IMAGE else b""
+                data = file.read(_MAX_IMAGE + 1) if size <= _MAX_IMAGE else b""
         except OSError as error:
             raise ModelNotFound(f"the config's image {path}: {error.strerror or error}") from error
-        if max(size, len(data)) > _MOST_IMAGE:
-            raise InvalidArgument(f"an image has {size} bytes: at most {_MOST_IMAGE} are allowed")
+        if max(size, len(data)) > _MAX_IMAGE:
+            raise InvalidArgument(f"an image has {size} bytes: at most {_MAX_IMAGE} are allowed")
         return data
 
     def close(self) -> None:
         self.source.close()
 
     def _beside(self, name: str, key: str) -> Path:
-        """A file that a guest names in its config: it may name what lies in the model's folder.
-        Raises ``InvalidArgument`` and ``ModelNotFound``."""
+        """The file that a guest's config names with ``key``, in the model's folder. Raises
+        ``InvalidArgument`` and ``ModelNotFound``."""
         if self.source.path is None:
             raise InvalidArgument(f"the config's {key} names a file: the model must be a file too")
         return model_files.beside(self.source.path, name, key)
@@ -134,9 +135,9 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     """See ``Backend.load``."""
     if not 1 <= len(builders) <= 2:
         raise InvalidArgument(
-            f"{len(builders)} builders were given; a ggml graph takes a model, and with it a "
-            "JSON config or a projector. Of a split model, give only the first part: the "
-            "others are found beside it"
+            f"{len(builders)} builders were given; a ggml graph takes a model, and optionally a "
+            "JSON config or a projector. Of a split model, give only the first part: the others "
+            "are found beside it"
         )
     native = library()
     gpu = options.target not in (ExecutionTarget.CPU, ExecutionTarget.AUTO)

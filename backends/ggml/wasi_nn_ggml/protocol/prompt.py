@@ -1,4 +1,4 @@
-"""A prompt as the model takes it: tokens, or text and images."""
+"""Turns a guest's prompt into what the model takes: tokens, or text and images."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from wasi_nn_ggml.reservation import Reservation
 if TYPE_CHECKING:
     from wasi_nn_ggml.protocol.graph import GgmlGraph
 
-# Bytes of a prompt that a token stands for, at most, if the vocabulary has no longer one: a prompt
-# that cannot fit is not tokenised. A token may stand for more than its own text, for a word that is
-# unknown or for spaces that do not count.
+# A prompt that cannot fit is not tokenised. This is the most bytes that a token stands for, unless
+# the vocabulary has a longer one. A token may stand for more than its own text: for an unknown
+# word, or for ignored spaces.
 _MAX_TOKEN_BYTES = 512
-# A context is as large as a guest's config says, and is not made before the prompt is read.
+# In bytes. The prompt is read before the context is made, and a guest's config may name any size.
 _MAX_TEXT = 16 << 20
-#: The same with images, which are the most of it.
+#: The same for a prompt with images.
 MAX_BYTES = 64 << 20
 
 
 class Projection(NamedTuple):
-    """The projector that a context uses, and the bytes that it counts for."""
+    """The projector that a context uses, and the reservation of its bytes."""
 
     path: Path
     model: Model
@@ -38,7 +38,7 @@ class Projection(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """``tokens``, or ``picture`` with the projection that made it."""
+    """Either ``tokens``, or ``picture`` and the projection that made it."""
 
     n_tokens: int
     tokens: array[int] | None = None
@@ -55,8 +55,8 @@ def read(
     reserve: Reserve,
     stopped: Callable[[], bool],
 ) -> Prompt:
-    """What a guest asked with these settings. ``known`` is the projection that its context has: it
-    is used again where it fits. Raises ``NnError``, and holds nothing then."""
+    """The prompt of a guest's text with these settings. ``known`` is the context's present
+    projection, reused if it fits. Raises ``NnError``, and then reserves nothing."""
     longest = max(_MAX_TOKEN_BYTES, model.vocabulary.longest)
     most = min(longest * (wanted.context.n_ctx or model.n_ctx_train), _MAX_TEXT)
     images = find_picture(text)
@@ -65,12 +65,12 @@ def read(
         try:
             text = chat.prompt(model, text, wanted.chat_template, most, stopped)
         except UnicodeEncodeError as error:
-            # JSON can write half of a character.
+            # JSON can contain half a character.
             raise InvalidArgument(f"a message is not text: {error.reason}") from error
     if wanted.image or images or (wanted.chat and find_picture(text)):
         projection = _projection(graph, model, wanted, known, reserve)
         try:
-            # The base64 of the images, twice, and what it stands for.
+            # The images in base64, twice, and decoded.
             with Reservation(reserve, 4 * len(text)):
                 picture = projection.projector.read(text, graph.image(wanted), most, reserve)
         except BaseException:

@@ -1,7 +1,7 @@
-"""A chat template (Jinja), rendered as Hugging Face's transformers does it.
+"""Renders a chat template (Jinja) as Hugging Face's transformers does.
 
-A template comes with a model, which a guest may bring, and is a program: it can take time and
-memory without an end. So ``main`` renders it in a process of its own, with bounds of the system's.
+A template comes with a model, and a guest may bring the model. A template is a program: it can take
+unbounded time and memory. So ``main`` renders it in a separate process, under the system's limits.
 """
 
 from __future__ import annotations
@@ -24,22 +24,24 @@ from wasi_nn.errors import (
 )
 from wasi_nn_ggml import subprocess_module
 
-_SECONDS, _CPU_SECONDS, _ROOM = 60, 10, 256 << 20
+_TIMEOUT_SECONDS, _CPU_SECONDS, _MAX_MEMORY = 60, 10, 256 << 20
 _POLL_SECONDS = 0.05
-_MOST_REASON = 300
-_GOOD, _WRONG, _LONG = b"=", b"!", b">"
+# Characters of an error.
+_MAX_REASON = 300
+# The first byte of an answer.
+_RENDERED, _FAILED, _TOO_LONG = b"=", b"!", b">"
 _PROBE = "wasi-nn-probe"
 
 
 def render(
     template: str, variables: Mapping[str, Any], most: int, stopped: Callable[[], bool]
 ) -> str:
-    """What a template makes of ``messages`` and other variables. Raises ``InvalidArgument`` with
-    the template's or Jinja's reason, ``PromptTooLong`` above ``most`` bytes, and
-    ``RuntimeFailure`` for one that does not end, or once ``stopped()`` is true."""
+    """The text of a template for ``messages`` and other variables. Raises ``InvalidArgument`` with
+    the reason of the template or of Jinja, ``PromptTooLong`` above ``most`` bytes, and
+    ``RuntimeFailure`` if the template does not end or ``stopped()`` becomes true."""
     if find_spec("jinja2") is None:
         raise UnsupportedOperation("chat templates need jinja2: pip install jinja2")
-    # (A deeply nested value has been refused when it was read.)
+    # (Values that nest too deep were rejected when they were parsed.)
     request: bytes | None = json.dumps({"template": template, "variables": variables}).encode()
     with subprocess.Popen(
         subprocess_module.command(__name__, str(most)),
@@ -49,7 +51,7 @@ def render(
         stderr=subprocess.DEVNULL,
     ) as process:
         try:
-            end = time.monotonic() + _SECONDS
+            end = time.monotonic() + _TIMEOUT_SECONDS
             while True:
                 try:
                     answer, _ = process.communicate(request, timeout=_POLL_SECONDS)
@@ -59,15 +61,15 @@ def render(
                     if stopped():
                         raise RuntimeFailure("the guest is being stopped") from None
                     if time.monotonic() > end:
-                        raise RuntimeFailure("the chat template does not come to an end") from None
+                        raise RuntimeFailure("the chat template does not end") from None
         finally:
             process.kill()
     text = answer[1:].decode("utf-8", "replace")
-    if answer[:1] == _GOOD:
+    if answer[:1] == _RENDERED:
         return text
-    if answer[:1] == _LONG:
+    if answer[:1] == _TOO_LONG:
         raise PromptTooLong(f"the chat template makes a prompt of more than {most} bytes")
-    if answer[:1] == _WRONG:
+    if answer[:1] == _FAILED:
         raise InvalidArgument(f"the chat template cannot be rendered: {text}")
     raise RuntimeFailure(
         f"the chat template takes more than {_CPU_SECONDS} seconds or ends its process "
@@ -76,23 +78,23 @@ def render(
 
 
 def main() -> None:
-    """Render what comes on the standard input; the first byte of the answer says how it went."""
+    """Render the request on standard input. The first byte of the answer says how it went."""
     most = int(sys.argv[1])
     data = sys.stdin.buffer.read()
-    _limit(_ROOM + 16 * len(data))
+    _limit(_MAX_MEMORY + 16 * len(data))
     try:
         request = json.loads(data)
         text = _Template(request["template"]).render(request["variables"])
-        answer = _GOOD + text.encode("utf-8", "replace")
+        answer = _RENDERED + text.encode("utf-8", "replace")
         if len(answer) - 1 > most:
-            answer = _LONG
+            answer = _TOO_LONG
     except MemoryError:
-        answer = _WRONG + b"it takes too much memory"
+        answer = _FAILED + b"it takes too much memory"
     except RecursionError:
-        answer = _WRONG + b"it calls itself without an end"
+        answer = _FAILED + b"it calls itself without end"
     except Exception as error:
-        reason = f"{error}"[:_MOST_REASON] or type(error).__name__
-        answer = _WRONG + reason.encode("utf-8", "replace")
+        reason = f"{error}"[:_MAX_REASON] or type(error).__name__
+        answer = _FAILED + reason.encode("utf-8", "replace")
     sys.stdout.buffer.write(answer)
 
 
@@ -115,7 +117,7 @@ class _Template:
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         class Generation(Extension):
-            """``{% generation %}`` marks what an assistant wrote, for those who train."""
+            """``{% generation %}`` marks what the assistant wrote, for training."""
 
             tags = {"generation"}  # noqa: RUF012
 
@@ -133,7 +135,7 @@ class _Template:
             trim_blocks=True,
             lstrip_blocks=True,
             extensions=[Generation, loopcontrols],
-            # transformers would write "None" for a message without content.
+            # transformers would write "None" for a null content.
             finalize=lambda value: "" if value is None else value,
         )
         environment.filters["tojson"] = _tojson
@@ -142,25 +144,25 @@ class _Template:
         self._template = environment.from_string(text)
 
     def render(self, variables: dict[str, Any]) -> str:
-        """The text for ``variables``. Contents go as the template takes them: as a text, or as a
-        list of parts."""
+        """The text for ``variables``. The template gets contents in the form that it supports: a
+        text, or a list of parts."""
         messages = variables["messages"]
         parts = [{"type": "text", "text": _PROBE}]
         if any(isinstance(message.get("content"), list) for message in messages):
-            if not self._takes(parts, variables):
+            if not self._supports(parts, variables):
                 messages = [_joined(message) for message in messages]
-        elif not self._takes(_PROBE, variables) and self._takes(parts, variables):
+        elif not self._supports(_PROBE, variables) and self._supports(parts, variables):
             messages = [_parted(message) for message in messages]
         return self._template.render({**variables, "messages": messages})
 
-    def _takes(self, content: object, variables: dict[str, Any]) -> bool:
+    def _supports(self, content: object, variables: dict[str, Any]) -> bool:
         try:
             text = self._template.render(
                 {**variables, "messages": [{"role": "user", "content": content}]}
             )
         except Exception:
             return False
-        # Where it writes out a list as Python or JSON does, it knows of none.
+        # A template that writes the list as Python or JSON does not support lists.
         return _PROBE in text and "'text':" not in text and '"text":' not in text
 
 
