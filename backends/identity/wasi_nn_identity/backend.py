@@ -1,134 +1,14 @@
-"""Graphs whose output k is input k."""
+"""The identity backend. What a load needs is imported by the first load."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from wasi_nn.backend import (
-    FALLBACK,
-    Backend,
-    Builder,
-    ExecutionContext,
-    Graph,
-    LoadOptions,
-    Reserve,
-    StreamingContext,
-    config,
-    position,
-)
-from wasi_nn.errors import (
-    EndOfSequence,
-    InvalidArgument,
-    NnError,
-    RuntimeFailure,
-    UnsupportedOperation,
-)
-from wasi_nn.types import ExecutionTarget, Tensor, TensorInfo
+from wasi_nn.backend import FALLBACK, Backend, Builder, Graph, LoadOptions
+from wasi_nn.errors import InvalidArgument, UnsupportedOperation
+from wasi_nn.types import ExecutionTarget
 
 MAGIC = b"wasi-nn:identity"
-_MAX = (1 << 31) - 1
-
-
-class IdentityContext(ExecutionContext):
-    """Keeps a copy of each input and returns it as the output with the same index."""
-
-    def __init__(self, graph: IdentityGraph) -> None:
-        self._graph = graph
-        self._inputs: dict[int, Tensor] = {}
-        self._outputs: dict[int, Tensor] = {}
-
-    def set_input(self, key: int | str, tensor: Tensor) -> None:
-        index = self._graph.index(key, "input")
-        old = self._inputs.get(index)
-        same = old is not None and (old.type, old.dims) == (tensor.type, tensor.dims)
-        if old is not None and same and len(old.data) == len(tensor.data):
-            old.data[:] = tensor.data
-            return
-        copy = memoryview(bytearray(tensor.data))
-        self._inputs[index] = Tensor(tensor.type, tensor.dims, copy)
-
-    def compute(self) -> None:
-        if not self._inputs:
-            raise InvalidArgument("no input has been set")
-        # Copy, so that a later set_input does not change the outputs.
-        self._outputs = {
-            index: tensor._replace(data=memoryview(bytes(tensor.data)))
-            for index, tensor in self._inputs.items()
-        }
-
-    def get_output(self, key: int | str) -> Tensor:
-        try:
-            return self._outputs[self._graph.index(key, "output")]
-        except KeyError:
-            raise InvalidArgument(
-                f"there is no output {key} before its input is computed"
-            ) from None
-
-    def close(self) -> None:
-        self._inputs = self._outputs = {}
-
-
-class StreamingIdentityContext(IdentityContext, StreamingContext):
-    """Also returns input 0 in pieces."""
-
-    def __init__(self, graph: IdentityGraph, piece: int) -> None:
-        super().__init__(graph)
-        self._piece = piece
-        self._at: int | None = None
-
-    def compute_single(self) -> None:
-        if 0 not in self._inputs:
-            raise InvalidArgument("input 0 has not been set")
-        at = 0 if self._at is None else self._at + self._piece
-        if at >= len(self._inputs[0].data):
-            raise EndOfSequence("every piece of the input has been given")
-        self._at = at
-
-    def get_output_single(self, key: int | str) -> Tensor:
-        self._graph.index(key, "output")
-        if self._at is None:
-            raise InvalidArgument("there is no piece before compute_single")
-        tensor = self._inputs[0]
-        data = tensor.data[self._at : self._at + self._piece]
-        return Tensor(tensor.type, (len(data),), data)
-
-    def fini_single(self) -> None:
-        self._at = None
-
-
-class IdentityGraph(Graph):
-    """A graph with the settings of the model's JSON."""
-
-    untyped_bytes: bool
-
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._piece = config.whole_number(settings, "stream", 0, 1, _MAX)
-        self._names = _names(settings)
-        self.untyped_bytes = config.flag(settings, "untyped_bytes", False)
-
-    @property
-    def inputs(self) -> Sequence[TensorInfo]:
-        return [TensorInfo(name, None, None, "any") for name in self._names or ()]
-
-    @property
-    def outputs(self) -> Sequence[TensorInfo]:
-        return self.inputs
-
-    def index(self, key: int | str, what: str) -> int:
-        """An index for a key; names are the decimal indexes."""
-        if self._names is not None:
-            return position(key, self.inputs, what)
-        if isinstance(key, int):
-            return key
-        if key.isdecimal():
-            return int(key)
-        raise InvalidArgument(f"there is no {what} named {key!r}: names are indexes here")
-
-    def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
-        if self._piece:
-            return StreamingIdentityContext(self, self._piece)
-        return IdentityContext(self)
 
 
 class IdentityBackend(Backend):
@@ -150,22 +30,6 @@ class IdentityBackend(Backend):
             )
         if len(builders) != 1:
             raise InvalidArgument(f"an identity graph has one builder, not {len(builders)}")
-        builder = builders[0]
-        model = bytes(builder) if isinstance(builder, memoryview) else builder.read_bytes()
-        if not model.startswith(MAGIC):
-            raise RuntimeFailure(f"an identity model begins with {MAGIC.decode()}")
-        line = model[len(MAGIC) :].split(b"\n", 1)[0]
-        try:
-            settings = config.parse(line.decode())
-        except (ValueError, NnError) as error:
-            raise RuntimeFailure(f"the identity model's settings: {error}") from error
-        return IdentityGraph({**settings, **options.config})
+        from wasi_nn_identity.graph import load
 
-
-def _names(settings: Mapping[str, Any]) -> list[str] | None:
-    """The names of the inputs: a list of them, or a number for "0", "1"."""
-    value = settings.get("inputs")
-    if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
-        return value
-    count = config.whole_number(settings, "inputs", 0, 1, _MAX)
-    return [str(i) for i in range(count)] or None
+        return load(builders[0], options.config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -48,9 +49,6 @@ def parse(text: str) -> dict[str, Any]:
     ``InvalidArgument`` if it is not an object."""
     if not text.strip("\0 \t\r\n"):
         return {}
-    # Listing the plugins imports this module, and must not import json.
-    import json
-
     try:
         config = json.loads(text.rstrip("\0"))
     except (ValueError, RecursionError) as error:
