@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from wasi_nn import Host
+from wasi_nn import ExecutionTarget, Host
 from wasi_nn._models.registry import detect, missing
 from wasi_nn.errors import InvalidEncoding, RuntimeFailure, Unavailable, UsageError
 from wasi_nn.plugins import Plugins, availability, is_broken
@@ -183,13 +183,20 @@ def test_a_backend_that_fails_when_it_is_asked_stops_no_other(folder, tmp_path):
 
 ODD = """
 from wasi_nn import hookimpl
-from wasi_nn.backend import Backend, Graph
-from wasi_nn.runtime import Runtime, RuntimeFeatures
+from wasi_nn.backend import Backend, ExecutionContext, Graph
+from wasi_nn.runtime import Module, Runtime, RuntimeFeatures
 from wasi_nn.types import Availability, TensorInfo, TensorType
+
+class OddContext(ExecutionContext):
+    def set_input(self, key, tensor): ...
+    def compute(self): ...
+    def get_output(self, key): ...
+    def generation(self): return {generation}
 
 class Odd(Graph):
     inputs = {inputs}
-    def init_execution_context(self, reserve): ...
+    {attribute}
+    def init_execution_context(self, reserve): return {context}
 
 class Sound(Backend):
     name = "sound"
@@ -203,7 +210,10 @@ class Engine(Runtime):
     @property
     def features(self): return {features}
     def availability(self): return Availability(True, "1.0")
-    def compile(self, data, limits): ...
+    def compile(self, data, limits): return {compiled}
+
+class OddModule(Module):
+    def prepare(self, functions, wasi, limits): return 7
 
 @hookimpl
 def wasi_nn_backends():
@@ -214,6 +224,10 @@ def wasi_nn_runtimes():
     return [Engine()]
 """
 ANSWERS = {
+    "attribute": "",
+    "compiled": "None",
+    "context": "OddContext()",
+    "generation": "None",
     "inputs": "()",
     "availability": "Availability(True, '1.0')",
     "sniff": "'sound' if head.startswith(b'sound') else None",
@@ -276,6 +290,57 @@ def test_an_odd_description_of_a_graph_is_the_backends_failure(folder, answer, s
         assert model.outputs == ()
         with pytest.raises(RuntimeFailure, match="backend sound .sound_plugin 1.0.: .*" + says):
             assert model.inputs
+
+
+@pytest.mark.parametrize(
+    ("attribute", "says"),
+    [
+        ("untyped_bytes = None", "untyped_bytes is None, and must be True or False"),
+        ("concurrent_contexts = 'no'", "concurrent_contexts is 'no', and must be True or False"),
+        ("choices = ['signature']", "choices are ['signature'], and must be lists of texts"),
+        ("choices = dict(signature='main')", "and must be lists of texts, by key of the config"),
+        ("choices = dict(signature=[1])", "and must be lists of texts, by key of the config"),
+        ("choices = property(lambda self: 1 / 0)", "failed: ZeroDivisionError"),
+    ],
+)
+def test_a_graph_with_an_odd_attribute_is_not_loaded(folder, attribute, says):
+    plugins = odd_plugins(folder, attribute=attribute)
+    with Host(plugins=plugins) as host, pytest.raises(RuntimeFailure) as caught:
+        host.load(b"sound")
+    assert str(caught.value).startswith("backend sound (sound_plugin 1.0)")
+    assert says in str(caught.value)
+
+
+def test_what_is_not_a_context_is_the_backends_failure(folder):
+    says = r"backend sound \(sound_plugin 1.0\): .* must give an ExecutionContext"
+    plugins = odd_plugins(folder, context="5")
+    with Host(plugins=plugins) as host, pytest.raises(RuntimeFailure, match=says):
+        host.load(b"sound").init_execution_context()
+
+
+@pytest.mark.parametrize("answer", ["5", "1 / 0"])
+def test_odd_counts_of_a_language_model_are_left_out(folder, caplog, answer):
+    plugins = odd_plugins(folder, generation=answer)
+    with Host(plugins=plugins) as host, host.open_session() as session:
+        graph = session.load([memoryview(b"sound")], "sound", ExecutionTarget.CPU)
+        session.init_execution_context(graph)
+        assert session.generation is None
+    assert "backend sound (sound_plugin 1.0) failed to count" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        ("None", "compile gave None, and must give wasi_nn.runtime.Module"),
+        ("OddModule()", "prepare gave 7, and must give wasi_nn.runtime.Instance"),
+    ],
+)
+def test_a_runtime_that_gives_odd_code_is_broken(folder, made, says):
+    hello = b"\0asm\1\0\0\0\1\4\1\x60\0\0\3\2\1\0\7\x0a\1\6_start\0\0\x0a\4\1\2\0\x0b"
+    plugins = odd_plugins(folder, compiled=made)
+    with Host(plugins=plugins, runtime="engine") as host, pytest.raises(Unavailable) as caught:
+        host.run(hello)
+    assert f"runtime engine is unavailable: the plugin is broken: {says}" in str(caught.value)
 
 
 @pytest.mark.parametrize(

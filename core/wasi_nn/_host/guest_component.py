@@ -9,11 +9,11 @@ from wasi_nn._abi.bench import BenchTimer
 from wasi_nn._abi.component.interfaces import Wit
 from wasi_nn._abi.component.versions import DIALECTS, PACKAGE, version_of
 from wasi_nn._abi.guard import Observer
-from wasi_nn._host.linkable import Linked
+from wasi_nn._host.linkable import Linked, checked
 from wasi_nn._session.session import Session
 from wasi_nn.errors import LinkError, UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Runtime
-from wasi_nn.runtime.component import is_wasi_0_2
+from wasi_nn.runtime.component import Component, is_wasi_0_2
 from wasi_nn.wasm import component as wasm_component
 from wasi_nn.wasm.module import Signature
 
@@ -30,7 +30,8 @@ class GuestComponent:
         self.has_start = False
 
     def compile(self, runtime: Runtime, wasm: bytes, limits: EngineLimits) -> Any:
-        return runtime.compile_component(wasm, limits)
+        code = runtime.compile_component(wasm, limits)
+        return checked(runtime, "compile_component", code, Component)
 
     def check_command(self) -> None:
         if not self.file.is_command:

@@ -9,11 +9,11 @@ from wasi_nn._abi.bench import BenchTimer
 from wasi_nn._abi.core.selection import select_abi
 from wasi_nn._abi.guard import Observer
 from wasi_nn._host.imports import link
-from wasi_nn._host.linkable import Linked
+from wasi_nn._host.linkable import Linked, checked
 from wasi_nn._session.session import Session
 from wasi_nn._suggestion import did_you_mean
 from wasi_nn.errors import UsageError
-from wasi_nn.runtime import EngineLimits, HostFunction, Runtime
+from wasi_nn.runtime import EngineLimits, HostFunction, Module, Runtime
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.module import Signature
 
@@ -34,7 +34,7 @@ class GuestModule:
         return self.file.has_start
 
     def compile(self, runtime: Runtime, wasm: bytes, limits: EngineLimits) -> Any:
-        return runtime.compile(wasm, limits)
+        return checked(runtime, "compile", runtime.compile(wasm, limits), Module)
 
     def check_command(self) -> None:
         if not self.file.is_command:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+
+from wasi_nn.errors import Unavailable
 
 if TYPE_CHECKING:
     from wasi_nn._abi.bench import BenchTimer
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
     from wasi_nn.runtime import EngineLimits, HostFunction, Runtime
     from wasi_nn.wasm.component import ComponentFile
     from wasi_nn.wasm.module import Signature, WasmFile
+
+T = TypeVar("T")
 
 
 class Linked(NamedTuple):
@@ -22,6 +26,16 @@ class Linked(NamedTuple):
     #: The dialect as far as it is known; None for a guest without wasi-nn.
     dialect: Callable[[], str | None]
     bench: BenchTimer
+
+
+def checked(runtime: Runtime, method: str, made: T, kind: type) -> T:
+    """Return what a runtime's plugin made. Raises ``Unavailable`` if it breaks its contract."""
+    if not isinstance(made, kind):
+        raise Unavailable(
+            f"runtime {runtime.name} is unavailable: the plugin is broken: {method} gave "
+            f"{made!r}, and must give {kind.__module__}.{kind.__name__}"
+        )
+    return made
 
 
 class Linkable(Protocol):

@@ -11,6 +11,7 @@ from wasi_nn._host.capture import Capture
 from wasi_nn._host.compiling import Code, Waiter, instance_of
 from wasi_nn._host.guest import Deadline, Guest
 from wasi_nn._host.limit_policy import check_enforced
+from wasi_nn._host.linkable import checked
 from wasi_nn._host.options import Call, GuestOptions, RunOptions, check_options
 from wasi_nn._host.result import RunResult, Timings
 from wasi_nn._host.wasi import wasi_config
@@ -18,7 +19,7 @@ from wasi_nn._process.fork import OfOneProcess, keep
 from wasi_nn._process.interrupts import ForwardSigint, Interruption
 from wasi_nn.errors import GuestError, GuestExited, UsageError
 from wasi_nn.limits import Limits, own_limits
-from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
+from wasi_nn.runtime import EngineLimits, HostFunction, Instance, WasiConfig
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -201,9 +202,12 @@ class Program(OfOneProcess):
         try:
             linked = self._binary.link(session, runtime, observer, options.get("dialect"), extra)
             bounds = EngineLimits(limits.memory, limits.fuel)
-            instance = instance_of(
-                self._code, lambda code: code.prepare(linked.imports, wasi, bounds)
-            )
+
+            def prepare(code: Any) -> Instance:
+                made: Instance = code.prepare(linked.imports, wasi, bounds)
+                return checked(runtime, "prepare", made, Instance)
+
+            instance = instance_of(self._code, prepare)
         except BaseException:
             session.close()
             raise

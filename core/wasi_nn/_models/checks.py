@@ -8,12 +8,12 @@ dimensions, on models with right annotations.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
 
 from wasi_nn._process import exit as python_exit
 from wasi_nn._process.signals import raised_by_handler
-from wasi_nn.backend import Backend, ExecutionContext, Graph
+from wasi_nn.backend import Backend, ExecutionContext, Generation, Graph
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, WasiNnError
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.types import Tensor, TensorInfo, TensorType, check_length
@@ -71,6 +71,37 @@ def checked_context(context: object) -> ExecutionContext:
             f"init_execution_context gave {_kind(context)}, and must give an ExecutionContext"
         )
     return context
+
+
+def checked_generation(generation: object) -> Generation | None:
+    """Return a context's ``generation()`` unchanged. Raises ``BrokenContract``."""
+    if not isinstance(generation, (Generation, type(None))):
+        raise BrokenContract(
+            f"generation gave {_kind(generation)}, and must give a Generation or None"
+        )
+    return generation
+
+
+def checked_flag(what: str, value: object) -> bool:
+    """Return a graph's attribute ``what`` unchanged. Raises ``BrokenContract``; use it within a
+    ``Blame``."""
+    if not isinstance(value, bool):
+        raise BrokenContract(f"{what} is {value!r}, and must be True or False")
+    return value
+
+
+def checked_choices(choices: object) -> Mapping[str, Sequence[str]]:
+    """Return a graph's ``choices`` as tuples. Raises ``BrokenContract``; use it within a
+    ``Blame``."""
+    if not isinstance(choices, Mapping) or not all(
+        isinstance(word, str) and not isinstance(values, str)
+        for key, values in choices.items()
+        for word in (key, *values)
+    ):
+        raise BrokenContract(
+            f"choices are {choices!r}, and must be lists of texts, by key of the config"
+        )
+    return {key: tuple(values) for key, values in choices.items()}
 
 
 def checked_infos(what: str, infos: Sequence[TensorInfo]) -> Sequence[TensorInfo]:

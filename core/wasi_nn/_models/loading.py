@@ -18,7 +18,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from wasi_nn._models.checks import PASSING, Blame, Outputs, checked_infos
+from wasi_nn._models.checks import (
+    PASSING,
+    Blame,
+    Outputs,
+    checked_choices,
+    checked_flag,
+    checked_infos,
+)
 from wasi_nn._models.file_versions import versions
 from wasi_nn._process.fork import keep, refusal, use
 from wasi_nn._process.signals import raised_by_handler
@@ -87,8 +94,10 @@ class LoadedGraph:
         self.blame = Blame(backend)
         with self.blame:
             shared = graph.shared_memory
-            self.untyped_bytes = graph.untyped_bytes
-            concurrent = graph.concurrent_contexts
+            self.untyped_bytes = checked_flag("untyped_bytes", graph.untyped_bytes)
+            concurrent = checked_flag("concurrent_contexts", graph.concurrent_contexts)
+            #: The values that keys of the config select from, by key.
+            self.choices = checked_choices(graph.choices)
         #: What takes the model's memory: several graphs may share it.
         self.memory: object = graph if shared is None else shared
         #: Acquired for each call into a context, where they run one at a time.
@@ -118,13 +127,6 @@ class LoadedGraph:
         """What the graph says of its outputs. Raises ``RuntimeFailure`` where the backend fails."""
         with self.blame:
             return checked_infos("outputs", self.graph.outputs)
-
-    @property
-    def choices(self) -> Mapping[str, Sequence[str]]:
-        """What keys of the config choose among. Raises ``RuntimeFailure`` where the backend
-        fails."""
-        with self.blame:
-            return {key: tuple(values) for key, values in self.graph.choices.items()}
 
 
 def check_guest_config(backend: Backend, config: Mapping[str, Any]) -> None:

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, NoReturn, TypeVar
 
-from wasi_nn._models.checks import checked_context
+from wasi_nn._models.checks import checked_context, checked_generation
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._process.fork import keep
 from wasi_nn._process.signals import raised_by_handler
 from wasi_nn._session.ledger import Ledger, Reservation
-from wasi_nn.backend import StreamingContext
+from wasi_nn.backend import Generation, StreamingContext
 from wasi_nn.backend.shared import Stopped, acquire_unless_stopped, never
 from wasi_nn.errors import ForkedProcess, InvalidArgument, RuntimeFailure, UnsupportedOperation
 from wasi_nn.escaping import logger, trace_of
@@ -191,6 +191,14 @@ class Execution:
             self.context.cancel()
         except Exception as error:
             log.error("%s failed to cancel\n  %s", self.loaded.backend.title, trace_of(error))
+
+    def generation(self) -> Generation | None:
+        """What a language model did here. A backend's failure is logged, and then it is None."""
+        try:
+            return checked_generation(self.context.generation())
+        except Exception as error:
+            log.error("%s failed to count\n  %s", self.loaded.backend.title, trace_of(error))
+            return None
 
     def close(self) -> None:
         """Close the context, and give back what it reserved. A backend's failure is logged; raises

@@ -186,7 +186,7 @@ class Session(Closing):
     def _sum(self, executions: Iterable[Execution]) -> Generation | None:
         total = self._generated
         for execution in executions:
-            generation = execution.context.generation()
+            generation = execution.generation()
             if generation is not None:
                 total = generation.plus(total) if total else generation
         return total
