@@ -61,16 +61,15 @@ def run(case: Case, subject: Subject, graphs: GraphSet, dialect: str) -> Result:
     if why is not None:
         return result(Verdict(UNSUPPORTED, why))
     script: Script | None = None
-    if case.program is not None:
-        job = _program_job(case.program, dialect)
-    else:
-        try:
-            script = compile_case(case, dialect, graphs)
-        except Unsupported as reason:
-            return result(Verdict(UNSUPPORTED, str(reason)))
-        job = Job(places.guest(_interpreter(dialect)), script.text.encode())
     try:
+        if case.program is not None:
+            job = _program_job(case.program, dialect)
+        else:
+            script = compile_case(case, dialect, graphs)
+            job = Job(places.guest(_interpreter(dialect)), script.text.encode())
         ending = subject.run(job)
+    except Unsupported as reason:
+        return result(Verdict(UNSUPPORTED, str(reason)))
     except TimeoutError:
         return result(Verdict(TIMEOUT, f"it did not end within {job.seconds:g} s"))
     if script is not None:

@@ -22,7 +22,7 @@ FORMATS = {"f32": "f", "f64": "d", "u8": "B", "i32": "i", "i64": "q", "u32": "I"
 
 
 class Unsupported(Exception):
-    """The dialect has no way to express the case."""
+    """The dialect cannot express the case, or the host cannot run it."""
 
 
 class Call(NamedTuple):

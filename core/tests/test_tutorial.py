@@ -1,28 +1,36 @@
-"""The plugin of docs/write-a-backend.md, installed as its own distribution and run."""
+"""The plugins of docs/write-a-backend.md and docs/write-a-runtime.md, installed and run."""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import needs
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "docs/examples/wasi-nn-linear"
+PYWASM = ROOT / "docs/examples/wasi-nn-pywasm"
 
 
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory):
+def install(example, tmp_path_factory):
     """A folder with the plugin in it, as pip installs it."""
     target = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     options = ["--no-deps", "--no-build-isolation", "--target", str(target)]
-    run = subprocess.run([*command, *options, str(EXAMPLE)], capture_output=True, text=True)
+    run = subprocess.run([*command, *options, str(example)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return target
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    return install(EXAMPLE, tmp_path_factory)
 
 
 @pytest.fixture
@@ -79,3 +87,31 @@ def test_the_page_shows_the_code():
     for line in ('name = "linear"', 'encodings = ("linear",)', 'linear = "wasi_nn_linear"'):
         assert line in page
         assert line in code
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="pywasm needs Python 3.11")
+def test_a_runtime_passes_its_tests_without_this_repositorys_fixtures(tmp_path_factory, tmp_path):
+    needs("pywasm")
+    site = install(PYWASM, tmp_path_factory)
+    shutil.copy(PYWASM / "test_wasi_nn_pywasm.py", tmp_path)
+    path = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+    run = subprocess.run(
+        [sys.executable, *"-m pytest -q -p no:cacheprovider -k".split(), "TestEngine or names"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert run.returncode == 0, run.stdout
+    passed = re.search(r"(\d+) passed", run.stdout)
+    assert passed is not None
+    assert int(passed[1]) > 130, run.stdout
+
+
+def test_all_code_of_the_runtime_page_is_the_examples():
+    page = (ROOT / "docs/write-a-runtime.md").read_text()
+    files = [path.read_text() for path in PYWASM.rglob("*") if path.suffix in (".py", ".toml")]
+    blocks = re.findall(r"^```(?:python|toml)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert len(blocks) > 10
+    for block in blocks:
+        assert any(block in text for text in files), block

@@ -29,7 +29,8 @@ class Subject(ABC):
 
     @abstractmethod
     def run(self, job: Job) -> Ending:
-        """Run a guest to its end. Raises ``TimeoutError``."""
+        """Run a guest to its end. Raises ``TimeoutError``, and ``script.Unsupported`` if the host
+        lacks what the guest needs."""
 
     def close(self) -> None:
         """Free everything."""
