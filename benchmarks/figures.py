@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "build" / "bench.json"
@@ -70,15 +70,16 @@ def report(figures: list[Figure], output: Path = OUTPUT) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for title, side in (
+    columns: tuple[tuple[str, Literal["left", "right"]], ...] = (
         ("figure", "left"),
         ("value", "right"),
         ("unit", "left"),
         ("goal", "right"),
         ("met", "left"),
         ("", "left"),
-    ):
-        table.add_column(title, justify=side, no_wrap=True)  # type: ignore[arg-type]
+    )
+    for title, side in columns:
+        table.add_column(title, justify=side, no_wrap=True)
     for figure in figures:
         goal = "" if figure.goal is None else f"{'≥' if figure.at_least else '≤'} {figure.goal:g}"
         met = {None: "", True: "yes", False: "NO"}[figure.met]

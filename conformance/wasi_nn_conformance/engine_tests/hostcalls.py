@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ class HostCalls(Engine):
                         if caught is not error:
                             wrong.append(caught)
 
-        together([lambda number=number: work(number) for number in range(4)])  # type: ignore[misc]
+        together([partial(work, number) for number in range(4)])
         assert wrong == []
 
     def test_a_host_function_may_run_another_guest(self, host: Host, wat: Wat) -> None:
@@ -163,7 +164,7 @@ class HostCalls(Engine):
                 result = program.run(["--stream", "stream", text.decode()])
                 outputs.append((result.stdout, text))
 
-        together([lambda number=number: work(number) for number in range(4)])  # type: ignore[misc]
+        together([partial(work, number) for number in range(4)])
         assert len(outputs) == 40
         assert all(stdout == text for stdout, text in outputs)
 

@@ -6,10 +6,11 @@ import contextlib
 import signal
 import threading
 import time
+from functools import partial
 
 import pytest
 
-from wasi_nn import Host, Limits
+from wasi_nn import Guest, Host, Limits
 from wasi_nn.errors import (
     DeadlineExceeded,
     Interrupted,
@@ -80,7 +81,7 @@ class Limited(Engine):
                 if turn % 2 == 0:
                     ended.append(type(result.error).__name__)
 
-        together([lambda number=number: work(number) for number in range(4)])  # type: ignore[misc]
+        together([partial(work, number) for number in range(4)])
         assert set(ended) == {"DeadlineExceeded"}
         assert len(ended) == 120
 
@@ -88,8 +89,8 @@ class Limited(Engine):
         self.needs(host, "interrupt")
         timers = []
 
-        def soon(guest: object) -> None:
-            timers.append(threading.Timer(0.1, guest.interrupt))  # type: ignore[attr-defined]
+        def soon(guest: Guest) -> None:
+            timers.append(threading.Timer(0.1, guest.interrupt))
             timers[0].start()
 
         result = host.compile(wat(COMMAND.format(LOOP))).run(on_start=soon)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from wasi_nn import Host
-from wasi_nn.runtime import HostFunction
+from wasi_nn.runtime import GuestMemory, HostFunction
 from wasi_nn_conformance.engine_tests.common import (
     Engine,
     Wat,
@@ -16,9 +16,9 @@ class Memory(Engine):
     def test_memory_follows_growth(self, host: Host, wat: Wat) -> None:
         seen: list[tuple[int, bytes]] = []
 
-        def look(memory: object, at: int) -> int:
-            seen.append((memory.size, bytes(memory.read(at, 4))))  # type: ignore[attr-defined]
-            memory.write(at, b"back")  # type: ignore[attr-defined]
+        def look(memory: GuestMemory, at: int) -> int:
+            seen.append((memory.size, bytes(memory.read(at, 4))))
+            memory.write(at, b"back")
             return 0
 
         wasm = wat(
@@ -42,8 +42,8 @@ class Memory(Engine):
     def test_a_memory_of_several_pages_that_never_grows(self, host: Host, wat: Wat) -> None:
         seen: list[tuple[int, bytes]] = []
 
-        def look(memory: object) -> None:
-            seen.append((memory.size, bytes(memory.read(720890, 6))))  # type: ignore[attr-defined]
+        def look(memory: GuestMemory) -> None:
+            seen.append((memory.size, bytes(memory.read(720890, 6))))
 
         wasm = wat(
             """(module (import "test" "look" (func $look)) (memory (export "memory") 11)
@@ -62,13 +62,13 @@ class Memory(Engine):
             (func (export "run") (call $look) (call $look)))"""
         )
 
-        def look(memory: object) -> None:
-            sizes.append(memory.size)  # type: ignore[attr-defined]
+        def look(memory: GuestMemory) -> None:
+            sizes.append(memory.size)
             if len(sizes) == 1:
                 assert guest.call("grow") == (1,)
                 # What this call was given follows.
-                memory.write(300 * 65536, b"there")  # type: ignore[attr-defined]
-                assert memory.size == 301 * 65536  # type: ignore[attr-defined]
+                memory.write(300 * 65536, b"there")
+                assert memory.size == 301 * 65536
 
         extra = [HostFunction("test", "look", 0, False, look)]
         with host.compile(wasm).instantiate(extra=extra) as guest:
@@ -78,8 +78,8 @@ class Memory(Engine):
     def test_a_memory_that_was_empty_at_the_first_call(self, host: Host, wat: Wat) -> None:
         sizes: list[int] = []
 
-        def look(memory: object) -> None:
-            sizes.append(memory.size)  # type: ignore[attr-defined]
+        def look(memory: GuestMemory) -> None:
+            sizes.append(memory.size)
 
         wasm = wat(
             """(module (import "test" "look" (func $look)) (memory (export "memory") 0)

@@ -211,7 +211,7 @@ class PendingInstance(Instance, Generic[T]):
     def start(self) -> int:
         return self._present().start()
 
-    def call(self, export: str, *arguments: int) -> tuple[int | float, ...]:
+    def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
         return self._present().call(export, *arguments)
 
     def interrupt(self) -> None:

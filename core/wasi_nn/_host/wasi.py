@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Any, Union
 
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import Preopen, WasiConfig
@@ -41,7 +41,9 @@ def wasi_config(args: Sequence[str], options: RunOptions, captured: Capture) -> 
     stdout = captured.stream("stdout", options.get("stdout"))
     stderr = captured.stream("stderr", options.get("stderr"))
     if isinstance(dirs, Mapping):
-        given: Sequence[object] = [Preopen(host, guest) for guest, host in dirs.items()]  # type: ignore[arg-type]
+        # (``_preopen`` checks what they are.)
+        unchecked: Mapping[Any, Any] = dirs
+        given: Sequence[object] = [Preopen(host, guest) for guest, host in unchecked.items()]
     else:
         given = dirs if isinstance(dirs, Sequence) else [dirs]
     preopens = [_preopen(entry, dirs) for entry in given]

@@ -38,6 +38,7 @@ from __future__ import annotations
 import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from wasi_nn._attribute import attribute
@@ -83,7 +84,7 @@ class LoadOptions(NamedTuple):
 
     encoding: str
     target: ExecutionTarget = ExecutionTarget.CPU
-    config: Mapping[str, Any] = {}
+    config: Mapping[str, Any] = MappingProxyType({})
     allow_fallback: bool = False
 
 

@@ -179,7 +179,7 @@ class Instance(ABC):
         """Run ``_start`` and give the exit code. Raises the kinds of ``GuestError``."""
 
     @abstractmethod
-    def call(self, export: str, *arguments: int) -> tuple[int | float, ...]:
+    def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
         """Call an exported function. Raises ``UsageError`` when there is no such export and the
         kinds of ``GuestError``."""
 

@@ -177,7 +177,7 @@ class EngineInstance(Instance):
             return exit.code
         return 0
 
-    def call(self, export: str, *arguments: int) -> tuple[int | float, ...]:
+    def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
         try:
             result: tuple[int | float, ...] = self.run_guest(self.invoke, export, arguments)
         except GuestExit as exit:

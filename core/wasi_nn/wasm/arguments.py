@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 from wasi_nn.errors import UsageError
 from wasi_nn.wasm.module import Signature
@@ -31,7 +32,7 @@ _NAMES = {I32: "i32", I64: "i64", F32: "f32", F64: "f64"}
 KINDS = {name: kind for kind, name in _NAMES.items()}
 
 
-def to_number(kind: int, given: float) -> int | float:
+def to_number(kind: int, given: Any) -> int | float:
     """The number to pass to the guest: an int, signed or unsigned, for i32 and i64, and a float for
     f32 and f64. Raises ``UsageError`` if ``given`` is not such a number or does not fit."""
     name = _NAMES.get(kind)
@@ -39,7 +40,7 @@ def to_number(kind: int, given: float) -> int | float:
         raise UsageError("the function takes a value that is not a number")
     try:
         if kind in BITS:
-            number = operator.index(given)  # type: ignore[arg-type]
+            number = operator.index(given)
             if not -(1 << (BITS[kind] - 1)) <= number < 1 << BITS[kind]:
                 raise OverflowError
             return number

@@ -135,6 +135,6 @@ class LibraryInstance(CApiInstance):
         return call
 
 
-def _text(vector: object) -> str:
-    name: Vector = vector.contents  # type: ignore[attr-defined]
+def _text(vector: ctypes._Pointer[Vector]) -> str:
+    name = vector.contents
     return ctypes.string_at(name.data, name.size).decode()

@@ -53,9 +53,9 @@ def _files() -> bytes:
         imports += f'(import "wasi" "{name}" (func ${name} {kind}))\n'
         exports += f'(func (export "{name}") {kind} (call ${name} {values}))\n'
     memory = '(import "guest" "memory" (memory 0))'
-    return wasmer.wat2wasm(  # type: ignore[no-any-return]
-        f'(module {memory}\n{imports}(export "memory" (memory 0))\n{exports})'
-    )
+    text = f'(module {memory}\n{imports}(export "memory" (memory 0))\n{exports})'
+    wasm: bytes = wasmer.wat2wasm(text)
+    return wasm
 
 
 _FILES = _files()

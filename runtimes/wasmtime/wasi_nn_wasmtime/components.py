@@ -156,7 +156,7 @@ class WasmtimeComponentInstance(StoreInstance):
             return exit.code
         return 1 if getattr(result, "tag", "ok") == "err" else 0
 
-    def call(self, export: str, *arguments: int) -> tuple[int | float, ...]:
+    def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
         raise UsageError("a component is run as a command")
 
     def close(self) -> None:

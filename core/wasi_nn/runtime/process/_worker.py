@@ -119,7 +119,7 @@ class Worker:
             if code:
                 raise _Exit(code)
             return {"results": []}
-        results = self._instance.call(wanted["name"], *values)  # type: ignore[arg-type]
+        results = self._instance.call(wanted["name"], *values)
         return {"results": to_raws(wanted["results"], results)}
 
     def _host_function(self, number: int, has_result: bool) -> Callable[..., int | None]:
