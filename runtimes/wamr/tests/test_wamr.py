@@ -1,4 +1,4 @@
-"""WAMR runs guests as every engine does, and its hazards are met."""
+"""WAMR runs guests as every engine does, and does not disturb the process that it runs in."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from conftest import needs_engine
@@ -15,6 +16,7 @@ from wasi_nn.errors import UsageError
 from wasi_nn.runtime import HostFunction
 from wasi_nn_conformance.engine_tests import EngineTests
 from wasi_nn_conformance.engine_tests.common import COMMAND, WASI
+from wasi_nn_wamr.api import needs_own_process
 
 needs_engine("wamr")
 
@@ -28,9 +30,11 @@ def adds(number):
 
 class TestWamr(EngineTests):
     runtime = "wamr"
+    # (Processes take a third of a second each.)
+    share = 0.02 if needs_own_process() else 1.0
 
     def test_natives_of_two_hosts_do_not_meet(self, host, wat):
-        """They are one list for the process, looked up by name alone."""
+        """WAMR has one list for the process, and searches it by name alone."""
         other = Host(runtime="wamr")
         wasm = wat(CALLS)
         with (
@@ -40,9 +44,9 @@ class TestWamr(EngineTests):
             assert (one.call("run"), two.call("run"), one.call("run")) == ((2,), (3,), (2,))
 
     def test_names_of_natives_that_are_gone(self, host, wat):
-        """WAMR keeps the pointers to names; where they dangle, imports stay unlinked silently."""
+        """WAMR keeps pointers to names. If they dangle, imports silently stay unlinked."""
         first = host.compile(wat(CALLS))
-        for turn in range(50):
+        for turn in range(self.times(50)):
             wasm = wat(CALLS.replace("name", f"name{turn}"))
             extra = [HostFunction("test", f"name{turn}", 1, True, lambda memory, value: value)]
             with host.compile(wasm).instantiate(extra=extra) as guest:
@@ -52,7 +56,7 @@ class TestWamr(EngineTests):
             assert guest.call("run") == (2,)
 
     def test_a_thread_that_wamr_has_not_seen(self, host, wat):
-        """Without its own preparation WAMR refuses to work there."""
+        """WAMR may refuse to work in a thread that it was not told about."""
         program = host.compile(wat(CALLS))
         results = []
 
@@ -85,7 +89,7 @@ class TestWamr(EngineTests):
             host.run(wat(COMMAND.format("")), dirs={name: tmp_path})
 
     def test_a_directory_that_is_gone(self, host, wat, tmp_path):
-        """Whatever it was called, it is no import that cannot be linked."""
+        """Whatever its name, the error is not that of an import that cannot be linked."""
         gone = tmp_path / "failed to link"
         gone.mkdir()
         program = host.compile(wat(f'(module {WASI} (func (export "_start")))'))
@@ -93,7 +97,7 @@ class TestWamr(EngineTests):
             program.run(dirs={"/data": gone}, on_start=lambda guest: gone.rmdir())
 
     def test_the_first_thread_may_end(self, wat, tmp_path):
-        """The next one gets its stack, where WAMR had protected pages."""
+        """The next thread gets its stack, where WAMR must have left no guard pages."""
         path = tmp_path / "guest.wasm"
         path.write_bytes(wat(COMMAND.format("")))
         code = (
@@ -117,7 +121,7 @@ class TestWamr(EngineTests):
     )
 
     def run_traps(self, wat, tmp_path, code):
-        """Run Python that runs guests that read out of bounds, in a process of its own."""
+        """Run Python code, whose guests read out of bounds, in a new process."""
         path = tmp_path / "traps.wasm"
         path.write_bytes(wat(self.TRAPS))
         command = [sys.executable, "-c", self.RUN + code, path]
@@ -128,7 +132,7 @@ class TestWamr(EngineTests):
     )
     @pytest.mark.parametrize("before", ["", "faulthandler.enable()\n"])
     def test_traps_beside_another_engine_in_several_threads(self, wat, tmp_path, order, before):
-        """WAMR would take itself for the one whose turn it is after its own."""
+        """WAMR's fault handler would save itself as the previous one, and then call itself."""
         code = before + "".join(
             f"threads(2, '{engine}'); run('{engine}')\n" for engine in order.split()
         )
@@ -137,21 +141,45 @@ class TestWamr(EngineTests):
         assert (run.returncode, run.stdout.splitlines()) == (0, lines), run.stderr
 
     @pytest.mark.parametrize("before", ["", "faulthandler.enable()\n"])
-    def test_a_crash_of_somebody_else_ends_the_process(self, wat, tmp_path, before):
+    def test_a_crash_of_other_code_ends_the_process(self, wat, tmp_path, before):
         run = self.run_traps(wat, tmp_path, before + "threads(3, 'wamr'); ctypes.string_at(0)")
         assert run.returncode < 0
         assert ("Segmentation fault" in run.stderr) == bool(before)
 
     def test_traps_of_two_engines_while_threads_come_and_go(self, wat, tmp_path):
+        rounds = self.times(60)
         code = (
             "hosts = {engine: Host(runtime=engine) for engine in ('wasmtime', 'wamr')}\n"
             "programs = {e: host.compile(sys.argv[1]) for e, host in hosts.items()}\n"
             "def work(engine): seen.append(programs[engine].run().exit_code)\n"
             "seen = []\n"
-            "for _ in range(60):\n"
+            f"for _ in range({rounds}):\n"
             "    ts = [threading.Thread(target=work, args=(e,)) for e in [*programs] * 4]\n"
             "    [t.start() for t in ts]; [t.join() for t in ts]\n"
             "print(len(seen), {*seen})"
         )
         run = self.run_traps(wat, tmp_path, code)
-        assert (run.returncode, run.stdout) == (0, "480 {134}\n"), run.stderr
+        assert (run.returncode, run.stdout) == (0, f"{8 * rounds} {{134}}\n"), run.stderr
+
+    def test_guests_leave_the_fault_handlers_of_the_process_alone(self, wat, tmp_path):
+        code = (
+            "import signal\n"
+            "def handlers():\n"
+            "    for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL):\n"
+            "        action = ctypes.create_string_buffer(512)\n"
+            "        ctypes.CDLL(None).sigaction(number, None, action)\n"
+            "        yield action.raw[:8]  # (The handler comes first.)\n"
+            "before = [*handlers()]\n"
+            "run('wamr'); threads(2, 'wamr'); print([*handlers()] == before)"
+        )
+        run = self.run_traps(wat, tmp_path, code)
+        assert (run.returncode, run.stdout) == (0, "wamr 134\n" * 3 + "True\n"), run.stderr
+
+    def test_a_library_with_fault_handlers_runs_guests_in_their_own_process(self, wat, monkeypatch):
+        library = SimpleNamespace(os_thread_signal_init=None)
+        monkeypatch.setattr("wasi_nn_wamr.api._load", lambda: library)
+        with Host(runtime="wamr") as host, Host(runtime="wamr@") as isolated:
+            assert "in a process of" in host.runtime.availability().detail
+            assert host.runtime.features == isolated.runtime.features
+            assert host.run(wat(COMMAND.format(""))).exit_code == 0
+            assert isolated.run(wat(COMMAND.format(""))).exit_code == 0

@@ -1,34 +1,32 @@
-"""The functions of wasm_export.h that the adapter calls, and WAMR's state, which is the process's.
+"""The functions of wasm_export.h that this runtime calls, and WAMR's state, which is process-wide.
 
-Everything here is initialised once and stays until the process ends: WAMR has one runtime, one list
-of native symbols, and signal handlers of its own.
+Everything here is initialised once and stays until the process ends: WAMR has one runtime and one
+list of native symbols.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import signal
 import threading
-from collections.abc import Iterator
 from functools import partial
 
 from wasi_nn.errors import Unavailable
 from wasi_nn.runtime.library import POINTER, Once, holding_gil, lean, load
+from wasi_nn.runtime.process import in_own_process
 from wasi_nn.runtime.values import Value
-from wasi_nn_wamr.handlers import Handlers
 
 VARIABLE = "WASI_NN_LIBIWASM"
 _HELP = "build WAMR's shared library (libiwasm, see runtimes/wamr/README.md)"
 _U32, _STRING = ctypes.c_uint32, ctypes.c_char_p
 _FATAL = 0
 
-#: ``void (*)(wasm_exec_env_t, uint64_t *)``: a raw native, whose values are 8 bytes apart.
+#: ``void (*)(wasm_exec_env_t, uint64_t *)``: a raw native function. Its values are 8 bytes apart.
 NATIVE = ctypes.CFUNCTYPE(None, POINTER, ctypes.POINTER(ctypes.c_uint32))
 
 
 class NativeSymbol(ctypes.Structure):
-    """lib_export.h; WAMR keeps these pointers, and reads them whenever it loads a module."""
+    """lib_export.h. WAMR keeps these pointers, and reads them whenever it loads a module."""
 
     _fields_ = [
         ("symbol", ctypes.c_char_p),
@@ -48,22 +46,31 @@ class InstantiationArgs(ctypes.Structure):
     ]
 
 
-class _Depth(threading.local):
-    """How many times deep the thread is prepared."""
+def needs_own_process() -> bool:
+    """Whether libiwasm would install its SIGSEGV handler among other code. Raises ``Unavailable``.
 
-    count = 0
+    A library built with hardware bounds checks installs that handler again in each thread that uses
+    WAMR, and saves the previous handler in a variable of the process. From the second thread on
+    the handler calls itself: a crash of other code, or a trap of another engine's guest, hangs.
+    """
+    return not in_own_process() and _has(_load(), "os_thread_signal_init")
+
+
+class _Prepared(threading.local):
+    """Whether WAMR knows this thread."""
+
+    yet = False
 
 
 class Api:
-    """libiwasm, initialised. Raises ``Unavailable`` where it is not found or lacks a function."""
+    """libiwasm, initialised. Raises ``Unavailable`` if it is not found or lacks a function."""
 
     def __init__(self) -> None:
-        library = load(VARIABLE, "iwasm", help=_HELP)
+        library = _load()
         slow, quick = partial(lean, library), partial(lean, holding_gil(library))
         self.init = slow("wasm_runtime_init", ctypes.c_bool)
         self.set_log_level = slow("wasm_runtime_set_log_level", None, ctypes.c_int)
         self.init_thread = quick("wasm_runtime_init_thread_env", ctypes.c_bool)
-        self.destroy_thread = quick("wasm_runtime_destroy_thread_env", None)
         symbols = (_STRING, ctypes.POINTER(NativeSymbol))
         self.register = quick("wasm_runtime_register_natives_raw", ctypes.c_bool, *symbols, _U32)
         self.unregister = quick("wasm_runtime_unregister_natives", ctypes.c_bool, *symbols)
@@ -100,56 +107,41 @@ class Api:
         self.memory_base = quick("wasm_memory_get_base_address", POINTER, POINTER)
         three = (ctypes.POINTER(_U32),) * 3
         version = quick("wasm_runtime_get_version", None, *three)
-        # Only a library built with the thread manager looks at a request to stop ...
+        # Only a library built with the thread manager checks for a request to stop.
         self.interrupts = _has(library, "wasm_runtime_spawn_exec_env")
-        # ... and only one with instruction metering counts.
+        # Only a library built with instruction metering counts fuel.
         self.meters = _has(library, "wasm_runtime_set_instruction_count_limit")
         if self.meters:
             self.set_fuel = quick(
                 "wasm_runtime_set_instruction_count_limit", None, POINTER, ctypes.c_int
             )
-        self._handlers = Handlers()
         _leave_sigusr1(library)
         if not self.init():
             raise Unavailable(f"{library._name} could not initialise WAMR")
-        self._handlers.initialised()
-        # (wasm_runtime_thread_env_inited would tell, but says yes to every thread when the library
-        # was built without AOT.)
-        self._depth = _Depth()
-        if threading.current_thread() is threading.main_thread():
-            self._depth.count = 1  # by init, and for good
-        else:
-            # The pages that guard its stack would stay there for the next thread that gets it.
-            self.destroy_thread()
-        # Otherwise it prints warnings to the standard output, among them one for every import.
+        self._prepared = _Prepared()
+        # By default WAMR prints warnings to the standard output, for every import among others.
         self.set_log_level(_FATAL)
         numbers = [_U32(), _U32(), _U32()]
         version(*map(ctypes.byref, numbers))
         self.version = ".".join(str(number.value) for number in numbers)
-        #: Held while the list of native symbols is being changed or read.
+        #: Held while the list of native symbols is changed or read.
         self.linking = threading.RLock()
 
-    @contextlib.contextmanager
-    def thread(self) -> Iterator[None]:
-        """Prepare this thread for WAMR, which refuses to work on any other, and undo that."""
-        depth = self._depth
-        if not depth.count:
-            with self._handlers.preparing():
-                prepared = self.init_thread()
-            if not prepared:
+    def prepare_thread(self) -> None:
+        """Tell WAMR about this thread, once. It may refuse to work on any other."""
+        if not self._prepared.yet:
+            if not self.init_thread():
                 raise MemoryError("WAMR could not prepare the thread")
-        depth.count += 1
-        try:
-            yield
-        finally:
-            depth.count -= 1
-            if not depth.count:
-                self.destroy_thread()
+            self._prepared.yet = True
+
+
+def _load() -> ctypes.CDLL:
+    return load(VARIABLE, "iwasm", help=_HELP)
 
 
 def _leave_sigusr1(library: ctypes.CDLL) -> None:
-    """WAMR wakes threads with a signal, which it takes over and blocks in each thread: SIGUSR1,
-    unless it is told another. Programs have handlers for that one; hardly any for this."""
+    """Leave SIGUSR1 to the program, which may handle it. WAMR wakes threads with a signal. It
+    handles that signal and blocks it in each thread. SIGUSR1 is only its default."""
     if hasattr(signal, "SIGRTMAX") and _has(library, "os_set_signal_number_for_blocking_op"):
         choose = lean(library, "os_set_signal_number_for_blocking_op", None, ctypes.c_int)
         choose(signal.SIGRTMAX - 4)
@@ -159,5 +151,5 @@ def _has(library: ctypes.CDLL, name: str) -> bool:
     return hasattr(library, name)
 
 
-#: The one library of the process.
+#: The library, once per process.
 api = Once(Api)

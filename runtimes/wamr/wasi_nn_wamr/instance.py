@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.errors import (
@@ -36,12 +37,12 @@ if TYPE_CHECKING:
 
 _STACK = 1 << 20
 _ERROR_SIZE = 512
-# WAMR counts in a C int, and takes a negative number for no limit.
-_MOST_FUEL = (1 << 31) - 1
+# WAMR counts in a C int. A negative number means no limit.
+_MAX_FUEL = (1 << 31) - 1
 
 
 class _Running(threading.local):
-    """The instance that the thread runs."""
+    """The instance that this thread runs."""
 
     instance: WamrInstance | None = None
 
@@ -50,7 +51,7 @@ running = _Running()
 
 
 class WamrInstance(EngineInstance):
-    """A module instance, made and run by one thread at a time."""
+    """A module instance, created and run by one thread at a time."""
 
     def __init__(
         self,
@@ -65,37 +66,38 @@ class WamrInstance(EngineInstance):
         self._module = module
         self._limits = limits
         self._wasi = wasi
-        given: dict[tuple[str, str], Callable[..., Any]] = {
+        available: dict[tuple[str, str], Callable[..., Any]] = {
             (function.module, function.name): function.call
             for function in (*functions, *map(proc_exit, WASI_MODULES))
         }
-        #: What the module's callbacks call, by its numbers.
-        self.functions = [given[key] for key in module.served]
+        #: The host functions that the module's callbacks call, by the module's numbers for them.
+        self.functions = [available[key] for key in module.served]
         self._handle: int | None = None
         self._exec_env = 0
         self._memory: BufferMemory | None = None
         self._memory_at = 0
         self._pages = -1
-        # Held while the handle is used by another thread, or goes away.
+        # Held while another thread uses the handle, and while the handle is cleared.
         self._alive = threading.Lock()
         refuse_read_only("WAMR", wasi.preopens)
         for preopen in wasi.preopens:
-            # Which is where WAMR sees the host's path begin.
+            # WAMR gets "guest::host", and splits it at the first "::".
             if "::" in f"{preopen.guest}:":
                 raise UsageError(f"WAMR takes no '::' in a directory's name: {preopen.guest}")
         self._streams = Streams(wasi, self.output_failures)
 
     def memory_now(self, exec_env: int) -> BufferMemory | None:
-        """The guest's memory at its present size and place, without a copy."""
+        """The guest's memory at its current size and address, without a copy. None if the guest
+        exports none."""
         if not self._memory_at:
-            # (WAMR finds the first memory, whatever its name.)
+            # (WAMR finds the first memory, exported or not.)
             if not self._module.exports_memory:
                 return None
             self._memory_at = self._api.memory_of(self._api.instance_of(exec_env))
         pages = self._api.memory_pages(self._memory_at)
         if pages != self._pages:
             self._pages = pages
-            # (A memory that its module never grows is one large page to WAMR.)
+            # (WAMR counts a memory that its module never grows as one large page.)
             size = pages * self._api.page_bytes(self._memory_at)
             view = view_at(self._api.memory_base(self._memory_at), size)
             if self._memory is None:
@@ -112,8 +114,8 @@ class WamrInstance(EngineInstance):
         with self._alive:
             handle, self._handle = self._handle, None
         if handle is not None:
-            with self._api.thread():
-                self._api.deinstantiate(handle)
+            self._api.prepare_thread()
+            self._api.deinstantiate(handle)
         self._streams.close()
         self._memory = None
 
@@ -123,12 +125,13 @@ class WamrInstance(EngineInstance):
     def stop_guest(self) -> None:
         if not self._api.interrupts:
             return
-        with self._alive, self._api.thread():
+        self._api.prepare_thread()
+        with self._alive:
             if self._handle is not None:
                 self._api.terminate(self._handle)
 
     def link(self) -> None:
-        pages = self._most_pages()
+        pages = self._max_pages()
         arguments = InstantiationArgs(_STACK, 0, pages)
         error = ctypes.create_string_buffer(_ERROR_SIZE)
         wasi = self._wasi
@@ -155,14 +158,14 @@ class WamrInstance(EngineInstance):
         if self._module.deferred:
             self.invoke(START, ())
 
-    def _most_pages(self) -> int:
-        """The most pages of memory; 0 is no limit. Raises ``LimitExceeded``."""
+    def _max_pages(self) -> int:
+        """The maximum of memory in pages, for WAMR: 0 means no limit. Raises ``LimitExceeded``."""
         limit, module = self._limits.memory, self._module
         check_start_memory(module.file, limit, module.table_bytes)
         if limit is None:
             return 0
         if limit < PAGE and module.file.memories:
-            # An empty one, which WAMR would let grow.
+            # WAMR would let an empty memory grow.
             raise LimitExceeded(f"WAMR limits memory to a page at least, not to {limit} bytes")
         return max(1, limit // PAGE)
 
@@ -178,18 +181,19 @@ class WamrInstance(EngineInstance):
         results = (values.Value * max(1, len(kinds)))()
         with self._entered():
             api.clear_exception(handle)
-            # An interrupt that came before would be cleared with it.
+            # That also cleared an interrupt that came before.
             if self.stopped:
                 raise Interrupted("the guest was interrupted")
             if self._limits.fuel is not None:
-                fuel = min(self._limits.fuel, _MOST_FUEL)
+                fuel = min(self._limits.fuel, _MAX_FUEL)
                 api.set_fuel(self._exec_env, fuel)
             done = api.call(self._exec_env, function, len(kinds), results, len(given), given)
             if not done:
                 error = _trap(api.get_exception(handle))
-                # It would end the guest around this call too, whose host function may catch it ...
+                # A host function may have made this call, and may catch the error. If WAMR kept its
+                # exception, the outer call of the guest would end too.
                 api.clear_exception(handle)
-                # ... unless the guest was to stop, which is cleared with it.
+                # That also cleared a request to stop.
                 if self.stopped:
                     api.terminate(handle)
                 raise error
@@ -202,31 +206,15 @@ class WamrInstance(EngineInstance):
         types(function, self._handle, ctypes.addressof(kinds))
         return kinds.raw[: count(function, self._handle)]
 
-    def _entered(self) -> _Entered:
-        return _Entered(self._api, self)
-
-
-class _Entered:
-    """The thread runs this instance."""
-
-    def __init__(self, api: Api, instance: WamrInstance) -> None:
-        self._thread = api.thread()
-        self._instance = instance
-        self._before: WamrInstance | None = None
-
-    def __enter__(self) -> None:
-        self._before = running.instance
-        if self._before not in (None, self._instance):
-            # It would answer 'invalid exec env'.
-            raise UsageError(
-                "WAMR cannot run a guest within a host function of another; use another thread"
-            )
-        self._thread.__enter__()
-        running.instance = self._instance
-
-    def __exit__(self, *raised: Any) -> None:
-        running.instance = self._before
-        self._thread.__exit__(*raised)
+    @contextlib.contextmanager
+    def _entered(self) -> Iterator[None]:
+        """This thread runs this instance."""
+        self._api.prepare_thread()
+        before, running.instance = running.instance, self
+        try:
+            yield
+        finally:
+            running.instance = before
 
 
 def _trap(text: bytes | None) -> GuestError:

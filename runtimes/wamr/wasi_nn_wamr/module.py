@@ -1,13 +1,13 @@
-"""A loaded module, with its imports linked to callbacks of its own.
+"""A loaded module, whose imports are linked to its own callbacks.
 
-WAMR's native symbols are one list for the whole process, read when a module is loaded, by name
-alone. So each module registers callbacks for what it imports, is loaded, and takes them off the
-list again: two modules, or two hosts, that import the same name get each their own. A callback asks
-the thread for the instance that it runs, because a module is shared by all of its instances.
+WAMR has one list of native symbols for the whole process. It searches the list by name when it
+loads a module. So each module registers callbacks for its imports, is loaded, and removes them from
+the list. If two modules, or two hosts, import the same name, each gets its own callback. All
+instances of a module share its callbacks: a callback asks the thread which instance it runs.
 
-The raw calling convention is used: no signature strings, and so no translation of pointers, which
-the abi layer checks itself. Ours come first on the list, so that a libiwasm with a wasi-nn of its
-own runs guests on our backends.
+Callbacks use the raw calling convention. It needs no signature strings, and so WAMR does not
+translate pointers: the ABI layer checks them itself. Our callbacks come first in the list, so
+guests run on our backends even if libiwasm has a wasi-nn of its own.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from wasi_nn_wamr.instance import WamrInstance, running
 
 _ERROR_SIZE = 512
 _ELEMENT = 8
-_MOST_OF_A_SMALL_TABLE = 1024
-#: What WAMR runs within its instantiation call, where nothing stops it and it counts no fuel. No
-#: other engine runs them.
+_MAX_SMALL_TABLE = 1024
+#: Exports that WAMR calls while it instantiates a module, where nothing can stop them and nothing
+#: counts their fuel. No other engine calls them.
 HIDDEN = {
     name: f"wasi-nn:{name}" for name in ("_initialize", "__post_instantiate", "__wasm_call_ctors")
 }
@@ -43,22 +43,23 @@ class WamrModule(Module):
         self._api = api
         file = wasm_module.parse(wasm)
         self.file = file
-        #: Bytes of its tables, which WAMR makes as large as they may grow.
+        #: Bytes of its tables. WAMR allocates a table for the size that it may grow to.
         self.table_bytes = sum(map(_table_bytes, file.tables))
         self.exports_memory = ("memory", "memory") in file.exports
-        #: Held from setting the WASI arguments, which are the module's, until they are used.
+        #: Held while an instance is created: WAMR keeps the WASI arguments in the module.
         self.instantiating = threading.RLock()
-        # WAMR changes the bytes, and refers to them for as long as the module lives.
+        # WAMR changes these bytes, and uses them for as long as the module lives.
         named = rename_exports(wasm, HIDDEN)
         data = defer_start(named)
         self.deferred = data is not named
         self._bytes = (ctypes.c_ubyte * len(data)).from_buffer_copy(data)
         self._callbacks: list[Any] = []
-        #: The imports that host functions serve, by the numbers that the callbacks know them by.
+        #: The imports that host functions serve. A callback has an index into this list.
         self.served: list[tuple[str, str]] = []
         tables = [self._symbols(module, names) for module, names in _callable_imports(file).items()]
         error = ctypes.create_string_buffer(_ERROR_SIZE)
-        with api.thread(), api.linking:
+        api.prepare_thread()
+        with api.linking:
             for name, symbols in tables:
                 api.register(name, symbols, len(symbols))
             try:
@@ -72,11 +73,11 @@ class WamrModule(Module):
         self.handle: int = handle
         kept = self._bytes, self._callbacks, tables
         finalizer = weakref.finalize(self, _unload, api, handle, *kept)
-        # When the program ends, threads of it may be in the module still.
+        # When the program ends, threads may still run the module.
         finalizer.atexit = False
 
     def name_of(self, export: str) -> bytes:
-        """What WAMR knows an export as."""
+        """The name under which WAMR knows an export."""
         return HIDDEN.get(export, export).encode()
 
     def prepare(
@@ -101,15 +102,16 @@ def _unload(api: Api, handle: int, *kept: Any) -> None:
 
 
 def _table_bytes(table: wasm_module.Extent) -> int:
-    # WAMR's loader: a table that may grow does so to twice its size, or to 1,024 elements.
-    most = max(2 * table.minimum, _MOST_OF_A_SMALL_TABLE)
+    # WAMR's loader lets a table grow to twice its size, or to 1,024 elements.
+    size = max(2 * table.minimum, _MAX_SMALL_TABLE)
     if table.maximum is not None:
-        most = min(most, table.maximum)
-    return _ELEMENT * most
+        size = min(size, table.maximum)
+    return _ELEMENT * size
 
 
 def _callable_imports(file: wasm_module.WasmFile) -> dict[str, dict[str, tuple[int, bool]]]:
-    """What a host function can serve: functions of i32 alone, but those of WASI."""
+    """The imports that a host function can serve, by module and name: the number of parameters, and
+    whether there is a result. All values must be i32. WAMR serves WASI itself."""
     found: dict[str, dict[str, tuple[int, bool]]] = {}
     for item in file.imports:
         signature = item.signature
@@ -137,7 +139,7 @@ def _trampoline(
             # (ctypes gives one element for the empty slice 0:0:2.)
             values = slots[0:stop:2] if stop else ()
             result = instance.functions[number](instance.memory_now(exec_env), *values)
-            # A call back into the guest clears the exception that was to stop it.
+            # If the host function called the guest, that call cleared the request to stop.
             if instance.stopped:
                 instance.check_stopped()
             if has_result:

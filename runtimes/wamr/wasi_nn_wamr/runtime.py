@@ -1,4 +1,4 @@
-"""The adapter for WAMR, through libiwasm's own C API (wasm_export.h)."""
+"""The runtime that drives WAMR, through libiwasm's own C API (wasm_export.h)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class WamrRuntime(Runtime):
-    """WAMR: small, an interpreter or what else the library was built with."""
+    """WAMR: small, an interpreter or whatever else the library was built with."""
 
     name = "wamr"
     wasi_modules = frozenset({"wasi_snapshot_preview1", "wasi_unstable"})
@@ -22,6 +22,8 @@ class WamrRuntime(Runtime):
     def features(self) -> RuntimeFeatures:
         """Deadlines and fuel depend on how the library was built."""
         try:
+            if isolated := self._isolated():
+                return isolated.features
             library = _api()
         except Unavailable:
             return RuntimeFeatures(memory_limit=True)
@@ -29,14 +31,28 @@ class WamrRuntime(Runtime):
 
     def availability(self) -> Availability:
         try:
+            if isolated := self._isolated():
+                return isolated.availability()
             return Availability(True, f"WAMR {_api().version}", ("cpu",))
         except Unavailable as reason:
             return Availability(False, str(reason))
 
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
+        if isolated := self._isolated():
+            return isolated.compile(wasm, limits)
         from wasi_nn_wamr.module import WamrModule
 
         return WamrModule(_api(), wasm)
+
+    def _isolated(self) -> Runtime | None:
+        """This runtime in a process of its own, if libiwasm needs one. Raises ``Unavailable``."""
+        from wasi_nn_wamr.api import needs_own_process
+
+        if not needs_own_process():
+            return None
+        from wasi_nn.runtime.process.runtime import ProcessRuntime
+
+        return ProcessRuntime(self, "")
 
 
 def _api() -> Api:
