@@ -1,7 +1,6 @@
-"""The traps that a compatible host must handle, by their number in the list of the ABI in the wild.
+"""What a host must handle to run guests that were compiled for other versions and other hosts.
 
-The ones about engines' configuration (9), command lines (19, 20), language models (12 to 15, 22,
-23) and components (17, 18) are where those things are.
+Command lines, language models and components have tests of their own.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from wasi_nn.errors import (
     UsageError,
 )
 from wasi_nn.runtime import GuestMemory, HostFunction, Instance, Preopen
-from wasi_nn.wasm.module import WasmFile
+from wasi_nn.wasm.module import PAGE, WasmFile
 
 __all__ = [
     "HOST_TRAP",
@@ -32,8 +32,6 @@ __all__ = [
 
 #: The import modules of WASI preview 1, and of snapshot 0, which has the same functions.
 WASI_MODULES = ("wasi_snapshot_preview1", "wasi_unstable")
-#: Bytes of a page of linear memory.
-PAGE = 65536
 #: The text of the trap that ends a guest whose host function raised; the exception is kept.
 HOST_TRAP = "a host function ended the guest"
 # Until a guest that may have missed its stop is stopped again.

@@ -9,8 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from wasi_nn.errors import LimitExceeded
-from wasi_nn.runtime.instance import PAGE
-from wasi_nn.wasm.module import Reader, leb, section_bytes
+from wasi_nn.wasm.module import PAGE, Reader, leb, section_bytes
 
 __all__ = ["bounded"]
 

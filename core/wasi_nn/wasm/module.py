@@ -16,6 +16,7 @@ from wasi_nn.errors import UsageError
 
 __all__ = [
     "MAGIC",
+    "PAGE",
     "Extent",
     "Import",
     "Reader",
@@ -31,6 +32,8 @@ __all__ = [
 
 #: The first four bytes of every Wasm binary.
 MAGIC = b"\0asm"
+#: Bytes of a page of linear memory.
+PAGE = 65536
 _CORE_VERSION = b"\x01\0\0\0"
 _VALUE_TYPES = {0x7F: "i32", 0x7E: "i64", 0x7D: "f32", 0x7C: "f64", 0x7B: "v128"}
 _KINDS = ("func", "table", "memory", "global", "tag")
