@@ -53,19 +53,6 @@ class Execution:
     """An open execution context. It keeps its graph alive. Used by one thread at a time, but for
     ``cancel``."""
 
-    __slots__ = (
-        "__weakref__",
-        "_cancellation",
-        "_looks",
-        "_reservation",
-        "_retired",
-        "_sizes",
-        "_stopped",
-        "context",
-        "loaded",
-        "untyped_bytes",
-    )
-
     def __init__(self, loaded: LoadedGraph, ledger: Ledger, cancellation: Cancellation) -> None:
         """Open a context. Raises ``NnError``, and then nothing stays reserved."""
         self.loaded = loaded
@@ -77,6 +64,7 @@ class Execution:
         self._looks = loaded.checked.looks
         #: Bytes of each input that the host keeps.
         self._sizes: dict[int | str, int] = {}
+        self._ledger = ledger
         self._reservation = Reservation(ledger, loaded.memory)
         reserve = self._reservation.reserve
         try:
@@ -101,7 +89,7 @@ class Execution:
             self._refuse()
         more = size - self._sizes.get(key, 0)
         if more > 0:
-            self._reservation.check(more)
+            self._ledger.check(more)
         # What `_call` does, without the call, which would cost as much again.
         try:
             lock = self.loaded.lock

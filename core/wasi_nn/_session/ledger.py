@@ -13,14 +13,11 @@ from wasi_nn.limits import Limits
 class _Model:
     """A model's memory, for as long as the guest has a graph or a context of it."""
 
-    __slots__ = ("memory", "name", "size", "users")
+    users = 0
 
     def __init__(self, memory: object, size: int, name: str | None) -> None:
-        #: Kept, so that no other object gets its identity.
-        self.memory = memory
-        self.size = size
-        self.name = name
-        self.users = 0
+        # The memory is kept so that no other object gets its identity.
+        self.memory, self.size, self.name = memory, size, name
 
 
 class Ledger:
@@ -82,8 +79,6 @@ class Reservation:
     """What one execution context has reserved. It is also a user of the model, which stays after an
     unload."""
 
-    __slots__ = ("_ledger", "_memory", "_size")
-
     def __init__(self, ledger: Ledger, memory: object) -> None:
         self._ledger = ledger
         self._memory = memory
@@ -96,10 +91,6 @@ class Reservation:
             self._ledger.check(size)
         self.add(max(size, -self._size))
 
-    def check(self, size: int) -> None:
-        """Raise ``RuntimeFailure`` if ``size`` bytes more are above the guest's limit."""
-        self._ledger.check(size)
-
     def add(self, size: int) -> None:
         """Count ``size`` bytes more that are there already, whatever the limit is."""
         self._ledger.reserved += size
@@ -108,5 +99,4 @@ class Reservation:
     def release(self) -> None:
         """Give everything back, once."""
         self._ledger.close_model(self._memory)
-        self._ledger.release(self._size)
-        self._size = 0
+        self.add(-self._size)

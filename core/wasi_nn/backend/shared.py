@@ -39,14 +39,6 @@ def acquire_unless_stopped(lock: Lock, stopped: Stopped) -> None:
             raise RuntimeFailure("the guest was stopped while it waited for another one")
 
 
-class _Waiting:
-    """The lock of those who want the same object at the same time, and how many they are."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.count = 0
-
-
 class MadeOnce(Generic[T]):
     """Objects by what they were made from. An object stays as long as somebody holds it: the table
     has weak references. A child process after a fork has an empty table. Make a table once, at the
@@ -61,7 +53,8 @@ class MadeOnce(Generic[T]):
         """Forget everything; nobody holds a lock afterwards."""
         self._lock = threading.Lock()
         self._objects: weakref.WeakValueDictionary[Hashable, T] = weakref.WeakValueDictionary()
-        self._waiting: dict[Hashable, _Waiting] = {}
+        # A lock is there as long as somebody waits for it or has it.
+        self._making: weakref.WeakValueDictionary[Hashable, Lock] = weakref.WeakValueDictionary()
 
     def get(self, key: Hashable, make: Callable[[], T], stopped: Stopped = never) -> T:
         """The object under ``key``. The first caller makes it while the others wait; when making it
@@ -71,22 +64,15 @@ class MadeOnce(Generic[T]):
             found = self._objects.get(key)
             if found is not None:
                 return found
-            waiting = self._waiting.setdefault(key, _Waiting())
-            waiting.count += 1
+            making = self._making.setdefault(key, threading.Lock())
+        acquire_unless_stopped(making, stopped)
         try:
-            acquire_unless_stopped(waiting.lock, stopped)
-            try:
-                with self._lock:
-                    found = self._objects.get(key)
-                if found is None:
-                    found = make()
-                    with self._lock:
-                        self._objects[key] = found
-                return found
-            finally:
-                waiting.lock.release()
-        finally:
             with self._lock:
-                waiting.count -= 1
-                if not waiting.count:
-                    self._waiting.pop(key, None)
+                found = self._objects.get(key)
+            if found is None:
+                found = make()
+                with self._lock:
+                    self._objects[key] = found
+            return found
+        finally:
+            making.release()
