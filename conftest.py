@@ -65,6 +65,12 @@ ROOT = Path(__file__).resolve().parent
 IDENTITY = "wasi-nn:identity"
 
 
+def pytest_configure() -> None:
+    # Tests start hundreds of processes. Without byte code, each compiles the package.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _sigint_is_enabled() -> Iterator[None]:
     """Let tests and their processes receive SIGINT. A shell without job control ignores it for

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import onnx
 import pytest
+from conftest import needs
 from onnx import TensorProto, helper
 
 COMMAND = [sys.executable, "-m", "wasi_nn"]
@@ -92,6 +93,7 @@ def test_every_spelling_of_a_model(guests, relu, spelling):
 
 
 def test_a_model_in_a_package_is_found(guests):
+    needs("magika")
     model = "package:magika/models/standard_v3_3/model.onnx"
     code, out, err = wasi_nn("run", "--graph", f"m={model}", guests / "hello/hello.wasm")
     assert (code, out, err) == (0, "hello, wasi-nn\n", "")
@@ -448,6 +450,7 @@ def test_inspect_runs_nothing_of_the_guest(wat, tmp_path):
 
 
 def test_inspect_finds_package_paths():
+    needs("magika")
     code, out, _ = wasi_nn("inspect", "package:magika/models/standard_v3_3/model.onnx")
     assert (code, "bytes: i32[?, 2048]" in out) == (0, True)
 
@@ -501,9 +504,11 @@ def test_a_deadline_ends_a_guest_in_a_system_call(wat, tmp_path):
     sleeps.write_bytes(wat(SLEEPS))
     started = time.monotonic()
     code, _, err = wasi_nn("run", "--timeout", "0.3", sleeps)
+    seconds = time.monotonic() - started
     assert code == 124
     assert "deadline" in err
-    assert time.monotonic() - started < 20
+    # The guest sleeps for an hour. It has two seconds to notice.
+    assert 2.3 <= seconds < 15
 
 
 @pytest.mark.parametrize(

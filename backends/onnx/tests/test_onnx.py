@@ -575,7 +575,7 @@ def test_a_computation_can_be_cancelled():
     started = time.monotonic()
     with pytest.raises(RuntimeFailure):
         context.compute()
-    assert time.monotonic() - started < 20
+    assert 0.2 <= time.monotonic() - started < 5
 
 
 def test_a_deadline_reaches_into_a_computation(host, guests, tmp_path):
@@ -590,7 +590,7 @@ def test_a_deadline_reaches_into_a_computation(host, guests, tmp_path):
         guests / "cycle/cycle.wasm", ["endless", "4", "1", "1"], limits=Limits(timeout=0.3)
     )
     assert isinstance(result.error, DeadlineExceeded) or result.exit_code == 1
-    assert time.monotonic() - started < 20
+    assert 0.3 <= time.monotonic() - started < 5
 
 
 def test_contexts_of_one_graph_run_side_by_side(host):
