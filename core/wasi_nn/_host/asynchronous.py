@@ -1,8 +1,8 @@
-"""Guests and models in asyncio: each has a thread, and whoever is cancelled ends what runs in it.
+"""Guests and models in asyncio. Each runs in its own thread.
 
 A cancelled task interrupts its guest or its computation, waits until that has ended, and only then
-raises ``CancelledError``: afterwards everything that took part can be closed. Nothing is raised
-inside of a backend's call.
+raises ``CancelledError``. So everything that took part can be closed afterwards. Nothing is raised
+inside a backend's call.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _Work = Callable[[], None]
-# Bytes of output that a guest may be ahead of its reader.
-_AHEAD = 1 << 20
-# How often a guest that is so far ahead looks whether it was interrupted, in seconds.
-_SLICE = 0.05
+# The output that a guest may write before it waits for its reader, in bytes.
+_MAX_AHEAD = 1 << 20
+# How often a guest that waits for its reader checks whether it was interrupted, in seconds.
+_POLL_SECONDS = 0.05
 
 
 class Worker:
-    """A thread that does a task's work, one piece after another. Close it."""
+    """A thread that does a task's work, one call at a time. Close it."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[_Work | None] = SimpleQueue()
@@ -43,8 +43,8 @@ class Worker:
         ).start()
 
     async def do(self, work: Callable[[], T], interrupt: Callable[[], None]) -> T:
-        """What ``work`` gives or raises. When the task is cancelled, ``interrupt`` is called once,
-        and ``CancelledError`` comes when the work has ended."""
+        """Return what ``work`` returns, or raise what it raises. If the task is cancelled, call
+        ``interrupt`` once, and raise ``CancelledError`` when the work has ended."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[T] = loop.create_future()
         context = copy_context()
@@ -54,7 +54,7 @@ class Worker:
                 tell = partial(done.set_result, context.run(work))
             except BaseException as error:
                 tell = partial(done.set_exception, error)
-            # (Nobody listens where the loop was closed meanwhile.)
+            # The loop may have been closed meanwhile.
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(tell)
 
@@ -69,7 +69,7 @@ class Worker:
         return done.result()
 
     def close(self) -> None:
-        """End the thread when its work is done."""
+        """End the thread after its present work."""
         self._queue.put(None)
 
 
@@ -79,24 +79,24 @@ def _serve(queue: SimpleQueue[_Work | None]) -> None:
 
 
 async def _end_of(done: asyncio.Future[Any]) -> None:
-    """Wait for the end, whoever cancels meanwhile: the task is cancelled already."""
+    """Wait for the end. Further cancellations change nothing: the task is cancelled already."""
     while not done.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait([done])
     if not done.cancelled():
-        # (What it raises is looked at, so that asyncio does not complain.)
+        # Retrieve the exception, so that asyncio does not report it.
         done.exception()
 
 
 class Stop:
-    """Interrupts what runs in a thread, or what is about to."""
+    """Interrupts what a thread runs now or will run next."""
 
     def __init__(self) -> None:
         self._asked = False
         self._interrupt: Callable[[], None] | None = None
 
     def begin(self, interrupt: Callable[[], None]) -> None:
-        """From now on this is how to interrupt it."""
+        """From now on, ``interrupt`` stops it."""
         self._interrupt = interrupt
         if self._asked:
             interrupt()
@@ -108,7 +108,7 @@ class Stop:
 
 
 async def in_thread(work: Callable[[], T], interrupt: Callable[[], None]) -> T:
-    """``Worker.do`` in a thread of its own."""
+    """``Worker.do`` in its own thread."""
     worker = Worker()
     try:
         return await worker.do(work, interrupt)
@@ -134,7 +134,7 @@ async def run_guest(
 async def each(
     items: Generator[T, None, None], interrupt: Callable[[], None]
 ) -> AsyncGenerator[T, None]:
-    """The items of a generator that runs in a thread; it makes the next one when it is asked."""
+    """The items of a generator that runs in a thread, each made when it is asked for."""
     worker = Worker()
     try:
         while (item := await worker.do(partial(next, items, None), interrupt)) is not None:
@@ -154,8 +154,8 @@ class Running:
                 ...
             result = await running.wait()
 
-    Leaving the block interrupts a guest that still runs, and waits until it has ended. The guest
-    waits for its reader when it is a megabyte ahead. One reader at a time."""
+    Leaving the block interrupts a guest that still runs, and waits until it has ended. A guest that
+    is a megabyte ahead of its reader waits. There may be one reader at a time."""
 
     def __init__(
         self, run: Callable[..., RunResult], args: Sequence[str], options: Mapping[str, Any]
@@ -193,8 +193,8 @@ class Running:
             task.exception()
 
     async def wait(self) -> RunResult:
-        """The result, when the guest has ended. Raises what ``Program.run`` raises. Read the
-        output first: the guest waits for a reader."""
+        """Wait for the guest's end, and return the result. Raises what ``Program.run`` raises. Read
+        the output first, because the guest waits for its reader."""
         task = self._started()
         await asyncio.wait([task])
         return task.result()
@@ -214,7 +214,7 @@ class Running:
                 await self._news.wait()
 
     async def text(self) -> AsyncIterator[str]:
-        """The output as text in UTF-8, in whole characters; what is not UTF-8 becomes U+FFFD."""
+        """The output as text, in whole characters. Bytes that are not UTF-8 become U+FFFD."""
         decoder = getincrementaldecoder("utf-8")(errors="replace")
         async for piece in self:
             if text := decoder.decode(piece):
@@ -229,8 +229,8 @@ class Running:
 
     def _write(self, piece: bytes) -> None:
         with self._room:
-            while self._ahead >= _AHEAD and not (self._guest and self._guest.interrupted):
-                self._room.wait(_SLICE)
+            while self._ahead >= _MAX_AHEAD and not (self._guest and self._guest.interrupted):
+                self._room.wait(_POLL_SECONDS)
             self._pieces.append(bytes(piece))
             self._ahead += len(piece)
         with suppress(RuntimeError):

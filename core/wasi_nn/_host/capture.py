@@ -1,4 +1,4 @@
-"""What a guest writes to its output streams, kept for the result of its run."""
+"""Capturing a guest's output streams for the result of its run."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ log = logger("wasi_nn")
 
 
 class Capture:
-    """Collects output streams up to the limit; what comes after that is dropped and logged."""
+    """Collects output streams up to the limit. Drops the rest, and logs that once per stream."""
 
     def __init__(self, enabled: bool, limits: Limits) -> None:
         self._enabled = enabled
-        self._most = limits.output
+        self._limit = limits.output
         self._pieces: dict[str, bytearray] = {}
         self._cut: set[str] = set()
 
     def stream(self, name: str, given: Stdout) -> Stdout:
+        """Where the guest writes a stream: the place that the user gave, or this."""
         if given is not None or not self._enabled:
             return given
         collected = self._pieces[name] = bytearray()
 
         def collect(piece: bytes) -> None:
-            room = self._most - len(collected)
+            room = self._limit - len(collected)
             if len(piece) > room and name not in self._cut:
                 self._cut.add(name)
-                log.warning("the guest's %s is cut at %d bytes", name, self._most)
+                log.warning("the guest's %s is cut at %d bytes", name, self._limit)
             collected.extend(piece[: max(0, room)])
 
         return collect
 
     def bytes(self, name: str) -> bytes:
+        """What was captured of a stream."""
         return bytes(self._pieces.get(name, b""))

@@ -1,10 +1,10 @@
-"""Compiling where it can be given up: in a thread of its own.
+"""Compiling in a thread of its own, so that those who wait for it can leave.
 
-An engine's compiler hears nothing until it is done. That takes a minute for a module of 130,000
-functions, and as long for one of 5 KB whose loops and locals make the compiler's work grow with the
-square of it. So nobody waits in it. Who waits can leave at any moment: for Ctrl-C, a deadline or an
-interrupt. An engine in a process of its own is then ended; a compiler in this process goes on in
-its thread, and whoever wants the same code later waits for that one.
+An engine's compiler cannot be interrupted. It takes a minute for a module of 130,000 functions, and
+as long for one of 5 KB with loops and locals for which its work is quadratic. So it runs in its own
+thread, and a waiter can leave at any moment: after Ctrl-C, a deadline or an interrupt. If nobody
+waits any more, an engine in another process is ended. A compiler in this process continues, and
+whoever wants the same code later waits for it.
 """
 
 from __future__ import annotations
@@ -21,65 +21,65 @@ from wasi_nn.errors import Interrupted, UsageError
 from wasi_nn.runtime import Instance
 
 T = TypeVar("T")
-# A signal can reach another thread than the main one, which then has to look, in seconds.
-_SLICE = 0.5
+# The system may deliver a signal to another thread, so the main thread must look, this often.
+_POLL_SECONDS = 0.5
 _STOPPED = "the guest was interrupted while it was being compiled"
-#: Makes a block for each wait for a compiler, so that a user can be told of a long one.
+#: Makes a context manager for each wait for a compiler. The command shows long waits with it.
 waiting: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar(
     "waiting", default=nullcontext
 )
 
 
 class StillCompiling(Interrupted):
-    """Somebody stopped the guest before its code was there."""
+    """The guest was stopped before it was compiled."""
 
 
 class Waiter:
-    """One that waits for code, and can be told to stop. Used once."""
+    """One wait for code, which can be stopped. Used once."""
 
     def __init__(self) -> None:
         self.stopped = False
         self._wake = threading.Event()
 
     def stop(self) -> None:
-        """Stop waiting. Callable from any thread, before the wait too."""
+        """Stop waiting. Callable from any thread, and before the wait."""
         self.stopped = True
         self.wake()
 
     def wake(self) -> None:
-        """There is something to look at."""
+        """End ``sleep``: something has changed."""
         self._wake.set()
 
     def sleep(self) -> None:
-        """Wait for ``wake``, or a while."""
-        self._wake.wait(_SLICE)
+        """Wait for ``wake``, for half a second at most."""
+        self._wake.wait(_POLL_SECONDS)
 
 
 class Code(Generic[T]):
-    """A guest's code, compiled once, when it is first wanted. Thread-safe."""
+    """A guest's code, compiled once, when it is first needed. Thread-safe."""
 
     def __init__(self, compile: Callable[[], T]) -> None:
         self._compile: Callable[[], T] | None = compile
         self._lock = threading.Lock()
         self._job: _Job[T] | None = None
-        #: The code, where it is there.
+        #: The code; None until it is compiled.
         self.made: T | None = None
-        #: What compiling took; 0 until it is done.
+        #: The time that compiling took; 0 until it is done.
         self.seconds = 0.0
         keep(self)
 
     def forked(self) -> None:
-        """In a child process: whoever compiled stayed in the parent."""
+        """This is a child process now, and the compiler's thread stayed in the parent."""
         self._lock = threading.Lock()
         self._job = None
 
     def get(self, waiter: Waiter) -> T:
-        """The code; compiles it where nobody has. Raises what the compiler does, and
-        ``StillCompiling`` when the waiter is stopped before."""
+        """Return the code, and compile it first if necessary. Raises what the compiler raises, and
+        ``StillCompiling`` if the waiter is stopped before the code is there."""
         if self.made is not None:
             return self.made
         with self._lock:
-            # A job that was ended, or has failed, takes nobody: then the next one tries again.
+            # A job that was ended, or has failed, cannot be joined: try again with a new one.
             if self._job is None or not self._job.join(waiter):
                 if waiter.stopped:
                     raise StillCompiling(_STOPPED)
@@ -97,7 +97,7 @@ class Code(Generic[T]):
             raise job.error
         assert job.made is not None
         self.made = job.made
-        # (It holds the guest's bytes. A job with a waiter to its end is the last one.)
+        # Free the guest's bytes, which it holds: there will be no further job.
         self._compile = None
         return job.made
 
@@ -110,7 +110,7 @@ class Code(Generic[T]):
 
 
 class _Job(Generic[T]):
-    """One compilation in a thread, and those who wait for it."""
+    """One compilation in a thread, with its waiters."""
 
     def __init__(self, compile: Callable[[], T], waiter: Waiter) -> None:
         self._waiters = [waiter]
@@ -126,11 +126,11 @@ class _Job(Generic[T]):
         try:
             thread.start()
         except RuntimeError:
-            # No more threads, or the program ends (Python 3.12 starts none then).
+            # There are no more threads, or Python is exiting (3.12 starts none then).
             self._work(compile)
 
     def join(self, waiter: Waiter) -> bool:
-        """Wait too; False where it comes to nothing."""
+        """Wait for this job too. False if it has failed or was ended."""
         with self._lock:
             if self._ended or self.error is not None:
                 return False
@@ -173,7 +173,7 @@ class _Job(Generic[T]):
 
 
 class _Here(threading.local):
-    """The compilation that runs in this thread."""
+    """The compilation that this thread runs."""
 
     job: _Job[Any] | None = None
 
@@ -183,8 +183,8 @@ _here = _Here()
 
 @contextmanager
 def endable(end: Callable[[], None]) -> Iterator[None]:
-    """Within the block, a compilation that nobody waits for any more is ended with ``end``, in
-    another thread. For engines whose compiler is another process."""
+    """Call ``end``, in another thread, if nobody waits any more for the compilation in the block.
+    For engines that compile in another process."""
     if _here.job is None:
         yield
         return
@@ -193,7 +193,7 @@ def endable(end: Callable[[], None]) -> Iterator[None]:
 
 
 class PendingInstance(Instance, Generic[T]):
-    """An instance of code that is still to be compiled: ``instantiate`` waits for it."""
+    """An instance of code that is not compiled yet. ``instantiate`` waits for the code."""
 
     def __init__(self, code: Code[T], prepare: Callable[[T], Instance]) -> None:
         self._waiter = Waiter()
@@ -203,7 +203,7 @@ class PendingInstance(Instance, Generic[T]):
 
     def instantiate(self) -> int | None:
         instance = self._instance = self._prepare(self._code.get(self._waiter))
-        # Whoever interrupts finds the instance, or we find that we are stopped.
+        # Either ``interrupt`` sees the instance, or we see here that we are stopped.
         if self._waiter.stopped:
             raise Interrupted("the guest was interrupted before it ran")
         return instance.instantiate()
@@ -230,5 +230,5 @@ class PendingInstance(Instance, Generic[T]):
 
 
 def instance_of(code: Code[T], prepare: Callable[[T], Instance]) -> Instance:
-    """An instance of code: one that waits, where it is not compiled yet."""
+    """An instance of the code, or one that waits for the code to be compiled."""
     return PendingInstance(code, prepare) if code.made is None else prepare(code.made)

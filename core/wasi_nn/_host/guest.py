@@ -1,4 +1,4 @@
-"""A guest: one instance of a program with its session, and the deadline that it runs under."""
+"""A guest: one instance of a program, with its session and its deadline."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from wasi_nn._host.linkable import Linkable, Linked
 
 T = TypeVar("T")
-# The guest that runs in this thread.
+# The guest that this thread runs.
 _running: ContextVar[Guest | None] = ContextVar("running", default=None)
 
 
 class Guest(Closing):
-    """One instance of a program with its session. Used by the thread that made it, but for
-    ``interrupt``. A context manager.
+    """One instance of a program, with its session. A context manager. Only the thread that made it
+    may use it, except for ``interrupt``.
 
     Ctrl-C in the main thread interrupts a guest that runs there, and raises ``KeyboardInterrupt``
-    when it has come back. So does what the handler of any other signal raises. In a program with
-    such handlers the guest runs in another thread while the main thread waits."""
+    when the guest has ended. The same holds for an exception of another signal's handler. If the
+    program has such handlers, the guest runs in another thread, and the main thread waits."""
 
     def __init__(
         self,
@@ -58,25 +58,25 @@ class Guest(Closing):
         self._begun = False
         self.observer = observer
         self.instantiate_seconds = 0.0
-        #: Whether somebody, or a deadline, has interrupted it.
+        #: Whether ``interrupt`` was called, by a deadline too.
         self.interrupted = False
-        # The guest that a host function of this one runs.
+        # The guest that a host function of this guest runs.
         self._inner: Guest | None = None
         self._forked = False
         keep(self)
 
     def forked(self) -> None:
-        """This is a child process now, and the guest is the parent's."""
+        """This is a child process now, and the guest belongs to the parent."""
         self._forked = True
 
     @property
     def dialect(self) -> str | None:
-        """The dialect as far as it is known; None for a guest without wasi-nn."""
+        """The dialect, as far as it is known. None for a guest without wasi-nn."""
         return self._linked.dialect()
 
     @property
     def bench(self) -> tuple[float, ...]:
-        """Seconds of each span that the guest marked, of the latest 10,000."""
+        """The latest 10,000 spans that the guest marked, in seconds."""
         return tuple(self._linked.bench.spans)
 
     @property
@@ -86,12 +86,12 @@ class Guest(Closing):
 
     @property
     def generation(self) -> Generation | None:
-        """What its language models did until now."""
+        """What its language models have done so far."""
         return self._session.generation
 
     def run(self) -> int:
-        """Instantiate the module, where ``begin`` has not, and run its ``_start``, under one
-        deadline; gives the exit code and raises the kinds of ``GuestError``."""
+        """Instantiate the module, unless ``begin`` has, and run its ``_start``, under one deadline.
+        Returns the exit code. Raises the kinds of ``GuestError``."""
         self._checked("_start", ())
         return self._attended(self._run)
 
@@ -103,8 +103,8 @@ class Guest(Closing):
             return 0 if self._ends_at_start else self._instance.start()
 
     def invoke(self, export: str, *arguments: float) -> tuple[int | float, ...]:
-        """Instantiate the module, call its ``_initialize`` where it has one (a reactor), and call
-        one export, under one deadline. Raises as ``call`` does."""
+        """Instantiate the module, call its ``_initialize`` if it has one (a reactor), and call an
+        export, all under one deadline. Raises as ``call`` does."""
         given = self._checked(export, arguments)
         return self._attended(lambda: self._invoke(export, given))
 
@@ -128,9 +128,10 @@ class Guest(Closing):
             raise GuestExited(exit_code)
 
     def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
-        """Call an exported function with numbers; the deadline counts for each call anew. A guest
-        that was interrupted, by its deadline too, cannot be called again. Raises ``UsageError``
-        where the function takes others, or what is none."""
+        """Call an exported function with numbers, and return its results. Each call has the whole
+        deadline. After an interrupt, a deadline's too, the guest cannot be called again. Raises
+        ``UsageError`` if there is no such function, or if the arguments do not fit it, and the
+        kinds of ``GuestError``."""
         given = self._checked(export, arguments)
         return self._attended(lambda: self._call(export, given))
 
@@ -161,7 +162,7 @@ class Guest(Closing):
     def _checked(self, export: str, arguments: tuple[float, ...]) -> tuple[Any, ...]:
         if self._forked:
             raise refusal("the guest")
-        # (The instance has the words for an export that is not there.)
+        # The instance reports a missing export.
         if export not in self._signatures:
             return arguments
         return check_call(self._signatures[export], arguments)
@@ -177,12 +178,12 @@ class Guest(Closing):
             self.instantiate_seconds = time.perf_counter() - started
 
     def interrupt(self) -> None:
-        """Make the guest stop soon, with a computation that it waits for, and with a guest that
+        """Make the guest stop soon, with the computation that it waits for, and with a guest that
         one of its host functions runs. Callable from any thread."""
         if self._forked:
             return
         self.interrupted = True
-        # (Once: the guest within may run this one.)
+        # Only once: the inner guest may run this one.
         inner, self._inner = self._inner, None
         self._instance.interrupt()
         self._session.cancel()
@@ -198,12 +199,12 @@ class Guest(Closing):
 
 
 def _nothing() -> None:
-    """What ends soon needs no interrupt."""
+    """The interrupt of work that ends soon by itself."""
 
 
 class Deadline:
-    """Calls ``interrupt`` when the time of the ``with`` block is over, and raises
-    ``DeadlineExceeded`` at its end."""
+    """Calls ``interrupt`` if the ``with`` block takes longer than ``seconds``, and then raises
+    ``DeadlineExceeded`` at the end of the block."""
 
     def __init__(self, interrupt: Callable[[], None], seconds: float | None) -> None:
         self._interrupt = interrupt
@@ -224,7 +225,7 @@ class Deadline:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        # A guest that ended after its deadline did so because a computation was cancelled.
+        # A guest that ends by itself after its deadline does so after a cancelled computation.
         if self._passed and (error is None or isinstance(error, Interrupted)):
             compiling = isinstance(error, StillCompiling)
             does = "was still being compiled at" if compiling else "ran past"

@@ -46,12 +46,12 @@ _BYTES = (bytes, bytearray, memoryview)
 class Host(OfOneProcess, Closing):
     """Runs guests and models. Thread-safe: any number of threads may run guests of one host.
 
-    ``runtime`` names an engine (the first installed one by default); ``NAME@PYTHON`` is one in a
-    process of another Python, and ``NAME@`` in one of this Python. ``limits`` hold for every
-    guest; a run can tighten them, and loosen them only where it says so (see ``Limits``). With a
-    timeout, an engine that cannot be stopped runs as ``NAME@``, whose process can be ended.
-    ``allow_fallback`` lets a model whose execution target
-    is not available run on the CPU; without it that is an error::
+    ``runtime`` names a runtime; by default, the first one whose engine is installed. With
+    ``NAME@PYTHON``, each guest has a process of another Python, and with ``NAME@`` one of this
+    Python (see ``RuntimeName``). ``limits`` hold for every guest. A run can tighten them; to loosen
+    them, it must say so (see ``Limits``). With a limit that the engine can enforce only in a
+    process, it runs as ``NAME@``. With ``allow_fallback``, a model whose execution target is not
+    available runs on the CPU; otherwise that is an error::
 
         with Host() as host:
             host.add_model("squeezenet", "squeezenet.onnx")
@@ -78,8 +78,8 @@ class Host(OfOneProcess, Closing):
 
     @property
     def runtime(self) -> Runtime:
-        """The engine that runs the guests. Raises ``Unavailable`` where there is none, and
-        ``ForkedProcess`` where it was used before this process was forked."""
+        """The runtime of the guests. Raises ``Unavailable`` if there is none, and
+        ``ForkedProcess`` if its engine was used before this process was forked."""
         if self._runtime is None:
             named = self.plugins.runtime(self._runtime_name)
             runtime = enforcing(self.plugins, named, self.limits)
@@ -101,11 +101,11 @@ class Host(OfOneProcess, Closing):
         config: Mapping[str, Any] | None = None,
         replace: bool = False,
     ) -> None:
-        """Offer a model to guests under ``name``; it is loaded when it is first used.
+        """Offer a model to guests under ``name``. It is loaded when it is first used.
 
-        ``encoding`` is an encoding's or a backend's name. ``replace`` takes the name from the
-        model that has it; guests that use that one keep it. Raises ``UsageError`` for a name given
-        twice without it, a file that is not there and an encoding that nobody serves."""
+        ``encoding`` is the name of an encoding or of a backend. With ``replace``, the model takes
+        the name from another one; guests that use the other one keep it. Raises ``UsageError`` for
+        a name that is taken, a file that does not exist, and an encoding without a backend."""
         files = tuple(resolve_path(path) for path in paths)
         kind = encodings.canonical(encoding)
         model = NamedModel(name, files, kind, _target(target), _config(config))
@@ -117,13 +117,13 @@ class Host(OfOneProcess, Closing):
         return self.registry.names
 
     def remove_model(self, name: str) -> None:
-        """Take a named model away. Guests that use it keep it until they end. Raises
+        """Remove a named model. Guests that use it keep it until they end. Raises
         ``NotFound``."""
         self.registry.remove(name)
 
     def model(self, name: str) -> Model:
-        """The graph of a named model, for use without Wasm. Raises ``NotFound``. What a signal's
-        handler raises meanwhile comes out at once, as from ``load``."""
+        """The graph of a named model, for use without Wasm. Raises ``NotFound``. An exception of a
+        signal handler is raised at once, as by ``load``."""
         return Model(attend_or_leave(lambda: self.registry.graph(name)))
 
     def load(
@@ -133,11 +133,11 @@ class Host(OfOneProcess, Closing):
         target: str | ExecutionTarget = ExecutionTarget.CPU,
         config: Mapping[str, Any] | None = None,
     ) -> Model:
-        """Load a graph of files or bytes, for use without Wasm.
+        """Load a graph from files or bytes, for use without Wasm.
 
-        The same files are loaded once per process, however often this is called. What a signal's
-        handler raises meanwhile, Ctrl-C's too, comes out at once: the library then loads on in
-        another thread, and whoever wants the same files waits for that."""
+        The same files are loaded once per process, no matter how often this is called. If a signal
+        handler raises meanwhile, Ctrl-C's included, that is raised at once. The library continues
+        to load in another thread, and whoever loads the same files waits for it."""
         builders = [
             memoryview(source) if isinstance(source, _BYTES) else resolve_path(source)
             for source in sources
@@ -167,16 +167,15 @@ class Host(OfOneProcess, Closing):
     def compile(self, wasm: Source, *, timeout: float | None = None) -> Program:
         """Compile a guest (a path or its bytes), to run it more than once.
 
-        ``timeout`` is in seconds, and that of the host's limits where that is shorter. Raises
-        ``UsageError`` for what is neither a core module nor a component, and
-        ``DeadlineExceeded``."""
+        ``timeout`` is in seconds; the host's limit holds if that is shorter. Raises ``UsageError``
+        for what is neither a core module nor a component, and ``DeadlineExceeded``."""
         program = self.program(wasm)
         program.compile(timeout)
         return program
 
     def program(self, wasm: Source) -> Program:
         """A guest (a path or its bytes) that is compiled when it first runs, and only if its
-        imports can be met. A run's deadline counts that too, and its interrupt ends it.
+        imports can be met. The run's deadline includes the compiling, and its interrupt ends it.
 
         Raises ``UsageError`` for what is neither a core module nor a component."""
         name, where = "guest.wasm", ""
@@ -202,8 +201,8 @@ class Host(OfOneProcess, Closing):
         return Program(self, name, Code(compile), binary)
 
     def _guest_bytes(self, path: Path) -> bytes:
-        """A guest's file. Of anything else the first bytes alone are read: a model can be larger
-        than memory. Raises ``UsageError``."""
+        """Read a guest's file. Raises ``UsageError`` for any other file, after its first bytes: a
+        model can be larger than memory."""
         try:
             if not path.is_dir():
                 with path.open("rb") as file:
@@ -219,15 +218,15 @@ class Host(OfOneProcess, Closing):
     def run(
         self, wasm: Source, args: Sequence[str] = (), **options: Unpack[RunOptions]
     ) -> RunResult:
-        """Compile a guest and run it, under one deadline; the options are those of
+        """Compile a guest and run it, under one deadline. The options are those of
         ``Program.run``."""
         return self.program(wasm).run(args, **options)
 
     async def run_async(
         self, wasm: Source, args: Sequence[str] = (), **options: Unpack[RunOptions]
     ) -> RunResult:
-        """``run`` in a thread of its own. A task that is cancelled interrupts the guest, and goes
-        on when it has ended."""
+        """``run`` in its own thread. A cancelled task interrupts the guest, and raises
+        ``CancelledError`` when the guest has ended."""
         from wasi_nn._host.asynchronous import run_guest
 
         return await run_guest(partial(self.run, wasm), args, options)
@@ -237,13 +236,12 @@ class Host(OfOneProcess, Closing):
         return f"<Host {f'with the models {models}' if models else 'without named models'}>"
 
     def open_session(self, limits: Limits | None = None) -> Session:
-        """The tables for one guest; a runtime adapter's or an embedder's own ABI uses them. The
-        limits are laid over the host's."""
+        """The handles of one guest, for your own ABI. The limits are laid over the host's."""
         laid = own_limits(limits, None).over(self.limits)
         return Session(self.plugins, self.registry, laid, self._allow_fallback)
 
     def close(self) -> None:
-        """Let go of the named models. Guests that still run keep theirs until they end."""
+        """Free the named models. Guests that still run keep theirs until they end."""
         self.registry.close()
 
 
@@ -265,7 +263,7 @@ def _linkable(wasm: bytes) -> Linkable:
 
 @contextmanager
 def _named(where: str) -> Iterator[None]:
-    """A block in which what is wrong with a guest is told with its file."""
+    """Prefix a ``UsageError`` of the block with the guest's file."""
     try:
         yield
     except UsageError as error:

@@ -1,6 +1,6 @@
-"""Whether a guest's imports can be met, decided before anything of it runs.
+"""Matching a guest's imports, before any of the guest runs.
 
-An engine would say `unknown import`; a user needs to know who provides the function.
+An engine would only say `unknown import`. A user needs to know who provides the function.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from wasi_nn.runtime import HostFunction, Runtime
 from wasi_nn.wasm.module import Import, Signature, WasmFile
 from wasi_nn.wasm.wasi_signatures import SIGNATURES
 
-#: Who provides the import modules that guests of other hosts come with.
+#: Who provides the import modules of guests that were made for other hosts.
 _ELSEWHERE = {
     "wasi_ephemeral_tensorflow": "WasmEdge's TensorFlow plugin, which is not wasi-nn",
     "wasi_ephemeral_tensorflowlite": "WasmEdge's TensorFlow Lite plugin, which is not wasi-nn",
@@ -27,20 +27,20 @@ _ELSEWHERE = {
     "env": "the program that the guest was made for (an Emscripten or embedder import)",
     "wasi": "a host with wasi-threads, which this one is not",
 }
-# Names in a message.
-_LISTED = 100
+# How many names a message lists.
+_MAX_LISTED = 100
 _WITHOUT_THREADS = ". It is built for threads: build it for wasm32-wasip1, without -pthread"
 
 
 def link(
     module: WasmFile, functions: Iterable[HostFunction], runtime: Runtime
 ) -> list[HostFunction]:
-    """Those of ``functions`` that the guest imports. Raises ``LinkError`` naming every import that
+    """The ``functions`` that the guest imports. Raises ``LinkError``, which names every import that
     neither they nor the runtime's WASI provide, and a memory that the runtime cannot make."""
     offered = {(function.module, function.name): function for function in functions}
     ours = {module for module, _ in offered}
     problems: list[str] = []
-    # What nobody here provides, by who does.
+    # What nothing here provides, by who provides it.
     missing: dict[str, list[str]] = {}
     needed: dict[tuple[str, str], HostFunction] = {}
     for item in module.imports:
@@ -93,7 +93,7 @@ def _name(item: Import) -> str:
 
 
 def _provider(item: Import, runtime: Runtime, ours: set[str]) -> str:
-    """Who has an import, in words behind "which"."""
+    """Who has an import, as the text after "which"."""
     if item.module in runtime.wasi_modules:
         if item.name.startswith("sock_"):
             return "{is} in WasmEdge's socket extension and not in WASI preview 1"
@@ -108,5 +108,5 @@ def _provider(item: Import, runtime: Runtime, ours: set[str]) -> str:
 def _all_missing(names: Iterable[str], why: str) -> str:
     listed = list(names)
     verbs = {"is": "is", "comes": "comes"} if len(listed) == 1 else {"is": "are", "comes": "come"}
-    more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
-    return f"it imports {', '.join(listed[:_LISTED])}{more}, which {why.format(**verbs)}"
+    more = f" and {len(listed) - _MAX_LISTED} more" if len(listed) > _MAX_LISTED else ""
+    return f"it imports {', '.join(listed[:_MAX_LISTED])}{more}, which {why.format(**verbs)}"

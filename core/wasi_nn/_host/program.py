@@ -135,8 +135,8 @@ class Program(OfOneProcess):
         )
 
     async def run_async(self, args: Sequence[str] = (), **options: Unpack[RunOptions]) -> RunResult:
-        """``run`` in a thread of its own. A task that is cancelled interrupts the guest, and goes
-        on when the guest has ended (see ``Guest.interrupt``)."""
+        """``run`` in its own thread. A cancelled task interrupts the guest, and raises
+        ``CancelledError`` when the guest has ended (see ``Guest.interrupt``)."""
         # (asyncio takes longer to import than all of this.)
         from wasi_nn._host.asynchronous import run_guest
 

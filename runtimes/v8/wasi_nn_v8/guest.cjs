@@ -1,19 +1,19 @@
-// One guest in one Node.js process: V8 compiles and runs it, node:wasi is its system, and its other
-// imports are answered by the process that started this one, over two pipes. adapter/child.py of the
-// core has the messages. Nothing here knows what the imports are for.
+// One guest in one Node.js process. V8 compiles and runs it, and node:wasi is its system. The process
+// that started this one serves its other imports, over two pipes; the protocol is described in
+// wasi_nn/runtime/process/child.py. Nothing here knows what the imports are for.
 "use strict";
 const fs = require("node:fs");
 
 const [FROM_HOST, TO_HOST, STDIN, STDOUT, STDERR] = process.argv.slice(2).map(Number);
 const PREPARE = 1, LINK = 2, CALL = 3, READ = 4, WRITE = 5, RETURN = 6, TRAP = 7;
 const OK = 1, FAILED = 2, HOST_CALL = 3, DATA = 4;
-// What lies at each argument goes along with a call: structs and short strings need no question.
+// The bytes at each argument that a call carries, so that structs and short strings need no READ.
 const PEEK = 64;
 
 let memory = null;
-// What is to end the guest, which can catch every exception of JavaScript's.
+// What ends the guest. It is kept, because a guest can catch every JavaScript exception.
 let ending = null;
-// The host decides what Ctrl-C means; a terminal sends it here too.
+// A terminal sends Ctrl-C to this process too, but the host decides what it means.
 process.on("SIGINT", () => {});
 
 function end(error) {
@@ -29,12 +29,12 @@ class Exit extends Error {
 }
 class Stopped extends Error {}
 
-// Node.js takes no more than 2 GiB at once.
-const MOST = 1 << 30;
-// A guest can catch what is thrown here in the middle of a message (its own recursion may leave no
-// stack for it), and what is left of that message could be its own words, read as the host's. So
-// both are set before a message, or a host call, begins and taken back at its end: whoever finds
-// them set ends the process.
+// Node.js reads and writes at most 2 GiB at once.
+const MAX_PIECE = 1 << 30;
+// If the guest's recursion leaves no stack, an exception is thrown here in the middle of a message,
+// and the guest can catch it. The rest of the message could then be the guest's own bytes, read as
+// the host's. So ``amid`` is set during a message, and ``asking`` during a host call. If one of them
+// is already set at the start, the process ends.
 let amid = false, asking = false;
 
 function leave() {
@@ -48,7 +48,7 @@ function begin() {
 
 function fill(bytes) {
   for (let done = 0; done < bytes.length;) {
-    const got = fs.readSync(FROM_HOST, bytes, done, Math.min(bytes.length - done, MOST));
+    const got = fs.readSync(FROM_HOST, bytes, done, Math.min(bytes.length - done, MAX_PIECE));
     if (got === 0) leave(); // The host is gone.
     done += got;
   }
@@ -57,7 +57,7 @@ function fill(bytes) {
 
 const read = (length) => fill(Buffer.allocUnsafe(length));
 
-// What is written to the guest is read to where it goes.
+// A WRITE is read directly into the guest's memory.
 function receive() {
   begin();
   const head = read(8);
@@ -76,8 +76,8 @@ function send(kind, ...parts) {
   head.writeUInt32LE(total, 4);
   let left = [head, ...parts];
   while (left.length) {
-    let wrote = total < MOST ? fs.writevSync(TO_HOST, left)
-      : fs.writeSync(TO_HOST, left[0], 0, Math.min(left[0].length, MOST));
+    let wrote = total < MAX_PIECE ? fs.writevSync(TO_HOST, left)
+      : fs.writeSync(TO_HOST, left[0], 0, Math.min(left[0].length, MAX_PIECE));
     while (left.length && wrote >= left[0].length) wrote -= left.shift().length;
     if (wrote) left = [left[0].subarray(wrote), ...left.slice(1)];
   }
@@ -86,7 +86,7 @@ function send(kind, ...parts) {
 
 const sendJson = (kind, value) => send(kind, Buffer.from(JSON.stringify(value)));
 
-// Where the protocol has 32 bits, a memory of 4 GiB is a byte smaller.
+// The protocol has 32 bits for a size: a memory of 4 GiB counts as one byte smaller.
 const memorySize = (without) => memory ? Math.min(memory.buffer.byteLength, 0xffffffff) : without;
 
 function hostFunction(index, hasResult) {
@@ -162,7 +162,7 @@ function instantiate(module, options) {
   return instance;
 }
 
-// The numbers of a call go as their eight bytes: an unsigned integer in decimal.
+// A number of a call is sent as its eight bytes: an unsigned integer in decimal.
 const CELL = new DataView(new ArrayBuffer(8));
 const TYPES = { i32: "Int32", i64: "BigInt64", f32: "Float32", f64: "Float64" };
 

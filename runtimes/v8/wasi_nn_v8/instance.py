@@ -14,7 +14,7 @@ from wasi_nn.wasm.deferred_start import START, defer_start
 
 
 class V8Module(RemoteModule):
-    """A module that V8 has taken."""
+    """A module that V8 has compiled."""
 
     def __init__(self, node: str, wasm: bytes) -> None:
         def make_child(streams: Sequence[int]) -> Child:
@@ -22,7 +22,7 @@ class V8Module(RemoteModule):
                 command = [node, "--no-warnings", str(script)]
                 return Child(command, streams, adopts=False, environment=_environment())
 
-        # Neither the guest's memory nor node:wasi is there before V8's instance is.
+        # A start function would run before V8 gives the instance, and its memory, to node:wasi.
         changed = defer_start(wasm)
         start = None if changed is wasm else START
         super().__init__("V8", make_child, changed, limits_memory=False, start=start)
@@ -35,5 +35,5 @@ class V8Module(RemoteModule):
 
 
 def _environment() -> dict[str, str]:
-    """This process's, without what is meant for Node.js programs of the person's."""
+    """This process's environment, without the options for the user's own Node.js programs."""
     return {name: value for name, value in os.environ.items() if name != "NODE_OPTIONS"}

@@ -1,4 +1,4 @@
-"""The adapter for V8, through Node.js 20 or newer."""
+"""The runtime for V8, through Node.js 20 or newer."""
 
 from __future__ import annotations
 

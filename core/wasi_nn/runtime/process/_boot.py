@@ -1,9 +1,9 @@
-"""Starts ``worker`` in an interpreter that may have nothing of this project:
+"""Starts ``_worker`` in a Python in which this project need not be installed:
 
     python _boot.py '{"wasi_nn": FOLDER, ...}' PACKAGE RUNTIME ...
 
-The packages come from where they lie on the other side, and only they do, since what lies beside
-them was installed for another Python. (pluggy, which is plain Python, where there is none.)
+The packages are imported from the host's folders. Nothing else in those folders is, because it was
+installed for another Python. (Except pluggy, which is plain Python, if this Python has none.)
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class _Packages:
 
 
 if __name__ == "__main__":
-    # The host decides what Ctrl-C means; a terminal sends it here too.
+    # A terminal sends Ctrl-C to this process too, but the host decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # This script's folder, whose modules are no top-level ones.
+    # The modules beside this script must not be imported as top-level ones.
     if sys.path[0] == os.path.dirname(os.path.abspath(__file__)):
         del sys.path[0]
     folders = json.loads(sys.argv[1])

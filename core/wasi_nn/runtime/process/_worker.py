@@ -1,6 +1,7 @@
-"""The other side of ``child`` in Python: an engine's adapter, driven by messages.
+"""The other side of ``child`` in Python: a runtime that is driven by messages.
 
-Runs in the interpreter that has the engine's library, which needs nothing else; ``boot`` starts it.
+It runs in the Python that has the engine's library, and needs nothing else there. ``_boot`` starts
+it.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ _LINK_PREFIX = "the guest cannot start: "
 
 
 class Stopped(Exception):
-    """The host wants the guest to end."""
+    """The host has asked the guest to end."""
 
 
 class _Exit(Exception):
@@ -58,7 +59,7 @@ class _Exit(Exception):
 
 
 class Worker:
-    """Answers the host until it is gone."""
+    """Answers the host until the host has gone."""
 
     def __init__(self, runtime: Runtime, channel: Channel, counts_fuel: bool) -> None:
         self._runtime = runtime
@@ -69,7 +70,7 @@ class Worker:
         self._memory: GuestMemory | None = None
 
     def run(self) -> None:
-        """Serve messages. Raises ``EOFError`` when the host is gone."""
+        """Serve messages. Raises ``EOFError`` when the host has gone."""
         while True:
             kind, body = self._channel.receive()
             if kind == PREPARE:
@@ -178,8 +179,8 @@ def _kind(error: BaseException) -> str:
 
 
 def main(package: str, name: str, what: str, *ends: str) -> None:
-    """``describe`` the runtime of a plugin's package as JSON, or run a guest on it (``fuel`` or
-    ``plain``, and the descriptors of the two pipes)."""
+    """Describe the runtime of a plugin's package as JSON (``describe``), or run a guest on it
+    (``fuel`` or ``plain``, then the descriptors of the two pipes)."""
     found = import_module(package).wasi_nn_runtimes()
     runtime = next(runtime for runtime in found if runtime.name == name)
     if what == "describe":

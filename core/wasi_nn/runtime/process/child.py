@@ -1,11 +1,15 @@
-"""The process of one guest, and the messages to it and from it.
+"""The process of one guest, and the protocol between the host and it.
 
-A message is ``{u32 kind, u32 length}`` and its bytes, little-endian. The host says PREPARE (a
-module), LINK (JSON) and CALL (JSON), each answered by OK or FAILED (JSON). While one is under way
-the guest may ask for HOST_CALL: ``{u32 function, u32 size of the memory, u32 whether there is
-one}``, for each argument ``{u32 value, u32 length}``, and then for each argument the bytes that lie
-there. It waits for RETURN (i32) or TRAP; before that the host may READ ``{u32 pointer, u32
-length}``, answered by DATA, WRITE ``{u32 pointer}`` and bytes, which has no answer, and CALL.
+A message is ``{u32 kind, u32 length}`` and its bytes, little-endian.
+
+The host sends PREPARE (a module), LINK (JSON) and CALL (JSON; see ``to_raws`` for its numbers). The
+guest's process answers each with OK or FAILED (JSON).
+
+Before that answer, the process may send HOST_CALL: ``{u32 function, u32 size of the memory, u32
+whether there is one}``, then ``{u32 value, u32 length}`` for each argument, and then, for each
+argument, the bytes that it points to. It waits for RETURN (i32) or TRAP. Before those, the host may
+send READ ``{u32 pointer, u32 length}``, answered with DATA; WRITE ``{u32 pointer}`` and bytes,
+which has no answer; and CALL.
 """
 
 from __future__ import annotations
@@ -33,33 +37,32 @@ PREPARE, LINK, CALL, READ, WRITE, RETURN, TRAP = range(1, 8)
 OK, FAILED, HOST_CALL, DATA = range(1, 5)
 HEAD, U32, PAIR = Struct("<II"), Struct("<I"), Struct("<II")
 CALL_HEAD = Struct("<III")
-#: How many bytes at each argument go along with a call: most structures need no question.
+#: The bytes at each argument that a call carries, so that most structures need no READ.
 PEEK = 64
 # A guest's memory has 4 GiB at most, and a function 1,000 parameters.
-_MOST = (1 << 32) + 64
-_MOST_CALL = CALL_HEAD.size + 1000 * (PAIR.size + PEEK)
-_MOST_JSON = 16 << 20
-#: The kinds of messages, each with the most bytes that it may have; 0 is for what was asked for.
-TO_GUEST = dict.fromkeys(range(PREPARE, TRAP + 1), _MOST)
-FROM_GUEST = {OK: _MOST_JSON, FAILED: _MOST_JSON, HOST_CALL: _MOST_CALL, DATA: 0}
-#: What comes of reading what a process says that is no longer ours.
+_MAX_BYTES = (1 << 32) + 64
+_MAX_CALL = CALL_HEAD.size + 1000 * (PAIR.size + PEEK)
+_MAX_JSON = 16 << 20
+#: The kinds of messages, each with its largest size in bytes. DATA has the size that was asked for.
+TO_GUEST = dict.fromkeys(range(PREPARE, TRAP + 1), _MAX_BYTES)
+FROM_GUEST = {OK: _MAX_JSON, FAILED: _MAX_JSON, HOST_CALL: _MAX_CALL, DATA: 0}
+#: The errors of reading nonsense, from a process that a guest has taken over.
 GARBLED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, error)
 _PIPE_BYTES = 1 << 20
-# Seconds that a process has to end by itself when it says no more.
-_LEAVING = 5
+# How long a process that has closed its pipes may take to end, in seconds.
+_LEAVING_SECONDS = 5
 
 
 class ProcessEnded(GuestTrap):
-    """The guest's process is gone."""
+    """The guest's process has ended."""
 
 
 class Channel:
-    """Two descriptors that messages go through. Raises ``EOFError`` when nobody is at the other
-    end, and after an exception in the middle of a message: what is left of that one is no
-    message."""
+    """Messages over two descriptors. Raises ``EOFError`` when the other end is closed, and after an
+    exception in the middle of a message, because the rest of it would be read as a message."""
 
     def __init__(self, reader: int, writer: int, kinds: Mapping[int, int]) -> None:
-        """``kinds`` are those of the messages that come, each with the most bytes that it has."""
+        """``kinds`` are the kinds of incoming messages, each with its largest size."""
         self._reader, self._writer = reader, writer
         self._kinds = kinds
         self._amid = False
@@ -83,8 +86,8 @@ class Channel:
         self._amid = False
 
     def receive(self, data: int = 0) -> tuple[int, memoryview]:
-        """The next message; DATA of that many bytes was asked for. Raises ``ValueError`` for one
-        that is none."""
+        """The kind and the bytes of the next message. ``data`` is the size of the DATA that was
+        asked for. Raises ``ValueError`` for an unknown kind or a size above its limit."""
         self._begin()
         kind, length = HEAD.unpack(self._read(HEAD.size))
         most = self._kinds.get(kind, -1)
@@ -114,7 +117,7 @@ class Channel:
 
 
 class Child:
-    """The process of a guest. Used by one thread at a time, but for ``kill``."""
+    """The process of a guest. Used by one thread at a time, except for ``kill``."""
 
     def __init__(
         self,
@@ -124,8 +127,8 @@ class Child:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         """``command`` gets the descriptors to read from and to write to as further arguments.
-        ``streams`` are the guest's standard ones (without them it has none): the process's own
-        where it ``adopts`` them, further arguments otherwise."""
+        ``streams`` are the guest's standard streams; empty for none. If it ``adopts`` them, they
+        are the process's own; otherwise they are further arguments."""
         made: list[int] = []
         try:
             for _ in range(3):
@@ -159,8 +162,8 @@ class Child:
         keep(self)
 
     def forked(self) -> None:
-        """This is a child process now, and the guest's process is the parent's, which alone may
-        hold the pipes: they end the guest's process with it."""
+        """This is a child process now, and the guest's process belongs to the parent. Only the
+        parent may hold the pipes: the guest's process ends when they close."""
         self._lock = threading.Lock()
         if not self._gone:
             self._gone = True
@@ -174,8 +177,8 @@ class Child:
             raise self._ended() from None
 
     def receive(self, data: int = 0) -> tuple[int, memoryview]:
-        """The next message; DATA of that many bytes was asked for. Raises ``ProcessEnded`` when the
-        process is gone or talks nonsense."""
+        """``Channel.receive``. Raises ``ProcessEnded`` if the process has ended or breaks the
+        protocol."""
         try:
             return self._channel.receive(data)
         except EOFError:
@@ -185,8 +188,8 @@ class Child:
 
     @contextlib.contextmanager
     def in_step(self) -> Iterator[None]:
-        """End the process when an exception comes between a message and its answer: the next one
-        would be answered by what this one has left behind."""
+        """Kill the process if an exception interrupts a request; otherwise the stale answer would
+        answer the next request."""
         try:
             yield
         except (WasiNnError, GuestExit):
@@ -196,18 +199,18 @@ class Child:
             raise
 
     def nonsense(self) -> ProcessEnded:
-        """End a process that says what it should not."""
+        """Kill a process that breaks the protocol."""
         self.kill()
         return ProcessEnded("the guest's process does not keep to its protocol")
 
     def kill(self) -> None:
-        """End the process at once. Callable from any thread."""
+        """Kill the process. Callable from any thread."""
         with self._lock:
             if not self._gone:
                 self._process.kill()
 
     def close(self) -> None:
-        """End the process and free what it had. Can come more than once."""
+        """Kill the process and free its descriptors. Can be called more than once."""
         with self._lock:
             if self._gone:
                 return
@@ -218,17 +221,17 @@ class Child:
 
     def _ended(self) -> ProcessEnded:
         try:
-            self._process.wait(_LEAVING)
+            self._process.wait(_LEAVING_SECONDS)
         except subprocess.TimeoutExpired:
-            # It has closed its ends, and lives on.
+            # It has closed its pipes and goes on.
             self.kill()
             self._process.wait()
         return ProcessEnded(f"the guest's process ended with {self._process.returncode}")
 
 
 class RemoteMemory:
-    """The guest's memory during one host call: what came along, and what has to be asked for.
-    Writes are kept until the guest goes on, or is asked."""
+    """The guest's memory during one host call. Reads that the call does not carry are requests to
+    the process. Writes are kept until the next request, or the end of the call."""
 
     __slots__ = ("_child", "_peeks", "_writes", "size")
 
@@ -239,7 +242,7 @@ class RemoteMemory:
         self.size = size
 
     def follow(self, size: int) -> None:
-        """The guest ran within the host call: its memory may be larger, and other bytes in it."""
+        """The guest ran during the host call: its memory may have grown and changed."""
         self.size = size
         self._peeks = []
 
@@ -264,13 +267,13 @@ class RemoteMemory:
 
     def write(self, pointer: int, data: memoryview | bytes) -> None:
         self.check(pointer, len(data))
-        # What came along may be what is written over.
+        # The bytes that the call carried may be overwritten now.
         self._peeks = []
-        # Another copy, since the library's buffer may be another's when it is sent.
+        # A copy, since the library may reuse its buffer before this is sent.
         self._writes.append((pointer, bytes(data)))
 
     def flush(self) -> None:
-        """Bring what was written to the guest."""
+        """Send the writes to the guest."""
         for pointer, data in self._writes:
             self._child.send(WRITE, U32.pack(pointer), data)
         self._writes.clear()
@@ -296,8 +299,8 @@ def as_json(value: Any) -> bytes:
 
 
 def _pipe() -> list[int]:
-    """A pipe's ends, none of them where a process has its standard streams: this one may have
-    closed its own."""
+    """A pipe's ends, above the standard streams' descriptors: this process may have closed its
+    own, and a pipe would take their numbers."""
     import fcntl
 
     ends = list(os.pipe())
@@ -314,9 +317,9 @@ def _close(ends: Iterable[int]) -> None:
 
 
 def _end_with_us(process: int, lifeline: int) -> None:
-    """Have the system end a process when this one is gone, however it went: a guest that computes
-    would do so for ever. ``lifeline`` is the end to read from, open there, of a pipe that is only
-    written to here; the signal of its close is SIGIO, which nobody waits for."""
+    """Make the system end a process when this one ends in any way. Otherwise a guest that computes
+    would never notice. ``lifeline`` is the read end of a pipe, open in the process; the write end
+    is open only here. When it closes, the system sends SIGIO, which ends a process by default."""
     import fcntl
 
     with contextlib.suppress(OSError, AttributeError):
@@ -326,7 +329,7 @@ def _end_with_us(process: int, lifeline: int) -> None:
 
 
 def _widen(pipe: int) -> None:
-    # A tensor goes through in pieces of the pipe's size (Linux: 64 KiB unless asked for more).
+    # A tensor is sent in pieces of the pipe's size (on Linux, 64 KiB by default).
     import fcntl
 
     with contextlib.suppress(OSError, AttributeError):

@@ -1,4 +1,4 @@
-"""A guest in a process of its own, which speaks the protocol of ``child``."""
+"""A guest in a process of its own, driven by the protocol of ``child``."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ MakeChild = Callable[[Sequence[int]], Child]
 
 
 class RemoteModule(Module):
-    """A module that an engine in another process has taken. Every guest of it has a process of its
-    own."""
+    """A module that an engine in another process has compiled. Each of its guests has its own
+    process."""
 
     def __init__(
         self,
@@ -59,8 +59,8 @@ class RemoteModule(Module):
         limits_memory: bool,
         start: str | None = None,
     ) -> None:
-        """``limits_memory`` is whether the engine can; ``start`` an export to call first, in the
-        place of a start function. Raises ``UsageError`` for what ``engine`` cannot compile."""
+        """``limits_memory`` says whether the engine can. ``start`` is an export to call first, in
+        place of a start function. Raises ``UsageError`` if ``engine`` cannot compile the module."""
         self.make_child = make_child
         self.wasm = wasm
         self.signatures = wasm_module.parse(wasm).signatures
@@ -102,9 +102,9 @@ class RemoteInstance(EngineInstance):
         super().__init__()
         self._module = module
         self._functions = functions
-        # The memories of the host calls under way, the innermost last.
+        # The memories of the current host calls, the innermost last.
         self._memories: list[RemoteMemory] = []
-        # Of the guest's memory, when it last came back.
+        # The size of the guest's memory when it last answered.
         self._size = 0
         self._wasi = wasi
         self._limits = limits
@@ -147,7 +147,7 @@ class RemoteInstance(EngineInstance):
             **limits._asdict(),
         }
         with self._child.in_step():
-            # (The guest's process compiles it again.)
+            # The guest's process compiles the module again.
             with waiting.get()():
                 self._child.send(PREPARE, wasm)
                 self._answer()
@@ -194,7 +194,7 @@ class RemoteInstance(EngineInstance):
 
     @contextmanager
     def _understood(self) -> Iterator[None]:
-        """What does not read as it should comes of a process that is no longer ours."""
+        """Kill the process if its message cannot be read: a guest has taken it over."""
         try:
             yield
         except GARBLED:
@@ -230,8 +230,8 @@ class RemoteInstance(EngineInstance):
         try:
             result = function.call(memory, *values)
         except ProcessEnded as error:
-            # Nothing of the host function's: it may be that the guest was stopped. (And nothing of
-            # its frames, whose views of memory a result would keep.)
+            # The process has ended, maybe because the guest was stopped: the host function did not
+            # fail. Raise it again without its frames: a result would keep their views of memory.
             ended = str(error)
         except BaseException as raised:
             self.raised = raised

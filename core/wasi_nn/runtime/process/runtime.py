@@ -1,8 +1,8 @@
 """Any engine in a process of its own, under this Python or another one.
 
-Some engines live in other Pythons only (wasmer's package in 3.10 and older), and a guest in its own
-process can be ended at any moment and takes nobody along when its engine dies. Models stay here:
-the process has the engine and the guest's memory, and asks for everything else.
+Some engines work in other Pythons only (wasmer's package needs 3.10 or older). A guest in its own
+process can be ended at any moment, and if its engine crashes, the host does not. Models stay in the
+host: the process has the engine and the guest's memory, and asks for everything else.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from wasi_nn.types import Availability
 __all__ = ["ProcessRuntime"]
 
 _BOOT = Path(__file__).with_name("_boot.py")
-# Seconds that another Python has to describe its engine.
-_DESCRIBING = 120
+# How long another Python may take to describe its engine.
+_DESCRIBING_SECONDS = 120
 
 
 class ProcessRuntime(Runtime):
@@ -40,14 +40,14 @@ class ProcessRuntime(Runtime):
     survives_fork = True
 
     def __init__(self, runtime: Runtime, python: str) -> None:
-        """``python`` is a program's name or path; empty for the one that runs here."""
+        """``python`` is a program's name or path; empty for this Python."""
         self.name = str(RuntimeName(runtime.name, python))
         self._python = python or sys.executable
         self._plugin = (type(runtime).__module__.partition(".")[0], runtime.name)
 
     @property
     def features(self) -> RuntimeFeatures:
-        """Those of the engine, as far as a process changes nothing."""
+        """The engine's features, with those that a process changes."""
         engine = RuntimeFeatures(**self._described()["features"])
         return engine._replace(
             components=False,
@@ -94,14 +94,14 @@ def _command(python: str, package: str, name: str) -> list[str]:
 
 
 def _environment(python: str) -> dict[str, str]:
-    """This process's, without the places of this Python's modules where they are another's."""
+    """This process's environment. Another Python does not get the places of this one's modules."""
     own = python == sys.executable
     return {k: v for k, v in os.environ.items() if own or k not in ("PYTHONHOME", "PYTHONPATH")}
 
 
 @lru_cache(maxsize=32)
 def _describe(python: str, package: str, name: str) -> dict[str, Any]:
-    """What a runtime says of itself under another Python. Raises ``Unavailable``."""
+    """What a runtime says about itself under another Python. Raises ``Unavailable``."""
     if shutil.which(python) is None:
         raise Unavailable(f"{python} is not found; name a Python 3.10 or newer")
     try:
@@ -115,7 +115,7 @@ def _describe(python: str, package: str, name: str) -> dict[str, Any]:
             )
         with process:
             try:
-                said, complaint = process.communicate(timeout=_DESCRIBING)
+                said, complaint = process.communicate(timeout=_DESCRIBING_SECONDS)
             except BaseException:
                 process.kill()
                 raise
@@ -123,6 +123,6 @@ def _describe(python: str, package: str, name: str) -> dict[str, Any]:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Unavailable(f"{python} does not start: {error}") from error
     except ValueError:
-        last = complaint.strip().splitlines()[-1:] or ["it says nothing"]
-        raise Unavailable(f"{python} cannot run the adapter for {name}: {last[0]}") from None
+        last = complaint.strip().splitlines()[-1:] or ["it printed nothing"]
+        raise Unavailable(f"{python} cannot run the runtime {name}: {last[0]}") from None
     return described
