@@ -1,6 +1,8 @@
-"""The hooks of a wasi-nn plugin. A plugin is a module named by an entry point of the group
-``wasi_nn``; it implements one hook or both. Import no machine-learning library and no engine at
-the top of that module: hosts import every plugin at start-up."""
+"""The hooks of a wasi-nn plugin.
+
+A plugin is a module that an entry point of the group ``wasi_nn`` names. It implements one hook or
+both. Do not import a machine-learning library or an engine at the top of that module: hosts import
+every plugin when they start."""
 
 from __future__ import annotations
 
@@ -24,11 +26,11 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 @hookspec
 def wasi_nn_backends() -> Iterable[Backend]:
-    """The backends that the plugin brings. Called once per host; make new objects."""
+    """The backends that the plugin brings. Called once per host: make new objects."""
     return ()
 
 
 @hookspec
 def wasi_nn_runtimes() -> Iterable[Runtime]:
-    """The runtimes that the plugin brings. Called once per host; make new objects."""
+    """The runtimes that the plugin brings. Called once per host: make new objects."""
     return ()

@@ -36,9 +36,9 @@ class _Default(int):
 class Limits(NamedTuple):
     """Limits of one guest.
 
-    - ``timeout``: seconds of wall-clock time; None is no limit.
-    - ``memory``: bytes of linear memory; None is no limit.
-    - ``fuel``: in the engine's units; None is no limit.
+    - ``timeout``: seconds of wall-clock time, or None for no limit.
+    - ``memory``: bytes of linear memory, or None for no limit.
+    - ``fuel``: in the engine's units, or None for no limit.
     - ``graphs`` and ``contexts``: how many the guest may have at one time.
     - ``host_memory``: bytes that the host keeps for this guest alone (models, input tensors, the
       memory of language models). None is half of this machine's memory, at least 4 GiB, and at

@@ -1,4 +1,4 @@
-"""Finding and loading plugins, one by one, so that a broken one stops none of the others."""
+"""Find and load plugins one by one, so that a broken one does not stop the others."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ __all__ = [
     "is_broken",
 ]
 
-#: Engines in the order in which ``auto`` tries them; others follow in the order of their names.
+#: The runtimes in the order in which ``auto`` tries them. Others follow, sorted by name.
 PREFERRED_RUNTIMES = ("wasmtime", "wamr", "wasmedge", "v8", "wasmer")
 
 _OWN_DISTRIBUTION = "wasi-nn"
-# What can be written on a command line between colons and equals signs.
+# Names and encodings are written on command lines between colons and equals signs.
 _WORD = re.compile(r"[A-Za-z0-9_.+-]+")
 _BROKEN = "the plugin is broken: "
 _HOOKS = ("wasi_nn_backends", "wasi_nn_runtimes")
 
 
 class PluginRecord:
-    """What became of one entry point: its backends and runtimes, or the error that broke it."""
+    """One entry point: its backends and runtimes, or the error that broke it."""
 
     def __init__(self, name: str, distribution: str, version: str) -> None:
         self.name = name
@@ -52,7 +52,7 @@ class PluginRecord:
 
 
 class Plugins:
-    """The plugins of one host. Nothing is shared between two of these but the code itself."""
+    """The plugins of one host. Two hosts share the plugins' code, and no objects."""
 
     def __init__(self) -> None:
         self.records: list[PluginRecord] = []
@@ -61,7 +61,7 @@ class Plugins:
 
     @classmethod
     def installed(cls) -> Plugins:
-        """All plugins that the environment's distributions name, first-party ones included."""
+        """All plugins that the installed distributions name, including our own."""
         plugins = cls()
         # An editable install can list its distribution twice on sys.path: the first one counts.
         seen: set[tuple[str, str]] = set()
@@ -72,7 +72,7 @@ class Plugins:
         return plugins
 
     def register(self, plugin: Any, name: str, distribution: str = "", version: str = "") -> None:
-        """Add a plugin object or module by hand (a test, an application's private backend)."""
+        """Add a plugin, an object or a module, for tests and an application's private backend."""
         record = PluginRecord(name, distribution, version)
         self.records.append(record)
         self._register(record, plugin)
@@ -131,21 +131,21 @@ class Plugins:
 
     @property
     def backends(self) -> list[Backend]:
-        """Every backend of every sound plugin."""
+        """Every backend of every plugin that is not broken."""
         return [backend for record in self.records for backend in record.backends]
 
     @property
     def runtimes(self) -> list[Runtime]:
-        """Every runtime adapter of every sound plugin, the preferred ones first."""
+        """Every runtime of every plugin that is not broken, in the order of preference."""
         found = [runtime for record in self.records for runtime in record.runtimes]
         order = {name: rank for rank, name in enumerate(PREFERRED_RUNTIMES)}
         return sorted(found, key=lambda r: (order.get(r.name, len(order)), r.name))
 
     def backend_for(self, name: str) -> Backend:
-        """The backend that serves an encoding, or that is itself called ``name``.
+        """The backend with this name, or else one that serves the encoding ``name``.
 
-        A backend's own name wins over an encoding, so that a person can choose between two
-        backends of one encoding. Raises ``InvalidEncoding``."""
+        The name comes first, so that a user can choose between two backends of one encoding. Raises
+        ``InvalidEncoding``."""
         wanted = canonical(name)
         for backend in self.backends:
             if backend.name == wanted:
@@ -325,12 +325,12 @@ def is_broken(found: Availability) -> bool:
 
 
 def _rank(entry: EntryPoint) -> tuple[bool, str]:
-    # First-party plugins first, so that nobody else's takes one of their names.
+    # Our own plugins come first, so that no other plugin can take one of their names.
     return (entry.distribution != _OWN_DISTRIBUTION, entry.name)
 
 
 def _explain(error: BaseException) -> str:
-    """One line for the plugin's author, with the place where that tells something."""
+    """One line for the plugin's author, with the place of the error if there is one."""
     if isinstance(error, UsageError):
         return str(error)
     where = ""

@@ -1,8 +1,9 @@
-"""The backend contract: what a machine-learning library has to offer to serve guests.
+"""The backend contract: what a machine-learning library must offer to serve guests.
 
-A backend turns graph builders into a graph, a graph gives execution contexts, and a context takes
-inputs, computes and gives outputs. Nothing of Wasm is seen here. A complete plugin, in one module
-named ``wasi_nn_upper`` with the entry point ``upper = "wasi_nn_upper"`` in the group ``wasi_nn``::
+A backend loads a graph from graph builders. A graph makes execution contexts. A context takes
+inputs, computes, and gives outputs. A backend does not see Wasm. This is a complete plugin: a
+module ``wasi_nn_upper``, with the entry point ``upper = "wasi_nn_upper"`` in the group
+``wasi_nn``::
 
     from wasi_nn import backend, errors, hookimpl, types
 
@@ -28,9 +29,11 @@ named ``wasi_nn_upper`` with the entry point ``upper = "wasi_nn_upper"`` in the 
     def wasi_nn_backends():
         return [Upper()]
 
-Errors: raise the exceptions of ``wasi_nn.errors`` (``InvalidArgument``, ``RuntimeFailure``, …) with
-a reason that helps; anything else that escapes is reported to the guest as ``runtime_error`` and
-logged with its traceback.
+Raise the exceptions of ``wasi_nn.errors`` (``InvalidArgument``, ``RuntimeFailure``, …) with a
+reason that helps. Any other exception becomes ``runtime_error`` for the guest, and a traceback in
+the log.
+
+You may set the attributes of a contract as class attributes, as properties, or in ``__init__``.
 """
 
 from __future__ import annotations
@@ -66,21 +69,21 @@ __all__ = [
     "unlimited",
 ]
 
-#: What to do where an execution target is not here, for the end of a message.
+#: What to do when an execution target is not available, for the end of a message.
 FALLBACK = "say --allow-fallback (from Python, allow_fallback=True) to run on the CPU"
 
-#: One part of a model. Bytes from a guest or an embedder are a memoryview that is valid during
-#: ``load`` only; a model of the registry is a path, so that a library can map it into memory.
+#: One part of a model. Bytes of a guest, or of a program that embeds the host, are a memoryview
+#: that is valid only during ``load``. A named model is a path, so that a library can map it into
+#: memory.
 Builder = Union[memoryview, "Path"]
 
 
 class LoadOptions(NamedTuple):
-    """How a graph is to be loaded.
+    """How to load a graph.
 
-    ``config`` is the backend's own (a JSON object of the guest or the person), with the keys that
-    ``Backend.config_keys`` names; a wrong type raises ``InvalidArgument``.
-    ``allow_fallback`` is the person's word that an unavailable target may run on the CPU instead.
-    """
+    ``config`` is a JSON object of the guest or the operator, with keys of ``Backend.config_keys``.
+    A value of a wrong type raises ``InvalidArgument``. With ``allow_fallback`` the operator allows
+    the CPU in place of a target that is not available."""
 
     encoding: str
     target: ExecutionTarget = ExecutionTarget.CPU
@@ -91,9 +94,11 @@ class LoadOptions(NamedTuple):
 class Generation(NamedTuple):
     """What a language model has read and written in a context, for ``--stats``.
 
-    ``prompt_tokens`` were computed in ``prompt_seconds``; ``kept_tokens`` were known from an
-    earlier prompt. ``tokens`` came in ``seconds``. ``texts`` were begun, and their first tokens
-    together took ``first_seconds`` from the call that asked for them."""
+    - ``prompt_tokens`` of prompts were computed, in ``prompt_seconds``.
+    - ``kept_tokens`` of prompts were known from an earlier prompt.
+    - ``tokens`` were generated, in ``seconds``.
+    - ``texts`` were begun. ``first_seconds`` is the time from each call to its first token, summed.
+    """
 
     prompt_tokens: int = 0
     kept_tokens: int = 0
@@ -104,59 +109,61 @@ class Generation(NamedTuple):
     first_seconds: float = 0.0
 
     def plus(self, other: Generation) -> Generation:
-        """Both together."""
+        """The sum of both."""
         return Generation._make(a + b for a, b in zip(self, other, strict=True))
 
 
 #: ``reserve(size)`` counts bytes that a context takes beside its inputs (a language model's KV
 #: cache) against the guest's ``Limits.host_memory``. Call it before you take the bytes; a negative
-#: size gives them back. Raises ``RuntimeFailure`` above the limit, and then counts nothing. When
-#: the context is closed, or cannot be made, core gives back what is left.
+#: size gives them back. Above the limit it counts nothing and raises ``RuntimeFailure``. Core gives
+#: back the rest when the context is closed or cannot be made.
 Reserve = Callable[[int], None]
 
 
 def unlimited(size: int) -> None:
-    """The ``Reserve`` of a context that serves no guest: it counts nothing."""
+    """The ``Reserve`` of a context without a guest: it counts nothing."""
 
 
 class ExecutionContext(ABC):
-    """One guest's inputs and outputs of a graph. Used by one thread at a time.
+    """One guest's inputs and outputs of a graph. One thread uses it at a time.
 
-    ``key`` is an index from 0 or a name; an unknown one raises ``InvalidArgument``.
-    """
+    ``key`` is an index from 0, or a name. An unknown key raises ``InvalidArgument``."""
 
     @abstractmethod
     def set_input(self, key: int | str, tensor: Tensor) -> None:
-        """Copy the tensor's bytes to where the library reads them: ``tensor.data`` belongs to the
-        guest again as soon as this returns. Core has checked that the length fits type and
-        dimensions (but for graphs with ``untyped_bytes``). Raises ``InvalidArgument`` for a type
-        or dimensions that the graph does not take."""
+        """Copy the tensor's bytes to where the library reads them. When this returns, the guest may
+        reuse ``tensor.data``.
+
+        Core has checked that the length fits type and dimensions (except for graphs with
+        ``untyped_bytes``). Raises ``InvalidArgument`` for a type or dimensions that the graph does
+        not take."""
 
     @abstractmethod
     def compute(self) -> None:
-        """Run the graph on the inputs, which stay set. Raises ``InvalidArgument`` when an input is
-        missing and ``RuntimeFailure`` when the library fails."""
+        """Run the graph. The inputs stay set. Raises ``InvalidArgument`` if an input is missing,
+        and ``RuntimeFailure`` if the library fails."""
 
     @abstractmethod
     def get_output(self, key: int | str) -> Tensor:
-        """An output of the last ``compute``, without a copy; its view stays valid until the next
-        call on this context. Raises ``InvalidArgument`` before the first ``compute``."""
+        """An output of the last ``compute``, without a copy. Its view is valid until the next call
+        on this context. Raises ``InvalidArgument`` before the first ``compute``."""
 
     def cancel(self) -> None:
-        """Make a call that another thread has under way fail soon, where the library can: the
-        guest is to end. The only method that is called from another thread."""
+        """Make a running call of another thread fail soon, if the library can: the guest must end.
+        This is the only method that core calls from another thread."""
 
     def generation(self) -> Generation | None:
-        """What a language model did here; None for every other graph."""
+        """What a language model did in this context; None for every other graph."""
         return None
 
     def close(self) -> None:
-        """Free what the context holds. Called once, whatever happened before."""
+        """Free the context's memory. Called once, whatever happened before."""
 
 
 class StreamingContext(ExecutionContext):
-    """A context that can also produce its output piece by piece (WasmEdge's extension). A backend
-    declares streaming by giving contexts of this class."""
+    """A context that can also produce its output piece by piece (WasmEdge's extension).
+
+    A graph supports streaming if its contexts are of this class."""
 
     @abstractmethod
     def compute_single(self) -> None:
@@ -164,11 +171,11 @@ class StreamingContext(ExecutionContext):
 
     @abstractmethod
     def get_output_single(self, key: int | str) -> Tensor:
-        """The newest piece; valid until the next call on this context."""
+        """The newest piece. Its view is valid until the next call on this context."""
 
     @abstractmethod
     def fini_single(self) -> None:
-        """End the stream, early or not, and free what it held."""
+        """End the stream, early or not, and free its memory."""
 
 
 class Graph(ABC):
@@ -202,21 +209,21 @@ class Graph(ABC):
 
     @attribute
     def inputs(self) -> Sequence[TensorInfo]:
-        """The inputs by index; empty where the library cannot say."""
+        """The inputs by index; empty if the library does not know them."""
         return ()
 
     @attribute
     def outputs(self) -> Sequence[TensorInfo]:
-        """The outputs by index; empty where the library cannot say."""
+        """The outputs by index; empty if the library does not know them."""
         return ()
 
     @abstractmethod
     def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
-        """A new context, which keeps its graph alive. A context that takes much memory beside its
-        inputs calls ``reserve``, now or later; the others ignore it."""
+        """Make a context, which keeps its graph alive. A context that takes much memory beside its
+        inputs calls ``reserve``, now or later. Other contexts ignore it."""
 
     def close(self) -> None:
-        """Free the model. Called once, when neither a handle nor a context needs it."""
+        """Free the model. Called once, when no handle and no context uses it."""
 
 
 class Backend(ABC):
@@ -252,12 +259,12 @@ class Backend(ABC):
         backend without native code, threads and locks."""
         return False
 
-    #: The distribution and version that it comes from; core sets it when the plugin registers.
+    #: The distribution and version that it comes from. Core sets it when the plugin registers.
     origin: str = ""
 
     @property
     def title(self) -> str:
-        """Its name for messages: ``backend onnx (wasi-nn 0.1.0)``."""
+        """Its name in messages: ``backend onnx (wasi-nn 0.1.0)``."""
         return f"backend {self.name} ({self.origin})" if self.origin else f"backend {self.name}"
 
     def availability(self, deep: bool = False) -> Availability:
@@ -275,33 +282,32 @@ class Backend(ABC):
             raise Unavailable(found.detail)
 
     def sniff(self, head: bytes) -> str | None:
-        """The encoding, one of its own, of a model whose first builder begins with ``head``
-        (4,096 bytes at most), or None. Well-known formats are recognised by core."""
+        """The encoding of a model whose first builder begins with ``head`` (at most 4,096 bytes).
+
+        It is one of ``encodings``, or None. Core recognises the well-known formats itself."""
         return None
 
     def files(self, paths: Sequence[Path], config: Mapping[str, Any]) -> Sequence[Path]:
-        """Every file and folder that the answers of the model of ``paths`` depend on: the paths
-        themselves, and what the library finds beside them or the config names. A folder stands for
-        the files in it.
+        """Every file and folder that the model's outputs depend on: ``paths``, and the files that
+        the library finds beside them or that the config names. A folder stands for all files in it.
 
-        When one of them changes, a new ``load`` follows; when one is missing, it is a
-        ``ModelNotFound``, and nothing is loaded. Their sizes are the model's size. Core asks
-        whenever the model is wanted, so remember what took long to find out, under the file's
-        ``files.version``. Do not raise for a model that is not sound: ``load`` says what is
-        wrong."""
+        If one of them changes, core loads the model again. If one is missing, core raises
+        ``ModelNotFound`` and loads nothing. The sum of their sizes is the model's size. Core asks
+        each time that the model is used, so cache what takes long to find, by the file's
+        ``files.version``. Do not raise for a damaged model: ``load`` reports what is wrong."""
         return paths
 
     @abstractmethod
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
-        """Load a model. Raises ``InvalidArgument`` for a wrong number of builders or a config of
-        the wrong type, ``UnsupportedOperation`` for a target that is not here,
-        ``RuntimeFailure`` for a model that the library rejects, and ``Unavailable`` when the
-        library is not installed."""
+        """Load a model. Raises ``InvalidArgument`` for a wrong number of builders or a value of a
+        wrong type in the config, ``UnsupportedOperation`` for a target that is not available,
+        ``RuntimeFailure`` for a model that the library rejects, and ``Unavailable`` if the library
+        is not installed."""
 
 
 def missing_library(package: str, extra: str) -> str | None:
-    """What to do when the Python package ``package`` is not installed; None when it is. Does not
-    import it."""
+    """What to do about the Python package ``package`` that is not installed; None if it is. Does
+    not import it."""
     try:
         found = importlib.util.find_spec(package)
     except (ImportError, ValueError):
@@ -312,7 +318,7 @@ def missing_library(package: str, extra: str) -> str | None:
 
 
 def position(key: int | str, tensors: Sequence[TensorInfo], what: str) -> int:
-    """The index that ``key`` means among ``tensors``, or ``InvalidArgument``."""
+    """The index of the tensor that ``key`` names. Raises ``InvalidArgument`` if there is none."""
     if isinstance(key, int):
         if 0 <= key < len(tensors):
             return key
@@ -328,8 +334,8 @@ def position(key: int | str, tensors: Sequence[TensorInfo], what: str) -> int:
 
 
 def check_input(info: TensorInfo, tensor: Tensor) -> None:
-    """Raise ``InvalidArgument`` unless the tensor's type and dimensions are what the input takes:
-    -1 takes any dimension, and dimensions of None any at all."""
+    """Raise ``InvalidArgument`` unless the input takes the tensor's type and dimensions. A
+    dimension of -1 takes any size, and ``dims`` of None any dimensions."""
     if info.type is None:
         raise InvalidArgument(
             f"input {info.name} is a {info.native_type}, which is not a tensor type of wasi-nn"

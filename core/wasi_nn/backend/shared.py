@@ -40,8 +40,8 @@ def acquire_unless_stopped(lock: Lock, stopped: Stopped) -> None:
 
 
 class MadeOnce(Generic[T]):
-    """Objects by what they were made from. An object stays as long as somebody holds it: the table
-    has weak references. A child process after a fork has an empty table. Make a table once, at the
+    """Objects by what they were made from. An object stays as long as it is used: the table has
+    weak references. A child process after a fork has an empty table. Make a table once, at the
     top of a module. Thread-safe."""
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
-"""The runtime contract: what a Wasm engine has to offer to run guests.
+"""The runtime contract: what a Wasm engine must offer to run guests.
 
-A runtime compiles a module, and an instance of it runs with host functions, a WASI configuration
-and limits. Nothing of tensors is seen here: a host function is a name, a number of i32 parameters
-and a callable that reads and writes guest memory.
+A runtime compiles a module. An instance of the module runs with host functions, a WASI
+configuration and limits. A runtime does not see tensors: a host function is a name, a number of i32
+parameters, and a callable that reads and writes guest memory.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ __all__ = [
 
 
 class GuestMemory(Protocol):
-    """A guest's linear memory during one host call. Nothing got from it outlives that call: the
-    memory may grow, and move, as soon as the guest runs again."""
+    """A guest's linear memory during one host call. Views of it are valid only during that call:
+    the memory may grow and move when the guest runs again."""
 
     def read(self, pointer: int, length: int) -> memoryview:
-        """``length`` bytes at ``pointer`` (both unsigned), zero-copy where the engine can.
-        Raises ``InvalidArgument`` when they are not wholly inside the memory."""
+        """``length`` bytes at ``pointer`` (both unsigned), without a copy if the engine can. Raises
+        ``InvalidArgument`` unless they are wholly inside the memory."""
 
     def write(self, pointer: int, data: memoryview | bytes) -> None:
-        """Copy ``data`` (flat bytes) to ``pointer``. Raises ``InvalidArgument`` when it does not
-        fit there, and then writes nothing."""
+        """Copy ``data`` (flat bytes) to ``pointer``. If it does not fit there, write nothing and
+        raise ``InvalidArgument``."""
 
     def check(self, pointer: int, length: int) -> None:
         """Raise ``InvalidArgument`` unless the bytes are wholly inside the memory."""
 
     @property
     def size(self) -> int:
-        """Bytes of linear memory at this moment."""
+        """The present size of the linear memory in bytes."""
 
 
 class BufferMemory:
-    """Guest memory of an engine that shares it as a buffer. The adapter replaces ``view`` whenever
-    the memory has grown or moved, before a host function looks at it."""
+    """Guest memory of an engine that shares it as a buffer. If the memory has grown or moved, the
+    runtime replaces ``view`` before a host function reads it."""
 
     __slots__ = ("size", "view")
 
@@ -68,7 +68,7 @@ class BufferMemory:
         self.size = len(view)
 
     def replace(self, view: memoryview) -> None:
-        """The memory is somewhere else, or larger, from now on."""
+        """Use another view: the memory has moved or grown."""
         self.view = view
         self.size = len(view)
 
@@ -91,7 +91,7 @@ class BufferMemory:
 
 
 def outside(pointer: int, length: int, size: int) -> InvalidArgument:
-    """What a guest's memory raises for bytes that are not in it."""
+    """The error for bytes that are outside the guest's memory."""
     return InvalidArgument(
         f"{length} bytes at 0x{pointer:x} are outside the guest's memory of {size} bytes"
     )
@@ -100,11 +100,10 @@ def outside(pointer: int, length: int, size: int) -> InvalidArgument:
 class HostFunction(NamedTuple):
     """A function that a guest can import. All parameters are i32, passed as unsigned ints.
 
-    ``call(memory, *parameters)`` gives the i32 result, or None where ``has_result`` is False.
-    ``memory`` is None for a guest that exports no memory. ``call`` raises nothing but what must
-    end the guest (``KeyboardInterrupt``): an adapter turns that into a trap and raises it again
-    from ``Instance.start`` or ``call``.
-    """
+    ``call(memory, *parameters)`` gives the i32 result, or None if ``has_result`` is False.
+    ``memory`` is None for a guest that exports no memory. ``call`` raises only what must end the
+    guest (``KeyboardInterrupt``). The runtime turns that into a trap, and raises it again from
+    ``Instance.start`` or ``call``."""
 
     module: str
     name: str
@@ -139,18 +138,25 @@ class WasiConfig(NamedTuple):
 
 
 class EngineLimits(NamedTuple):
-    """What an engine enforces; None is no limit. ``memory`` is in bytes (of linear memory, and
-    about as much again for tables), ``fuel`` in the engine's own units (about one per instruction
-    on wasmtime)."""
+    """The limits that an engine enforces. With None, there is none.
+
+    ``memory`` is in bytes of linear memory, and about as much again for tables. ``fuel`` is in the
+    engine's own units (about one per instruction on wasmtime)."""
 
     memory: int | None = None
     fuel: int | None = None
 
 
 class RuntimeFeatures(NamedTuple):
-    """What an engine can do, as ``wasi-nn plugins`` shows it. ``zero_copy_memory`` is a view of
-    guest memory and no copy of it; ``threads`` that guests of several threads run side by side;
-    ``shared_memory`` that a guest may have a memory that is declared shared."""
+    """What an engine can do, as ``wasi-nn plugins`` shows it.
+
+    - ``components``: it runs components.
+    - ``wasi``: it has WASI preview 1.
+    - ``zero_copy_memory``: host functions get a view of guest memory, not a copy.
+    - ``interrupt``, ``memory_limit``, ``fuel``: it can enforce these limits.
+    - ``threads``: guests of several threads run at the same time.
+    - ``compile_cache``: it keeps compiled code on disk.
+    - ``shared_memory``: a guest may have a memory that is declared shared."""
 
     components: bool = False
     wasi: bool = True
@@ -164,15 +170,15 @@ class RuntimeFeatures(NamedTuple):
 
 
 class Instance(ABC):
-    """One guest in one store. Used by the thread that made it, but for ``interrupt``."""
+    """One guest in one store. Only the thread that made it uses it, except for ``interrupt``."""
 
     @abstractmethod
     def instantiate(self) -> int | None:
-        """Link the module and run its start function; comes before ``start`` and ``call``.
+        """Link the module and run its start function. Comes before ``start`` and ``call``.
 
-        Gives an exit code when the guest ended there, and None otherwise. Raises ``LinkError`` for
-        an import that nobody provides, ``LimitExceeded`` when the module starts above its limits,
-        and the other kinds of ``GuestError``."""
+        Gives an exit code if the guest ended, and otherwise None. Raises ``LinkError`` for an
+        import that nothing provides, ``LimitExceeded`` if the module starts above its limits, and
+        the other kinds of ``GuestError``."""
 
     @abstractmethod
     def start(self) -> int:
@@ -180,13 +186,13 @@ class Instance(ABC):
 
     @abstractmethod
     def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
-        """Call an exported function. Raises ``UsageError`` when there is no such export and the
-        kinds of ``GuestError``."""
+        """Call an exported function. The arguments are ints for i32 and i64, and floats for f32 and
+        f64. Raises ``UsageError`` if there is no such export, and the kinds of ``GuestError``."""
 
     @abstractmethod
     def interrupt(self) -> None:
-        """Make the guest stop soon with ``Interrupted``. Callable from any thread; does nothing
-        once the guest has ended."""
+        """Make the guest stop soon with ``Interrupted``. Any thread may call this. It does nothing
+        if the guest has ended."""
 
     @abstractmethod
     def close(self) -> None:
@@ -200,12 +206,13 @@ class Module(ABC):
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
     ) -> Instance:
-        """An instance to be, in a store of its own; nothing of the guest has run. Raises
+        """Make an instance in a store of its own, without running any of the guest. Raises
         ``UsageError`` for a WASI configuration that the engine refuses."""
 
 
 class Runtime(ABC):
-    """A Wasm engine. One object per host; its library is imported on first use."""
+    """A Wasm engine. One object per host. Import its library in the methods, not at the top of the
+    module."""
 
     @attribute
     def name(self) -> str:
@@ -235,12 +242,12 @@ class Runtime(ABC):
 
     @abstractmethod
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
-        """Compile a core module, or take it from the cache. ``limits.fuel`` says whether the code
-        must count fuel. Raises ``UsageError`` for bytes that are no valid module."""
+        """Compile a core module, or take it from the cache. Unless ``limits.fuel`` is None, the
+        code must count fuel. Raises ``UsageError`` for bytes that are not a valid module."""
 
     def compile_component(self, wasm: bytes, limits: EngineLimits) -> Component:
-        """Compile a component, as ``compile`` does a core module. Raises ``UsageError`` where the
-        engine runs none (``features.components`` says so before)."""
+        """Compile a component, as ``compile`` does a core module. Raises ``UsageError`` if the
+        engine does not run components (``features.components``)."""
         raise UsageError(
             f"{self.name} runs no components; wasmtime does (--runtime, or Host(runtime=…))"
         )

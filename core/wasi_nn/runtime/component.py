@@ -1,10 +1,14 @@
 """Component interfaces, described without an engine: names, resources, functions and types.
 
-An ABI writes its interfaces down in these words, and a runtime adapter turns them into definitions
-of its engine. Values are plain Python: a u32 is an int, a string a str, a ``list<u8>`` is a flat
-buffer of bytes (on its way in it is valid during the call), an enum is the name of its case, a list
-or tuple is a list or tuple, a result is a ``Result``, and a resource is the number under which the
-host keeps it.
+An ABI describes its interfaces with these types, and a runtime turns them into definitions of its
+engine. Values are plain Python:
+
+- a u32 is an int, and a string a str
+- a ``list<u8>`` is a flat buffer of bytes; a parameter is valid only during the call
+- an enum is the name of its case
+- a list or tuple is a list or tuple
+- a result is a ``Result``
+- a resource is the number under which the host keeps it
 
 Whoever receives an ``Own`` owns the resource: its ``drop`` is not called again. A ``Borrow`` is
 valid during the call.
@@ -55,7 +59,7 @@ _WASI_VERSION = re.compile(r"0\.2\.\d+")
 
 
 def is_wasi(interface: str) -> bool:
-    """Whether an interface is of a package of WASI, which is the engine's to bring."""
+    """Whether an interface is of a package of WASI, which the engine provides."""
     return interface.startswith(tuple(_PACKAGES))
 
 
@@ -96,13 +100,13 @@ class TupleOf(NamedTuple):
 
 
 class Own(NamedTuple):
-    """A resource that changes hands; ``resource`` is its name."""
+    """A resource that gets a new owner; ``resource`` is its name."""
 
     resource: str
 
 
 class Borrow(NamedTuple):
-    """A resource that is lent for the time of the call."""
+    """A resource that is lent during the call."""
 
     resource: str
 
@@ -128,8 +132,8 @@ class Result(NamedTuple):
 class Function(NamedTuple):
     """A function of an interface, under its name in the component (``[method]tensor.data``).
 
-    ``call(*parameters)`` gives the value of ``result``. What it raises ends the guest: an adapter
-    turns that into a trap and raises it again from ``Instance.start``."""
+    ``call(*parameters)`` gives the value of ``result``. An exception ends the guest: the runtime
+    turns it into a trap, and raises it again from ``Instance.start``."""
 
     name: str
     parameters: tuple[Type, ...]
@@ -138,8 +142,8 @@ class Function(NamedTuple):
 
 
 class Resource(NamedTuple):
-    """A resource of the host's. ``drop`` gets the number of one that the guest has dropped; names
-    are unique among the interfaces that are given together."""
+    """A resource of the host. ``drop`` gets the number of one that the guest has dropped. Names are
+    unique among the interfaces of one component."""
 
     name: str
     drop: Callable[[int], None]
@@ -159,12 +163,12 @@ class Component(ABC):
 
     @abstractmethod
     def check(self, interfaces: Sequence[Interface]) -> None:
-        """Raises ``LinkError`` when the component declares a function of the interfaces with
-        another type, and ``UsageError`` when it has no `run` of `wasi:cli/run`."""
+        """Raise ``LinkError`` if the component declares a function of the interfaces with another
+        type, and ``UsageError`` if it has no `run` of `wasi:cli/run`."""
 
     @abstractmethod
     def prepare(
         self, interfaces: Sequence[Interface], wasi: WasiConfig, limits: EngineLimits
     ) -> Instance:
-        """An instance to be, in a store of its own; ``start`` calls ``run`` of ``wasi:cli/run``.
-        Checks the interfaces, since values come without types."""
+        """Make an instance in a store of its own. Its ``start`` calls ``run`` of ``wasi:cli/run``.
+        Checks the interfaces, because values have no types."""
