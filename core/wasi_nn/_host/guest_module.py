@@ -59,7 +59,9 @@ class GuestModule:
         abi = select_abi(self.file, dialect, session)
         ours = abi.host_functions(observer) if abi is not None else []
         needed = link(self.file, [*bench.host_functions(), *ours, *extra], runtime)
-        return Linked(needed, lambda: abi.reading.dialect.name if abi is not None else None, bench)
+        return Linked(
+            needed, lambda: abi.negotiation.dialect.name if abi is not None else None, bench
+        )
 
     def check_link(self, linked: Linked, code: Callable[[], Any]) -> None:
         """``link`` has compared the types already."""

@@ -15,23 +15,18 @@ from wasi_nn._process.signals import attend
 from wasi_nn._session.execution import Cancellation, Execution
 from wasi_nn._session.ledger import Ledger
 from wasi_nn.errors import EndOfSequence, InvalidArgument, NnError, UnsupportedOperation
-from wasi_nn.escaping import logger
 from wasi_nn.types import Tensor, TensorInfo, TensorType
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# A backend that describes no outputs may refuse every index without an end.
-_MOST_REFUSED = 1024
-
-
-log = logger("wasi_nn")
+# A backend that describes no outputs might refuse every index, endlessly.
+_MAX_REFUSED = 1024
 
 
 class Context(OfOneProcess, Closing):
-    """An execution context for Python callers. Used by one thread at a time; open one a thread.
-
-    A context manager; arrays that it gives are the caller's own."""
+    """An execution context for Python callers, and a context manager. One thread at a time may use
+    it: open one for each thread. The arrays that it returns are copies."""
 
     def __init__(self, loaded: LoadedGraph) -> None:
         self._loaded = loaded
@@ -72,18 +67,21 @@ class Context(OfOneProcess, Closing):
         return None
 
     def compute(self) -> None:
-        """Run the graph. Raises ``InvalidArgument`` while an input is missing. What a signal's
-        handler raises meanwhile cancels the computation where the library can, and comes out."""
+        """Run the graph. Raises ``InvalidArgument`` if an input is missing. If a signal handler
+        raises meanwhile, the computation is cancelled, where the library can, and the handler's
+        exception is raised."""
         attend(self._opened().compute, self.cancel)
 
     def get_output(self, key: int | str = 0) -> NDArray[Any]:
         """A copy of an output of the last ``compute``."""
-        return self._opened().get_output(key).numpy()
+        output = self._opened().get_output(key)
+        with self._loaded.blame:
+            return output.numpy()
 
     def stream(self, key: int | str = 0) -> Generator[bytes, None, None]:
-        """The pieces of an output as they are made: of a language model, tokens. Leaving the loop
-        early ends the text. Raises ``UnsupportedOperation`` for a graph that does not stream, and
-        the kinds of ``NnError`` that computing raises."""
+        """The pieces of an output as they are made, such as a language model's tokens. Leaving the
+        loop early ends the text. Raises ``UnsupportedOperation`` for a graph that does not stream,
+        and what ``compute`` raises."""
 
         def piece() -> bytes:
             execution = self._opened()
@@ -100,8 +98,8 @@ class Context(OfOneProcess, Closing):
                 self._execution.fini_single()
 
     def stream_text(self, key: int | str = 0) -> Generator[str, None, None]:
-        """The same as text in UTF-8, in whole characters: a token may be a part of one. What stays
-        incomplete at the end comes out as U+FFFD. Raises what ``stream`` raises."""
+        """The pieces as text, in whole characters: a token may be a part of one. Bytes that are not
+        UTF-8 become U+FFFD. Raises what ``stream`` raises."""
         decoder = getincrementaldecoder("utf-8")(errors="replace")
         pieces = self.stream(key)
         try:
@@ -111,12 +109,12 @@ class Context(OfOneProcess, Closing):
             if text := decoder.decode(b"", final=True):
                 yield text
         finally:
-            # Leaving the loop early ends the text at once, and not when the memory is collected.
+            # Without this, the text of a loop that was left early ends when it is collected.
             pieces.close()
 
     def stream_async(self, key: int | str = 0) -> AsyncGenerator[bytes, None]:
-        """``stream`` for ``async for``, in a thread. A task that is cancelled cancels the
-        computation, and goes on when it has ended; the context can then only be closed."""
+        """``stream`` for ``async for``, in a thread. Cancelling the task cancels the computation
+        and waits for its end. The context can then only be closed."""
         from wasi_nn._host.asynchronous import each
 
         return each(self.stream(key), self.cancel)
@@ -128,14 +126,14 @@ class Context(OfOneProcess, Closing):
         return each(self.stream_text(key), self.cancel)
 
     async def compute_async(self) -> None:
-        """``compute`` in a thread; a task that is cancelled does as in ``stream_async``."""
+        """``compute`` in a thread. Cancelling the task does the same as in ``stream_async``."""
         from wasi_nn._host.asynchronous import in_thread
 
         await in_thread(self.compute, self.cancel)
 
     def cancel(self) -> None:
-        """Make a call that another thread has under way fail soon, where the library can. The
-        context can then only be closed."""
+        """Make a call that another thread is making fail soon, where the library can. The context
+        can then only be closed."""
         if not self._forked:
             self._execution.cancel()
 
@@ -152,7 +150,7 @@ class Context(OfOneProcess, Closing):
 
 
 class Model(OfOneProcess):
-    """A loaded graph for Python callers; any number of threads may open contexts of it."""
+    """A loaded graph for Python callers. Any number of threads may open contexts of it."""
 
     def __init__(self, loaded: LoadedGraph) -> None:
         self._loaded = loaded
@@ -194,8 +192,7 @@ class Model(OfOneProcess):
 
     @property
     def choices(self) -> Mapping[str, Sequence[str]]:
-        """What keys of the config choose among in this model, such as its signatures, by the
-        key."""
+        """The values that keys of the config can have for this model, such as its signatures."""
         return self._loaded.choices
 
     def init_execution_context(self) -> Context:
@@ -205,20 +202,20 @@ class Model(OfOneProcess):
     def run(
         self, inputs: Mapping[int | str, Any] | Any = None, /, **named: Any
     ) -> dict[str, NDArray[Any]]:
-        """One inference in a context of its own: inputs by index or name (an array alone is input
-        0; ``run(x=…, y=…)`` names them), outputs by name, or by number where the graph does not
-        describe them. Every name that a tensor has can be looked up.
+        """One inference in a new context. Inputs are given by index or name: an array alone is
+        input 0, and ``run(x=…, y=…)`` names them. Outputs come by name, or by number if the graph
+        does not describe them. Each name of a tensor can be looked up.
 
-        Outputs that wasi-nn has no tensor type for (maps, texts) are left out: ``Model.outputs``
-        describes them, and ``Context.get_output`` says why. Raises ``UnsupportedOperation`` where
-        no output is left."""
+        Outputs without a tensor type of wasi-nn (maps, texts) are left out: ``Model.outputs``
+        describes them, and ``Context.get_output`` says why. Raises ``UnsupportedOperation`` if no
+        output is left."""
         return self._run(_given(inputs, named), lambda cancel: None)
 
     async def run_async(
         self, inputs: Mapping[int | str, Any] | Any = None, /, **named: Any
     ) -> dict[str, NDArray[Any]]:
-        """``run`` in a thread; a task that is cancelled cancels the computation, where the library
-        can, and goes on when it has ended."""
+        """``run`` in a thread. Cancelling the task cancels the computation, where the library can,
+        and waits for its end."""
         from wasi_nn._host.asynchronous import Stop, in_thread
 
         stop = Stop()
@@ -245,7 +242,7 @@ def _given(inputs: Any, named: Mapping[str, Any]) -> Mapping[int | str, Any]:
 
 
 class _Outputs(dict[str, Any]):
-    """Arrays by their tensors' first names; the other names can be looked up as well."""
+    """Arrays by their tensors' first names. The other names can be looked up too."""
 
     def __init__(self, infos: Sequence[TensorInfo]) -> None:
         super().__init__()
@@ -266,10 +263,10 @@ def _read(context: Context, infos: Sequence[TensorInfo]) -> dict[str, NDArray[An
             outputs[infos[index].name if infos else str(index)] = context.get_output(index)
         except UnsupportedOperation as error:
             refused.append(error)
-            if len(refused) >= _MOST_REFUSED:
+            if len(refused) >= _MAX_REFUSED:
                 break
         except InvalidArgument:
-            # Where nothing describes the outputs, this is how their number is known.
+            # Without a description, this shows how many outputs there are.
             if infos:
                 raise
             break

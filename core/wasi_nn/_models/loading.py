@@ -1,9 +1,8 @@
 """Loaded graphs, and the rule that a model is loaded once per process.
 
-Two guests, threads or hosts that name the same files with the same backend, target and config get
-the same graph, as long as none of the model's files has changed. The table holds graphs weakly: a
-graph lives as long as a registry, a handle or a context holds it, and its backend's ``close`` runs
-when the last of them lets go.
+Guests, threads and hosts that name the same files with the same backend, target and config get the
+same graph, unless one of the model's files has changed. A graph lives as long as a registry, a
+handle or a context holds it. Its ``close`` runs when the last of them lets go.
 """
 
 from __future__ import annotations
@@ -47,13 +46,13 @@ log = logger("wasi_nn")
 
 # Characters that are kept of a library's reason for a path that it cannot open.
 _MAX_REASON = 80
-# A model is loaded so often, at most, before its files stay the same meanwhile.
-_TRIES = 3
+# A model is loaded again this often if its files change meanwhile.
+_MAX_LOADS = 3
 
 
 class guest_facing_errors:
-    """A block in which what is missing on the operator's side reaches a guest as an encoding that
-    is not served."""
+    """A block that turns the operator's mistakes into errors of the guest: a missing library means
+    that the encoding is not served."""
 
     def __enter__(self) -> None:
         return None
@@ -66,8 +65,8 @@ class guest_facing_errors:
 
 
 class _Refusal(Blame):
-    """Lets nobody call into a backend: the blame of a graph of the parent's process, and its
-    lock."""
+    """The blame and the lock of a graph that belongs to the parent process. It lets nobody call
+    into the backend."""
 
     __slots__ = ()
 
@@ -78,7 +77,7 @@ class _Refusal(Blame):
         raise refusal(f"a model of {self._backend.title}")
 
     def release(self) -> None:
-        """Nobody has it."""
+        """Nothing: nobody can acquire it."""
 
 
 class LoadedGraph:
@@ -88,7 +87,7 @@ class LoadedGraph:
         self, graph: Graph, backend: Backend, options: LoadOptions, seconds: float
     ) -> None:
         self.graph = graph
-        # When the program ends, threads of it may be in the library still.
+        # Not at the end of the program: its threads may still be in the library.
         weakref.finalize(self, graph.close).atexit = False
         #: A block of calls into the backend.
         self.blame = Blame(backend)
@@ -100,9 +99,9 @@ class LoadedGraph:
             self.choices = checked_choices(graph.choices)
         #: What takes the model's memory: several graphs may share it.
         self.memory: object = graph if shared is None else shared
-        #: Acquired for each call into a context, where they run one at a time.
+        #: Acquired for each call into a context, if contexts must run one at a time.
         self.lock: Lock | None = None if concurrent else threading.Lock()
-        #: Checks what the graph's contexts give.
+        #: Checks the outputs of the graph's contexts.
         self.checked = Outputs(graph)
         self.backend = backend
         self.options = options
@@ -118,19 +117,19 @@ class LoadedGraph:
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:
-        """What the graph says of its inputs. Raises ``RuntimeFailure`` where the backend fails."""
+        """The graph's description of its inputs. Raises ``RuntimeFailure`` if the backend fails."""
         with self.blame:
             return checked_infos("inputs", self.graph.inputs)
 
     @property
     def outputs(self) -> Sequence[TensorInfo]:
-        """What the graph says of its outputs. Raises ``RuntimeFailure`` where the backend fails."""
+        """The graph's description of its outputs. Raises the same."""
         with self.blame:
             return checked_infos("outputs", self.graph.outputs)
 
 
 def check_guest_config(backend: Backend, config: Mapping[str, Any]) -> None:
-    """Raise ``InvalidArgument`` for a guest's config that sets what only the person may."""
+    """Raise ``InvalidArgument`` for a guest's config with a key that only the operator may set."""
     refused = sorted(config.keys() & backend.host_only_keys)
     if refused:
         raise InvalidArgument(
@@ -140,10 +139,10 @@ def check_guest_config(backend: Backend, config: Mapping[str, Any]) -> None:
 
 
 def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) -> LoadedGraph:
-    """Load a graph for one holder. Whatever the library throws comes out as an ``NnError``.
+    """Load a graph. What the library raises becomes an ``NnError``.
 
-    Every model goes to its library here, and nowhere else: this is where a backend in a process of
-    its own would stand in, for models that a guest brings."""
+    Every model reaches its library here, and nowhere else. A backend in a process of its own, for
+    models that a guest brings, would be started here."""
     started = time.perf_counter()
     _use(backend)
     options = options._replace(config=known_config(backend, options.config))
@@ -170,20 +169,20 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
 def _explained(
     builders: Sequence[Builder], backend: Backend, options: LoadOptions, reason: str
 ) -> str:
-    """Why a backend refused a model, with what is known of the files before it."""
+    """Why a backend refused a model, after what is known about the files."""
     from wasi_nn._models import recognition
 
     paths = [builder for builder in builders if isinstance(builder, Path)]
     parts: Sequence[Builder] = builders
     if paths and len(paths) == len(builders):
-        # (What a broken backend fails at here, it was asked before.)
+        # A backend that fails here has failed with the same question before.
         with suppress(Exception):
             parts = backend.files(paths, options.config)
     what = recognition.model(parts, backend.encodings)
     for path in paths:
         if what is None and not _is_utf8(path):
             what = f"the path {path} is not UTF-8, which not every library opens: rename it"
-            # (Of a path of another type, libraries list the signatures of their functions.)
+            # For such a path, some libraries list the signatures of all their functions.
             reason = reason[:_MAX_REASON]
     return reason if what is None else f"{what}. The backend says: {reason}"
 
@@ -210,11 +209,11 @@ def load_shared(
     options: LoadOptions,
     stopped: Stopped = never,
 ) -> LoadedGraph:
-    """Load a model of files, or take the one that this process already has.
+    """Load a model of files, or return the one that this process already has.
 
-    A model is another one when any of the files that it depends on has changed. Raises
-    ``ModelNotFound`` for a missing file, ``InvalidArgument`` for a config that is not made of
-    JSON's types, and ``RuntimeFailure`` for files that change all the time."""
+    If one of the files has changed, it is another model. Raises ``ModelNotFound`` for a missing
+    file, ``InvalidArgument`` for a config that is not made of JSON's types, and ``RuntimeFailure``
+    for files that change each time."""
     _use(backend)
     config = known_config(backend, options.config)
     try:
@@ -227,7 +226,7 @@ def load_shared(
         def same() -> bool:
             return versions(backend, paths, config) == files
 
-        # The files may change while it is loaded, and while another thread's attempt is awaited.
+        # The files may change while this thread waits for another one, and during the load.
         if same():
             try:
                 loaded = load(backend, paths, options)
@@ -240,7 +239,7 @@ def load_shared(
                     return loaded
         raise _Changed
 
-    for _ in range(_TRIES):
+    for _ in range(_MAX_LOADS):
         files = versions(backend, paths, config)
         key = (
             f"{type(backend).__module__}.{type(backend).__qualname__}",
@@ -253,11 +252,11 @@ def load_shared(
         with suppress(_Changed):
             return _loaded.get(key, partial(make, files), stopped)
     raise RuntimeFailure(
-        f"the files of {', '.join(map(str, paths))} changed each of the {_TRIES} times that the "
-        "model was loaded: load it when they are written, or put new files in their place with a "
-        "rename"
+        f"the files of {', '.join(map(str, paths))} changed each of the {_MAX_LOADS} times that "
+        "the model was loaded: load it when they are written, or put new files in their place with "
+        "a rename"
     )
 
 
 class _Changed(Exception):
-    """A model's files are not those of its key any more."""
+    """A model's files are no longer those of its key."""

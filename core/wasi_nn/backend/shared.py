@@ -40,9 +40,10 @@ def acquire_unless_stopped(lock: Lock, stopped: Stopped) -> None:
 
 
 class MadeOnce(Generic[T]):
-    """Objects by what they were made from. An object stays as long as it is used: the table has
-    weak references. A child process after a fork has an empty table. Make a table once, at the
-    top of a module. Thread-safe."""
+    """A table of what is made once in a process, by what it was made from.
+
+    The table's references are weak: an object stays as long as it is used. A child process
+    starts with an empty table. Make a table once, at the top of a module. Thread-safe."""
 
     def __init__(self) -> None:
         self._clear()
@@ -57,9 +58,9 @@ class MadeOnce(Generic[T]):
         self._making: weakref.WeakValueDictionary[Hashable, Lock] = weakref.WeakValueDictionary()
 
     def get(self, key: Hashable, make: Callable[[], T], stopped: Stopped = never) -> T:
-        """The object under ``key``. The first caller makes it while the others wait; when making it
-        fails, the next of them tries. Raises what ``make`` raises, and ``RuntimeFailure`` once
-        ``stopped`` says so while this waits."""
+        """The object under ``key``. The first caller makes it while the others wait. If that fails,
+        the next one tries. Raises what ``make`` raises, and ``RuntimeFailure`` if ``stopped``
+        returns True during the wait."""
         with self._lock:
             found = self._objects.get(key)
             if found is not None:

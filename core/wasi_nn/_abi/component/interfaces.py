@@ -1,9 +1,9 @@
 """The component ABI: `wasi:nn` in its published versions, for one session.
 
-A version's interfaces differ in three places only: `errors` has a constructor until 2024-06-25, and
-the execution context has `set-input`, `compute` and `get-output` until 2024-08-19, one `compute`
-with named tensors since 2024-10-28 (WebAssembly/wasi-nn, wit/wasi-nn.wit and its history). Nothing
-is compatible between prereleases: a component imports exactly one of the names.
+The versions differ in three places: `errors` has a constructor until 2024-06-25; the execution
+context has `set-input`, `compute` and `get-output` until 2024-08-19, and one `compute` with named
+tensors since 2024-10-28 (WebAssembly/wasi-nn, wit/wasi-nn.wit and its history). Prereleases are not
+compatible with each other: a component imports exactly one of the names.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ from wasi_nn.runtime.component import (
 )
 from wasi_nn.types import ExecutionTarget, Tensor
 
-# What a tensor or error costs the host beside its bytes: it counts against the guest's limit, so
-# that a guest cannot make any number of empty ones.
+# Bytes that the host needs for a tensor or an error beside its data. They count against the guest's
+# limit, so that a guest cannot make any number of empty ones.
 _OVERHEAD = 256
-# A Python number and its place.
+# Bytes of a Python number and its place in a tuple.
 _DIMENSION = 40
-#: The number of what a constructor, which cannot fail, had no room for.
+#: The number that a constructor returns for an object above the guest's limit: it cannot fail.
 _REFUSED = 0
 
 _TENSOR, _GRAPH, _CONTEXT, _ERROR = "tensor", "graph", "graph-execution-context", "error"
@@ -146,7 +146,7 @@ class Wit:
     # Tensors
 
     def make(self, dims: list[int], kind: str, data: bytes | memoryview) -> int:
-        """The constructor. It cannot fail, so what does not fit is told when it is used."""
+        """The constructor. It cannot fail: a refused tensor is reported when it is used."""
         try:
             self.session.ledger.reserve(_size(dims, data))
         except NnError as error:
@@ -214,7 +214,7 @@ class Wit:
     # Execution contexts
 
     def compute_named(self, context: int, inputs: list[tuple[str, int]]) -> list[tuple[str, int]]:
-        """`compute` since 2024-10-28: the inputs are those given, and none of before."""
+        """`compute` since 2024-10-28. Earlier inputs no longer count."""
         kept = self.contexts[context]
         try:
             names = self._input_names(kept)
@@ -222,7 +222,7 @@ class Wit:
             if len(wanted) < len(inputs):
                 raise InvalidArgument("an input is given twice")
             if kept.handle == CLOSED or kept.set - wanted.keys():
-                # No backend can forget an input: a fresh context has none.
+                # A backend cannot unset an input, so this needs a fresh context.
                 self._renew(kept)
             for key, number in wanted.items():
                 self._set(kept, key, number)
@@ -277,7 +277,7 @@ class Wit:
                 name = str(index) if indexed else info.name or str(index)
                 given.append((name, self._output(context, index)))
             if not described:
-                # The model names none: by index, as far as they go.
+                # The model describes none: ask by index until there is no further one.
                 for index in range(MAX_BUILDERS):
                     try:
                         given.append((str(index), self._output(context, index)))
@@ -294,12 +294,12 @@ class Wit:
     def _output(self, context: GuestContext, key: int | str) -> int:
         output = self.session.contexts[context.handle].get_output(key)
         self.session.ledger.reserve(_size(output.dims, output.data))
-        # The guest may keep the tensor for longer than the library keeps the bytes.
+        # A copy: the guest may keep the tensor for longer than the library keeps the bytes.
         tensor = GuestTensor(output.dims, output.type, bytes(output.data))
         return self._keep(self.tensors, tensor)
 
     def _renew(self, context: GuestContext) -> None:
-        # The old one goes first: the guest's limits may not allow two.
+        # Close the old one first: the guest's limits may not allow two.
         self._close(context)
         context.set.clear()
         context.handle = self.session.init_execution_context(context.graph.handle)
@@ -331,7 +331,7 @@ class Wit:
         if number:
             self.session.ledger.release(_error_size(self.errors.pop(number).data))
 
-    # The way in and out
+    # Tables and functions
 
     def _keep(self, table: dict[int, Any], item: Any) -> int:
         number = self._next
@@ -365,7 +365,7 @@ def _fallible(ok: Type | None) -> ResultOf:
 
 
 def _size(dims: Sequence[int], data: bytes | memoryview) -> int:
-    """What a tensor that is kept counts against the guest's limit."""
+    """The bytes of a kept tensor that count against the guest's limit."""
     return _OVERHEAD + len(data) + _DIMENSION * len(dims)
 
 
@@ -374,7 +374,8 @@ def _error_size(data: str) -> int:
 
 
 def _key(name: str, names: Sequence[str]) -> int | str:
-    """A model's own name, else a decimal index, else the name for the backend to refuse."""
+    """The index of a tensor's name; else the name as a decimal index; else the name, which the
+    backend refuses."""
     if name in names:
         return names.index(name)
     if name.isascii() and name.isdecimal() and len(name) < 10:

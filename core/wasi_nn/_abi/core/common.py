@@ -1,4 +1,4 @@
-"""What the core-module ABIs have in common: functions, builders, and the way to the engine."""
+"""What the core-module ABIs have in common: their functions, and how they load graphs."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from wasi_nn.runtime import GuestMemory, HostFunction
 
 U32 = Struct("<I")
 PAIR = Struct("<II")
-#: A rank above this is a mistake: no library takes as many (numpy stops at 64).
+#: A larger rank is a mistake: no library takes more dimensions (numpy takes 64).
 MAX_RANK = 64
-#: Models come in a handful of builders; a count above this is a mistake.
+#: A larger number of builders is a mistake: models have a few.
 MAX_BUILDERS = 1024
 
 
@@ -27,9 +27,9 @@ class CoreAbi(ABC):
 
     module: ClassVar[str]
 
-    def __init__(self, session: Session, reading: DialectNegotiation) -> None:
+    def __init__(self, session: Session, negotiation: DialectNegotiation) -> None:
         self.session = session
-        self.reading = reading
+        self.negotiation = negotiation
 
     @abstractmethod
     def table(self) -> dict[str, tuple[int, Callable[..., None]]]:
@@ -39,7 +39,7 @@ class CoreAbi(ABC):
         """The functions, each behind its guard."""
         return [
             HostFunction(
-                self.module, name, parameters, True, guard(name, call, self.reading, observer)
+                self.module, name, parameters, True, guard(name, call, self.negotiation, observer)
             )
             for name, (parameters, call) in self.table().items()
         ]
@@ -47,15 +47,16 @@ class CoreAbi(ABC):
     def open_graph(
         self, memory: GuestMemory, builders: int, count: int, encoding: int, target: int
     ) -> int:
-        """Load from an array of ``count`` pairs ``{u32 pointer, u32 length}``; gives the handle."""
-        wanted = self.reading.target(target)
+        """Load a graph from an array of ``count`` pairs ``{u32 pointer, u32 length}``. Returns its
+        handle."""
+        wanted = self.negotiation.target(target)
         if count > MAX_BUILDERS:
             raise InvalidArgument(f"{count} graph builders: at most {MAX_BUILDERS} are allowed")
-        # (A list: an iterator over a view, left in the frame of an exception, is what CPython's
-        # collector of cycles crashes on.)
+        # A list, because CPython's cycle collector crashes on an iterator over a view that an
+        # exception keeps in its frame.
         pairs = list(PAIR.iter_unpack(memory.read(builders, 8 * count)))
         parts = [memory.read(at, length) for at, length in pairs]
-        return self.session.load(parts, partial(self.reading.encoding, encoding), wanted)
+        return self.session.load(parts, partial(self.negotiation.encoding, encoding), wanted)
 
     def load_by_name(self, memory: GuestMemory, name: int, length: int, out: int) -> None:
         memory.check(out, 4)

@@ -2,12 +2,12 @@
 
 Layouts (WAMR core/iwasm/libraries/wasi-nn, before June 2025): ``load`` takes a pointer to
 ``{u32 builders, u32 count}``; a tensor is 12 bytes, ``{u32 dims, u8 type, 3 bytes of padding, u32
-data}`` where dims points to ``{u32 pointer, u32 rank}``; the length of the data is not passed but
-follows from dimensions and type. ``get_output`` takes a pointer to a size that counts f32 elements,
-both on the way in and on the way out.
+data}`` where dims points to ``{u32 pointer, u32 rank}``. The length of the data is not passed: it
+follows from dimensions and type. ``get_output`` takes a pointer to a size in f32 elements, and
+writes the needed size there.
 
-Guests of this ABI know f32 alone: the inputs and outputs of a quantised model are quantised and
-dequantised for them (WAMR src/wasi_nn_tensorflowlite.cpp).
+Guests of this ABI know only f32. The inputs of a quantised model are quantised for them, and its
+outputs dequantised (WAMR src/wasi_nn_tensorflowlite.cpp).
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class WamrLegacy(CoreAbi):
                 f"the tensor has {rank} dimensions: at most {MAX_RANK} are allowed"
             )
         dims = Struct(f"<{rank}I").unpack(memory.read(dims_at, 4 * rank))
-        types = self.reading.dialect.tensor_types
+        types = self.negotiation.dialect.tensor_types
         if number >= len(types):
             raise InvalidArgument(f"tensor type {number} is unknown in the dialect wamr-legacy")
         data = memory.read(data_at, prod(dims) * types[number].size)

@@ -2,12 +2,12 @@
 
 Every parameter is an i32 and every result an errno. Layouts (wasm32, little-endian): a graph
 builder is ``{u32 pointer, u32 length}``; a tensor is 20 bytes, ``{u32 dims, u32 dims_len, u8 type,
-3 bytes of padding that may hold anything, u32 data, u32 data_len}``. Alignment is not asked for,
-as in WasmEdge. A result is written only after success, but for the needed size of an output that
-does not fit.
+3 bytes of padding that may hold anything, u32 data, u32 data_len}``. Nothing needs to be aligned,
+as in WasmEdge. A result is written only after success. The one exception is the size of an output
+that does not fit.
 
-Pointers are checked in WasmEdge's order: out-pointers first, so that a call with a wrong one has
-no effect at all.
+Pointers are checked in WasmEdge's order. Out-pointers come first, so that a call with a wrong one
+has no effect.
 """
 
 from __future__ import annotations
@@ -76,12 +76,12 @@ class Witx(CoreAbi):
         data = memory.read(data_at, length) if length else _NOTHING
         execution = self.session.contexts[context]
         if execution.untyped_bytes:
-            kind = self.reading.byte_type(number)
+            kind = self.negotiation.byte_type(number)
         else:
-            kind = self.reading.tensor_type(number, dims, length)
+            kind = self.negotiation.tensor_type(number, dims, length)
         execution.set_input(index, Tensor(kind, dims, data))
-        if self.reading.pending is not None:
-            self.reading.commit()
+        if self.negotiation.pending is not None:
+            self.negotiation.commit()
 
     def compute_single(self, memory: GuestMemory, context: int) -> None:
         self.session.contexts[context].compute_single()
@@ -96,8 +96,8 @@ class Witx(CoreAbi):
         self.session.finalize_execution_context(context)
 
     def _getter(self, get: Callable[[Execution, int], Tensor]) -> Callable[..., None]:
-        """A function that writes an output and its length; of one that does not fit, the length
-        alone."""
+        """A function that writes an output and its length. If the output does not fit, it writes
+        the length alone."""
 
         def give(
             memory: GuestMemory, context: int, index: int, buffer: int, size: int, out: int
@@ -108,7 +108,7 @@ class Witx(CoreAbi):
             data = get(execution, index).data
             length = len(data)
             if length > size:
-                unbounded = self.reading.dialect.unbounded_zero and execution.untyped_bytes
+                unbounded = self.negotiation.dialect.unbounded_zero and execution.untyped_bytes
                 if size or not unbounded:
                     memory.write(out, U32.pack(min(length, 0xFFFFFFFF)))
                     raise TooLarge(
