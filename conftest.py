@@ -71,6 +71,12 @@ def pytest_configure() -> None:
     sys.dont_write_bytecode = False
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+            item.add_marker("fuzz")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _sigint_is_enabled() -> Iterator[None]:
     """Let tests and their processes receive SIGINT. A shell without job control ignores it for

@@ -185,6 +185,7 @@ class TestMatrix:
         }
         assert cell.counts["fail"] == cell.counts["unexpected"] == 1
 
+    @pytest.mark.slow
     def test_native_wasmtime(self):
         """The peer itself, with what is known of it."""
         needs("wasmtime_cli")

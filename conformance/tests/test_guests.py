@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 def test_every_guest_is_what_its_source_gives():
     pytest.importorskip("ziglang")
     run = subprocess.run(
