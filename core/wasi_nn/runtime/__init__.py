@@ -1,8 +1,14 @@
 """The runtime contract: what a Wasm engine must offer to run guests.
 
 A runtime compiles a module. An instance of the module runs with host functions, a WASI
-configuration and limits. A runtime does not see tensors: a host function is a name, a number of i32
-parameters, and a callable that reads and writes guest memory.
+configuration and limits. A runtime knows nothing of tensors: a host function has a name, a number
+of i32 parameters, and a callable that reads and writes guest memory. ``docs/write-a-runtime.md``
+builds one. ``wasi_nn.runtime.instance.EngineInstance`` does what is the same for every engine.
+
+Who provides what: core parses a module and checks its imports before ``Runtime.compile``. It gives
+``Module.prepare`` the functions of wasi-nn that the module imports, and those of the embedder. The
+runtime provides WASI, under the module names in ``Runtime.wasi_modules``, for every function of
+WASI preview 1. An engine without WASI of its own can use ``wasi_nn.runtime.wasi_streams``.
 """
 
 from __future__ import annotations
@@ -38,28 +44,28 @@ __all__ = [
 
 
 class GuestMemory(Protocol):
-    """A guest's linear memory during one host call. Views of it are valid only during that call:
-    the memory may grow and move when the guest runs again."""
+    """A guest's linear memory during one host call. What ``read`` returns is valid only during that
+    call: the memory may grow, and move, as soon as the guest runs again."""
 
     def read(self, pointer: int, length: int) -> memoryview:
-        """``length`` bytes at ``pointer`` (both unsigned), without a copy if the engine can. Raises
-        ``InvalidArgument`` unless they are wholly inside the memory."""
+        """``length`` bytes at ``pointer`` (both unsigned), without a copy if the engine can.
+        Raises ``InvalidArgument`` unless they are all inside the memory."""
 
     def write(self, pointer: int, data: memoryview | bytes) -> None:
-        """Copy ``data`` (flat bytes) to ``pointer``. If it does not fit there, write nothing and
-        raise ``InvalidArgument``."""
+        """Copy ``data`` (flat bytes) to ``pointer``. Raises ``InvalidArgument``, and writes
+        nothing, unless all of it fits into the memory."""
 
     def check(self, pointer: int, length: int) -> None:
-        """Raise ``InvalidArgument`` unless the bytes are wholly inside the memory."""
+        """Raise ``InvalidArgument`` unless all of the bytes are inside the memory."""
 
     @property
     def size(self) -> int:
-        """The present size of the linear memory in bytes."""
+        """The present size in bytes."""
 
 
 class BufferMemory:
-    """Guest memory of an engine that shares it as a buffer. If the memory has grown or moved, the
-    runtime replaces ``view`` before a host function reads it."""
+    """Guest memory of an engine that shares it as a buffer. The runtime calls ``replace`` after the
+    memory has grown or moved, before a host function reads it."""
 
     __slots__ = ("size", "view")
 
@@ -68,7 +74,7 @@ class BufferMemory:
         self.size = len(view)
 
     def replace(self, view: memoryview) -> None:
-        """Use another view: the memory has moved or grown."""
+        """Use ``view`` from now on."""
         self.view = view
         self.size = len(view)
 
@@ -91,7 +97,7 @@ class BufferMemory:
 
 
 def outside(pointer: int, length: int, size: int) -> InvalidArgument:
-    """The error for bytes that are outside the guest's memory."""
+    """The error of a ``GuestMemory`` for bytes outside the memory."""
     return InvalidArgument(
         f"{length} bytes at 0x{pointer:x} are outside the guest's memory of {size} bytes"
     )
@@ -100,10 +106,15 @@ def outside(pointer: int, length: int, size: int) -> InvalidArgument:
 class HostFunction(NamedTuple):
     """A function that a guest can import. All parameters are i32, passed as unsigned ints.
 
-    ``call(memory, *parameters)`` gives the i32 result, or None if ``has_result`` is False.
-    ``memory`` is None for a guest that exports no memory. ``call`` raises only what must end the
-    guest (``KeyboardInterrupt``). The runtime turns that into a trap, and raises it again from
-    ``Instance.start`` or ``call``."""
+    ``call(memory, *parameters)`` returns the i32 result (unsigned), or None if ``has_result`` is
+    False. ``memory`` is the memory that the calling instance exports as ``memory``, at its present
+    size, or None if it exports none. Look it up at each call: it may have grown since the last one,
+    and the start function calls before ``instantiate`` returns. The function may call
+    ``Instance.call`` of its own guest.
+
+    What ``call`` raises must end the guest. The runtime traps, and raises the same exception from
+    ``Instance.instantiate``, ``start`` or ``call``. ``EngineInstance.raised`` does that.
+    """
 
     module: str
     name: str
@@ -138,7 +149,8 @@ class WasiConfig(NamedTuple):
 
 
 class EngineLimits(NamedTuple):
-    """The limits that an engine enforces. With None, there is none.
+    """The limits that an engine enforces. With None, there is none. Core sets only limits that
+    ``RuntimeFeatures`` declares.
 
     ``memory`` is in bytes of linear memory, and about as much again for tables. ``fuel`` is in the
     engine's own units (about one per instruction on wasmtime)."""
@@ -148,66 +160,86 @@ class EngineLimits(NamedTuple):
 
 
 class RuntimeFeatures(NamedTuple):
-    """What an engine can do, as ``wasi-nn plugins`` shows it.
+    """What an engine can do, as ``wasi-nn plugins`` shows it. Core relies on what is declared."""
 
-    - ``components``: it runs components.
-    - ``wasi``: it has WASI preview 1.
-    - ``zero_copy_memory``: host functions get a view of guest memory, not a copy.
-    - ``interrupt``, ``memory_limit``, ``fuel``: it can enforce these limits.
-    - ``threads``: guests of several threads run at the same time.
-    - ``compile_cache``: it keeps compiled code on disk.
-    - ``shared_memory``: a guest may have a memory that is declared shared."""
-
+    #: It runs components: ``Runtime.compile_component`` does not refuse them.
     components: bool = False
+    #: It has all of WASI preview 1, with directories.
     wasi: bool = True
+    #: ``GuestMemory.read`` returns a view of the guest's memory, not a copy.
     zero_copy_memory: bool = True
+    #: ``Instance.interrupt`` stops a guest in a loop. Without it, a host with a timeout runs guests
+    #: in a process of their own, and a timeout for a single run is a ``UsageError``.
     interrupt: bool = False
+    #: It enforces ``EngineLimits.memory``. Without it, core does as without ``interrupt``.
     memory_limit: bool = False
+    #: It enforces ``EngineLimits.fuel``. Without it, a limit on fuel is a ``UsageError``.
     fuel: bool = False
+    #: Other threads run while a guest runs, and an instance may be used by several threads, one at
+    #: a time. In a program with signal handlers, core then runs guests of the main thread in
+    #: another thread, so that handlers run at once. Without it, core uses an instance only on the
+    #: thread that called ``Module.prepare``, and handlers of the main thread wait for the guest.
     threads: bool = True
+    #: It keeps compiled code on disk.
     compile_cache: bool = False
+    #: A guest may have a memory that is declared shared. Otherwise core refuses it with a
+    #: ``LinkError``.
     shared_memory: bool = False
 
 
 class Instance(ABC):
-    """One guest in one store. Only the thread that made it uses it, except for ``interrupt``."""
+    """One guest in one store.
+
+    One thread uses it at a time, except for ``interrupt``. With ``RuntimeFeatures.threads``, this
+    need not be the thread that made it. Without, only that thread may use it: raise ``UsageError``
+    on another one if the engine would fail there.
+
+    Exits are not traps. ``instantiate`` and ``start`` return the code of a guest that called
+    ``proc_exit``, and ``call`` raises ``GuestExited``. A trap raises ``GuestTrap``. In a runtime
+    that uses ``EngineInstance``, the exception ``GuestExit`` carries the code to these methods."""
 
     @abstractmethod
     def instantiate(self) -> int | None:
-        """Link the module and run its start function. Comes before ``start`` and ``call``.
+        """Link the module, and run its start function. Called before ``start`` and ``call``.
 
-        Gives an exit code if the guest ended, and otherwise None. Raises ``LinkError`` for an
-        import that nothing provides, ``LimitExceeded`` if the module starts above its limits, and
-        the other kinds of ``GuestError``."""
+        Returns the exit code if the guest exits in its start function, and otherwise None. Raises
+        ``LinkError`` for an import that nothing provides, ``LimitExceeded`` if the module starts
+        above its limits, and the other kinds of ``GuestError``."""
 
     @abstractmethod
     def start(self) -> int:
-        """Run ``_start`` and give the exit code. Raises the kinds of ``GuestError``."""
+        """Run ``_start``, and return the exit code. Raises ``UsageError`` if there is no such
+        export, and the kinds of ``GuestError``."""
 
     @abstractmethod
     def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
-        """Call an exported function. The arguments are ints for i32 and i64, and floats for f32 and
-        f64. Raises ``UsageError`` if there is no such export, and the kinds of ``GuestError``."""
+        """Call an exported function, and return its results, integers signed. Core has converted
+        the arguments: ints, signed or unsigned, for i32 and i64, and floats for f32 and f64. Raises
+        ``UsageError`` if there is no such export, and the kinds of ``GuestError``."""
 
     @abstractmethod
     def interrupt(self) -> None:
-        """Make the guest stop soon with ``Interrupted``. Any thread may call this. It does nothing
-        if the guest has ended."""
+        """Make the guest stop soon with ``Interrupted``. Called from any thread, at any time. Does
+        nothing after the guest has ended."""
 
     @abstractmethod
     def close(self) -> None:
-        """Free the store. Called once, on the thread that made it."""
+        """Free the store. Called once, when no thread is in the guest."""
 
 
 class Module(ABC):
-    """Compiled code, shared by every instance and thread."""
+    """Compiled code, shared by all instances and threads."""
 
     @abstractmethod
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
     ) -> Instance:
-        """Make an instance in a store of its own, without running any of the guest. Raises
-        ``UsageError`` for a WASI configuration that the engine refuses."""
+        """A guest in a store of its own. Runs nothing of it.
+
+        ``functions`` are the host functions that the module imports, WASI's not among them. Raises
+        ``UsageError`` for a WASI configuration that the engine cannot honour: directories if its
+        WASI has none, read-only ones if it would let the guest write. Never give a guest more than
+        ``wasi`` allows."""
 
 
 class Runtime(ABC):
@@ -227,7 +259,8 @@ class Runtime(ABC):
 
     @attribute
     def wasi_modules(self) -> frozenset[str]:
-        """The import modules that the engine's own WASI provides."""
+        """The import modules under which the runtime provides WASI. Core lets a guest import
+        every function of WASI preview 1 from them."""
         return frozenset({"wasi_snapshot_preview1"})
 
     @attribute
@@ -243,11 +276,11 @@ class Runtime(ABC):
     @abstractmethod
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
         """Compile a core module, or take it from the cache. Unless ``limits.fuel`` is None, the
-        code must count fuel. Raises ``UsageError`` for bytes that are not a valid module."""
+        code must count fuel. Raises ``UsageError`` for an invalid module."""
 
     def compile_component(self, wasm: bytes, limits: EngineLimits) -> Component:
-        """Compile a component, as ``compile`` does a core module. Raises ``UsageError`` if the
-        engine does not run components (``features.components``)."""
+        """Compile a component, as ``compile`` does a core module. Raises ``UsageError`` for an
+        invalid component, and if the engine runs none (``features.components`` is False)."""
         raise UsageError(
             f"{self.name} runs no components; wasmtime does (--runtime, or Host(runtime=…))"
         )

@@ -4,7 +4,7 @@ import importlib.util
 from importlib.metadata import version
 
 from wasi_nn import errors, hookimpl, runtime
-from wasi_nn.backend import Availability
+from wasi_nn.types import Availability
 
 
 class Module(runtime.Module):
