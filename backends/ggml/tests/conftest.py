@@ -17,7 +17,8 @@ def text(value):
 
 
 def encoded(value):
-    """A value with its type: texts are bytes, numbers u32, lists of texts or i32, bytearrays."""
+    """A value with its type: bytes are a string, an int is a u32, a bytearray is an array of bytes,
+    a list an array of strings or i32."""
     if isinstance(value, bytearray):
         return struct.pack("<IIQ", 9, 0, len(value)) + value
     if isinstance(value, bytes):
@@ -30,7 +31,7 @@ def encoded(value):
 
 
 class Header:
-    """The keys of a GGUF file, each with its value as it stands there."""
+    """The keys of a GGUF file, each with its encoded value."""
 
     def __init__(self, data):
         self.data = data
@@ -70,7 +71,7 @@ class Header:
             self.at += SIZES[kind]
 
     def texts(self, key):
-        """The texts of an array."""
+        """The strings of an array."""
         (count,) = struct.unpack_from("<Q", self.values[key], 8)
         reader = object.__new__(Header)
         reader.data, reader.at = self.values[key], 16
@@ -85,14 +86,14 @@ class Header:
 
 @pytest.fixture(scope="session")
 def header():
-    """How GGUF headers are read and written."""
+    """Reads and writes GGUF headers."""
     return SimpleNamespace(of=Header, encoded=encoded)
 
 
 @pytest.fixture(scope="session")
 def remake():
-    """The tiny model with another tokenizer, other tokens (a function of the known ones) and other
-    keys."""
+    """Makes the tiny model with another tokenizer, other tokens (a function of the present ones)
+    and other keys."""
 
     def make(tokenizer=None, tokens=None, keys=None):
         header = Header(TINY.read_bytes())
@@ -110,7 +111,7 @@ def remake():
 
 @pytest.fixture(scope="session")
 def splitting(remake):
-    """The tiny model with a tokenizer that splits a text with a regular expression first."""
+    """Makes the tiny model with a tokenizer that splits a text with a regular expression."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     letters = {byte: chr(byte) for byte in printable}

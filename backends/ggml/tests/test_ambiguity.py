@@ -22,7 +22,7 @@ TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.ggu
 
 
 def chain(count, body, last):
-    """Rules that each are made of the next one."""
+    """Rules, each made of the next one."""
     rules = [f"r{at} ::= {body.replace('next', f'r{at + 1}')}" for at in range(count)]
     return "\n".join(["root ::= r0", *rules, f"r{count} ::= {last}"])
 
@@ -101,18 +101,18 @@ ENDLESS = ['root ::= ws root "b" | "a"\nws ::= " "*', 'root ::= ("a"* root? "b")
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_sound_ones(name):
+def test_a_valid_grammar_is_accepted(name):
     Sampler(Source(TINY).model(ModelSettings()), SamplerSettings(grammar=SOUND[name]))
 
 
 @pytest.mark.parametrize("name", UNSOUND)
-def test_too_many_ways(name):
+def test_a_too_ambiguous_grammar_is_rejected(name):
     with pytest.raises(InvalidArgument, match="too ambiguous"):
         gbnf.check(UNSOUND[name])
 
 
 @pytest.mark.parametrize("grammar", ENDLESS)
-def test_a_rule_that_begins_with_itself(grammar):
+def test_left_recursion_is_rejected(grammar):
     with pytest.raises(InvalidArgument, match="begins with itself"):
         gbnf.check(grammar)
 
@@ -120,7 +120,7 @@ def test_a_rule_that_begins_with_itself(grammar):
 @pytest.mark.parametrize(
     "repeated", ['"%s"{1999}' % ("a" * 1100), f"[{'a' * 1100}]{{0,1999}}", '"a"{0,999} ' * 900]
 )
-def test_what_is_long_when_written_out(repeated):
+def test_a_grammar_that_is_long_when_expanded_is_rejected(repeated):
     with pytest.raises(InvalidArgument, match="elements"):
         gbnf.check(f"root ::= {repeated}")
 
@@ -134,15 +134,15 @@ def test_what_is_long_when_written_out(repeated):
         chain(9000, "next? next2?", '"a"').replace("2", ""),
     ],
 )
-def test_the_look_itself_ends(grammar):
+def test_the_check_ends_soon(grammar):
     started = time.thread_time()
     with pytest.raises(InvalidArgument):
         gbnf.check(grammar)
     assert time.thread_time() - started < 10
 
 
-def test_a_long_name_counts():
-    """Each repetition that is written out has a name of its own, that begins with it."""
+def test_a_long_rule_name_counts_in_every_repetition():
+    """llama.cpp names each expanded repetition, and the name begins with the rule's."""
 
     def reserved_for(name):
         sizes = []
@@ -167,5 +167,5 @@ def test_a_long_name_counts():
         {"anyOf": [{}, {"type": "array", "items": {"type": ["null", "array", "object"]}}]},
     ],
 )
-def test_schemas(schema):
+def test_the_grammar_of_a_large_schema_is_accepted(schema):
     gbnf.check(grammar_of(json.dumps(schema)))

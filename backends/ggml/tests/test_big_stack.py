@@ -1,4 +1,4 @@
-"""Texts that llama.cpp splits with a regular expression, which calls itself for each character."""
+"""Texts that llama.cpp splits with a regular expression, recursing for each character."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def put(context, data):
 
 
 @pytest.mark.parametrize("letter", ["a", "1", " ", "!", "é", "你"])
-def test_long_prompts(model, letter):
-    """A stack of the usual size would be too small, and the process end."""
+def test_a_long_prompt_does_not_overflow_the_stack(model, letter):
+    """A stack of the usual size would overflow, and the process would end."""
     context = model.init_execution_context(unlimited)
     reserved = []
     context.reserve = reserved.append
@@ -44,7 +44,7 @@ def test_long_prompts(model, letter):
     assert reserved == [600 * len(data), -600 * len(data)]
 
 
-def test_in_many_threads(model):
+def test_many_threads_read_long_prompts(model):
     short = model.init_execution_context(unlimited)
     put(short, b"a" * 4000)
     counts = []
@@ -67,7 +67,7 @@ def test_in_many_threads(model):
 
 class TestCalls:
     @pytest.mark.parametrize("length", [10, 10_000])
-    def test_results_and_errors(self, length):
+    def test_a_call_gives_the_result_or_the_error(self, length):
         def fail():
             raise InvalidArgument("a mistake")
 
@@ -75,12 +75,12 @@ class TestCalls:
         with pytest.raises(InvalidArgument, match="a mistake"):
             big_stack.call(fail, length)
 
-    def test_in_a_thread_for_long_texts_alone(self):
+    def test_only_a_long_text_gets_a_thread(self):
         here = threading.get_ident()
         assert big_stack.call(threading.get_ident, 4096) == here
         assert big_stack.call(threading.get_ident, 4097) != here
 
-    def test_no_such_stack(self, monkeypatch):
+    def test_a_system_without_such_a_stack_is_reported(self, monkeypatch):
         before = threading.stack_size()
 
         def refuse(*size):
@@ -92,14 +92,14 @@ class TestCalls:
         monkeypatch.undo()
         assert threading.stack_size() == before
 
-    def test_no_memory_for_it(self):
+    def test_a_stack_without_memory_is_reported(self):
         before = threading.stack_size()
         with pytest.raises((RuntimeFailure, PromptTooLong)):
             big_stack.call(lambda: 7, 1 << 40)
         assert threading.stack_size() == before
 
-    def test_an_interrupted_wait_waits(self):
-        """However often, and whatever the handler raises."""
+    def test_an_interrupt_waits_for_the_call(self):
+        """However often it comes, and whatever its handler raises."""
         done = threading.Event()
 
         class Pressed(Exception):
@@ -123,8 +123,8 @@ class TestCalls:
         assert done.is_set()
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-    def test_a_fork_while_others_read(self):
-        """In a process of its own: pytest's has threads that do not like it."""
+    def test_a_fork_during_calls_works(self):
+        """In a separate process, because pytest's has threads."""
         code = """
 import os, threading
 from wasi_nn_ggml.guard import big_stack

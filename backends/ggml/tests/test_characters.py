@@ -1,4 +1,4 @@
-"""Characters of several tokens: the tiny model has a token for each byte."""
+"""Characters of several tokens. The tiny model has a token for each byte."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def writing():
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_pieces_are_whole_characters(writing, text):
+def test_stream_text_yields_whole_characters(writing, text):
     with writing(text) as context:
         context.set_input("prompt", "x")
         pieces = list(context.stream_text())
@@ -36,7 +36,7 @@ def test_pieces_are_whole_characters(writing, text):
     assert "" not in pieces
 
 
-def test_leaving_early_ends_the_text(writing):
+def test_leaving_a_stream_early_ends_the_text(writing):
     with writing("😀😀") as context:
         context.set_input("prompt", "x")
         for piece in context.stream_text():
@@ -48,7 +48,7 @@ def test_leaving_early_ends_the_text(writing):
 
 class TestStandardOutput:
     @pytest.mark.parametrize("text", TEXTS)
-    def test_without_a_buffer(self, writing, monkeypatch, text):
+    def test_an_output_without_a_buffer_gets_whole_characters(self, writing, monkeypatch, text):
         output = io.StringIO()
         monkeypatch.setattr(sys, "stdout", output)
         with writing(text, **{"stream-stdout": True}) as context:
@@ -59,7 +59,7 @@ class TestStandardOutput:
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_pieces_in_asyncio(writing, text):
+def test_an_asynchronous_stream_yields_whole_characters(writing, text):
     async def main():
         with writing(text) as context:
             context.set_input("prompt", "x")
@@ -70,7 +70,7 @@ def test_pieces_in_asyncio(writing, text):
     assert not any("\ufffd" in piece for piece in pieces)
 
 
-def test_a_cancelled_task_ends_the_text(writing):
+def test_cancelling_a_task_ends_its_text_and_not_the_model(writing):
     async def read(context, pieces):
         context.set_input("prompt", "x")
         async for piece in context.stream_text_async():

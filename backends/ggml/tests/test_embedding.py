@@ -75,20 +75,20 @@ def answer(graph, prompt="a b", **config):
 
 
 @pytest.mark.parametrize("pooling", [0, 1, 2, 3])
-def test_as_many_numbers_as_the_model_gives_out(load, pooling):
+def test_an_embedding_has_as_many_numbers_as_the_model_gives_out(load, pooling):
     narrow = load(variant(embedding_length_out=4), embedding=True, pooling_type=pooling)
     values = json.loads(answer(narrow))
     assert values["n_embedding"] == len(values["embedding"]) == 4
     whole = json.loads(answer(load(embedding=True, pooling_type=pooling)))["embedding"]
     assert len(whole) == 64
     if pooling == 0:
-        return  # this model's rows are wider than it says
-    # The same beginning, but for the length.
+        return  # the rows of this model are wider than it says
+    # The first numbers are the same, apart from the normalisation.
     ratio = whole[0] / values["embedding"][0]
     assert [ratio * value for value in values["embedding"]] == pytest.approx(whole[:4], abs=1e-6)
 
 
-def test_a_model_that_claims_more_numbers_than_it_computes(load):
+def test_a_model_that_claims_more_numbers_than_it_computes_is_rejected(load):
     """llama.cpp would end the process."""
     graph = load(variant(embedding_length_out=4096))
     assert answer(graph)
@@ -97,7 +97,7 @@ def test_a_model_that_claims_more_numbers_than_it_computes(load):
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-def test_what_is_no_number_is_a_failure(load, monkeypatch, wrong):
+def test_a_value_that_is_not_finite_is_a_failure(load, monkeypatch, wrong):
     graph = load(embedding=True, pooling_type=0)
     row = (embedding.ctypes.c_float * 64)(*[0.5] * 63, wrong)
     address = embedding.ctypes.addressof(row)
@@ -125,8 +125,8 @@ def test_a_model_that_ranks_gives_a_score(load):
     assert values["n_embedding"] == len(values["embedding"]) == 1
 
 
-def test_a_head_that_the_model_does_not_speak_of(load):
-    """Files that were made before there was a key for it."""
+def test_a_ranking_head_without_its_key_is_found(load):
+    """Files that are older than the key."""
     model = load().model
     assert not model.ranks
     head = Contents(tensors=frozenset({b"cls.output.weight"}))
@@ -139,10 +139,10 @@ def test_a_head_that_the_model_does_not_speak_of(load):
 LONG = "hello " * 30
 
 
-class TestTokensThatLookAtLaterOnes:
-    """llama.cpp takes their prompt in one part, or ends the process."""
+class TestTokensThatSeeLaterOnes:
+    """llama.cpp needs their prompt in one part; otherwise it ends the process."""
 
-    def test_by_config(self, load):
+    def test_a_config_can_ask_for_it(self, load):
         graph = load(attention_type=1, ubatch_size=16)
         text = answer(graph, LONG)
         assert text == answer(graph, LONG, batch_size=256)
@@ -151,7 +151,7 @@ class TestTokensThatLookAtLaterOnes:
             answer(graph, LONG, batch_size=100)
 
     @pytest.mark.parametrize("attention", [-1, 1])
-    def test_by_the_model(self, load, attention):
+    def test_a_model_can_ask_for_it(self, load, attention):
         graph = load(variant(attention__causal=False), ubatch_size=256, attention_type=attention)
         assert answer(graph, LONG) == answer(load(attention_type=1), LONG)
         with pytest.raises(PromptTooLong):
@@ -160,7 +160,7 @@ class TestTokensThatLookAtLaterOnes:
             load(), LONG
         )
 
-    def test_a_longer_prompt_begins_anew(self, load):
+    def test_a_longer_prompt_is_computed_anew(self, load):
         graph = load(attention_type=1)
         context = graph.init_execution_context(unlimited)
         for prompt in ("hello", "hello you", "hello you and"):
@@ -168,8 +168,8 @@ class TestTokensThatLookAtLaterOnes:
             context.compute()
             assert bytes(context.get_output(0).data) == answer(graph, prompt)
 
-    def test_images_in_their_prompt(self, tmp_path):
-        """llama.cpp makes batches of the size that it is told, of text and of image."""
+    def test_an_image_may_be_in_the_prompt(self, tmp_path):
+        """llama.cpp makes batches of the configured size, of text and of images."""
         image = needs("PIL.Image")
         file = io.BytesIO()
         image.new("RGB", (20, 20), "red").save(file, "PNG")
@@ -181,7 +181,7 @@ class TestTokensThatLookAtLaterOnes:
             graph = GgmlBackend().load([TINY, projector], LoadOptions("ggml", config=config))
             assert answer(graph, prompt)
 
-    def test_without_a_function_that_says_so(self, load, monkeypatch):
+    def test_a_library_without_llama_get_causal_attn_is_supported(self, load, monkeypatch):
         graph = load(attention_type=1)
         monkeypatch.delattr(graph.model.native, "llama_get_causal_attn")
         with pytest.raises(PromptTooLong):
@@ -238,7 +238,7 @@ def encoder() -> bytes:
         return (Path(folder) / "bert.gguf").read_bytes()
 
 
-def test_a_model_for_embeddings_alone(load):
+def test_an_encoder_gives_embeddings_and_no_text(load):
     graph = load(encoder(), ubatch_size=8, ctx_size=256)
     short, long, longer = "a b c", "a b c d e " * 6, "a b c d e " * 20
     for prompt in (short, long, longer):

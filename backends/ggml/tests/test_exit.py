@@ -59,7 +59,7 @@ writing.wait()
 
 
 @pytest.mark.parametrize("program", PROGRAMS.values(), ids=PROGRAMS)
-def test_python_ends(program):
+def test_python_exits_cleanly(program):
     ended = subprocess.run(
         [sys.executable, "-c", START + program + "\nprint('done')"],
         capture_output=True,

@@ -1,5 +1,5 @@
-"""Whatever a guest's config and prompt say, there is a text or an errno: llama.cpp answers some
-settings by ending its process, which would end these tests too."""
+"""Any config and prompt of a guest give a text or an error. llama.cpp ends its process on some
+settings, and that would end these tests too."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wasi_nn_ggml.protocol import keys
 needs("xllamacpp")
 
 TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
-# Locking memory is the system's business.
+# Locking memory depends on the system.
 FLAGS = sorted(set(keys.FLAGS) - {"use-mlock", "tts", "stream-stdout"})
 TEXTS = {
     "split-mode": ["none", "layer", "row"],
@@ -46,7 +46,7 @@ values = {
 configs = st.lists(st.sampled_from(sorted(values)), max_size=6, unique=True).flatmap(
     lambda keys: st.fixed_dictionaries({key: values[key] for key in keys})
 )
-# More tokens than a small part of a batch has; about as many as the context.
+# More tokens than a small ubatch has, and about as many as the context.
 LONG = "hello you " * 24
 
 
@@ -68,8 +68,8 @@ def put(context, text, key):
 )
 @example(config={"attention-type": 1, "ubatch-size": 16}, prompt=LONG, single=False)
 @example(config={"embedding": True, "ubatch-size": 2}, prompt=LONG, single=False)
-def test_configs(graph, config, prompt, single):
-    # A larger one is refused for its memory, which differs from machine to machine.
+def test_any_config_gives_a_text_or_an_error(graph, config, prompt, single):
+    # A larger one is rejected for its memory, which differs between machines.
     assume(config.get("ctx-size", 0) <= 100_000)
     context = graph.init_execution_context(unlimited)
     try:
@@ -90,7 +90,7 @@ def test_configs(graph, config, prompt, single):
 
 @settings(max_examples=200, deadline=None)
 @given(text=st.text(max_size=60), key=st.sampled_from([0, 1, 2, -1, "prompt", "x"]))
-def test_inputs(graph, text, key):
+def test_any_input_is_taken_or_an_error(graph, text, key):
     context = graph.init_execution_context(unlimited)
     try:
         put(context, text, key)
@@ -107,7 +107,7 @@ def test_inputs(graph, text, key):
 @example(text='"a"? ' * 2000)
 @example(text='" "* root "b" | "a"')
 @given(text=st.text('root:=()[]{}|*+?"\\ab-^.,0123456789 \n', max_size=40))
-def test_grammars(graph, text):
+def test_any_grammar_gives_a_text_or_an_error(graph, text):
     context = graph.init_execution_context(unlimited)
     try:
         put(context, json.dumps({"grammar": f"root ::= {text}"}), 1)

@@ -1,10 +1,11 @@
-"""llama.cpp behind the backend contract: WasmEdge's protocol, memory, mistakes."""
+"""llama.cpp behind the backend contract: WasmEdge's protocol, memory, errors."""
 
 from __future__ import annotations
 
 import gc
 import json
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -76,7 +77,7 @@ class Talk:
 
 @pytest.fixture
 def load():
-    """Loads the tiny model with a config over the greedy one."""
+    """Loads the tiny model with a config merged into the greedy one."""
 
     def make(builder=TINY, **config):
         options = {**GREEDY, **{key.replace("_", "-"): value for key, value in config.items()}}
@@ -91,7 +92,7 @@ def talk(load):
 
 
 class TestProtocol:
-    def test_text_and_counters(self, talk):
+    def test_compute_gives_a_text_and_its_counters(self, talk):
         guest = talk()
         text = guest.answer("Hello")
         assert text.isascii()
@@ -103,20 +104,20 @@ class TestProtocol:
         }
         assert isinstance(guest.metadata()["llama_build_number"], int)
 
-    def test_counters_can_be_read_before_any_compute(self, talk):
+    def test_counters_can_be_read_before_a_compute(self, talk):
         guest = talk()
         assert guest.metadata()["input_tokens"] == 0
         assert guest.text() == b""
         guest.put("Hello")
         assert guest.metadata()["input_tokens"] == 6
 
-    def test_dimensions_say_nothing(self, load):
+    def test_dimensions_of_a_prompt_are_ignored(self, load):
         context = load().init_execution_context(unlimited)
         for dims in ((1,), (5,), (7, 9)):
             context.set_input(0, Tensor(TensorType.U8, dims, memoryview(b"Hello")))
         assert json.loads(bytes(context.get_output(1).data))["input_tokens"] == 6
 
-    def test_the_same_text_every_time(self, talk):
+    def test_a_greedy_text_is_the_same_every_time(self, talk):
         guest = talk()
         first = guest.answer("Hello")
         guest.context.compute()
@@ -136,7 +137,7 @@ class TestProtocol:
         guest.context.fini_single()
         assert b"".join(guest.stream(24)) == whole
 
-    def test_an_output_that_is_still_looked_at(self, talk):
+    def test_an_output_that_is_still_in_use_stays_as_it_is(self, talk):
         guest = talk()
         whole = guest.answer("the quick")
         guest.put("the quick")
@@ -147,11 +148,11 @@ class TestProtocol:
         assert bytes(seen.data) == before
         assert guest.text() == whole
 
-    def test_the_end_of_a_stream(self, talk):
+    def test_a_stream_ends_with_the_text_and_can_begin_again(self, talk):
         guest = talk(grammar=YES)
         guest.put("is it")
         assert b"".join(guest.stream()) == b"yes"
-        # As in WasmEdge, the piece that ended the text belongs to the whole of it.
+        # As in WasmEdge, the whole text includes the token that ended it.
         assert guest.text() == b"yes<|im_end|>"
         guest.context.fini_single()
         assert b"".join(guest.stream()) == b"yes"
@@ -161,14 +162,14 @@ class TestProtocol:
         guest.put("Hello")
         assert bytes(guest.context.get_output_single(0).data) == b""
 
-    def test_n_predict(self, talk):
+    def test_n_predict_limits_the_tokens(self, talk):
         guest = talk(n_predict=5)
         guest.answer("Hello")
         assert guest.metadata()["output_tokens"] == 5
         guest.configure(n_predict=0)
         assert guest.answer("Hello") == b""
 
-    def test_reverse_prompt(self, talk):
+    def test_a_reverse_prompt_ends_the_text(self, talk):
         whole = talk().answer("Hello")
         stop = whole[6:11].decode()
         text = talk(reverse_prompt=stop).answer("Hello")
@@ -176,7 +177,7 @@ class TestProtocol:
         assert len(text) < len(whole)
         assert whole.startswith(text)
 
-    def test_stream_stdout(self, talk, capfdbinary):
+    def test_stream_stdout_writes_the_text_as_it_comes(self, talk, capfdbinary):
         text = talk(stream_stdout=True).answer("Hello")
         assert capfdbinary.readouterr().out == text
 
@@ -191,7 +192,7 @@ class TestProtocol:
         with pytest.raises(ContextFull):
             guest.stream()
 
-    def test_prompt_too_long(self, talk):
+    def test_a_prompt_longer_than_the_context_is_rejected(self, talk):
         guest = talk(ctx_size=256)
         guest.put("#" * 251)
         guest.configure(n_predict=1)
@@ -221,16 +222,16 @@ class TestProtocol:
         assert json.loads(guest.text("metadata")) == guest.metadata()
 
     @pytest.mark.parametrize("key", [2, -1, "text", "0"])
-    def test_unknown_inputs(self, talk, key):
+    def test_an_unknown_input_is_an_error(self, talk, key):
         with pytest.raises(InvalidArgument):
             talk().put("Hello", key)
 
     @pytest.mark.parametrize("key", [2, -1, "prompt"])
-    def test_unknown_outputs(self, talk, key):
+    def test_an_unknown_output_is_an_error(self, talk, key):
         with pytest.raises(InvalidArgument):
             talk().text(key)
 
-    def test_embedding(self, talk):
+    def test_an_embedding_is_normalised_and_repeatable(self, talk):
         guest = talk(embedding=True)
         text = guest.answer("Hello")
         assert text.startswith(b'{"n_embedding": 64, "embedding": [')
@@ -243,7 +244,7 @@ class TestProtocol:
         with pytest.raises(InvalidArgument, match="use compute"):
             guest.context.compute_single()
 
-    def test_embedding_of_too_long_a_text(self, talk):
+    def test_a_text_too_long_for_an_embedding_is_rejected(self, talk):
         guest = talk(embedding=True, batch_size=32)
         guest.put("#" * 40)
         with pytest.raises(PromptTooLong, match="batch-size"):
@@ -259,7 +260,7 @@ class TestProtocol:
         guest.context.compute()
         assert guest.text() == text
 
-    def test_chat_template(self, talk):
+    def test_a_chat_template_renders_messages(self, talk):
         messages = [{"role": "user", "content": "you and you"}]
         guest = talk()
         text = guest.answer("<|im_start|>user\nyou and you<|im_end|>\n<|im_start|>assistant\n")
@@ -272,7 +273,7 @@ class TestProtocol:
         with pytest.raises(InvalidArgument, match="chat-template"):
             guest.put(json.dumps(messages))
 
-    def test_a_config_after_its_prompt(self, talk):
+    def test_a_config_may_come_after_its_prompt(self, talk):
         """Named inputs come in any order."""
         prompt = json.dumps([{"role": "user", "content": "you and you"}])
         guest = talk(enable_chat_template=True)
@@ -285,7 +286,7 @@ class TestProtocol:
 
 
 class TestConfig:
-    def test_as_builder_1(self):
+    def test_builder_1_is_a_config(self):
         builders = [TINY, memoryview(json.dumps({**GREEDY, "n-predict": 3}).encode())]
         guest = Talk(GgmlBackend().load(builders, LoadOptions("ggml")))
         guest.answer("Hello")
@@ -338,7 +339,7 @@ class TestConfig:
             (b'{"split-mode": "' + b"x" * 100_000 + b'"}', InvalidArgument),
         ],
     )
-    def test_mistakes_change_nothing(self, talk, text, error):
+    def test_a_mistake_changes_nothing(self, talk, text, error):
         guest = talk()
         before = guest.answer("Hello")
         with pytest.raises(error):
@@ -358,8 +359,8 @@ class TestConfig:
             ('{"use-mmap": false, "mmproj": "tiny-mmproj.gguf", "image": "tiny.gguf"}', NnError),
         ],
     )
-    def test_mistakes_change_nothing_of_a_prompt(self, talk, text, error):
-        """The last thing that a config can be wrong about is the prompt that it holds for."""
+    def test_a_mistake_leaves_the_prompt_as_it_was(self, talk, text, error):
+        """A config is also wrong if the present prompt does not work with it."""
         guest = talk()
         reserved = []
         guest.context.reserve = reserved.append
@@ -376,7 +377,7 @@ class TestConfig:
         guest.context.close()
         assert sum(reserved) == 0
 
-    def test_an_empty_one(self, talk):
+    def test_an_empty_config_changes_nothing(self, talk):
         guest = talk()
         before = guest.answer("Hello")
         guest.put(b"", 1)
@@ -391,8 +392,8 @@ class TestConfig:
         assert "n-predikt" in caplog.text
         assert "n-predict" in caplog.text
 
-    def test_every_key_of_the_reference_is_known(self):
-        """The kinds of 180 keys: none twice, and the ones that do something among them."""
+    def test_every_key_of_wasmedge_is_known_once(self):
+        """180 keys by type, the ones that have an effect among them."""
         kinds = keys.FLAGS, keys.WHOLE, keys.NUMBERS, keys.TEXTS, keys.PROGRAMS
         assert sum(map(len, kinds)) == len(keys.KEYS) >= 180
         assert {"dry-multipier", "json-schema", "n-gpu-layers", "mmproj"} <= keys.KEYS
@@ -405,7 +406,7 @@ class TestConfig:
             {"min-p": 1.0, "temp": 1.5},
         ],
     )
-    def test_samplers_that_leave_one_token(self, talk, config):
+    def test_samplers_that_leave_one_token_are_greedy(self, talk, config):
         assert talk(**{key.replace("-", "_"): value for key, value in config.items()}).answer(
             "Hello"
         ) == talk().answer("Hello")
@@ -425,20 +426,20 @@ class TestConfig:
             {"temp": 2.0, "seed": 7, "xtc-probability": 1.0, "xtc-threshold": 0.01},
         ],
     )
-    def test_samplers_that_change_the_text(self, talk, config):
+    def test_each_sampler_changes_the_text_repeatably(self, talk, config):
         named = {key.replace("-", "_"): value for key, value in config.items()}
         long = {"n_predict": 100, **named}
         text = talk(**long).answer("Hello")
         assert text == talk(**long).answer("Hello")
         assert text != talk(n_predict=100).answer("Hello")
 
-    def test_seeds(self, talk):
+    def test_a_seed_makes_a_text_repeatable(self, talk):
         texts = {talk(temp=5.0, seed=seed).answer("Hello") for seed in (1, 1, 2)}
         assert len(texts) == 2
         guest = talk(temp=5.0)
         assert guest.answer("Hello") != guest.answer("Hello")
 
-    def test_ignore_eos(self, talk):
+    def test_ignore_eos_continues_after_the_end(self, talk):
         guest = talk(grammar='root ::= "y" | "y" root', ignore_eos=True, n_predict=30)
         guest.answer("Hello")
         assert guest.metadata()["output_tokens"] == 30
@@ -455,12 +456,12 @@ class TestConfig:
             {"no-kv-offload": True},
         ],
     )
-    def test_settings_that_keep_the_text(self, talk, config):
+    def test_settings_of_the_computation_keep_the_text(self, talk, config):
         named = {key.replace("-", "_"): value for key, value in config.items()}
         text = talk(**named).answer("Hello, this is a prompt of some length")
         assert text == talk().answer("Hello, this is a prompt of some length")
 
-    def test_other_kv_types(self, talk):
+    def test_the_type_of_the_kv_cache_can_change(self, talk):
         assert talk(cache_type_k=0, cache_type_v=0).answer("Hello") == talk().answer("Hello")
         # Blocks of 32 do not divide this model's heads of 16.
         with pytest.raises(RuntimeFailure, match="q8_0"):
@@ -468,13 +469,13 @@ class TestConfig:
 
 
 class TestGrammar:
-    def test_gbnf(self, talk):
+    def test_a_text_matches_its_grammar(self, talk):
         text = talk(grammar='root ::= [0-9]{3} "-" [a-c]+ "!"', n_predict=60).answer("Hello")
-        assert __import__("re").match(rb"\d{3}-[abc]+", text)
+        assert re.match(rb"\d{3}-[abc]+", text)
 
-    def test_no_token_continues_it(self, talk, monkeypatch):
+    def test_byte_tokens_can_write_any_character(self, talk, monkeypatch):
         guest = talk(grammar='root ::= "\U0001f600"')
-        # The vocabulary has bytes, so any text can be written.
+        # The vocabulary has a token for each byte.
         assert guest.answer("Hello").decode() == "\U0001f600<|im_end|>"
 
     @pytest.mark.parametrize(
@@ -485,7 +486,7 @@ class TestGrammar:
             {"temp": 1e9, "typ-p": -1e30, "json-schema": "{}"},
         ],
     )
-    def test_settings_that_leave_no_token(self, talk, config):
+    def test_settings_that_leave_no_token_are_a_failure(self, talk, config):
         """llama.cpp would end the process."""
         guest = talk(**{key.replace("-", "_"): value for key, value in config.items()})
         guest.put("Hello")
@@ -497,18 +498,18 @@ class TestGrammar:
         with pytest.raises(RuntimeFailure, match="no token"):
             write()
 
-    def test_it_can_be_taken_away(self, talk):
+    def test_a_grammar_can_be_removed(self, talk):
         guest = talk(grammar=YES)
         assert guest.answer("Hello") == b"yes<|im_end|>"
         guest.configure(grammar="")
         assert guest.answer("Hello") == talk().answer("Hello")
 
     @pytest.mark.parametrize("text", ["root ::= " + "(" * 100_000, "root ::= x" * 100_000])
-    def test_hostile_ones(self, talk, text):
+    def test_a_hostile_grammar_is_rejected(self, talk, text):
         with pytest.raises(InvalidArgument, match="grammar"):
             talk(grammar=text)
 
-    def test_json_schema(self, talk):
+    def test_a_text_matches_its_json_schema(self, talk):
         schema = {
             "type": "object",
             "properties": {"name": {"enum": ["a", "b"]}, "old": {"type": "boolean"}},
@@ -523,7 +524,7 @@ class TestGrammar:
 class TestMemory:
     TURN = "the first turn of a talk that is long enough to see what it costs. " * 4
 
-    def test_a_longer_prompt_costs_what_is_new(self, talk):
+    def test_a_longer_prompt_costs_only_its_new_tokens(self, talk):
         guest = talk()
         first = guest.answer(self.TURN)
         done = guest.context.generation()
@@ -534,12 +535,12 @@ class TestMemory:
         fresh = talk()
         assert fresh.answer(self.TURN + first.decode() + " and you?") == second
 
-    def test_another_prompt_is_not_disturbed(self, talk):
+    def test_a_reused_cache_does_not_change_a_text(self, talk):
         guest = talk()
         for prompt in ("Hello", "Hello you", "Help", "the", "Hello", "x" + self.TURN, self.TURN):
             assert guest.answer(prompt) == talk().answer(prompt)
 
-    def test_a_stream_that_was_left_is_not_in_the_next_text(self, talk):
+    def test_an_abandoned_stream_does_not_change_the_next_text(self, talk):
         guest = talk()
         guest.put("Hello")
         guest.stream(3)
@@ -559,7 +560,7 @@ class TestMemory:
                 texts[index] += bytes(guest.context.get_output_single(0).data)
         assert texts == alone
 
-    def test_threads(self, load):
+    def test_contexts_compute_in_parallel_threads(self, load):
         graph = load()
         prompts = ["Hello", "the quick", "you and", "it was"]
         wanted = [Talk(graph).answer(prompt) for prompt in prompts]
@@ -577,23 +578,23 @@ class TestMemory:
             thread.join()
         assert found == wanted
 
-    def test_graphs_share_weights(self, load):
+    def test_graphs_share_a_model(self, load):
         one, two = load(), load(n_predict=3)
         assert one.model is two.model
         assert load(use_mmap=False).model is not one.model
 
     @pytest.mark.skipif(
         provider.find() is not None and loader.library().llama_supports_gpu_offload(),
-        reason="a GPU's settings load weights of their own where there is one",
+        reason="with a GPU, its settings load another model",
     )
-    def test_settings_of_a_gpu_load_nothing_without_one(self, load, talk):
+    def test_settings_of_a_gpu_load_no_model_without_a_gpu(self, load, talk):
         one = load(main_gpu=3, n_gpu_layers=5, split_mode="row", tensor_split="3,2")
         assert one.model is load().model
         guest = talk()
         guest.configure(main_gpu=7)
         assert guest.context.model is guest.graph.model
 
-    def test_weights_apart_count_against_the_guests_limit(self, host: Host):
+    def test_a_second_model_counts_against_the_guests_limit(self, host: Host):
         host.add_model("tiny", TINY)
         size = TINY.stat().st_size
         apart = Tensor(TensorType.U8, (1,), memoryview(b'{"use-mmap": false}'))
@@ -609,7 +610,7 @@ class TestMemory:
             session.finalize_execution_context(second)
             session.contexts[first].set_input(1, apart)
 
-    def test_a_projector_is_there_as_long_as_a_context_uses_it(self, talk, tmp_path):
+    def test_a_projector_lives_as_long_as_a_context_uses_it(self, talk, tmp_path):
         needs("PIL.Image").new("RGB", (20, 20)).save(tmp_path / "black.png")
         for name in ("tiny.gguf", "tiny-mmproj.gguf"):
             (tmp_path / name).write_bytes(TINY.with_name(name).read_bytes())
@@ -635,7 +636,7 @@ class TestMemory:
         guest.context.compute()
         assert guest.text() == before
 
-    def test_cancel(self, talk):
+    def test_cancel_stops_a_compute_and_every_later_one(self, talk):
         guest = talk(ctx_size=512, n_predict=-1, grammar='root ::= "y" root')
         guest.put("Hello")
         ended = []
@@ -654,14 +655,14 @@ class TestMemory:
         with pytest.raises(RuntimeFailure, match="stopped"):
             guest.context.compute()
 
-    def test_cancel_before_the_memory_is_made(self, talk):
+    def test_cancel_stops_a_context_before_its_first_compute(self, talk):
         guest = talk()
         guest.put("Hello")
         guest.context.cancel()
         with pytest.raises(RuntimeFailure, match="stopped"):
             guest.context.compute()
 
-    def test_too_large_a_context(self, talk):
+    def test_a_context_that_does_not_fit_is_a_failure(self, talk):
         guest = talk(ctx_size=1 << 26)
         guest.put("Hello")
         with pytest.raises(RuntimeFailure, match="ctx-size"):
@@ -669,7 +670,7 @@ class TestMemory:
         guest.configure(ctx_size=256)
         guest.context.compute()
 
-    def test_200_loads_leave_nothing(self, load):
+    def test_200_loads_leak_no_memory_and_no_file(self, load):
         def once():
             graph = load()
             guest = Talk(graph)
@@ -693,7 +694,7 @@ def _resident():
 
 
 class TestModels:
-    def test_from_bytes(self, load, talk):
+    def test_a_model_from_bytes_gives_the_same_text(self, load, talk):
         graph = load(memoryview(TINY.read_bytes()))
         assert graph.source.path is None
         assert Talk(graph).answer("Hello") == talk().answer("Hello")
@@ -702,7 +703,7 @@ class TestModels:
         assert guest.answer("Hello") == talk().answer("Hello")
         graph.close()
 
-    def test_missing(self, load):
+    def test_a_missing_file_is_an_error(self, load):
         with pytest.raises(ModelNotFound):
             load(Path("no-such-file.gguf"))
 
@@ -724,7 +725,7 @@ class TestModels:
             lambda data: data.replace(b"llama.block_count", b"llama.block_cound", 1),
         ],
     )
-    def test_damaged(self, load, tmp_path, change):
+    def test_a_damaged_model_is_rejected(self, load, tmp_path, change):
         data = change(TINY.read_bytes())
         path = tmp_path / "damaged.gguf"
         path.write_bytes(data)
@@ -733,11 +734,11 @@ class TestModels:
                 load(builder)
 
     @pytest.mark.parametrize("count", [0, 3])
-    def test_builders(self, count):
+    def test_a_graph_has_one_or_two_builders(self, count):
         with pytest.raises(InvalidArgument, match=f"{count} builders"):
             GgmlBackend().load([TINY] * count, LoadOptions("ggml"))
 
-    def test_targets(self):
+    def test_a_gpu_needs_a_library_built_for_it(self):
         assert GgmlBackend().load([TINY], LoadOptions("ggml", ExecutionTarget.AUTO))
         if not loader.library().llama_supports_gpu_offload():
             with pytest.raises(UnsupportedOperation, match="gpu"):
@@ -745,18 +746,18 @@ class TestModels:
             options = LoadOptions("ggml", ExecutionTarget.GPU, allow_fallback=True)
             assert GgmlBackend().load([TINY], options)
 
-    def test_prompts_that_are_no_utf8(self, talk):
+    def test_a_prompt_must_be_utf8(self, talk):
         for wrong in (b"\xff", b"ab\xc3", b"\xed\xa0\x80"):
             with pytest.raises(InvalidArgument, match="UTF-8"):
                 talk().put(wrong)
 
-    def test_prompts_of_every_kind(self, talk):
+    def test_any_utf8_prompt_is_accepted(self, talk):
         guest = talk(n_predict=2)
         for prompt in ("a\0b", "\U0001f600", "é" * 60, " ", "\n", "<|im_start|>", "<s><unk>"):
             guest.answer(prompt)
         guest.answer("")
 
-    def test_pictures_need_a_projector(self, talk):
+    def test_an_image_needs_a_projector(self, talk):
         guest = talk()
         with pytest.raises(InvalidArgument, match="mmproj"):
             guest.put('<img src="data:image/png;base64,AAAA">')
@@ -769,26 +770,26 @@ class TestModels:
 
     @pytest.mark.parametrize("name", ["x" * 5000, "a/" * 3000, "..", "/"])
     @pytest.mark.parametrize("key", ["mmproj", "image"])
-    def test_names_that_are_none(self, talk, name, key):
+    def test_a_name_that_is_not_a_file_is_an_error(self, talk, name, key):
         guest = talk()
         guest.configure(**{"mmproj": "tiny-mmproj.gguf", "image": "x.png", key: name})
         with pytest.raises((InvalidArgument, ModelNotFound)):
             guest.put("Hello <image>")
 
-    def test_messages_that_are_no_text(self, talk):
+    def test_half_a_character_in_a_message_is_an_error(self, talk):
         guest = talk(enable_chat_template=True)
         for role, content in (("user", "\\ud800"), ("\\udfff", "Hello")):
             with pytest.raises(InvalidArgument):
                 guest.put(f'[{{"role": "{role}", "content": "{content}"}}]')
 
-    def test_a_long_message_that_is_none(self, talk):
+    def test_a_long_mistake_has_a_short_reason(self, talk):
         guest = talk(enable_chat_template=True)
         for message in ("a" * 5000, ["a" * 5000] * 50, {"role": "user", "kontent": "a" * 5000}):
             with pytest.raises(InvalidArgument, match="a message is") as raised:
                 guest.put(json.dumps([message]))
             assert len(str(raised.value)) < 300
 
-    def test_an_image_file_that_is_too_large(self, talk, tmp_path):
+    def test_a_large_image_file_is_rejected(self, talk, tmp_path):
         for name in ("tiny.gguf", "tiny-mmproj.gguf"):
             (tmp_path / name).write_bytes(TINY.with_name(name).read_bytes())
         with (tmp_path / "large.png").open("wb") as file:
@@ -797,14 +798,14 @@ class TestModels:
         with pytest.raises(InvalidArgument, match="at most 33554432"):
             guest.put("see <image> it")
 
-    def test_a_projector_that_is_gone(self, tmp_path):
+    def test_a_missing_projector_is_an_error(self, tmp_path):
         gone = tmp_path / "gone.gguf"
         with pytest.raises(ModelNotFound, match="gone"):
             GgmlBackend().load([TINY, gone], LoadOptions("ggml", config=GREEDY))
 
 
 class TestLibrary:
-    def test_layouts_that_differ_are_seen(self):
+    def test_a_different_layout_is_detected(self):
         native = loader.library()
         params = native.llama_context_default_params()
         assert bindings.context_mismatch(params) is None
@@ -814,7 +815,7 @@ class TestLibrary:
         model.split_mode = 9
         assert "split_mode" in bindings.model_mismatch(model)
 
-    def test_another_library_is_refused(self, monkeypatch, tmp_path):
+    def test_a_library_that_is_not_llama_cpp_is_rejected(self, monkeypatch, tmp_path):
         with pytest.raises(Unavailable, match="cannot be loaded"):
             loader.Library(provider.Provider(tmp_path / "libllama.so", "", None))
         libc = Path("/lib/x86_64-linux-gnu/libm.so.6")
@@ -822,14 +823,14 @@ class TestLibrary:
             with pytest.raises(Unavailable, match="no function llama_"):
                 loader.Library(provider.Provider(libc, "", None))
 
-    def test_not_installed(self, monkeypatch):
+    def test_a_missing_library_names_what_to_install(self, monkeypatch):
         monkeypatch.setattr(provider, "_folder", lambda package: None)
         monkeypatch.delenv(provider.VARIABLE, raising=False)
         assert "wasi-nn[ggml-prebuilt]" in GgmlBackend().availability().detail
         monkeypatch.setenv(provider.VARIABLE, "/somewhere/libllama.so")
         assert provider.find().path == Path("/somewhere/libllama.so")
 
-    def test_nothing_on_stderr(self, talk, capfd):
+    def test_llama_cpp_writes_nothing_to_stderr(self, talk, capfd):
         talk().answer("Hello")
         with pytest.raises(NnError):
             talk(grammar="root ::= (")
@@ -837,7 +838,7 @@ class TestLibrary:
 
 
 class TestHost:
-    def test_named_with_config(self, host: Host):
+    def test_one_model_can_be_loaded_with_two_configs(self, host: Host):
         host.add_model("tiny", TINY)
         session = host.open_session()
         with session:
@@ -859,7 +860,7 @@ class TestHost:
                 session.contexts[0].compute()
             assert session.generation.tokens == 5
 
-    def test_a_config_alone_is_no_model_apart(self, host: Host):
+    def test_only_a_second_model_counts_against_the_limit(self, host: Host):
         host.add_model("tiny", TINY)
         with host.open_session(Limits(host_memory=1 << 18)) as session:
             graph = session.load_by_name("tiny", {"temp": 0.5})
@@ -869,7 +870,7 @@ class TestHost:
             session.unload(graph)
             session.load_by_name("tiny")
 
-    def test_the_cache_counts_against_the_guests_limit(self, host: Host):
+    def test_the_kv_cache_counts_against_the_guests_limit(self, host: Host):
         host.add_model("tiny", TINY)
         prompt = Tensor(TensorType.U8, (1,), memoryview(b"Hello"))
         with host.open_session(Limits(host_memory=8 << 20)) as session:
@@ -880,7 +881,7 @@ class TestHost:
             session.contexts[first].compute()
             with pytest.raises(RuntimeFailure, match="above its limit of 8388608"):
                 session.contexts[second].compute()
-            # Another config takes another memory, and a closed context none.
+            # Another config takes another cache, and a closed context none.
             session.contexts[first].set_input(
                 1, Tensor(TensorType.U8, (1,), memoryview(b'{"ctx-size": 256}'))
             )

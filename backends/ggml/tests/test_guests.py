@@ -37,7 +37,7 @@ def chat(guests):
 
 
 class TestChat:
-    def test_turns(self, tiny, chat):
+    def test_each_turn_reuses_the_last_one(self, tiny, chat):
         result = tiny.compile(chat).run(["ends"], stdin=b"Hello\nand you\n").check()
         assert result.exit_code == 0, result.stderr
         lines = result.stdout.decode().splitlines()
@@ -46,12 +46,12 @@ class TestChat:
         done = result.generation
         assert done.texts == 2
         assert done.tokens == 2 * 6
-        # The second turn's prompt begins as the first one and its answer.
+        # The second prompt begins with the first one and its answer.
         assert done.kept_tokens > 20
         assert 0 < done.prompt_seconds < 60
 
-    def test_the_conversation_is_the_models_own_template(self, tiny, chat):
-        """What the guest sent, sent again by hand."""
+    def test_the_guest_writes_the_models_own_template(self, tiny, chat):
+        """The same prompt, written by hand, gives the same answer."""
         result = tiny.compile(chat).run(["--system", 'be "x"', "ends"], stdin="é\n".encode())
         answer = result.stdout.decode().rstrip("\n")
         with tiny.model("ends").init_execution_context() as context:
@@ -62,12 +62,12 @@ class TestChat:
             )
             assert b"".join(context.stream()).decode() == answer
 
-    def test_a_config_of_its_own(self, tiny, chat):
+    def test_a_guest_can_set_its_config(self, tiny, chat):
         config = json.dumps({"grammar": 'root ::= "no"'})
         result = tiny.compile(chat).run(["--config", config], stdin=b"Hello\n").check()
         assert result.stdout == b"no\n"
 
-    def test_a_full_context_is_said(self, tiny, chat):
+    def test_a_full_context_is_reported(self, tiny, chat):
         result = tiny.compile(chat).run(["--config", '{"ctx-size": 256}'], stdin=b"Hello\n")
         assert result.exit_code == 0
         assert b"fills the model's context" in result.stderr
@@ -82,12 +82,12 @@ class TestChat:
             ([], b"x" * 200_000, 1),
         ],
     )
-    def test_mistakes(self, tiny, chat, args, stdin, code):
+    def test_a_mistake_has_an_exit_code_and_a_reason(self, tiny, chat, args, stdin, code):
         result = tiny.compile(chat).run(args, stdin=stdin)
         assert result.exit_code == code
         assert result.stderr
 
-    def test_two_guests_in_two_threads(self, tiny, chat):
+    def test_two_guests_run_in_two_threads(self, tiny, chat):
         program = tiny.compile(chat)
         wanted = program.run(["ends"], stdin=b"Hello\n").stdout
         found = []
@@ -158,7 +158,7 @@ def _resident():
 
 
 class TestPython:
-    def test_stream(self, tiny):
+    def test_a_stream_can_be_left_and_begun_again(self, tiny):
         with tiny.model("ends").init_execution_context() as context:
             context.set_input("prompt", "Hello")
             pieces = list(context.stream())
@@ -170,19 +170,19 @@ class TestPython:
             context.compute()
             assert context.get_output().tobytes() == b"".join(pieces) + b"<|im_end|>"
 
-    def test_stream_of_what_does_not(self, host, identity_model):
+    def test_a_graph_that_does_not_stream_says_so(self, host, identity_model):
         with (
             host.load(identity_model()).init_execution_context() as context,
             pytest.raises(UnsupportedOperation, match="does not stream"),
         ):
             next(context.stream())
 
-    def test_run(self, tiny):
+    def test_run_gives_the_outputs_by_name(self, tiny):
         outputs = tiny.model("ends").run({"prompt": "Hello"})
         assert outputs["text"].tobytes().startswith(b"yes")
         assert json.loads(outputs["metadata"].tobytes())["output_tokens"] == 6
 
-    def test_a_stream_without_a_prompt(self, tiny):
+    def test_a_stream_needs_a_prompt(self, tiny):
         with (
             tiny.model("ends").init_execution_context() as context,
             pytest.raises(InvalidArgument, match="input 0"),
@@ -204,7 +204,7 @@ class TestSmolLM2:
         return host
 
     def test_it_knows_capitals(self, smol, chat):
-        # With the system prompt of its template this small model strays.
+        # With the system prompt of its own template, this small model fails.
         result = smol.compile(chat).run(
             ["--system", "You are a helpful assistant."],
             stdin=b"What is the capital of France?\nAnd of Japan?\n",
@@ -213,8 +213,8 @@ class TestSmolLM2:
         assert "Paris" in first
         assert "Tokyo" in second
 
-    def test_a_turn_costs_what_is_new(self, smol):
-        """With what the context knows and without: the same text."""
+    def test_a_reused_cache_gives_the_same_text(self, smol):
+        """A context with a known beginning, and a new one."""
         talk = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"
         more = "Paris.<|im_end|>\n<|im_start|>user\nWhich river?<|im_end|>\n<|im_start|>assistant\n"
         model = smol.model("default")
@@ -227,7 +227,7 @@ class TestSmolLM2:
             context.set_input("prompt", talk + more)
             assert [piece for piece, _ in zip(context.stream(), range(12), strict=False)] == known
 
-    def test_an_answer_in_json(self, smol):
+    def test_a_schema_makes_it_answer_in_json(self, smol):
         schema = {
             "type": "object",
             "properties": {"city": {"type": "string"}, "country": {"type": "string"}},

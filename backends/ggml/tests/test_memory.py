@@ -1,4 +1,4 @@
-"""What a context takes: the estimate, against what it turns out to be."""
+"""The memory of contexts: estimates, what they really take, and what counts against a limit."""
 
 from __future__ import annotations
 
@@ -35,10 +35,8 @@ SIZES = ContextSettings(n_ctx=4096)
 MEASURE = """
 import json, sys
 from wasi_nn_ggml.llama.kv_cache import KvCache
-from wasi_nn_ggml.llama.kv_cache import c_library, common_prefix
-from wasi_nn_ggml.protocol.settings import ContextSettings, ModelSettings
-from wasi_nn_ggml.llama.vision import Picture
 from wasi_nn_ggml.llama.model import Model
+from wasi_nn_ggml.protocol.settings import ContextSettings, ModelSettings
 
 def resident():
     with open("/proc/self/statm") as file:
@@ -70,7 +68,7 @@ print(json.dumps([resident() - before, sum(reserved)]))
         {"n_ctx": 2048, "embedding": True, "flash_attention": 0},
     ],
 )
-def test_it_is_not_less_than_what_is_taken(config):
+def test_an_estimate_covers_the_memory_that_is_taken(config):
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, str(TINY), json.dumps(config)],
         capture_output=True,
@@ -79,7 +77,7 @@ def test_it_is_not_less_than_what_is_taken(config):
     )
     taken, counted = json.loads(done.stdout)
     assert taken <= counted
-    # Of a small model what is there whatever the size weighs most.
+    # In a small model, the fixed part weighs most.
     assert counted <= 4 * taken + (20 << 20)
 
 
@@ -89,7 +87,7 @@ def model():
 
 
 class Header(Metadata):
-    """A header of a test's own."""
+    """A header with the numbers of a test."""
 
     def __init__(self, **values):
         self.values = {key.replace("__", "."): value for key, value in values.items()}
@@ -109,11 +107,11 @@ def shape(model, **values):
 class TestShape:
     """The tiny model has two layers of four heads of 16 numbers, two of them cached."""
 
-    def test_what_the_library_says(self, model):
+    def test_a_shape_has_the_numbers_of_the_library(self, model):
         assert (model.shape.keys, model.shape.values) == (64, 64)
         assert shape(model).keys == 64
 
-    def test_heads_of_another_size(self, model):
+    def test_a_shape_has_heads_of_another_size(self, model):
         wide = shape(
             model, attention__key_length=4096, attention__value_length=512,
             attention__key_length_swa=256,
@@ -121,22 +119,22 @@ class TestShape:
         assert (wide.keys, wide.values) == (2 * 2 * 4096, 2 * 2 * 512)
         assert wide.width > 4 * 4 * 4096
 
-    def test_layers_that_cache_other_numbers_of_heads(self, model):
+    def test_layers_may_cache_different_numbers_of_heads(self, model):
         assert shape(model, attention__head_count_kv=[1, 7]).keys == 8 * 16
         assert shape(model, attention__head_count_kv=[0, 2]).keys == 2 * 16
         assert shape(model, attention__head_count_kv=3).keys == 2 * 3 * 16
 
-    def test_where_arrays_cannot_be_read(self, model, monkeypatch):
+    def test_every_head_counts_if_arrays_cannot_be_read(self, model, monkeypatch):
         monkeypatch.setattr(Header, "knows_arrays", False)
         assert shape(model).keys == 2 * 4 * 16
 
-    def test_experts_and_states(self, model):
+    def test_experts_and_states_count(self, model):
         plain = shape(model, feed_forward_length=[100, 1000])
         experts = shape(model, expert_feed_forward_length=1000, expert_used_count=8)
         assert experts.width - plain.width >= 4 * 7 * 1000
         assert shape(model, ssm__inner_size=10, ssm__state_size=16, ssm__conv_kernel=4).states
 
-    def test_arrays_of_a_file(self, model, tmp_path):
+    def test_integer_arrays_of_a_header_are_read(self, model, tmp_path):
         def text(value):
             return struct.pack("<Q", len(value)) + value
 
@@ -154,7 +152,7 @@ class TestShape:
 
 
 class TestSize:
-    def test_it_grows_with_what_it_depends_on(self):
+    def test_an_estimate_grows_with_each_setting(self):
         plain = SHAPE.bytes(SIZES, 4096)
         cache = 4096 * 2 * (SHAPE.keys + SHAPE.values)
         assert cache < plain < 3 * cache
@@ -168,15 +166,15 @@ class TestSize:
             SIZES._replace(n_ubatch=4096), 4096
         )
 
-    def test_blocks_of_256(self):
+    def test_a_context_has_whole_blocks_of_256_tokens(self):
         assert SHAPE.bytes(SIZES, 1) == SHAPE.bytes(SIZES, 256) < SHAPE.bytes(SIZES, 257)
 
-    def test_what_does_not_fit(self, monkeypatch):
+    def test_a_context_that_does_not_fit_is_rejected_or_made_smaller(self, monkeypatch):
         monkeypatch.setattr(estimates, "available", lambda: 1 << 30)
         assert fitting(SHAPE, SIZES, 8192)[0] == 4096
         with pytest.raises(RuntimeFailure, match="ctx-size"):
             fitting(SHAPE, SIZES._replace(n_ctx=1 << 20), 8192)
-        # Somebody who names no size gets what fits.
+        # Without a size, the context gets what fits.
         n_ctx, size = fitting(SHAPE, SIZES._replace(n_ctx=0), 1 << 17)
         assert 4096 <= n_ctx < 1 << 17
         assert size < 1 << 29
@@ -184,7 +182,7 @@ class TestSize:
         with pytest.raises(RuntimeFailure, match="no memory"):
             fitting(SHAPE, SIZES._replace(n_ctx=0), 1 << 17)
 
-    def test_a_containers_limit(self, monkeypatch):
+    def test_a_containers_limit_counts(self, monkeypatch):
         free = estimates.available()
         monkeypatch.setattr(estimates, "group_memory", _Group)
         assert estimates.available() == 1000 < free
@@ -203,7 +201,7 @@ class TestPrompts:
     def put(context, data, key=0):
         context.set_input(key, Tensor(TensorType.U8, (1,), memoryview(data)))
 
-    def test_a_length_is_bounded_whatever_the_config_says(self):
+    def test_a_prompt_has_a_maximum_whatever_the_config_says(self):
         context = self.context(**{"ctx-size": 1 << 26})
         with pytest.raises(PromptTooLong, match="at most 16777216"):
             self.put(context, b"a" * ((16 << 20) + 1))
@@ -215,12 +213,12 @@ class TestPrompts:
         with pytest.raises(PromptTooLong):
             self.put(context, b"a" * 2000)
 
-    def test_a_length_that_wraps(self, model, monkeypatch):
-        """llama.cpp counts bytes with 32 bits."""
+    def test_a_length_above_32_bits_is_rejected(self, model, monkeypatch):
+        """llama.cpp counts bytes in 32 bits."""
         with pytest.raises(PromptTooLong):
             model.tokenize(bytes((1 << 28) + 1))
 
-    def test_what_tokenising_takes_counts(self):
+    def test_the_memory_of_tokenising_counts(self):
         context = self.context(**{"ctx-size": 4096})
         reserved = []
         context.reserve = reserved.append
@@ -234,7 +232,7 @@ class TestPrompts:
         with pytest.raises(RuntimeFailure, match="limit"):
             self.put(context, b"a" * 1000)
 
-    def test_what_is_written_counts(self):
+    def test_the_output_counts(self):
         context = self.context(**{"ctx-size": 256, "n-predict": 50, "temp": 0.0})
         reserved = []
         context.reserve = reserved.append
@@ -254,20 +252,20 @@ class TestPrompts:
             reserved.append(size)
 
         context.reserve = limited
-        context._settings = context._settings._replace(n_predict=200)
+        self.put(context, b'{"n-predict": 200}', 1)
         with pytest.raises(RuntimeFailure, match="limit"):
             context.compute()
         assert written < len(context.get_output(0).data) <= written + 10
         context.close()
         assert sum(reserved) == 0
 
-    def test_tokens_are_kept_compactly(self, model):
+    def test_a_token_takes_four_bytes(self, model):
         tokens = model.tokenize(b"a" * 10_000)
         assert len(tokens) == 10_001
         assert sys.getsizeof(tokens) < 4 * len(tokens) + 200
 
     @given(st.lists(st.integers(0, 2), max_size=40), st.lists(st.integers(0, 2), max_size=40))
-    def test_the_common_beginning(self, one, two):
+    def test_common_prefix_is_the_number_of_equal_tokens(self, one, two):
         wanted = 0
         while wanted < min(len(one), len(two)) and one[wanted] == two[wanted]:
             wanted += 1
@@ -279,7 +277,7 @@ LOOKING_BACK = {"last-n-penalty": 1 << 20, "dry-multipier": 1.0, "repeat-penalty
 
 
 class TestSamplers:
-    def test_no_more_tokens_are_looked_at_than_there_can_be(self):
+    def test_penalties_look_at_no_more_tokens_than_the_context(self):
         context = TestPrompts().context(**{"ctx-size": 300})
         reserved = []
         context.reserve = reserved.append
@@ -296,7 +294,7 @@ class TestSamplers:
         context.close()
         assert sum(reserved) == 0
 
-    def test_they_change_no_text(self):
+    def test_that_limit_does_not_change_a_text(self):
         texts = set()
         for last_n in (512, 1 << 20):
             config = {**LOOKING_BACK, "last-n-penalty": last_n, "temp": 0.0, "n-predict": 200}
@@ -308,7 +306,7 @@ class TestSamplers:
 
 
 def test_an_image_takes_as_many_cells_as_tokens(monkeypatch, tmp_path):
-    """The tokens of an image share their positions in some models."""
+    """In some models, the tokens of an image share positions."""
     needs("PIL.Image").new("RGB", (20, 20)).save(tmp_path / "black.png")
     for name in ("tiny.gguf", "tiny-mmproj.gguf"):
         (tmp_path / name).write_bytes(TINY.with_name(name).read_bytes())
@@ -323,11 +321,11 @@ def test_an_image_takes_as_many_cells_as_tokens(monkeypatch, tmp_path):
     model = GgmlBackend().load([tmp_path / "tiny.gguf"], LoadOptions("ggml", config=config))
     context = model.init_execution_context(unlimited)
     TestPrompts.put(context, b"see <image> it")
-    # llama.cpp would find no room, for a reason that the guest could not know.
+    # llama.cpp would fail without a reason that a guest could understand.
     with pytest.raises(ContextFull):
         context.compute()
 
 
-def test_thec_library_has_a_name_on_windows():
+def test_the_c_library_has_a_name_on_windows():
     assert c_library("nt") == "msvcrt"
     assert c_library("posix") is None

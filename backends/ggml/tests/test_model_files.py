@@ -1,4 +1,4 @@
-"""Models in several files."""
+"""Models in several files, and files that are something else."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from wasi_nn_ggml.protocol.settings import ModelSettings
 
 TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
 WIDTH, CONTEXT = 32, 64
+LORA = b"adapter"  # prose: allow
 
 
 def text(value):
@@ -45,7 +46,7 @@ def file(keys, tensors):
 
 
 def parts(folder, keys, groups):
-    """The files of a model whose tensors come in these groups; gives the first one's path."""
+    """Writes a split model, one group of tensors per part. Returns the path of the first part."""
     paths = []
     for at, group in enumerate(groups):
         known = keys if at == 0 else {}
@@ -62,7 +63,7 @@ def parts(folder, keys, groups):
 
 @pytest.fixture
 def gpt2(header):
-    """The keys and tensors of a model that has learned each position by itself."""
+    """The keys and tensors of a model with learned positions."""
     values = {
         key: value
         for key, value in header.of(TINY.read_bytes()).values.items()
@@ -127,7 +128,7 @@ def test_learned_positions_end_the_context(tmp_path, gpt2, layout):
                 context.compute()
 
 
-def test_every_part_counts(tmp_path, gpt2):
+def test_the_size_and_tensors_are_those_of_all_parts(tmp_path, gpt2):
     keys, tensors = gpt2
     path = parts(tmp_path, keys, [{}, *halves({**tensors, b"cls.weight": ((32,), bytes(128))})])
     sizes = [each.stat().st_size for each in tmp_path.iterdir()]
@@ -135,7 +136,7 @@ def test_every_part_counts(tmp_path, gpt2):
     assert {b"cls.weight", *tensors} == model_files.check(path).tensors
 
 
-def test_a_damaged_table_in_a_later_part(tmp_path, gpt2):
+def test_a_damaged_later_part_is_rejected(tmp_path, gpt2):
     keys, tensors = gpt2
     path = parts(tmp_path, keys, [{}, tensors])
     later = tmp_path / "m-00002-of-00002.gguf"
@@ -144,7 +145,7 @@ def test_a_damaged_table_in_a_later_part(tmp_path, gpt2):
         host.load(path)
 
 
-def test_a_part_that_is_not_there(tmp_path, gpt2):
+def test_a_missing_part_is_named(tmp_path, gpt2):
     keys, tensors = gpt2
     path = parts(tmp_path, keys, [{}, *halves(tensors)])
     (tmp_path / "m-00003-of-00003.gguf").unlink()
@@ -152,7 +153,7 @@ def test_a_part_that_is_not_there(tmp_path, gpt2):
         host.load(path)
 
 
-def test_a_tensor_twice(tmp_path, gpt2):
+def test_a_tensor_in_two_parts_is_rejected(tmp_path, gpt2):
     keys, tensors = gpt2
     path = parts(tmp_path, keys, [tensors, tensors])
     with Host() as host, pytest.raises(RuntimeFailure):
@@ -169,7 +170,7 @@ def test_a_tensor_twice(tmp_path, gpt2):
     ],
     ids=["empty", "page", "first part", "whole model"],
 )
-def test_a_later_part_that_is_something_else(tmp_path, gpt2, data, reason):
+def test_a_later_part_that_is_another_file_is_rejected(tmp_path, gpt2, data, reason):
     keys, tensors = gpt2
     path = parts(tmp_path, keys, [{}, tensors])
     (tmp_path / "m-00002-of-00002.gguf").write_bytes(path.read_bytes() if data is None else data)
@@ -177,7 +178,7 @@ def test_a_later_part_that_is_something_else(tmp_path, gpt2, data, reason):
         host.load(path)
 
 
-def test_parts_without_tensors_anywhere(tmp_path, gpt2):
+def test_any_part_may_have_no_tensors(tmp_path, gpt2):
     keys, tensors = gpt2
     for number, groups in enumerate([[tensors, {}], [{}, {}, tensors, {}]]):
         folder = tmp_path / str(number)
@@ -190,28 +191,28 @@ def test_parts_without_tensors_anywhere(tmp_path, gpt2):
                 assert len(context.get_output(0))
 
 
-def test_a_later_part_alone(tmp_path, gpt2):
+def test_a_later_part_alone_is_rejected(tmp_path, gpt2):
     keys, tensors = gpt2
     parts(tmp_path, keys, [{}, tensors])
     with Host() as host, pytest.raises(RuntimeFailure, match="name the first part"):
         host.load(tmp_path / "m-00002-of-00002.gguf")
 
 
-def test_a_first_part_with_another_name(tmp_path, gpt2):
+def test_a_renamed_first_part_is_rejected(tmp_path, gpt2):
     keys, tensors = gpt2
     path = parts(tmp_path, keys, [{}, tensors]).rename(tmp_path / "model.gguf")
     with Host() as host, pytest.raises(RuntimeFailure, match="must end in -00001-of-00002"):
         host.load(path)
 
 
-def test_a_guest_brings_a_part(tmp_path, gpt2):
+def test_a_guest_cannot_bring_a_part(tmp_path, gpt2):
     keys, tensors = gpt2
     data = parts(tmp_path, keys, [{}, tensors]).read_bytes()
     with Host() as host, pytest.raises(InvalidArgument, match="in one piece"):
         host.load(data, encoding="ggml")
 
 
-def test_parts_as_builders(tmp_path, gpt2):
+def test_later_parts_are_not_builders(tmp_path, gpt2):
     keys, tensors = gpt2
     first = parts(tmp_path, keys, [{}, *halves(tensors)])
     second = tmp_path / "m-00002-of-00003.gguf"
@@ -225,7 +226,7 @@ def test_parts_as_builders(tmp_path, gpt2):
         backend.load([TINY, TINY], options)
 
 
-def test_a_later_part_that_was_replaced(tmp_path, gpt2):
+def test_a_replaced_later_part_makes_a_new_model(tmp_path, gpt2):
     keys, tensors = gpt2
     path = parts(tmp_path, keys, [{}, tensors])
     source = Source(path)
@@ -238,7 +239,7 @@ def test_a_later_part_that_was_replaced(tmp_path, gpt2):
     assert Source(path).model(settings) is not first
 
 
-def test_big_endian():
+def test_a_big_endian_file_is_rejected():
     data = TINY.read_bytes()
     with Host() as host, pytest.raises(RuntimeFailure, match="big-endian"):
         host.load(data[:4] + data[7:3:-1] + data[8:], encoding="ggml")
@@ -247,7 +248,7 @@ def test_big_endian():
 @pytest.mark.parametrize(
     ("keys", "reason"),
     [
-        ({b"general.type": b"adapter", b"general.architecture": b"llama"}, "LoRA adapter"),
+        ({b"general.type": LORA, b"general.architecture": b"llama"}, "LoRA adapter"),
         ({b"general.type": b"imatrix"}, "importance matrix"),
         ({b"general.architecture": b"controlvector"}, "control vector"),
         ({b"general.type": b"mmproj", b"general.architecture": b"clip"}, "projector"),
@@ -255,7 +256,7 @@ def test_big_endian():
         ({b"general.architecture": b"llama"}, "vocabulary"),
     ],
 )
-def test_files_that_are_no_language_model(tmp_path, header, keys, reason):
+def test_a_file_that_is_not_a_language_model_is_named(tmp_path, header, keys, reason):
     path = tmp_path / "m.gguf"
     tensors = {} if reason == "vocabulary" else {b"a": ((1,), bytes(4))}
     path.write_bytes(file({key: header.encoded(value) for key, value in keys.items()}, tensors))
@@ -265,13 +266,13 @@ def test_files_that_are_no_language_model(tmp_path, header, keys, reason):
                 host.load(model, encoding="ggml")
 
 
-def test_a_second_file_that_is_no_projector(tmp_path, header):
+def test_a_second_file_must_be_a_projector(tmp_path, header):
     backend, options = GgmlBackend(), LoadOptions("ggml")
     second = tmp_path / "second.gguf"
     one = {b"a": ((1,), bytes(4))}
     clip = {b"general.architecture": header.encoded(b"clip")}
     for keys, tensors, reason in (
-        ({b"general.type": header.encoded(b"adapter")}, one, r"is a LoRA adapter.*\. A second"),
+        ({b"general.type": header.encoded(LORA)}, one, r"is a LoRA adapter.*\. A second"),
         ({b"general.type": header.encoded(b"imatrix")}, one, "is an importance matrix"),
         ({}, {}, "is a vocabulary without a model"),
         ({**clip, b"split.count": short(2)}, one, r"part 1 of 2 of a projector.*--merge"),
@@ -281,13 +282,13 @@ def test_a_second_file_that_is_no_projector(tmp_path, header):
             backend.load([TINY, second], options)
 
 
-def test_a_key_of_the_examples_is_not_told(caplog):
+def test_a_key_of_wasmedges_examples_is_not_logged(caplog):
     with Host() as host:
         host.load(TINY, config={"llama3": False})
     assert "llama3" not in caplog.text
 
 
-def test_a_schema_is_warned_of_once(caplog):
+def test_a_schema_is_logged_once(caplog):
     schema = '{"type": "string", "contentEncoding": "x", "pattern": "a(?=b)", "not": {}}'
     with Host() as host:
         model = host.load(TINY, config={"json-schema": schema})

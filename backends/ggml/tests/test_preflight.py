@@ -19,7 +19,7 @@ from wasi_nn_ggml.guard import gguf
 needs("xllamacpp")
 
 TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
-# What a trial imports: of the standard library, and of this project.
+# Modules that the separate process imports, of the standard library and of this project.
 NAMES = ("ctypes", "json", "signal", "sitecustomize", "wasi_nn", "wasi_nn_ggml")
 LOAD = """
 import sys
@@ -34,7 +34,7 @@ print("loaded")
 
 @pytest.fixture
 def poisoned(tmp_path):
-    """A folder with modules that leave a trace of having been imported."""
+    """A folder with modules that leave a trace when they are imported."""
     for name in NAMES:
         (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'trace')!r}, 'w').close()\n")
     return tmp_path
@@ -48,14 +48,14 @@ def load():
     GgmlBackend().load([memoryview(TINY.read_bytes())], LoadOptions("ggml")).close()
 
 
-def test_modules_of_the_current_directory(poisoned, monkeypatch):
+def test_no_module_is_imported_from_the_current_directory(poisoned, monkeypatch):
     monkeypatch.chdir(poisoned)
     load()
     assert traces(poisoned) == []
 
 
 @pytest.mark.parametrize("place", ["", ".", "modules"])
-def test_relative_places(poisoned, monkeypatch, place):
+def test_no_module_is_imported_from_a_relative_folder(poisoned, monkeypatch, place):
     (poisoned / "modules").symlink_to(poisoned)
     monkeypatch.setenv("PYTHONPATH", f"{place}:")
     monkeypatch.setattr(sys, "path", [place, *sys.path])
@@ -64,7 +64,7 @@ def test_relative_places(poisoned, monkeypatch, place):
     assert traces(poisoned) == ["modules"]
 
 
-def test_a_host_that_changes_its_directory(poisoned):
+def test_no_module_is_imported_after_the_host_changes_its_directory(poisoned):
     """The process that tests the model imports nothing from there."""
     # What this process imports later is found in its own sys.path: "" with python -c.
     before = f"import os, wasi_nn_ggml.protocol.graph\nos.chdir({str(poisoned)!r})\ndata ="
@@ -76,8 +76,8 @@ def test_a_host_that_changes_its_directory(poisoned):
     assert traces(poisoned) == []
 
 
-def test_what_ends_the_trial(remake):
-    """At the load, and at the first computation."""
+def test_a_model_that_ends_the_process_is_rejected(remake):
+    """At load, and at the first computation."""
     for keys in ({b"llama.block_count": 0}, {b"llama.pooling_type": 77}):
         with pytest.raises(RuntimeFailure, match="end its process"):
             GgmlBackend().load([memoryview(remake(keys=keys))], LoadOptions("ggml"))
@@ -88,7 +88,7 @@ def node(label=0, leaf=False, base=0):
 
 
 def charsmap(changes, texts=b"b\0cc\0"):
-    """A map that replaces "z" by "b", with changes to its nodes."""
+    """A map that replaces "z" by "b", with some nodes changed."""
     nodes = [0] * 512
     nodes[0] = node(base=256)
     nodes[256 ^ ord("z")] = node(ord("z"), True, base=ord("z"))  # its children begin at 256
@@ -109,7 +109,7 @@ class TestMapsOfCharacters:
             struct.pack("<I", 0) + b"\0",
         ],
     )
-    def test_sound(self, tmp_path, sound):
+    def test_a_valid_map_is_accepted(self, tmp_path, sound):
         check(tmp_path, vocabulary(b"t5", [b"a"], sound))
 
     @pytest.mark.parametrize(
@@ -130,15 +130,15 @@ class TestMapsOfCharacters:
             b"",
         ],
     )
-    def test_unsound(self, tmp_path, unsound):
+    def test_a_map_that_texts_can_leave_is_rejected(self, tmp_path, unsound):
         with pytest.raises(RuntimeFailure, match="map of characters"):
             check(tmp_path, vocabulary(b"t5", [b"a"], unsound))
 
-    def test_a_long_replacement(self, tmp_path):
+    def test_a_long_replacement_is_rejected(self, tmp_path):
         with pytest.raises(RuntimeFailure, match="by more than 1024 bytes"):
             check(tmp_path, vocabulary(b"t5", [b"a"], charsmap({}, b"x" * 1025 + b"\0")))
 
-    def test_what_replacing_takes_counts(self, remake, tmp_path):
+    def test_the_memory_of_replacing_counts(self, remake, tmp_path):
         path = tmp_path / "model.gguf"
         texts = b"x" * 1000 + b"\0"
         keys = {b"tokenizer.ggml.precompiled_charsmap": bytearray(charsmap({}, texts))}
@@ -153,7 +153,7 @@ class TestMapsOfCharacters:
 
 
 def vocabulary(tokenizer, tokens, characters=None):
-    """A GGUF file of a vocabulary alone, the name of its kind at its end."""
+    """A GGUF file with only a vocabulary; the name of its tokenizer comes last."""
 
     def text(value):
         return struct.pack("<Q", len(value)) + value

@@ -1,4 +1,4 @@
-"""Models whose files are replaced while the process lives."""
+"""Models whose files are replaced while the process runs."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def embedded(model, prompt="Hello", config=None):
 
 
 def other_weights(data):
-    """The file with the numbers in its second half times -3."""
+    """The file with the numbers of its second half multiplied by -3."""
     half = len(data) // 8 * 4
     return data[:half] + (np.frombuffer(data[half:], "<f4") * np.float32(-3)).tobytes()
 
 
 def replace(file, data):
-    """Another file in its place, with the same time."""
+    """Put another file in its place, with the same time."""
     status = file.stat()
     other = file.with_name("other")
     other.write_bytes(data)
@@ -78,7 +78,7 @@ def split(tmp_path, header):
 
 
 @pytest.mark.parametrize("part", [2, 3])
-def test_a_later_part(host, tmp_path, split, part):
+def test_a_replaced_later_part_is_loaded_anew(host, tmp_path, split, part):
     path, later = split / PARTS.format(1), split / PARTS.format(part)
     shutil.copytree(split, tmp_path / "new")
     changed = other_weights(later.read_bytes())
@@ -99,7 +99,7 @@ def test_a_later_part(host, tmp_path, split, part):
         assert embedded(host.model("m")) == answer
         assert embedded(host.load(path, config=CONFIG)) == answer
     assert embedded(old) == before
-    # Nobody holds the old weights, which the library maps into memory, when they are rewritten.
+    # The library maps the old weights into memory: free them before they are overwritten.
     del old
     host.registry.close()
     in_place(later, changed)
@@ -138,7 +138,7 @@ def test_an_old_graph_does_not_mix_weights(host, tmp_path):
 
 
 @pytest.mark.parametrize("way", ["builder", "graph's config", "context's config"])
-def test_a_projector(host, tmp_path, way):
+def test_a_replaced_projector_is_loaded_anew(host, tmp_path, way):
     image = needs("PIL.Image").new("RGB", (20, 20), "red")
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
@@ -176,7 +176,7 @@ def test_a_projector(host, tmp_path, way):
         context.close()
 
 
-def test_a_projector_counts(tmp_path):
+def test_a_projector_counts_in_the_size_of_a_model(tmp_path):
     model, projector = GRAPHS / "tiny.gguf", GRAPHS / "tiny-mmproj.gguf"
     size = model.stat().st_size + projector.stat().st_size
     with Host() as host:
@@ -190,5 +190,5 @@ def test_a_projector_counts(tmp_path):
         assert host.registry.size("alone", {"mmproj": 5}) == model.stat().st_size
 
 
-def test_no_path_at_all():
+def test_a_model_without_paths_has_no_files():
     assert list(GgmlBackend().files([], {"mmproj": "a"})) == []

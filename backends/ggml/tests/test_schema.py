@@ -1,4 +1,4 @@
-"""JSON schemas as grammars: what a grammar lets through, checked by llama.cpp itself."""
+"""JSON schemas as grammars: what a grammar accepts, checked with llama.cpp itself."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.ggu
 
 @pytest.fixture(scope="module")
 def accepts():
-    """Whether a grammar, or a schema's grammar, takes a text to its end."""
+    """Whether a grammar, or a schema's grammar, accepts a whole text."""
     model = Source(TINY).model(ModelSettings())
     native = model.native
     one = np.zeros(1, [("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
@@ -236,7 +236,7 @@ class TestAccepts:
             ),
         ],
     )
-    def test_texts(self, accepts, schema, right, wrong):
+    def test_a_schema_accepts_and_rejects_texts(self, accepts, schema, right, wrong):
         for text in right:
             assert accepts(schema, text), text
         for text in wrong:
@@ -253,14 +253,14 @@ class TestAccepts:
             max_leaves=8,
         )
     )
-    def test_a_constant_is_itself(self, accepts, value):
+    def test_a_constant_accepts_only_itself(self, accepts, value):
         text = json.dumps(value, ensure_ascii=False)
         assert accepts({"const": value}, text)
         assert accepts({}, text)
 
 
 class TestRanges:
-    """Every number near the bounds, with the grammar as Python's regular expression."""
+    """Every number near the bounds, with the grammar as a regular expression of Python."""
 
     @staticmethod
     def matches(grammar, text):
@@ -273,7 +273,7 @@ class TestRanges:
         most=st.none() | st.integers(-1200, 1200),
         other=st.integers(-99999, 99999),
     )
-    def test_integers(self, least, most, other):
+    def test_integers_keep_to_their_bounds(self, least, most, other):
         grammar = ranges.integers(least, most)
         near = {end + by for end in (least, most, 0) if end is not None for by in range(-12, 13)}
         for number in near | {other}:
@@ -288,7 +288,7 @@ class TestRanges:
 
     @settings(max_examples=300, deadline=None)
     @given(least=bounds, most=bounds, other=st.decimals(-30, 30, allow_nan=False, places=3))
-    def test_decimals(self, least, most, other):
+    def test_decimals_keep_to_their_bounds(self, least, most, other):
         grammar = ranges.decimals(least, most)
         steps = map(Decimal, ("0", "0.001", "-0.001", "0.1", "-0.1", "1", "-1"))
         near = {end.value + by for by in steps for end in (least, most) if end is not None}
@@ -346,23 +346,23 @@ class TestMistakes:
             '{"type": [["array"]]}',
         ],
     )
-    def test_no_schema(self, text):
+    def test_an_invalid_schema_is_rejected(self, text):
         with pytest.raises(InvalidArgument, match="json-schema"):
             grammar_of(text)
 
-    def test_constants_of_every_depth(self):
-        """The stack may end where one is read, and where it is written."""
+    def test_a_deep_constant_is_accepted_or_rejected(self):
+        """The stack may overflow when a constant is read, or when it is written."""
         for depth in range(700, 1200):
             with suppress(InvalidArgument):
                 grammar_of('{"const": ' + "[" * depth + "]" * depth + "}")
 
-    def test_one_type_many_times(self, accepts):
+    def test_a_type_may_be_repeated(self, accepts):
         schema = {"type": "null"}
         for _ in range(20):
             schema = {"type": ["array"] * 300, "items": schema}
         assert accepts(schema, "[" * 20 + "null" + "]" * 20)
 
-    def test_a_chain_of_references(self, accepts):
+    def test_a_chain_of_references_may_be_long(self, accepts):
         chain = {f"d{at}": {"items": {"$ref": f"#/$defs/d{at + 1}"}} for at in range(3000)}
         schema = {"$ref": "#/$defs/d0", "$defs": {**chain, "d3000": {"type": "null"}}}
         assert accepts(schema, "[[[]]]")
@@ -377,7 +377,7 @@ class TestMistakes:
             {"prefixItems": [True] * 100_000},
         ],
     )
-    def test_too_long_a_grammar(self, schema):
+    def test_a_schema_with_a_long_grammar_is_rejected(self, schema):
         started = time.thread_time()
         with pytest.raises(InvalidArgument, match="262144"):
             gbnf.check(grammar_of(json.dumps(schema)))
@@ -400,7 +400,7 @@ class TestMistakes:
             {"type": "integer", "minimum": 10**4000},
         ],
     )
-    def test_what_is_large_takes_no_long_time(self, schema):
+    def test_a_large_schema_is_converted_soon(self, schema):
         started = time.thread_time()
         with suppress(InvalidArgument):
             gbnf.check(grammar_of(json.dumps(schema)))
@@ -416,7 +416,7 @@ class TestMistakes:
             {"properties": {}, "required": ["a" * 100_000]},
         ],
     )
-    def test_long_mistakes_have_short_reasons(self, schema):
+    def test_a_long_mistake_has_a_short_reason(self, schema):
         with pytest.raises(InvalidArgument) as raised:
             grammar_of(json.dumps(schema))
         assert len(str(raised.value)) < 200
@@ -442,7 +442,7 @@ class TestMistakes:
             ({"allOf": [{"pattern": "^a"}, {"pattern": "b$"}], "type": "string"}, "pattern"),
         ],
     )
-    def test_what_cannot_be_held_is_logged(self, accepts, caplog, schema, named):
+    def test_a_keyword_that_cannot_be_enforced_is_logged(self, accepts, caplog, schema, named):
         grammar = grammar_of(json.dumps(schema))
         assert named in caplog.text
         accepts(grammar, "1")
@@ -455,7 +455,7 @@ class TestMistakes:
             {"type": "string", "maxLength": 1000},
         ],
     )
-    def test_nothing_is_logged_of_what_is_held(self, caplog, schema):
+    def test_an_enforced_keyword_is_not_logged(self, caplog, schema):
         grammar_of(json.dumps(schema))
         assert not caplog.text
 
@@ -478,7 +478,7 @@ class TestMistakes:
             max_leaves=12,
         )
     )
-    def test_garbage_is_an_error_or_a_grammar(self, accepts, schema):
+    def test_any_json_gives_a_grammar_or_an_error(self, accepts, schema):
         try:
             grammar = grammar_of(json.dumps(schema))
         except NnError:
@@ -496,10 +496,10 @@ class TestGbnf:
             "root ::= <[1]> !<[2]> <think>",
         ],
     )
-    def test_sound(self, grammar):
+    def test_a_valid_grammar_is_accepted(self, grammar):
         gbnf.check(grammar)
 
-    def test_one_that_was_looked_at_before(self):
+    def test_a_check_is_cached_by_the_text(self):
         grammar = "root ::= <think> [a-z]{1,9}"
         assert gbnf.check(grammar) is gbnf.check(grammar[:4] + grammar[4:])
         for _ in range(2):
@@ -529,6 +529,6 @@ class TestGbnf:
             (f'root ::= "a"\n{"b" * 5000} ::= "a"', "a name has 5000 characters"),
         ],
     )
-    def test_mistakes(self, grammar, why):
+    def test_a_mistake_gives_a_reason(self, grammar, why):
         with pytest.raises(InvalidArgument, match=why):
             gbnf.check(grammar)

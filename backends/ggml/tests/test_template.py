@@ -118,11 +118,11 @@ def render(text, messages, **variables):
         ("{{ messages[0].content }}", [{"role": "user", "content": None}], ""),
     ],
 )  # fmt: skip
-def test_as_transformers(text, messages, right):
+def test_a_template_renders_as_in_transformers(text, messages, right):
     assert render(text, messages) == right
 
 
-def test_tools_and_other_variables():
+def test_a_template_gets_tools_and_other_variables():
     assert render(QWEN, [{"role": "system", "content": ""}], tools=[{"name": "<f>"}]).endswith(
         '[{"name": "<f>"}]'
     )
@@ -144,7 +144,7 @@ def test_tools_and_other_variables():
         ("{{ none.x.y }}", "no attribute"),
     ],
 )
-def test_templates_that_fail(text, reason):
+def test_a_template_that_fails_gives_a_reason(text, reason):
     with pytest.raises(InvalidArgument, match=reason):
         render(text, USER)
 
@@ -158,18 +158,18 @@ def test_templates_that_fail(text, reason):
         "{% endfor %}{{ ns.a }}",
     ],
 )
-def test_templates_without_an_end(text, monkeypatch):
+def test_a_template_without_an_end_is_stopped(text, monkeypatch):
     monkeypatch.setattr(template, "_TIMEOUT_SECONDS", 2)
     with pytest.raises(NnError):
         render(text, USER)
 
 
-def test_the_guest_is_stopped():
+def test_a_stopped_guest_stops_its_template():
     with pytest.raises(RuntimeFailure, match="stopped"):
         template.render("{{ 9**(9**9) }}", {"messages": USER}, 100, lambda: True)
 
 
-def test_a_long_prompt():
+def test_a_rendered_prompt_has_a_maximum():
     with pytest.raises(PromptTooLong):
         template.render("{{ 'x' * 101 }}", {"messages": USER}, 100, lambda: False)
 
@@ -189,11 +189,11 @@ def prompt(model, request, text=""):
 
 
 class TestTheModelsOwn:
-    def test_its_roles(self, talk):
+    def test_the_models_template_is_used(self, talk):
         model = talk("{% for m in messages %}SPECIAL{{ m.role }}:{{ m.content }}\n{% endfor %}")
         assert prompt(model, USER) == "SPECIALuser: hi \n"
 
-    def test_a_token_for_the_beginning_comes_once(self, talk):
+    def test_a_beginning_token_comes_once(self, talk):
         model = talk("{{ bos_token }}{{ messages[0].content }}")
         begin = model.special_tokens()["bos_token"]
         assert begin
@@ -202,19 +202,19 @@ class TestTheModelsOwn:
         tokens = list(model.tokenize(expected.encode()))
         assert tokens.count(model.native.llama_vocab_bos(model.vocab)) == 1
 
-    def test_tools(self, talk):
+    def test_tools_select_the_template_tool_use(self, talk):
         named = {b"tokenizer.chat_template.tool_use": b"{{ tools | tojson }}"}
         model = talk("{{ messages[0].content }}", named)
         assert prompt(model, {"messages": USER}) == " hi "
         assert prompt(model, {"messages": USER, "tools": [1]}) == "[1]"
 
-    def test_arguments_as_a_text(self, talk):
+    def test_arguments_in_a_string_become_an_object(self, talk):
         model = talk("{{ messages[0].tool_calls[0].function.arguments | tojson }}")
         call = {"type": "function", "function": {"name": "f", "arguments": '{"a": "b"}'}}
         message = {"role": "assistant", "content": None, "tool_calls": [call]}
         assert prompt(model, [message]) == '{"a": "b"}'
 
-    def test_images(self, talk):
+    def test_an_image_becomes_its_marker(self, talk):
         model = talk("{% for m in messages %}{{ m.content }}{% endfor %}")
         url = "data:image/png;base64,aGk="
         parts = [
@@ -228,7 +228,7 @@ class TestTheModelsOwn:
             prompt(model, [{"role": "user", "content": [
                 {"type": "image_url", "image_url": {"url": "http://x/y.png"}}]}])  # fmt: skip
 
-    def test_one_of_the_config(self, talk):
+    def test_a_config_can_name_or_bring_a_template(self, talk):
         model = talk("own")
         assert prompt(model, USER, "{{ messages[0].role }}") == "user"
         assert prompt(model, USER, "chatml").startswith("<|im_start|>user\n hi ")
@@ -238,12 +238,12 @@ class TestTheModelsOwn:
     def test_a_model_without_one_gets_chatml(self, talk):
         assert prompt(talk(""), USER).startswith("<|im_start|>user\n hi ")
 
-    def test_a_key_that_is_not_known(self, talk):
+    def test_an_unknown_key_is_an_error(self, talk):
         with pytest.raises(InvalidArgument, match="temperature"):
             prompt(talk("own"), {"messages": USER, "temperature": 1})
 
 
-def test_through_a_context(talk, tmp_path):
+def test_a_context_renders_its_prompt(talk, tmp_path):
     talk("{% for m in messages %}{{ m.role }}>{{ m.content }}{% endfor %}")
     with Host() as host:
         texts = []

@@ -49,7 +49,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def ask(folder):
-    """Asks the model with a projector beside it and a config over the greedy one."""
+    """Asks the model, with a projector and a config merged into the greedy one."""
 
     def make(prompt, projector=True, **config):
         builders = [folder / "tiny.gguf"]
@@ -65,30 +65,30 @@ def ask(folder):
     return make
 
 
-class TestPictures:
-    def test_it_is_seen(self, ask):
+class TestImages:
+    def test_an_image_changes_the_text(self, ask):
         red = ask(f"see {inline(picture('red'))} it")
         assert red == ask(f"see {inline(picture('red'))} it")
         assert red != ask(f"see {inline(picture('blue'))} it")
         assert red[1] == ask("see it")[1] + 1 + 4  # the text is in two parts, the image four tokens
 
-    def test_formats(self, ask):
+    def test_jpeg_gives_the_text_of_png(self, ask):
         text = ask(f"see {inline(picture('red'))} it")
         assert ask(f"see {inline(picture('red', 'JPEG'), 'jpeg')} it") == text
 
-    def test_by_a_name_in_the_config(self, ask):
+    def test_the_config_can_name_an_image(self, ask):
         wanted = ask(f"see {inline(picture('red'))} it")
         named = {"image": "red.png", "mmproj": "tiny-mmproj.gguf"}
         assert ask("see <image> it", projector=False, **named) == wanted
 
-    def test_two(self, ask):
+    def test_two_images_have_an_order(self, ask):
         red, blue = inline(picture("red")), inline(picture("blue"))
         assert ask(f"{red} or {blue} it") != ask(f"{blue} or {red} it")
 
-    def test_text_alone(self, ask):
+    def test_a_text_without_an_image_needs_no_projector(self, ask):
         assert ask("see it") == ask("see it", projector=False)
 
-    def test_nothing_on_stderr(self, ask, capfd):
+    def test_mtmd_writes_nothing_to_stderr(self, ask, capfd):
         ask(f"see {inline(picture('red'))} it")
         assert capfd.readouterr() == ("", "")
 
@@ -110,19 +110,19 @@ class TestMistakes:
             b"RIFF\0\0\0\0WAVEfmt ",
         ],
     )
-    def test_no_picture(self, ask, data):
+    def test_data_that_is_not_an_image_is_an_error(self, ask, data):
         with pytest.raises(InvalidArgument, match="image"):
             ask(f"see {inline(data)} it")
 
     @pytest.mark.parametrize("size", [(2000, 9), (9, 2000), (0, 20)])
-    def test_forms(self, ask, size):
+    def test_a_narrow_image_is_rejected(self, ask, size):
         width, height = (side.to_bytes(4, "big") for side in size)
         data = picture("red")
         with pytest.raises(InvalidArgument, match=r"\d+ x \d+ pixels"):
             ask(f"see {inline(data[:16] + width + height + data[24:])} it")
 
-    def test_a_size_that_the_decoder_does_not_look_at(self, ask):
-        """It takes a chunk before the header, and bytes before a marker."""
+    def test_the_size_is_read_where_the_decoder_reads_it(self, ask):
+        """The decoder accepts a chunk before the header, and bytes before a marker."""
         data = picture("red")
         apple = b"\0\0\0\4CgBI\0\0\0\1\0\0\0\1"
         with pytest.raises(InvalidArgument, match="neither"):
@@ -132,33 +132,33 @@ class TestMistakes:
         with pytest.raises(InvalidArgument, match="2000 x 9"):
             ask(f"see {inline(data, 'jpeg')} it")
 
-    def test_too_many(self, ask):
+    def test_more_than_64_images_are_rejected(self, ask):
         with pytest.raises(InvalidArgument, match="65 images"):
             ask("see" + inline(picture("red")) * 65 + " it")
         ask("see" + inline(picture("red")) * 40 + " it")
 
-    def test_no_base64(self, ask):
+    def test_an_image_must_be_base64(self, ask):
         with pytest.raises(InvalidArgument, match="base64"):
             ask('see <img src="data:image/png;base64,AAA"> it')
 
-    def test_nothing_after_it(self, ask):
+    def test_a_text_must_follow_an_image(self, ask):
         with pytest.raises(InvalidArgument, match="let text follow"):
             ask(f"see {inline(picture('red'))}")
 
-    def test_markers_and_pictures(self, ask):
+    def test_each_image_has_a_marker(self, ask):
         with pytest.raises(InvalidArgument, match="0 image markers for 1"):
             ask("see it", image="red.png")
         with pytest.raises(InvalidArgument, match="2 image markers for 1"):
             ask(f"see <image> {inline(picture('red'))} it")
 
-    def test_files_out_of_reach(self, ask):
+    def test_a_file_outside_the_models_folder_is_rejected(self, ask):
         with pytest.raises(ModelNotFound):
             ask("see <image> it", image="blue.png")
         for outside in ("../../etc/passwd", "/etc/passwd"):
             with pytest.raises(InvalidArgument, match="outside"):
                 ask("see <image> it", image=outside)
 
-    def test_projectors(self, ask, folder):
+    def test_the_projector_must_be_one(self, ask, folder):
         (folder / "text.gguf").write_bytes(b"no GGUF")
         with pytest.raises(RuntimeFailure, match="GGUF"):
             ask(f"see {inline(picture('red'))} it", mmproj="text.gguf")
@@ -166,7 +166,7 @@ class TestMistakes:
             ask(f"see {inline(picture('red'))} it", mmproj="tiny.gguf")
 
 
-class TestWhatTheyTake:
+class TestMemory:
     @pytest.fixture
     def context(self, folder):
         builders = [folder / "tiny.gguf", folder / "tiny-mmproj.gguf"]
@@ -177,14 +177,14 @@ class TestWhatTheyTake:
     def put(context, prompt, key=0):
         context.set_input(key, Tensor(TensorType.U8, (1,), memoryview(prompt.encode())))
 
-    def test_all_together(self, context):
-        """Each alone could be taken, and none is decoded."""
+    def test_all_images_of_a_prompt_have_one_limit(self, context):
+        """Each image alone would be accepted. None is decoded."""
         image = inline(picture("red", size=(4000, 4000)))
         with pytest.raises(InvalidArgument, match="80000000 pixels"):
             self.put(context, f"see {image * 5} it")
         self.put(context, f"see {image} it")
 
-    def test_it_counts(self, context):
+    def test_an_image_counts_against_the_guests_limit(self, context):
         reserved = []
         context.reserve = reserved.append
         image = inline(picture("red", size=(1000, 1000)))
@@ -208,7 +208,7 @@ class TestWhatTheyTake:
         with pytest.raises(RuntimeFailure, match="limit"):
             self.put(context, f"see {image} it")
 
-    def test_the_text_beside_it_counts_little(self, context):
+    def test_a_text_beside_an_image_counts_little(self, context):
         reserved = []
         context.reserve = reserved.append
         image = inline(picture("red"))
@@ -219,7 +219,7 @@ class TestWhatTheyTake:
         assert tokens > 400
         assert before < sum(reserved) < before + 10 * tokens
 
-    def test_a_mistake_in_a_later_one(self, context, monkeypatch):
+    def test_a_damaged_image_frees_the_ones_before_it(self, context, monkeypatch):
         native = context.model.native
         made, freed = [], []
         make, free = native.mtmd_helper_bitmap_init_from_buf, native.mtmd_bitmap_free
@@ -241,17 +241,17 @@ class TestWhatTheyTake:
         assert [bitmap for bitmap in made if bitmap] == freed
         assert len(freed) == 1
 
-    def test_a_text_beside_them_that_is_too_long(self, context):
+    def test_a_long_text_beside_images_is_rejected(self, context):
         image = inline(picture("red"))
         with pytest.raises(PromptTooLong, match="300009 bytes"):
             self.put(context, f"{image} {'a' * 300_000} {image}"[: -len(image)])
 
 
-def test_long_texts_beside_images(splitting, tmp_path):
-    """A stack of the usual size would be too small, and the process end."""
+def test_a_long_text_beside_an_image_does_not_overflow_the_stack(splitting, tmp_path):
+    """A stack of the usual size would overflow, and the process would end."""
     (tmp_path / "model.gguf").write_bytes(splitting(b"tekken"))
     shutil.copy(GRAPHS / "tiny-mmproj.gguf", tmp_path)
     builders = [tmp_path / "model.gguf", tmp_path / "tiny-mmproj.gguf"]
     context = GgmlBackend().load(builders, LoadOptions("ggml")).init_execution_context(unlimited)
-    TestWhatTheyTake.put(context, f"{inline(picture('red'))} {'a' * 60_000} it")
+    TestMemory.put(context, f"{inline(picture('red'))} {'a' * 60_000} it")
     assert context.n_prompt_tokens > 50_000

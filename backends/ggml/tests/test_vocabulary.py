@@ -1,4 +1,4 @@
-"""Vocabularies that llama.cpp must not get, and texts that a vocabulary has no tokens for."""
+"""Vocabularies that llama.cpp must not load, and texts that a vocabulary has no tokens for."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ needs("xllamacpp")
 
 BYTES = [b"<0x%02X>" % byte for byte in range(256)]
 ESCAPED = [rb"\x%02x" % byte if byte < 33 or byte > 126 else bytes([byte]) for byte in range(256)]
-# What no tokenizer takes for a byte or for something special.
+# Types that make no token a byte or a special one.
 PLAIN = {b"tokenizer.ggml.token_type": [1] * 398}
 RAW = [bytes([byte]) if byte else b"[NUL]" for byte in range(256)]
 
@@ -46,12 +46,12 @@ def load(request, tmp_path):
 
 
 def renamed(names):
-    """The known tokens, some by other names."""
+    """The known tokens, some renamed."""
     return lambda known: [names.get(token, token) for token in known]
 
 
 class TestBytesWithoutAToken:
-    """llama.cpp ends the process at the first text that needs one."""
+    """llama.cpp would end the process at the first text that needs one."""
 
     @pytest.fixture
     def context(self, load, remake):
@@ -60,16 +60,16 @@ class TestBytesWithoutAToken:
         return load(model).init_execution_context(unlimited)
 
     @pytest.mark.parametrize("text", ["Hello\nyou", "a b", "你", "\x01", "ß"[:0]])
-    def test_texts_that_do_not_need_it(self, context, text):
+    def test_a_text_that_does_not_need_the_byte_is_read(self, context, text):
         put(context, text.encode())
         assert context.n_prompt_tokens >= len(text)
 
     @pytest.mark.parametrize(("text", "byte"), [("é", "C3"), ("ab\0c", "00"), ("Ã" * 9000, "C3")])
-    def test_texts_that_do(self, context, text, byte):
+    def test_a_text_that_needs_the_byte_is_rejected(self, context, text, byte):
         with pytest.raises(InvalidArgument, match=f"byte 0x{byte}"):
             put(context, text.encode())
 
-    def test_tokens_of_a_grammar(self, context):
+    def test_the_tokens_that_a_grammar_names_are_checked(self, context):
         with pytest.raises(InvalidArgument, match="byte 0xC3"):
             put(context, '{"grammar": "root ::= <é>"}'.encode(), 1)
         put(context, '{"grammar": "root ::= \\"é\\" <[5]>"}'.encode(), 1)
@@ -81,7 +81,7 @@ class TestBytesWithoutAToken:
         with pytest.raises(InvalidArgument, match="byte 0xE2"):
             put(context, b"a")
 
-    def test_characters_that_are_tokens(self):
+    def test_a_character_that_is_a_token_needs_no_bytes(self):
         known = vocabulary.read(b"llama", ["é".encode(), "▁".encode(), *BYTES[:128]])
         assert 0xC3 in known.missing
         known.check("a é".encode())
@@ -91,7 +91,7 @@ class TestBytesWithoutAToken:
         with pytest.raises(InvalidArgument):
             known.check(b"\xc3")
 
-    def test_bytes_themselves_as_tokens(self):
+    def test_a_byte_may_be_its_own_token(self):
         assert vocabulary.read(b"llama", BYTES).missing == frozenset()
         assert vocabulary.read(b"llama", RAW).missing == {0}
         vocabulary.read(b"llama", RAW).check("é \n\x7f".encode())
@@ -99,13 +99,13 @@ class TestBytesWithoutAToken:
 
 
 @pytest.mark.parametrize("tokens", [[b"a", b"a"], [b"a", b"a\0b"], [b"", b"[EMPTY_0]"]])
-def test_the_same_token_to_llama_cpp(tokens):
+def test_tokens_that_llama_cpp_takes_for_the_same_are_rejected(tokens):
     with pytest.raises(RuntimeFailure, match="twice"):
         vocabulary.read(b"gpt2", tokens)
 
 
 class TestSizes:
-    def test_long_tokens(self, load, remake):
+    def test_a_token_has_a_maximum_length(self, load, remake):
         def long(length):
             return lambda known: [*known[:-1], b"z" * length]
 
@@ -115,19 +115,19 @@ class TestSizes:
             assert vocabulary.read(tokenizer, [b"z" * most]).longest == most
 
     @pytest.mark.parametrize(("longest", "most"), [(100, 512), (1000, 1000)])
-    def test_a_prompt_of_long_tokens(self, load, remake, longest, most):
-        """It may be as long as the tokens of the context, and no longer."""
+    def test_a_prompt_may_be_as_long_as_its_longest_tokens(self, load, remake, longest, most):
+        """One byte more is rejected."""
         model = load(remake(tokens=lambda known: [*known[:-1], b"z" * longest]))
         context = model.init_execution_context(unlimited)
         put(context, b"a" * (256 * most))
         with pytest.raises(PromptTooLong, match=f"at most {256 * most}"):
             put(context, b"a" * (256 * most + 1))
 
-    def test_words_that_no_token_begins(self, load, remake):
+    def test_a_word_that_no_token_begins_is_read_soon(self, load, remake):
         model = load(remake(b"bert", lambda known: [*known[:-1], b"z" * 256], PLAIN))
         put(model.init_execution_context(unlimited), b"q" * 20_000)
 
-    def test_many_tokens(self, tmp_path):
+    def test_a_vocabulary_has_a_maximum_of_tokens(self, tmp_path):
         count = (1 << 21) + 1
         key = b"tokenizer.ggml.tokens"
         header = struct.pack("<4sIQQ", b"GGUF", 3, 0, 1) + struct.pack("<Q", len(key)) + key
@@ -139,21 +139,21 @@ class TestSizes:
             gguf.check(file.fileno())
 
 
-def test_tokens_that_are_no_text(load, remake):
-    """llama.cpp reads beyond their end."""
+def test_tokens_of_plamo2_must_be_utf8(load, remake):
+    """llama.cpp would read beyond their end."""
     with pytest.raises(RuntimeFailure, match="not UTF-8"):
         load(remake(b"plamo2", lambda known: [*known[:-1], "ß".encode() + b"\x80" * 10]))
     vocabulary.read(b"plamo2", [*BYTES, "ß".encode()])
 
 
 class TestFirstBytes:
-    """The tokenizer of RWKV makes no way where a token begins so and none fits."""
+    """RWKV's tokenizer would not advance if a token begins as the text does and none matches."""
 
-    def test_that_are_no_tokens(self, load, remake):
+    def test_a_first_byte_without_a_token_is_rejected(self, load, remake):
         with pytest.raises(RuntimeFailure, match="alone"):
             load(remake(b"rwkv"))
 
-    def test_sound_ones(self, load, remake):
+    def test_a_vocabulary_with_all_first_bytes_is_accepted(self, load, remake):
         def tokens(known):
             letters = [b"\\\\" if token == b"\\" else token for token in ESCAPED]
             return [b"<s>", *letters, b"ab", b"\\n\\n", rb"\xe4\xbd", b"\\'x"] + [
@@ -165,7 +165,7 @@ class TestFirstBytes:
         assert 5 <= context.n_prompt_tokens <= 8
 
     @pytest.mark.parametrize("token", [rb"\xe4\xbd", b"\\n\\n", b"\\\\a", "é".encode(), rb"\xZ0a"])
-    def test_escapes(self, token):
+    def test_the_first_byte_is_found_behind_an_escape(self, token):
         without = [each for each in ESCAPED if each[:1] != b"\\"]
         without.remove(b"\x5c") if b"\x5c" in without else None
         with pytest.raises(RuntimeFailure, match="alone"):

@@ -77,18 +77,18 @@ def test_the_config_is_laid_over_the_models_own():
 
 
 @pytest.mark.parametrize("settings", ["{", "[]", "7", "[" * 3000])
-def test_settings_that_are_no_object(settings):
+def test_settings_must_be_a_json_object(settings):
     with pytest.raises(RuntimeFailure, match=r"settings: .* not (a )?JSON"):
         load(settings)
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "true", '"3"'])
-def test_settings_of_the_wrong_kind(value):
+def test_a_setting_of_the_wrong_type_is_an_error(value):
     with pytest.raises(InvalidArgument, match="must be a whole number"):
         load(f'{{"stream": {value}}}')
 
 
-def test_builders(tmp_path):
+def test_a_graph_has_one_builder(tmp_path):
     backend = IdentityBackend()
     with pytest.raises(InvalidArgument, match="one builder"):
         backend.load([], OPTIONS)

@@ -63,7 +63,7 @@ class Contents(NamedTuple):
     @property
     def other(self) -> str | None:
         """What the file is and what to do with it; None for a language model."""
-        if self.kind == "adapter":
+        if self.kind == "adapter":  # prose: allow
             return "a LoRA adapter: merge it into its model first (llama-export-lora)"
         if self.kind == "imatrix":
             return "an importance matrix, which is for quantising models"

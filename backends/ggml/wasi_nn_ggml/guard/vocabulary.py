@@ -88,7 +88,7 @@ def _characters(kept: Collection[bytes]) -> frozenset[str]:
 
 
 def _check_text(kept: Collection[bytes]) -> None:
-    """plamo2 counts the characters of these tokens, and reads their bytes."""
+    """plamo2 counts the characters of a token, and reads beyond its end if it is not UTF-8."""
     for token in kept:
         try:
             token.decode("utf-8")
