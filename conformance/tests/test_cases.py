@@ -25,7 +25,7 @@ BY_ID = {one.id: one for one in CASES}
 
 
 class TestData:
-    def test_schema(self):
+    def test_cases_conform_to_the_schema(self):
         jsonschema = needs("jsonschema")
         schema = json.loads((places.CASES / "schema.json").read_text())
         validator = jsonschema.Draft202012Validator(schema)
@@ -33,7 +33,7 @@ class TestData:
             if path.name != "schema.json":
                 validator.validate(json.loads(path.read_text()))
 
-    def test_there_are_enough(self):
+    def test_there_are_enough_cases(self):
         assert len(CASES) >= 150
 
     def test_every_function_is_called(self):
@@ -63,7 +63,7 @@ class TestData:
                 for pattern in expected.cases:
                     assert case.chosen(CASES, [pattern])
 
-    def test_patterns(self):
+    def test_patterns_choose_cases(self):
         assert [c.id for c in case.chosen(CASES, ["flow/add"])] == ["flow/add"]
         with pytest.raises(UsageError, match="--list"):
             case.chosen(CASES, ["nothing/*"])
@@ -74,7 +74,7 @@ class TestData:
         with pytest.raises(UsageError, match=r"wrong\.json"):
             case.load(tmp_path)
 
-    def test_an_id_twice(self, tmp_path):
+    def test_a_repeated_id_is_refused(self, tmp_path):
         content = {"name": "a", "why": "w", "source": "s", "steps": [{"grow": 0}]}
         (tmp_path / "f.json").write_text(json.dumps({"about": "", "cases": [content, content]}))
         with pytest.raises(UsageError, match="twice"):
@@ -100,10 +100,10 @@ class TestJudging:
         "show .8 000030410000b0410000044200003042\nend\n"
     )
 
-    def test_good(self, script):
+    def test_the_expected_transcript_passes(self, script):
         assert judge(script, Ending(self.GOOD.encode(), 0)).status == PASS
 
-    def test_cut_anywhere(self, script):
+    def test_a_transcript_that_is_cut_anywhere_fails(self, script):
         lines = self.GOOD.splitlines(keepends=True)
         for count in range(len(lines)):
             verdict = judge(script, Ending("".join(lines[:count]).encode(), 134, "trap: x"))
@@ -122,16 +122,16 @@ class TestJudging:
             ("end", "en"),
         ],
     )
-    def test_changed(self, script, old, new):
+    def test_a_changed_transcript_fails(self, script, old, new):
         assert judge(script, Ending(self.GOOD.replace(old, new).encode(), 0)).status == FAIL
 
-    def test_tolerance(self, script):
+    def test_tolerance_is_kept(self, script):
         near = self.GOOD.replace("00003041", "01003041")
         assert judge(script, Ending(near.encode(), 0)).status == PASS
 
 
 class TestMatrix:
-    def test_a_small_one(self):
+    def test_a_small_matrix_passes(self):
         plans = matrix.plan(["wasmtime"], ["onnx", "ggml"], ["witx", "wamr-legacy"])
         cases = case.chosen(CASES, ["flow/*", "names/unknown"])
         cells = list(matrix.run(plans, cases, 2))
@@ -146,7 +146,7 @@ class TestMatrix:
             assert len(cell.outcomes) == len(cases)
         assert cells[0].counts["pass"] == len(cases)
 
-    def test_what_is_not_installed(self, monkeypatch):
+    def test_a_host_that_is_not_installed_is_unavailable(self, monkeypatch):
         monkeypatch.setenv("WASI_NN_WASMEDGE", "/nowhere/wasmedge")
         (cell,) = matrix.run(matrix.plan(["native-wasmedge"], ["ggml"], ["wasmedge"]), CASES, 1)
         assert "not installed" in cell.unavailable
@@ -186,7 +186,7 @@ class TestMatrix:
         assert cell.counts["fail"] == cell.counts["unexpected"] == 1
 
     @pytest.mark.slow
-    def test_native_wasmtime(self):
+    def test_native_wasmtime_runs_cases(self):
         """The peer itself, with what is known of it."""
         needs("wasmtime_cli")
         plans = matrix.plan(["native-wasmtime"], ["openvino"], ["witx"])
@@ -196,7 +196,7 @@ class TestMatrix:
         assert [o.case for o in cell.outcomes if o.unexpected] == []
         assert cell.counts["fail"] >= 4
 
-    def test_an_unexpected_pass_is_told(self):
+    def test_an_unexpected_pass_is_reported(self):
         outcome = matrix.Outcome("a/b", PASS, "", "it used to fail", 0.0)
         assert outcome.unexpected
         assert not outcome._replace(known=None).unexpected
@@ -205,7 +205,7 @@ class TestMatrix:
 
 
 class TestHosts:
-    def test_commands(self, monkeypatch, tmp_path):
+    def test_native_hosts_have_their_command_lines(self, monkeypatch, tmp_path):
         """The command lines that native hosts get; a script stands in for the programs."""
         program = tmp_path / "host"
         program.write_text('#!/bin/sh\necho "$0 1.2"\ncat > /dev/null\n')
@@ -224,7 +224,7 @@ class TestHosts:
             assert word in line
             assert line.endswith("/g.wasm a")
 
-    def test_a_command_that_hangs(self, monkeypatch, tmp_path):
+    def test_a_command_that_hangs_is_a_timeout(self, monkeypatch, tmp_path):
         program = tmp_path / "host"
         program.write_text("#!/bin/sh\nexec sleep 30\n")
         program.chmod(0o755)
@@ -290,12 +290,12 @@ class TestCommand:
             timeout=120,
         )
 
-    def test_list(self):
+    def test_list_prints_the_cases(self):
         ended = self.run("--list", "--case", "flow/*")
         assert ended.returncode == 0
         assert ended.stdout.splitlines()[0].startswith("flow/add ")
 
-    def test_files(self, tmp_path):
+    def test_reports_are_written_to_files(self, tmp_path):
         ended = self.run(
             *("--host", "wasmtime", "--encoding", "onnx", "--dialect", "witx"),
             *("--case", "flow/*"),
@@ -320,7 +320,7 @@ class TestCommand:
         assert ended.stderr.startswith("wasi-nn: ")
         assert "Traceback" not in ended.stderr
 
-    def test_nothing_to_run(self, monkeypatch):
+    def test_nothing_to_run_is_an_error(self, monkeypatch):
         monkeypatch.setenv("WASI_NN_IWASM", "/nowhere")
         ended = self.run("--host", "native-iwasm", "--encoding", "onnx", "--dialect", "wamr")
         assert ended.returncode == 2

@@ -49,7 +49,7 @@ class TestC:
         result = guest.run([model, "/in/x", "4,1"], dirs=dirs)
         assert (result.exit_code, result.stderr) == (1, b"classify: compute: invalid-argument\n")
 
-    def test_chat(self, host):
+    def test_chat_talks_with_a_model(self, host):
         needs("xllamacpp")
         config = {"temp": 0, "threads": 1, "ctx-size": 512, "grammar": 'root ::= "yes"'}
         host.add_model("default", GRAPHS / "ggml" / "tiny.gguf", config=config)
@@ -64,7 +64,7 @@ class TestC:
 
 
 class TestPython:
-    def test_ask(self, host):
+    def test_ask_prints_every_output(self, host):
         needs("xllamacpp")
         config = {"temp": 0, "threads": 1, "ctx-size": 512}
         host.add_model("llm", GRAPHS / "ggml" / "tiny.gguf", config=config)
@@ -77,7 +77,7 @@ class TestPython:
 
 
 class TestJavaScript:
-    def test_infer(self, host):
+    def test_infer_prints_the_output(self, host):
         needs("onnxruntime")
         host.add_model("net", GRAPHS / "onnx" / "add.onnx")
         guest = host.compile(large("infer"))

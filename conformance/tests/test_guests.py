@@ -61,12 +61,12 @@ def identify():
 class TestMagika:
     """The demo's guest against the Python package, file by file."""
 
-    def test_the_samples_of_the_demo(self, identify):
+    def test_the_guest_agrees_with_the_package_on_the_demos_files(self, identify):
         labels = identify(ROOT / "examples/magika/samples")
         assert len(labels) >= 20
         assert len(set(labels.values())) >= 20
 
-    def test_corner_cases(self, identify, tmp_path):
+    def test_the_guest_agrees_with_the_package_on_corner_cases(self, identify, tmp_path):
         import random
 
         chance = random.Random(3)

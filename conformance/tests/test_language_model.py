@@ -9,7 +9,7 @@ needs("gguf")
 from authoring import language_model  # noqa: E402
 
 
-def test_the_same_bytes(tmp_path):
+def test_the_language_model_is_written_with_the_same_bytes(tmp_path):
     for write, checked_in in (
         (language_model.write, language_model.PATH),
         (language_model.write_projector, language_model.PROJECTOR),

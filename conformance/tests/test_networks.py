@@ -39,7 +39,7 @@ def network(request, folder):
 
 
 @pytest.mark.parametrize("network", networks.FORMATS, indirect=True)
-def test_the_same_answer_from_numpy(host, network):
+def test_every_encoding_gives_numpys_answer(host, network):
     x = networks.sample()
     model = host.load(*network)
     with model.init_execution_context() as context:
@@ -55,7 +55,7 @@ def test_the_same_answer_from_numpy(host, network):
 
 
 @pytest.mark.parametrize("network", networks.FORMATS, indirect=True)
-def test_the_same_answer_from_one_guest(host, guests, network, tmp_path):
+def test_one_guest_gets_the_same_answer_from_every_encoding(host, guests, network, tmp_path):
     x = networks.sample()
     x.tofile(tmp_path / "in.raw")
     host.add_model("net", *network)

@@ -39,11 +39,11 @@ def cells() -> list[Cell]:
 COUNTS = {"pass": 2, "fail": 3, "unsupported": 1, "unavailable": 0, "unexpected": 3}
 
 
-def test_counts(cells):
+def test_outcomes_are_counted(cells):
     assert cells[0].counts == COUNTS
 
 
-def test_json(cells, tmp_path):
+def test_json_has_every_result(cells, tmp_path):
     path = tmp_path / "a.json"
     jsonfile.write(path, [cells[0], cells[2]], CASES, "2026-01-02")
     found = json.loads(path.read_text("utf-8"))
@@ -65,7 +65,7 @@ def test_json(cells, tmp_path):
     assert whole[1]["unavailable"] == 1
 
 
-def test_junit(cells, tmp_path):
+def test_junit_has_every_result(cells, tmp_path):
     path = tmp_path / "a.xml"
     junit.write(path, cells)
     suites = list(xml.parse(path).getroot())
@@ -78,7 +78,7 @@ def test_junit(cells, tmp_path):
     assert failure.text == f"{SHOWN}\n{SHOWN}"
 
 
-def test_html(cells, tmp_path):
+def test_html_has_every_result(cells, tmp_path):
     path = tmp_path / "a.html"
     html.write(path, cells, CASES, "2026-01-02")
     page = path.read_text("utf-8")
@@ -92,7 +92,7 @@ def test_html(cells, tmp_path):
     assert set(data["cases"]) == {one.id for one in CASES}
 
 
-def test_markdown(cells, tmp_path):
+def test_markdown_has_every_count(cells, tmp_path):
     path = tmp_path / "a.md"
     markdown.write(path, [cells[0]._replace(version=AWKWARD), cells[2]], CASES, "d")
     page = path.read_text("utf-8")
@@ -106,7 +106,7 @@ def test_markdown(cells, tmp_path):
     assert f"- unexpected: its process ended with -6: `{NAMES[4]}`" in page
 
 
-def test_terminal(cells, capsys):
+def test_the_terminal_shows_counts_and_unexpected_outcomes(cells, capsys):
     clean = cells[0].outcomes[1]._replace(reason="gave [red]1[/red]")
     outcomes = (cells[0].outcomes[0], clean, *cells[0].outcomes[2:])
     missing = cells[1]._replace(unavailable="not [installed]")
@@ -121,7 +121,7 @@ def test_terminal(cells, capsys):
     assert "\x1b[3" not in out.replace("\x1b[31m", "")
 
 
-def test_what_was_written_is_read_again(cells, tmp_path):
+def test_a_written_json_file_is_read_again(cells, tmp_path):
     path = tmp_path / "a.json"
     clean = [cells[0]._replace(outcomes=cells[0].outcomes[2:]), cells[1], cells[2]]
     clean[1] = clean[1]._replace(unavailable="it is not here")
@@ -137,7 +137,7 @@ def test_what_was_written_is_read_again(cells, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"cells": [{}]}', '{"cells": 3}'])
-def test_no_results(tmp_path, text):
+def test_a_file_without_results_is_refused(tmp_path, text):
     path = tmp_path / "a.json"
     path.write_text(text)
     with pytest.raises(UsageError, match="holds no results"):

@@ -31,26 +31,26 @@ def inverse(tmp_path):
 
 
 @pytest.mark.skipif(not INSTALLED, reason="onnxruntime-extensions is not installed")
-def test_the_extensions_are_used(host, inverse):
+def test_operators_of_the_extensions_package_work(host, inverse):
     host.add_model("net", inverse)
     result = host.model("net").run(np.float32([[2, 0], [0, 4]]))
     assert result["y"].tolist() == [[0.5, 0], [0, 0.25]]
 
 
 @pytest.mark.skipif(INSTALLED, reason="onnxruntime-extensions is installed")
-def test_the_extensions_are_missing(host, inverse):
+def test_missing_extensions_are_explained(host, inverse):
     host.add_model("net", inverse)
     with pytest.raises(RuntimeFailure, match=r"contrib:Inverse .* pip install onnxruntime-ext"):
         host.model("net")
 
 
 @pytest.mark.parametrize("domain", ["ai.onnx.contrib", "com.microsoft.extensions"])
-def test_a_guest_brings_no_model_that_needs_them(host, domain):
+def test_a_guests_own_model_cannot_use_the_extensions(host, domain):
     with pytest.raises(RuntimeFailure, match="a guest cannot bring it; register it by its path"):
         host.load(model("Inverse", domain))
 
 
-def test_operators_of_nobody(host, tmp_path):
+def test_an_operator_of_no_package_is_explained(host, tmp_path):
     path = tmp_path / "other.onnx"
     path.write_bytes(model("Foo", "my.operators"))
     host.add_model("net", path)

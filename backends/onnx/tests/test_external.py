@@ -105,7 +105,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("make", KINDS)
-def test_data_that_was_replaced(host, tmp_path, make):
+def test_replaced_external_data_are_loaded_again(host, tmp_path, make):
     path = make(tmp_path / "model" / "m.onnx")
     data = path.with_name("data") / "w.bin" if make is in_a_folder else path.with_name("w.bin")
     assert external_files(path) == (data,)
@@ -134,7 +134,7 @@ def test_data_that_was_replaced(host, tmp_path, make):
             load()
 
 
-def test_several_files_and_their_size(host, tmp_path):
+def test_all_files_of_external_data_count(host, tmp_path):
     path = tmp_path / "m.onnx"
     names = ["a", "b", "c"]
     nodes = [add("a", y="i"), add("b", "i", "j"), add("c", "j")]
@@ -151,7 +151,7 @@ def test_several_files_and_their_size(host, tmp_path):
     assert host.model("m").run(ZEROS)["y"].tolist() == [33] * 4
 
 
-def test_the_data_of_another_config_count(host, tmp_path):
+def test_external_data_count_for_another_config(host, tmp_path):
     path = initializer(tmp_path / "m.onnx")
     path.with_name("w.bin").write_bytes(values(1).tobytes() * 1000)
     host.add_model("m", path)
@@ -161,7 +161,7 @@ def test_the_data_of_another_config_count(host, tmp_path):
             session.load_by_name("m", {"threads": 1})
 
 
-def test_links_to_a_store(host, tmp_path):
+def test_links_to_a_store_of_downloads_are_followed(host, tmp_path):
     """As caches of downloads are made: links with names, to files without."""
     for number in (1, 2):
         folder = tmp_path / f"snapshot{number}"
@@ -192,7 +192,7 @@ def test_data_outside_the_folder_are_refused(host, tmp_path, location):
         host.load(path)
 
 
-def test_what_names_no_file(host, tmp_path):
+def test_external_data_of_another_kind_are_not_files(host, tmp_path):
     inside = numpy_helper.from_array(values(5), "w")
     inside.external_data.add(key="location", value="nothing.bin")
     path = save(tmp_path / "m.onnx", [add()], [inside])
@@ -201,14 +201,14 @@ def test_what_names_no_file(host, tmp_path):
 
 
 @pytest.mark.parametrize("location", ["", ".", "data", "nul\0"])
-def test_locations_that_are_no_file(host, tmp_path, location):
+def test_a_location_that_is_not_a_file_is_an_error(host, tmp_path, location):
     (tmp_path / "data").mkdir()
     path = save(tmp_path / "m.onnx", [add()], [outside("w", location)])
     with pytest.raises((RuntimeFailure, ModelNotFound)):
         host.load(path)
 
 
-def test_a_file_that_is_not_onnx(tmp_path):
+def test_a_file_that_is_not_onnx_has_no_external_data(tmp_path):
     for data in (b"", b"\x0a", b"location" * 99, bytes(range(256)) * 99, b"\x3a\xff\xff\xff\x7f"):
         path = tmp_path / "m.onnx"
         path.write_bytes(data)

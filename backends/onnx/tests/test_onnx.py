@@ -93,7 +93,7 @@ def test_every_tensor_type(host, number, dtype, kind, dims):
         (TensorProto.UINT64, np.uint64, np.int64),
     ],
 )
-def test_types_without_a_word_travel_as_bits(host, number, native, carrier):
+def test_types_that_wasi_nn_lacks_travel_as_bits(host, number, native, carrier):
     array = np.asarray([[1, 0, 1], [0, 1, 1]]).astype(native)
     result = host.load(identity(number)).run(array.view(carrier))["y"]
     np.testing.assert_array_equal(result.view(native), array)
@@ -141,7 +141,7 @@ def test_several_inputs_and_outputs_by_index_and_by_name(host):
                 context.set_input(key, np.float32([1, 2]))
 
 
-def test_dimensions_that_change_from_run_to_run(host):
+def test_dimensions_may_change_from_run_to_run(host):
     with host.load(small()).init_execution_context() as context:
         for rows in (1, 5, 2, 5, 0, 3):
             x = np.random.default_rng(rows).random((rows, 4), np.float32)
@@ -151,7 +151,7 @@ def test_dimensions_that_change_from_run_to_run(host):
             np.testing.assert_allclose(context.get_output(0), expected, rtol=1e-6)
 
 
-def test_output_dimensions_that_depend_on_the_data(host):
+def test_output_dimensions_may_depend_on_the_data(host):
     node = helper.make_node("NonZero", ["x"], ["y"])
     x, y = info("x", TensorProto.FLOAT, [4]), info("y", TensorProto.INT64, [1, "K"])
     with host.load(make([node], [x], [y])).init_execution_context() as context:
@@ -167,7 +167,7 @@ class TestOutputs:
     X = np.float32([[1, 2], [3, 4], [5, 6]])
 
     @pytest.mark.parametrize("order", list(itertools.permutations("of0pscd"))[::97])
-    def test_they_come_in_the_models_order(self, host, order):
+    def test_outputs_come_in_the_models_order(self, host, order):
         """Open, fixed, of no elements, an input, a sequence, a constant, and one listed twice."""
         kind = TensorProto.FLOAT
         nodes = [
@@ -212,7 +212,7 @@ class TestOutputs:
                         np.testing.assert_array_equal(context.get_output(key), right[name])
 
     @pytest.mark.parametrize("dims", [[2], ["n"], None])
-    def test_an_input_among_them_keeps_its_value(self, host, dims):
+    def test_an_input_among_the_outputs_keeps_its_value(self, host, dims):
         x = info("x", TensorProto.FLOAT, dims)
         same = helper.make_node("Identity", ["x"], ["y"])
         outputs = [x, info("y", TensorProto.FLOAT, dims), x]
@@ -225,7 +225,7 @@ class TestOutputs:
                     np.testing.assert_array_equal(context.get_output(key), array)
 
     @pytest.mark.parametrize("declared", [[1, 3], [3, 2], [2, 3, 1], [6], [], None])
-    def test_their_declared_dimensions_may_be_wrong(self, host, declared):
+    def test_declared_output_dimensions_may_be_wrong(self, host, declared):
         nodes = [
             helper.make_node("Identity", ["x"], ["between"]),
             helper.make_node("Reshape", ["between", "shape"], ["y"]),
@@ -269,7 +269,7 @@ class TestOutputs:
                 answers = [context.get_output(index) for index in (0, 1)]
                 assert [answer.tolist() for answer in answers] == [value, [-value]]
 
-    def test_dimensions_may_hang_on_a_value(self, host):
+    def test_output_dimensions_may_depend_on_a_value(self, host):
         """One branch gives a scalar, and the other one element."""
         kinds = TensorProto.FLOAT, TensorProto.BOOL
         branches = {
@@ -288,7 +288,7 @@ class TestOutputs:
                 context.compute()
                 assert context.get_output(0).tolist() == right
 
-    def test_a_run_gives_those_that_can_be_read(self, host):
+    def test_run_gives_the_outputs_that_can_be_read(self, host):
         sequence = helper.make_tensor_sequence_value_info("s", TensorProto.FLOAT, None)
         nodes = [
             helper.make_node("SequenceConstruct", ["x"], ["s"]),
@@ -299,7 +299,7 @@ class TestOutputs:
         assert {k: v.tolist() for k, v in model.run(np.float32([1, 2])).items()} == {"y": [-1, -2]}
 
 
-def test_inputs_of_any_rank(host):
+def test_an_input_may_have_any_rank(host):
     x, y = (info(name, TensorProto.FLOAT, None) for name in "xy")
     model = host.load(make([helper.make_node("Neg", ["x"], ["y"])], [x], [y]))
     with model.init_execution_context() as context:
@@ -331,7 +331,7 @@ def test_an_optional_input_may_be_left_out(host):
         model.run({"maybe": array})
 
 
-def test_a_model_of_a_later_version_says_so(host):
+def test_a_model_of_a_later_version_is_explained(host):
     model = onnx.load_from_string(small())
     model.ir_version = 99
     with pytest.raises(RuntimeFailure, match="IR version: 99"):
@@ -348,12 +348,12 @@ def test_a_model_of_a_later_version_says_so(host):
         (np.zeros((), np.float32), r"dimensions \[\]"),
     ],
 )
-def test_wrong_types_and_dimensions(host, array, says):
+def test_wrong_types_and_dimensions_are_invalid_arguments(host, array, says):
     with pytest.raises(InvalidArgument, match=says):
         host.load(identity(TensorProto.FLOAT)).run(array)
 
 
-def test_the_order_of_calls(host):
+def test_calls_out_of_order_are_invalid(host):
     with host.load(identity(TensorProto.FLOAT)).init_execution_context() as context:
         with pytest.raises(InvalidArgument, match="not been set: x"):
             context.compute()
@@ -388,7 +388,7 @@ def test_a_model_that_lies_about_its_output_cannot_write_past_the_buffer(host):
     assert host.load(lying).run(np.ones(100, np.float32))["y"].tolist() == [1] * 300
 
 
-def test_builders(host):
+def test_builders_of_a_wrong_number_are_invalid(host):
     from wasi_nn.backend import Builder
 
     backend = OnnxBackend()
@@ -458,7 +458,7 @@ def test_no_spelling_of_the_protobuf_hides_a_file(host, tmp_path, monkeypatch):
             host.load(model[:graph] + tag + model[graph + 1 :], encoding="onnx")
 
 
-def test_an_output_too_large_to_have(host):
+def test_an_output_too_large_for_memory_is_a_failure(host):
     huge = make(
         [helper.make_node("Reshape", ["x", "s"], ["y"])],
         [info("x", TensorProto.FLOAT, [1]), info("s", TensorProto.INT64, [1])],
@@ -468,7 +468,7 @@ def test_an_output_too_large_to_have(host):
         host.load(huge).init_execution_context()
 
 
-def test_a_tensor_named_location_is_no_file(host):
+def test_a_tensor_named_location_is_not_a_file(host):
     x, y = (info(name, TensorProto.FLOAT, [2]) for name in ("location", "y"))
     model = make([helper.make_node("Neg", ["location"], ["y"])], [x], [y])
     assert host.load(model).run(np.float32([1, 2]))["y"].tolist() == [-1, -2]
@@ -490,7 +490,7 @@ class TestTargets:
         with pytest.raises(UnsupportedOperation, match="tpu is not available"):
             host.load(small(), target="tpu")
 
-    def test_fallback_when_the_person_asked_for_it(self, plugins):
+    def test_allow_fallback_runs_on_the_cpu(self, plugins):
         with Host(plugins=plugins, allow_fallback=True) as host:
             assert host.load(small(), target="gpu").run(np.zeros((1, 4), np.float32))
 
@@ -508,7 +508,7 @@ class TestTargets:
             ("tpu", ["QNN", "CPU"], False, ["QNN"]),
         ],
     )
-    def test_the_providers_of_a_target(self, target, available, fallback, expected):
+    def test_each_target_has_its_providers(self, target, available, fallback, expected):
         named = [f"{name}ExecutionProvider" for name in available]
         found = providers.candidates(ExecutionTarget(target), named, fallback)
         assert found == [f"{name}ExecutionProvider" for name in expected]
@@ -525,7 +525,7 @@ class TestConfig:
             {"inter-op-threads": 2},
         ],
     )
-    def test_settings(self, host, config):
+    def test_settings_reach_onnxruntime(self, host, config):
         assert host.load(small(), config=config).run(np.zeros((1, 4), np.float32))
 
     @pytest.mark.parametrize(
@@ -539,7 +539,7 @@ class TestConfig:
             {"optimize": "no"},
         ],
     )
-    def test_wrong_types(self, host, config):
+    def test_settings_of_wrong_types_are_invalid(self, host, config):
         with pytest.raises(InvalidArgument, match="must be"):
             host.load(small(), config=config)
 
@@ -616,14 +616,14 @@ def test_contexts_of_one_graph_run_side_by_side(host):
     assert wrong == []
 
 
-def test_availability():
+def test_availability_gives_version_and_devices():
     found = OnnxBackend().availability(deep=True)
     assert found.usable
     assert found.detail.startswith("onnxruntime 1.")
     assert "cpu (CPUExecutionProvider)" in found.devices
 
 
-def test_without_onnxruntime(monkeypatch):
+def test_without_onnxruntime_the_backend_says_what_to_install(monkeypatch):
     monkeypatch.setattr(
         "wasi_nn_onnx.backend.missing_library",
         lambda package, extra: f'{package} is not installed; pip install "wasi-nn[{extra}]"',

@@ -70,7 +70,7 @@ def follows(host, paths, data, rewrite):
 
 @pytest.mark.parametrize("name", ["m.xml", "m.ir", "model", "a.b.XML"])
 @pytest.mark.parametrize("both", [False, True])
-def test_weights_of_ir(host, tmp_path, name, both):
+def test_replaced_weights_of_ir_are_loaded_again(host, tmp_path, name, both):
     path = save(tmp_path / name)
     weights = path.with_suffix(".bin")
     paths = [path, weights] if both else [path]
@@ -85,7 +85,7 @@ def test_weights_of_ir(host, tmp_path, name, both):
             load()
 
 
-def test_weights_beside_a_link(host, tmp_path):
+def test_weights_beside_a_link_are_found(host, tmp_path):
     """As caches of downloads are made: links with names, to files without."""
     save(tmp_path / "blobs" / "m.xml")
     folder = tmp_path / "snapshot"
@@ -103,7 +103,7 @@ def test_weights_beside_a_link(host, tmp_path):
     assert answer(host.load(path)) == 2
 
 
-def test_a_model_without_weights(host, tmp_path):
+def test_a_model_without_weights_is_loaded(host, tmp_path):
     path = save(tmp_path / "m.xml", constant=False)
     weights = path.with_suffix(".bin")
     weights.unlink(missing_ok=True)
@@ -131,7 +131,7 @@ def test_compiled_code_of_replaced_weights_is_not_used(host, tmp_path):
         assert result.tolist() == [number]
 
 
-def test_weights_of_onnx(host, tmp_path):
+def test_replaced_weights_of_onnx_are_loaded_again(host, tmp_path):
     onnx = needs("onnx")
     path = tmp_path / "m.onnx"
     weight = onnx.TensorProto(name="w", data_type=1, dims=[4], data_location=1)
@@ -212,7 +212,7 @@ def parameters(number):
     return struct.pack("<IQIi", 0, 0, 0, len(FLOATS)) + FLOATS + values(number)
 
 
-def test_parameters_of_paddle(host, tmp_path):
+def test_replaced_parameters_of_paddle_are_loaded_again(host, tmp_path):
     path, data = tmp_path / "m.pdmodel", tmp_path / "m.pdiparams"
     path.write_bytes(paddle())
     data.write_bytes(parameters(1))
@@ -251,7 +251,7 @@ def saved_model(number):
     return fields((1, 1), (2, graph))
 
 
-def test_a_folder(host, tmp_path):
+def test_a_changed_file_in_a_folder_is_loaded_again(host, tmp_path):
     folder = tmp_path / "model"
     (folder / "variables").mkdir(parents=True)
     (folder / "variables" / "other").write_bytes(bytes(10))
@@ -264,7 +264,7 @@ def test_a_folder(host, tmp_path):
         host.load(folder, encoding="openvino")
 
 
-def test_a_checkpoint_of_tensorflow(tmp_path):
+def test_a_changed_checkpoint_of_tensorflow_is_loaded_again(tmp_path):
     names = ["m.meta", "m.index", "m.data-00000-of-00002", "m.data-00001-of-00002"]
     for name in [*names, "n.index", "m.other"]:
         (tmp_path / name).write_bytes(b"")

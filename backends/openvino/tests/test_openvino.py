@@ -107,7 +107,7 @@ def test_the_guests_bytes_may_change_after_the_load(dense):
     np.testing.assert_allclose(context.get_output(0).numpy(), expected(x))
 
 
-def test_other_formats_where_the_person_asks_for_this_backend(host, tmp_path):
+def test_other_formats_are_read_if_the_backend_is_named(host, tmp_path):
     needs("onnx")
     from authoring import networks
 
@@ -119,7 +119,7 @@ def test_other_formats_where_the_person_asks_for_this_backend(host, tmp_path):
         np.testing.assert_allclose(result, networks.reference(x), atol=1e-6)
 
 
-def test_a_real_onnx_model_converted(host, tmp_path):
+def test_a_converted_onnx_model_gives_the_same(host, tmp_path):
     """Magika's model as OpenVINO IR gives what it gives as ONNX."""
     magika = needs("magika")
     path = Path(magika.__file__).parent / "models/standard_v3_3/model.onnx"
@@ -131,7 +131,7 @@ def test_a_real_onnx_model_converted(host, tmp_path):
     np.testing.assert_allclose(converted.run({"bytes": x})["target_label"], original, atol=1e-4)
 
 
-def test_every_input_counts_by_index_and_by_name(host, tmp_path):
+def test_every_input_is_set_by_index_or_by_name(host, tmp_path):
     a, b = parameter([2], ov.Type.f32, "a"), parameter([2], ov.Type.f32, "b")
     files = save(tmp_path, [named(op.subtract(a, b), "d"), named(op.add(a, b), "s")], [a, b])
     with host.load(*files).init_execution_context() as context:
@@ -171,7 +171,7 @@ def test_every_name_of_a_tensor_works(host, tmp_path):
             assert context.get_output(key).tolist() == [4, 5]
 
 
-def test_dimensions_that_change_from_run_to_run(host, dense):
+def test_dimensions_may_change_from_run_to_run(host, dense):
     with host.load(*dense).init_execution_context() as context:
         for rows in (1, 5, 2, 5, 3):
             x = np.random.default_rng(rows).random((rows, 4), np.float32)
@@ -181,7 +181,7 @@ def test_dimensions_that_change_from_run_to_run(host, dense):
 
 
 @pytest.mark.parametrize("dims", [[2], [-1]])
-def test_an_output_that_is_an_input_is_none_that_is_set_next(host, tmp_path, dims):
+def test_an_output_that_aliases_an_input_is_kept_when_the_input_is_set_again(host, tmp_path, dims):
     x = parameter(dims, ov.Type.f32, "x")
     files = save(tmp_path, [x, named(op.add(x, x), "y")], [x])
     with host.load(*files).init_execution_context() as context:
@@ -210,7 +210,7 @@ def test_an_empty_output_that_is_an_input_keeps_its_dimensions(host, tmp_path):
 
 
 @pytest.mark.parametrize("dims", [[2, 2], [-1, 2]])
-def test_outputs_that_share_their_memory(host, tmp_path, dims):
+def test_outputs_may_share_their_memory(host, tmp_path, dims):
     """One output twice, one that is another in other dimensions, and both beside the input."""
     x = parameter(dims, ov.Type.f32, "x")
     y = named(op.relu(x), "y")
@@ -231,7 +231,7 @@ def test_outputs_that_share_their_memory(host, tmp_path, dims):
             ]
 
 
-def test_an_output_that_openvino_makes_of_an_input_without_a_copy(host, tmp_path):
+def test_an_output_that_openvino_aliases_to_an_input_is_kept(host, tmp_path):
     """OpenVINO leaves the conversion out. With other tensors set for each input, the output came to
     lie in one that was freed."""
     x = parameter([2, -1], ov.Type.u8, "x")
@@ -253,7 +253,7 @@ def test_an_output_that_openvino_makes_of_an_input_without_a_copy(host, tmp_path
             before = array
 
 
-def test_tensors_without_names_and_names_with_dots(host, tmp_path):
+def test_tensors_may_have_no_name_or_dots_in_it(host, tmp_path):
     x, y = (op.parameter(ov.PartialShape([-1]), ov.Type.f32, name=f"p{n}") for n in "xy")
     total, twice = op.add(x, y), op.add(x, x)
     x.output(0).set_names({"a.b", "a", "0"})
@@ -283,7 +283,7 @@ def test_empty_tensors(host, dense, tmp_path):
         assert context.get_output(0).shape == (0, 2**32 - 1)
 
 
-def test_dimensions_that_no_memory_is_there_for(host, dense):
+def test_dimensions_too_large_for_memory_are_refused(host, dense):
     graph = OpenvinoBackend().load(dense, LoadOptions("openvino"))
     context = graph.init_execution_context(unlimited)
     x = np.ones((2, 4), np.float32)
@@ -300,12 +300,12 @@ def test_dimensions_that_no_memory_is_there_for(host, dense):
     "array",
     [np.zeros((2, 4)), np.zeros((2, 5), np.float32), np.zeros(4, np.float32), b"abcd"],
 )
-def test_wrong_types_and_dimensions(host, dense, array):
+def test_wrong_types_and_dimensions_are_invalid_arguments(host, dense, array):
     with host.load(*dense).init_execution_context() as context, pytest.raises(InvalidArgument):
         context.set_input(0, array)
 
 
-def test_the_order_of_calls(host, dense):
+def test_calls_out_of_order_are_invalid(host, dense):
     with host.load(*dense).init_execution_context() as context:
         with pytest.raises(InvalidArgument, match="not been set: x"):
             context.compute()
@@ -314,7 +314,7 @@ def test_the_order_of_calls(host, dense):
             context.get_output(0)
 
 
-def test_builders(dense):
+def test_builders_of_a_wrong_number_are_invalid(dense):
     backend, options = OpenvinoBackend(), LoadOptions("openvino")
     xml, weights = (memoryview(path.read_bytes()) for path in dense)
     for builders in ([], [xml], [xml, weights, weights], [dense[0], weights]):
@@ -326,7 +326,7 @@ def test_builders(dense):
 
 
 @pytest.mark.parametrize("front", [b"", b"\n\x05<net>"])
-def test_a_guest_brings_no_other_format_that_looks_like_ir(dense, tmp_path, front):
+def test_a_guests_own_model_of_another_format_is_refused(dense, tmp_path, front):
     """An ONNX model of a guest could name files of the host as its weights."""
     needs("onnx")
     from authoring import networks
@@ -337,7 +337,7 @@ def test_a_guest_brings_no_other_format_that_looks_like_ir(dense, tmp_path, fron
         OpenvinoBackend().load(builders, LoadOptions("openvino"))
 
 
-def test_weights_in_a_buffer_of_floats(host, dense):
+def test_weights_may_come_in_a_buffer_of_floats(host, dense):
     xml, weights = (path.read_bytes() for path in dense)
     x = np.ones((1, 4), np.float32)
     floats = memoryview(np.frombuffer(weights, np.float32))
@@ -393,12 +393,12 @@ class TestConfig:
             {"unknown": 1},
         ],
     )
-    def test_settings(self, host, dense, config):
+    def test_settings_reach_openvino(self, host, dense, config):
         x = np.ones((1, 4), np.float32)
         result = host.load(*dense, config=config).run(x)["y"]
         np.testing.assert_allclose(result, expected(x), rtol=0.02)
 
-    def test_the_model_cache(self, host, dense, tmp_path):
+    def test_cache_dir_keeps_compiled_models(self, host, dense, tmp_path):
         host.load(*dense, config={"cache-dir": str(tmp_path / "cache")})
         assert list((tmp_path / "cache").iterdir())
 
@@ -412,7 +412,7 @@ class TestConfig:
             {"shape-cache": -1},
         ],
     )
-    def test_wrong_types(self, host, dense, config):
+    def test_settings_of_wrong_types_are_invalid(self, host, dense, config):
         with pytest.raises(InvalidArgument, match="must be"):
             host.load(*dense, config=config)
 
@@ -447,14 +447,14 @@ def test_contexts_of_one_graph_run_side_by_side(host, dense):
     assert wrong == []
 
 
-def test_without_openvino(monkeypatch):
+def test_without_openvino_the_backend_says_what_to_install(monkeypatch):
     monkeypatch.setattr("wasi_nn_openvino.backend.missing_library", lambda *names: "not here")
     assert not OpenvinoBackend().availability().usable
     with pytest.raises(Unavailable, match="not here"):
         OpenvinoBackend().load([], LoadOptions("openvino"))
 
 
-def test_reasons_name_no_place_in_openvinos_source(host, tmp_path):
+def test_reasons_do_not_name_openvinos_source_files(host, tmp_path):
     bounded = parameter(ov.PartialShape([ov.Dimension(1, 3), 2]), ov.Type.f32, "x")
     one = op.constant(np.float32(1))
     files = save(tmp_path, [named(op.add(bounded, one), "y")], [bounded], "bounded")

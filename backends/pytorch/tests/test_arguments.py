@@ -162,7 +162,7 @@ SCRIPTS = [
 
 
 @pytest.mark.parametrize(("module", "feed", "right"), SCRIPTS)
-def test_arguments_of_scripts(host, module, feed, right):
+def test_arguments_of_scripts_are_set(host, module, feed, right):
     assert run(host, script(module()), feed) == right
 
 
@@ -209,7 +209,7 @@ def test_scripts_describe_what_can_be_set_by_index(host, module, inputs):
         (Readable, "sizes", np.int64([[1]]), "sizes is a list of whole numbers.*one dimension"),
     ],
 )
-def test_inputs_that_scripts_do_not_have(host, module, key, tensor, says):
+def test_inputs_that_a_script_lacks_are_explained(host, module, key, tensor, says):
     context = host.load(script(module())).init_execution_context()
     with context, pytest.raises(InvalidArgument, match=says):
         context.set_input(key, tensor)
@@ -228,7 +228,7 @@ def test_inputs_that_scripts_do_not_have(host, module, key, tensor, says):
         (Defaults, {"x": f32(1), "length": np.array(0.5)}, "length must be a whole number"),
     ],
 )
-def test_inputs_that_are_missing_or_unreadable(host, module, feed, says):
+def test_missing_and_unreadable_inputs_are_explained(host, module, feed, says):
     with host.load(script(module())).init_execution_context() as context:
         for key, value in feed.items():
             context.set_input(key, value)
@@ -236,7 +236,7 @@ def test_inputs_that_are_missing_or_unreadable(host, module, feed, says):
             context.compute()
 
 
-def test_arguments_that_no_tensor_can_stand_for(host):
+def test_arguments_that_a_tensor_cannot_represent_are_explained(host):
     with host.load(script(Devices())).init_execution_context() as context:
         context.set_input("x", f32(1))
         for call in (lambda: context.set_input(0, f32(1)), context.compute):
@@ -263,7 +263,7 @@ class GivesBack(Module):
         return xs, k
 
 
-def test_results_inside_containers_are_no_views_of_the_next_inputs(host):
+def test_results_inside_containers_are_kept_when_inputs_are_set_again(host):
     with host.load(script(GivesBack())).init_execution_context() as context:
         for key in ("xs.0", "xs.1", "k.a"):
             context.set_input(key, f32(1))
@@ -309,7 +309,7 @@ class Nothing(Module):
         return None
 
 
-def test_a_result_that_is_one_number_or_none(host):
+def test_a_result_may_be_one_number_or_none(host):
     assert run(host, script(Alone()), f32(1.5, 2)) == {"0": 3.5}
     with pytest.raises(UnsupportedOperation, match="output 0 is None"):
         host.load(script(Nothing())).run(f32(1))
@@ -436,12 +436,12 @@ PROGRAMS = [
 
 
 @pytest.mark.parametrize(("module", "args", "kwargs", "feed", "right"), PROGRAMS)
-def test_arguments_of_programs(host, tmp_path, module, args, kwargs, feed, right):
+def test_arguments_of_programs_are_set(host, tmp_path, module, args, kwargs, feed, right):
     path = export(tmp_path, module(), *args, **kwargs)
     assert run(host, path, feed) == right
 
 
-def test_numbers_and_dimensions_that_an_export_leaves_open(host, tmp_path):
+def test_an_export_may_leave_numbers_and_dimensions_open(host, tmp_path):
     path = export(tmp_path, Symbols(), torch.ones(8), 3, dynamic=COUNTED)
     model = host.load(path)
     assert [info.describe() for info in model.inputs] == ["x: f32[?]", "count: i64[]"]

@@ -76,7 +76,7 @@ def models(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["detector.pt", "detector.pt2"])
 class TestPackages:
-    def test_one_that_is_installed_is_imported(self, models, tmp_path, name):
+    def test_an_installed_package_is_imported(self, models, tmp_path, name):
         (tmp_path / f"{PACKAGE}.py").write_text(BRINGS)
         done = run(RUNS, models / name, path=tmp_path)
         *refused, right = done.stdout.splitlines()
@@ -84,13 +84,13 @@ class TestPackages:
         if name.endswith(".pt"):
             assert "register the model by its path" in refused[0]
 
-    def test_one_that_is_missing_is_named(self, models, name):
+    def test_a_missing_package_is_named(self, models, name):
         with Host() as host:
             host.add_model("net", models / name)
             with pytest.raises(RuntimeFailure, match=f"{PACKAGE}::best: install {PACKAGE}"):
                 host.model("net")
 
-    def test_one_that_fails_is_named_with_its_reason(self, models, tmp_path, name):
+    def test_a_package_that_fails_is_named_with_its_reason(self, models, tmp_path, name):
         (tmp_path / f"{PACKAGE}.py").write_text("raise RuntimeError('another build')")
         done = run(RUNS, models / name, path=tmp_path)
         assert f"{PACKAGE} cannot be imported" in done.stderr

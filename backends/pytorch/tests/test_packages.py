@@ -49,7 +49,7 @@ FEED = {"arg_0": f32(1, 2), "arg_1.0": f32(5, 6), "arg_1.1": f32(1, 1), "scale":
 RIGHT = [[20, 30], [4, 5], [2, 3], [5, 6]]
 
 
-def test_names_and_indices(host, package):
+def test_inputs_and_outputs_have_names_and_indices(host, package):
     model = host.load(package)
     assert [info.name for info in model.inputs] == list(FEED)
     for feed in (FEED, dict(enumerate(FEED.values()))):
@@ -75,7 +75,7 @@ def test_inputs_stay_as_they_were_set(host, package):
         assert [context.get_output(index).tolist() for index in range(4)] == RIGHT
 
 
-def test_wrong_inputs(host, package):
+def test_wrong_inputs_are_explained(host, package):
     with host.load(package).init_execution_context() as context:
         with pytest.raises(NnError):
             context.compute()
@@ -87,6 +87,6 @@ def test_wrong_inputs(host, package):
             context.compute()
 
 
-def test_a_guest_cannot_bring_one(host, package):
+def test_a_guests_own_package_is_refused(host, package):
     with pytest.raises(RuntimeFailure, match="a guest cannot bring one"):
         host.load(package.read_bytes())

@@ -132,7 +132,7 @@ def test_every_tensor_type(host, dtype, kind, dims):
     np.testing.assert_array_equal(result, array + array)
 
 
-def test_results_by_index_and_by_name(host):
+def test_results_have_an_index_and_a_name(host):
     with host.load(scripted(PAIR)).init_execution_context() as context:
         context.set_input("b", np.float32([1, 2]))
         context.set_input(0, np.float32([5, 7]))
@@ -146,7 +146,7 @@ def test_results_by_index_and_by_name(host):
             context.set_input(2, np.float32([1]))
 
 
-def test_a_dictionary_of_results(host):
+def test_results_may_be_a_dictionary(host):
     with host.load(scripted(NAMED)).init_execution_context() as context:
         context.set_input("x", np.float32([1, 2]))
         context.compute()
@@ -154,7 +154,7 @@ def test_a_dictionary_of_results(host):
         np.testing.assert_array_equal(context.get_output(0), [2, 4])
 
 
-def test_numbers_as_arguments(host):
+def test_numbers_may_be_arguments(host):
     with host.load(scripted(SCALAR)).init_execution_context() as context:
         context.set_input("x", np.float32([1, 2]))
         context.set_input("rate", np.int64(3))
@@ -179,7 +179,7 @@ def test_a_module_with_state_has_one_in_every_context(host, kind, inside):
     assert states(host.load(jit_scripted(module))) == [[1], [2], [1]]
 
 
-def test_an_exported_program_with_state_too(host, tmp_path):
+def test_an_exported_program_with_state_has_one_in_every_context(host, tmp_path):
     path = tmp_path / "counting.pt2"
     torch.export.save(torch.export.export(CountingInPlace(), (torch.ones(1),)), path)
     assert states(host.load(path)) == [[1], [2], [1]]
@@ -207,7 +207,7 @@ def states(model):
     return seen
 
 
-def test_results_that_are_views(host):
+def test_results_may_be_views(host):
     with host.load(
         scripted("def forward(self, x):\n    return x.t()\n")
     ).init_execution_context() as context:
@@ -217,7 +217,7 @@ def test_results_that_are_views(host):
 
 
 @pytest.mark.parametrize("result", ["x", "x.view(1, 1)", "(x, x.t())"])
-def test_a_result_is_no_view_of_the_input_that_is_set_next(host, result):
+def test_a_result_is_kept_when_the_input_is_set_again(host, result):
     source = f"def forward(self, x):\n    return {result}\n"
     with host.load(scripted(source)).init_execution_context() as context:
         context.set_input(0, np.float32([1]))
@@ -254,7 +254,7 @@ def test_empty_tensors(host, dims):
             assert context.get_output(0).shape == dims
 
 
-def test_dimensions_that_torch_cannot_multiply(host):
+def test_dimensions_too_large_for_torch_are_refused(host):
     dims = (0, *[2**32 - 1] * 3)
     with host.load(scripted(DOUBLE)).init_execution_context() as context:
         with pytest.raises(InvalidArgument, match="no tensor of dimensions"):
@@ -263,7 +263,7 @@ def test_dimensions_that_torch_cannot_multiply(host):
             context.compute()
 
 
-def test_types_without_a_word(host):
+def test_types_that_wasi_nn_lacks_travel_as_bits(host):
     source = "def forward(self, x):\n    return torch.complex(x, x), x > 1\n"
     with host.load(scripted(source)).init_execution_context() as context:
         context.set_input(0, np.float32([1, 2]))
@@ -273,7 +273,7 @@ def test_types_without_a_word(host):
         assert context.get_output(1).tolist() == [0, 1]
 
 
-def test_exported_archives(host, tmp_path):
+def test_exported_archives_are_run(host, tmp_path):
     path = exported(tmp_path)[0]
     model = host.load(path)
     assert [info.describe() for info in model.inputs] == ["x: f32[1, 3, 8, 8]"]
@@ -286,7 +286,7 @@ def test_exported_archives(host, tmp_path):
 
 
 class TestWhatIsRefused:
-    def test_pickled_modules_and_state_dicts(self, host, tmp_path):
+    def test_pickled_modules_and_state_dicts_are_refused_with_advice(self, host, tmp_path):
         module = torch.nn.Linear(2, 2)
         for thing in (module, module.state_dict()):
             path = tmp_path / "pickled.pt"
@@ -295,26 +295,26 @@ class TestWhatIsRefused:
                 with pytest.raises(RuntimeFailure, match=r"refused; export it with torch\.jit"):
                     host.load(source, encoding="pytorch")
 
-    def test_a_pickle_that_is_no_archive(self, host, tmp_path):
+    def test_a_pickle_outside_an_archive_is_refused(self, host, tmp_path):
         import pickle
 
         for data in (pickle.dumps({"a": 1}), b"", b"PK\x03\x04 and then nothing"):
             with pytest.raises(RuntimeFailure, match="not a PyTorch archive"):
                 host.load(data, encoding="pytorch")
 
-    def test_other_archives(self, host):
+    def test_other_archives_are_refused(self, host):
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w") as archive:
             archive.writestr("a/b", "c")
         with pytest.raises(RuntimeFailure, match="neither TorchScript nor"):
             host.load(buffer.getvalue(), encoding="pytorch")
 
-    def test_a_guest_brings_no_exported_archive(self, host, tmp_path):
+    def test_a_guests_own_exported_archive_is_refused(self, host, tmp_path):
         data = exported(tmp_path)[0].read_bytes()
         with pytest.raises(RuntimeFailure, match="run code when they are loaded"):
             host.load(data)
 
-    def test_a_guest_brings_no_zip_bomb(self, host):
+    def test_a_guests_zip_bomb_is_refused(self, host):
         sound = zipfile.ZipFile(io.BytesIO(scripted(DOUBLE)))
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bomb:
@@ -325,7 +325,7 @@ class TestWhatIsRefused:
         with pytest.raises(RuntimeFailure, match="far more than its size"):
             host.load(buffer.getvalue(), encoding="pytorch")
 
-    def test_a_guest_brings_no_code_that_reaches_files(self, host):
+    def test_a_guests_own_code_that_reaches_files_is_refused(self, host):
         source = (
             "def forward(self, x):\n"
             "    return torch.from_file('/etc/passwd', False, 4, dtype=torch.uint8)\n"
@@ -346,7 +346,7 @@ class TestWhatIsRefused:
         ],
     )
     @pytest.mark.parametrize("folder", ["code", "CODE"])
-    def test_nor_under_another_name(self, host, tmp_path, call, folder):
+    def test_code_that_reaches_files_is_refused_under_any_name(self, host, tmp_path, call, folder):
         """Nothing of the sort may be written as torch would write it, or where."""
         path = tmp_path / "written"
         sound = zipfile.ZipFile(io.BytesIO(scripted(DOUBLE)))
@@ -363,7 +363,7 @@ class TestWhatIsRefused:
             host.load(buffer.getvalue(), encoding="pytorch").run(np.float32([1]))
         assert not path.exists()
 
-    def test_what_torch_itself_writes_is_no_such_code(self, host):
+    def test_code_that_torch_itself_writes_is_accepted(self, host):
         layers = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2)), torch.nn.ReLU())
         data = jit_scripted(layers)
         sound = zipfile.ZipFile(io.BytesIO(data))
@@ -375,7 +375,7 @@ class TestWhatIsRefused:
     ("array", "says"),
     [(np.zeros((1, 3, 8), np.float32), "failed to compute"), (None, "not been set")],
 )
-def test_the_order_of_calls_and_what_torch_refuses(host, tmp_path, array, says):
+def test_calls_out_of_order_and_failures_of_torch_are_explained(host, tmp_path, array, says):
     with host.load(torchscript(tmp_path)[0]).init_execution_context() as context:
         if array is not None:
             context.set_input(0, array)
@@ -385,7 +385,7 @@ def test_the_order_of_calls_and_what_torch_refuses(host, tmp_path, array, says):
             context.get_output(0)
 
 
-def test_builders_config_and_targets(plugins):
+def test_wrong_builders_configs_and_targets_are_refused(plugins):
     backend, options = PytorchBackend(), LoadOptions("pytorch")
     model = memoryview(scripted(DOUBLE))
     for builders in ([], [model, model]):
@@ -405,7 +405,7 @@ def test_builders_config_and_targets(plugins):
         assert host.load(bytes(model), target="tpu").inputs
 
 
-def test_damaged_models(tmp_path):
+def test_damaged_models_are_errors_and_never_crashes(tmp_path):
     """Each in a process of its own. Entries with a wrong CRC never reach torch's own reader, which
     has been seen to crash on damaged archives (README)."""
     (tmp_path / "mutants").mkdir()
@@ -459,7 +459,7 @@ def test_the_guests_bytes_may_change_after_the_load():
     assert context.get_output(0).numpy().tolist() == [1]
 
 
-def test_without_torch(monkeypatch):
+def test_without_torch_the_backend_says_what_to_install(monkeypatch):
     monkeypatch.setattr("wasi_nn_pytorch.backend.missing_library", lambda *names: "not here")
     assert not PytorchBackend().availability().usable
     with pytest.raises(Unavailable, match="not here"):
@@ -533,7 +533,7 @@ def test_other_threads_print_as_before(capsys):
     assert capsys.readouterr().out == "from a thread\n"
 
 
-def test_a_module_optimised_for_inference_cannot_be_saved_and_the_reason_says_so(host):
+def test_a_module_optimised_for_inference_is_refused_with_advice(host):
     module = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.ReLU()).eval()
     optimised = torch.jit.optimize_for_inference(torch.jit.script(module))
     if "mkldnn" not in str(optimised.graph):
@@ -543,7 +543,7 @@ def test_a_module_optimised_for_inference_cannot_be_saved_and_the_reason_says_so
 
 
 @pytest.mark.parametrize("made", ["script", "freeze"])
-def test_a_module_saved_while_training_runs_as_in_use(host, made):
+def test_a_module_saved_while_training_runs_in_inference_mode(host, made):
     """Dropout would make other numbers on each call."""
     module = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.BatchNorm1d(2))
     with warnings.catch_warnings():

@@ -56,7 +56,7 @@ def answer(model):
 
 @pytest.mark.parametrize("module", [Adding, Counting])
 @pytest.mark.parametrize("save", [scripted, export])
-def test_a_file_that_was_replaced(host, tmp_path, module, save):
+def test_a_replaced_file_is_loaded_again(host, tmp_path, module, save):
     suffix = ".pt" if save is scripted else ".pt2"
     path, other = tmp_path / f"m{suffix}", tmp_path / f"other{suffix}"
     save(module(10), path)
@@ -78,7 +78,7 @@ def test_a_file_that_was_replaced(host, tmp_path, module, save):
 
 
 @pytest.mark.parametrize("save", [scripted, export])
-def test_a_file_that_was_rewritten(host, tmp_path, save):
+def test_a_rewritten_file_is_noticed(host, tmp_path, save):
     path = tmp_path / "m.pt2"
     save(Counting(10), path)
     old = host.load(path)

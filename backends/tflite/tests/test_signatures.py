@@ -65,7 +65,7 @@ def several():
     return model.finish([p, q], [twice, total, q])
 
 
-def test_names_of_the_signature_and_of_the_tensors(host):
+def test_tensors_have_the_names_of_the_signature_and_their_own(host):
     model = host.load(crossed(**USUAL))
     # An index means what it means without names.
     assert [info.name for info in model.inputs] == ["y", "x"]
@@ -107,7 +107,7 @@ def test_names_of_the_signature_and_of_the_tensors(host):
         ({"": ({"x": "a", "y": "b"}, {})}, [("y", ("b:0",)), ("x", ("a:0",))], None),
     ],
 )
-def test_which_names_there_are(host, signatures, inputs, outputs):
+def test_inspect_names_come_from_the_signature_first(host, signatures, inputs, outputs):
     model = host.load(crossed(**signatures))
     assert [(info.name, info.aliases) for info in model.inputs] == inputs
     if outputs is not None:
@@ -121,7 +121,7 @@ def test_a_name_means_the_signatures_tensor_first(host):
     assert result["t:0"].tolist() == [[4, 5]]
 
 
-def test_an_output_that_stands_there_twice_has_its_names(host):
+def test_an_output_may_have_several_names(host):
     model = FlatModel()
     x, y = model.tensor("x:0", DIMS), model.tensor("y:0", DIMS)
     model.operator("ADD", [x, x], [y])
@@ -134,7 +134,7 @@ def test_an_output_that_stands_there_twice_has_its_names(host):
     }
 
 
-def test_another_signature(host):
+def test_the_config_chooses_a_signature(host):
     model = host.load(several(), config={"signature": "other"})
     assert [info.describe() for info in model.inputs] == ["p: f32[?, 2]", "q: f32[?, 2]"]
     assert [info.name for info in model.outputs] == ["more", "alias", "q:0"]
@@ -162,7 +162,7 @@ def test_another_signature(host):
 
 
 @pytest.mark.parametrize("config", [{}, {"signature": "serving_default"}])
-def test_the_main_signature_of_several(host, config):
+def test_the_default_is_the_main_signature(host, config):
     model = host.load(several(), config=config)
     assert model.run({"a": f32(5, 7), "b": f32(1, 2)})["out"].tolist() == [[4, 5]]
     assert model.choices == {"signature": ("serving_default", "other")}
@@ -177,7 +177,7 @@ def test_the_main_signature_of_several(host, config):
         (crossed(), "other", "the model has no signatures: leave config 'signature' out"),
     ],
 )
-def test_signatures_that_are_not_there(host, source, given, says):
+def test_an_unknown_signature_is_explained(host, source, given, says):
     with pytest.raises(InvalidArgument, match=says):
         host.load(source, config={"signature": given})
 
@@ -212,7 +212,7 @@ def test_a_guest_chooses_a_signature(host, tmp_path):
         ({"signature": "x"}, ["one of serving_default, other, not 'x'"]),
     ],
 )
-def test_inspect(tmp_path, config, shows):
+def test_inspect_lists_the_signatures(tmp_path, config, shows):
     path = tmp_path / "several.tflite"
     path.write_bytes(several())
     result = CliRunner().invoke(app, ["inspect", "--config", json.dumps(config), str(path)])
@@ -223,14 +223,14 @@ def test_inspect(tmp_path, config, shows):
         assert listed in result.stdout
 
 
-def test_the_layout_of_each_subgraph():
+def test_the_layout_of_each_subgraph_is_read():
     model = several()
     assert layout(model, 0)[1:] == ([0, 1], [2])
     assert layout(model, 1)[1:] == ([1, 0], [4, 2, 0])
     assert layout(model, 2) == ({}, (), ())
 
 
-def test_another_signature_with_smaller_elements_and_scalars(host):
+def test_a_signature_may_have_smaller_elements_and_scalars(host):
     model = FlatModel()
     x, y = model.tensor("x", DIMS), model.tensor("y", DIMS)
     model.operator("ADD", [x, x], [y])

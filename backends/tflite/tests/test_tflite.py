@@ -72,7 +72,7 @@ def quantised(element="uint8", scale=0.5, zero_point=10):
         ("bool", TensorType.U8),
     ],
 )
-def test_types(host, element, kind):
+def test_every_tensor_type(host, element, kind):
     model = host.load(concatenated(element, (1, 3)))
     assert model.inputs[0].type is kind
     array = np.array([[1, 0, 1]]).astype(element)
@@ -112,7 +112,7 @@ def test_several_inputs_and_outputs_by_index_and_by_name(host):
                 context.set_input(key, np.float32([[1, 2]]))
 
 
-def test_dimensions_that_change_from_run_to_run(host):
+def test_dimensions_may_change_from_run_to_run(host):
     model = host.load(arithmetic(signature=(-1, 2)))
     assert model.inputs[0].dims == (-1, 2)
     with model.init_execution_context() as context:
@@ -137,7 +137,7 @@ def test_resizing_one_input_keeps_what_the_others_hold(host):
         np.testing.assert_array_equal(context.get_output(0), [[11, 21]] * 3)
 
 
-def test_dimensions_that_do_not_go_together(host):
+def test_dimensions_that_do_not_fit_together_are_explained(host):
     with host.load(arithmetic(signature=(-1, 2))).init_execution_context() as context:
         context.set_input(0, np.ones((3, 2), np.float32))
         context.set_input(1, np.ones((2, 2), np.float32))
@@ -149,7 +149,7 @@ def test_dimensions_that_do_not_go_together(host):
         np.testing.assert_array_equal(context.get_output(0), np.full((2, 2), 2))
 
 
-def test_inputs_that_the_library_moves_while_it_computes(host):
+def test_inputs_survive_a_move_during_compute(host):
     """Dimensions that depend on a value are known, and room for them is made, in the middle of a
     computation."""
     model = FlatModel()
@@ -166,7 +166,7 @@ def test_inputs_that_the_library_moves_while_it_computes(host):
             np.testing.assert_array_equal(context.get_output(0), np.tile(2 * array, count))
 
 
-def test_tensors_without_dimensions(host):
+def test_tensors_may_have_no_dimensions(host):
     model = FlatModel()
     x = model.tensor("x", (1, 2), signature=(-1, 2))
     offset, gain = model.tensor("offset", ()), model.tensor("gain", ())
@@ -216,7 +216,7 @@ def test_empty_tensors_and_dimensions_beyond_32_bits(host):
         ("float32", "never gives orphan a value .*: read the other outputs"),
     ],
 )
-def test_outputs_that_are_never_computed(host, element, says):
+def test_an_output_that_is_never_computed_is_explained(host, element, says):
     model = FlatModel()
     x, y = model.tensor("x", (2,)), model.tensor("y", (2,))
     orphan = model.tensor("orphan", (2,), element)
@@ -232,7 +232,7 @@ def test_outputs_that_are_never_computed(host, element, says):
 
 
 @pytest.mark.parametrize("signature", [(-1, 2), None])
-def test_an_output_that_came_out_empty(host, signature):
+def test_an_output_may_come_out_empty(host, signature):
     """A detector that found nothing."""
     model = FlatModel()
     x, found = model.tensor("x", (1, 3)), model.tensor("found", (1, 2), "int64", signature)
@@ -287,7 +287,7 @@ def test_outputs_whose_computed_size_is_zero_are_empty(host, operator):
                 assert output.shape == empty
 
 
-def test_an_output_that_is_an_input_is_none_that_is_set_next(host):
+def test_an_output_that_is_an_input_is_kept_when_the_input_is_set_again(host):
     model = FlatModel()
     x, y = model.tensor("x", (2,), signature=(-1,)), model.tensor("y", (2,), signature=(-1,))
     model.operator("ADD", [x, x], [y])
@@ -340,12 +340,12 @@ class TestWamrsHabit:
         return np.frombuffer(guest.bytes, np.float32, 6, buffer)
 
     @pytest.mark.parametrize("element", ["uint8", "int8"])
-    def test_f32_in_and_out(self, caller, element):
+    def test_f32_is_quantised_in_and_dequantised_out(self, caller, element):
         values = [1.5, -2.0, 20.0]
         result = self.run(caller, quantised(element), values)
         np.testing.assert_array_equal(result, values * 2)
 
-    def test_rounding_and_saturation(self, caller):
+    def test_values_are_rounded_and_saturated(self, caller):
         result = self.run(caller, quantised("uint8"), [0.6, -1000, float("nan")])
         np.testing.assert_array_equal(result[:3], [0.5, -5.0, 0.0])
 
@@ -354,7 +354,7 @@ class TestWamrsHabit:
     "array",
     [np.zeros((1, 2)), np.zeros((1, 3), np.float32), np.zeros(2, np.float32), b"ab"],
 )
-def test_wrong_types_and_dimensions(host, array):
+def test_wrong_types_and_dimensions_are_invalid_arguments(host, array):
     with host.load(arithmetic()).init_execution_context() as context:
         with pytest.raises(InvalidArgument):
             context.set_input(0, array)
@@ -364,7 +364,7 @@ def test_wrong_types_and_dimensions(host, array):
             context.get_output(0)
 
 
-def test_builders_and_targets(plugins):
+def test_wrong_builders_and_targets_are_refused(plugins):
     backend, options = TfliteBackend(), LoadOptions("tensorflowlite")
     model = memoryview(arithmetic())
     for builders in ([], [model, model]):
@@ -382,7 +382,7 @@ def test_builders_and_targets(plugins):
         assert host.load(arithmetic(), target="gpu").inputs
 
 
-def test_config(host):
+def test_settings_reach_the_library(host):
     for config in ({"threads": 2}, {"xnnpack": False}, {"unknown": 1}):
         assert host.load(arithmetic(), config=config).inputs
     for config in ({"threads": "2"}, {"xnnpack": 1}):
@@ -396,7 +396,7 @@ def test_from_a_file(host, tmp_path):
     np.testing.assert_allclose(result, reference(sample()), atol=1e-6)
 
 
-def test_damaged_models(tmp_path):
+def test_damaged_models_are_errors_and_never_crashes(tmp_path):
     """Each in a process of its own: LiteRT has been seen to crash on damaged models (README)."""
     (tmp_path / "mutants").mkdir()
     np.save(tmp_path / "x.npy", sample())
@@ -437,16 +437,16 @@ class TestLibrary:
         assert library.missing() is None
         assert library.describe().startswith("ai-edge-litert")
 
-    def test_tflite_runtime_where_that_is_what_is_there(self, monkeypatch):
+    def test_tflite_runtime_is_used_if_it_is_installed_alone(self, monkeypatch):
         self.present(monkeypatch, "tflite_runtime")
         assert library.missing() is None
         assert library.describe().startswith("tflite-runtime")
 
-    def test_but_not_with_numpy_2(self, monkeypatch):
+    def test_tflite_runtime_needs_numpy_1(self, monkeypatch):
         self.present(monkeypatch, "tflite_runtime", numpy="2.1.0")
         assert "numpy 2" in (library.missing() or "")
 
-    def test_neither(self, monkeypatch):
+    def test_without_a_library_the_backend_says_what_to_install(self, monkeypatch):
         self.present(monkeypatch)
         assert 'pip install "wasi-nn[tflite]"' in (library.missing() or "")
         assert not TfliteBackend().availability().usable
@@ -468,7 +468,7 @@ class TestPacked:
         made.operator("RESHAPE", [p, shape], [q])
         return made.finish([x, p], [y, q])
 
-    def test_they_are_described_and_refused(self, host):
+    def test_packed_elements_are_described_and_refused(self, host):
         model = host.load(self.model())
         assert [info.native_type for info in model.inputs] == ["float32", "int4"]
         assert model.inputs[1].type is None
@@ -485,12 +485,12 @@ class TestPacked:
         assert host.load(path).outputs[1].native_type == "int4"
 
     @pytest.mark.parametrize("length", range(0, 200, 7))
-    def test_models_that_are_cut(self, length):
+    def test_a_truncated_model_has_no_packed_elements(self, length):
         from wasi_nn_tflite.layout import Layout, layout
 
         assert layout(self.model()[:length]) == Layout()
 
-    def test_garbage(self):
+    def test_garbage_has_no_packed_elements(self):
         from wasi_nn_tflite.layout import layout
 
         random = np.random.default_rng(3)
@@ -514,7 +514,7 @@ def answer(model):
     return model.run(np.float32([[1, 2]]))["y"].tolist()
 
 
-def test_a_file_that_was_replaced(host, tmp_path):
+def test_a_replaced_file_is_loaded_again(host, tmp_path):
     path, other = tmp_path / "m.tflite", tmp_path / "other"
     path.write_bytes(alone("ADD"))
     host.add_model("m", path)
@@ -532,7 +532,7 @@ def test_a_file_that_was_replaced(host, tmp_path):
             load()
 
 
-def test_a_file_that_was_rewritten(host, tmp_path):
+def test_a_rewritten_file_is_noticed(host, tmp_path):
     path = tmp_path / "m.tflite"
     path.write_bytes(alone("ADD"))
     old = host.load(path)

@@ -58,7 +58,9 @@ class Garbage(Engine):
     @pytest.mark.parametrize("abi", [Witx, WamrLegacy])
     @settings(max_examples=60, deadline=None, suppress_health_check=_MEANT)
     @given(data=st.data())
-    def test_any_call(self, host: Host, wat: Wat, abi: type[CoreAbi], data: st.DataObject) -> None:
+    def test_any_call_gives_an_errno(
+        self, host: Host, wat: Wat, abi: type[CoreAbi], data: st.DataObject
+    ) -> None:
         table = functions(host, abi)
         kept = self.__dict__
         if abi.__name__ not in kept:

@@ -46,7 +46,7 @@ class HostCalls(Engine):
         assert seen == [(0, 0xFFFFFFFF, 8, 4, 0x80000000)]
 
     @pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit, ValueError])
-    def test_what_a_host_function_raises_comes_out_as_it_was(
+    def test_an_exception_of_a_host_function_comes_out_as_it_was(
         self, host: Host, wat: Wat, kind: type[BaseException]
     ) -> None:
         raised = kind("from within")
@@ -98,7 +98,7 @@ class HostCalls(Engine):
             assert outputs == [b"hello, wasi-nn\n"] * 2
 
     @pytest.mark.parametrize("name", ["trap", "raise", "exit"])
-    def test_a_host_function_may_catch_what_ends_a_call_back_into_the_guest(
+    def test_a_host_function_may_catch_the_error_of_a_nested_call(
         self, host: Host, wat: Wat, name: str
     ) -> None:
         caught: list[str] = []
@@ -129,7 +129,7 @@ class HostCalls(Engine):
         says = {"trap": "unreachable", "raise": "inner", "exit": "proc_exit(4)"}[name]
         assert [says in text for text in caught] == [True] * 4
 
-    def test_the_same_name_with_two_signatures(self, host: Host, wat: Wat) -> None:
+    def test_a_name_may_be_imported_with_two_signatures(self, host: Host, wat: Wat) -> None:
         one = wat(
             """(module (import "t" "f" (func $f (param i32) (result i32)))
             (func (export "run") (result i32) (call $f (i32.const 7))))"""
@@ -151,7 +151,7 @@ class HostCalls(Engine):
                 guest.call("run")
         assert called == ["two", "two"]
 
-    def test_guests_in_several_threads(
+    def test_guests_run_in_several_threads(
         self, host: Host, identity_model: Callable[..., Path]
     ) -> None:
         host.add_model("stream", identity_model("stream", stream=3))

@@ -34,7 +34,7 @@ from wasi_nn_conformance.engine_tests.common import (
 
 
 class Limited(Engine):
-    def test_deadline(self, plugins: Plugins, host: Host, wat: Wat) -> None:
+    def test_a_deadline_ends_the_guest(self, plugins: Plugins, host: Host, wat: Wat) -> None:
         wasm = wat(COMMAND.format(LOOP))
         if not host.runtime.features.interrupt:
             with pytest.raises(UsageError, match="cannot stop a guest at a deadline"):
@@ -52,7 +52,7 @@ class Limited(Engine):
         with Host(plugins=plugins, runtime=self.runtime, limits=Limits(timeout=20)) as limited:
             assert limited.run(wat(COMMAND.format(""))).exit_code == 0
 
-    def test_deadline_of_one_guest_stops_no_other(self, host: Host, wat: Wat) -> None:
+    def test_the_deadline_of_one_guest_stops_no_other(self, host: Host, wat: Wat) -> None:
         self.needs(host, "interrupt")
         # The other one counts for a while, in the same engine.
         wasm = wat(
@@ -69,7 +69,7 @@ class Limited(Engine):
         other.join()
         assert (results[0].exit_code, results[0].error) == (0, None)
 
-    def test_deadlines_at_any_moment(self, host: Host, wat: Wat) -> None:
+    def test_a_deadline_may_come_at_any_moment(self, host: Host, wat: Wat) -> None:
         """Before, while and after the guest runs, in several threads."""
         self.needs(host, "interrupt")
         programs = [host.compile(wat(COMMAND.format(body))) for body in (LOOP, "")]
@@ -86,7 +86,7 @@ class Limited(Engine):
         assert set(ended) == {"DeadlineExceeded"}
         assert len(ended) == 120
 
-    def test_interrupt_from_another_thread(self, host: Host, wat: Wat) -> None:
+    def test_an_interrupt_from_another_thread_ends_the_guest(self, host: Host, wat: Wat) -> None:
         self.needs(host, "interrupt")
         timers = []
 
@@ -99,11 +99,11 @@ class Limited(Engine):
         assert isinstance(result.error, Interrupted)
         assert result.exit_code == 130
 
-    def test_interrupt_before_the_start(self, host: Host, wat: Wat) -> None:
+    def test_an_interrupt_before_the_start_ends_the_guest(self, host: Host, wat: Wat) -> None:
         result = host.compile(wat(COMMAND.format(""))).run(on_start=lambda guest: guest.interrupt())
         assert isinstance(result.error, Interrupted)
 
-    def test_ctrl_c_while_the_guest_computes(self, host: Host, wat: Wat) -> None:
+    def test_ctrl_c_ends_a_guest_that_computes(self, host: Host, wat: Wat) -> None:
         """Python code that an engine calls is where Python's own handler would raise, out of
         anybody's reach; so the guest is interrupted, and nothing is raised before it is back."""
         self.needs(host, "interrupt")
@@ -113,7 +113,7 @@ class Limited(Engine):
                 program.run()
             assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
-    def test_ctrl_c_between_host_calls(self, host: Host, wat: Wat) -> None:
+    def test_ctrl_c_ends_a_guest_that_makes_host_calls(self, host: Host, wat: Wat) -> None:
         wasm = wat(
             """(module (import "test" "f" (func $f (param i32) (result i32)))
             (memory (export "memory") 1) (func (export "run")
@@ -128,7 +128,7 @@ class Limited(Engine):
                 with pytest.raises(Interrupted):
                     guest.call("run")
 
-    def test_ctrl_c_in_a_guest_within_a_guest(self, host: Host, wat: Wat) -> None:
+    def test_ctrl_c_ends_a_guest_within_a_guest(self, host: Host, wat: Wat) -> None:
         self.needs(host, "interrupt")
         inner = [host.compile(wat(COMMAND.format(body))) for body in ("", LOOP)]
         outer = host.compile(wat(FAIL))
@@ -143,7 +143,9 @@ class Limited(Engine):
             with ctrl_c(0.2), pytest.raises(KeyboardInterrupt):
                 guest.call("_start")
 
-    def test_an_interrupt_that_a_host_function_swallows(self, host: Host, wat: Wat) -> None:
+    def test_an_interrupt_is_kept_if_a_host_function_swallows_it(
+        self, host: Host, wat: Wat
+    ) -> None:
         """It meant the whole guest, and not the call back into it alone."""
         self.needs(host, "interrupt")
         wasm = wat(
@@ -171,7 +173,7 @@ class Limited(Engine):
             guest.call("_start")
         guest.interrupt()
 
-    def test_fuel(self, plugins: Plugins, host: Host, wat: Wat) -> None:
+    def test_fuel_ends_the_guest(self, plugins: Plugins, host: Host, wat: Wat) -> None:
         with Host(plugins=plugins, runtime=self.runtime, limits=Limits(fuel=10_000)) as limited:
             if not host.runtime.features.fuel:
                 with pytest.raises(UsageError, match="cannot count fuel"):
@@ -180,7 +182,7 @@ class Limited(Engine):
             assert limited.run(wat(COMMAND.format(""))).exit_code == 0
             assert isinstance(limited.run(wat(COMMAND.format(LOOP))).error, OutOfFuel)
 
-    def test_memory_limit(self, plugins: Plugins, host: Host, wat: Wat) -> None:
+    def test_a_memory_limit_holds(self, plugins: Plugins, host: Host, wat: Wat) -> None:
         grows = wat(
             f"""(module {WASI} (func (export "_start")
             (call $exit (i32.eq (memory.grow (i32.const 16)) (i32.const -1)))))"""
@@ -243,7 +245,7 @@ class Limited(Engine):
         assert program.run(limits=Limits(memory=1 << 20)).error is None
 
     @pytest.mark.parametrize("memory", [0, 1000, 65535])
-    def test_a_memory_limit_below_a_page(self, host: Host, wat: Wat, memory: int) -> None:
+    def test_a_memory_limit_may_be_below_a_page(self, host: Host, wat: Wat, memory: int) -> None:
         self.needs(host, "memory_limit")
         grows = wat(
             """(module (memory (export "memory") 0) (func (export "_start")

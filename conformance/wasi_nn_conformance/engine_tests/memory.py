@@ -13,7 +13,7 @@ from wasi_nn_conformance.engine_tests.common import (
 
 
 class Memory(Engine):
-    def test_memory_follows_growth(self, host: Host, wat: Wat) -> None:
+    def test_a_view_of_memory_follows_growth(self, host: Host, wat: Wat) -> None:
         seen: list[tuple[int, bytes]] = []
 
         def look(memory: GuestMemory, at: int) -> int:
@@ -39,7 +39,7 @@ class Memory(Engine):
             assert guest.call("run") == (1,)
         assert seen == [(65536, b"fore"), (201 * 65536, b"alst")]
 
-    def test_a_memory_of_several_pages_that_never_grows(self, host: Host, wat: Wat) -> None:
+    def test_a_memory_may_never_grow(self, host: Host, wat: Wat) -> None:
         seen: list[tuple[int, bytes]] = []
 
         def look(memory: GuestMemory) -> None:
@@ -75,7 +75,7 @@ class Memory(Engine):
             guest.call("run")
         assert sizes == [65536, 301 * 65536]
 
-    def test_a_memory_that_was_empty_at_the_first_call(self, host: Host, wat: Wat) -> None:
+    def test_a_memory_may_be_empty_at_the_first_call(self, host: Host, wat: Wat) -> None:
         sizes: list[int] = []
 
         def look(memory: GuestMemory) -> None:
@@ -91,7 +91,9 @@ class Memory(Engine):
         assert sizes == [0, 65536]
 
     @pytest.mark.parametrize("memory", ["", '(memory (export "other") 1)', "(memory 1)"])
-    def test_without_an_exported_memory(self, host: Host, wat: Wat, memory: str) -> None:
+    def test_a_guest_without_an_exported_memory_gets_none(
+        self, host: Host, wat: Wat, memory: str
+    ) -> None:
         wasm = wat(
             f"""(module (import "wasi_ephemeral_nn" "compute" (func $f (param i32) (result i32)))
             {memory} (func (export "run") (result i32) (call $f (i32.const 0))))"""

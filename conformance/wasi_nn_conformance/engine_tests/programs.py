@@ -32,11 +32,13 @@ from wasi_nn_conformance.places import GUESTS
 
 
 class Programs(Engine):
-    def test_hello(self, host: Host) -> None:
+    def test_a_guest_prints_hello(self, host: Host) -> None:
         result = host.run(GUESTS / "hello/hello.wasm")
         assert (result.exit_code, result.stdout, result.error) == (0, b"hello, wasi-nn\n", None)
 
-    def test_echo(self, host: Host, identity_model: Callable[..., Path]) -> None:
+    def test_a_guest_streams_a_text_through_a_model(
+        self, host: Host, identity_model: Callable[..., Path]
+    ) -> None:
         host.add_model("stream", identity_model("stream", stream=3))
         result = host.run(GUESTS / "echo/echo.wasm", ["--stream", "stream", "hello"])
         assert (result.exit_code, result.stdout) == (0, b"hello")
@@ -44,7 +46,7 @@ class Programs(Engine):
         assert result.stderr == b"echo: load_by_name: not_found\n"
         assert result.exit_code == 1
 
-    def test_classify(
+    def test_a_guest_classifies_a_file(
         self, host: Host, tmp_path: Path, identity_model: Callable[..., Path]
     ) -> None:
         self.needs(host, "wasi")
@@ -57,7 +59,7 @@ class Programs(Engine):
         lines = result.stdout.decode().split("\n")
         assert [line.split()[0] for line in lines if line] == ["1", "2", "0", "3"], lines
 
-    def test_arguments_and_variables(self, host: Host, wat: Wat) -> None:
+    def test_a_guest_gets_arguments_and_variables(self, host: Host, wat: Wat) -> None:
         # Writes the strings of argv and of the environment, as they lie in memory.
         wasm = wat(
             """(module
@@ -84,7 +86,7 @@ class Programs(Engine):
         assert host_result.stdout == "guest.wasm\0one\0zwölf\0\0KEY=a=b\0LEER=\0".encode()
 
     @pytest.mark.parametrize("code", [0, 1, 3, 42, 125, 126, 255])
-    def test_exit_codes(self, host: Host, wat: Wat, code: int) -> None:
+    def test_every_exit_code_is_the_guests(self, host: Host, wat: Wat, code: int) -> None:
         wasm = wat(f'(module {WASI} (func (export "_start") (call $exit (i32.const {code}))))')
         result = host.run(wasm)
         assert (result.exit_code, result.error) == (code, None)
@@ -110,9 +112,7 @@ class Programs(Engine):
         assert isinstance(result.error, GuestTrap)
         assert any(word in str(result.error) for word in ("stack", "recursion"))
 
-    def test_a_host_that_ends_while_a_guest_runs(
-        self, host: Host, wat: Wat, tmp_path: Path
-    ) -> None:
+    def test_a_host_may_end_while_a_guest_runs(self, host: Host, wat: Wat, tmp_path: Path) -> None:
         """In a thread that nobody waits for, as a server's are."""
         self.needs_process()
         self.needs(host, "threads")
@@ -155,7 +155,7 @@ class Programs(Engine):
             with pytest.raises(LinkError, match="shared between threads"):
                 host.run(wasm)
 
-    def test_what_cannot_be_compiled(self, host: Host, wat: Wat) -> None:
+    def test_an_invalid_module_is_a_usage_error(self, host: Host, wat: Wat) -> None:
         valid = wat('(module (func (export "_start")))')
         with pytest.raises(UsageError, match=r"cannot (compile|load)"):
             host.run(valid.replace(b"\x00\x0b", b"\x00\x1a"))
@@ -286,7 +286,7 @@ class Programs(Engine):
         ("f64", (None,), "is not of type f64"),
     ]
 
-    def test_arguments_that_do_not_fit(self, host: Host, wat: Wat) -> None:
+    def test_arguments_that_do_not_fit_are_usage_errors(self, host: Host, wat: Wat) -> None:
         with host.compile(wat(self.KINDS)).instantiate() as guest:
             for export, arguments, says in self.WRONG:
                 with pytest.raises(UsageError, match=says):
@@ -296,9 +296,7 @@ class Programs(Engine):
             assert guest.call("f32", 1 << 100) == (float(1 << 100),)
 
     @pytest.mark.parametrize("kind", ["v128", "funcref", "externref"])
-    def test_a_function_of_other_types_than_numbers_is_not_called(
-        self, host: Host, wat: Wat, kind: str
-    ) -> None:
+    def test_only_functions_of_numbers_are_called(self, host: Host, wat: Wat, kind: str) -> None:
         """Some engines' libraries end the process when they meet it."""
         nothing = {"v128": "v128.const i64x2 1 2", "funcref": "ref.null func"}
         gives = f"(result {kind}) ({nothing.get(kind, 'ref.null extern')})"

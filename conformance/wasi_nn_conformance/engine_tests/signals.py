@@ -156,7 +156,9 @@ class Signals(Engine):
             program.run()
         assert heard == [threading.main_thread()]
 
-    def test_a_handler_that_raises_between_host_calls(self, host: Host, wat: Wat) -> None:
+    def test_a_handler_that_raises_between_host_calls_ends_the_guest(
+        self, host: Host, wat: Wat
+    ) -> None:
         wasm = wat(
             """(module (import "test" "f" (func $f (param i32) (result i32)))
             (memory (export "memory") 1) (func (export "run")
@@ -200,7 +202,7 @@ class Signals(Engine):
             guest.call("run")
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
-    def test_a_forked_child_is_told_or_works(self, host: Host) -> None:
+    def test_a_forked_child_works_or_gets_a_clear_error(self, host: Host) -> None:
         """An engine in this process is refused in the child; one in its own process works."""
         self.needs_process()
         said = "b'hello, wasi-nn\\n'" if host.runtime.survives_fork else "refused"
@@ -211,7 +213,7 @@ class Signals(Engine):
         self.needs_process()
         assert self._python(FORK_FIRST) == ["b'hello, wasi-nn\\n'"] * 2
 
-    def test_python_ends_while_threads_run_guests(
+    def test_python_exits_cleanly_while_threads_run_guests(
         self, host: Host, wat: Wat, tmp_path: Path
     ) -> None:
         self.needs_process()

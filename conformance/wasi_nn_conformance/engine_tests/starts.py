@@ -54,35 +54,37 @@ class Starts(Engine):
             result = program.run().check()
             assert (result.exit_code, result.stdout) == (0, b"out")
 
-    def test_its_memory_need_not_be_exported(self, host: Host, wat: Wat) -> None:
+    def test_a_start_sections_memory_need_not_be_exported(self, host: Host, wat: Wat) -> None:
         """It calls nothing that needs one."""
         result = host.run(wat("(module (memory 1) (func $main) (start $main))")).check()
         assert result.exit_code == 0
 
     @pytest.mark.parametrize("code", [0, 3, 255])
-    def test_it_may_exit(self, host: Host, wat: Wat, code: int) -> None:
+    def test_a_start_section_may_exit(self, host: Host, wat: Wat, code: int) -> None:
         body = f"{_WRITE} {_EXIT.format(code)} unreachable"
         for more in ("", f'(func (export "_start") {_TRAPS})', _ADD):
             result = host.run(wat(_STARTED.format(body, more)))
             assert (result.exit_code, result.error, result.stdout) == (code, None, b"out")
 
-    def test_it_may_trap(self, host: Host, wat: Wat) -> None:
+    def test_a_start_section_may_trap(self, host: Host, wat: Wat) -> None:
         result = host.run(wat(_STARTED.format(f"{_WRITE} {_TRAPS}", "")))
         assert (result.exit_code, result.stdout) == (134, b"out")
         assert type(result.error) is GuestTrap
         assert "unreachable" in str(result.error)
 
-    def test_a_deadline_reaches_it(self, host: Host, wat: Wat) -> None:
+    def test_a_deadline_ends_a_start_section(self, host: Host, wat: Wat) -> None:
         self.needs(host, "interrupt")
         result = host.run(wat(_STARTED.format(LOOP, "")), limits=Limits(timeout=0.2))
         assert isinstance(result.error, DeadlineExceeded)
 
-    def test_it_may_infer(self, host: Host, wat: Wat, identity_model: Callable[..., Path]) -> None:
+    def test_a_start_section_may_run_inference(
+        self, host: Host, wat: Wat, identity_model: Callable[..., Path]
+    ) -> None:
         host.add_model("net", identity_model("net"))
         result = host.run(wat(_NN)).check()
         assert (result.exit_code, result.stdout, result.failed) == (0, b"hello", 0)
 
-    def test_it_comes_before_the_export_that_is_called(self, host: Host, wat: Wat) -> None:
+    def test_a_start_section_runs_before_the_called_export(self, host: Host, wat: Wat) -> None:
         program = host.compile(wat(_STARTED.format(_WRITE, _ADD)))
         result = program.run(invoke=Call("add", (2, 3))).check()
         assert (result.values, result.stdout) == ((5,), b"out")
@@ -91,7 +93,9 @@ class Starts(Engine):
             assert guest.call("add", 4, 5) == (9,)
 
     @pytest.mark.parametrize("code", [0, 3])
-    def test_its_exit_is_that_of_the_call(self, host: Host, wat: Wat, code: int) -> None:
+    def test_the_exit_of_a_start_section_ends_the_call(
+        self, host: Host, wat: Wat, code: int
+    ) -> None:
         program = host.compile(wat(_STARTED.format(_EXIT.format(code), _ADD)))
         result = program.run(invoke=Call("add", (2, 3)))
         assert (result.exit_code, result.error, result.values) == (code, None, ())
@@ -100,7 +104,7 @@ class Starts(Engine):
         assert ended.value.code == code
 
     @pytest.mark.parametrize("code", [0, 5, 255])
-    def test_an_export_that_is_called_may_exit(self, host: Host, wat: Wat, code: int) -> None:
+    def test_a_called_export_may_exit(self, host: Host, wat: Wat, code: int) -> None:
         leave = f'(func (export "leave") (param i32) {_WRITE} (call $exit (local.get 0)))'
         program = host.compile(wat(f"(module {WASI} {leave})"))
         result = program.run(invoke=Call("leave", (code,)))
@@ -109,7 +113,7 @@ class Starts(Engine):
             guest.call("leave", code)
         assert ended.value.code == code
 
-    def test_no_start(self, host: Host, wat: Wat) -> None:
+    def test_a_module_without_start_is_a_usage_error(self, host: Host, wat: Wat) -> None:
         with pytest.raises(UsageError, match="no _start"):
             host.run(wat("(module)"))
         with pytest.raises(UsageError, match="no _start"):

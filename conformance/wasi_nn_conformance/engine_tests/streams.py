@@ -18,7 +18,7 @@ from wasi_nn_conformance.places import GUESTS
 
 
 class StandardStreams(Engine):
-    def test_streams_are_captured_or_go_where_they_are_told(self, host: Host, wat: Wat) -> None:
+    def test_streams_are_captured_or_go_to_a_callable(self, host: Host, wat: Wat) -> None:
         # Copies three bytes of stdin to stdout and writes "out" to stderr.
         wasm = wat(
             f"""(module {WASI} (func (export "_start")
@@ -32,12 +32,12 @@ class StandardStreams(Engine):
         result = host.run(wasm, stdin=b"abc", stdout=pieces.append, capture=False)
         assert (b"".join(pieces), result.stdout, result.stderr) == (b"abc", b"", b"")
 
-    def test_inherited_streams(self, host: Host, capfd: pytest.CaptureFixture[str]) -> None:
+    def test_streams_may_be_inherited(self, host: Host, capfd: pytest.CaptureFixture[str]) -> None:
         print("before", end=" ")
         host.run(GUESTS / "hello/hello.wasm", stdout="inherit")
         assert capfd.readouterr().out == "before hello, wasi-nn\n"
 
-    def test_no_stdin_is_an_empty_one(self, host: Host, wat: Wat) -> None:
+    def test_stdin_is_empty_by_default(self, host: Host, wat: Wat) -> None:
         # The exit code is the number of bytes read.
         wasm = wat(
             f"""(module {WASI} (func (export "_start")
@@ -47,7 +47,7 @@ class StandardStreams(Engine):
         assert host.run(wasm).exit_code == 0
         assert host.run(wasm, stdin=b"ab").exit_code == 2
 
-    def test_much_output(self, host: Host, wat: Wat) -> None:
+    def test_more_output_than_a_pipe_holds_is_captured(self, host: Host, wat: Wat) -> None:
         # 300 times 4,096 bytes: more than any pipe holds.
         wasm = wat(
             f"""(module {WASI} (func (export "_start") (local i32)
@@ -60,7 +60,7 @@ class StandardStreams(Engine):
         )
         assert host.run(wasm).stdout == bytes(300 * 4096)
 
-    def test_a_callback_for_output_that_fails(self, host: Host, wat: Wat) -> None:
+    def test_a_failure_of_an_output_callback_comes_out(self, host: Host, wat: Wat) -> None:
         def fail(piece: bytes) -> None:
             raise KeyError("lost")
 
@@ -75,7 +75,7 @@ class StandardStreams(Engine):
         with pytest.raises(KeyError, match="lost"):
             host.run(wasm, stdout=fail)
 
-    def test_a_directory_for_reading_only(self, host: Host, tmp_path: Path) -> None:
+    def test_a_read_only_directory_is_readable(self, host: Host, tmp_path: Path) -> None:
         self.needs(host, "wasi")
         (tmp_path / "m.identity").write_text("wasi-nn:identity\n")
         (tmp_path / "input.raw").write_bytes(bytes(16))

@@ -44,7 +44,7 @@ class Tasks(Engine):
 
         asyncio.run(asyncio.wait_for(main(), _HANG))
 
-    def test_many_guests_at_one_time(self, host: Host) -> None:
+    def test_many_guests_run_at_the_same_time(self, host: Host) -> None:
         program = host.compile(GUESTS / "hello/hello.wasm")
 
         async def main() -> list[bytes]:

@@ -11,7 +11,7 @@ from wasi_nn_conformance.engine_tests.common import Engine, Wat
 
 
 class Wasi(Engine):
-    def test_every_function_can_be_imported(self, host: Host, wat: Wat) -> None:
+    def test_every_wasi_function_can_be_imported(self, host: Host, wat: Wat) -> None:
         """With the signature that is asked for: engines compare it with their own."""
         self.needs(host, "wasi")
         for module in host.runtime.wasi_modules:
@@ -42,7 +42,7 @@ class Wasi(Engine):
             ("proc_raise", [9]),
         ],
     )
-    def test_garbage_ends_the_guest_at_most(
+    def test_garbage_for_wasi_ends_at_most_the_guest(
         self, host: Host, wat: Wat, name: str, arguments: list[int]
     ) -> None:
         values = "".join(f"(i32.const {value})" for value in arguments)

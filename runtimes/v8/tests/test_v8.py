@@ -32,7 +32,7 @@ class TestV8(EngineTests):
         extra = [HostFunction("test", "f", 1, True, function)]
         return host.compile(wat(CALL)).instantiate(extra=extra)
 
-    def test_memory_near_and_far_from_the_arguments(self, host, wat):
+    def test_memory_is_read_near_and_far_from_the_arguments(self, host, wat):
         """What came along with the call, and what has to be asked for."""
 
         def look(memory, at):
@@ -47,7 +47,7 @@ class TestV8(EngineTests):
             assert guest.call("run", 1000) == (131_072,)
             assert guest.call("run", 1000) == (131_072,)
 
-    def test_what_is_written_is_read(self, host, wat):
+    def test_written_memory_is_read_back(self, host, wat):
         def write(memory, at):
             memory.write(at + 2, b"XYZ")
             assert bytes(memory.read(at, 6)) == b"whXYZl"
@@ -72,7 +72,7 @@ class TestV8(EngineTests):
             with pytest.raises(GuestTrap):
                 guest.call("run", 1000)
 
-    def test_a_program_that_talks_nonsense(self, monkeypatch, tmp_path, wat):
+    def test_a_program_that_sends_nonsense_ends_the_guest(self, monkeypatch, tmp_path, wat):
         program = tmp_path / "node"
         program.write_text(
             "#!/bin/sh\n"
@@ -86,7 +86,7 @@ class TestV8(EngineTests):
             host.compile(wat(CALL))
 
     @pytest.mark.parametrize("says", ["v18.2.0", "nonsense"])
-    def test_another_node(self, monkeypatch, tmp_path, says):
+    def test_the_variable_names_another_node(self, monkeypatch, tmp_path, says):
         program = tmp_path / "node"
         program.write_text(f"#!/bin/sh\necho {says}\n")
         program.chmod(0o755)
@@ -94,17 +94,17 @@ class TestV8(EngineTests):
         with Host(runtime="v8") as host, pytest.raises(UsageError, match=r"Node\.js 20"):
             host.run(b"\0asm\1\0\0\0")
 
-    def test_node_is_not_there(self, monkeypatch):
+    def test_without_node_the_runtime_is_unavailable(self, monkeypatch):
         monkeypatch.setenv("WASI_NN_NODE", "/nowhere/node")
         with Host(runtime="v8") as host, pytest.raises(UsageError, match="WASI_NN_NODE"):
             host.run(b"\0asm\1\0\0\0")
 
-    def test_a_folder_for_reading_only_is_refused(self, host, wat, tmp_path):
+    def test_a_read_only_directory_is_refused(self, host, wat, tmp_path):
         wasi = WasiConfig(preopens=[Preopen(tmp_path, "/", writable=False)])
         with pytest.raises(UsageError, match="reading only"):
             host.compile(wat("(module)")).instantiate(wasi=wasi)
 
-    def test_no_process_and_no_descriptor_is_left(self, host, wat):
+    def test_close_leaves_no_process_and_no_descriptor(self, host, wat):
         before = len(os.listdir("/proc/self/fd"))
         for _ in range(5):
             with self.with_f(host, wat, lambda memory, at: at) as guest:
@@ -139,7 +139,7 @@ class TestV8(EngineTests):
             assert g.call("fine") == (1,)
             assert g.run() == 3
 
-    def test_a_memory_of_4_gib(self, host, wat):
+    def test_a_memory_may_have_4_gib(self, host, wat):
         wasm = wat(
             """(module (import "test" "f" (func $f (param i32) (result i32)))
             (memory (export "memory") 65536)
@@ -150,7 +150,7 @@ class TestV8(EngineTests):
             assert guest.call("run") == (4,)
 
     @pytest.mark.parametrize("most", [1, 1000])
-    def test_more_than_node_takes_at_once(self, host, wat, tmp_path, monkeypatch, most):
+    def test_more_than_node_reads_at_once_is_sent(self, host, wat, tmp_path, monkeypatch, most):
         """With a limit far below its own one of 2 GiB."""
         script = files("wasi_nn_v8").joinpath("guest.cjs").read_text()
         assert "const MOST = 1 << 30;" in script
@@ -168,7 +168,7 @@ class TestV8(EngineTests):
             assert guest.call("run", 2000) == (5,)
             assert guest.call("run", 20000) == (5,)
 
-    def test_a_guest_that_catches_the_end_of_its_stack_in_a_host_call(self, host, wat):
+    def test_a_stack_overflow_in_a_host_call_ends_the_guest(self, host, wat):
         """What comes next is its own calls' answers, or its end: never what is left of another."""
         wasm = wat(
             """(module (import "test" "f" (func $f (param i32) (result i32)))
@@ -203,6 +203,6 @@ class TestV8(EngineTests):
                 except GuestTrap:
                     pass
 
-    def test_options_of_the_persons_own_node(self, host, monkeypatch):
+    def test_the_users_node_options_do_not_matter(self, host, monkeypatch):
         monkeypatch.setenv("NODE_OPTIONS", "--require /nowhere/at/all.js")
         assert host.run(GUESTS / "hello/hello.wasm").stdout == b"hello, wasi-nn\n"

@@ -60,7 +60,7 @@ class TestWasmEdge(EngineTests):
         assert run.returncode < 0, run.stdout
 
     @pytest.mark.parametrize("stream", ["stdin", "stdout", "stderr"])
-    def test_other_streams_need_a_process_before_0_16(self, host, stream):
+    def test_redirected_streams_need_a_process_before_0_16(self, host, stream):
         """A guest whose streams are those of this process runs here with every version."""
         module = host.runtime.compile(
             (GUESTS / "hello" / "hello.wasm").read_bytes(), EngineLimits()
@@ -75,7 +75,7 @@ class TestWasmEdge(EngineTests):
             finally:
                 instance.close()
 
-    def test_a_closed_stream_is_no_other_file(self, tmp_path):
+    def test_a_closed_stream_does_not_become_another_file(self, tmp_path):
         """What is opened next has the number of the standard output that this process closed."""
         code = (
             "import os, sys; from wasi_nn import Host; from wasi_nn.runtime import *;"

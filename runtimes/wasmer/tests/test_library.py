@@ -170,7 +170,7 @@ class TestLibrary(EngineTests):
         plugins.register(Plugin(), "stand-in")
         return plugins
 
-    def test_the_order_of_calls(self, host, library, tmp_path):
+    def test_the_c_api_is_called_in_order(self, host, library, tmp_path):
         result = host.run(GUESTS / "hello/hello.wasm", dirs={"/data": tmp_path})
         assert result.stdout == b"hello, wasi-nn\n"
         assert library[1].calls == [
@@ -183,7 +183,7 @@ class TestLibrary(EngineTests):
         ]
         assert library[1].alive == 0
 
-    def test_a_directory_that_wasmer_refuses(self, host, library, tmp_path):
+    def test_a_directory_that_wasmer_refuses_is_explained(self, host, library, tmp_path):
         """Its configuration is freed with the environment that takes it."""
         library[1].opens = False
         with pytest.raises(UsageError, match="wasmer cannot open the directory"):
@@ -191,7 +191,7 @@ class TestLibrary(EngineTests):
         assert library[1].calls == ["config_new", "mapdir", "env_new"]
         assert library[1].alive == 0
 
-    def test_what_is_no_stream_goes_to_wasmers_own_function(self, host, library, wat):
+    def test_calls_on_other_files_go_to_wasmers_own_functions(self, host, library, wat):
         wasm = wat(
             """(module (import "wasi_snapshot_preview1" "fd_write"
               (func $write (param i32 i32 i32 i32) (result i32)))
@@ -202,17 +202,17 @@ class TestLibrary(EngineTests):
         assert host.run(wasm).error is None
         assert "fd_write 5" in library[1].calls
 
-    def test_classify(self):
+    def test_a_guest_classifies_a_file(self):
         pytest.skip("the guest reads files, which the stand-in has not")
 
-    def test_every_function_can_be_imported(self):
+    def test_every_wasi_function_can_be_imported(self):
         pytest.skip("the stand-in has one function")
 
     def test_nothing_leaks_over_many_runs(self):
         pytest.skip("the stand-in keeps what it makes")
 
 
-def test_where_there_is_no_library(monkeypatch):
+def test_without_a_library_the_runtime_is_unavailable(monkeypatch):
     monkeypatch.setenv(ours.VARIABLE, "/no/libwasmer.so")
     ours.api.forget()
     with pytest.raises(Unavailable, match=r"WASI_NN_LIBWASMER names /no/libwasmer.so"):

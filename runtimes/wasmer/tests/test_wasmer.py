@@ -17,7 +17,7 @@ needs_engine("wasmer")
 class TestWasmer(EngineTests):
     runtime = "wasmer"
 
-    def test_another_thread_is_told_so(self, host, wat):
+    def test_a_call_from_another_thread_is_refused(self, host, wat):
         """The package's objects panic on another thread."""
         if host.runtime.features.threads:
             pytest.skip("libwasmer's objects may go to other threads")
@@ -38,7 +38,7 @@ class TestWasmer(EngineTests):
         assert answers == ["wasmer runs a guest only on the thread that instantiated it"]
 
     @pytest.mark.parametrize("body", ["(call $exit (i32.const 3))", "unreachable", ""])
-    def test_nothing_of_a_thread_ends_on_another(self, host, wat, body):
+    def test_objects_of_a_thread_are_freed_on_that_thread(self, host, wat, body):
         """A buffer of the package's panics when that happens."""
         wasm = wat(
             f"""(module (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))

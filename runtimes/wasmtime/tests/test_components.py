@@ -67,7 +67,7 @@ def test_a_guest_makes_errors_of_all_nine_codes(host: Host, version: str) -> Non
     assert compiled(host, run, version).run().check().exit_code == 0
 
 
-def test_a_graph_dropped_while_a_context_lives_computes_on(host: Host) -> None:
+def test_a_context_computes_after_its_graph_was_dropped(host: Host) -> None:
     run = OPEN + "(call $drop_graph (local.get $g))" + TENSOR + COMPUTE + TAKE + CHECK
     assert compiled(host, run + "(i32.const 0)").run().check().exit_code == 0
 
@@ -101,7 +101,7 @@ def test_a_wrong_tensor_is_an_error(host: Host, wrong: str, reason: str) -> None
     assert reason in result.failures[0].reason
 
 
-def test_an_input_of_before_is_not_kept(host: Host) -> None:
+def test_compute_does_not_keep_earlier_inputs(host: Host) -> None:
     again = "(call $compute (local.get $x) (i32.const 256) (i32.const 0) (i32.const 64))"
     run = OPEN + TENSOR + COMPUTE + again + "(i32.load8_u (i32.const 64))"
     result = compiled(host, run).run()
@@ -109,7 +109,7 @@ def test_an_input_of_before_is_not_kept(host: Host) -> None:
     assert result.failed == 1
 
 
-def test_wrong_dimensions_for_the_model(host: Host, tmp_path: Path) -> None:
+def test_wrong_dimensions_are_an_error_with_a_reason(host: Host, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     onnx = pytest.importorskip("onnx", reason="onnx is not installed")
     value = onnx.helper.make_tensor_value_info
@@ -126,7 +126,7 @@ def test_wrong_dimensions_for_the_model(host: Host, tmp_path: Path) -> None:
     assert "does not take a tensor of dimensions [2, 4]" in result.failures[0].reason
 
 
-def test_a_version_that_nobody_serves(host: Host) -> None:
+def test_an_unknown_version_is_refused_before_the_start(host: Host) -> None:
     program = compiled(host, "(i32.const 0)", "0.3.0")
     with pytest.raises(LinkError, match=r"wasi:nn@0\.3\.0; this host serves 0\.2\.0-rc-2024-10-28"):
         program.link()
@@ -134,19 +134,19 @@ def test_a_version_that_nobody_serves(host: Host) -> None:
         program.run()
 
 
-def test_a_world_with_other_imports(host: Host) -> None:
+def test_an_unknown_interface_is_refused_before_the_start(host: Host) -> None:
     more = '(import "acme:shop/cart@1.0.0" (instance $cart (export "buy" (func))))'
     with pytest.raises(LinkError, match=r"acme:shop/cart@1\.0\.0, which nothing here provides"):
         compiled(host, "(i32.const 0)", more=more).run()
 
 
-def test_an_interface_of_wasi_that_is_not_there(host: Host) -> None:
+def test_an_unknown_interface_of_wasi_is_refused_before_the_start(host: Host) -> None:
     more = '(import "wasi:cli/nothing@0.2.0" (instance $n (export "x" (func))))'
     with pytest.raises(LinkError, match="wasi:cli/nothing"):
         compiled(host, "(i32.const 0)", more=more).run()
 
 
-def test_all_that_is_missing_is_told_before_it_is_compiled(host: Host) -> None:
+def test_all_missing_interfaces_are_listed_before_compiling(host: Host) -> None:
     """This component's module is not valid, and nobody finds out."""
     names = ("wasi:http/types@0.2.0", "wasi:cli/nothing@0.2.0", "wasi:io/poll@0.3.0", "plain")
     instances = "".join(f'(import "{name}" (instance))' for name in names)
@@ -162,7 +162,7 @@ def test_all_that_is_missing_is_told_before_it_is_compiled(host: Host) -> None:
 
 
 @pytest.mark.parametrize("version", ["0.2.0", "0.2.3", "0.2.12"])
-def test_wasi_of_every_minor_version(host: Host, version: str) -> None:
+def test_every_minor_version_of_wasi_works(host: Host, version: str) -> None:
     text = (
         f'(import "wasi:io/poll@{version}" (instance)) '
         f'(import "wasi:cli/terminal-stdin@{version}" (instance))'
@@ -170,7 +170,7 @@ def test_wasi_of_every_minor_version(host: Host, version: str) -> None:
     assert compiled(host, "(i32.const 0)", more=text).run().check().exit_code == 0
 
 
-def test_a_component_that_is_not_a_command(host: Host) -> None:
+def test_a_component_that_is_not_a_command_is_refused(host: Host) -> None:
     text = """(component (core module $m (func (export "f"))) (core instance $i (instantiate $m))
         (func $f (canon lift (core func $i "f"))) (type $t (record (field "a" u8)))
         (instance $x (export "buy" (func $f)))
@@ -182,7 +182,7 @@ def test_a_component_that_is_not_a_command(host: Host) -> None:
         program.run()
 
 
-def test_a_command_whose_run_is_another(host: Host) -> None:
+def test_a_run_of_another_type_is_refused(host: Host) -> None:
     text = """(component (core module $m (func (export "f"))) (core instance $i (instantiate $m))
         (func $f (canon lift (core func $i "f")))
         (instance $x (export "run" (func $f))) (export "wasi:cli/run@0.2.0" (instance $x)))"""
@@ -205,7 +205,7 @@ def test_a_trap_is_a_guest_error(host: Host) -> None:
     assert result.exit_code == 134
 
 
-def test_more_than_wasmtime_takes_in_one_call_ends_the_guest_with_advice(host: Host) -> None:
+def test_a_call_too_large_for_wasmtime_ends_the_guest_with_advice(host: Host) -> None:
     builders = "".join(
         f"(i32.store (i32.const {256 + 8 * i}) (i32.const 0))"
         f"(i32.store (i32.const {260 + 8 * i}) (i32.const 2000000))"
@@ -220,13 +220,13 @@ def test_more_than_wasmtime_takes_in_one_call_ends_the_guest_with_advice(host: H
     assert "about 4 MiB in one call" in str(result.error)
 
 
-def test_dropping_twice_traps_and_no_more(host: Host) -> None:
+def test_dropping_twice_only_traps(host: Host) -> None:
     twice = "(call $drop_tensor (local.get $t))" * 2
     result = compiled(host, OPEN + TENSOR + twice + "(i32.const 0)").run()
     assert "unknown handle index" in str(result.error)
 
 
-def test_the_host_forgets_what_a_thousand_trapping_guests_left(host: Host) -> None:
+def test_a_thousand_trapping_guests_leave_nothing_behind(host: Host) -> None:
     # 64 KiB in a tensor, an error, a context and a graph are left behind each time.
     big = """(i32.store (i32.const 1032) (i32.const 65536))
       (drop (call $tensor (i32.const 1032) (i32.const 1) (i32.const 4) (i32.const 1024)
@@ -264,7 +264,7 @@ def _resident() -> int:
     st.binary(max_size=64),
     st.text(max_size=12),
 )
-def test_whatever_a_tensor_says_is_answered(
+def test_any_tensor_gets_an_answer(
     host: Host, dims: list[int], kind: str, data: bytes, name: str
 ) -> None:
     with host.open_session() as session:
@@ -287,7 +287,7 @@ def test_whatever_a_tensor_says_is_answered(
                 assert wit.errors[result.value].code != "unknown"
 
 
-def test_a_language_model_through_named_tensors(host: Host) -> None:
+def test_a_language_model_works_through_named_tensors(host: Host) -> None:
     """ggml: the prompt in by its name, the text out as the first output."""
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed")
     graphs = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml"

@@ -65,7 +65,7 @@ def host():
         ('"[method]tensor.ty"', '"[method]tensor.kind"', "", "tensor.kind, which is not there"),
     ],
 )
-def test_a_function_of_another_type_is_told_before_the_start(
+def test_a_function_of_another_type_is_refused_before_the_start(
     host: Host, old: str, new: str, version: str, reason: str
 ) -> None:
     program = host.compile(declaring(old, new, version or NEWEST))
@@ -85,20 +85,20 @@ def declaring(old: str, new: str, version: str) -> bytes:
     return bytes(wasmtime.wat2wasm(f"{imports} {run})"))
 
 
-def test_too_few_parameters(host: Host) -> None:
+def test_too_few_parameters_are_refused_before_the_start(host: Host) -> None:
     wasm = declaring('"load-by-name" (func (param "name" string)', '"load-by-name" (func', NEWEST)
     with pytest.raises(LinkError, match="the number of its parameters is 1"):
         host.compile(wasm).run()
 
 
-def test_a_pair_is_no_list_of_bytes_where_lists_do_not_go_through_memory(host: Host) -> None:
+def test_a_pair_is_not_accepted_for_a_list_of_bytes_without_the_rewrite(host: Host) -> None:
     text = component("(i32.const 0)", more=SECOND_MEMORY)
     text = text.replace('(param "data" (list u8))', '(param "data" (tuple u32 u32))')
     with pytest.raises(LinkError, match=r"3 is list<u8>"):
         host.compile(wasmtime.wat2wasm(text)).run()
 
 
-def test_what_fits_is_compared_once(host: Host, monkeypatch) -> None:
+def test_matching_types_are_compared_once(host: Host, monkeypatch) -> None:
     program = host.compile(wasmtime.wat2wasm(component("(i32.const 0)")))
     assert program.run().exit_code == 0
     monkeypatch.setattr(wasmtime.component.ComponentType, "imports", None)
@@ -115,7 +115,7 @@ def test_what_fits_is_compared_once(host: Host, monkeypatch) -> None:
         ('(param "x" u32) (result (result))', "(i32.const 0)"),
     ],
 )
-def test_a_run_of_another_type_is_no_command(host: Host, result: str, body: str) -> None:
+def test_a_run_of_another_type_is_refused(host: Host, result: str, body: str) -> None:
     core = "(result i32)" if "result" in result else ""
     core = "(param i32) " + core if "param" in result else core
     text = component(body)

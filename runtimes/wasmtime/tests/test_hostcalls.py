@@ -23,12 +23,12 @@ WASM = """(module
   (func (export "fail") (result i32) (call $fail (i32.const 1))))"""
 
 
-def test_this_release_has_the_fast_way():
+def test_this_release_has_unchecked_callbacks():
     assert hostcalls.FAST
 
 
 @pytest.mark.parametrize("fast", [True, False])
-def test_the_same_by_either_way(fast):
+def test_both_ways_give_the_same(fast):
     engine = wasmtime.Engine()
     store = wasmtime.Store(engine)
     linker = wasmtime.Linker(engine)

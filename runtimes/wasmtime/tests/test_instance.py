@@ -32,7 +32,7 @@ class TestWasmtime(EngineTests):
         result = host.run(many, limits=Limits(memory=1 << 20))
         assert isinstance(result.error, LimitExceeded)
 
-    def test_more_fuel_than_the_host_gives(self, plugins, wat):
+    def test_a_run_may_have_more_fuel_only_if_it_loosens_the_limit(self, plugins, wat):
         command = '(module (memory (export "memory") 1) (func (export "_start") {}))'
         turns = """(local i32) (loop $l (local.set 0 (i32.add (local.get 0) (i32.const 1)))
             (br_if $l (i32.lt_u (local.get 0) (i32.const 1000))))"""
@@ -42,7 +42,7 @@ class TestWasmtime(EngineTests):
             assert isinstance(program.run(limits=Limits(fuel=10**6)).error, OutOfFuel)
             assert program.run(limits=Limits(fuel=10**6, loosen=True)).error is None
 
-    def test_two_engines_in_one_process(self, plugins, wat):
+    def test_two_engines_run_in_one_process(self, plugins, wat):
         """A wasmtime-py FuncType that two engines see aborts the process."""
         wasm = wat(
             '(module (import "wasi_ephemeral_nn" "compute" (func (param i32) (result i32))))'
@@ -75,7 +75,7 @@ class TestWasmtime(EngineTests):
         assert isinstance(result.error, DeadlineExceeded)
         assert deaf[0].heard > 1
 
-    def test_exceptions_of_many_threads_at_once(self, host, wat):
+    def test_many_threads_get_their_own_exceptions_at_once(self, host, wat):
         """wasmtime-py's own way keeps them in a global of its module, where threads race."""
         threads = [
             threading.Thread(target=self.test_each_thread_gets_its_own_exception, args=(host, wat))
@@ -88,6 +88,6 @@ class TestWasmtime(EngineTests):
 
 
 @pytest.mark.parametrize("options", [{"stdin": "hello"}, {"stdout": "/path"}, {"stderr": 3}])
-def test_streams_that_are_none(host, guests, options):
+def test_a_wrong_value_for_a_stream_is_a_usage_error(host, guests, options):
     with pytest.raises(UsageError, match="must be None"):
         host.run(guests / "hello/hello.wasm", **options)

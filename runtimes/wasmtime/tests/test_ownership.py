@@ -52,7 +52,7 @@ def again(body: str, times: int = 50) -> str:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_is_dropped_has_room_for_another(host: Host, version: str) -> None:
+def test_dropped_resources_no_longer_count(host: Host, version: str) -> None:
     way = COMPUTE + TAKE if version == NEWEST else OLD
     body = "(local $e i32)" + OPEN + TENSOR + way + CHECK + FAIL
     # (An error without room says too-large.)
@@ -72,7 +72,7 @@ def test_what_is_dropped_has_room_for_another(host: Host, version: str) -> None:
         (TENSOR + COMPUTE + TAKE, "more would be above its limit"),
     ],
 )
-def test_what_is_kept_counts(host: Host, kept: str, full: str) -> None:
+def test_kept_tensors_count(host: Host, kept: str, full: str) -> None:
     run = again("(local $t i32) " + kept)
     run = OPEN.replace("(local $t i32)", "") + run + TENSOR + COMPUTE + "(i32.const 0)"
     locals_ = "".join(re.findall(r"\(local \$[a-z]+ i32\)", run))
@@ -82,7 +82,7 @@ def test_what_is_kept_counts(host: Host, kept: str, full: str) -> None:
     assert re.search(full, result.failures[0].reason)
 
 
-def test_errors_that_are_kept_count(host: Host) -> None:
+def test_kept_errors_count(host: Host) -> None:
     run = again("(local $e i32)" + FAIL, 20)
     # The last one had no room: it is the error that says so.
     run += "(i32.ne (call $code (local.get $e)) (i32.const 5))"
@@ -118,7 +118,7 @@ def test_a_context_that_could_not_be_opened_anew_is_tried_again(host: Host) -> N
         assert (session.contexts, wit.contexts) == ({}, {})
 
 
-def test_outputs_are_called_as_wasmtime_calls_them(host: Host, tmp_path: Path) -> None:
+def test_the_dialect_wit_wasmtime_names_outputs_by_number(host: Host, tmp_path: Path) -> None:
     path = tmp_path / "named.model"
     path.write_text('wasi-nn:identity {"inputs": ["0x"]}\n')
     host.add_model("nam", path, encoding="identity")
@@ -178,7 +178,7 @@ def test_every_failure_has_its_code(host: Host, monkeypatch, code: ErrorCode | N
         assert "because" in call["[method]error.data"](result.value)
 
 
-def test_the_words_are_those_of_the_interface() -> None:
+def test_the_names_are_those_of_the_interface() -> None:
     """In the order of the WIT's own text, since an enum's number is its place."""
     text = re.sub(r"//.*", "", "".join(p.read_text() for p in WIT.rglob("*.wit")))
 

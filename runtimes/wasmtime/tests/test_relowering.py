@@ -73,14 +73,16 @@ def is_relowered(program) -> bool:
 
 
 @pytest.mark.parametrize(("more", "through_memory"), [("", True), (SECOND_MEMORY, False)])
-def test_large_lists_come_and_go_either_way(host: Host, more: str, through_memory: bool) -> None:
+def test_large_lists_are_copied_in_both_directions(
+    host: Host, more: str, through_memory: bool
+) -> None:
     program = host.compile(built(component(LARGE, more=more)))
     assert is_relowered(program) is through_memory
     assert program.run().check().exit_code == 0
 
 
 @pytest.mark.parametrize(("address", "size"), [(2621440, 0), (2621439, 1), (0, 0), (3, 5)])
-def test_lists_at_the_edges(host: Host, address: int, size: int) -> None:
+def test_lists_may_touch_the_edges_of_memory(host: Host, address: int, size: int) -> None:
     run = SMALL.format(address=address, size=size)
     assert host.compile(built(component(run))).run().check().exit_code == 0
 
@@ -89,7 +91,7 @@ def test_lists_at_the_edges(host: Host, address: int, size: int) -> None:
     ("address", "size"), [(2621439, 2), (2621441, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0, 0x80000000)]
 )
 @pytest.mark.parametrize("more", ["", SECOND_MEMORY])
-def test_a_list_outside_of_the_memory_ends_the_guest(
+def test_a_list_outside_the_memory_ends_the_guest(
     host: Host, more: str, address: int, size: int
 ) -> None:
     run = SMALL.format(address=address, size=size)
@@ -97,7 +99,7 @@ def test_a_list_outside_of_the_memory_ends_the_guest(
     assert isinstance(result.error, GuestTrap)
 
 
-def test_builders_outside_of_the_memory_end_the_guest(host: Host) -> None:
+def test_builders_outside_the_memory_end_the_guest(host: Host) -> None:
     run = """(i32.store (i32.const 256) (i32.const 2621439)) (i32.store (i32.const 260)
         (i32.const 100)) (call $load (i32.const 256) (i32.const 1) (i32.const 6) (i32.const 0)
         (i32.const 64)) (i32.const 0)"""
@@ -141,7 +143,7 @@ def test_memory_grows_while_the_guest_runs_up_to_its_limit(host: Host) -> None:
     assert isinstance(program.run(limits=Limits(memory=39 << 16)).error, LimitExceeded)
 
 
-def test_a_deadline_and_fuel_hold(host: Host) -> None:
+def test_deadline_and_fuel_hold_in_rewritten_components(host: Host) -> None:
     wasm = built(component("(loop $l (br $l)) (i32.const 0)"))
     program = host.compile(wasm)
     assert is_relowered(program)
@@ -152,7 +154,7 @@ def test_a_deadline_and_fuel_hold(host: Host) -> None:
         assert isinstance(program.run().error, OutOfFuel)
 
 
-def test_guests_in_two_threads(host: Host) -> None:
+def test_rewritten_guests_run_in_two_threads(host: Host) -> None:
     program = host.compile(built(component(LARGE)))
     codes: list[int] = []
 
@@ -167,7 +169,7 @@ def test_guests_in_two_threads(host: Host) -> None:
     assert codes == [0] * 10
 
 
-def test_memories_are_freed(host: Host) -> None:
+def test_memories_are_freed_with_their_guests(host: Host) -> None:
     program = host.compile(built(component(SMALL.format(address=0, size=0))))
     for _ in range(20):
         assert program.run().exit_code == 0
@@ -175,13 +177,13 @@ def test_memories_are_freed(host: Host) -> None:
     assert not memories._memories
 
 
-def test_a_touch_outside_of_the_memory_traps(host: Host) -> None:
+def test_an_access_outside_the_memory_traps(host: Host) -> None:
     for address in (40 << 16, (1 << 32) - 4):
         result = host.compile(built(component(f"(i32.load (i32.const {address}))"))).run()
         assert "out of bounds memory access" in str(result.error)
 
 
-def test_what_wasi_brings_is_left_alone() -> None:
+def test_interfaces_of_wasi_are_not_rewritten() -> None:
     text = component("(i32.const 0)").replace("wasi:nn/", "wasi:io/")
     assert not relowered(built(text), is_wasi).giving
     assert relowered(built(text), lambda name: False).giving
@@ -204,7 +206,7 @@ def test_what_wasi_brings_is_left_alone() -> None:
         ("(core module $memory", "(component (core module)) (core module $memory", "inside"),
     ],
 )
-def test_what_is_not_understood_is_left_alone(old: str, new: str, reason: str) -> None:
+def test_an_unknown_construct_is_not_rewritten(old: str, new: str, reason: str) -> None:
     text = component("(i32.const 0)")
     assert old in text
     if "string" in new:
@@ -221,7 +223,7 @@ WASM = built(component(LARGE))
     st.lists(st.tuples(st.integers(8, len(WASM) - 1), st.integers(0, 255)), max_size=4),
     st.integers(8, len(WASM)),
 )
-def test_damaged_components_are_unfit_or_refused(
+def test_damaged_components_are_refused_or_not_rewritten(
     changes: list[tuple[int, int]], length: int
 ) -> None:
     engine = wasmtime.Engine()
@@ -240,7 +242,7 @@ def test_damaged_components_are_unfit_or_refused(
         wasmtime.component.Component(engine, wasm)
 
 
-def test_a_list_of_bytes_with_a_name(host: Host) -> None:
+def test_a_named_list_of_bytes_is_rewritten(host: Host) -> None:
     """As tools write it that begin with WIT."""
     kinds = '(type $t (enum "FP16"'
     named = '(type $b (list u8)) (export "tensor-data" (type $d (eq $b)))'
@@ -251,7 +253,7 @@ def test_a_list_of_bytes_with_a_name(host: Host) -> None:
     assert program.run().check().exit_code == 0
 
 
-def test_a_list_of_bytes_that_is_defined_outside_of_its_interface(host):
+def test_a_list_of_bytes_may_be_defined_outside_its_interface(host):
     text = component(SMALL.format(address=1024, size=5))
     text = text.replace("(component\n", "(component\n (type $list (list u8))\n", 1)
     text = text.replace(
@@ -275,7 +277,7 @@ def test_a_realloc_that_gives_what_the_host_asks_with(host, size):
     assert result.calls["tensor.data"].calls == 1
 
 
-def test_types_that_double_at_every_level():
+def test_types_that_double_at_every_level_are_read_quickly():
     types = '(type $t0 (record (field "a" u32))) (export "e0" (type $x0 (eq $t0)))'
     for i in range(1, 90):
         types += f"(type $t{i} (tuple $x{i - 1} $x{i - 1}))"
@@ -299,14 +301,14 @@ def test_a_type_that_equals_itself(host):
         host.compile(bytes(wasm))
 
 
-def test_an_alias_of_levels_without_end(host: Host) -> None:
+def test_an_alias_of_too_many_levels_is_not_rewritten(host: Host) -> None:
     levels = b"\x80" * 8 + b"\x40"  # 2^62
     alias = b"\x01\x03\x02" + levels + b"\x00"
     with pytest.raises(UsageError, match="cannot compile"):
         host.compile(b"\0asm\x0d\0\1\0\x06" + bytes((len(alias),)) + alias)
 
 
-def test_names_that_reach_out_of_their_section(host: Host) -> None:
+def test_names_beyond_their_section_are_not_read(host: Host) -> None:
     """Each would be kept with all that comes after it."""
     imports = b"\x0a\x05\x01\x00\x7f" + b"a" * 127 + b"\x01\x00"
     with pytest.raises(UsageError, match="longer than it says"):
@@ -315,7 +317,7 @@ def test_names_that_reach_out_of_their_section(host: Host) -> None:
         host.compile(b"\0asm\1\0\0\0" + b"\0\x02\x7f" + b"a" * 200)
 
 
-def test_a_list_that_is_too_long_for_the_c_api(host: Host, monkeypatch) -> None:
+def test_a_list_may_be_longer_than_the_c_api_allows(host: Host, monkeypatch) -> None:
     """It would take 64 bytes for each byte; wasmtime itself bounds only the way out of a guest."""
     monkeypatch.setattr(values, "_MOST_BYTES", SIZE - 1)
     result = host.compile(built(component(LARGE, more=SECOND_MEMORY))).run()
@@ -325,7 +327,7 @@ def test_a_list_that_is_too_long_for_the_c_api(host: Host, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("second", ["$t", "$other"])
-def test_one_type_of_two_interfaces_is_left_alone(second: str) -> None:
+def test_a_type_of_two_interfaces_is_not_rewritten(second: str) -> None:
     text = f"""(component
       (type $t (instance (export "f" (func (param "x" (list u8))))))
       (alias outer 0 $t (type $other))
