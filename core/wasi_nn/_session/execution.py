@@ -90,19 +90,7 @@ class Execution:
         more = size - self._sizes.get(key, 0)
         if more > 0:
             self._ledger.check(more)
-        # What `_call` does, without the call, which would cost as much again.
-        try:
-            lock = self.loaded.lock
-            if lock is not None:
-                acquire_unless_stopped(lock, self._stopped)
-            try:
-                self.context.set_input(key, tensor)
-            finally:
-                if lock is not None:
-                    lock.release()
-        except BaseException as error:
-            self.loaded.blame.report(error)
-            raise
+        _call(self.loaded, self._stopped, self.context.set_input, key, tensor)
         if more > 0:
             self._sizes[key] = size
             self._reservation.add(more)
@@ -115,30 +103,17 @@ class Execution:
 
     def get_output(self, key: int | str) -> Tensor:
         """An output of the last compute, valid until the next call on the context."""
-        # What `_call` does, as in `set_input`.
+        output = _call(self.loaded, self._stopped, self.context.get_output, key)
+        # An output that looks like the last valid one of its key is valid too.
         try:
-            lock = self.loaded.lock
-            if lock is not None:
-                acquire_unless_stopped(lock, self._stopped)
-            try:
-                output = self.context.get_output(key)
-            finally:
-                if lock is not None:
-                    lock.release()
-            # An output that looks like the last sound one of its key is sound too.
-            try:
-                kind, dims, size = self._looks[key]
-                data = output.data
-                same = output.dims == dims and output.type is kind
-                if same and data.nbytes == size == len(data) and data.c_contiguous:
-                    return output
-            except (KeyError, AttributeError, TypeError):
-                pass
-            self.loaded.checked.check(key, output)
-            return output
-        except BaseException as error:
-            self.loaded.blame.report(error)
-            raise
+            kind, dims, size = self._looks[key]
+            data = output.data
+            same = output.dims == dims and output.type is kind
+            if same and data.nbytes == size == len(data) and data.c_contiguous:
+                return output
+        except (KeyError, AttributeError, TypeError):
+            pass
+        return self._checked(key, output)
 
     def compute_single(self) -> None:
         """Produce the next piece of a streamed output. Raises ``UnsupportedOperation`` for a
@@ -150,11 +125,12 @@ class Execution:
 
     def get_output_single(self, key: int | str) -> Tensor:
         """The newest piece of a streamed output, valid until the next call on the context."""
-        return _call(self.loaded, self._stopped, self._piece, self._stream(), key)
+        get = self._stream().get_output_single
+        return self._checked(key, _call(self.loaded, self._stopped, get, key))
 
-    def _piece(self, stream: StreamingContext, key: int | str) -> Tensor:
-        output = stream.get_output_single(key)
-        self.loaded.checked.check(key, output)
+    def _checked(self, key: int | str, output: Tensor) -> Tensor:
+        with self.loaded.blame:
+            self.loaded.checked.check(key, output)
         return output
 
     def fini_single(self) -> None:
