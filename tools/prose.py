@@ -31,7 +31,7 @@ RULES = [
         'write "is not a …" or "are not …"',
     ),
     (r"\b((?:is|are) to be)\b", 'write "must be"'),
-    (r"\b(persons?)\b", 'write "you", "the user" or "the operator"'),
+    (r"\b((?-i:persons?))\b", 'write "you", "the user" or "the operator"'),
     (r"\b(somebody)\b", "say who"),
     (r"\b(for ever)\b", 'write "forever", or say when it ends'),
     (r"\b(inside of)\b", 'write "inside"'),

@@ -38,8 +38,8 @@ def candidates(
 ) -> list[str]:
     """The providers to try for a target, in their order.
 
-    Raises ``UnsupportedOperation`` when the installed onnxruntime has none, unless the person
-    allowed the CPU instead. ``auto`` is the best that there is, the CPU at last."""
+    Raises ``UnsupportedOperation`` if the installed onnxruntime has none, unless
+    ``allow_fallback``. ``auto`` means all GPU providers, and then the CPU."""
     if target is ExecutionTarget.AUTO:
         wanted = [*PROVIDERS[ExecutionTarget.GPU], CPU]
         return [provider for provider in wanted if provider in available]

@@ -54,7 +54,7 @@ class MadeOnce(Generic[T]):
         """Forget everything; nobody holds a lock afterwards."""
         self._lock = threading.Lock()
         self._objects: weakref.WeakValueDictionary[Hashable, T] = weakref.WeakValueDictionary()
-        # A lock is there as long as somebody waits for it or has it.
+        # A lock exists as long as a thread waits for it or has it.
         self._making: weakref.WeakValueDictionary[Hashable, Lock] = weakref.WeakValueDictionary()
 
     def get(self, key: Hashable, make: Callable[[], T], stopped: Stopped = never) -> T:

@@ -13,7 +13,7 @@ _PRECOMPILED = "only one version of one engine can run it: give the .wasm that i
 _OLD_GGML = (
     "convert the original model with llama.cpp's convert_hf_to_gguf.py, or download its GGUF"
 )
-_ADAPTER = "merge it into its model first, and convert that to GGUF or ONNX"
+_MERGE = "merge it into its model first, and convert that to GGUF or ONNX"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _CONVERT = "convert it to TFLite (TFLiteConverter) or ONNX (tf2onnx)"
 _INPUT = "it may be an input of a model, and is not one"
@@ -30,7 +30,7 @@ _MAGICS: tuple[tuple[int, bytes, Look], ...] = (
     (0, b"lmgg", Look("a ggml file of before GGUF (also whisper.cpp's)", _OLD_GGML)),
     (0, b"fmgg", Look("a ggml file of before GGUF (ggmf)", _OLD_GGML)),
     (0, b"tjgg", Look("a ggml file of before GGUF (ggjt)", _OLD_GGML)),
-    (0, b"algg", Look("a LoRA adapter of before GGUF (ggla)", _ADAPTER)),
+    (0, b"algg", Look("a LoRA adapter of before GGUF (ggla)", _MERGE)),
     (0, b"nsgg", Look("a saved session of llama.cpp")),
     (0, b"qsgg", Look("a saved sequence of llama.cpp")),
     (0, b"ftrt", Look("a TensorRT engine", NO_BACKEND)),
@@ -115,9 +115,9 @@ def _safetensors(sample: Sample) -> Look | None:
             AGAIN,
             cut_off=True,
         )
-    named = sample.path is not None and sample.path.name.startswith("adapter_")
+    named = sample.path is not None and sample.path.name.startswith("adapter_")  # prose: allow
     if named or any(word in header for word in _LORA):
-        return Look("a LoRA adapter (safetensors)", _ADAPTER)
+        return Look("a LoRA adapter (safetensors)", _MERGE)
     return Look(
         "weights in safetensors",
         "they have no graph that could run: convert the model to GGUF (llama.cpp's "

@@ -34,7 +34,7 @@ _JSON_ERROR, _JSON_BEGINS = re.compile(_ERROR_KEY), re.compile(r"[\[{\s]*" + _ER
 _JSON_KEYS: tuple[tuple[str, Look], ...] = (
     (
         "peft_type",
-        Look("a LoRA adapter's config", "merge the adapter into its model, and convert that"),
+        Look("a LoRA adapter's config", "merge it into its model, and convert that"),
     ),
     (
         "weight_map",
