@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from wasi_nn import Limits, Tensor, TensorType, limits
+from wasi_nn._host.model import Context
 from wasi_nn._models.registry import NamedModel, Registry
 from wasi_nn._session.session import Session
 from wasi_nn.backend import Backend, ExecutionContext, Graph, Reserve, memory
@@ -460,3 +461,15 @@ class TestMemoryOfControlGroups:
         assert Limits().host_memory_bytes() >= 1
         monkeypatch.setattr(memory, "group_memory", lambda: memory.GroupMemory(1000, 10))
         assert limits._default_host_memory.__wrapped__() == 1000
+
+
+def test_a_cancelled_context_of_a_model_can_only_be_closed():
+    backend = Recorder()
+    session = open_session(backend)
+    with Context(session.graphs[load(session)]) as context:
+        context.set_input(0, ONE)
+        context.cancel()
+        for operation in (lambda: context.set_input(0, ONE), context.compute):
+            with pytest.raises(RuntimeFailure, match="being stopped"):
+                operation()
+    assert backend.events[-1] == "context closed"
