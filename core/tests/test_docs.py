@@ -147,6 +147,12 @@ def test_the_files_of_an_answer_have_the_names_that_it_gives(question, answer):
     assert all(re.search(rf"\b{name}\b", text) for name in names), names
 
 
+def test_the_architecture_lists_every_module_of_core():
+    modules = {path.stem for path in (ROOT / "core/wasi_nn").iterdir()}
+    missing = modules - {"__main__", "__pycache__", "py"}
+    assert not {name for name in missing if not re.search(rf"`{name}/?`", ARCHITECTURE)}
+
+
 def test_the_architecture_answers_twenty_questions():
     assert len(QUESTIONS) >= 20
 
