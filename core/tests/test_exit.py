@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from conftest import needs
+
+from wasi_nn._process import exit as python_exit
 
 GRAPHS = Path(__file__).parents[2] / "conformance" / "graphs"
 # A bound against a hang, in seconds.
@@ -67,3 +70,8 @@ def test_python_exits_cleanly_while_threads_work(library: str, work: str) -> Non
     # (LiteRT says by itself what it does.)
     told = [line for line in ended.stderr.splitlines() if not line.startswith("INFO: ")]
     assert (ended.returncode, told) == (0, [])
+
+
+def test_the_modules_whose_threads_are_stopped_exist():
+    """They are known by their names."""
+    assert all(find_spec(name) for name in python_exit._CALLERS)

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 
 from wasi_nn import Host, Limits, Preopen, Tensor, TensorType, UsageError
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, NotFound, OutOfFuel, Unavailable
+from wasi_nn.runtime.name import RuntimeName
 from wasi_nn.types import Availability
 
 
@@ -176,6 +177,29 @@ class TestGuests:
     def test_options_of_a_wrong_type_are_usage_errors(self, host, guests, options, says):
         with pytest.raises(UsageError, match=says):
             host.run(guests / "hello/hello.wasm", **options)
+
+    def test_an_unknown_option_is_a_type_error_that_names_the_nearest(self, host, guests):
+        program = host.program(guests / "hello/hello.wasm")
+        with pytest.raises(TypeError, match="no option 'timout'; did you mean 'timeout'"):
+            program.run(timout=3)
+        with pytest.raises(TypeError, match=r"no option 'env' \(see GuestOptions\)"):
+            program.instantiate(env={})
+
+    @pytest.mark.parametrize(
+        ("text", "name"),
+        [
+            ("wasmtime", RuntimeName("wasmtime")),
+            ("wasmtime@", RuntimeName("wasmtime").isolated()),
+            ("wasmer@/a/python", RuntimeName("wasmer").isolated("/a/python")),
+        ],
+    )
+    def test_the_name_of_a_runtime_says_where_its_engine_runs(self, text, name):
+        assert RuntimeName.parse(text) == name
+        assert str(name) == text
+
+    def test_a_host_takes_the_name_of_a_runtime_as_an_object(self, plugins):
+        with Host(plugins=plugins, runtime=RuntimeName("wasmtime").isolated()) as host:
+            assert host.runtime.name == "wasmtime@"
 
     def test_a_limit_on_fuel_must_be_set_before_compiling(self, host, guests, plugins):
         with pytest.raises(UsageError, match="without fuel"):

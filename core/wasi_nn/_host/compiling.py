@@ -59,7 +59,7 @@ class Code(Generic[T]):
     """A guest's code, compiled once, when it is first needed. Thread-safe."""
 
     def __init__(self, compile: Callable[[], T]) -> None:
-        self._compile: Callable[[], T] | None = compile
+        self._compile = compile
         self._lock = threading.Lock()
         self._job: _Job[T] | None = None
         #: The code; None until it is compiled.
@@ -93,16 +93,12 @@ class Code(Generic[T]):
             job.leave(waiter)
         if waiter.stopped:
             raise StillCompiling(_STOPPED)
-        if job.error is not None:
-            raise job.error
-        assert job.made is not None
-        self.made = job.made
-        # Free the guest's bytes, which it holds: there will be no further job.
-        self._compile = None
-        return job.made
+        made = self.made = job.result()
+        # Free the guest's bytes, which it held: there will be no further job.
+        self._compile = lambda: made
+        return made
 
     def _timed(self) -> T:
-        assert self._compile is not None
         started = time.perf_counter()
         made = self._compile()
         self.seconds = time.perf_counter() - started
@@ -117,7 +113,7 @@ class _Job(Generic[T]):
         self._lock = threading.Lock()
         self._end: Callable[[], None] | None = None
         self._ended = False
-        self.made: T | None = None
+        self._made: list[T] = []
         self.error: BaseException | None = None
         self.done = False
         thread = threading.Thread(
@@ -136,6 +132,12 @@ class _Job(Generic[T]):
                 return False
             self._waiters.append(waiter)
         return True
+
+    def result(self) -> T:
+        """The code, when the job is done. Raises what the compiler raised."""
+        if self.error is not None:
+            raise self.error
+        return self._made[0]
 
     def leave(self, waiter: Waiter) -> None:
         with self._lock:
@@ -161,7 +163,7 @@ class _Job(Generic[T]):
     def _work(self, compile: Callable[[], T]) -> None:
         _here.job = self
         try:
-            self.made = compile()
+            self._made.append(compile())
         except BaseException as error:
             self.error = error
         finally:

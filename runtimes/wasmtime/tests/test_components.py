@@ -182,6 +182,13 @@ def test_a_component_that_is_not_a_command_is_refused(host: Host) -> None:
         program.run()
 
 
+def test_the_exports_of_a_component_cannot_be_called(host: Host) -> None:
+    program = host.program(wasmtime.wat2wasm("(component)"))
+    with pytest.raises(UsageError, match="a component is run as a command"):
+        program.instantiate()
+    assert program.signatures == {}
+
+
 def test_a_run_of_another_type_is_refused(host: Host) -> None:
     text = """(component (core module $m (func (export "f"))) (core instance $i (instantiate $m))
         (func $f (canon lift (core func $i "f")))

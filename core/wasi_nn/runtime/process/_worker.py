@@ -65,8 +65,9 @@ class Worker:
         self._runtime = runtime
         self._channel = channel
         self._limits = EngineLimits(fuel=1 if counts_fuel else None)
-        self._module: Module | None = None
-        self._instance: Instance | None = None
+        # Set by PREPARE and LINK, which come first.
+        self._module: Module
+        self._instance: Instance
         self._memory: GuestMemory | None = None
 
     def run(self) -> None:
@@ -85,7 +86,6 @@ class Worker:
         return {}
 
     def _link(self, options: dict[str, Any]) -> dict[str, Any]:
-        assert self._module is not None
         wasi = WasiConfig(
             args=options["args"],
             env=tuple(options["env"].items()),
@@ -113,7 +113,6 @@ class Worker:
         return {}
 
     def _call(self, wanted: dict[str, Any]) -> dict[str, Any]:
-        assert self._instance is not None
         values = from_raws(wanted["parameters"], wanted["values"])
         if wanted["name"] == "_start":
             code = self._instance.start()
