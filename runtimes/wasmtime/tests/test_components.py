@@ -1,4 +1,4 @@
-"""Components on wasmtime: every version, who owns what, and what a guest may do wrong."""
+"""Components on wasmtime: every version, ownership, and the errors of guests."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_a_context_computes_after_its_graph_was_dropped(host: Host) -> None:
 
 
 def test_an_unknown_name_is_an_error_with_its_reason(host: Host) -> None:
-    # The guest compares the code, and reads what the reason begins with.
+    # The guest compares the code and the first letters of the reason.
     run = """
       (call $load_by_name (i32.const 1024) (i32.const 2) (i32.const 64))
       (if (i32.ne (i32.load8_u (i32.const 64)) (i32.const 1)) (then unreachable))
@@ -95,7 +95,7 @@ def test_an_unknown_name_is_an_error_with_its_reason(host: Host) -> None:
     ],
 )
 def test_a_wrong_tensor_is_an_error(host: Host, wrong: str, reason: str) -> None:
-    # The guest ignores the error value: nothing comes of that.
+    # The guest ignores the error value, which must be harmless.
     result = compiled(host, OPEN + wrong + COMPUTE + "(i32.const 0)").run()
     assert result.check().exit_code == 1
     assert reason in result.failures[0].reason
@@ -147,7 +147,7 @@ def test_an_unknown_interface_of_wasi_is_refused_before_the_start(host: Host) ->
 
 
 def test_all_missing_interfaces_are_listed_before_compiling(host: Host) -> None:
-    """This component's module is not valid, and nobody finds out."""
+    """The module in this component is not valid, but it is never compiled."""
     names = ("wasi:http/types@0.2.0", "wasi:cli/nothing@0.2.0", "wasi:io/poll@0.3.0", "plain")
     instances = "".join(f'(import "{name}" (instance))' for name in names)
     others = '(import "f" (func)) (import "t" (type (sub resource)))'
@@ -234,7 +234,7 @@ def test_dropping_twice_only_traps(host: Host) -> None:
 
 
 def test_a_thousand_trapping_guests_leave_nothing_behind(host: Host) -> None:
-    # 64 KiB in a tensor, an error, a context and a graph are left behind each time.
+    # Each guest leaves a tensor of 64 KiB, an error, a context and a graph.
     big = """(i32.store (i32.const 1032) (i32.const 65536))
       (drop (call $tensor (i32.const 1032) (i32.const 1) (i32.const 4) (i32.const 1024)
         (i32.const 65536)))
@@ -250,7 +250,7 @@ def test_a_thousand_trapping_guests_leave_nothing_behind(host: Host) -> None:
     assert _resident() - before < 20 << 20  # a leak of the tensors alone is 65 MB
 
 
-def test_a_guest_may_not_hold_more_than_its_limit(host: Host) -> None:
+def test_a_guest_may_not_reserve_more_than_its_limit(host: Host) -> None:
     make = "(loop $l" + TENSOR + "(local.set $n (i32.add (local.get $n) (i32.const 1)))"
     make += "(br_if $l (i32.lt_u (local.get $n) (i32.const 2000))))"
     run = "(local $n i32)" + OPEN + make + COMPUTE + "(i32.const 0)"
@@ -295,7 +295,7 @@ def test_any_tensor_gets_an_answer(
 
 
 def test_a_language_model_works_through_named_tensors(host: Host) -> None:
-    """ggml: the prompt in by its name, the text out as the first output."""
+    """With ggml, the prompt is an input by name, and the text is the first output."""
     pytest.importorskip("xllamacpp", reason="xllamacpp is not installed")
     graphs = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml"
     config = {"temp": 0, "threads": 1, "ctx-size": 256, "grammar": 'root ::= "yes"'}

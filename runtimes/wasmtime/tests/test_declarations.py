@@ -1,4 +1,4 @@
-"""What a component declares of its imports and of `run` is held against what there is."""
+"""The types that a component declares for its imports and `run` are compared with the host's."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def test_a_function_of_another_type_is_refused_before_the_start(
 
 
 def declaring(old: str, new: str, version: str) -> bytes:
-    """A component that imports what is declared so, and calls none of it: its code would have to
-    be of other core types too."""
+    """A component that imports the functions as declared, and calls none of them: its code would
+    need other core types too."""
     text = component("(i32.const 0)", version)
     assert old in text
     imports = text.replace(old, new)[: text.index("(core module $memory")]

@@ -1,4 +1,4 @@
-"""Both ways to define a host function: the fast one, and the one for want of it."""
+"""Both ways to define a host function: the unchecked one, and the fallback."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_both_ways_give_the_same(fast):
     assert isinstance(owner.raised, KeyError)
 
 
-def test_the_fallback_serves_whole_guests(host, guests, identity_model, monkeypatch):
+def test_whole_guests_run_with_the_fallback(host, guests, identity_model, monkeypatch):
     monkeypatch.setattr(hostcalls.HostCalls.__init__, "__defaults__", (False,))
     host.add_model("stream", identity_model("stream", stream=3))
     result = host.run(guests / "echo/echo.wasm", ["--stream", "stream", "hello"])

@@ -1,4 +1,4 @@
-"""Guests on real wasmtime: as on every engine, and what only wasmtime can do."""
+"""wasmtime runs guests as every engine does, and has features of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ needs_engine("wasmtime")
 class TestWasmtime(EngineTests):
     runtime = "wasmtime"
 
-    def test_a_memory_limit_holds_for_tables_and_further_memories(self, host, wat):
+    def test_a_memory_limit_applies_to_tables_and_more_memories(self, host, wat):
         wasm = wat(
             """(module (table $t 1 funcref) (memory (export "memory") 1)
             (func (export "grow") (result i32)
@@ -43,7 +43,7 @@ class TestWasmtime(EngineTests):
             assert program.run(limits=Limits(fuel=10**6, loosen=True)).error is None
 
     def test_two_engines_run_in_one_process(self, plugins, wat):
-        """A wasmtime-py FuncType that two engines see aborts the process."""
+        """A FuncType of wasmtime-py that two engines use aborts the process."""
         wasm = wat(
             '(module (import "wasi_ephemeral_nn" "compute" (func (param i32) (result i32))))'
         )
@@ -52,8 +52,8 @@ class TestWasmtime(EngineTests):
         for host in hosts:
             host.compile(wasm).instantiate().close()
 
-    def test_an_interrupt_that_a_store_did_not_see_comes_again(self, host, wat):
-        """A store that goes on after another one's interrupt can step over the next one."""
+    def test_an_interrupt_that_a_store_missed_is_repeated(self, host, wat):
+        """A store that continues after the interrupt of another store can miss its own."""
         loop = '(module (memory (export "memory") 1) (func (export "_start") (loop $l (br $l))))'
 
         class Deaf:
@@ -76,7 +76,7 @@ class TestWasmtime(EngineTests):
         assert deaf[0].heard > 1
 
     def test_many_threads_get_their_own_exceptions_at_once(self, host, wat):
-        """wasmtime-py's own way keeps them in a global of its module, where threads race."""
+        """wasmtime-py itself keeps exceptions in a global variable, where threads race."""
         threads = [
             threading.Thread(target=self.test_each_thread_gets_its_own_exception, args=(host, wat))
             for _ in range(2)

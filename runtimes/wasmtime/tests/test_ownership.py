@@ -1,4 +1,4 @@
-"""What a component drops is given back, and what it keeps counts; its words are the interface's."""
+"""Dropped resources are freed, kept ones count, and names are those of the interface."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def host(tmp_path: Path):
 
 
 def again(body: str, times: int = 50) -> str:
-    """The body over and over. Its locals become zero in nobody's way."""
+    """Repeat the body, with its locals in one declaration."""
     text = re.sub(r"\(local \$[a-z]+ i32\)", "", body)
     locals_ = "".join(sorted(set(re.findall(r"\(local \$[a-z]+ i32\)", body))))
     return f"""{locals_} (local $round i32) (loop $rounds {text}
@@ -55,14 +55,14 @@ def again(body: str, times: int = 50) -> str:
 def test_dropped_resources_no_longer_count(host: Host, version: str) -> None:
     way = COMPUTE + TAKE if version == NEWEST else OLD
     body = "(local $e i32)" + OPEN + TENSOR + way + CHECK + FAIL
-    # (An error without room says too-large.)
+    # (An error without room has the code too-large.)
     body += "(if (i32.eq (call $code (local.get $e)) (i32.const 5)) (then unreachable))"
     body += "(call $drop_error (local.get $e))" + DROP
-    # Room for one of each, and for two tensors: one that goes in, and one that comes out.
+    # Room for one of each, and for two tensors: an input and an output.
     limits = Limits(graphs=1, contexts=1, host_memory=1500)
     result = compiled(host, again(body) + "(i32.const 0)", version).run(limits=limits)
     assert result.check().exit_code == 0, result.failures
-    assert result.failed == 50  # each round's own
+    assert result.failed == 50  # one in each round
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_kept_tensors_count(host: Host, kept: str, full: str) -> None:
 
 def test_kept_errors_count(host: Host) -> None:
     run = again("(local $e i32)" + FAIL, 20)
-    # The last one had no room: it is the error that says so.
+    # The last error had no room, so it has the code too-large.
     run += "(i32.ne (call $code (local.get $e)) (i32.const 5))"
     result = compiled(host, run).run(limits=Limits(host_memory=2000))
     assert result.check().exit_code == 0
@@ -98,7 +98,7 @@ def test_other_inputs_need_no_second_context(host: Host) -> None:
     assert [failure.reason for failure in result.failures] == ["no input has been set"]
 
 
-def test_a_context_that_could_not_be_opened_anew_is_tried_again(host: Host) -> None:
+def test_reopening_a_context_is_tried_again_after_a_failure(host: Host) -> None:
     with host.open_session() as session:
         wit = Wit(session, Observer())
         context = wit.init_context(wit.load_by_name("net"))
@@ -122,7 +122,7 @@ def test_the_dialect_wit_wasmtime_names_outputs_by_number(host: Host, tmp_path: 
     path = tmp_path / "named.model"
     path.write_text('wasi-nn:identity {"inputs": ["0x"]}\n')
     host.add_model("nam", path, encoding="identity")
-    # The output's name, of one character or two.
+    # The length of the output's name.
     length = "(i32.load offset=4 (i32.load (i32.const 68)))"
     data = r"nam\000x\00\00\02\00\00\00\04\00\00\00abcdefgh"
     two = COMPUTE.replace("(i32.store (i32.const 260) (i32.const 1))", "")
@@ -132,7 +132,7 @@ def test_the_dialect_wit_wasmtime_names_outputs_by_number(host: Host, tmp_path: 
         assert compiled(host, run, data=data).run(dialect=dialect).check().exit_code == 0
 
 
-def test_a_name_of_megabytes_leaves_no_trace_of_its_length(host: Host) -> None:
+def test_a_name_of_megabytes_is_not_kept(host: Host) -> None:
     run = """(call $load_by_name (i32.const 1024) (i32.const 2000000) (i32.const 64))
       (call $reason (i32.load (i32.const 68)) (i32.const 80))
       (i32.gt_u (i32.load (i32.const 84)) (i32.const 5000))"""
@@ -160,7 +160,7 @@ CODES = {
 
 
 @pytest.mark.parametrize("code", [*ErrorCode, None])
-def test_every_failure_has_its_code(host: Host, monkeypatch, code: ErrorCode | None) -> None:
+def test_every_failure_has_its_error_code(host: Host, monkeypatch, code: ErrorCode | None) -> None:
     failure = NnError("because") if code else ZeroDivisionError("because")
     if code:
         monkeypatch.setattr(failure, "code", code)
@@ -179,7 +179,7 @@ def test_every_failure_has_its_code(host: Host, monkeypatch, code: ErrorCode | N
 
 
 def test_the_names_are_those_of_the_interface() -> None:
-    """In the order of the WIT's own text, since an enum's number is its place."""
+    """They are in the order of the WIT text: the number of an enum's case is its position."""
     text = re.sub(r"//.*", "", "".join(p.read_text() for p in WIT.rglob("*.wit")))
 
     def cases(name: str) -> list[str]:

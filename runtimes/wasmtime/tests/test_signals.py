@@ -1,4 +1,4 @@
-"""Traps do not depend on signal handlers, which belong to whoever took them last."""
+"""Traps do not depend on signal handlers, which any library in the process may replace."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from conftest import needs_engine
 
 needs_engine("wasmtime")
 
-# Every kind of trap, each in an export of its own.
+# Every kind of trap, each in its own export.
 TRAPS = """(module
   (type $none (func)) (type $one (func (param i32)))
   (memory (export "memory") 1) (table 2 funcref) (elem (i32.const 0) $other)
@@ -30,7 +30,7 @@ TRAPS = """(module
   (func (export "type") (call_indirect (type $none) (i32.const 0)))
   (func $deep (export "stack") (call $deep)))"""
 
-# argv: when faulthandler is enabled, and the module's text.
+# argv: when to enable faulthandler, and the module's text.
 PROGRAM = """
 import faulthandler, sys, threading
 import wasmtime
@@ -79,7 +79,7 @@ def run(code: str, *arguments: str) -> tuple[int, list[str], str]:
 
 
 @pytest.mark.parametrize("order", ["before", "compiled", "instantiated", "twice", "thread"])
-def test_a_trap_ends_only_the_guest_where_faulthandler_has_the_signals(order):
+def test_a_trap_ends_only_the_guest_under_faulthandler(order):
     names = [
         line.split('"')[1]
         for line in TRAPS.splitlines()
@@ -89,7 +89,7 @@ def test_a_trap_ends_only_the_guest_where_faulthandler_has_the_signals(order):
     assert run(PROGRAM, order, TRAPS) == (0, [*expected, "lives"], "")
 
 
-def test_faulthandler_may_come_while_the_guest_runs():
+def test_faulthandler_may_be_enabled_while_a_guest_runs():
     code = """
 import faulthandler
 import wasmtime

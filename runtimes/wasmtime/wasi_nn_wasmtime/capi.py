@@ -1,7 +1,7 @@
-"""Functions of wasmtime's C API that wasmtime-py does not offer, or offers too slowly.
+"""Functions of wasmtime's C API that wasmtime-py does not offer, or only with slow types.
 
-They are taken from the shared library that wasmtime-py has loaded already, through a handle of our
-own, so that the lean types here do not replace wasmtime-py's.
+They come from the shared library that wasmtime-py has loaded, through our own handle, so that the
+types here do not replace wasmtime-py's.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _LIBRARY = ctypes.CDLL(str(ffi.filename))
 
 
 def lean(name: str, result: Any, *arguments: Any) -> Any:
-    """A C function with pointers as plain integers (typed pointers cost about 0.3 µs each on every
-    call); None where the library lacks it."""
+    """A C function with pointers as plain integers, because a typed pointer costs about 0.3 µs per
+    call. None if the library lacks it."""
     function = getattr(_LIBRARY, name, None)
     if function is not None:
         function.restype = result

@@ -16,11 +16,11 @@ from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn.runtime.component import Component, Function, Interface, is_wasi
 from wasi_nn.runtime.instance import GuestExit
 from wasi_nn.wasm.component import RUN
+from wasi_nn_wasmtime.bytes_through_memory.component_types import NotRewritable
+from wasi_nn_wasmtime.bytes_through_memory.memories import SUPPORTED, LinearMemory, memories_into
+from wasi_nn_wasmtime.bytes_through_memory.rewriting import ASK_LENGTH, lower_bytes_through_memory
 from wasi_nn_wasmtime.capi import POINTER, lean
-from wasi_nn_wasmtime.component_types import Unfit
 from wasi_nn_wasmtime.declarations import Declarations
-from wasi_nn_wasmtime.memories import POSSIBLE, LinearMemory, memories_into
-from wasi_nn_wasmtime.relowering import ASK, relowered
 from wasi_nn_wasmtime.store import StoreInstance
 from wasi_nn_wasmtime.values import SIZE, Reader, read_u32, reader, write_place, writer
 
@@ -53,13 +53,13 @@ _add_resource = lean(
 )
 _error_new = lean("wasmtime_error_new", POINTER, ctypes.c_char_p)
 
-# A component is several core instances, each with tables and memories of its own: the limit on
-# memory holds for each memory.
-_MOST_INSTANCES, _MOST_TABLES, _MOST_MEMORIES = 1000, 100, 4
+# A component has several core instances, each with its own tables and memories. The limit on memory
+# applies to each memory.
+_MAX_INSTANCES, _MAX_TABLES, _MAX_MEMORIES = 1000, 100, 4
 
 
 class _Compiled(NamedTuple):
-    """Code, with the engine that made it."""
+    """Code, with the engine that compiled it."""
 
     engine: wasmtime.Engine
     component: wasmtime.component.Component
@@ -67,7 +67,7 @@ class _Compiled(NamedTuple):
 
 
 class WasmtimeComponent(Component):
-    """A compiled component; wasmtime lets every thread use it."""
+    """A compiled component, which any thread may use."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class WasmtimeComponent(Component):
         wasm: bytes,
         all_fuel: int | None,
     ) -> None:
-        """``engine(memories=...)`` gives an engine that has its memories made here, or not."""
+        """``engine(memories=True)`` returns an engine whose memories we allocate."""
         self._all_fuel = all_fuel
         self._compiled = _compile(engine, wasm)
         self._run = self._compiled.declarations.command(RUN)
@@ -98,15 +98,15 @@ class WasmtimeComponent(Component):
 
 
 def _compile(engine: Callable[..., wasmtime.Engine], wasm: bytes) -> _Compiled:
-    if POSSIBLE:
-        making = engine(memories=True)
+    if SUPPORTED:
+        creating = engine(memories=True)
         try:
-            changed = relowered(wasm, is_wasi)
-            component = wasmtime.component.Component(making, changed.wasm)
-            declarations = Declarations(making, component, changed.giving, memory=True)
-            return _Compiled(making, component, declarations)
-        except (Unfit, wasmtime.WasmtimeError) as error:
-            # What is wrong with the component itself is said below.
+            lowered = lower_bytes_through_memory(wasm, is_wasi)
+            component = wasmtime.component.Component(creating, lowered.wasm)
+            declarations = Declarations(creating, component, lowered.returns_bytes, memory=True)
+            return _Compiled(creating, component, declarations)
+        except (NotRewritable, wasmtime.WasmtimeError) as error:
+            # If the component itself is wrong, the next compilation raises that error.
             log.debug("lists of bytes go through wasmtime's C API: %s", error)
     plain = engine()
     component = wasmtime.component.Component(plain, wasm)
@@ -126,7 +126,7 @@ class WasmtimeComponentInstance(StoreInstance):
     ) -> None:
         super().__init__(compiled.engine, limits)
         self._component = compiled.component
-        self._giving = compiled.declarations.giving
+        self._returns_bytes = compiled.declarations.returns_bytes
         self._memories: list[LinearMemory] = []
         self._run_export = run
         self._limit = limits.memory
@@ -137,10 +137,10 @@ class WasmtimeComponentInstance(StoreInstance):
             if limits.memory is not None:
                 self._store.set_limits(
                     memory_size=limits.memory,
-                    table_elements=limits.memory // (8 * _MOST_TABLES),
-                    instances=_MOST_INSTANCES,
-                    tables=_MOST_TABLES,
-                    memories=_MOST_MEMORIES,
+                    table_elements=limits.memory // (8 * _MAX_TABLES),
+                    instances=_MAX_INSTANCES,
+                    tables=_MAX_TABLES,
+                    memories=_MAX_MEMORIES,
                 )
             self._configure(wasi)
             self._linker.add_wasip2()
@@ -167,14 +167,14 @@ class WasmtimeComponentInstance(StoreInstance):
 
     def _translate(self, error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestError | GuestExit:
         if "fuel allocated for hostcalls" in str(error):
-            # 128 MiB of values of 32 bytes, one for each byte; the C API cannot raise it.
+            # 128 MiB of values, at 32 bytes for each byte. The C API cannot raise that bound.
             return LimitExceeded(
                 "the guest passed more than about 4 MiB in one call, the most that wasmtime's C "
                 "API takes from a component; name the model (--graph, or Host.add_model), or use a "
                 "core module"
             )
         if "all fuel consumed by WebAssembly" in str(error):
-            # No Trap with its code, as a core module's is.
+            # (A core module raises a Trap with a code here.)
             return OutOfFuel("the guest used up its fuel")
         return super()._translate(error)
 
@@ -226,8 +226,8 @@ class WasmtimeComponentInstance(StoreInstance):
                         _raise(_add_resource(at, name, len(name), type_at, drop, None, None))
                     for function in interface.functions:
                         call = self._trampoline(function, numbers)
-                        if (interface.name, function.name) in self._giving:
-                            call = self._giver(function)
+                        if (interface.name, function.name) in self._returns_bytes:
+                            call = self._bytes_function(function)
                         callback = _CALLBACK(call)
                         self._kept.append(callback)
                         name = function.name.encode()
@@ -253,35 +253,35 @@ class WasmtimeComponentInstance(StoreInstance):
 
         return trampoline
 
-    def _giver(self, function: Function) -> Callable[..., int | None]:
-        """A function that gives bytes to a shim: it is asked for their number, and then to put
-        them at an address."""
+    def _bytes_function(self, function: Function) -> Callable[..., int | None]:
+        """A function that returns bytes through a shim. The shim first asks for their number, and
+        then passes the address where they must go."""
         call = function.call
         readers = self._readers(function)
         last = SIZE * len(readers)
-        given: bytes | None = None
+        pending: bytes | None = None
 
-        def giver(
+        def bytes_function(
             data: int, context: int, kind: int, values: int, count: int, results: int, size: int
         ) -> int | None:
-            nonlocal given
+            nonlocal pending
             try:
                 arguments = [read(context, values + offset) for offset, read in readers]
                 place = read_u32(values + last)
-                if (place == ASK) != (given is None):
+                if (place == ASK_LENGTH) != (pending is None):
                     raise GuestTrap("the guest's realloc calls imports")
-                if given is None:
-                    given = call(*arguments)
-                    write_place(results, place, len(given))
+                if pending is None:
+                    pending = call(*arguments)
+                    write_place(results, place, len(pending))
                 else:
-                    ready, given = given, None
+                    ready, pending = pending, None
                     self._view(place, len(ready))[:] = ready
                     write_place(results, place, len(ready))
                 return None
             except BaseException as exception:
                 return self._fail(exception)
 
-        return giver
+        return bytes_function
 
     def _readers(self, function: Function) -> list[tuple[int, Reader]]:
         kinds = enumerate(function.parameters)
@@ -301,7 +301,7 @@ class WasmtimeComponentInstance(StoreInstance):
         return dropped
 
     def _fail(self, exception: BaseException) -> int:
-        """No exception may leave a callback: it is kept, and the guest ends."""
+        """Keep the exception, which must not leave a callback, and end the guest."""
         self.raised = exception
         error: int = _error_new(b"a host function ended the guest")
         return error

@@ -1,8 +1,8 @@
-"""What a component declares of the functions that it imports, held against what the host gives.
+"""Comparing the function types that a component declares for its imports with the host's.
 
-wasmtime's C API takes a host function for whatever type the component declares, and its values come
-without types: read as another type they would be addresses of the component's choice. So types are
-compared before anything is linked.
+wasmtime's C API accepts a host function for any type that the component declares, and passes its
+values without types. Read as another type, a value would be an address of the component's choice.
+So the types are compared before anything is linked.
 """
 
 from __future__ import annotations
@@ -16,32 +16,31 @@ from wasmtime import component as declared
 from wasi_nn.errors import LinkError
 from wasi_nn.runtime import component
 from wasi_nn.runtime.component import Function, Interface
-from wasi_nn_wasmtime.relowering import Giving
+from wasi_nn_wasmtime.bytes_through_memory.rewriting import ReturnsBytes
 
 _Resources = Mapping[str, Any]
 
 
 class Declarations:
-    """The imports and exports of a compiled component. With ``memory`` its lists of bytes are pairs
-    of an address and a length."""
+    """The imports and exports of a compiled component. With ``memory``, its lists of bytes are
+    pairs of an address and a length (see bytes_through_memory)."""
 
     def __init__(
         self,
         engine: wasmtime.Engine,
         compiled: declared.Component,
-        giving: Giving,
+        returns_bytes: ReturnsBytes,
         memory: bool,
     ) -> None:
         self._engine = engine
         self._type = compiled.type
-        self.giving = giving
+        self.returns_bytes = returns_bytes
         self._memory = memory
-        # What was compared already, by name: programs run many times.
+        # The interfaces already compared, by name. Programs run many times.
         self._agreed: dict[str, object] = {}
 
     def check(self, interfaces: Sequence[Interface]) -> None:
-        """Raises ``LinkError`` for a function that is declared with another type than the host
-        has."""
+        """Raise ``LinkError`` if a function is declared with another type than the host's."""
         if all(self._agreed.get(one.name) == _shape(one) for one in interfaces):
             return
         resources: dict[str, Any] = {}
@@ -64,8 +63,8 @@ class Declarations:
             self._agreed[interface.name] = _shape(interface)
 
     def command(self, name: str) -> str | None:
-        """The export of that name (and of any version) that is an interface whose function ``run``
-        takes nothing and says whether it went well."""
+        """The full name of the exported interface ``name``, of any version, that has a function
+        ``run: func() -> result``. None if the component exports none."""
         for export, kind in _types(self._type.exports(self._engine)).items():
             if export.partition("@")[0] != name:
                 continue
@@ -91,9 +90,9 @@ class Declarations:
         label = f"{interface} {name}"
         if function is None:
             raise LinkError(f"the guest cannot start: it imports {label}, which is not there")
-        gives = (interface, name) in self.giving
+        returns_bytes = (interface, name) in self.returns_bytes
         parameters: list[component.Type] = [*function.parameters]
-        if gives:
+        if returns_bytes:
             parameters.append(component.U32())
         found = [kind for _, kind in kind.params]
         if len(found) != len(parameters):
@@ -101,13 +100,13 @@ class Declarations:
         for number, (one, wanted) in enumerate(zip(found, parameters, strict=True), 1):
             if not self._same(one, wanted, resources, self._memory):
                 raise _unlike(label, f"parameter {number} is {_words(wanted)}")
-        if not self._same(kind.result, function.result, resources, gives):
+        if not self._same(kind.result, function.result, resources, returns_bytes):
             raise _unlike(label, f"its result is {_words(function.result)}")
 
     def _same(
         self, found: Any, wanted: component.Type | None, resources: _Resources, memory: bool
     ) -> bool:
-        """Whether a type is what is wanted; ``memory`` where a list of bytes can be a pair."""
+        """Whether a type is the wanted one. With ``memory`` a list of bytes may be a pair."""
 
         def same(found: Any, wanted: component.Type | None) -> bool:
             return self._same(found, wanted, resources, memory)
@@ -141,7 +140,7 @@ class Declarations:
 
 
 def _types(items: Mapping[str, Any]) -> dict[str, Any]:
-    """What imports or exports are (in wasmtime 48 they are types themselves)."""
+    """The types of imports or exports. (In wasmtime 48 the items are types themselves.)"""
     return {name: getattr(item, "ty", item) for name, item in items.items()}
 
 
@@ -154,7 +153,7 @@ def _unlike(label: str, why: str) -> LinkError:
 
 
 def _words(kind: component.Type | None) -> str:
-    """A type as WIT writes it."""
+    """A type in WIT."""
     if kind is None:
         return "nothing"
     if isinstance(kind, component.Enumeration):

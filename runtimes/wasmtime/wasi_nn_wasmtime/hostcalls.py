@@ -1,20 +1,20 @@
-"""Host functions that cost well under 2 µs.
+"""Host functions that cost well under 2 µs per call.
 
 wasmtime-py's ``Linker.define_func`` converts every value to a Python object through several ctypes
-structures: about 10 µs a call. The C API's *unchecked* functions get the raw values instead: an
-array of 16-byte slots that holds the parameters and takes the result in slot 0. All of wasi-nn's
-values are i32, so a slot's first 4 bytes, read as unsigned, are the whole value, and parameter k is
-element 4·k of the array as u32.
+structures: about 10 µs per call. The C API's *unchecked* functions get the raw values instead: an
+array of 16-byte slots with the parameters, where slot 0 takes the result. All values of wasi-nn are
+i32, so the first 4 bytes of a slot, read as unsigned, are the whole value. Read as an array of u32,
+parameter k is element 4·k.
 
-The rules that this rests on (wasmtime/crates/c-api/include/wasmtime/func.h, val.h):
+This relies on these rules (wasmtime/crates/c-api/include/wasmtime/func.h, val.h):
 
-- the callback returns a pointer to a trap, or NULL;
-- wasmtime has checked the import against the function's type, so the slots are what the type says;
-- the callback object, which ctypes made of Python code, has to live as long as the linker and the
-  store that know its address;
-- no exception may leave the callback: it is kept here, and a trap ends the guest instead.
+- The callback returns a pointer to a trap, or NULL.
+- wasmtime has checked the import against the function's type, so the slots match that type.
+- The callback object, created by ctypes, must live as long as the linker and the store that know
+  its address.
+- No exception may leave the callback. It is kept here, and a trap ends the guest.
 
-Where a wasmtime-py release lacks the symbol, ``define_func`` serves.
+If a wasmtime-py release lacks the symbol, ``define_func`` is used.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ FAST = None not in (_define, _caller_context, _export_get, _memory_data, _memory
 
 
 class HostCalls:
-    """The host functions of one store and its guest's memory. What a host function raises goes to
-    ``owner.raised``."""
+    """The host functions of one store, and its guest's memory. An exception of a host function is
+    kept in ``owner.raised``."""
 
     def __init__(self, linker: wasmtime.Linker, owner: EngineInstance, fast: bool = FAST) -> None:
         self._linker = linker
@@ -82,8 +82,8 @@ class HostCalls:
 
     def define(self, function: HostFunction) -> None:
         """Define a host function in the linker."""
-        # A FuncType belongs to the first engine that sees it, and aborts the process with a
-        # second one: a fresh one for every definition.
+        # A FuncType belongs to the first engine that uses it. A second engine would abort the
+        # process, so every definition gets a new one.
         i32 = wasmtime.ValType.i32
         results = [i32()] if function.has_result else []
         kind = wasmtime.FuncType([i32() for _ in range(function.parameters)], results)
@@ -95,12 +95,12 @@ class HostCalls:
             )
 
     def close(self) -> None:
-        """Let go of the callbacks; the store and the linker are gone."""
+        """Free the callbacks, after the store and the linker are closed."""
         self._kept.clear()
         self._memory = self._memory_extern = None
 
     def follow_memory(self) -> None:
-        """The guest ran within a host call: bring the memory that this was given up to date."""
+        """Update the memory that a host call was given, after the guest ran within that call."""
         if self._memory_at:
             self._look_again(_memory_size(self._context, self._memory_at))
 
@@ -146,8 +146,8 @@ class HostCalls:
         return trampoline
 
     def _memory_now(self, caller: int) -> BufferMemory | None:
-        """The guest's memory at its present size, without a copy. It never moves (the engine is
-        configured so), but the view has to follow its growth."""
+        """The guest's memory at its current size, without a copy. The engine is configured so that
+        it never moves, but the view must follow its growth."""
         if self._memory_at:
             size = _memory_size(self._context, self._memory_at)
             memory = self._memory
@@ -180,7 +180,7 @@ class HostCalls:
         return True
 
     def _slow(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The same through wasmtime-py's public interface. Values arrive signed there."""
+        """A callback for wasmtime-py's public interface, whose values are signed."""
 
         def checked(caller: wasmtime.Caller, *values: int) -> Any:
             try:

@@ -13,7 +13,7 @@ from wasi_nn.runtime.instance import WASI_MODULES, missing_export, proc_exit
 from wasi_nn_wasmtime.hostcalls import HostCalls
 from wasi_nn_wasmtime.store import StoreInstance
 
-_MOST_TABLES = 4
+_MAX_TABLES = 4
 
 
 class WasmtimeInstance(StoreInstance):
@@ -35,12 +35,12 @@ class WasmtimeInstance(StoreInstance):
         self._calls = HostCalls(self._linker, self)
         try:
             if limits.memory is not None:
-                # A table's element takes 8 bytes.
+                # An element of a table takes 8 bytes.
                 self._store.set_limits(
                     memory_size=limits.memory,
-                    table_elements=limits.memory // (8 * _MOST_TABLES),
+                    table_elements=limits.memory // (8 * _MAX_TABLES),
                     instances=1,
-                    tables=_MOST_TABLES,
+                    tables=_MAX_TABLES,
                     memories=1,
                 )
             self._configure(wasi)
@@ -53,7 +53,7 @@ class WasmtimeInstance(StoreInstance):
             raise
 
     def _define_exit(self, module: wasmtime.Module) -> None:
-        """A proc_exit that takes every exit code: wasmtime's own traps above 125."""
+        """Define a proc_exit that accepts every exit code. wasmtime's own traps above 125."""
         self._linker.allow_shadowing = True
         for imported in module.imports:
             if imported.name == "proc_exit" and imported.module in WASI_MODULES:

@@ -1,8 +1,8 @@
-"""The adapter for wasmtime, through the PyPI package `wasmtime` (wasmtime-py).
+"""The runtime that drives wasmtime, through the PyPI package `wasmtime` (wasmtime-py).
 
-Engines are shared by all stores: with and without fuel, for modules and for components. Every
-engine has epochs, so that a guest can always be stopped: an epoch is raised only to interrupt, and
-each store's callback decides whether it was meant.
+All stores share a few engines: with and without fuel, for modules and for components. Every engine
+has epochs, so that a guest can always be stopped. An epoch is incremented only to interrupt a
+guest, and each store's callback decides whether its own guest must stop.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from wasi_nn.runtime.component import Component
 
-# Code that counts fuel stops without any: this is as good as no limit.
+# Code that counts fuel stops without any. This amount never runs out.
 _ALL_FUEL = (1 << 64) - 1
 
 
@@ -76,7 +76,7 @@ class WasmtimeRuntime(Runtime):
             raise UsageError(f"wasmtime cannot compile the component: {error}") from error
 
     def _engine(self, fuel: bool, memories: bool = False) -> wasmtime.Engine:
-        """An engine whose code counts fuel or not, and whose memories are made here or not."""
+        """An engine whose code counts fuel or not, and whose memories we allocate or not."""
         with self._lock:
             if (fuel, memories) not in self._engines:
                 self._engines[fuel, memories] = _make_engine(fuel, memories)
@@ -91,24 +91,25 @@ def _make_engine(fuel: bool, memories: bool) -> wasmtime.Engine:
     config = wasmtime.Config()
     config.epoch_interruption = True
     config.consume_fuel = fuel
-    # wasi-nn's pointers are 32 bits wide: a memory's whole 4 GiB are reserved, and it stays put.
+    # wasi-nn's pointers are 32 bits wide. So the whole 4 GiB of a memory are reserved, and it never
+    # moves.
     config.memory_may_move = False
-    # Compiled code checks for every trap by itself. The other way, a handler of SIGSEGV and SIGFPE,
-    # works only until somebody in this process takes those signals too (faulthandler, a JVM), and
-    # then a guest's trap ends the process.
+    # Compiled code checks for every trap itself. The alternative, handlers of SIGSEGV and SIGFPE,
+    # fails if other code in this process handles these signals too (faulthandler, a JVM): then a
+    # guest's trap ends the process.
     trap_by_signals(config, False)
     if memories:
-        from wasi_nn_wasmtime.memories import make_memories
+        from wasi_nn_wasmtime.bytes_through_memory.memories import create_memories
 
-        make_memories(config)
-    # A home that cannot be written to costs compile time, and not the run.
+        create_memories(config)
+    # If the home directory is not writable, compilation takes longer, but the guest runs.
     with contextlib.suppress(wasmtime.WasmtimeError):
         config.cache = True
     return wasmtime.Engine(config)
 
 
 class WasmtimeModule(Module):
-    """A compiled module; wasmtime lets every thread use it."""
+    """A compiled module, which any thread may use."""
 
     def __init__(self, engine: wasmtime.Engine, module: wasmtime.Module, fuel: bool) -> None:
         self._engine = engine

@@ -1,4 +1,4 @@
-"""What every guest of wasmtime has: a store with its limits, WASI, and a way to be stopped."""
+"""The part that modules and components share: a store with limits, WASI, and a way to stop it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _on_epoch = lean(
 
 
 class StoreInstance(EngineInstance):
-    """A store of its own, and how what wasmtime raises comes out of it."""
+    """A guest in its own store. Translates wasmtime's errors to ours."""
 
     def __init__(self, engine: wasmtime.Engine, limits: EngineLimits) -> None:
         super().__init__()
@@ -45,8 +45,8 @@ class StoreInstance(EngineInstance):
 
     def stop_guest(self) -> None:
         self._engine.increment_epoch()
-        # A store that is just going on, after another one's interrupt, takes its next deadline from
-        # the epoch of now, and does not see this one.
+        # A store may continue at this moment, after the interrupt of another one. It then computes
+        # its next deadline from the new epoch, and misses this interrupt.
         self.stop_guest_again()
 
     def _wait_for_streams(self) -> None:
@@ -63,7 +63,7 @@ class StoreInstance(EngineInstance):
         return GuestTrap("\n".join([*lines, backtrace.rstrip()]))
 
     def _watch_epoch(self) -> Any:
-        """An epoch stops only the store that was interrupted; the others go on."""
+        """Set a callback that stops this store if it was interrupted. Other stores continue."""
 
         def reached(context: Any, data: Any, delta: Any, kind: Any) -> int:
             delta[0] = 1

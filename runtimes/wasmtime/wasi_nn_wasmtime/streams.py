@@ -1,11 +1,10 @@
-"""Output streams that go to Python callables.
+"""Output streams that call Python functions.
 
-wasmtime writes them from a thread of its own, and lets go of them there too, some time after the
-store is gone. A Python that ends in that moment takes the whole process down (seen once in about
-180 programs with wasmtime-py's own streams), so closing an instance waits for the streams.
+wasmtime writes to them from its own thread. That thread also drops them, some time after the store
+is closed. If Python ends at that moment, the process crashes (seen once in about 180 programs with
+wasmtime-py's own streams). So closing an instance waits for its streams.
 
-The two C callbacks are made once and never freed: a callback must not go away while the thread that
-called it is on its way out.
+The two C callbacks are created once and never freed: a thread may still return from one.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ _SETTERS = {
     name: lean(f"wasi_config_set_{name}_custom", None, POINTER, _WRITE, POINTER, _DROP)
     for name in ("stdout", "stderr")
 }
-# How long closing waits, in seconds; nothing but a wedged thread of wasmtime takes so long.
-_PATIENCE = 2.0
+# Closing waits this long for a stream. Only a thread of wasmtime that hangs takes longer.
+_WAIT_SECONDS = 2.0
 
 _numbers = itertools.count(1)
 _streams: dict[int, OutputStream] = {}
 
 
 class OutputStream:
-    """One stream of one guest. What ``take`` raises is added to ``failures``, and the guest sees an
-    I/O error."""
+    """One stream of one guest. If ``take`` raises, the exception is added to ``failures``, and the
+    guest gets an I/O error."""
 
     def __init__(self, take: Callable[[bytes], Any], failures: list[BaseException]) -> None:
         self._take = take
@@ -43,7 +42,7 @@ class OutputStream:
         self._number = next(_numbers)
 
     def attach(self, config: Any, name: str) -> None:
-        """Make it the guest's ``stdout`` or ``stderr``."""
+        """Set it as the guest's ``stdout`` or ``stderr``."""
         _streams[self._number] = self
         _SETTERS[name](ctypes.cast(config.ptr(), POINTER), _write, self._number, _drop)
 
@@ -56,12 +55,12 @@ class OutputStream:
         return len(piece)
 
     def drop(self) -> None:
-        """wasmtime does not know it any more."""
+        """wasmtime does not use it any more."""
         self._dropped.set()
 
     def wait(self) -> None:
-        """Wait until wasmtime has let go of it; the store is closed."""
-        if self._dropped.wait(_PATIENCE):
+        """Wait until wasmtime has dropped it, after the store is closed."""
+        if self._dropped.wait(_WAIT_SECONDS):
             _streams.pop(self._number, None)
 
 

@@ -1,14 +1,13 @@
 """Component values between Python and wasmtime's C API.
 
-wasmtime-py converts every value, each byte of a `list<u8>` included, to a Python object of its own:
-about 700 ms for 602,112 bytes. A value in C is a record of 32 bytes, its kind at 0 and what it
-holds at 8 (wasmtime/crates/c-api/include/wasmtime/component/val.h), and the elements of a list lie
-side by side. So a list of bytes is every 32nd byte of that memory from 8 on: one strided copy. In a
-component that was relowered it is a pair of numbers instead, its address and its length in the
-guest's memory.
+wasmtime-py converts every value to its own Python object, even each byte of a `list<u8>`: about 700
+ms for 602,112 bytes. In C, a value is a record of 32 bytes, with its kind at 0 and its content at 8
+(wasmtime/crates/c-api/include/wasmtime/component/val.h). The elements of a list are adjacent. So a
+list of bytes is every 32nd byte of that memory, from 8 on: one strided copy. In a rewritten
+component (see bytes_through_memory), it is a pair of numbers instead: the list's address in the
+guest's memory, and its length.
 
-For each type a reader and a writer is made once, when a function is defined. All they get is
-addresses.
+Each type gets a reader and a writer once, when a function is defined. They work on addresses.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from wasi_nn.runtime import component
 from wasi_nn_wasmtime.capi import POINTER, lean
 
 SIZE = 32
-# wasmtime's C API bounds what comes out of a component in one call, and not what goes into one:
-# that takes 64 bytes of memory for each, so this is a gigabyte.
-_MOST_BYTES = 16 << 20
+# wasmtime's C API bounds what a component passes in one call, but not what it gets. Each byte takes
+# 64 bytes of memory there, so this is a gigabyte.
+_MAX_BYTES = 16 << 20
 _HOLDS = 8
 _U8, _U32, _STRING, _LIST, _TUPLE, _ENUM, _RESULT, _RESOURCE = 2, 6, 12, 13, 15, 17, 19, 21
 
-#: ``view(address, length)`` gives bytes of the guest's memory.
+#: ``view(address, length)`` returns bytes of the guest's memory.
 View = Callable[[int, int], memoryview]
-#: ``reader(context, address)`` gives the value there.
+#: ``reader(context, address)`` returns the value there.
 Reader = Callable[[int, int], Any]
-#: ``writer(context, address, value)`` puts the value there.
+#: ``writer(context, address, value)`` writes the value there.
 Writer = Callable[[int, int, Any], None]
 
 _name_new = lean("wasm_byte_vec_new", None, POINTER, ctypes.c_size_t, ctypes.c_char_p)
@@ -63,7 +62,7 @@ def _view(address: int, count: int) -> memoryview:
 
 
 def reader(kind: component.Type, view: View) -> Reader:
-    """How values of a type are read."""
+    """A function that reads values of a type."""
     if isinstance(kind, component.Bytes):
         return lambda context, at: _read_bytes(at, view)
     if isinstance(kind, (component.Own, component.Borrow)):
@@ -92,7 +91,7 @@ def reader(kind: component.Type, view: View) -> Reader:
 
 
 def read_u32(at: int) -> int:
-    """A u32 that came in."""
+    """A u32 that the component passed."""
     return _word(at + _HOLDS).value
 
 
@@ -112,7 +111,7 @@ def _read_text(context: int, at: int) -> str:
 
 
 def _read_resource(context: int, at: int) -> int:
-    # Exactly once for each that came in: a borrow that is left over ends the guest.
+    # Exactly once for each one passed: wasmtime ends the guest if a borrow is left over.
     host = ctypes.c_void_p()
     _check(_any_to_host(context, _long(at + _HOLDS).value, ctypes.addressof(host)))
     number: int = _host_rep(host.value)
@@ -121,7 +120,7 @@ def _read_resource(context: int, at: int) -> int:
 
 
 def writer(kind: component.Type, resources: Mapping[str, int]) -> Writer:
-    """How values of a type are written; ``resources`` numbers the resource types by name."""
+    """A function that writes values of a type. ``resources`` maps resource types to numbers."""
     if isinstance(kind, component.Bytes):
         return _write_bytes
     if isinstance(kind, component.Text):
@@ -153,7 +152,7 @@ def writer(kind: component.Type, resources: Mapping[str, int]) -> Writer:
         return write_tuple
     if isinstance(kind, component.ResultOf):
         return _result_writer(kind, resources)
-    raise NotImplementedError(f"no host function gives a {type(kind).__name__}")
+    raise NotImplementedError(f"no host function returns a {type(kind).__name__}")
 
 
 def _result_writer(kind: component.ResultOf, resources: Mapping[str, int]) -> Writer:
@@ -175,7 +174,8 @@ def _result_writer(kind: component.ResultOf, resources: Mapping[str, int]) -> Wr
 
 
 def _make_room(make: Any, at: int, count: int, kind: int) -> int:
-    """Room for the elements of a list or tuple, each a valid value (false) until it is written."""
+    """Allocate the elements of a list or tuple. Each is a valid value (false) until it is written.
+    Returns the address of the first."""
     make(at + _HOLDS, count)
     start = _long(at + 16).value
     if count:
@@ -186,9 +186,9 @@ def _make_room(make: Any, at: int, count: int, kind: int) -> int:
 
 def _write_bytes(context: int, at: int, value: Any) -> None:
     count = len(value)
-    if count > _MOST_BYTES:
+    if count > _MAX_BYTES:
         raise LimitExceeded(
-            f"the guest asked for a list of {count} bytes; {_MOST_BYTES} are the most that go into "
+            f"the guest asked for a list of {count} bytes; {_MAX_BYTES} are the most that go into "
             "a component of its kind (the log says at the level DEBUG what kind that is)"
         )
     _list_new(at + _HOLDS, count)
@@ -200,7 +200,7 @@ def _write_bytes(context: int, at: int, value: Any) -> None:
 
 
 def write_place(at: int, address: int, count: int) -> None:
-    """Where a list of bytes lies in the guest's memory."""
+    """Write where a list of bytes is in the guest's memory."""
     start = _make_room(_tuple_new, at, 2, _TUPLE)
     _write_u32(0, start, address)
     _write_u32(0, start + SIZE, count)

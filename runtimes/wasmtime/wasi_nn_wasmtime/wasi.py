@@ -1,4 +1,4 @@
-"""WASI preview 1 as wasmtime-py configures it."""
+"""The configuration of WASI in wasmtime-py."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from wasi_nn_wasmtime.streams import OutputStream
 def configure(
     wasi: WasiConfig, failures: list[BaseException]
 ) -> tuple[wasmtime.WasiConfig, list[OutputStream]]:
-    """wasmtime's configuration for ours, and the streams that it writes to. What a callback for an
-    output raises is added to ``failures``. Raises ``UsageError`` for a directory that wasmtime
-    refuses."""
+    """wasmtime's configuration for ours, and the streams that it writes to. If the callable of an
+    output raises, the exception is added to ``failures``. Raises ``UsageError`` for a directory
+    that wasmtime refuses."""
     config = wasmtime.WasiConfig()
     streams: list[OutputStream] = []
     config.argv = list(wasi.args)
@@ -37,7 +37,7 @@ def configure(
         (wasi.stderr, sys.stderr, "stderr"),
     ):
         if stream == "inherit":
-            # What Python has buffered comes before what the guest writes to the same descriptor.
+            # Python's buffered output must come before the guest's, on the same descriptor.
             if ours is not None:
                 ours.flush()
             getattr(config, f"inherit_{name}")()
@@ -48,7 +48,7 @@ def configure(
 
 
 def _stdin_bytes(config: wasmtime.WasiConfig, data: bytes) -> None:
-    # wasmtime-py offers files only; the C API takes the bytes themselves, and frees its copy.
+    # wasmtime-py accepts only files. The C API accepts bytes, and frees its copy.
     vector = ffi.wasm_byte_vec_t()
     copy = (ctypes.c_ubyte * len(data)).from_buffer_copy(data)
     ffi.wasm_byte_vec_new(ctypes.byref(vector), len(data), copy)

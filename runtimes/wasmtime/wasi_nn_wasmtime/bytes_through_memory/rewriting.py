@@ -1,19 +1,19 @@
-"""Rewriting a component so that lists of bytes come and go through its memory.
+"""Rewriting a component so that lists of bytes pass through its memory.
 
-wasmtime's C API makes a value of 32 bytes of every byte of a `list<u8>`. The canonical ABI passes
-such a list as its address and its length, two i32, and so it does a `tuple<u32, u32>`: a component
-whose imported functions take the tuple in place of the list has the same core code, and the host
-gets the address (memories.py says how it reads there).
+wasmtime's C API turns every byte of a `list<u8>` into a value of 32 bytes. The canonical ABI passes
+such a list as two i32, its address and its length. It passes a `tuple<u32, u32>` in the same way.
+So if the imported functions of a component take the tuple instead of the list, its core code stays
+the same, and the host gets the address (memories.py reads there).
 
-A list that a function gives needs more, since its place is made by the guest's `realloc`, which
-only wasmtime may call. So the function gets a last parameter, an address, and a core module of our
-own (shims.py) stands between it and the guest: it asks for the size, has `realloc` make the place,
-and asks again with the address.
+A function that returns a list needs more. The guest's `realloc` allocates the result, and only
+wasmtime may call it. So the function gets an address as an additional last parameter, and a core
+module of ours (shims.py) stands between it and the guest. The shim asks for the length, calls
+`realloc`, and calls the function again with the address.
 
-Types and functions keep their numbers, but the shims add core modules, core instances and core
-functions, so every number of those that comes later is raised. What is not understood is left alone
-(``Unfit``), and wasmtime validates what comes out. The binary format is that of the component
-model's Binary.md.
+Types and functions keep their indices. The shims add core modules, core instances and core
+functions, so the later indices of these are raised. A component that is not understood is left
+alone (``NotRewritable``), and wasmtime validates the result. The binary format is described in the
+component model's Binary.md.
 """
 
 from __future__ import annotations
@@ -23,11 +23,16 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from wasi_nn.wasm.module import leb, section_bytes
-from wasi_nn_wasmtime.component_types import Space, Type, TypeReader, Unfit
-from wasi_nn_wasmtime.shims import Imports, shim
+from wasi_nn_wasmtime.bytes_through_memory.component_types import (
+    NotRewritable,
+    Space,
+    Type,
+    TypeReader,
+)
+from wasi_nn_wasmtime.bytes_through_memory.shims import Imports, shim
 
-#: The address with which a function that gives bytes is asked for their number.
-ASK = 0xFFFFFFFF
+#: In the place of an address: a function that returns bytes is asked for their number.
+ASK_LENGTH = 0xFFFFFFFF
 
 _CUSTOM, _MODULE, _INSTANCE, _CORE_TYPE, _COMPONENT, _INSTANCES = range(6)
 _ALIAS, _TYPE, _CANON, _START, _IMPORT, _EXPORT = range(6, 12)
@@ -37,29 +42,29 @@ _PAIR = b"\x6f\x02\x79\x79"  # tuple<u32, u32>
 _U32 = b"\x79"
 
 
-#: The functions, by interface and name, that take an address as their last parameter, where the
-#: bytes go that they give.
-Giving = frozenset[tuple[str, str]]
+#: The functions, by interface and name, that return bytes: they take the address where to put them
+#: as their last parameter.
+ReturnsBytes = frozenset[tuple[str, str]]
 
 
-class Relowered(NamedTuple):
-    """A component of the same behaviour."""
+class Lowered(NamedTuple):
+    """A component with the same behaviour."""
 
     wasm: bytes
-    giving: Giving
+    returns_bytes: ReturnsBytes
 
 
-def relowered(wasm: bytes, theirs: Callable[[str], bool]) -> Relowered:
-    """The component with lists of bytes through memory, in all imported interfaces but ``theirs``.
-    Raises ``Unfit`` with the reason for one that is to be run as it is."""
+def lower_bytes_through_memory(wasm: bytes, skip: Callable[[str], bool]) -> Lowered:
+    """The component with lists of bytes through memory, in all imported interfaces but those that
+    ``skip`` selects by name. Raises ``NotRewritable`` with the reason."""
     try:
-        return _Rewriter(wasm, theirs).rewritten()
+        return _Rewriter(wasm, skip).rewritten()
     except (IndexError, ValueError, RecursionError) as error:
-        raise Unfit(f"it is not understood: {error}") from error
+        raise NotRewritable(f"it is not understood: {error}") from error
 
 
 class _Patch(NamedTuple):
-    """Bytes to replace: by a text, or by what a number of an index space has become."""
+    """Bytes to replace: by ``text``, or by the new value of index ``number`` in ``space``."""
 
     start: int
     end: int
@@ -69,9 +74,9 @@ class _Patch(NamedTuple):
 
 
 class _Lowering(NamedTuple):
-    """A function that gives bytes, lowered: where its entry ends, its number in its section and
-    among all of these, and what the shim is made of. ``modules`` and ``core_instances`` are how
-    many there were."""
+    """A lowered function that returns bytes. ``end`` is where its entry ends, ``entry`` its number
+    in its section, ``number`` its number among the lowerings. The rest is for the shim; ``modules``
+    and ``core_instances`` count those before it."""
 
     end: int
     entry: int
@@ -85,36 +90,37 @@ class _Lowering(NamedTuple):
 
 
 class _Rewriter(TypeReader):
-    def __init__(self, wasm: bytes, theirs: Callable[[str], bool]) -> None:
+    def __init__(self, wasm: bytes, skip: Callable[[str], bool]) -> None:
         super().__init__(memoryview(wasm))
-        self._theirs = theirs
+        self._skip = skip
         self._root = Space(None)
         self._patches: list[_Patch] = []
         self._lowerings: list[_Lowering] = []
-        # Index spaces: what a function or instance of the component is, or None.
+        # Index spaces. A function is the instance and name that it comes from, an instance the
+        # name of its interface, or either is None.
         self._functions: list[tuple[int, str] | None] = []
         self._instances: list[str | None] = []
         self._core_functions = 0
         self._modules: list[int] = []
         self._memories = 0
-        # The numbers from which on core functions, modules and instances have moved.
+        # By index space, the indices from which on core functions, modules and instances move.
         self._moved: dict[int, list[int]] = {0: [], _MODULE_SORT: [], _INSTANCE_SORT: []}
         self._core_instances = 0
-        self._giving: dict[tuple[str, str], int] = {}
-        # Each with its number, its content's start and its end; and the entry that is read.
+        self._returns_bytes: dict[tuple[str, str], int] = {}
+        # Each with its id and the start and end of its content; and the current entry's number.
         self._sections: list[tuple[int, int, int]] = []
         self._entry = 0
         self._described: set[Space] = set()
         self._patched_spaces: set[Space] = set()
         self._patched_functions: set[int] = set()
 
-    def rewritten(self) -> Relowered:
+    def rewritten(self) -> Lowered:
         for section, end in self.sections():
             self._sections.append((section, self.at, end))
             self._section(section, end)
         if self._memories != 1:
-            raise Unfit(f"it has {self._memories} memories")
-        return Relowered(self._written(), frozenset(self._giving))
+            raise NotRewritable(f"it has {self._memories} memories")
+        return Lowered(self._written(), frozenset(self._returns_bytes))
 
     # Reading
 
@@ -124,7 +130,7 @@ class _Rewriter(TypeReader):
         elif section == _COMPONENT:
             self._look_into(end)
         elif section == _START or section > _EXPORT:
-            raise Unfit(f"it has a section {section}")
+            raise NotRewritable(f"it has a section {section}")
         elif section not in (_CUSTOM, _CORE_TYPE):
             read = {
                 _INSTANCE: self._core_instance,
@@ -148,18 +154,18 @@ class _Rewriter(TypeReader):
                 memories += self.count()
                 flags = self.byte() if memories else 0
                 if flags & ~1:
-                    raise Unfit("its memory is shared or of 64 bits")
+                    raise NotRewritable("its memory is shared or of 64 bits")
         return memories
 
     def _look_into(self, end: int) -> None:
-        """A component inside: the ones that only give the exports a shape have no code."""
+        """Check a nested component. Those that only give the exports a shape have no code."""
         self.at += 8
         for section, _end in self.sections(end):
             if section in (_MODULE, _INSTANCE, _COMPONENT, _CANON):
-                raise Unfit("components with code are inside")
+                raise NotRewritable("it contains components with code")
 
     def _index(self, space: int) -> int:
-        """A number of an index space that may have moved."""
+        """Read an index, in an index space whose indices may move."""
         start = self.at
         number = self.number()
         self._patches.append(_Patch(start, self.at, space=space, number=number))
@@ -198,7 +204,7 @@ class _Rewriter(TypeReader):
     def _sort_index(self) -> int:
         sort = self.byte()
         if sort == 0:
-            raise Unfit("core modules are passed on")
+            raise NotRewritable("it passes core modules on")
         self.number()
         return sort
 
@@ -207,7 +213,7 @@ class _Rewriter(TypeReader):
         if sort == 0:
             kind = self.byte()
             if self.byte() != 1 or kind in (_MODULE_SORT, _INSTANCE_SORT):
-                raise Unfit("core modules are passed on")
+                raise NotRewritable("it passes core modules on")
             self._index(_INSTANCE_SORT)
             self.name()
             self._core_functions += kind == 0
@@ -236,7 +242,7 @@ class _Rewriter(TypeReader):
         name = self.extern_name()
         sort, number = self.description(self._root, name)
         if sort == 0:
-            raise Unfit("it imports a core module")
+            raise NotRewritable("it imports a core module")
         if sort != 5:
             self._add(sort)
             return
@@ -246,9 +252,9 @@ class _Rewriter(TypeReader):
         if interface is None:
             return
         if interface in self._described:
-            raise Unfit("one type describes two interfaces")
+            raise NotRewritable("one type describes two interfaces")
         self._described.add(interface)
-        if self._theirs(name):
+        if self._skip(name):
             return
         self._patched_spaces.add(interface)
         for start, end in interface.byte_lists:
@@ -264,13 +270,13 @@ class _Rewriter(TypeReader):
         if not result.has_bytes:
             return
         if not result.is_bytes:
-            raise Unfit(f"{label} gives lists of bytes inside of others")
+            raise NotRewritable(f"{label} returns lists of bytes inside other values")
         if kind.home is not interface or result.home not in self._patched_spaces:
-            raise Unfit(f"{label} gives bytes of a type that is defined elsewhere")
+            raise NotRewritable(f"{label} returns bytes of a type that is defined elsewhere")
         if not all(interface.is_small(parameter) for parameter in function.parameters):
-            raise Unfit(f"{label} takes more than numbers and gives bytes")
-        self._giving[name, label] = len(function.parameters)
-        # (Two functions can be of one type.)
+            raise NotRewritable(f"{label} returns bytes and takes more than numbers")
+        self._returns_bytes[name, label] = len(function.parameters)
+        # (Two functions can have the same type.)
         if function.end not in self._patched_functions:
             self._patched_functions.add(function.end)
             count = leb(len(function.parameters) + 1)
@@ -303,10 +309,10 @@ class _Rewriter(TypeReader):
             self._core_functions += 1
             if source is None or source[0] >= len(self._instances):
                 return
-            parameters = self._giving.get((self._instances[source[0]] or "", source[1]))
+            parameters = self._returns_bytes.get((self._instances[source[0]] or "", source[1]))
             if parameters is not None:
                 if memory is None or realloc is None:
-                    raise Unfit("a function that gives bytes is lowered without memory")
+                    raise NotRewritable("a function that returns bytes is lowered without memory")
                 counts = len(self._modules), self._core_instances
                 self._lowerings.append(
                     _Lowering(
@@ -326,7 +332,7 @@ class _Rewriter(TypeReader):
             self.number()
             self._core_functions += 1
         else:
-            raise Unfit("it uses what is newer than WASI 0.2")
+            raise NotRewritable("it uses features newer than WASI 0.2")
 
     def _options(self) -> tuple[int | None, int | None]:
         memory = realloc = None
@@ -339,7 +345,7 @@ class _Rewriter(TypeReader):
             elif option == 5:
                 self._index(0)
             elif option > 2:
-                raise Unfit("it uses what is newer than WASI 0.2")
+                raise NotRewritable("it uses features newer than WASI 0.2")
         return memory, realloc
 
     # Writing
@@ -367,12 +373,12 @@ class _Rewriter(TypeReader):
         first = bisect_left(self._patches, (start,))
         for patch in self._patches[first : bisect_left(self._patches, (end,))]:
             yield self.data[start : patch.start]
-            yield patch.text if patch.space is None else self._now(patch.space, patch.number)
+            yield (patch.text if patch.space is None else self._moved_to(patch.space, patch.number))
             start = patch.end
         yield self.data[start:end]
 
-    def _now(self, space: int, number: int) -> bytes:
-        """What has become of a number: each shim brings one more, and of instances two."""
+    def _moved_to(self, space: int, number: int) -> bytes:
+        """The new value of an index. Each shim adds one to its space, and two core instances."""
         moved = bisect_right(self._moved[space], number)
         return leb(number + moved * (2 if space == _INSTANCE_SORT else 1))
 
@@ -382,7 +388,7 @@ class _Rewriter(TypeReader):
             lowering.parameters,
             Imports(
                 leb(lowering.memory),
-                self._now(0, lowering.realloc),
+                self._moved_to(0, lowering.realloc),
                 leb(lowering.core_function + before),
             ),
             lowering.modules + before,

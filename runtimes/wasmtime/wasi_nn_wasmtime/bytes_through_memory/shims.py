@@ -1,4 +1,4 @@
-"""What stands between a guest and a function that gives it bytes: a core module, in a component."""
+"""The core module between a guest and a host function that returns bytes to it."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import wasmtime
 from wasi_nn.wasm.module import leb, section_bytes
 
 _MODULE, _INSTANCE, _ALIAS = 1, 2, 6
-# $realloc with the guest's memory is what the function was lowered with.
+# The memory and $realloc are those that the function was lowered with.
 _SHIM = """(module
   (import "" "m" (memory 0))
   (import "" "r" (func $realloc (param i32 i32 i32 i32) (result i32)))
-  (import "" "f" (func $given (param {parameters} i32 i32)))
+  (import "" "f" (func $host (param {parameters} i32 i32)))
   (func (export "f") (param {parameters}) (param $result i32) (local $place i32)
-    (call $given {arguments} (i32.const -1) (local.get $result))
+    (call $host {arguments} (i32.const -1) (local.get $result))
     (local.set $place
       (call $realloc (i32.const 0) (i32.const 0) (i32.const 1)
         (i32.load offset=4 (local.get $result))))
     (if (i32.eq (local.get $place) (i32.const -1)) (then unreachable))
-    (call $given {arguments} (local.get $place) (local.get $result))))"""
+    (call $host {arguments} (local.get $place) (local.get $result))))"""
 
 
 class Imports(NamedTuple):
-    """What a shim is given, by its number: the guest's memory, its `realloc`, and the function."""
+    """The encoded indices of a shim's imports: the guest's memory, its `realloc`, the function."""
 
     memory: bytes
     realloc: bytes
@@ -33,9 +33,9 @@ class Imports(NamedTuple):
 
 
 def shim(parameters: int, imports: Imports, module: int, instance: int) -> list[bytes | memoryview]:
-    """Sections that make the module, an instance of what it imports, its own instance, and an alias
-    of its function. ``module`` and ``instance`` are the next numbers of those."""
-    given = (
+    """Sections that define the shim's module, an instance with its imports, its own instance, and
+    an alias of its function. ``module`` and ``instance`` are the next free indices."""
+    imported = (
         b"\x01\x03"
         + (b"\x01m\x02" + imports.memory)
         + (b"\x01r\x00" + imports.realloc)
@@ -44,7 +44,7 @@ def shim(parameters: int, imports: Imports, module: int, instance: int) -> list[
     made = b"\x00" + leb(module) + b"\x01\x00\x12" + leb(instance)
     return [
         *section_bytes(_MODULE, _shim_module(parameters)),
-        *section_bytes(_INSTANCE, b"\x02", given, made),
+        *section_bytes(_INSTANCE, b"\x02", imported, made),
         *section_bytes(_ALIAS, b"\x01\x00\x00\x01", leb(instance + 1), b"\x01f"),
     ]
 

@@ -1,13 +1,15 @@
-"""Linear memories that the host makes itself, so that it knows where they are.
+"""Linear memories that the host allocates, so that it knows their addresses.
 
-wasmtime's C API tells a component's host function nothing of the guest's memory. But an engine can
-be given a maker of memories (``wasmtime_config_host_memory_creator_set``), and whoever makes a
-memory knows its address. What wasmtime expects of one (the Rust documentation of ``LinearMemory``
-and ``MemoryCreator``): all of the reserved bytes and the guard behind them are mapped and cannot be
-touched, but for the first ones, up to the memory's size; they are zero; and it never moves.
-Compiled code leaves checks out because of that.
+In wasmtime's C API, a component's host function does not learn where the guest's memory is. But an
+engine accepts a memory creator (``wasmtime_config_host_memory_creator_set``), and the creator of a
+memory knows its address. wasmtime requires the following (the Rust documentation of
+``LinearMemory`` and ``MemoryCreator``), because compiled code omits bounds checks:
 
-The price is that a memory's first content is copied, and not mapped from the compiled file.
+- All reserved bytes and the guard after them are mapped.
+- Only the bytes up to the memory's size are accessible. New bytes are zero.
+- The memory never moves.
+
+As a cost, the initial content of a memory is copied instead of mapped from the compiled file.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ _GROW: Any = ctypes.CFUNCTYPE(POINTER, POINTER, ctypes.c_size_t)
 _FREE: Any = ctypes.CFUNCTYPE(None, POINTER)
 
 
-class _Made(ctypes.Structure):
+class _Memory(ctypes.Structure):
     _fields_ = (("env", POINTER), ("get", _GET), ("grow", _GROW), ("free", _FREE))
 
 
@@ -43,20 +45,22 @@ _NEW: Any = ctypes.CFUNCTYPE(
     ctypes.c_size_t,
     ctypes.c_size_t,
     ctypes.c_size_t,
-    ctypes.POINTER(_Made),
+    ctypes.POINTER(_Memory),
 )
 
 
-class _Maker(ctypes.Structure):
+class _Creator(ctypes.Structure):
     _fields_ = (("env", POINTER), ("new", _NEW), ("free", POINTER))
 
 
-_set_maker = lean("wasmtime_config_host_memory_creator_set", None, POINTER, ctypes.POINTER(_Maker))
+_set_creator = lean(
+    "wasmtime_config_host_memory_creator_set", None, POINTER, ctypes.POINTER(_Creator)
+)
 _map_content = lean("wasmtime_config_memory_init_cow_set", None, POINTER, ctypes.c_bool)
 _error_new = lean("wasmtime_error_new", POINTER, ctypes.c_char_p)
 
-#: Whether memories can be made here: not on Windows, which has no mmap.
-POSSIBLE = None not in (_set_maker, _map_content) and hasattr(mmap, "MAP_ANONYMOUS")
+#: Whether this system can allocate such memories. Windows has no mmap.
+SUPPORTED = None not in (_set_creator, _map_content) and hasattr(mmap, "MAP_ANONYMOUS")
 _READ_WRITE = 3
 
 
@@ -68,7 +72,7 @@ class LinearMemory:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
         address = _mmap(None, self._mapped, 0, flags, -1, 0)
         if address in (None, _FAILED):
-            raise MemoryError("no room for a memory")
+            raise MemoryError("there is no room for a memory")
         self.address: int = address
         self.capacity = max(size, reserved)
         self.size = 0
@@ -79,17 +83,17 @@ class LinearMemory:
             raise
 
     def grow(self, size: int) -> None:
-        """Make the memory larger. Raises ``MemoryError``."""
+        """Grow the memory to ``size`` bytes. Raises ``MemoryError``."""
         if size > self.capacity:
-            raise MemoryError("a memory does not grow that far")
+            raise MemoryError("a memory cannot grow above its capacity")
         if size > self.size:
             if _mprotect(self.address + self.size, size - self.size, _READ_WRITE):
-                raise MemoryError("no room for a larger memory")
+                raise MemoryError("there is no room for a larger memory")
             self.size = size
 
     def view(self, pointer: int, length: int) -> memoryview:
-        """Bytes of the guest, without a copy; valid during a host call. Raises ``GuestTrap`` as
-        wasmtime does for a list that is not inside of the memory."""
+        """Bytes of the guest, without a copy; valid during a host call. Raises ``GuestTrap`` for
+        bytes outside the memory, where wasmtime traps too."""
         if pointer + length > self.size:
             raise GuestTrap(
                 f"a list of {length} bytes at 0x{pointer:x} is outside the guest's memory of "
@@ -98,48 +102,48 @@ class LinearMemory:
         return view_at(self.address + pointer, length) if length else memoryview(bytearray())
 
     def free(self) -> None:
-        """Give the pages back. The guest is gone."""
+        """Unmap the memory, after the guest's end."""
         _munmap(self.address, self._mapped)
 
 
 class _Linking(threading.local):
-    """Where the memories go that this thread's engine asks for."""
+    """The list that receives the memories that this thread creates."""
 
     memories: list[LinearMemory] | None = None
 
 
 _linking = _Linking()
-# By the number that wasmtime passes back; what is here lives as long as its store.
+# By address, which wasmtime passes back. A memory stays here until its store is gone.
 _memories: dict[int, LinearMemory] = {}
 
 
 @contextmanager
-def memories_into(made: list[LinearMemory]) -> Iterator[None]:
-    """Put the memories that are made meanwhile, in this thread, on a list."""
+def memories_into(created: list[LinearMemory]) -> Iterator[None]:
+    """Append the memories that this thread creates within the block to a list."""
     before = _linking.memories
-    _linking.memories = made
+    _linking.memories = created
     try:
         yield
     finally:
         _linking.memories = before
 
 
-def make_memories(config: wasmtime.Config) -> None:
-    """Have the engines of a configuration ask here for memories."""
-    # wasmtime ends the process when it is to map content into a memory that it did not make.
+def create_memories(config: wasmtime.Config) -> None:
+    """Let engines of this configuration create their memories here."""
+    # wasmtime would abort the process if it mapped content into a memory that it did not create.
     _map_content(ctypes.cast(config.ptr(), POINTER), False)
-    _set_maker(ctypes.cast(config.ptr(), POINTER), ctypes.byref(_maker))
+    _set_creator(ctypes.cast(config.ptr(), POINTER), ctypes.byref(_creator))
 
 
 def _new(
-    env: int, kind: int, minimum: int, maximum: int, reserved: int, guard: int, made: Any
+    env: int, kind: int, minimum: int, maximum: int, reserved: int, guard: int, created: Any
 ) -> int | None:
     try:
         memory = LinearMemory(minimum, reserved, guard)
         _memories[memory.address] = memory
         if _linking.memories is not None:
             _linking.memories.append(memory)
-        made[0] = _Made(memory.address, _get_callback, _grow_callback, _free_callback)
+        created[0] = _Memory(memory.address, _get_callback, _grow_callback, _free_callback)
         return None
     except BaseException as error:
         return _failed(error)
@@ -170,12 +174,12 @@ def _failed(error: BaseException) -> int:
 
 _get_callback, _grow_callback, _free_callback = _GET(_get), _GROW(_grow), _FREE(_free)
 _new_callback = _NEW(_new)
-_maker = _Maker(None, _new_callback, None)
-# Engines and stores may outlive this module when the interpreter ends.
+_creator = _Creator(None, _new_callback, None)
+# When the interpreter ends, engines and stores may outlive this module.
 for _callback in (_get_callback, _grow_callback, _free_callback, _new_callback):
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(_callback))
 
-if POSSIBLE:
+if SUPPORTED:
     _process = ctypes.CDLL(None)
     _mmap = _process.mmap
     _mmap.restype = POINTER

@@ -1,4 +1,4 @@
-"""Components whose lists of bytes go through their memory: they do what they did before."""
+"""Components whose lists of bytes pass through their memory behave as they did before."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ from wasi_nn.runtime.component import is_wasi
 wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
 pytest.importorskip("wasmtime.component")
 
-from wasi_nn_wasmtime import memories, values  # noqa: E402
-from wasi_nn_wasmtime.component_types import Unfit  # noqa: E402
-from wasi_nn_wasmtime.relowering import relowered  # noqa: E402
+from wasi_nn_wasmtime import values  # noqa: E402
+from wasi_nn_wasmtime.bytes_through_memory import memories  # noqa: E402
+from wasi_nn_wasmtime.bytes_through_memory.component_types import NotRewritable  # noqa: E402
+from wasi_nn_wasmtime.bytes_through_memory.rewriting import lower_bytes_through_memory  # noqa: E402
 
-pytestmark = pytest.mark.skipif(not memories.POSSIBLE, reason="memories cannot be made here")
+pytestmark = pytest.mark.skipif(not memories.SUPPORTED, reason="this system has no mmap")
 
 SIZE = 600_000
 # $t: a tensor of 600,000 changing bytes from 100,001 on.
@@ -68,8 +69,8 @@ def built(text: str) -> bytes:
     return bytes(wasmtime.wat2wasm(text))
 
 
-def is_relowered(program) -> bool:
-    return bool(program._code.made._compiled.declarations.giving)
+def goes_through_memory(program) -> bool:
+    return bool(program._code.made._compiled.declarations.returns_bytes)
 
 
 @pytest.mark.parametrize(("more", "through_memory"), [("", True), (SECOND_MEMORY, False)])
@@ -77,7 +78,7 @@ def test_large_lists_are_copied_in_both_directions(
     host: Host, more: str, through_memory: bool
 ) -> None:
     program = host.compile(built(component(LARGE, more=more)))
-    assert is_relowered(program) is through_memory
+    assert goes_through_memory(program) is through_memory
     assert program.run().check().exit_code == 0
 
 
@@ -108,14 +109,14 @@ def test_builders_outside_the_memory_end_the_guest(host: Host) -> None:
 
 
 @pytest.mark.parametrize("place", ["(i32.const 2621433)", "(i32.const -4)", "unreachable"])
-def test_a_realloc_that_gives_nonsense_ends_the_guest(host: Host, place: str) -> None:
+def test_a_realloc_that_returns_nonsense_ends_the_guest(host: Host, place: str) -> None:
     text = component(SMALL.format(address=1024, size=8))
     text = text.replace("(local.get $at)))", f"{place}))")
     result = host.compile(built(text)).run()
     assert isinstance(result.error, GuestTrap)
 
 
-def test_a_function_is_lowered_twice_and_the_last_one_serves(host: Host) -> None:
+def test_a_function_may_be_lowered_twice(host: Host) -> None:
     text = component(LARGE)
     lowered = "(core func $data (canon lower"
     again = lowered.replace("$data", "$other")
@@ -124,7 +125,9 @@ def test_a_function_is_lowered_twice_and_the_last_one_serves(host: Host) -> None
         lowered, f"{again} (func $host_data) (memory $bytes) (realloc $realloc)))\n{lowered}"
     )
     wasm = built(text)
-    assert relowered(wasm, is_wasi).wasm.count(b"\0asm") == wasm.count(b"\0asm") + 2
+    assert (
+        lower_bytes_through_memory(wasm, is_wasi).wasm.count(b"\0asm") == wasm.count(b"\0asm") + 2
+    )
     assert host.compile(wasm).run().check().exit_code == 0
 
 
@@ -146,11 +149,11 @@ def test_memory_grows_while_the_guest_runs_up_to_its_limit(host: Host) -> None:
 def test_deadline_and_fuel_hold_in_rewritten_components(host: Host) -> None:
     wasm = built(component("(loop $l (br $l)) (i32.const 0)"))
     program = host.compile(wasm)
-    assert is_relowered(program)
+    assert goes_through_memory(program)
     assert isinstance(program.run(limits=Limits(timeout=0.1)).error, DeadlineExceeded)
     with Host(runtime="wasmtime", limits=Limits(fuel=100_000)) as limited:
         program = limited.compile(wasm)
-        assert is_relowered(program)
+        assert goes_through_memory(program)
         assert isinstance(program.run().error, OutOfFuel)
 
 
@@ -185,8 +188,8 @@ def test_an_access_outside_the_memory_traps(host: Host) -> None:
 
 def test_interfaces_of_wasi_are_not_rewritten() -> None:
     text = component("(i32.const 0)").replace("wasi:nn/", "wasi:io/")
-    assert not relowered(built(text), is_wasi).giving
-    assert relowered(built(text), lambda name: False).giving
+    assert not lower_bytes_through_memory(built(text), is_wasi).returns_bytes
+    assert lower_bytes_through_memory(built(text), lambda name: False).returns_bytes
 
 
 @pytest.mark.parametrize(
@@ -195,15 +198,19 @@ def test_interfaces_of_wasi_are_not_rewritten() -> None:
         (
             "(result (list u8))",
             "(result (list (list u8)))",
-            "gives lists of bytes inside of others",
+            "returns lists of bytes inside other values",
         ),
         (
             '"[method]tensor.data" (func (param "self" (borrow $tensor))',
             '"[method]tensor.data" (func (param "self" (borrow $tensor)) (param "x" string)',
-            "takes more than numbers",
+            "returns bytes and takes more than numbers",
         ),
         ("(core module $memory", f"{SECOND_MEMORY} (core module $memory", "2 memories"),
-        ("(core module $memory", "(component (core module)) (core module $memory", "inside"),
+        (
+            "(core module $memory",
+            "(component (core module)) (core module $memory",
+            "contains",
+        ),
     ],
 )
 def test_an_unknown_construct_is_not_rewritten(old: str, new: str, reason: str) -> None:
@@ -211,8 +218,8 @@ def test_an_unknown_construct_is_not_rewritten(old: str, new: str, reason: str) 
     assert old in text
     if "string" in new:
         text = text.replace("$data (param i32 i32)", "$data (param i32 i32 i32 i32)")
-    with pytest.raises(Unfit, match=reason):
-        relowered(built(text.replace(old, new)), is_wasi)
+    with pytest.raises(NotRewritable, match=reason):
+        lower_bytes_through_memory(built(text.replace(old, new)), is_wasi)
 
 
 WASM = built(component(LARGE))
@@ -232,8 +239,8 @@ def test_damaged_components_are_refused_or_not_rewritten(
         data[at] = byte
     for wasm in (bytes(data), bytes(data[:length])):
         try:
-            changed = relowered(wasm, is_wasi).wasm
-        except Unfit:
+            changed = lower_bytes_through_memory(wasm, is_wasi).wasm
+        except NotRewritable:
             continue
         try:
             wasmtime.component.Component(engine, changed)
@@ -243,13 +250,13 @@ def test_damaged_components_are_refused_or_not_rewritten(
 
 
 def test_a_named_list_of_bytes_is_rewritten(host: Host) -> None:
-    """As tools write it that begin with WIT."""
+    """Tools that start from WIT write such a type."""
     kinds = '(type $t (enum "FP16"'
     named = '(type $b (list u8)) (export "tensor-data" (type $d (eq $b)))'
     text = component(LARGE).replace(kinds, f"{named} {kinds}")
     text = text.replace('(param "data" (list u8))', '(param "data" $d)')
     program = host.compile(built(text.replace("(result (list u8))", "(result $d)")))
-    assert is_relowered(program)
+    assert goes_through_memory(program)
     assert program.run().check().exit_code == 0
 
 
@@ -262,16 +269,16 @@ def test_a_list_of_bytes_may_be_defined_outside_its_interface(host):
     given = '(param "self" (borrow $tensor)) (result '
     assert given + "(list u8))" in text
     program = host.compile(built(text.replace(given + "(list u8))", given + "$bytes)")))
-    assert not is_relowered(program)
+    assert not goes_through_memory(program)
     assert program.run().check().exit_code == 0
 
 
 @pytest.mark.parametrize("size", [0, 5])
-def test_a_realloc_that_gives_what_the_host_asks_with(host, size):
+def test_a_realloc_that_returns_the_hosts_mark_ends_the_guest(host, size):
     text = component(SMALL.format(address=1024, size=size))
     assert "(local.get $at)))" in text
     program = host.compile(built(text.replace("(local.get $at)))", "(i32.const -1)))")))
-    assert is_relowered(program)
+    assert goes_through_memory(program)
     result = program.run(stats=True)
     assert isinstance(result.error, GuestTrap)
     assert result.calls["tensor.data"].calls == 1
@@ -283,11 +290,11 @@ def test_types_that_double_at_every_level_are_read_quickly():
         types += f"(type $t{i} (tuple $x{i - 1} $x{i - 1}))"
         types += f'(export "e{i}" (type $x{i} (eq $t{i})))'
     text = f'(import "acme:x/y" (instance {types} (export "f" (func (result $x89)))))'
-    with pytest.raises(Unfit, match="0 memories"):
-        relowered(built(f"(component {text})"), is_wasi)
+    with pytest.raises(NotRewritable, match="0 memories"):
+        lower_bytes_through_memory(built(f"(component {text})"), is_wasi)
 
 
-def test_a_type_that_equals_itself(host):
+def test_a_type_that_equals_itself_is_refused(host):
     wasm = bytearray(
         built(
             '(component (import "wasi:nn/x" (instance (type $t (list u8)) '
@@ -309,7 +316,7 @@ def test_an_alias_of_too_many_levels_is_not_rewritten(host: Host) -> None:
 
 
 def test_names_beyond_their_section_are_not_read(host: Host) -> None:
-    """Each would be kept with all that comes after it."""
+    """Each would be kept together with the rest of the file."""
     imports = b"\x0a\x05\x01\x00\x7f" + b"a" * 127 + b"\x01\x00"
     with pytest.raises(UsageError, match="longer than it says"):
         host.compile(b"\0asm\x0d\0\1\0" + imports)
@@ -317,9 +324,9 @@ def test_names_beyond_their_section_are_not_read(host: Host) -> None:
         host.compile(b"\0asm\1\0\0\0" + b"\0\x02\x7f" + b"a" * 200)
 
 
-def test_a_list_may_be_longer_than_the_c_api_allows(host: Host, monkeypatch) -> None:
-    """It would take 64 bytes for each byte; wasmtime itself bounds only the way out of a guest."""
-    monkeypatch.setattr(values, "_MOST_BYTES", SIZE - 1)
+def test_a_list_that_is_too_long_for_the_c_api_ends_the_guest(host: Host, monkeypatch) -> None:
+    """Each byte would take 64 bytes. wasmtime itself bounds only what a guest passes."""
+    monkeypatch.setattr(values, "_MAX_BYTES", SIZE - 1)
     result = host.compile(built(component(LARGE, more=SECOND_MEMORY))).run()
     assert isinstance(result.error, LimitExceeded)
     assert f"asked for a list of {SIZE} bytes; {SIZE - 1} are the most" in str(result.error)
@@ -334,5 +341,5 @@ def test_a_type_of_two_interfaces_is_not_rewritten(second: str) -> None:
       (import "a:b/one" (instance (type $t)))
       (import "a:b/two" (instance (type {second})))
       (core module $m (memory (export "memory") 1)) (core instance (instantiate $m)))"""
-    with pytest.raises(Unfit, match="one type describes two interfaces"):
-        relowered(built(text), is_wasi)
+    with pytest.raises(NotRewritable, match="one type describes two interfaces"):
+        lower_bytes_through_memory(built(text), is_wasi)

@@ -1,7 +1,7 @@
-"""Reading the types of a component: what its imported functions take and give.
+"""Reading the types of a component: the parameters and results of its imported functions.
 
-Only what ``relowering`` asks is kept of a type; the rest is walked over (component model,
-Binary.md, "Type Definitions").
+Only what ``rewriting`` needs is kept of a type; the rest is skipped (component model, Binary.md,
+"Type Definitions").
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _UNKNOWN = -1
 
 _SMALL = _NUMBERS | {_ENUM, _BORROW}
 
-#: A value's type: the byte of a primitive one as a negative number, or the number of a type.
+#: A value's type: for a primitive type its byte as a negative number, otherwise a type index.
 Value = int
 
 
-class Unfit(Exception):
-    """A component that is run as it is."""
+class NotRewritable(Exception):
+    """The component cannot be rewritten: it must run as it is."""
 
 
 class FunctionType(NamedTuple):
-    """``number_at`` is where the number of parameters stands, ``end`` where the last one ends."""
+    """``number_at`` is where the number of parameters is, ``end`` where the last one ends."""
 
     parameters: tuple[Value, ...]
     result: Value | None
@@ -39,9 +39,12 @@ class FunctionType(NamedTuple):
 
 
 class Type(NamedTuple):
-    """A type behind its aliases: the byte that says what it is, the component or interface that
-    defines it, whether it is a ``list<u8>`` or has one inside, and what is in a function or an
-    interface."""
+    """A type, with its aliases resolved.
+
+    ``kind`` is the byte that says what it is, ``home`` the component or interface that defines it.
+    ``is_bytes`` says that it is a ``list<u8>``, ``has_bytes`` that it is or contains one.
+    ``function`` and ``inside`` hold the content of a function or an interface.
+    """
 
     kind: int
     home: Space
@@ -52,8 +55,8 @@ class Type(NamedTuple):
 
 
 class Space:
-    """The types of a component or an interface by number, and what it exports by name. Whatever
-    refers to a type has to come after it."""
+    """The types of a component or an interface by index, and its exports by name. A reference to a
+    type must come after the type."""
 
     def __init__(self, parent: Space | None) -> None:
         self._parent = parent
@@ -64,7 +67,7 @@ class Space:
         self._exported: dict[str, Type] = {}
 
     def add_alias(self, target: int, number: int, name: str) -> None:
-        """A type of an instance (target 0), or of ``number`` levels further out (target 2)."""
+        """Add a type of an instance (target 0), or of ``number`` levels further out (target 2)."""
         self.types.append(self._outer(number, int(name)) if target else self._member(number, name))
 
     def _outer(self, levels: int, number: int) -> Type:
@@ -83,11 +86,11 @@ class Space:
         return Type(_UNKNOWN, self)
 
     def add_unknown(self) -> None:
-        """A type that nothing here needs to know."""
+        """Add a type that is never needed here."""
         self.types.append(self._unknown())
 
     def add_export(self, name: str, sort: int, number: int | None) -> None:
-        """An export; a type's gives it a number of its own."""
+        """Add an export. The export of a type also adds the type under a new index."""
         if sort == 1 and number is not None:
             self.functions[name] = number
         elif sort == 3:
@@ -95,35 +98,34 @@ class Space:
             self.types.append(self._exported[name])
 
     def at(self, number: Value) -> Type:
-        """The type of a number; of a negative one, the primitive type. Raises ``ValueError`` for
-        one that comes later."""
+        """The type with an index, or the primitive type for a negative number. Raises
+        ``ValueError`` for a type that comes later."""
         if number >= len(self.types):
             raise ValueError("a type refers to a later one")
         return Type(number + 0x80, self) if number < 0 else self.types[number]
 
     def known(self, number: Value) -> Type:
-        """The type of a value that a function takes or gives. Raises ``Unfit`` for one that is not
-        understood."""
+        """The type of a parameter or result. Raises ``NotRewritable`` if it is not understood."""
         found = self.at(number)
         if found.kind == _UNKNOWN:
-            raise Unfit("a type of its functions is not understood")
+            raise NotRewritable("its functions use a type that is not understood")
         return found
 
     def is_small(self, number: Value) -> bool:
-        """Whether it is one i32 that can be passed twice."""
+        """Whether the value is one i32 that can be passed twice."""
         return self.known(number).kind in _SMALL
 
 
 class TypeReader(Reader):
-    """Reads definitions of types. ``destructors`` are the numbers of core functions in them, with
-    where they stand."""
+    """Reads type definitions. ``destructors`` holds the core functions in them: the start and end
+    of their index, and the index."""
 
     def __init__(self, data: memoryview) -> None:
         super().__init__(data)
         self.destructors: list[tuple[int, int, int]] = []
 
     def define(self, space: Space) -> None:
-        """Read a definition, and number it in a space."""
+        """Read a definition, and add it to a space."""
         start, kind = self.at, self.byte()
         made = Type(kind, space)
         if kind in (_FUNCTION, _ASYNC_FUNCTION):
@@ -144,7 +146,7 @@ class TypeReader(Reader):
             space.byte_lists.append((start, self.at))
 
     def description(self, space: Space, name: str) -> tuple[int, int]:
-        """What an import or export is: its sort and, where it has one, the number of its type."""
+        """The sort of an import or export, and the index of its type (0 if it has none)."""
         sort = self.byte()
         number: int | None
         if sort == 3:
@@ -162,7 +164,7 @@ class TypeReader(Reader):
     def extern_name(self) -> str:
         """The name of an import or export."""
         if self.byte() > 1:
-            raise Unfit("it uses what is newer than WASI 0.2")
+            raise NotRewritable("it uses features newer than WASI 0.2")
         return self.name()
 
     def value(self) -> Value:
@@ -232,7 +234,7 @@ class TypeReader(Reader):
             return self._perhaps() + self._perhaps()
         parts: list[Value] = []
         if kind not in (_RECORD, _VARIANT):
-            raise Unfit("it uses what is newer than WASI 0.2")
+            raise NotRewritable("it uses features newer than WASI 0.2")
         for _ in range(self.count()):
             self.name()
             if kind == _RECORD:

@@ -1,0 +1,1 @@
+"""Passing a component's lists of bytes through its memory. README.md says why, and until when."""
