@@ -14,7 +14,7 @@ from wasi_nn_ggml.grammar import gbnf
 from wasi_nn_ggml.grammar.schema import grammar_of
 from wasi_nn_ggml.llama.model import Source
 from wasi_nn_ggml.llama.sampler import Sampler
-from wasi_nn_ggml.protocol.settings import ModelSettings, SamplerSettings
+from wasi_nn_ggml.settings import ModelSettings, SamplerSettings
 
 needs("xllamacpp")
 

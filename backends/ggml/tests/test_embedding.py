@@ -20,7 +20,7 @@ from wasi_nn_ggml.guard.gguf import Contents
 from wasi_nn_ggml.llama import metadata
 from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.protocol import embedding
-from wasi_nn_ggml.protocol.settings import ModelSettings
+from wasi_nn_ggml.settings import ModelSettings
 
 needs("xllamacpp")
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from wasi_nn.backend import LoadOptions, unlimited
 from wasi_nn.errors import NnError
 from wasi_nn.types import Tensor, TensorType
+from wasi_nn_ggml import keys
 from wasi_nn_ggml.backend import GgmlBackend
-from wasi_nn_ggml.protocol import keys
 
 needs("xllamacpp")
 

@@ -28,9 +28,9 @@ from wasi_nn.errors import (
     UnsupportedOperation,
 )
 from wasi_nn.types import Tensor, TensorType
+from wasi_nn_ggml import keys
 from wasi_nn_ggml.backend import GgmlBackend
 from wasi_nn_ggml.llama import bindings, loader, provider
-from wasi_nn_ggml.protocol import keys
 
 needs("xllamacpp")
 

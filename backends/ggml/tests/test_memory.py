@@ -24,7 +24,7 @@ from wasi_nn_ggml.llama.kv_cache import c_library, common_prefix
 from wasi_nn_ggml.llama.metadata import Metadata
 from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.llama.vision import Picture
-from wasi_nn_ggml.protocol.settings import ContextSettings, ModelSettings
+from wasi_nn_ggml.settings import ContextSettings, ModelSettings
 
 needs("xllamacpp")
 
@@ -36,7 +36,7 @@ MEASURE = """
 import json, sys
 from wasi_nn_ggml.llama.kv_cache import KvCache
 from wasi_nn_ggml.llama.model import Model
-from wasi_nn_ggml.protocol.settings import ContextSettings, ModelSettings
+from wasi_nn_ggml.settings import ContextSettings, ModelSettings
 
 def resident():
     with open("/proc/self/statm") as file:

@@ -19,7 +19,7 @@ from wasi_nn.errors import (
 from wasi_nn_ggml.backend import GgmlBackend
 from wasi_nn_ggml.guard import model_files
 from wasi_nn_ggml.llama.model import Source
-from wasi_nn_ggml.protocol.settings import ModelSettings
+from wasi_nn_ggml.settings import ModelSettings
 
 TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
 WIDTH, CONTEXT = 32, 64

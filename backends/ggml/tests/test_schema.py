@@ -20,7 +20,7 @@ from wasi_nn_ggml.grammar import gbnf, ranges
 from wasi_nn_ggml.grammar.schema import grammar_of
 from wasi_nn_ggml.llama.bindings import TokenDataArray
 from wasi_nn_ggml.llama.model import Source
-from wasi_nn_ggml.protocol.settings import ModelSettings
+from wasi_nn_ggml.settings import ModelSettings
 
 needs("xllamacpp")
 np = needs("numpy")
@@ -60,7 +60,7 @@ def accepts():
     return check
 
 
-PERSON = {
+EMPLOYEE = {
     "type": "object",
     "properties": {
         "name": {"type": "string", "minLength": 1, "maxLength": 5},
@@ -230,7 +230,7 @@ class TestAccepts:
                 ["1"],
             ),
             (
-                PERSON,
+                EMPLOYEE,
                 ['{"name": "x"}', '{"name":"x","age":3,"tags":["a"],"boss":{"name":"y"}}'],
                 ['{"name": ""}', '{"name":"x","age":-1}', '{"name":"x","tags":[]}', "{}"],
             ),
@@ -524,7 +524,7 @@ class TestGbnf:
             ('root ::= "a"{%s}' % ("9" * 5000), "repetitions"),
             ("root ::= *", "nothing to repeat"),
             ('root ::= "a" | +', "nothing to repeat"),
-            ('root ::= "a"' + "*" * 100_000, "repetition of repetitions"),
+            ('root ::= "a"' + "*" * 100_000, "repetitions of repetitions"),
             (f"root ::= <{'a' * 5000}>", "a name has 5002 characters"),
             (f'root ::= "a"\n{"b" * 5000} ::= "a"', "a name has 5000 characters"),
         ],

@@ -11,7 +11,7 @@ from wasi_nn import Host
 from wasi_nn.errors import InvalidArgument, NnError, PromptTooLong, RuntimeFailure
 from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.protocol import chat, template
-from wasi_nn_ggml.protocol.settings import ModelSettings
+from wasi_nn_ggml.settings import ModelSettings
 
 CHATML = """{% for message in messages %}
 {{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wasi_nn.backend import Backend, Builder, Graph, LoadOptions
 from wasi_nn.errors import NnError, Unavailable
 from wasi_nn.types import Availability
-from wasi_nn_ggml.protocol import keys
+from wasi_nn_ggml import keys
 
 if TYPE_CHECKING:
     from pathlib import Path

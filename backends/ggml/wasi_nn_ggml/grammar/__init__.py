@@ -1,1 +1,1 @@
-"""Grammars for what a model may write: JSON schemas as GBNF, and checks of both."""
+"""JSON schemas as grammars, and checks of grammars."""

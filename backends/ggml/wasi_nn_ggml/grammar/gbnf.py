@@ -168,7 +168,7 @@ class _Reader:
                 raise self._wrong("there is nothing to repeat")
             item = alternates[-1][-1]
             if len(item.repeats) == _MAX_REPEATED:
-                raise self._wrong("a repetition of repetitions of repetitions")
+                raise self._wrong(f"more than {_MAX_REPEATED} repetitions of repetitions")
             times = self._times(repeat) if repeat else _MARKS[mark]
             alternates[-1][-1] = item._replace(repeats=(*item.repeats, times))
         elif piece["text"]:

@@ -120,7 +120,7 @@ class _Converter:
         self._depth += 1
         self._visits += 1
         if self._depth > _MAX_DEPTH:
-            raise InvalidArgument(f"the json-schema nests deeper than {_MAX_DEPTH}")
+            raise InvalidArgument(f"the json-schema nests deeper than {_MAX_DEPTH} levels")
         if schema is True:
             body = "value"
         elif isinstance(schema, Mapping):
@@ -196,7 +196,7 @@ class _Converter:
     def _target(self, reference: Any) -> Any:
         if not isinstance(reference, str) or not re.match("#(/|$)", reference):
             raise InvalidArgument(
-                f"the json-schema refers to {reprlib.repr(reference)}: only #/… is served"
+                f"the json-schema refers to {reprlib.repr(reference)}: only #/… is supported"
             )
         try:
             return schema_merge.resolve(self._root, reference)
@@ -366,7 +366,7 @@ def _joined(bodies: Sequence[str]) -> str:
 def _members(schema: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, None]]:
     properties, required = schema.get("properties", {}), schema.get("required", [])
     if not isinstance(properties, Mapping) or not isinstance(required, list):
-        raise InvalidArgument("the json-schema's properties or required cannot be right")
+        raise InvalidArgument("the json-schema's properties must be an object, and required a list")
     if not all(isinstance(name, str) for name in required):
         raise InvalidArgument("the json-schema's required must be a list of names")
     return dict(properties), dict.fromkeys(required)

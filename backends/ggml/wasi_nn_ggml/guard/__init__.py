@@ -1,1 +1,1 @@
-"""Checks and estimates before llama.cpp, which ends its process on what it cannot take."""
+"""Checks and estimates that run before llama.cpp, which ends its process on bad data."""

@@ -8,14 +8,16 @@ of a text; where it computes only the last token's, the rest costs nothing.
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from wasi_nn.backend.memory import group_memory
 from wasi_nn.errors import RuntimeFailure
 from wasi_nn.escaping import logger
-from wasi_nn_ggml.llama.loader import Library
-from wasi_nn_ggml.llama.metadata import Metadata
-from wasi_nn_ggml.protocol.settings import ContextSettings
+from wasi_nn_ggml.settings import ContextSettings
+
+if TYPE_CHECKING:
+    from wasi_nn_ggml.llama.loader import Library
+    from wasi_nn_ggml.llama.metadata import Metadata
 
 log = logger("wasi_nn.ggml")
 

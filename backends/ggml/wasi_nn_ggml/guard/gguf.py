@@ -68,7 +68,7 @@ class Contents(NamedTuple):
         if self.kind == "imatrix":
             return "an importance matrix, which is for quantising models"
         if self.architecture == "controlvector":
-            return "a control vector, which no option takes here: give the model alone"
+            return "a control vector, which no option takes: give only the model"
         if self.is_projector:
             return "a projector for images: give the model first, and this after it"
         return None if self.tensors else "a vocabulary without a model: it has no tensors"
@@ -186,7 +186,9 @@ class _Reader:
                 self._replacement = _check_charsmap(self._data, start, count)
             return
         if kind != _STRING or count > self._size // 8:
-            raise RuntimeFailure(f"the GGUF file's array {key[:80]!r} cannot be right")
+            raise RuntimeFailure(
+                f"the GGUF file's array {key[:80]!r} is not valid: type {kind}, {count} elements"
+            )
         if key != _TOKENS:
             for _ in range(count):
                 self._skip(self._number(_U64))

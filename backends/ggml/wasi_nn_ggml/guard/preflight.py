@@ -93,7 +93,7 @@ def _test(path: str) -> None:
     from wasi_nn_ggml.llama.kv_cache import KvCache
     from wasi_nn_ggml.llama.model import Model
     from wasi_nn_ggml.protocol import embedding
-    from wasi_nn_ggml.protocol.settings import RANK, ContextSettings, ModelSettings
+    from wasi_nn_ggml.settings import RANK, ContextSettings, ModelSettings
 
     with open(path, "rb") as file:
         contents = gguf.check(file.fileno())

@@ -1,1 +1,1 @@
-"""llama.cpp in this process: its library, models, KV caches, samplers and image projectors."""
+"""llama.cpp in this process: its library, models, KV caches, samplers and images."""

@@ -17,8 +17,8 @@ from wasi_nn_ggml.guard.estimates import fitting
 from wasi_nn_ggml.llama.bindings import Batch
 from wasi_nn_ggml.llama.loader import Library, error_log, freed_with
 from wasi_nn_ggml.llama.model import Model
-from wasi_nn_ggml.protocol.settings import NON_CAUSAL, ContextSettings
 from wasi_nn_ggml.reservation import Reservation
+from wasi_nn_ggml.settings import NON_CAUSAL, ContextSettings
 
 _ABORTED = 2
 _NO_TOKEN = -1

@@ -19,7 +19,7 @@ from wasi_nn_ggml.guard.estimates import Shape
 from wasi_nn_ggml.guard.gguf import Contents
 from wasi_nn_ggml.llama.loader import error_log, freed_with, library
 from wasi_nn_ggml.llama.metadata import Metadata
-from wasi_nn_ggml.protocol.settings import RANK, ModelSettings
+from wasi_nn_ggml.settings import RANK, ModelSettings
 
 _Result = TypeVar("_Result")
 

@@ -16,8 +16,8 @@ from wasi_nn_ggml.grammar.schema import grammar_of
 from wasi_nn_ggml.llama.bindings import LogitBias, TokenDataArray
 from wasi_nn_ggml.llama.loader import Library, error_log, freed_with
 from wasi_nn_ggml.llama.model import Model
-from wasi_nn_ggml.protocol.settings import SamplerSettings
 from wasi_nn_ggml.reservation import Reservation
+from wasi_nn_ggml.settings import SamplerSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

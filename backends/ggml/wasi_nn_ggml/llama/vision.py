@@ -27,8 +27,8 @@ from wasi_nn_ggml.llama.bindings import VisionText
 from wasi_nn_ggml.llama.kv_cache import KvCache
 from wasi_nn_ggml.llama.loader import Library, error_log, freed_with
 from wasi_nn_ggml.llama.model import Model
-from wasi_nn_ggml.protocol.settings import ContextSettings
 from wasi_nn_ggml.reservation import Reservation
+from wasi_nn_ggml.settings import ContextSettings
 
 MARKER = "<image>"
 INLINE = re.compile(r'<img src="data:image/[a-z+.-]+;base64,([A-Za-z0-9+/=\s]*)"\s*/?>')

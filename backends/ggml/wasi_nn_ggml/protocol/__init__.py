@@ -1,1 +1,1 @@
-"""WasmEdge's ggml protocol: graphs and contexts, prompts, configs and answers."""
+"""WasmEdge's ggml protocol: graphs and contexts, prompts and outputs."""

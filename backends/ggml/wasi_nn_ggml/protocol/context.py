@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import Generation, Reserve, StreamingContext, position
-from wasi_nn.backend import config as reading
+from wasi_nn.backend.config import known_config, parse
 from wasi_nn.errors import (
     EndOfSequence,
     InvalidArgument,
@@ -18,16 +18,17 @@ from wasi_nn.errors import (
     RuntimeFailure,
 )
 from wasi_nn.types import Tensor, TensorType
+from wasi_nn_ggml import settings
 from wasi_nn_ggml.guard.estimates import whole_blocks
 from wasi_nn_ggml.llama.kv_cache import KvCache
 from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.llama.sampler import Sampler
-from wasi_nn_ggml.protocol import embedding, settings
+from wasi_nn_ggml.protocol import embedding
 from wasi_nn_ggml.protocol import prompt as prompts
 from wasi_nn_ggml.protocol.counters import Counters
 from wasi_nn_ggml.protocol.prompt import Projection, Prompt
-from wasi_nn_ggml.protocol.settings import Settings
 from wasi_nn_ggml.reservation import Reservation
+from wasi_nn_ggml.settings import Settings
 
 if TYPE_CHECKING:
     from wasi_nn_ggml.protocol.graph import GgmlGraph
@@ -151,7 +152,7 @@ class GgmlContext(StreamingContext):
     def _configure(self, text: str) -> None:
         """Merge a config into the present one. Everything that can fail comes first, so that a
         mistake changes nothing."""
-        config = {**self._config, **reading.known_config(self._graph.backend, reading.parse(text))}
+        config = {**self._config, **known_config(self._graph.backend, parse(text))}
         wanted, current = self._graph.read(config), self._settings
         with ExitStack() as undo:
             model, reservation = self.model, self._model_reservation
@@ -369,10 +370,7 @@ def _text(tensor: Tensor, what: str, most: int) -> str:
     size = len(tensor.data)
     if size > most:
         raise InvalidArgument(f"the {what} has {size} bytes: at most {most} are allowed")
-    try:
-        return bytes(tensor.data).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidArgument(f"the {what} is not UTF-8: {error}") from error
+    return settings.decode(tensor.data, what)
 
 
 def _stdout_writer() -> Callable[[bytes], None]:

@@ -8,7 +8,7 @@ import math
 from wasi_nn.errors import InvalidArgument, RuntimeFailure
 from wasi_nn_ggml.llama.kv_cache import KvCache
 from wasi_nn_ggml.llama.model import Model
-from wasi_nn_ggml.protocol.settings import RANK, ContextSettings
+from wasi_nn_ggml.settings import RANK, ContextSettings
 
 # enum llama_pooling_type
 _NONE = 0

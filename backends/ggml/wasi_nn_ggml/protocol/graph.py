@@ -18,7 +18,7 @@ from wasi_nn.backend import (
     LoadOptions,
     Reserve,
 )
-from wasi_nn.backend import config as reading
+from wasi_nn.backend.config import known_config, parse
 from wasi_nn.backend.files import Version, version
 from wasi_nn.errors import (
     InvalidArgument,
@@ -26,12 +26,13 @@ from wasi_nn.errors import (
     UnsupportedOperation,
 )
 from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
+from wasi_nn_ggml import settings
 from wasi_nn_ggml.guard import model_files
 from wasi_nn_ggml.llama.loader import library
 from wasi_nn_ggml.llama.model import Model, Source, applicable
 from wasi_nn_ggml.llama.sampler import Sampler
 from wasi_nn_ggml.llama.vision import Projector, check_projector
-from wasi_nn_ggml.protocol import embedding, settings
+from wasi_nn_ggml.protocol import embedding
 from wasi_nn_ggml.protocol.context import GgmlContext
 
 # Of an image file, in bytes.
@@ -154,20 +155,13 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
             check_projector(second)
             projector = second
         else:
-            config.update(reading.known_config(backend, reading.parse(_utf8(second))))
+            config.update(known_config(backend, parse(settings.decode(second, "config"))))
     source = Source(builders[0])
     try:
         return GgmlGraph(backend, source, projector, config)
     except BaseException:
         source.close()
         raise
-
-
-def _utf8(data: memoryview) -> str:
-    try:
-        return bytes(data).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise InvalidArgument(f"the config is not UTF-8: {error}") from error
 
 
 _INPUTS = (

@@ -12,8 +12,8 @@ from wasi_nn.errors import InvalidArgument, ModelNotFound, PromptTooLong
 from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.llama.vision import Picture, Projector, find_picture
 from wasi_nn_ggml.protocol import chat
-from wasi_nn_ggml.protocol.settings import Settings
 from wasi_nn_ggml.reservation import Reservation
+from wasi_nn_ggml.settings import Settings
 
 if TYPE_CHECKING:
     from wasi_nn_ggml.protocol.graph import GgmlGraph

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from wasi_nn.backend.config import Config, choice, flag, number, text, typed, whole_number
 from wasi_nn.errors import InvalidArgument, UnsupportedOperation
-from wasi_nn_ggml.protocol import keys
+from wasi_nn_ggml import keys
 
 # The first choice of each is the default.
 _SPLIT_MODES = {"layer": 1, "none": 0, "row": 2}
@@ -190,6 +190,14 @@ def read(given: Config) -> Settings:
         mmproj=text(given, "mmproj"),
         image=text(given, "image"),
     )
+
+
+def decode(data: memoryview, what: str) -> str:
+    """The text of a guest's bytes. Raises ``InvalidArgument`` if they are not UTF-8."""
+    try:
+        return bytes(data).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"the {what} is not UTF-8: {error}") from error
 
 
 def _threads(given: Config, key: str) -> int:
