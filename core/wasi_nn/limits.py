@@ -112,21 +112,3 @@ class Limits(NamedTuple):
 
 
 _FIELDS = Limits._fields[:-1]
-
-
-def own_limits(limits: Limits | None, timeout: float | None) -> Limits:
-    """A run's limits, with its ``timeout`` where that is shorter.
-
-    Raises ``UsageError`` as ``Limits.check`` does."""
-    if limits is None:
-        limits = Limits()
-    elif not isinstance(limits, Limits):
-        raise UsageError(f"the limits are {limits!r}, and must be Limits(…) or None")
-    limits.check()
-    if timeout is None:
-        return limits
-    with_timeout = limits._replace(timeout=timeout)
-    with_timeout.check()
-    if limits.timeout is not None and limits.timeout < timeout:
-        return limits
-    return with_timeout

@@ -12,7 +12,7 @@ from wasi_nn import encodings
 from wasi_nn._closing import Closing
 from wasi_nn._host.compiling import Code
 from wasi_nn._host.guest_module import GuestModule
-from wasi_nn._host.limit_policy import enforcing
+from wasi_nn._host.limit_policy import enforcing, own_limits
 from wasi_nn._host.model import Model
 from wasi_nn._host.program import Program
 from wasi_nn._models import loading
@@ -23,7 +23,7 @@ from wasi_nn._process.signals import attend_or_leave
 from wasi_nn._session.session import Session
 from wasi_nn.backend import LoadOptions
 from wasi_nn.errors import InvalidEncoding, UsageError
-from wasi_nn.limits import Limits, own_limits
+from wasi_nn.limits import Limits
 from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import EngineLimits, Runtime
 from wasi_nn.runtime.name import RuntimeName

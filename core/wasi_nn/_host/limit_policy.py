@@ -1,4 +1,4 @@
-"""A limit that the engine cannot enforce is an error, and not a promise that is broken later."""
+"""The limits of a run. A limit that the engine cannot enforce is an error when the run starts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,24 @@ _CANNOT = {
     "its runtime as {isolated}",
     "fuel": "count fuel",
 }
+
+
+def own_limits(limits: Limits | None, timeout: float | None) -> Limits:
+    """A run's limits, with its ``timeout`` where that is shorter.
+
+    Raises ``UsageError`` as ``Limits.check`` does."""
+    if limits is None:
+        limits = Limits()
+    elif not isinstance(limits, Limits):
+        raise UsageError(f"the limits are {limits!r}, and must be Limits(…) or None")
+    limits.check()
+    if timeout is None:
+        return limits
+    with_timeout = limits._replace(timeout=timeout)
+    with_timeout.check()
+    if limits.timeout is not None and limits.timeout < timeout:
+        return limits
+    return with_timeout
 
 
 def unenforced(limits: Limits, runtime: Runtime) -> list[str]:

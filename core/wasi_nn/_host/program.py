@@ -10,7 +10,7 @@ from wasi_nn._abi.guard import Observer
 from wasi_nn._host.capture import Capture
 from wasi_nn._host.compiling import Code, Waiter, instance_of
 from wasi_nn._host.guest import Deadline, Guest
-from wasi_nn._host.limit_policy import check_enforced
+from wasi_nn._host.limit_policy import check_enforced, own_limits
 from wasi_nn._host.linkable import checked
 from wasi_nn._host.options import Call, GuestOptions, RunOptions, check_options
 from wasi_nn._host.result import RunResult, Timings
@@ -18,7 +18,7 @@ from wasi_nn._host.wasi import wasi_config
 from wasi_nn._process.fork import OfOneProcess, keep
 from wasi_nn._process.interrupts import ForwardSigint, Interruption
 from wasi_nn.errors import GuestError, GuestExited, UsageError
-from wasi_nn.limits import Limits, own_limits
+from wasi_nn.limits import Limits
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, WasiConfig
 
 if TYPE_CHECKING:

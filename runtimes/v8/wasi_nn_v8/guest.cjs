@@ -1,6 +1,6 @@
 // One guest in one Node.js process. V8 compiles and runs it, and node:wasi is its system. The process
 // that started this one serves its other imports, over two pipes; the protocol is described in
-// wasi_nn/runtime/process/child.py. Nothing here knows what the imports are for.
+// wasi_nn/runtime/process/_protocol.py. Nothing here knows what the imports are for.
 "use strict";
 const fs = require("node:fs");
 

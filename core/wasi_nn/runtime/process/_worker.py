@@ -24,7 +24,7 @@ from wasi_nn.runtime import (
     Runtime,
     WasiConfig,
 )
-from wasi_nn.runtime.process.child import (
+from wasi_nn.runtime.process._protocol import (
     CALL,
     CALL_HEAD,
     DATA,

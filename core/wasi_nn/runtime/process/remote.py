@@ -18,7 +18,7 @@ from wasi_nn.errors import (
 )
 from wasi_nn.runtime import EngineLimits, HostFunction, Module, WasiConfig
 from wasi_nn.runtime.instance import EngineInstance, GuestExit, missing_export
-from wasi_nn.runtime.process.child import (
+from wasi_nn.runtime.process._protocol import (
     CALL,
     CALL_HEAD,
     FAILED,
@@ -29,13 +29,11 @@ from wasi_nn.runtime.process.child import (
     PREPARE,
     RETURN,
     TRAP,
-    Child,
-    ProcessEnded,
-    RemoteMemory,
     as_json,
     from_raws,
     to_raws,
 )
+from wasi_nn.runtime.process.child import Child, ProcessEnded, RemoteMemory
 from wasi_nn.runtime.streams import Streams
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.memory_bound import bounded
