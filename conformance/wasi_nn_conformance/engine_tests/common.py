@@ -131,7 +131,7 @@ def assert_flat(run: Callable[[int], None], times: int) -> None:
         grown.append((resident() - before, descriptors() - open_before))
         if grown[-1][0] < _MAX_GROWTH and grown[-1][1] <= 0:
             return
-    pytest.fail(f"bytes and open files grew by {grown}")
+    pytest.fail(f"memory (in bytes) and open files grew by {grown}")
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Garbage arguments from inside Wasm: every call gives an errno."""
+"""Calls with any arguments from inside Wasm return an errno."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VALUES = st.one_of(
 )
 
 
-# One program serves all examples, and a method of a base class is run for several classes.
+# One program serves all examples, and several classes inherit the method.
 _MEANT = [
     HealthCheck.function_scoped_fixture,
     HealthCheck.too_slow,
@@ -38,7 +38,7 @@ def functions(host: Host, abi: type[CoreAbi]) -> dict[str, int]:
 
 
 def module(name: str, table: dict[str, int]) -> str:
-    """A guest that offers every import as an export of its own."""
+    """A guest that exports every function that it imports."""
     imports = exports = ""
     for function, count in table.items():
         parameters = "(param" + " i32" * count + ")"
@@ -53,7 +53,7 @@ def module(name: str, table: dict[str, int]) -> str:
 
 
 class Garbage(Engine):
-    """Whatever a guest passes, the answer is an errno."""
+    """Whatever a guest passes, it gets an errno."""
 
     @pytest.mark.parametrize("abi", [Witx, WamrLegacy])
     @settings(max_examples=60, deadline=None, suppress_health_check=_MEANT)

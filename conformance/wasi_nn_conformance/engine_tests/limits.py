@@ -1,4 +1,4 @@
-"""Limits: what is to stop a guest."""
+"""Limits: what stops a guest."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Limited(Engine):
                 host.run(wasm, limits=Limits(timeout=0.2))
             if not self.installed:
                 return
-        # Where the engine cannot be stopped, its process is ended.
+        # If the engine cannot be stopped, its process is ended.
         with Host(plugins=plugins, runtime=self.runtime, limits=Limits(timeout=0.2)) as limited:
             started = time.monotonic()
             result = limited.run(wasm)
@@ -54,7 +54,7 @@ class Limited(Engine):
 
     def test_the_deadline_of_one_guest_stops_no_other(self, host: Host, wat: Wat) -> None:
         self.needs(host, "interrupt")
-        # The other one counts for a while, in the same engine.
+        # The other guest counts for a while, in the same engine.
         wasm = wat(
             """(module (memory (export "memory") 1) (func (export "_start") (local i64)
             (loop $l (local.set 0 (i64.add (local.get 0) (i64.const 1)))
@@ -104,8 +104,8 @@ class Limited(Engine):
         assert isinstance(result.error, Interrupted)
 
     def test_ctrl_c_ends_a_guest_that_computes(self, host: Host, wat: Wat) -> None:
-        """Python code that an engine calls is where Python's own handler would raise, out of
-        anybody's reach; so the guest is interrupted, and nothing is raised before it is back."""
+        """Python's own handler would raise in code that the engine calls, where nothing catches
+        it. So core interrupts the guest, and raises after the guest has returned."""
         self.needs(host, "interrupt")
         program = host.compile(wat(COMMAND.format(LOOP)))
         with ctrl_c(0.2):
@@ -146,7 +146,7 @@ class Limited(Engine):
     def test_an_interrupt_is_kept_if_a_host_function_swallows_it(
         self, host: Host, wat: Wat
     ) -> None:
-        """It meant the whole guest, and not the call back into it alone."""
+        """It ends the whole guest, not only the call back into the guest."""
         self.needs(host, "interrupt")
         wasm = wat(
             f"""(module (import "test" "swallow" (func $swallow)) (memory (export "memory") 1)
@@ -194,7 +194,7 @@ class Limited(Engine):
             if not self.installed:
                 return
         for memory in (8 << 16, 65535):
-            # Where the engine cannot, it does in a process of its own.
+            # If the engine cannot, it does so in a process of its own.
             with Host(
                 plugins=plugins, runtime=self.runtime, limits=Limits(memory=memory)
             ) as limited:

@@ -66,7 +66,7 @@ class Memory(Engine):
             sizes.append(memory.size)
             if len(sizes) == 1:
                 assert guest.call("grow") == (1,)
-                # What this call was given follows.
+                # The memory of this call follows.
                 memory.write(300 * 65536, b"there")
                 assert memory.size == 301 * 65536
 

@@ -1,4 +1,4 @@
-"""Programs: how they start, what they say, how they end."""
+"""Programs: how they start, what they print, how they end."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Programs(Engine):
         assert any(word in str(result.error) for word in ("stack", "recursion"))
 
     def test_a_host_may_end_while_a_guest_runs(self, host: Host, wat: Wat, tmp_path: Path) -> None:
-        """In a thread that nobody waits for, as a server's are."""
+        """Python does not wait for daemon threads. Servers run guests in them."""
         self.needs_process()
         self.needs(host, "threads")
         path = tmp_path / "busy.wasm"
@@ -146,7 +146,7 @@ class Programs(Engine):
     def test_a_shared_memory_works_or_is_refused_before_the_start(
         self, host: Host, wat: Wat
     ) -> None:
-        """A guest can be built for threads and never start one."""
+        """A guest that is built for threads need not start one."""
         shared = WASI.replace('(export "memory") 1)', '(export "memory") 1 2 shared)')
         wasm = wat(f'(module {shared} (func (export "_start") {self.WRITES}))')
         if host.runtime.features.shared_memory:
@@ -169,7 +169,7 @@ class Programs(Engine):
             host.run(wat(f"(module {wrong} {start})"))
 
     def test_imports_are_checked_before_the_guest_is_compiled(self, host: Host, wat: Wat) -> None:
-        """Compiling can take minutes. This guest's code is not valid, and nobody finds out."""
+        """Compiling can take minutes. The code of this guest is invalid, which nothing notices."""
         memory = '(memory (export "memory") 1)'
         valid = wat(f'(module (import "x" "y" (func)) {memory} (func (export "_start")))')
         wasm = valid.replace(b"\x00\x0b", b"\x00\x1a")
@@ -250,7 +250,7 @@ class Programs(Engine):
             program.instantiate()
 
     def test_a_start_function_has_its_memory_and_wasi(self, host: Host, wat: Wat) -> None:
-        """AssemblyScript's programs are nothing else."""
+        """A program of AssemblyScript is a start function."""
         wasm = wat(
             """(module
             (import "wasi_snapshot_preview1" "fd_write"
@@ -315,7 +315,7 @@ class Programs(Engine):
 
     @pytest.mark.parametrize("wasi", [True, False])
     def test_no_export_runs_by_itself(self, host: Host, wat: Wat, wasi: bool) -> None:
-        """Nor does an engine know names that others do not."""
+        """No name is special to an engine."""
         imported = '(import "wasi_snapshot_preview1" "proc_exit" (func (param i32)))'
         names = ["_initialize", "__post_instantiate", "__wasm_call_ctors"]
         run = "(global.set $runs (i32.add (global.get $runs) (i32.const 1)))"

@@ -1,4 +1,4 @@
-"""Signal handlers of a program's own while a guest runs in the main thread, and forks."""
+"""A program's own signal handlers while a guest runs in the main thread, and forks."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ attempt(lambda: host.run(wasm))
 attempt(lambda: Host(runtime=name).run(wasm))
 attempt(lambda: guest.run())
 attempt(close)
-# The parent's are as they were.
+# Those of the parent still work.
 assert guest.run() == 0
 assert program.run().stdout == b"hello, wasi-nn\\n"
 """
@@ -77,7 +77,7 @@ if child:
     assert os.waitpid(child, 0)[1] == 0
 print(host.run(sys.argv[2]).stdout, flush=True)
 """
-# Guests of threads that Python does not wait for.
+# Guests in daemon threads.
 END = """
 import sys, threading
 from wasi_nn import Host
@@ -168,7 +168,7 @@ class Signals(Engine):
         with host.compile(wasm).instantiate(extra=extra) as guest:
             with pytest.raises(Loss), signalled(signal.SIGALRM, lose, 0.1):
                 guest.call("run")
-            # Where a guest holds the GIL, the handler runs in the host call, as a part of it.
+            # If a guest holds the GIL, the handler runs inside the host call.
             if host.runtime.features.threads:
                 with pytest.raises(Interrupted):
                     guest.call("run")

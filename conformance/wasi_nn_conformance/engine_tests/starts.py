@@ -55,7 +55,7 @@ class Starts(Engine):
             assert (result.exit_code, result.stdout) == (0, b"out")
 
     def test_a_start_sections_memory_need_not_be_exported(self, host: Host, wat: Wat) -> None:
-        """It calls nothing that needs one."""
+        """Only host calls need the memory."""
         result = host.run(wat("(module (memory 1) (func $main) (start $main))")).check()
         assert result.exit_code == 0
 

@@ -70,7 +70,7 @@ class Tasks(Engine):
                         break
             with pytest.raises(asyncio.CancelledError):
                 await running.wait()
-            # Nobody reads: the guest waits, and its deadline ends it.
+            # Nothing reads: the guest waits, and its deadline ends it.
             async with endless.start(timeout=0.3) as running:
                 result = await running.wait()
             assert isinstance(result.error, DeadlineExceeded)

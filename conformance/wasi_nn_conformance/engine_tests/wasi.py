@@ -1,4 +1,4 @@
-"""WASI, whoever serves it: what a guest makes of it ends the guest at most."""
+"""WASI: calls of a guest may end the guest, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from wasi_nn_conformance.engine_tests.common import Engine, Wat
 
 class Wasi(Engine):
     def test_every_wasi_function_can_be_imported(self, host: Host, wat: Wat) -> None:
-        """With the signature that is asked for: engines compare it with their own."""
+        """Engines compare the signature with their own."""
         self.needs(host, "wasi")
         for module in host.runtime.wasi_modules:
             imports = "".join(

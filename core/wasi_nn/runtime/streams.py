@@ -73,7 +73,7 @@ class Streams:
             return self._inherited(0, os.O_RDONLY)
         if not stdin:
             return self._own(os.open(os.devnull, os.O_RDONLY))
-        # A file, and not a pipe: somebody would have to write to that while the guest reads.
+        # A file, not a pipe: something would have to write to a pipe while the guest reads.
         with tempfile.TemporaryFile() as file:
             file.write(stdin)
             file.seek(0)
@@ -121,7 +121,7 @@ class Streams:
                     if reader in self._readers:
                         self._deliver(reader)
                     if self._closed:
-                        # By whom it told something; what is polled may be somebody else's by now.
+                        # The callback closed us: these descriptors may already have been reused.
                         return
                     if reader not in self._readers:
                         watched.unregister(reader)

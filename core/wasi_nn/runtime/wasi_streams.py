@@ -1,8 +1,8 @@
 """The part of WASI preview 1 that Python serves well: streams, arguments, variables, exit codes.
 
-For engines whose own functions fall short, or that have none. Standard streams can go anywhere;
-what these functions are asked of files goes to the engine's function of that name (``OF_FILES``),
-which the adapter gives as ``files``. There is nothing of directories here: those need an engine.
+For engines whose own functions fall short, or that have none. Standard streams can go anywhere.
+Calls for other descriptors go to the engine's function of the same name (``OF_FILES``), which the
+runtime sets in ``files``. Directories need an engine's WASI.
 
 Layouts: an iovec is ``{u32 pointer, u32 length}`` (wasi_snapshot_preview1.witx).
 """
@@ -23,8 +23,8 @@ __all__ = ["OF_FILES", "Preview1"]
 #: The functions that serve files as well, and how many parameters they have.
 OF_FILES = {"fd_write": 4, "fd_read": 4, "fd_fdstat_get": 2}
 _BADF, _FAULT, _IO, _PIPE = 8, 21, 29, 64
-# File type, flags, rights, inherited rights. A program asks whether it talks with a person: a
-# stream is a character device where it is a terminal, and "unknown" otherwise.
+# File type, flags, rights, inherited rights. A program asks whether a user reads its output: a
+# terminal is a character device, and any other stream is "unknown".
 _STATUS = Struct("<BxHxxxxQQ")
 _TERMINAL, _UNKNOWN = 2, 0
 _READ_RIGHT, _WRITE_RIGHT, _POLL_RIGHT = 1 << 1, 1 << 6, 1 << 27
@@ -32,7 +32,7 @@ _U32 = Struct("<I")
 _PAIR = Struct("<II")
 _STREAMS = 3
 _MOST_VECTORS = 1024
-# A guest's vectors can name its whole memory many times over; less than all may be written.
+# A guest's vectors can name its whole memory many times over. Writing a part is allowed.
 _MOST_AT_ONCE = 1 << 20
 
 
@@ -47,7 +47,7 @@ class Preview1:
         self._outputs: dict[int, Stdout] = {1: wasi.stdout, 2: wasi.stderr}
         self._arguments = [argument.encode() + b"\0" for argument in wasi.args]
         self._variables = [f"{name}={value}".encode() + b"\0" for name, value in wasi.env]
-        #: The engine's own functions by name, for what is no standard stream.
+        #: The engine's own functions by name, for descriptors that are not standard streams.
         self.files: dict[str, Callable[..., int]] = {}
         for stream, ours in ((wasi.stdout, sys.stdout), (wasi.stderr, sys.stderr)):
             # What Python has buffered comes before what the guest writes.

@@ -1,13 +1,12 @@
 """Guests through the standard C API, wasm.h (github.com/WebAssembly/wasm-c-api).
 
-The engine-neutral half of an adapter: a library's adapter derives from ``CApiModule`` and
-``CApiInstance`` and adds what wasm.h lacks, which is WASI above all: it has none, and no way to
-stop or limit a guest either.
+The part of a runtime that is the same for every library with wasm.h. A runtime derives from
+``CApiModule`` and ``CApiInstance``, and adds what wasm.h lacks: WASI, and a way to stop or limit a
+guest.
 
-Each module has an engine of its own, and each instance a store of that engine. The libraries that
-are driven this way let stores of one engine share a module, in any number of threads. An engine may
-keep the code of its modules for as long as it lives (wasmer's does), so one engine for the whole
-process would grow with every program.
+Each module has its own engine, and each instance a store of that engine. These libraries let stores
+of one engine share a module, in any number of threads. An engine may keep the code of its modules
+while it exists (wasmer's does), so one engine for the whole process would grow with every program.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ class TestEngine(EngineTests):
     runtime = "pywasm"
     share = 0.02  # of the guests that tests of many guests run
 
-    def test_deadline_of_one_guest_stops_no_other(self):
+    def test_the_deadline_of_one_guest_stops_no_other(self):
         pytest.skip("the other guest counts to 5,000,000, which takes pywasm minutes")
 
 

@@ -1,14 +1,14 @@
-"""The functions of WasmEdge's C API that the adapter calls (wasmedge.h, 0.14 and newer).
+"""The functions of WasmEdge's C API that the runtime calls (wasmedge.h, 0.14 and newer).
 
-Every difference between the versions is dealt with here (their headers were compared):
+This module handles every difference between the versions (their headers were compared):
 
-- ``ModuleInstanceCreateWASIWithFds`` came in 0.16. ``redirects`` says whether it is there; a guest
-  of an older library has the standard streams of its process.
-- Numbers of pages and offsets were u32 up to 0.16 and are u64 since. Arguments are passed as u64
-  and stay below 2^32, and the number of pages, which fits 32 bits, is read as a u32: a u32
-  function leaves the upper half of the register undefined.
-- ``ModuleInstanceAddFunction`` gave nothing up to 0.16 and gives a result since, so what it gives
-  is ignored, and the module is asked for the function.
+- ``ModuleInstanceCreateWASIWithFds`` came in 0.16. ``redirects`` says whether the library has it. A
+  guest of an older library has the standard streams of its process.
+- Numbers of pages and offsets were u32 up to 0.16, and are u64 since. Arguments are passed as u64
+  and stay below 2^32. The number of pages fits 32 bits and is read as a u32, because a u32 function
+  leaves the upper half of the register undefined.
+- ``ModuleInstanceAddFunction`` returned nothing up to 0.16, and returns a result since. So the
+  result is ignored, and the module is asked for the function.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from wasi_nn.wasm.arguments import F32, F64, I32, I64
 
 VARIABLE = "WASI_NN_LIBWASMEDGE"
 _HELP = "install WasmEdge 0.14 or newer (Debian and Ubuntu: apt-get install libwasmedge0)"
-#: The name that the package of a distribution gives, without the one that developers link to.
+#: The name in the package of a Linux distribution, which lacks the name that developers link to.
 _SONAMES = ("libwasmedge.so.0",)
 _MOST_PAGES = (1 << 32) - 1
-# Where WasmEdge's installer puts it: for one person, and for everybody.
+# Where WasmEdge's installer puts it: for one user, and for all.
 _PLACES = (Path.home() / ".wasmedge" / "lib", Path("/usr/local/lib"), Path("/usr/local/lib64"))
 _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
 

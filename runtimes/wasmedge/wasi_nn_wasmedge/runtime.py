@@ -1,4 +1,4 @@
-"""The adapter for WasmEdge, through libwasmedge's C API."""
+"""The runtime for WasmEdge, through libwasmedge's C API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The adapter for wasmer: by its PyPI package where that can be imported, or by libwasmer."""
+"""The runtime for wasmer: through its PyPI package if that can be imported, or libwasmer."""
 
 from __future__ import annotations
 
