@@ -387,6 +387,33 @@ def test_an_encoding_that_nobody_serves_is_explained():
         plugins.runtime("wasmtime")
 
 
+@pytest.mark.parametrize(
+    "declared",
+    [
+        'name = "mine"; encodings = ("mine",)',
+        "name = property(lambda self: 'mine'); encodings = property(lambda self: ('mine',))",
+        "def __init__(self): self.name = 'mine'; self.encodings = ('mine',)",
+    ],
+)
+def test_attributes_may_be_set_on_the_class_on_the_object_or_as_properties(folder, declared):
+    declaration = 'name = "sound"\n    encodings = ("sound", "onnx")'
+    distribution(folder, "sound_plugin", SOUND.replace(declaration, declared))
+    plugins = Plugins.installed()
+    assert not record(plugins, "sound_plugin").error
+    assert plugins.backend_for("mine").config_keys == frozenset()
+
+
+def test_asking_backends_whether_they_can_be_used_imports_no_library():
+    code = (
+        "import sys; from wasi_nn.plugins import Plugins, availability;"
+        "[availability(backend) for backend in Plugins.installed().backends];"
+        "libraries = 'numpy onnxruntime openvino torch ai_edge_litert xllamacpp'.split();"
+        "print([name for name in libraries if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
 def test_importing_the_plugins_imports_no_library():
     code = (
         "import sys; from wasi_nn.plugins import Plugins; Plugins.installed();"

@@ -54,6 +54,23 @@ def test_every_public_name_exists_and_is_documented(name):
             assert inspect.getdoc(value), f"{name}.{public} has no docstring"
 
 
+@pytest.mark.parametrize("name", MODULES)
+def test_a_public_module_defines_no_other_names(name):
+    """What is not in ``__all__`` has an underscore, in its own name or in its module's."""
+    tree = ast.parse(inspect.getsource(MODULES[name]))
+    defined = {node.name for node in tree.body if isinstance(node, (ast.ClassDef, ast.FunctionDef))}
+    assigned = {
+        name.id
+        for node in tree.body
+        if isinstance(node, (ast.Assign, ast.AnnAssign))
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        for name in ast.walk(target)
+        if isinstance(name, ast.Name)
+    }
+    others = {each for each in defined | assigned if not each.startswith("_")}
+    assert others - {"T", "log"} <= set(MODULES[name].__all__)
+
+
 def test_the_page_of_the_api_is_what_the_code_says():
     page = (ROOT / "docs" / "api.md").read_text("utf-8")
     assert page == API["page"](), "docs/api.md differs from the code: run make api"

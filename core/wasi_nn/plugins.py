@@ -26,6 +26,7 @@ __all__ = [
     "PluginRecord",
     "Plugins",
     "availability",
+    "check_engine",
     "is_broken",
 ]
 

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from wasi_nn.errors import RuntimeFailure
 
-__all__ = ["MadeOnce"]
+__all__ = ["Lock", "MadeOnce", "Stopped", "acquire_unless_stopped", "never"]
 
 T = TypeVar("T")
 #: Asked while a thread waits: True makes it give up.

@@ -17,6 +17,7 @@ __all__ = [
     "FORMATS",
     "I32",
     "I64",
+    "KINDS",
     "check_call",
     "check_count",
     "check_results",
@@ -29,6 +30,7 @@ I32, I64, F32, F64 = range(4)
 FORMATS = {I32: "<i4x", I64: "<q", F32: "<f4x", F64: "<d"}
 BITS = {I32: 32, I64: 64}
 _NAMES = {I32: "i32", I64: "i64", F32: "f32", F64: "f64"}
+#: The kinds by name (``i32``).
 KINDS = {name: kind for kind, name in _NAMES.items()}
 
 

@@ -15,7 +15,7 @@ from wasi_nn.runtime import outside
 from wasi_nn.runtime.instance import GuestExit
 from wasi_nn.runtime.process._protocol import DATA, FROM_GUEST, PAIR, READ, U32, WRITE, Channel
 
-__all__ = ["Child", "ProcessEnded"]
+__all__ = ["Child", "ProcessEnded", "RemoteMemory"]
 
 _PIPE_BYTES = 1 << 20
 # How long a process that has closed its pipes may take to end, in seconds.
