@@ -96,11 +96,10 @@ class Guest(Closing):
         return self._attended(self._run)
 
     def _run(self) -> int:
-        with ForwardSigint(self.interrupt), Deadline(self.interrupt, self._timeout):
-            exit_code = self._instantiate()
-            if exit_code is not None:
-                return exit_code
-            return 0 if self._ends_at_start else self._instance.start()
+        exit_code = self._instantiate()
+        if exit_code is not None:
+            return exit_code
+        return 0 if self._ends_at_start else self._instance.start()
 
     def invoke(self, export: str, *arguments: float) -> tuple[int | float, ...]:
         """Instantiate the module, call its ``_initialize`` if it has one (a reactor), and call an
@@ -109,21 +108,16 @@ class Guest(Closing):
         return self._attended(lambda: self._invoke(export, given))
 
     def _invoke(self, export: str, given: tuple[Any, ...]) -> tuple[int | float, ...]:
-        with ForwardSigint(self.interrupt), Deadline(self.interrupt, self._timeout):
-            exit_code = self._instantiate()
-            if exit_code is not None:
-                raise GuestExited(exit_code)
-            if "_initialize" in self._signatures and export != "_initialize":
-                self._instance.call("_initialize")
-            return self._instance.call(export, *given)
+        exit_code = self._instantiate()
+        if exit_code is not None:
+            raise GuestExited(exit_code)
+        if "_initialize" in self._signatures and export != "_initialize":
+            self._instance.call("_initialize")
+        return self._instance.call(export, *given)
 
     def begin(self) -> None:
         """Instantiate the module, so that its exports can be called."""
-        self._attended(self._begin)
-
-    def _begin(self) -> None:
-        with ForwardSigint(self.interrupt), Deadline(self.interrupt, self._timeout):
-            exit_code = self._instantiate()
+        exit_code = self._attended(self._instantiate)
         if exit_code is not None:
             raise GuestExited(exit_code)
 
@@ -133,25 +127,25 @@ class Guest(Closing):
         ``UsageError`` if there is no such function, or if the arguments do not fit it, and the
         kinds of ``GuestError``."""
         given = self._checked(export, arguments)
-        return self._attended(lambda: self._call(export, given))
+        return self._attended(lambda: self._instance.call(export, *given))
 
-    def _call(self, export: str, given: tuple[Any, ...]) -> tuple[int | float, ...]:
+    def _bounded(self, work: Callable[[], T]) -> T:
         with ForwardSigint(self.interrupt), Deadline(self.interrupt, self._timeout):
-            return self._instance.call(export, *given)
+            return work()
 
     def _attended(self, work: Callable[[], T]) -> T:
         def inside() -> T:
             outer = _running.get()
             if outer is self:
                 # A host function calls its own guest.
-                return work()
+                return self._bounded(work)
             token = _running.set(self)
             if outer is not None:
                 outer._inner = self
                 if outer.interrupted:
                     self.interrupt()
             try:
-                return work()
+                return self._bounded(work)
             finally:
                 _running.reset(token)
                 if outer is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from wasi_nn._abi.bench import BenchTimer
@@ -15,7 +15,6 @@ from wasi_nn._suggestion import did_you_mean
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Module, Runtime
 from wasi_nn.wasm import module as wasm_module
-from wasi_nn.wasm.module import Signature
 
 
 class GuestModule:
@@ -24,14 +23,8 @@ class GuestModule:
     def __init__(self, wasm: bytes) -> None:
         """Raises ``UsageError`` for bytes that are not a core module."""
         self.file = wasm_module.parse(wasm)
-
-    @property
-    def signatures(self) -> Mapping[str, Signature | None]:
-        return self.file.signatures
-
-    @property
-    def has_start(self) -> bool:
-        return self.file.has_start
+        self.signatures = self.file.signatures
+        self.has_start = self.file.has_start
 
     def compile(self, runtime: Runtime, wasm: bytes, limits: EngineLimits) -> Any:
         return checked(runtime, "compile", runtime.compile(wasm, limits), Module)

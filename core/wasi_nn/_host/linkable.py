@@ -41,17 +41,14 @@ def checked(runtime: Runtime, method: str, made: T, kind: type) -> T:
 class Linkable(Protocol):
     """A guest's binary. It knows its ABI; it is compiled, and runs, elsewhere."""
 
+    #: The signatures of the exports that can be called; None for one that is unreadable.
+    signatures: Mapping[str, Signature | None]
+    #: Whether it has a start section, which runs when it is instantiated.
+    has_start: bool
+
     @property
     def file(self) -> WasmFile | ComponentFile:
         """What the binary says of itself."""
-
-    @property
-    def signatures(self) -> Mapping[str, Signature | None]:
-        """The signatures of the exports that can be called; None for one that is unreadable."""
-
-    @property
-    def has_start(self) -> bool:
-        """Whether it has a start section, which runs when it is instantiated."""
 
     def compile(self, runtime: Runtime, wasm: bytes, limits: EngineLimits) -> Any:
         """The engine's code of the binary, whose bytes are ``wasm``. Raises ``UsageError`` if the
