@@ -19,6 +19,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from wasi_nn._process.interrupts import Interruption
 from wasi_nn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -88,25 +89,6 @@ async def _end_of(done: asyncio.Future[Any]) -> None:
         done.exception()
 
 
-class Stop:
-    """Interrupts what a thread runs now or will run next."""
-
-    def __init__(self) -> None:
-        self._asked = False
-        self._interrupt: Callable[[], None] | None = None
-
-    def begin(self, interrupt: Callable[[], None]) -> None:
-        """From now on, ``interrupt`` stops it."""
-        self._interrupt = interrupt
-        if self._asked:
-            interrupt()
-
-    def __call__(self) -> None:
-        self._asked = True
-        if self._interrupt is not None:
-            self._interrupt()
-
-
 async def in_thread(work: Callable[[], T], interrupt: Callable[[], None]) -> T:
     """``Worker.do`` in its own thread."""
     worker = Worker()
@@ -120,11 +102,11 @@ async def run_guest(
     run: Callable[..., RunResult], args: Sequence[str], options: Mapping[str, Any]
 ) -> RunResult:
     """``run(args, **options)`` in a thread; a cancelled task interrupts the guest."""
-    stop = Stop()
+    stop = Interruption()
     on_start = options.get("on_start")
 
     def begin(guest: Guest) -> None:
-        stop.begin(guest.interrupt)
+        stop.aim(guest.interrupt)
         if on_start is not None:
             on_start(guest)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from wasi_nn._closing import Closing
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._process.fork import OfOneProcess, keep
+from wasi_nn._process.interrupts import Interruption
 from wasi_nn._process.signals import attend
 from wasi_nn._session.execution import Cancellation, Execution
 from wasi_nn._session.ledger import Ledger
@@ -216,10 +217,10 @@ class Model(OfOneProcess):
     ) -> dict[str, NDArray[Any]]:
         """``run`` in a thread. Cancelling the task cancels the computation, where the library can,
         and waits for its end."""
-        from wasi_nn._host.asynchronous import Stop, in_thread
+        from wasi_nn._host.asynchronous import in_thread
 
-        stop = Stop()
-        return await in_thread(partial(self._run, _given(inputs, named), stop.begin), stop)
+        stop = Interruption()
+        return await in_thread(partial(self._run, _given(inputs, named), stop.aim), stop)
 
     def _run(
         self,
