@@ -22,7 +22,7 @@ help:
 	@echo "make test    set up and run the tests, but for the slow ones"
 	@echo "make test-slow  run the slow tests, and the engines with Python 3.10"
 	@echo "make test-wasmedge  run WasmEdge's tests in a Debian 13, which packages it"
-	@echo "make lint    ruff and mypy --strict"
+	@echo "make lint    ruff, mypy --strict and the check of prose"
 	@echo "make bench   print what the host costs, and write build/bench.json"
 	@echo "make conformance  run the conformance cases on every host and backend here"
 	@echo "make matrix  publish the results of the last make conformance in docs/matrix.md"
@@ -95,6 +95,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python tools/prose.py
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix

@@ -77,7 +77,7 @@ class TestV8(EngineTests):
         program.write_text(
             "#!/bin/sh\n"
             'if [ "$1" = --version ]; then echo v22.0.0; exit; fi\n'
-            'printf "this is no message at all, but long enough" > /proc/self/fd/$4\n'
+            'printf "this is not a message, but it is long enough" > /proc/self/fd/$4\n'
             "exec sleep 5\n"
         )
         program.chmod(0o755)
