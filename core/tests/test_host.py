@@ -12,7 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from wasi_nn import Host, Limits, Preopen, Tensor, TensorType, UsageError
+from wasi_nn import Host, Limits, Preopen, Program, RunOptions, Tensor, TensorType, UsageError
+from wasi_nn._host.options import GuestOptions
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, NotFound, OutOfFuel, Unavailable
 from wasi_nn.runtime.name import RuntimeName
 from wasi_nn.types import Availability
@@ -184,6 +185,10 @@ class TestGuests:
             program.run(timout=3)
         with pytest.raises(TypeError, match=r"no option 'env' \(see GuestOptions\)"):
             program.instantiate(env={})
+
+    def test_the_help_of_a_method_lists_its_options(self):
+        for method, options in ((Program.run, RunOptions), (Program.instantiate, GuestOptions)):
+            assert [name for name in options.__annotations__ if name not in method.__doc__] == []
 
     @pytest.mark.parametrize(
         ("text", "name"),

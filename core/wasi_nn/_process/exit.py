@@ -58,7 +58,10 @@ def _end() -> None:
 
 
 def _within() -> Iterator[tuple[int, list[FrameType]]]:
-    """The other threads that run a guest or a library, or that one of them called."""
+    """The other threads that run a guest or a library, or that one of them called.
+
+    They are found by their frames. A registry would cost time in every call of a guest and of a
+    model, and would not know the threads of a library that call back."""
     for thread, top in sys._current_frames().items():
         frames = [top]
         while (caller := frames[-1].f_back) is not None:
