@@ -12,8 +12,17 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from wasi_nn import Host, Limits, Preopen, Program, RunOptions, Tensor, TensorType, UsageError
-from wasi_nn._host.options import GuestOptions
+from wasi_nn import (
+    GuestOptions,
+    Host,
+    Limits,
+    Preopen,
+    Program,
+    RunOptions,
+    Tensor,
+    TensorType,
+    UsageError,
+)
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, NotFound, OutOfFuel, Unavailable
 from wasi_nn.runtime.name import RuntimeName
 from wasi_nn.types import Availability

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from wasi_nn._host.guest import Guest
     from wasi_nn._host.host import Host
     from wasi_nn._host.model import Context, Model
-    from wasi_nn._host.options import Call, RunOptions
+    from wasi_nn._host.options import Call, GuestOptions, RunOptions
     from wasi_nn._host.program import Program
     from wasi_nn._host.result import RunResult, Timings
     from wasi_nn._session.session import GraphUse
@@ -33,6 +33,7 @@ __all__ = [
     "GraphUse",
     "Guest",
     "GuestError",
+    "GuestOptions",
     "Host",
     "Limits",
     "Model",
@@ -60,6 +61,7 @@ _MODULES = {
     "Context": "_host.model",
     "Model": "_host.model",
     "Call": "_host.options",
+    "GuestOptions": "_host.options",
     "RunOptions": "_host.options",
     "Program": "_host.program",
     "RunResult": "_host.result",
