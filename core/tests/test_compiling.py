@@ -15,7 +15,8 @@ from functools import partial
 import pytest
 from conftest import needs
 
-from wasi_nn._host.compiling import Code, StillCompiling, Waiter, endable
+from wasi_nn._host.compiling import Code, StillCompiling, Waiter
+from wasi_nn._process.compilation import here
 from wasi_nn.wasm.module import leb, section_bytes
 
 # More functions than any compiler compiles in the time of a test.
@@ -41,7 +42,7 @@ class Endable(Compiler):
     """One that can be ended."""
 
     def __call__(self) -> str:
-        with endable(self.go_on.set):
+        with here.endable(self.go_on.set):
             return super().__call__()
 
 
@@ -119,7 +120,7 @@ def test_a_compilation_that_becomes_endable_later_is_ended_then():
     def compile():
         begun.set()
         assert left.wait(60)
-        with endable(ended.set):
+        with here.endable(ended.set):
             assert ended.wait(60)
         raise ValueError("the process was ended")
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 
 from wasi_nn._cli.messages import write
-from wasi_nn._host.compiling import waiting
+from wasi_nn._process.compilation import waiting
 from wasi_nn.escaping import visible
 
 _QUIET_SECONDS = 1.0

@@ -12,10 +12,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
-from typing import Any, Generic, TypeVar
+from contextlib import contextmanager
+from typing import Generic, TypeVar
 
+from wasi_nn._process.compilation import here, waiting
 from wasi_nn._process.fork import keep
 from wasi_nn.errors import Interrupted, UsageError
 from wasi_nn.runtime import Instance
@@ -24,10 +24,6 @@ T = TypeVar("T")
 # The system may deliver a signal to another thread, so the main thread must look, this often.
 _POLL_SECONDS = 0.5
 _STOPPED = "the guest was interrupted while it was being compiled"
-#: Makes a context manager for each wait for a compiler. The command shows long waits with it.
-waiting: ContextVar[Callable[[], AbstractContextManager[None]]] = ContextVar(
-    "waiting", default=nullcontext
-)
 
 
 class StillCompiling(Interrupted):
@@ -161,37 +157,17 @@ class _Job(Generic[T]):
             self._end()
 
     def _work(self, compile: Callable[[], T]) -> None:
-        _here.job = self
+        outer, here.endable = here.endable, self.endable
         try:
             self._made.append(compile())
         except BaseException as error:
             self.error = error
         finally:
-            _here.job = None
+            here.endable = outer
         with self._lock:
             self.done = True
             for waiter in self._waiters:
                 waiter.wake()
-
-
-class _Here(threading.local):
-    """The compilation that this thread runs."""
-
-    job: _Job[Any] | None = None
-
-
-_here = _Here()
-
-
-@contextmanager
-def endable(end: Callable[[], None]) -> Iterator[None]:
-    """Call ``end``, in another thread, if nobody waits any more for the compilation in the block.
-    For engines that compile in another process."""
-    if _here.job is None:
-        yield
-        return
-    with _here.job.endable(end):
-        yield
 
 
 class PendingInstance(Instance, Generic[T]):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from wasi_nn._host.compiling import endable, waiting
+from wasi_nn._process.compilation import here, waiting
 from wasi_nn.errors import (
     GuestTrap,
     Interrupted,
@@ -67,7 +67,7 @@ class RemoteModule(Module):
         try:
             child = make_child(())
             try:
-                with endable(child.kill):
+                with here.endable(child.kill):
                     child.send(PREPARE, wasm)
                     kind, data = child.receive()
             finally:
