@@ -808,12 +808,12 @@ class TestLibrary:
     def test_a_different_layout_is_detected(self):
         native = loader.library()
         params = native.llama_context_default_params()
-        assert bindings.context_mismatch(params) is None
+        assert bindings.mismatch(params) is None
         params.n_batch = 3
-        assert "n_batch" in bindings.context_mismatch(params)
+        assert "n_batch" in bindings.mismatch(params)
         model = native.llama_model_default_params()
         model.split_mode = 9
-        assert "split_mode" in bindings.model_mismatch(model)
+        assert "split_mode" in bindings.mismatch(model)
 
     def test_a_library_that_is_not_llama_cpp_is_rejected(self, monkeypatch, tmp_path):
         with pytest.raises(Unavailable, match="cannot be loaded"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import wasi_nn
@@ -22,6 +23,19 @@ def environment() -> dict[str, str]:
     """The environment for the process, without PYTHONPATH: its entries come before the standard
     library's, and may be relative."""
     return {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+
+
+def limit(memory: int, cpu_seconds: int | None = None) -> None:
+    """Limit this process's data in bytes, and its computing time, where the system can."""
+    try:
+        import resource
+    except ImportError:
+        return
+    for kind, most in ((resource.RLIMIT_DATA, memory), (resource.RLIMIT_CPU, cpu_seconds)):
+        if most is not None:
+            # Raised if the system's limit is already lower.
+            with suppress(OSError, ValueError):
+                resource.setrlimit(kind, (most, most))
 
 
 def _search_path() -> list[str]:

@@ -69,23 +69,11 @@ def main() -> None:
     """Test the model that the process's argument names."""
     path = sys.argv[1]
     try:
-        _limit(os.stat(path).st_size)
+        subprocess_module.limit(os.stat(path).st_size + _EXTRA_BYTES)
         _test(path)
     except WasiNnError as error:
         print(error, file=sys.stderr)
         sys.exit(_REJECTED)
-
-
-def _limit(size: int) -> None:
-    try:
-        import resource
-    except ImportError:
-        return
-    with suppress(OSError, ValueError):
-        _, most = resource.getrlimit(resource.RLIMIT_DATA)
-        wanted = size + _EXTRA_BYTES
-        if most == resource.RLIM_INFINITY or wanted < most:
-            resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
 
 
 def _test(path: str) -> None:

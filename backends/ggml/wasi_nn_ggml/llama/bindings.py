@@ -351,23 +351,17 @@ _VISION = {
 }  # fmt: skip
 
 
-def model_mismatch(params: ModelParams) -> str | None:
-    """How a library's model parameters differ from the layout here; None if they do not."""
-    return _mismatch("llama_model_params", params, _MODEL)
+_EXPECTED: dict[type[c.Structure], tuple[str, dict[str, Any]]] = {
+    ModelParams: ("llama_model_params", _MODEL),
+    VisionParams: ("mtmd_context_params", _VISION),
+    **dict.fromkeys(CONTEXT_PARAMS, ("llama_context_params", _CONTEXT)),
+}
 
 
-def context_mismatch(params: c.Structure) -> str | None:
-    """As ``model_mismatch``, for context parameters."""
-    return _mismatch("llama_context_params", params, _CONTEXT)
-
-
-def vision_mismatch(params: VisionParams) -> str | None:
-    """As ``model_mismatch``, for mtmd's parameters."""
-    return _mismatch("mtmd_context_params", params, _VISION)
-
-
-def _mismatch(name: str, params: c.Structure, wanted: dict[str, Any]) -> str | None:
-    for field, value in wanted.items():
+def mismatch(params: c.Structure) -> str | None:
+    """How a library's default parameters differ from the layout here; None if they do not."""
+    name, expected = _EXPECTED[type(params)]
+    for field, value in expected.items():
         found = getattr(params, field)
         if found != value:
             return f"{name}.{field} is {found!r} where {value!r} was expected"

@@ -22,6 +22,11 @@ from wasi_nn_ggml.settings import NON_CAUSAL, ContextSettings
 
 _ABORTED = 2
 _NO_TOKEN = -1
+# Settings that llama.cpp calls by the same names.
+_SAME_NAMES = (
+    "pooling_type", "attention_type", "rope_scaling_type", "rope_freq_base", "rope_freq_scale",
+    "yarn_ext_factor", "yarn_attn_factor", "yarn_beta_fast", "yarn_beta_slow", "yarn_orig_ctx",
+)  # fmt: skip
 
 
 class KvCache:
@@ -46,7 +51,7 @@ class KvCache:
                 f"{error_log.take('it gives no reason')}"
             )
         self.context = int(context)
-        self._free = freed_with(self, _free, native, self.context, model)
+        self._free = freed_with(self, native.llama_free, self.context, model)
         #: llama.cpp's memory; None for a model that reads a text as a whole and cannot continue it.
         self.memory: int | None = native.llama_get_memory(self.context)
         self.n_ctx = int(native.llama_n_ctx(self.context))
@@ -139,11 +144,6 @@ class KvCache:
         )
 
 
-def _free(native: Library, context: int, model: Model) -> None:
-    # The finalizer holds the model, so that the model outlives the context.
-    native.llama_free(context)
-
-
 def common_prefix(cached: array[int], tokens: array[int]) -> int:
     """The length of the common prefix."""
     same, most = 0, min(len(cached), len(tokens))
@@ -174,17 +174,9 @@ def _params(native: Library, settings: ContextSettings, n_ctx: int) -> ctypes.St
     params.n_threads = threads
     params.n_threads_batch = settings.threads_batch if settings.threads_batch > 0 else threads
     params.embeddings = settings.embedding
-    params.pooling_type = settings.pooling_type
-    params.attention_type = settings.attention_type
+    for name in _SAME_NAMES:
+        setattr(params, name, getattr(settings, name))
     params.flash_attn_type = settings.flash_attention
-    params.rope_scaling_type = settings.rope_scaling_type
-    params.rope_freq_base = settings.rope_freq_base
-    params.rope_freq_scale = settings.rope_freq_scale
-    params.yarn_ext_factor = settings.yarn_ext_factor
-    params.yarn_attn_factor = settings.yarn_attn_factor
-    params.yarn_beta_fast = settings.yarn_beta_fast
-    params.yarn_beta_slow = settings.yarn_beta_slow
-    params.yarn_orig_ctx = settings.yarn_orig_ctx
     params.type_k = settings.cache_type_k
     params.type_v = settings.cache_type_v
     params.offload_kqv = settings.offload_kv

@@ -47,7 +47,7 @@ class Library:
         for name, types in bindings.OPTIONAL_FUNCTIONS.items():
             with suppress(Unavailable):
                 self._bind(self._native, {name: types})
-        mismatch = bindings.model_mismatch(self.llama_model_default_params())
+        mismatch = bindings.mismatch(self.llama_model_default_params())
         mismatch = mismatch or self._bind_context()
         if mismatch is not None:
             raise Unavailable(
@@ -90,7 +90,7 @@ class Library:
         mismatch = None
         for params in bindings.CONTEXT_PARAMS:
             self._bind(self._native, bindings.context_functions(params))
-            mismatch = bindings.context_mismatch(self.llama_context_default_params())
+            mismatch = bindings.mismatch(self.llama_context_default_params())
             if mismatch is None:
                 break
         return mismatch
@@ -103,7 +103,7 @@ class Library:
             self._bind(native, bindings.VISION_FUNCTIONS)
         except (OSError, Unavailable) as error:
             return str(error)
-        mismatch = bindings.vision_mismatch(self.mtmd_context_params_default())
+        mismatch = bindings.mismatch(self.mtmd_context_params_default())
         if mismatch is None:
             self.mtmd_helper_log_set(self._log, None)
         return mismatch
@@ -138,13 +138,13 @@ def library() -> Library:
 
 
 def freed_with(
-    owner: object, free: Callable[..., None], *args: object
+    owner: object, free: Callable[[int], None], pointer: int, needs: object = None
 ) -> weakref.finalize[..., Any]:
-    """Call ``free(*args)`` once, when ``owner`` is garbage-collected.
+    """Call ``free(pointer)`` once, when ``owner`` is garbage-collected. Keeps ``needs`` until then.
 
     At exit nothing is freed. Open streams, other threads and the program's exit handlers may use it
     until the end, and the system takes all memory back."""
-    finalizer = weakref.finalize(owner, free, *args)
+    finalizer = weakref.finalize(owner, lambda needs: free(pointer), needs)
     finalizer.atexit = False
     return finalizer
 

@@ -25,7 +25,7 @@ from wasi_nn.errors import (
 from wasi_nn_ggml.guard import gguf
 from wasi_nn_ggml.llama.bindings import VisionText
 from wasi_nn_ggml.llama.kv_cache import KvCache
-from wasi_nn_ggml.llama.loader import Library, error_log, freed_with
+from wasi_nn_ggml.llama.loader import error_log, freed_with
 from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.reservation import Reservation
 from wasi_nn_ggml.settings import ContextSettings
@@ -100,7 +100,7 @@ class Projector:
         self.model = model
         self.pointer = int(projector)
         self.lock = threading.Lock()
-        freed_with(self, _free, native, self.pointer, model)
+        freed_with(self, native.mtmd_free, self.pointer, model)
         if not native.mtmd_support_vision(self.pointer):
             raise RuntimeFailure("the projector is not for images")
 
@@ -198,11 +198,6 @@ class Picture:
                 f"llama.cpp could not evaluate the image: {error_log.take(f'status {status}')}"
             )
         cache.mark_filled(after.value)
-
-
-def _free(native: Library, projector: int, model: Model) -> None:
-    # The finalizer holds the model, so that the model outlives the projector.
-    native.mtmd_free(projector)
 
 
 def _decode(text: str) -> bytes:

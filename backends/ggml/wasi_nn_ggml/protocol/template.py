@@ -11,7 +11,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from datetime import datetime
 from importlib.util import find_spec
 from typing import Any
@@ -81,7 +80,7 @@ def main() -> None:
     """Render the request on standard input. The first byte of the answer says how it went."""
     most = int(sys.argv[1])
     data = sys.stdin.buffer.read()
-    _limit(_MAX_MEMORY + 16 * len(data))
+    subprocess_module.limit(_MAX_MEMORY + 16 * len(data), _CPU_SECONDS)
     try:
         request = json.loads(data)
         text = _Template(request["template"]).render(request["variables"])
@@ -96,16 +95,6 @@ def main() -> None:
         reason = f"{error}"[:_MAX_REASON] or type(error).__name__
         answer = _FAILED + reason.encode("utf-8", "replace")
     sys.stdout.buffer.write(answer)
-
-
-def _limit(size: int) -> None:
-    try:
-        import resource
-    except ImportError:
-        return
-    for kind, wanted in ((resource.RLIMIT_DATA, size), (resource.RLIMIT_CPU, _CPU_SECONDS)):
-        with suppress(OSError, ValueError):
-            resource.setrlimit(kind, (wanted, wanted))
 
 
 class _Template:
