@@ -158,6 +158,7 @@ def test_a_long_rule_name_counts_in_every_repetition():
     "schema",
     [
         {"enum": list(range(3000))},
+        {"type": "array", "minItems": None, "maxItems": None},
         {"properties": {f"k{at}": {"type": "string"} for at in range(300)}},
         {"properties": {"a": {"type": "string", "maxLength": 1000}, "b": {"items": {}}}},
         {

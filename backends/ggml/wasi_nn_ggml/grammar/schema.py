@@ -343,7 +343,8 @@ class _Converter:
     def _repeats(self, schema: Mapping[str, Any], low: str, high: str) -> tuple[int, int | None]:
         """The bounds of a repetition. llama.cpp counts up to ``_MAX_REPEATS``: a larger bound is
         enforced as far as that."""
-        least, most = schema.get(low, 0), schema.get(high)
+        # A null is taken for a missing key.
+        least, most = (0 if schema.get(low) is None else schema[low]), schema.get(high)
         for value in (least, most):
             if value is not None and (type(value) is not int or value < 0):
                 raise InvalidArgument(
