@@ -2,7 +2,7 @@
 
 A prompt has an image as ``<img src="data:image/png;base64,…">``, or as ``<image>`` for the file of
 the config's ``image`` (WasmEdge's conventions). PNG and JPEG are accepted. mtmd's decoder knows
-more formats, but nobody needs them, and each is code that a guest could attack.
+more formats; they are not offered, because no guest needs them.
 """
 
 from __future__ import annotations
