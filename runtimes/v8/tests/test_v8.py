@@ -33,7 +33,7 @@ class TestV8(EngineTests):
         return host.compile(wat(CALL)).instantiate(extra=extra)
 
     def test_memory_is_read_near_and_far_from_the_arguments(self, host, wat):
-        """What came along with the call, and what has to be asked for."""
+        """A call carries some bytes. The host asks for the others."""
 
         def look(memory, at):
             assert bytes(memory.read(at, 15)) == b"what lies there"
@@ -56,7 +56,7 @@ class TestV8(EngineTests):
             return memory.read(at + 2, 1)[0]
 
         with self.with_f(host, wat, write) as guest:
-            # The last large write went over the earlier one.
+            # The last large write overwrote the earlier one.
             assert guest.call("run", 1000) == (0,)
             assert guest.call("peek", 7) == (42,)
 
@@ -114,7 +114,7 @@ class TestV8(EngineTests):
         assert len(os.listdir("/proc/self/fd")) == before
 
     def test_a_guest_cannot_catch_what_ends_it(self, host, wat):
-        """JavaScript's exceptions are a guest's to catch."""
+        """A guest can catch every JavaScript exception."""
         wasm = wat(
             """(module (import "test" "f" (func $f (param i32) (result i32)))
             (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
@@ -149,12 +149,12 @@ class TestV8(EngineTests):
         with host.compile(wasm).instantiate(extra=extra) as guest:
             assert guest.call("run") == (4,)
 
-    @pytest.mark.parametrize("most", [1, 1000])
-    def test_more_than_node_reads_at_once_is_sent(self, host, wat, tmp_path, monkeypatch, most):
-        """With a limit far below its own one of 2 GiB."""
+    @pytest.mark.parametrize("piece", [1, 1000])
+    def test_more_than_node_reads_at_once_is_sent(self, host, wat, tmp_path, monkeypatch, piece):
+        """Tested with a bound far below the real one, which is close to 2 GiB."""
         script = files("wasi_nn_v8").joinpath("guest.cjs").read_text()
-        assert "const MOST = 1 << 30;" in script
-        smaller = script.replace("const MOST = 1 << 30;", f"const MOST = {most};")
+        assert "const MAX_PIECE = 1 << 30;" in script
+        smaller = script.replace("const MAX_PIECE = 1 << 30;", f"const MAX_PIECE = {piece};")
         (tmp_path / "guest.cjs").write_text(smaller)
         monkeypatch.setattr(instance, "files", lambda package: tmp_path)
         data = bytes(range(251)) * 20
@@ -169,7 +169,7 @@ class TestV8(EngineTests):
             assert guest.call("run", 20000) == (5,)
 
     def test_a_stack_overflow_in_a_host_call_ends_the_guest(self, host, wat):
-        """What comes next is its own calls' answers, or its end: never what is left of another."""
+        """Later calls get their own answers, or the guest ends. None gets the rest of a message."""
         wasm = wat(
             """(module (import "test" "f" (func $f (param i32) (result i32)))
             (global $depth (mut i32) (i32.const 0)) (global $from (mut i32) (i32.const 0))

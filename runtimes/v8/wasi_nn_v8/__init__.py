@@ -1,4 +1,4 @@
-"""V8, as Node.js brings it, as a wasi-nn plugin. Importing this starts nothing."""
+"""V8 (through Node.js) as a wasi-nn plugin. Importing this module starts nothing."""
 
 from collections.abc import Iterable
 

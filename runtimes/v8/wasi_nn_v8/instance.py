@@ -22,10 +22,10 @@ class V8Module(RemoteModule):
                 command = [node, "--no-warnings", str(script)]
                 return Child(command, streams, adopts=False, environment=_environment())
 
-        # A start function would run before V8 gives the instance, and its memory, to node:wasi.
-        changed = defer_start(wasm)
-        start = None if changed is wasm else START
-        super().__init__("V8", make_child, changed, limits_memory=False, start=start)
+        # A start function would run before node:wasi gets the instance and its memory.
+        deferred = defer_start(wasm)
+        start = None if deferred is wasm else START
+        super().__init__("V8", make_child, deferred, limits_memory=False, start=start)
 
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits

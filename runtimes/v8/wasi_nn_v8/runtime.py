@@ -9,14 +9,14 @@ from wasi_nn.errors import Unavailable
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
 from wasi_nn.types import Availability
 
-#: Names a program ``node`` of one's own.
+#: Names the program ``node``.
 VARIABLE = "WASI_NN_NODE"
 _OLDEST = 20
 _INSTALL = f"install Node.js {_OLDEST} or newer (https://nodejs.org), or name it with {VARIABLE}"
 
 
 class V8Runtime(Runtime):
-    """V8 in a process of its own for each guest."""
+    """V8, with one process per guest."""
 
     name = "v8"
     survives_fork = True
@@ -39,7 +39,7 @@ class V8Runtime(Runtime):
 
 
 def _node() -> str:
-    """Where Node.js is. Raises ``Unavailable`` with what to do."""
+    """The path of Node.js. Raises ``Unavailable`` with the remedy."""
     import re
     import shutil
 
@@ -50,7 +50,7 @@ def _node() -> str:
     version = _version(path)
     found = re.match(r"(\d+)\.", version)
     if found is None or int(found[1]) < _OLDEST:
-        raise Unavailable(f"{path} is {version or 'no Node.js'}; {_INSTALL}")
+        raise Unavailable(f"{path} is {version or 'not Node.js'}; {_INSTALL}")
     return path
 
 

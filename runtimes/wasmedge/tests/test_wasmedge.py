@@ -1,4 +1,4 @@
-"""WasmEdge runs guests as every engine does, but for its hazards, each of which has a test."""
+"""WasmEdge runs guests as every engine does. Each of its hazards has a test."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""The functions of WasmEdge's C API that the runtime calls (wasmedge.h, 0.14 and newer).
+"""The functions of WasmEdge's C API that this runtime calls (wasmedge.h, 0.14 and newer).
 
-This module handles every difference between the versions (their headers were compared):
+Every difference between the versions is handled here (their headers were compared):
 
-- ``ModuleInstanceCreateWASIWithFds`` came in 0.16. ``redirects`` says whether the library has it. A
-  guest of an older library has the standard streams of its process.
-- Numbers of pages and offsets were u32 up to 0.16, and are u64 since. Arguments are passed as u64
-  and stay below 2^32. The number of pages fits 32 bits and is read as a u32, because a u32 function
-  leaves the upper half of the register undefined.
-- ``ModuleInstanceAddFunction`` returned nothing up to 0.16, and returns a result since. So the
-  result is ignored, and the module is asked for the function.
+- ``ModuleInstanceCreateWASIWithFds`` is new in 0.16. ``redirects`` says whether the library has it.
+  With an older library, a guest has the standard streams of its process.
+- Page counts and offsets were u32 up to 0.16, and are u64 since. Arguments are passed as u64, but
+  stay below 2^32. The page count fits in 32 bits and is read as a u32, because a function that
+  returns a u32 leaves the upper half of the register undefined.
+- ``ModuleInstanceAddFunction`` returned nothing up to 0.16, and returns a result since. So its
+  result is ignored, and the function is looked up in the module.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from wasi_nn.wasm.arguments import F32, F64, I32, I64
 
 VARIABLE = "WASI_NN_LIBWASMEDGE"
 _HELP = "install WasmEdge 0.14 or newer (Debian and Ubuntu: apt-get install libwasmedge0)"
-#: The name in the package of a Linux distribution, which lacks the name that developers link to.
+#: The name in a distribution's package, which lacks the one that developers link to.
 _SONAMES = ("libwasmedge.so.0",)
-_MOST_PAGES = (1 << 32) - 1
-# Where WasmEdge's installer puts it: for one user, and for all.
+_MAX_PAGES = (1 << 32) - 1
+# Where WasmEdge's installer puts it: for one user, and for all users.
 _PLACES = (Path.home() / ".wasmedge" / "lib", Path("/usr/local/lib"), Path("/usr/local/lib64"))
 _U32, _U64 = ctypes.c_uint32, ctypes.c_uint64
 
 
 class String(ctypes.Structure):
-    """WasmEdge_String, and WasmEdge_Bytes, which has the same shape; passed by value."""
+    """WasmEdge_String, and WasmEdge_Bytes, which has the same layout. Passed by value."""
 
     _fields_ = [("length", ctypes.c_uint32), ("buffer", ctypes.c_char_p)]
 
@@ -45,7 +45,7 @@ class String(ctypes.Structure):
 
 
 class Value(ctypes.Structure):
-    """WasmEdge_Value: 16 bytes, of which numbers use the first 8, and the type."""
+    """WasmEdge_Value: 16 bytes, and the type. A number uses the first 8 bytes."""
 
     _fields_ = [
         ("raw", ctypes.c_uint64),
@@ -56,14 +56,14 @@ class Value(ctypes.Structure):
 
 
 #: ``WasmEdge_Result (*)(void *, const CallingFrameContext *, const Value *, Value *)``. The result
-#: is a struct of one u32, which comes back as a u32 does.
+#: is a struct of one u32, and is returned like a u32.
 HOST_FUNCTION = ctypes.CFUNCTYPE(
     _U32, POINTER, POINTER, ctypes.POINTER(ctypes.c_uint32), ctypes.POINTER(ctypes.c_uint32)
 )
 
 
 class Api:
-    """libwasmedge. Raises ``Unavailable`` where it is not found or lacks a function."""
+    """libwasmedge. Raises ``Unavailable`` if it is not found or lacks a function."""
 
     def __init__(self) -> None:
         library = load(VARIABLE, "wasmedge", _PLACES, _HELP, _SONAMES)
@@ -112,7 +112,7 @@ class Api:
             self.wasi = quick(
                 "WasmEdge_ModuleInstanceCreateWASIWithFds", POINTER, *lists, *(ctypes.c_int32,) * 3
             )
-            #: Whether a guest's standard streams can be others than those of its process.
+            #: Whether a guest can have other standard streams than its process.
             self.redirects = True
         except Unavailable:
             inherits = quick("WasmEdge_ModuleInstanceCreateWASI", POINTER, *lists)
@@ -145,28 +145,28 @@ class Api:
             ).split()
         }
         numbers = {I32: "I32", I64: "I64", F32: "F32", F64: "F64"}
-        #: The engine's word for each kind of number ...
+        #: The engine's value type for each kind of number.
         self.kinds: dict[int, int] = {
             kind: quick(f"WasmEdge_ValTypeGen{name}", _U64)() for kind, name in numbers.items()
         }
-        # ... and the other way round, where words of one kind can differ in their padding.
+        # Tests for the reverse: value types of one kind can differ in their padding.
         self._tests = {
             kind: quick(f"WasmEdge_ValTypeIs{name}", ctypes.c_bool, _U64)
             for kind, name in numbers.items()
         }
-        # Otherwise every trap prints a dozen lines.
+        # By default every trap prints a dozen lines.
         slow("WasmEdge_LogOff", None)()
 
     def kind_of(self, word: int) -> int:
-        """The kind of number that a word stands for; -1 for a reference."""
+        """The kind of number that a value type stands for, or -1 for a reference."""
         return next((kind for kind, test in self._tests.items() if test(word)), -1)
 
     def set_max_pages(self, configure: int, pages: int) -> None:
-        """The most pages that a memory may have; more than any has are as good as no limit."""
-        self._set_max_pages(configure, min(pages, _MOST_PAGES))
+        """Set a memory's maximum in pages. More than 32 bits mean the largest possible memory."""
+        self._set_max_pages(configure, min(pages, _MAX_PAGES))
 
     def add_function(self, module: int, name: str, function: int) -> bool:
-        """Give a module instance a function, which it owns from then on; whether it took it."""
+        """Add a function to a module instance, which then owns it. Returns whether it was added."""
         self._add_function(module, String.of(name), function)
         return bool(self.find_function(module, String.of(name)))
 
@@ -183,5 +183,5 @@ class Api:
         return types
 
 
-#: The one library of the process.
+#: The library, once per process.
 api = Once(Api)

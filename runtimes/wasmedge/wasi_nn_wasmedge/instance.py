@@ -1,4 +1,4 @@
-"""One guest in one WasmEdge store, with an executor of its own."""
+"""One guest in one WasmEdge store, with its own executor."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from wasi_nn_wasmedge.api import HOST_FUNCTION, Api, String, Value
 if TYPE_CHECKING:
     from wasi_nn_wasmedge.module import WasmEdgeModule
 
-# enum_errcode.h; the codes of linking are 0x03__.
+# enum_errcode.h. The codes of linking errors are 0x03__.
 _TERMINATED, _COST_LIMIT, _LINKING = 0x01, 0x03, 0x03
-# A result of the category of user-level errors: ours.
+# Our own result, in the category of user-level errors.
 _HOST_FAILED = 0x01000001
 _MEMORY = String.of("memory")
-# WASI's errno for what is not supported.
+# WASI's errno "notsup".
 _NOTSUP = 58
 
 
 class WasmEdgeInstance(EngineInstance):
-    """A store. Everything in it is freed by ``close``, in the order that WasmEdge asks for."""
+    """A store. ``close`` frees everything in it, in the order that WasmEdge requires."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class WasmEdgeInstance(EngineInstance):
         self._memory: BufferMemory | None = None
         self._memory_at = 0
         self._pages = -1
-        # Held while the executor is used by another thread, or goes away.
+        # Held while another thread uses the executor, and while it is cleared.
         self._alive = threading.Lock()
         for preopen in wasi.preopens:
             if ":" in f"{preopen.guest}{preopen.host}":
@@ -84,10 +84,10 @@ class WasmEdgeInstance(EngineInstance):
         self._streams.flush()
 
     def stop_guest(self) -> None:
-        """The C API stops an executor through the handle of an asynchronous call only, and such a
-        call would run the guest, and its host functions, on a thread that Python does not know. So
-        the guest runs synchronously, and to stop it another call is made that fails at once,
-        because its arguments are wrong: its handle stops everything that the executor runs."""
+        """Stop the executor. The C API does this only through the handle of an asynchronous call,
+        and such a call would run the guest and its host functions on a thread that Python does not
+        know. So the guest runs synchronously. To stop it, we make an asynchronous call that fails
+        at once because of wrong arguments. Its handle stops everything that the executor runs."""
         api = self._api
         with self._alive:
             if self._executor is None:
@@ -96,8 +96,8 @@ class WasmEdgeInstance(EngineInstance):
             api.async_wait(call)
             api.async_cancel(call)
             api.delete["Async"](call)
-        # A host function's call back into the guest takes the stop from the guest around it; and
-        # there was none where no thread could be made for the other call.
+        # If a host function called the guest, that inner call consumes the stop, and the outer one
+        # goes on. Or no thread could be created for the asynchronous call.
         self.stop_guest_again()
 
     def link(self) -> None:
@@ -151,11 +151,11 @@ class WasmEdgeInstance(EngineInstance):
             error = LinkError(f"the guest cannot start: {text}")
         raise error
 
-    # What the store consists of
+    # Content of the store
 
     def _own(self, kind: str, handle: int | None) -> int:
         if not handle:
-            raise MemoryError(f"WasmEdge made no {kind}")
+            raise MemoryError(f"WasmEdge could not create a {kind}")
         self._owned.append((kind, handle))
         return handle
 
@@ -170,7 +170,7 @@ class WasmEdgeInstance(EngineInstance):
             statistics = self._own("Statistics", api.statistics())
         executor = self._own("Executor", api.executor(configure, statistics))
         if limits.fuel is not None:
-            # Making the executor resets the limit.
+            # Creating the executor resets the limit.
             api.set_cost_limit(statistics, min(limits.fuel, (1 << 64) - 1))
         self._stopper = self._own(
             "FunctionInstance", self._function(HostFunction("", "", 1, False, lambda *_: None))
@@ -189,7 +189,8 @@ class WasmEdgeInstance(EngineInstance):
         streams = self._streams
         made = self._api.wasi(*counted, streams.stdin, streams.stdout, streams.stderr)
         handle = self._own("ModuleInstance", made)
-        # WasmEdge's own raises the signal in this process. The later of a name counts.
+        # WasmEdge's own proc_raise raises the signal in this process. (The last function of a name
+        # wins.)
         self._add(handle, HostFunction("", "proc_raise", 1, True, lambda memory, signal: _NOTSUP))
         self._import(handle)
         return handle
@@ -205,7 +206,7 @@ class WasmEdgeInstance(EngineInstance):
             self._import(handle)
 
     def _add(self, handle: int, function: HostFunction) -> None:
-        # The module instance owns it from then on.
+        # (The module instance then owns the function.)
         if not self._api.add_function(handle, function.name, self._function(function)):
             raise LinkError(f"WasmEdge does not take the host function {function.name}")
 
@@ -264,7 +265,7 @@ class WasmEdgeInstance(EngineInstance):
             self._memory_now(0)
 
     def _memory_now(self, frame: int) -> BufferMemory | None:
-        """The guest's memory at its present size and place, without a copy."""
+        """The guest's memory at its current size and address, without a copy."""
         api = self._api
         if not self._memory_at:
             self._memory_at = api.find_memory(api.frame_module(frame), _MEMORY) or 0

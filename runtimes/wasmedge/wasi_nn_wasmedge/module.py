@@ -1,4 +1,4 @@
-"""A parsed and validated module, which every thread can instantiate."""
+"""A parsed and validated module, which any thread may instantiate."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ _UNLIMITED = 1 << 32
 
 
 class WasmEdgeModule(Module):
-    """An AST module. Not a WasmEdge VM: that one registers mock modules of its own under the names
-    of plugins, ``wasi_ephemeral_nn`` among them, and refuses ours for their sake."""
+    """An AST module. A WasmEdge VM would not do: it registers mock modules under the names of
+    plugins, ``wasi_ephemeral_nn`` among them, and then refuses ours."""
 
-    def __init__(self, api: Api, wasm: bytes, apart: Callable[[], Module]) -> None:
-        """``apart`` compiles the same module for processes of their own."""
+    def __init__(self, api: Api, wasm: bytes, isolate: Callable[[], Module]) -> None:
+        """``isolate`` compiles the same module for guests in their own processes."""
         self._api = api
-        self._apart: Module | None = None
-        self._make_apart = apart
-        self._making = threading.Lock()
+        self._isolated: Module | None = None
+        self._isolate = isolate
+        self._isolating = threading.Lock()
         self._wasm = wasm
         file = wasm_module.parse(wasm)
         self.file = file
-        #: Bytes that its tables may grow to, which WasmEdge does not limit.
+        #: The size in bytes that its tables may grow to. WasmEdge does not limit them.
         self._table_bytes = _ELEMENT * sum(
             _UNLIMITED if table.maximum is None else table.maximum for table in file.tables
         )
         self.imports_wasi = any(item.module in WASI_MODULES for item in file.imports)
         self.handle = self._parsed(wasm)
         finalizer = weakref.finalize(self, api.delete["ASTModule"], self.handle)
-        # When the program ends, threads of it may be instantiating the module still.
+        # When the program ends, threads may still instantiate the module.
         finalizer.atexit = False
 
     @contextmanager
     def within(self, limit: int | None) -> Iterator[int]:
-        """The AST module of a guest with a limit on memory: its tables are bounded, where they
-        could grow above it. Raises ``LimitExceeded``."""
+        """The AST module for a guest with a memory limit. If its tables could grow above the limit,
+        they are bounded. Raises ``LimitExceeded``."""
         if limit is None or self._table_bytes <= limit:
             yield self.handle
             return
@@ -79,15 +79,15 @@ class WasmEdgeModule(Module):
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
     ) -> Instance:
         if self.imports_wasi and not self._api.redirects and not _has_own_streams(wasi):
-            with self._making:
-                self._apart = self._apart or self._make_apart()
-            return self._apart.prepare(functions, wasi, limits)
+            with self._isolating:
+                self._isolated = self._isolated or self._isolate()
+            return self._isolated.prepare(functions, wasi, limits)
         return WasmEdgeInstance(self._api, self, functions, wasi, limits)
 
 
 def _has_own_streams(wasi: WasiConfig) -> bool:
-    """Whether the guest's streams are those of this process, and open: the number of a closed one
-    may stand for any file by now."""
+    """Whether the guest's streams are those of this process, and open. The number of a closed
+    stream may belong to any other file."""
     if (wasi.stdin, wasi.stdout, wasi.stderr) != ("inherit",) * 3:
         return False
     try:

@@ -8,7 +8,7 @@ from wasi_nn.types import Availability
 
 
 class WasmEdgeRuntime(Runtime):
-    """WasmEdge: its interpreter, or the code in a module that its own compiler has made."""
+    """WasmEdge: its interpreter, or the native code that its own compiler put into a module."""
 
     name = "wasmedge"
     features = RuntimeFeatures(interrupt=True, memory_limit=True, fuel=True)
@@ -25,9 +25,9 @@ class WasmEdgeRuntime(Runtime):
         from wasi_nn_wasmedge.api import api
         from wasi_nn_wasmedge.module import WasmEdgeModule
 
-        def apart() -> Module:
+        def isolated() -> Module:
             from wasi_nn.runtime.process.runtime import ProcessRuntime
 
             return ProcessRuntime(self, "").compile(wasm, limits)
 
-        return WasmEdgeModule(api(), wasm, apart)
+        return WasmEdgeModule(api(), wasm, isolated)

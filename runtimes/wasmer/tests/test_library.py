@@ -1,8 +1,8 @@
-"""The code for libwasmer, against wasmtime's `wasm_*` functions and a stand-in for `wasi_*`.
+"""The code for libwasmer, with wasmtime's `wasm_*` functions and a stand-in for `wasi_*`.
 
-Mock: the `wasi_*` and `wasmer_*` functions are Python's, as wasmer's header describes them. They
-show who owns what and what is freed, and they run where no libwasmer is. test_wasmer.py runs the
-real one where WASI_NN_LIBWASMER names it.
+Mock: the `wasi_*` and `wasmer_*` functions are written in Python, as wasmer's header describes
+them. They check ownership and what is freed, and run without libwasmer. test_wasmer.py runs the
+real library if WASI_NN_LIBWASMER names it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ffi = pytest.importorskip("wasmtime._ffi")
 
 
 class StandIn:
-    """wasmtime's library with functions of wasmer's header beside it."""
+    """wasmtime's library, with functions of wasmer's header added."""
 
     def __init__(self):
         self._real = ctypes.CDLL(str(ffi.filename))
@@ -38,7 +38,7 @@ class StandIn:
 
 
 def stand_in(monkeypatch) -> tuple[ours.WasmerApi, StandIn]:
-    """An API whose `wasi_*` functions are Python's."""
+    """An API whose `wasi_*` functions are written in Python."""
     library = StandIn()
     real = library._real
     found = lambda name, result, *types: _typed(real, name, result, *types)  # noqa: E731
@@ -47,7 +47,7 @@ def stand_in(monkeypatch) -> tuple[ours.WasmerApi, StandIn]:
     def environment(store, config):
         library.calls.append("env_new")
         library.alive += 1
-        # One function for a file: every write to it is of 7 bytes, and says so.
+        # One function, for files. It reports that each write has 7 bytes.
         kind = _i32s(found, 4), _i32s(found, 1)
         functype = found("wasm_functype_new", POINTER, POINTER, POINTER)(
             *(ctypes.addressof(vector) for vector in kind)
@@ -184,7 +184,7 @@ class TestLibrary(EngineTests):
         assert library[1].alive == 0
 
     def test_a_directory_that_wasmer_refuses_is_explained(self, host, library, tmp_path):
-        """Its configuration is freed with the environment that takes it."""
+        """Its configuration is freed with the environment that owns it."""
         library[1].opens = False
         with pytest.raises(UsageError, match="wasmer cannot open the directory"):
             host.run(GUESTS / "hello/hello.wasm", dirs={"/data": tmp_path})

@@ -1,7 +1,7 @@
 """Guests on libwasmer, wasmer's C library (4 and newer), through wasm.h and its wasi.h.
 
-wasm.h is the common room's; here is what wasmer adds to it. Its WASI gives the files; streams,
-arguments, variables and exit codes are Python's, as with the PyPI package.
+Core serves wasm.h; this module adds wasmer's extensions. wasmer's WASI provides files. Python
+provides streams, arguments, variables and exit codes, as with the PyPI package.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ class WasmerApi(CApi):
         self.delete["environment"] = quick("wasi_env_delete", None, POINTER)
 
 
-#: The one library of the process.
+#: The library, once per process.
 api = Once(lambda: WasmerApi(load(VARIABLE, "wasmer", help=_HELP)))
 
 
 class LibraryModule(CApiModule):
-    """A module for libwasmer."""
+    """A module of libwasmer."""
 
     api: WasmerApi
 
@@ -71,7 +71,7 @@ class LibraryModule(CApiModule):
 
 
 class LibraryInstance(CApiInstance):
-    """An instance with wasmer's files."""
+    """An instance whose files are wasmer's."""
 
     api: WasmerApi
 
@@ -99,7 +99,7 @@ class LibraryInstance(CApiInstance):
             for preopen in self._wasi.preopens
             if not api.map_directory(config, preopen.guest.encode(), str(preopen.host).encode())
         ]
-        # It takes the configuration over, which nothing else frees.
+        # The environment owns the configuration: nothing else frees it.
         self._environment = self._own("environment", api.environment(self.store, config))
         if refused:
             raise UsageError(f"wasmer cannot open the directory {refused[0]}")

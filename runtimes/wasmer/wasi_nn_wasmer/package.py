@@ -1,11 +1,11 @@
 """Guests on the PyPI package `wasmer` 1.1.0, which is for Python 3.10 and older.
 
-Its objects belong to the thread that made them (another thread's touch makes it panic), and its
-guests hold the GIL while they run. It has no way to stop a guest, to limit it, or to give it other
-standard streams than the process's, which it also buffers. So streams, arguments and variables are
-Python's own (wasi_nn.runtime.wasi_streams). Files stay wasmer's: a guest's fd_write to a file goes
-on to wasmer's function, which finds the memory that it works on in the exports of whoever imports
-it. That is a little module of ours that imports the guest's memory and exports it again.
+Its objects belong to the thread that created them: it panics if another thread uses them. Its
+guests hold the GIL while they run. It cannot stop or limit a guest, or redirect its standard
+streams, which it also buffers. So Python provides streams, arguments and variables
+(wasi_nn.runtime.wasi_streams). wasmer provides files: a guest's fd_write to a file calls wasmer's
+function. That function uses the memory that its importer exports, so a small module of ours imports
+the guest's memory and exports it again.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from wasi_nn.wasm.deferred_start import START, defer_start
 
 
 def _files() -> bytes:
-    """A module that passes on what is asked of files, with the guest's memory as its own."""
+    """A module that forwards calls about files, and exports the guest's memory as its own."""
     imports = exports = ""
     for name, count in OF_FILES.items():
         kind = f"(param {'i32 ' * count}) (result i32)"
@@ -66,7 +66,7 @@ _VERSIONS = {
 
 
 class _Compiled(threading.local):
-    """What a thread has of a module."""
+    """A thread's own objects of a module."""
 
     store: Any = None
     module: Any = None
@@ -74,16 +74,16 @@ class _Compiled(threading.local):
 
 
 class PackageModule(Module):
-    """A compiled module; other threads than the first get theirs from its serialised code."""
+    """A compiled module. Threads other than the first get theirs from its serialised code."""
 
     def __init__(self, wasm: bytes) -> None:
         self._compiled = _Compiled()
         store = wasmer.Store(engine.Universal(Compiler))
-        # Within wasmer's instantiation there is no memory that a host function could see.
-        changed = defer_start(wasm)
-        self.deferred = changed is not wasm
+        # While wasmer instantiates a module, a host function cannot see its memory.
+        deferred = defer_start(wasm)
+        self.deferred = deferred is not wasm
         try:
-            module = wasmer.Module(store, changed)
+            module = wasmer.Module(store, deferred)
         except RuntimeError as error:
             raise UsageError(f"wasmer cannot compile the module: {error}") from None
         files = wasmer.Module(store, _FILES)
@@ -91,7 +91,7 @@ class PackageModule(Module):
         self._keep(store, module, files)
         file = wasm_module.parse(wasm)
         names = {item.module for item in file.imports}
-        #: The WASI that the guest imports, if any. (None has ever imported both.)
+        #: The WASI that the guest imports, if any. (No known guest imports both.)
         self.wasi = next((name for name in WASI_MODULES if name in names), None)
         self.own = {(item.module, item.name) for item in file.imports}
 
@@ -116,7 +116,7 @@ class PackageModule(Module):
 
 
 class PackageInstance(EngineInstance):
-    """An instance, for the thread that makes it."""
+    """An instance, for the thread that creates it."""
 
     def __init__(
         self, module: PackageModule, functions: Sequence[HostFunction], wasi: WasiConfig
@@ -175,7 +175,7 @@ class PackageInstance(EngineInstance):
         function = self._export(export, wasmer.Function)
         if function is None:
             raise missing_export(export)
-        # wasmer's kinds begin at 1, and it takes numbers as signed.
+        # wasmer's kinds start at 1, and its numbers are signed.
         kinds = [int(kind) - 1 for kind in function.type.params]
         packed = values.pack(kinds, arguments)
         given = [values.from_raw(kind, one.raw) for kind, one in zip(kinds, packed, strict=True)]
@@ -197,8 +197,8 @@ class PackageInstance(EngineInstance):
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:
-            # Where wasmer's WASI meets a pointer outside of the guest's memory, or a function that
-            # it lacks, it panics, and such an exception derives from BaseException alone.
+            # wasmer's WASI panics on a pointer outside the guest's memory, and on a function that
+            # it lacks. A panic is an exception that derives only from BaseException.
             if self.raised is None:
                 text = str(error)
                 if "importing" in text or "incompatible import" in text:
@@ -232,7 +232,7 @@ class PackageInstance(EngineInstance):
                 return result if result < 0x80000000 else result - 0x100000000
             except BaseException as exception:
                 self.raised = exception
-                # Whatever else wasmer would make of it.
+                # wasmer could turn another exception into anything.
                 raise RuntimeError(HOST_TRAP) from None
 
         return wasmer.Function(self._store, trampoline, kind)
@@ -241,7 +241,7 @@ class PackageInstance(EngineInstance):
         self._memory_now()
 
     def _memory_now(self) -> BufferMemory | None:
-        """The guest's memory at its present size and place, without a copy."""
+        """The guest's memory at its current size and address, without a copy."""
         exported = self._exported
         if exported is None:
             return None
@@ -257,14 +257,14 @@ class PackageInstance(EngineInstance):
 
 
 def _address(buffer: Any) -> int:
-    """Where a buffer begins. A view of the buffer itself would panic when it ends on a thread other
-    than its own, as what an exception's traceback refers to may."""
+    """The address of a buffer. A view of the buffer itself would panic if another thread freed it,
+    as can happen to objects that a traceback refers to."""
     with memoryview(buffer) as view:
         return ctypes.addressof(ctypes.c_char.from_buffer(view))
 
 
 def _unsigned(function: Any) -> Callable[..., int]:
-    """wasmer takes numbers as signed."""
+    """Call a function of wasmer, whose numbers are signed, with unsigned ones."""
 
     def call(*numbers: int) -> int:
         errno: int = function(*[n if n < 0x80000000 else n - 0x100000000 for n in numbers])

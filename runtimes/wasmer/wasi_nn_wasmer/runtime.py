@@ -11,19 +11,19 @@ from wasi_nn.errors import Unavailable
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
 from wasi_nn.types import Availability
 
-#: Names libwasmer's file.
+#: Names the file of libwasmer.
 VARIABLE = "WASI_NN_LIBWASMER"
 
 
 class WasmerRuntime(Runtime):
-    """Wasmer, with the code of its compilers."""
+    """Wasmer, with compiled code."""
 
     name = "wasmer"
     wasi_modules = frozenset({"wasi_snapshot_preview1", "wasi_unstable"})
 
     @property
     def features(self) -> RuntimeFeatures:
-        """The package's guests hold the GIL, so that those of other threads wait."""
+        """The package's guests hold the GIL, so guests of other threads wait."""
         return RuntimeFeatures(threads=not _package(), shared_memory=not _package())
 
     def availability(self) -> Availability:
@@ -51,8 +51,8 @@ class WasmerRuntime(Runtime):
 
 
 def _package() -> bool:
-    """Whether the PyPI package serves: a library that was named comes first, and on newer Pythons
-    an empty package of that name can be installed, which the compiler cannot."""
+    """Whether to use the PyPI package. A named library has precedence. On newer Pythons an empty
+    package ``wasmer`` can be installed, but not the compiler."""
     if os.environ.get(VARIABLE):
         return False
     return importlib.util.find_spec("wasmer_compiler_cranelift") is not None
