@@ -68,7 +68,7 @@ class Execution:
         self._reservation = Reservation(ledger, loaded.memory)
         reserve = self._reservation.reserve
         try:
-            self.context = _call(
+            self.context = call(
                 loaded,
                 self._stopped,
                 lambda: checked_context(loaded.graph.init_execution_context(reserve)),
@@ -90,7 +90,7 @@ class Execution:
         more = size - self._sizes.get(key, 0)
         if more > 0:
             self._ledger.check(more)
-        _call(self.loaded, self._stopped, self.context.set_input, key, tensor)
+        call(self.loaded, self._stopped, self.context.set_input, key, tensor)
         if more > 0:
             self._sizes[key] = size
             self._reservation.add(more)
@@ -99,11 +99,11 @@ class Execution:
         """Run the graph on the inputs that are set."""
         if self._retired or self._cancellation.requested:
             self._refuse()
-        _call(self.loaded, self._stopped, self.context.compute)
+        call(self.loaded, self._stopped, self.context.compute)
 
     def get_output(self, key: int | str) -> Tensor:
         """An output of the last compute, valid until the next call on the context."""
-        output = _call(self.loaded, self._stopped, self.context.get_output, key)
+        output = call(self.loaded, self._stopped, self.context.get_output, key)
         # An output that looks like the last valid one of its key is valid too.
         try:
             kind, dims, size = self._looks[key]
@@ -121,12 +121,12 @@ class Execution:
         stream = self._stream()
         if self._retired or self._cancellation.requested:
             self._refuse()
-        _call(self.loaded, self._stopped, stream.compute_single)
+        call(self.loaded, self._stopped, stream.compute_single)
 
     def get_output_single(self, key: int | str) -> Tensor:
         """The newest piece of a streamed output, valid until the next call on the context."""
         get = self._stream().get_output_single
-        return self._checked(key, _call(self.loaded, self._stopped, get, key))
+        return self._checked(key, call(self.loaded, self._stopped, get, key))
 
     def _checked(self, key: int | str, output: Tensor) -> Tensor:
         with self.loaded.blame:
@@ -135,7 +135,7 @@ class Execution:
 
     def fini_single(self) -> None:
         """End a stream, early or not."""
-        _call(self.loaded, self._stopped, self._stream().fini_single)
+        call(self.loaded, self._stopped, self._stream().fini_single)
 
     def _stream(self) -> StreamingContext:
         if not isinstance(self.context, StreamingContext):
@@ -170,7 +170,7 @@ class Execution:
         # A cancelled context waits for the lock too.
         self._stopped = never
         try:
-            _call(self.loaded, self._stopped, self.context.close)
+            call(self.loaded, self._stopped, self.context.close)
         except ForkedProcess:
             pass  # The context is the parent's.
         except Exception as error:
@@ -188,14 +188,14 @@ class Execution:
             raise InvalidArgument(self._retired)
 
 
-def _call(loaded: LoadedGraph, stopped: Stopped, call: Callable[..., T], *arguments: Any) -> T:
+def call(loaded: LoadedGraph, stopped: Stopped, function: Callable[..., T], *arguments: Any) -> T:
     """Call into a graph's context, one context at a time where the graph needs that."""
     try:
         lock = loaded.lock
         if lock is not None:
             acquire_unless_stopped(lock, stopped)
         try:
-            return call(*arguments)
+            return function(*arguments)
         finally:
             if lock is not None:
                 lock.release()
