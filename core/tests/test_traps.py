@@ -58,7 +58,7 @@ class TestEncodingsFiveAndSix:
         guest = caller("wamr")
         out = guest.put(bytes(4))
         assert guest("load", guest.builders(onnx_add()), 1, 5, 0, out) != 0, "5 is ggml in WAMR"
-        assert "GGUF" in guest.reason
+        assert "GGUF" in guest.reason or "llama.cpp is not installed" in guest.reason
         assert guest.load(onnx_add(), encoding=6) == 0
 
 

@@ -22,6 +22,7 @@ def install(example, tmp_path_factory):
     """A folder with the plugin in it, as pip installs it."""
     target = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    needs("hatchling")
     options = ["--no-deps", "--no-build-isolation", "--target", str(target)]
     run = subprocess.run([*command, *options, str(example)], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
