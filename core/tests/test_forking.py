@@ -149,6 +149,7 @@ with multiprocessing.get_context("fork").Pool(1) as pool:
     assert python(script, gguf()).split() == ["unsent", "refused", "refused"]
 
 
+@pytest.mark.slow
 def test_a_fork_while_others_compute_and_compile() -> None:
     """Their locks are held for good in the child, which waits for none of them."""
     script = """

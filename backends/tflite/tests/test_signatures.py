@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -212,7 +213,10 @@ def test_a_guest_chooses_a_signature(host, tmp_path):
         ({"signature": "x"}, ["one of serving_default, other, not 'x'"]),
     ],
 )
-def test_inspect_lists_the_signatures(tmp_path, config, shows):
+def test_inspect_lists_the_signatures(tmp_path, monkeypatch, config, shows):
+    log = logging.getLogger("wasi_nn")
+    for name, value in (("handlers", log.handlers[:]), ("propagate", True)):
+        monkeypatch.setattr(log, name, value)
     path = tmp_path / "several.tflite"
     path.write_bytes(several())
     result = CliRunner().invoke(app, ["inspect", "--config", json.dumps(config), str(path)])

@@ -65,7 +65,7 @@ class HostCalls(Engine):
         wrong: list[object] = []
 
         def work(number: int) -> None:
-            for turn in range(50):
+            for turn in range(self.times(50)):
                 error = ValueError(number, turn)
 
                 def fail(memory: object, error: ValueError = error) -> None:
