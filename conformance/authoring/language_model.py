@@ -10,7 +10,9 @@ projector belongs to it: a vision transformer of two layers that turns an image 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -51,97 +53,113 @@ def vocabulary() -> tuple[list[bytes], list[float], list[int]]:
 def write(path: Path) -> None:
     """Write the model. It has the same bytes every time."""
     tokens, scores, kinds = vocabulary()
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("tiny")
-    writer.add_license("Apache-2.0")
-    writer.add_context_length(CONTEXT)
-    writer.add_embedding_length(_WIDTH)
-    writer.add_block_count(_LAYERS)
-    writer.add_feed_forward_length(_HIDDEN)
-    writer.add_head_count(_HEADS)
-    writer.add_head_count_kv(_KV_HEADS)
-    writer.add_rope_dimension_count(_WIDTH // _HEADS)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(tokens)
-    writer.add_token_scores(scores)
-    writer.add_token_types(kinds)
-    writer.add_unk_token_id(0)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_add_bos_token(True)
-    writer.add_add_space_prefix(False)
-    writer.add_chat_template(_TEMPLATE)
+    metadata = {
+        "name": "tiny",
+        "license": "Apache-2.0",
+        "context_length": CONTEXT,
+        "embedding_length": _WIDTH,
+        "block_count": _LAYERS,
+        "feed_forward_length": _HIDDEN,
+        "head_count": _HEADS,
+        "head_count_kv": _KV_HEADS,
+        "rope_dimension_count": _WIDTH // _HEADS,
+        "layer_norm_rms_eps": 1e-5,
+        "vocab_size": len(tokens),
+        "tokenizer_model": "llama",
+        "token_list": tokens,
+        "token_scores": scores,
+        "token_types": kinds,
+        "unk_token_id": 0,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "add_bos_token": True,
+        "add_space_prefix": False,
+        "chat_template": _TEMPLATE,
+    }
     random = np.random.Generator(np.random.PCG64(20261123))
 
     def matrix(rows: int, columns: int, scale: float) -> np.ndarray:
         return (random.standard_normal((rows, columns)) * scale).astype(np.float32)
 
     key_width = _WIDTH // _HEADS * _KV_HEADS
-    writer.add_tensor("token_embd.weight", matrix(len(tokens), _WIDTH, 1.0))
+    ones = np.ones(_WIDTH, np.float32)
+    tensors = {"token_embd": matrix(len(tokens), _WIDTH, 1.0)}
     for layer in range(_LAYERS):
-        ones = np.ones(_WIDTH, np.float32)
-        writer.add_tensor(f"blk.{layer}.attn_norm.weight", ones)
-        writer.add_tensor(f"blk.{layer}.attn_q.weight", matrix(_WIDTH, _WIDTH, 0.3))
-        writer.add_tensor(f"blk.{layer}.attn_k.weight", matrix(key_width, _WIDTH, 0.3))
-        writer.add_tensor(f"blk.{layer}.attn_v.weight", matrix(key_width, _WIDTH, 0.3))
-        writer.add_tensor(f"blk.{layer}.attn_output.weight", matrix(_WIDTH, _WIDTH, 0.3))
-        writer.add_tensor(f"blk.{layer}.ffn_norm.weight", ones)
-        writer.add_tensor(f"blk.{layer}.ffn_gate.weight", matrix(_HIDDEN, _WIDTH, 0.3))
-        writer.add_tensor(f"blk.{layer}.ffn_up.weight", matrix(_HIDDEN, _WIDTH, 0.3))
-        writer.add_tensor(f"blk.{layer}.ffn_down.weight", matrix(_WIDTH, _HIDDEN, 0.3))
-    writer.add_tensor("output_norm.weight", np.ones(_WIDTH, np.float32))
+        block = {
+            "attn_norm": ones,
+            "attn_q": matrix(_WIDTH, _WIDTH, 0.3),
+            "attn_k": matrix(key_width, _WIDTH, 0.3),
+            "attn_v": matrix(key_width, _WIDTH, 0.3),
+            "attn_output": matrix(_WIDTH, _WIDTH, 0.3),
+            "ffn_norm": ones,
+            "ffn_gate": matrix(_HIDDEN, _WIDTH, 0.3),
+            "ffn_up": matrix(_HIDDEN, _WIDTH, 0.3),
+            "ffn_down": matrix(_WIDTH, _HIDDEN, 0.3),
+        }
+        tensors |= {f"blk.{layer}.{name}": tensor for name, tensor in block.items()}
     output = matrix(len(tokens), _WIDTH, 1.0)
     output[: 4 + 256] = 0
-    writer.add_tensor("output.weight", output)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    tensors |= {"output_norm": ones, "output": output}
+    named = {f"{name}.weight": tensor for name, tensor in tensors.items()}
+    _write(path, "llama", metadata, named)
 
 
 def write_projector(path: Path) -> None:
     """Write the projector. It has the same bytes every time."""
     width, hidden, layers, side, patch = 16, 32, 2, 16, 8
-    writer = gguf.GGUFWriter(path, "clip")
-    writer.add_name("tiny-mmproj")
-    writer.add_bool("clip.has_vision_encoder", True)
-    writer.add_string("clip.projector_type", "mlp")
-    writer.add_bool("clip.use_gelu", True)
-    writer.add_uint32("clip.vision.image_size", side)
-    writer.add_uint32("clip.vision.patch_size", patch)
-    writer.add_uint32("clip.vision.embedding_length", width)
-    writer.add_uint32("clip.vision.feed_forward_length", hidden)
-    writer.add_uint32("clip.vision.block_count", layers)
-    writer.add_uint32("clip.vision.attention.head_count", 2)
-    writer.add_uint32("clip.vision.projection_dim", _WIDTH)
-    writer.add_float32("clip.vision.attention.layer_norm_epsilon", 1e-5)
-    writer.add_array("clip.vision.image_mean", [0.5, 0.5, 0.5])
-    writer.add_array("clip.vision.image_std", [0.5, 0.5, 0.5])
-    random = np.random.Generator(np.random.PCG64(20261124))
-
-    def tensor(name: str, *shape: int, scale: float = 0.5) -> None:
-        values = random.standard_normal(shape) * scale
-        writer.add_tensor(name, values.astype(np.float32))
-
-    tensor("v.patch_embd.weight", width, 3, patch, patch)
-    tensor("v.position_embd.weight", (side // patch) ** 2, width)
+    metadata = {
+        "name": "tiny-mmproj",
+        "clip_has_vision_encoder": True,
+        "clip_projector_type": "mlp",
+        "vision_use_gelu": True,
+        "vision_image_size": side,
+        "vision_patch_size": patch,
+        "vision_embedding_length": width,
+        "vision_feed_forward_length": hidden,
+        "vision_block_count": layers,
+        "vision_head_count": 2,
+        "vision_projection_dim": _WIDTH,
+        "vision_attention_layernorm_eps": 1e-5,
+        "vision_image_mean": [0.5, 0.5, 0.5],
+        "vision_image_std": [0.5, 0.5, 0.5],
+    }
+    square = (width, width)
+    shapes: dict[str, tuple[int, ...]] = {
+        "v.patch_embd.weight": (width, 3, patch, patch),
+        "v.position_embd.weight": ((side // patch) ** 2, width),
+    }
     for layer in range(layers):
-        for name in ("attn_q", "attn_k", "attn_v", "attn_out"):
-            tensor(f"v.blk.{layer}.{name}.weight", width, width)
-            tensor(f"v.blk.{layer}.{name}.bias", width)
-        for name in ("ln1", "ln2"):
-            tensor(f"v.blk.{layer}.{name}.weight", width)
-            tensor(f"v.blk.{layer}.{name}.bias", width)
-        tensor(f"v.blk.{layer}.ffn_up.weight", hidden, width)
-        tensor(f"v.blk.{layer}.ffn_up.bias", hidden)
-        tensor(f"v.blk.{layer}.ffn_down.weight", width, hidden)
-        tensor(f"v.blk.{layer}.ffn_down.bias", width)
-    tensor("mm.0.weight", _WIDTH, width)
-    tensor("mm.0.bias", _WIDTH)
-    tensor("mm.2.weight", _WIDTH, _WIDTH)
-    tensor("mm.2.bias", _WIDTH)
+        for name, shape in {
+            **dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_out"), square),
+            **dict.fromkeys(("ln1", "ln2"), (width,)),
+            "ffn_up": (hidden, width),
+            "ffn_down": (width, hidden),
+        }.items():
+            shapes[f"v.blk.{layer}.{name}.weight"] = shape
+            shapes[f"v.blk.{layer}.{name}.bias"] = shape[:1]
+    shapes |= {
+        "mm.0.weight": (_WIDTH, width),
+        "mm.0.bias": (_WIDTH,),
+        "mm.2.weight": (_WIDTH, _WIDTH),
+        "mm.2.bias": (_WIDTH,),
+    }
+    random = np.random.Generator(np.random.PCG64(20261124))
+    tensors = {
+        name: (random.standard_normal(shape) * 0.5).astype(np.float32)
+        for name, shape in shapes.items()
+    }
+    _write(path, "clip", metadata, tensors)
+
+
+def _write(
+    path: Path, kind: str, metadata: Mapping[str, Any], tensors: Mapping[str, np.ndarray]
+) -> None:
+    """Write a GGUF file. Each name in ``metadata`` is a method of the writer, behind ``add_``."""
+    writer = gguf.GGUFWriter(path, kind)
+    for name, value in metadata.items():
+        getattr(writer, f"add_{name}")(value)
+    for name, tensor in tensors.items():
+        writer.add_tensor(name, tensor)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -176,7 +176,7 @@ class TestMatrix:
         monkeypatch.setattr(matrix, "_SILENCE_SECONDS", 2.0)
         cases = case.chosen(CASES, ["flow/add", "flow/identity", "flow/twice", "flow/matmul"][:2])
         cases += case.chosen(CASES, ["flow/matmul"])
-        plan = matrix.Plan("wasmtime", "1", "onnx", "witx", "")
+        plan = matrix.Cell("wasmtime", "1", "onnx", "witx")
         (cell,) = matrix.run([plan], cases, 1)
         assert {o.case: o.status for o in cell.outcomes} == {
             "flow/add": PASS,

@@ -99,21 +99,11 @@ def _lines_shown(text: str) -> str:
     return "\n".join(visible(line, _MAX_LINE) for line in text.split("\n"))
 
 
-class Plan(NamedTuple):
-    """A cell that will run."""
-
-    host: str
-    version: str
-    encoding: str
-    dialect: str
-    unavailable: str
-
-
 def plan(
     host_names: Sequence[str], encodings: Sequence[str], dialects: Sequence[str]
-) -> list[Plan]:
-    """The cells of some hosts, encodings and dialects. If a host is not installed, or has no
-    backend for an encoding, its cells are unavailable."""
+) -> list[Cell]:
+    """The cells of some hosts, encodings and dialects, without outcomes. If a host is not
+    installed, or has no backend for an encoding, its cells are unavailable."""
     plans = []
     for name in host_names:
         host = hosts.find(name)
@@ -130,12 +120,12 @@ def plan(
                 why = missing or ""
                 if not why and encoding not in served:
                     why = f"{name} has no backend for {encoding} here"
-                plans.append(Plan(name, version, encoding, dialect, why))
+                plans.append(Cell(name, version, encoding, dialect, unavailable=why))
     return plans
 
 
 def run(
-    plans: Sequence[Plan],
+    plans: Sequence[Cell],
     cases: Sequence[Case],
     jobs: int,
     progress: Callable[[], None] = lambda: None,
@@ -164,27 +154,18 @@ def merge(cells: Sequence[Cell], others: Sequence[Cell]) -> list[Cell]:
     return [*merged, *theirs.values()]
 
 
-def _cell(one: Plan, cases: Sequence[Case], progress: Callable[[], None]) -> Cell:
-    cell = Cell(one.host, one.version, one.encoding, one.dialect, unavailable=one.unavailable)
+def _cell(one: Cell, cases: Sequence[Case], progress: Callable[[], None]) -> Cell:
     if one.unavailable:
         for _ in cases:
             progress()
-        return cell
+        return one
     deviations = expectations.load(one.host)
     graph_set = graphs.canonical(one.encoding)
     outcomes: dict[str, Outcome] = {}
 
     def add(record: Mapping[str, Any]) -> None:
         known = expectations.reason(deviations, record["case"], one.encoding, one.dialect)
-        outcomes[record["case"]] = Outcome(
-            record["case"],
-            record["status"],
-            record["reason"],
-            known,
-            record["seconds"],
-            record.get("transcript", ""),
-            record.get("notes", ""),
-        )
+        outcomes[record["case"]] = Outcome(**record, known=known)
         progress()
 
     left = []
@@ -198,10 +179,10 @@ def _cell(one: Plan, cases: Sequence[Case], progress: Callable[[], None]) -> Cel
         for record in _process(one, left):
             add(record)
         left = [case for case in left if case not in outcomes]
-    return cell._replace(outcomes=tuple(outcomes[case.id] for case in cases))
+    return one._replace(outcomes=tuple(outcomes[case.id] for case in cases))
 
 
-def _process(one: Plan, left: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _process(one: Cell, left: Sequence[str]) -> Iterator[dict[str, Any]]:
     """The results of one process. If it dies, the last result is the case that was running."""
     command = [
         sys.executable,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from wasi_nn_conformance.graphs import GraphSet
@@ -29,24 +30,7 @@ class Wasmtime(Command):
         wheel = _package("wasmtime_cli")
         if os.environ.get(self.variable) or wheel is None:
             return super().path()
-        return str(wheel / self.program)
-
-    def version(self) -> str:
-        with tempfile.TemporaryDirectory() as folder:
-            program = self._program(Path(folder))
-            ended = subprocess.run([program, "--version"], capture_output=True, text=True)
-        return ended.stdout.strip()
-
-    def _program(self, scratch: Path) -> str:
-        """The program, made executable: pip installs it from the wheel without that."""
-        path = str(self.path())
-        if os.access(path, os.X_OK):
-            return path
-        copy = scratch / "wasmtime-program"
-        if not copy.exists():
-            shutil.copy(path, copy)
-            copy.chmod(0o755)
-        return str(copy)
+        return _executable(wheel / self.program)
 
     def unavailable(self) -> str | None:
         reason = super().unavailable()
@@ -70,7 +54,7 @@ class Wasmtime(Command):
                     shutil.copy(path, folder / to)
             options += ["-S", f"nn-graph=openvino::{folder}"]
         mounted = ["--dir", f"{graphs.folder}::{MOUNT}"]
-        command = [self._program(scratch), "run", "-S", "nn"]
+        command = [str(self.path()), "run", "-S", "nn"]
         return [*command, *options, *mounted, str(job.module), *job.args]
 
     def environment(self, scratch: Path) -> Mapping[str, str]:
@@ -80,6 +64,18 @@ class Wasmtime(Command):
         if not link.exists():
             link.symlink_to(next(iter(sorted(libraries.glob("libopenvino_c.so*")))))
         return {"LD_LIBRARY_PATH": f"{scratch}:{libraries}"}
+
+
+@lru_cache(maxsize=1)
+def _executable(program: Path) -> str:
+    """The program, or an executable copy: pip installs it from the wheel without that."""
+    if os.access(program, os.X_OK):
+        return str(program)
+    folder = tempfile.TemporaryDirectory()
+    atexit.register(folder.cleanup)
+    copy = shutil.copy(program, folder.name)
+    os.chmod(copy, 0o755)
+    return copy
 
 
 def _libraries() -> Path | None:

@@ -65,6 +65,7 @@ class Worker:
         except BaseException as error:
             interrupt()
             if isinstance(error, asyncio.CancelledError):
+                # (Further cancellations change nothing.)
                 await _end_of(done)
             raise
         return done.result()
@@ -79,14 +80,18 @@ def _serve(queue: SimpleQueue[_Work | None]) -> None:
         work()
 
 
-async def _end_of(done: asyncio.Future[Any]) -> None:
-    """Wait for the end. Further cancellations change nothing: the task is cancelled already."""
+async def _end_of(done: asyncio.Future[Any]) -> asyncio.CancelledError | None:
+    """Wait for the end, whatever happens. Returns the last cancellation of this wait."""
+    cancelled: asyncio.CancelledError | None = None
     while not done.done():
-        with suppress(asyncio.CancelledError):
+        try:
             await asyncio.wait([done])
+        except asyncio.CancelledError as error:
+            cancelled = error
     if not done.cancelled():
         # Retrieve the exception, so that asyncio does not report it.
         done.exception()
+    return cancelled
 
 
 async def in_thread(work: Callable[[], T], interrupt: Callable[[], None]) -> T:
@@ -168,11 +173,10 @@ class Running:
         trace: TracebackType | None,
     ) -> None:
         task = self._started()
-        if not task.done():
-            task.cancel()
-            await self._settled(task)
-        elif not task.cancelled():
-            task.exception()
+        task.cancel()
+        cancelled = await _end_of(task)
+        if cancelled is not None:
+            raise cancelled
 
     async def wait(self) -> RunResult:
         """Wait for the guest's end, and return the result. Raises what ``Program.run`` raises. Read
@@ -231,15 +235,3 @@ class Running:
         if self._task is None:
             raise UsageError("the guest was not started: use 'async with program.start(…)'")
         return self._task
-
-    async def _settled(self, task: asyncio.Task[RunResult]) -> None:
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-        if not task.cancelled():
-            task.exception()
-        if cancelled is not None:
-            raise cancelled

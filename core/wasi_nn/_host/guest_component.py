@@ -21,7 +21,8 @@ _INTERFACES = frozenset(f"{PACKAGE}{name}" for name in ("errors", "tensor", "inf
 
 
 class GuestComponent:
-    """A component. Its dialect is the version of `wasi:nn` that it imports."""
+    """A component, with the methods of ``GuestModule``. Its dialect is the version of `wasi:nn`
+    that it imports."""
 
     def __init__(self, wasm: bytes) -> None:
         """Raises ``UsageError`` for a damaged component."""

@@ -23,17 +23,23 @@ class GuestModule:
     def __init__(self, wasm: bytes) -> None:
         """Raises ``UsageError`` for bytes that are not a core module."""
         self.file = wasm_module.parse(wasm)
+        #: The signatures of the exports; None for one that is unreadable.
         self.signatures = self.file.signatures
+        #: Whether it has a start section, which runs when it is instantiated.
         self.has_start = self.file.has_start
 
     def compile(self, runtime: Runtime, wasm: bytes, limits: EngineLimits) -> Any:
+        """The engine's code of the binary, whose bytes are ``wasm``. Raises ``UsageError`` if the
+        engine refuses it."""
         return checked(runtime, "compile", runtime.compile(wasm, limits), Module)
 
     def check_command(self) -> None:
+        """Raise ``UsageError`` if it does not run by itself."""
         if not self.file.is_command:
             raise UsageError(f"this is not a command: {wasm_module.no_command(self.file)}")
 
     def check_export(self, name: str | None) -> None:
+        """Raise ``UsageError`` if the export cannot be called, or if no export can be."""
         known = self.file.functions
         if name is not None and name not in known:
             hint = did_you_mean(name, known)
@@ -48,6 +54,8 @@ class GuestModule:
         dialect: str | None = None,
         extra: Sequence[HostFunction] = (),
     ) -> Linked:
+        """Meet every import. Raises ``LinkError``, and ``UsageError`` for a dialect that the binary
+        cannot have."""
         bench = BenchTimer()
         abi = select_abi(self.file, dialect, session)
         ours = abi.host_functions(observer) if abi is not None else []

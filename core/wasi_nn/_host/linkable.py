@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, Union
 
 from wasi_nn.errors import Unavailable
 
 if TYPE_CHECKING:
     from wasi_nn._abi.bench import BenchTimer
-    from wasi_nn._abi.guard import Observer
-    from wasi_nn._session.session import Session
-    from wasi_nn.runtime import EngineLimits, HostFunction, Runtime
-    from wasi_nn.wasm.component import ComponentFile
-    from wasi_nn.wasm.module import Signature, WasmFile
+    from wasi_nn._host.guest_component import GuestComponent
+    from wasi_nn._host.guest_module import GuestModule
+    from wasi_nn.runtime import Runtime
 
 T = TypeVar("T")
+#: A guest's binary. It knows its ABI; it is compiled, and runs, elsewhere.
+Linkable = Union["GuestModule", "GuestComponent"]
 
 
 class Linked(NamedTuple):
@@ -36,40 +36,3 @@ def checked(runtime: Runtime, method: str, made: T, kind: type) -> T:
             f"{made!r}, and must give {kind.__module__}.{kind.__name__}"
         )
     return made
-
-
-class Linkable(Protocol):
-    """A guest's binary. It knows its ABI; it is compiled, and runs, elsewhere."""
-
-    #: The signatures of the exports that can be called; None for one that is unreadable.
-    signatures: Mapping[str, Signature | None]
-    #: Whether it has a start section, which runs when it is instantiated.
-    has_start: bool
-
-    @property
-    def file(self) -> WasmFile | ComponentFile:
-        """What the binary says of itself."""
-
-    def compile(self, runtime: Runtime, wasm: bytes, limits: EngineLimits) -> Any:
-        """The engine's code of the binary, whose bytes are ``wasm``. Raises ``UsageError`` if the
-        engine refuses it."""
-
-    def check_command(self) -> None:
-        """Raise ``UsageError`` if it does not run by itself."""
-
-    def check_export(self, name: str | None) -> None:
-        """Raise ``UsageError`` if the export cannot be called, or if no export can be."""
-
-    def link(
-        self,
-        session: Session,
-        runtime: Runtime,
-        observer: Observer,
-        dialect: str | None = None,
-        extra: Sequence[HostFunction] = (),
-    ) -> Linked:
-        """Meet every import. Raises ``LinkError``, and ``UsageError`` for a dialect that the binary
-        cannot have."""
-
-    def check_link(self, linked: Linked, code: Callable[[], Any]) -> None:
-        """Raise ``LinkError`` if the compiled ``code`` declares its imports with other types."""
