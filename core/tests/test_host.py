@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import struct
-import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from wasi_nn import (
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, NotFound, OutOfFuel, Unavailable
 from wasi_nn.runtime.name import RuntimeName
 from wasi_nn.types import Availability
+from wasi_nn_conformance.engine_tests.common import together
 
 
 @pytest.fixture
@@ -117,11 +118,7 @@ class TestGuests:
                 outputs[number] = program.run(["--stream", "stream", text]).stdout
                 assert outputs[number] == text.encode()
 
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together([partial(work, n) for n in range(8)])
         assert len(outputs) == 8
 
     def test_output_to_a_callable_and_its_limit(self, echo, guests):
@@ -278,11 +275,7 @@ class TestModels:
                         wrong.append(number)
 
         wrong: list[int] = []
-        threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together([partial(work, n) for n in range(6)])
         assert wrong == []
 
     def test_bytes_and_tensors_as_inputs(self, host, identity_model):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from wasi_nn.backend import Backend, Graph
 from wasi_nn.errors import InvalidArgument, ModelNotFound, NotFound, RuntimeFailure
 from wasi_nn.hookspecs import hookimpl
 from wasi_nn.plugins import Plugins
+from wasi_nn_conformance.engine_tests.common import together
 
 
 class Counting(Backend):
@@ -89,14 +89,7 @@ def test_concurrent_first_uses_load_once(host, counting, file):
     for name in "abcd":
         host.add_model(name, file, encoding="counting")
     found = []
-    threads = [
-        threading.Thread(target=lambda n=name: found.append(host.registry.graph(n)))
-        for name in "abcd" * 4
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together([lambda n=name: found.append(host.registry.graph(n)) for name in "abcd" * 4])
     assert len(counting.loads) == 1, "four names of one file in sixteen threads"
     assert len({id(graph) for graph in found}) == 1
 
@@ -173,11 +166,7 @@ def test_a_failed_first_load_lets_one_waiter_at_a_time_try(host, counting, file)
         except RuntimeFailure as error:
             errors.append(error)
 
-    threads = [threading.Thread(target=work) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together([work] * 5)
     assert (len(errors), len(counting.loads), counting.most) == (5, 5, 1)
 
 

@@ -20,6 +20,7 @@ from wasi_nn.runtime.wasi_streams import Preview1
 from wasi_nn.wasm import arguments
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.deferred_start import START, defer_start, rename_exports
+from wasi_nn_conformance.engine_tests.common import together
 
 
 class TestDeferredStarts:
@@ -339,11 +340,7 @@ class TestLibraries:
         with pytest.raises(Unavailable):
             once()
         got: list[object] = []
-        threads = [threading.Thread(target=lambda: got.append(once())) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together([lambda: got.append(once())] * 4)
         assert len(made) == 2
         assert got == [made[1]] * 4
 

@@ -18,6 +18,7 @@ from wasi_nn.errors import InvalidArgument, InvalidEncoding, NnError, RuntimeFai
 from wasi_nn.hookspecs import hookimpl
 from wasi_nn.plugins import Plugins
 from wasi_nn.types import ExecutionTarget
+from wasi_nn_conformance.engine_tests.common import together
 
 ONE = Tensor(TensorType.U8, (1,), memoryview(b"x"))
 
@@ -174,11 +175,7 @@ def test_contexts_take_turns_unless_the_backend_says_otherwise(concurrent, most)
     session = open_session(backend)
     graph = load(session)
     contexts = [session.init_execution_context(graph) for _ in range(4)]
-    threads = [threading.Thread(target=session.contexts[c].compute) for c in contexts]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together([session.contexts[c].compute for c in contexts])
     assert backend.most_inside == most
 
 

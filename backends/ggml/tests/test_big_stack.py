@@ -15,6 +15,7 @@ from conftest import needs
 from wasi_nn.backend import LoadOptions, unlimited
 from wasi_nn.errors import InvalidArgument, PromptTooLong, RuntimeFailure
 from wasi_nn.types import Tensor, TensorType
+from wasi_nn_conformance.engine_tests.common import together
 from wasi_nn_ggml.backend import GgmlBackend
 from wasi_nn_ggml.guard import big_stack
 
@@ -55,11 +56,7 @@ def test_many_threads_read_long_prompts(model):
         counts.append(context.n_prompt_tokens)
 
     before = threading.stack_size()
-    threads = [threading.Thread(target=read) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together([read] * 6)
     assert len(counts) == 6
     assert len(set(counts)) == 1
     assert threading.stack_size() == before

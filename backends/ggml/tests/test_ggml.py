@@ -8,6 +8,7 @@ import os
 import re
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ from wasi_nn.errors import (
     UnsupportedOperation,
 )
 from wasi_nn.types import Tensor, TensorType
+from wasi_nn_conformance.engine_tests.common import together
 from wasi_nn_ggml import keys
 from wasi_nn_ggml.backend import GgmlBackend
 from wasi_nn_ggml.llama import bindings, loader, provider
@@ -571,11 +573,7 @@ class TestMemory:
             for _ in range(5):
                 found[index] = guest.answer(prompts[index])
 
-        threads = [threading.Thread(target=work, args=(i,)) for i in range(len(prompts))]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together([partial(work, i) for i in range(len(prompts))])
         assert found == wanted
 
     def test_graphs_share_a_model(self, load):

@@ -6,7 +6,6 @@ import gc
 import importlib.util
 import json
 import os
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from conftest import needs
 from wasi_nn import Host
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, InvalidArgument, UnsupportedOperation
 from wasi_nn.limits import Limits
+from wasi_nn_conformance.engine_tests.common import together
 
 needs("xllamacpp")
 needs("wasmtime")
@@ -95,11 +95,7 @@ class TestChat:
         def work():
             found.extend(program.run(["ends"], stdin=b"Hello\n").stdout for _ in range(3))
 
-        threads = [threading.Thread(target=work) for _ in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together([work] * 2)
         assert found == [wanted] * 6
 
 

@@ -6,6 +6,7 @@ import itertools
 import random
 import threading
 import time
+from functools import partial
 
 import ml_dtypes
 import numpy as np
@@ -24,6 +25,7 @@ from wasi_nn.errors import (
     UnsupportedOperation,
 )
 from wasi_nn.types import Availability
+from wasi_nn_conformance.engine_tests.common import together
 from wasi_nn_onnx import providers
 from wasi_nn_onnx.backend import OnnxBackend
 
@@ -608,11 +610,7 @@ def test_contexts_of_one_graph_run_side_by_side(host):
                 if not np.allclose(context.get_output(0), expected, rtol=1e-5):
                     wrong.append(seed)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together([partial(work, seed) for seed in range(4)])
     assert wrong == []
 
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import warnings
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from wasi_nn.errors import (  # noqa: E402
     Unavailable,
     UnsupportedOperation,
 )
+from wasi_nn_conformance.engine_tests.common import together  # noqa: E402
 from wasi_nn_pytorch import prints  # noqa: E402
 from wasi_nn_pytorch.backend import PytorchBackend  # noqa: E402
 
@@ -425,11 +427,7 @@ def test_contexts_of_one_graph_run_side_by_side(host):
                 if not (context.get_output(0) == 2 * turn).all():
                     wrong.append(seed)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together([partial(work, seed) for seed in range(4)])
     assert wrong == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import sys
-import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from wasi_nn.errors import (  # noqa: E402
     Unavailable,
     UnsupportedOperation,
 )
+from wasi_nn_conformance.engine_tests.common import together  # noqa: E402
 from wasi_nn_tflite import library  # noqa: E402
 from wasi_nn_tflite.backend import TfliteBackend  # noqa: E402
 
@@ -417,11 +418,7 @@ def test_contexts_of_one_graph_run_side_by_side(host):
                 if not (context.get_output(0) == 2 * turn).all():
                     wrong.append(seed)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together([partial(work, seed) for seed in range(4)])
     assert wrong == []
 
 

@@ -20,17 +20,12 @@ __all__ = ["BufferedContext", "DescribedGraph"]
 class DescribedGraph(Graph):
     """A graph whose inputs and outputs are known when it is loaded."""
 
+    inputs: Sequence[TensorInfo]
+    outputs: Sequence[TensorInfo]
+
     def __init__(self, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]) -> None:
-        self._inputs = tuple(inputs)
-        self._outputs = tuple(outputs)
-
-    @property
-    def inputs(self) -> Sequence[TensorInfo]:
-        return self._inputs
-
-    @property
-    def outputs(self) -> Sequence[TensorInfo]:
-        return self._outputs
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
 
 
 class BufferedContext(ExecutionContext):

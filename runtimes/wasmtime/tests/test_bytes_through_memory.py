@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import threading
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +13,7 @@ from wasi_nn import Host
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, LimitExceeded, OutOfFuel, UsageError
 from wasi_nn.limits import Limits
 from wasi_nn.runtime.component import is_wasi
+from wasi_nn_conformance.engine_tests.common import together
 
 wasmtime = pytest.importorskip("wasmtime", reason="wasmtime is not installed")
 pytest.importorskip("wasmtime.component")
@@ -164,11 +164,7 @@ def test_rewritten_guests_run_in_two_threads(host: Host) -> None:
     def work() -> None:
         codes.extend(program.run().check().exit_code for _ in range(5))
 
-    threads = [threading.Thread(target=work) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together([work] * 2)
     assert codes == [0] * 10
 
 

@@ -1,4 +1,4 @@
-"""Both ways to define a host function: the unchecked one, and the fallback."""
+"""Host functions that are defined with wasmtime's C API."""
 
 from __future__ import annotations
 
@@ -23,17 +23,12 @@ WASM = """(module
   (func (export "fail") (result i32) (call $fail (i32.const 1))))"""
 
 
-def test_this_release_has_unchecked_callbacks():
-    assert hostcalls.FAST
-
-
-@pytest.mark.parametrize("fast", [True, False])
-def test_both_ways_give_the_same(fast):
+def test_host_functions_get_unsigned_values_and_the_memory():
     engine = wasmtime.Engine()
     store = wasmtime.Store(engine)
     linker = wasmtime.Linker(engine)
     owner = SimpleNamespace(raised=None)
-    calls = hostcalls.HostCalls(linker, owner, fast=fast)
+    calls = hostcalls.HostCalls(linker, owner)
     seen: list[object] = []
 
     def five(memory, *values):
@@ -56,12 +51,3 @@ def test_both_ways_give_the_same(fast):
     with pytest.raises((wasmtime.Trap, wasmtime.WasmtimeError)):
         exports["fail"](store)
     assert isinstance(owner.raised, KeyError)
-
-
-def test_whole_guests_run_with_the_fallback(host, guests, identity_model, monkeypatch):
-    monkeypatch.setattr(hostcalls.HostCalls.__init__, "__defaults__", (False,))
-    host.add_model("stream", identity_model("stream", stream=3))
-    result = host.run(guests / "echo/echo.wasm", ["--stream", "stream", "hello"])
-    assert (result.exit_code, result.stdout) == (0, b"hello")
-    result = host.run(guests / "echo/echo.wasm", ["nothing", "hello"])
-    assert result.stderr == b"echo: load_by_name: not_found\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from functools import partial
 
 import pytest
 from conftest import needs_engine
@@ -10,6 +10,7 @@ from conftest import needs_engine
 from wasi_nn import Host, Limits
 from wasi_nn.errors import DeadlineExceeded, LimitExceeded, OutOfFuel, UsageError
 from wasi_nn_conformance.engine_tests import EngineTests
+from wasi_nn_conformance.engine_tests.common import together
 
 needs_engine("wasmtime")
 
@@ -77,14 +78,7 @@ class TestWasmtime(EngineTests):
 
     def test_many_threads_get_their_own_exceptions_at_once(self, host, wat):
         """wasmtime-py itself keeps exceptions in a global variable, where threads race."""
-        threads = [
-            threading.Thread(target=self.test_each_thread_gets_its_own_exception, args=(host, wat))
-            for _ in range(2)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        together([partial(self.test_each_thread_gets_its_own_exception, host, wat)] * 2)
 
 
 @pytest.mark.parametrize("options", [{"stdin": "hello"}, {"stdout": "/path"}, {"stderr": 3}])

@@ -29,6 +29,17 @@ def lean(name: str, result: Any, *arguments: Any) -> Any:
 _trap_by_signals = lean("wasmtime_config_signals_based_traps_set", None, POINTER, ctypes.c_bool)
 
 
+error_new = lean("wasmtime_error_new", POINTER, ctypes.c_char_p)
+
+
+def raise_error(error: int | None) -> None:
+    """Raise the ``WasmtimeError`` that a C function returned, if it returned one."""
+    if error:
+        raise wasmtime.WasmtimeError._from_ptr(
+            ctypes.cast(error, ctypes.POINTER(ffi.wasmtime_error_t))
+        )
+
+
 def trap_by_signals(config: wasmtime.Config, enabled: bool) -> None:
     """Choose whether traps come through signal handlers of the process (wasmtime's default), or
     from checks in the compiled code."""

@@ -8,18 +8,17 @@ from typing import Any, NamedTuple
 
 import wasmtime
 import wasmtime.component
-from wasmtime import _ffi as ffi
 
 from wasi_nn.errors import GuestError, GuestTrap, LimitExceeded, LinkError, OutOfFuel, UsageError
 from wasi_nn.escaping import logger
 from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn.runtime.component import Component, Function, Interface, is_wasi
-from wasi_nn.runtime.instance import GuestExit
+from wasi_nn.runtime.instance import HOST_TRAP, GuestExit
 from wasi_nn.wasm.component import RUN
 from wasi_nn_wasmtime.bytes_through_memory.component_types import NotRewritable
 from wasi_nn_wasmtime.bytes_through_memory.memories import SUPPORTED, LinearMemory, memories_into
 from wasi_nn_wasmtime.bytes_through_memory.rewriting import ASK_LENGTH, lower_bytes_through_memory
-from wasi_nn_wasmtime.capi import POINTER, lean
+from wasi_nn_wasmtime.capi import POINTER, error_new, lean, raise_error
 from wasi_nn_wasmtime.declarations import Declarations
 from wasi_nn_wasmtime.store import StoreInstance
 from wasi_nn_wasmtime.values import SIZE, Reader, read_u32, reader, write_place, writer
@@ -51,7 +50,6 @@ _add_resource = lean(
     POINTER,
     POINTER,
 )
-_error_new = lean("wasmtime_error_new", POINTER, ctypes.c_char_p)
 
 # A component has several core instances, each with its own tables and memories. The limit on memory
 # applies to each memory.
@@ -223,7 +221,7 @@ class WasmtimeComponentInstance(StoreInstance):
                         self._kept += (drop, kind)
                         name = resource.name.encode()
                         type_at = ctypes.cast(kind.ptr(), POINTER)
-                        _raise(_add_resource(at, name, len(name), type_at, drop, None, None))
+                        raise_error(_add_resource(at, name, len(name), type_at, drop, None, None))
                     for function in interface.functions:
                         call = self._trampoline(function, numbers)
                         if (interface.name, function.name) in self._returns_bytes:
@@ -231,7 +229,7 @@ class WasmtimeComponentInstance(StoreInstance):
                         callback = _CALLBACK(call)
                         self._kept.append(callback)
                         name = function.name.encode()
-                        _raise(_add_function(at, name, len(name), callback, None, None))
+                        raise_error(_add_function(at, name, len(name), callback, None, None))
 
     def _trampoline(self, function: Function, numbers: dict[str, int]) -> Callable[..., int | None]:
         call = function.call
@@ -303,12 +301,5 @@ class WasmtimeComponentInstance(StoreInstance):
     def _fail(self, exception: BaseException) -> int:
         """Keep the exception, which must not leave a callback, and end the guest."""
         self.raised = exception
-        error: int = _error_new(b"a host function ended the guest")
+        error: int = error_new(HOST_TRAP.encode())
         return error
-
-
-def _raise(error: int | None) -> None:
-    if error:
-        raise wasmtime.WasmtimeError._from_ptr(
-            ctypes.cast(error, ctypes.POINTER(ffi.wasmtime_error_t))
-        )

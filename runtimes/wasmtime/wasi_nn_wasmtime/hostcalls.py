@@ -13,8 +13,6 @@ This relies on these rules (wasmtime/crates/c-api/include/wasmtime/func.h, val.h
 - The callback object, created by ctypes, must live as long as the linker and the store that know
   its address.
 - No exception may leave the callback. It is kept here, and a trap ends the guest.
-
-If a wasmtime-py release lacks the symbol, ``define_func`` is used.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ from wasmtime import _ffi as ffi
 from wasi_nn.runtime import BufferMemory, HostFunction
 from wasi_nn.runtime.instance import HOST_TRAP, EngineInstance
 from wasi_nn.runtime.library import view_at
-from wasi_nn_wasmtime.capi import POINTER, lean
+from wasi_nn_wasmtime.capi import POINTER, lean, raise_error
 
 _CALLBACK: Any = ctypes.CFUNCTYPE(
     POINTER, POINTER, POINTER, ctypes.POINTER(ctypes.c_uint32), ctypes.c_size_t
@@ -63,19 +61,16 @@ _memory_data = lean("wasmtime_memory_data", POINTER, POINTER, POINTER)
 _memory_size = lean("wasmtime_memory_data_size", ctypes.c_size_t, POINTER, POINTER)
 _trap_new = lean("wasmtime_trap_new", POINTER, ctypes.c_char_p, ctypes.c_size_t)
 
-FAST = None not in (_define, _caller_context, _export_get, _memory_data, _memory_size, _trap_new)
-
 
 class HostCalls:
     """The host functions of one store, and its guest's memory. An exception of a host function is
     kept in ``owner.raised``."""
 
-    def __init__(self, linker: wasmtime.Linker, owner: EngineInstance, fast: bool = FAST) -> None:
+    def __init__(self, linker: wasmtime.Linker, owner: EngineInstance) -> None:
         self._linker = linker
         self._owner = owner
-        self._fast = fast
         self._kept: list[Any] = []
-        self._memory: BufferMemory | None = None
+        self._memory = BufferMemory(memoryview(b""))
         self._memory_extern: ffi.wasmtime_memory_t | None = None
         self._memory_at = 0
         self._context = 0
@@ -87,24 +82,6 @@ class HostCalls:
         i32 = wasmtime.ValType.i32
         results = [i32()] if function.has_result else []
         kind = wasmtime.FuncType([i32() for _ in range(function.parameters)], results)
-        if self._fast:
-            self._define_unchecked(function, kind)
-        else:
-            self._linker.define_func(
-                function.module, function.name, kind, self._slow(function.call), access_caller=True
-            )
-
-    def close(self) -> None:
-        """Free the callbacks, after the store and the linker are closed."""
-        self._kept.clear()
-        self._memory = self._memory_extern = None
-
-    def follow_memory(self) -> None:
-        """Update the memory that a host call was given, after the guest ran within that call."""
-        if self._memory_at:
-            self._look_again(_memory_size(self._context, self._memory_at))
-
-    def _define_unchecked(self, function: HostFunction, kind: wasmtime.FuncType) -> None:
         callback = _CALLBACK(self._trampoline(function))
         self._kept += (callback, kind)
         module, name = function.module.encode(), function.name.encode()
@@ -119,10 +96,18 @@ class HostCalls:
             None,
             None,
         )
-        if error:
-            raise wasmtime.WasmtimeError._from_ptr(
-                ctypes.cast(error, ctypes.POINTER(ffi.wasmtime_error_t))
-            )
+        raise_error(error)
+
+    def close(self) -> None:
+        """Free the callbacks, after the store and the linker are closed."""
+        self._kept.clear()
+        self._memory.replace(memoryview(b""))
+        self._memory_extern = None
+
+    def follow_memory(self) -> None:
+        """Update the memory that a host call was given, after the guest ran within that call."""
+        if self._memory_at:
+            self._memory_now(0)
 
     def _trampoline(self, function: HostFunction) -> Callable[..., int | None]:
         call = function.call
@@ -148,23 +133,13 @@ class HostCalls:
     def _memory_now(self, caller: int) -> BufferMemory | None:
         """The guest's memory at its current size, without a copy. The engine is configured so that
         it never moves, but the view must follow its growth."""
-        if self._memory_at:
-            size = _memory_size(self._context, self._memory_at)
-            memory = self._memory
-            if memory is not None and size == memory.size:
-                return memory
-            return self._look_again(size)
-        if not self._find_memory(caller):
+        if not self._memory_at and not self._find_memory(caller):
             return None
-        return self._look_again(_memory_size(self._context, self._memory_at))
-
-    def _look_again(self, size: int) -> BufferMemory:
-        view = view_at(_memory_data(self._context, self._memory_at), size)
-        if self._memory is None:
-            self._memory = BufferMemory(view)
-        else:
-            self._memory.replace(view)
-        return self._memory
+        memory = self._memory
+        size = _memory_size(self._context, self._memory_at)
+        if size != memory.size:
+            memory.replace(view_at(_memory_data(self._context, self._memory_at), size))
+        return memory
 
     def _find_memory(self, caller: int) -> bool:
         extern = ffi.wasmtime_extern_t()
@@ -178,20 +153,3 @@ class HostCalls:
         self._kept.append(extern)
         self._context = _caller_context(caller)
         return True
-
-    def _slow(self, call: Callable[..., Any]) -> Callable[..., Any]:
-        """A callback for wasmtime-py's public interface, whose values are signed."""
-
-        def checked(caller: wasmtime.Caller, *values: int) -> Any:
-            try:
-                exported = caller.get("memory")
-                memory = None
-                if isinstance(exported, wasmtime.Memory):
-                    buffer = exported.get_buffer_ptr(caller)
-                    memory = BufferMemory(memoryview(buffer).cast("B"))
-                return call(memory, *(value & 0xFFFFFFFF for value in values))
-            except BaseException as exception:
-                self._owner.raised = exception
-                raise wasmtime.Trap(HOST_TRAP) from None
-
-        return checked

@@ -25,7 +25,7 @@ import wasmtime
 
 from wasi_nn.errors import GuestTrap
 from wasi_nn.runtime.library import view_at
-from wasi_nn_wasmtime.capi import POINTER, lean
+from wasi_nn_wasmtime.capi import POINTER, error_new, lean
 
 _SIZE = ctypes.POINTER(ctypes.c_size_t)
 _GET: Any = ctypes.CFUNCTYPE(POINTER, POINTER, _SIZE, _SIZE)
@@ -57,7 +57,6 @@ _set_creator = lean(
     "wasmtime_config_host_memory_creator_set", None, POINTER, ctypes.POINTER(_Creator)
 )
 _map_content = lean("wasmtime_config_memory_init_cow_set", None, POINTER, ctypes.c_bool)
-_error_new = lean("wasmtime_error_new", POINTER, ctypes.c_char_p)
 
 #: Whether this system can allocate such memories. Windows has no mmap.
 SUPPORTED = None not in (_set_creator, _map_content) and hasattr(mmap, "MAP_ANONYMOUS")
@@ -168,7 +167,7 @@ def _free(address: int) -> None:
 
 
 def _failed(error: BaseException) -> int:
-    made: int = _error_new(str(error).encode())
+    made: int = error_new(str(error).encode())
     return made
 
 
