@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
+
+from authoring.flatbuffer import FlatModel
+from authoring.saving import save_onnx, save_torchscript
 
 SMALL_DIMS = (1, 4)
 LARGE_DIMS = (1, 3, 224, 224)
@@ -16,34 +18,19 @@ LARGE_OUT = (1, 64, 1, 1)
 LAYERS = ((3, 64), (64, 128), (128, 320), (320, 64))
 
 
-def _save(path: Path, nodes: list[Any], weights: list[Any], dims: Any, out_dims: Any) -> Path:
-    graph = helper.make_graph(
-        nodes,
-        "bench",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(dims))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, list(out_dims))],
-        weights,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-    return path
-
-
 def small(folder: Path) -> Path:
     """y = x + x on 4 floats: almost no work."""
     node = helper.make_node("Add", ["x", "x"], ["y"])
-    return _save(folder / "small.onnx", [node], [], SMALL_DIMS, SMALL_DIMS)
+    return save_onnx(folder / "small.onnx", [node], {"x": SMALL_DIMS}, {"y": SMALL_DIMS})
 
 
 def large(folder: Path) -> Path:
     """Convolutions over a 224 × 224 image (602,112 bytes): some milliseconds of work."""
     random = np.random.default_rng(7)
-    nodes, weights, name = [], [], "x"
+    nodes, weights, name = [], {}, "x"
     for layer, (inputs, outputs) in enumerate(LAYERS):
         kernel = random.standard_normal((outputs, inputs, 3, 3), np.float32) * np.float32(0.05)
-        weights.append(numpy_helper.from_array(kernel, f"w{layer}"))
+        weights[f"w{layer}"] = kernel
         nodes.append(
             helper.make_node(
                 "Conv", [name, f"w{layer}"], [f"c{layer}"], strides=[2, 2], pads=[1, 1, 1, 1]
@@ -52,7 +39,7 @@ def large(folder: Path) -> Path:
         nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"]))
         name = f"r{layer}"
     nodes.append(helper.make_node("GlobalAveragePool", [name], ["y"]))
-    return _save(folder / "large.onnx", nodes, weights, LARGE_DIMS, LARGE_OUT)
+    return save_onnx(folder / "large.onnx", nodes, {"x": LARGE_DIMS}, {"y": LARGE_OUT}, weights)
 
 
 def heavy(folder: Path, megabytes: int) -> Path:
@@ -61,14 +48,12 @@ def heavy(folder: Path, megabytes: int) -> Path:
     rows = megabytes * (1 << 20) // (4 * side)
     matrix = np.ones((side, rows), np.float32)
     nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
-    weights = [numpy_helper.from_array(matrix, "w")]
-    return _save(folder / "heavy.onnx", nodes, weights, (1, side), (1, rows))
+    dims, path = (1, side), folder / "heavy.onnx"
+    return save_onnx(path, nodes, {"x": dims}, {"y": (1, rows)}, {"w": matrix})
 
 
 def tflite(folder: Path) -> tuple[Path, Path, tuple[int, ...]]:
     """A small and a large network for TensorFlow Lite, and the input of the large one."""
-    from authoring.flatbuffer import FlatModel
-
     random = np.random.default_rng(7)
     tiny = FlatModel()
     x, y = tiny.tensor("x", SMALL_DIMS), tiny.tensor("y", SMALL_DIMS)
@@ -95,8 +80,6 @@ def tflite(folder: Path) -> tuple[Path, Path, tuple[int, ...]]:
 
 def torchscript(folder: Path) -> tuple[Path, Path]:
     """The small and the large network as TorchScript."""
-    import warnings
-
     import torch
 
     class Double(torch.nn.Module):  # type: ignore[misc]
@@ -107,11 +90,6 @@ def torchscript(folder: Path) -> tuple[Path, Path]:
     for inputs, outputs in LAYERS:
         layers += [torch.nn.Conv2d(inputs, outputs, 3, 2, 1), torch.nn.ReLU()]
     deep = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1))
-    paths = []
-    for name, module, dims in (("small", Double(), SMALL_DIMS), ("large", deep, LARGE_DIMS)):
-        path = folder / f"{name}.pt"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            torch.jit.trace(module.eval().requires_grad_(False), torch.zeros(dims)).save(str(path))
-        paths.append(path)
-    return paths[0], paths[1]
+    deep.requires_grad_(False)
+    small = save_torchscript(folder / "small.pt", Double(), torch.zeros(SMALL_DIMS))
+    return small, save_torchscript(folder / "large.pt", deep, torch.zeros(LARGE_DIMS))

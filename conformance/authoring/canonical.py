@@ -18,12 +18,13 @@ tiny language model of language_model.py.
 from __future__ import annotations
 
 import sys
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from authoring.saving import save_onnx, save_torchscript
 
 GRAPHS = Path(__file__).resolve().parents[1] / "graphs"
 #: The files of a graph in the order of its builders.
@@ -44,42 +45,25 @@ WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 def onnx(folder: Path) -> None:
     """ONNX, opset 17."""
-    import onnx as library
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper
 
     kinds = {
-        "f16": TensorProto.FLOAT16, "f32": TensorProto.FLOAT, "f64": TensorProto.DOUBLE,
-        "bf16": TensorProto.BFLOAT16, "u8": TensorProto.UINT8, "i32": TensorProto.INT32,
-        "i64": TensorProto.INT64,
+        "f16": "FLOAT16", "f32": "FLOAT", "f64": "DOUBLE", "bf16": "BFLOAT16", "u8": "UINT8",
+        "i32": "INT32", "i64": "INT64",
     }  # fmt: skip
 
-    def save(
-        name: str,
-        nodes: list[Any],
-        inputs: dict[str, Any],
-        outputs: dict[str, Any],
-        kind: str = "f32",
-        weights: tuple[Any, ...] = (),
-    ) -> None:
-        def infos(dims: dict[str, Any]) -> list[Any]:
-            return [helper.make_tensor_value_info(n, kinds[kind], d) for n, d in dims.items()]
-
-        graph = helper.make_graph(nodes, name, infos(inputs), infos(outputs), list(weights))
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-        model.ir_version = 8
-        library.checker.check_model(model)
-        library.save(model, folder / f"{name}.onnx")
+    def save(name: str, nodes: list[Any], inputs: Any, outputs: Any, **more: Any) -> None:
+        save_onnx(folder / f"{name}.onnx", nodes, inputs, outputs, **more)
 
     row, node = [1, 4], helper.make_node
     for kind in ("f32", *TYPES["onnx"]):
         name = "identity" if kind == "f32" else f"identity_{kind}"
-        save(name, [node("Identity", ["x"], ["y"])], {"x": row}, {"y": row}, kind)
+        save(name, [node("Identity", ["x"], ["y"])], {"x": row}, {"y": row}, kind=kinds[kind])
     save("add", [node("Add", ["x", "y"], ["z"])], {"x": row, "y": row}, {"z": row})
     both = [node("Add", ["a", "b"], ["sum"]), node("Sub", ["a", "b"], ["difference"])]
     save("pair", both, {"a": row, "b": row}, {"sum": row, "difference": row})
-    weights = (numpy_helper.from_array(WEIGHTS, "w"),)
     product = [node("MatMul", ["x", "w"], ["y"])]
-    save("matmul", product, {"x": row}, {"y": [1, 3]}, weights=weights)
+    save("matmul", product, {"x": row}, {"y": [1, 3]}, weights={"w": WEIGHTS})
     save("batch", [node("Add", ["x", "x"], ["y"])], {"x": ["n", 4]}, {"y": ["n", 4]})
 
 
@@ -202,10 +186,8 @@ def pytorch(folder: Path) -> None:
     for kind in ("f32", *TYPES["pytorch"]):
         name = "identity" if kind == "f32" else f"identity_{kind}"
         modules[name] = (Identity(), (row.to(kinds[kind]),))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        for name, (module, example) in modules.items():
-            torch.jit.trace(module.eval(), example).save(str(folder / f"{name}.pt"))
+    for name, (module, example) in modules.items():
+        save_torchscript(folder / f"{name}.pt", module, *example)
 
 
 WRITERS: dict[str, Callable[[Path], None]] = {

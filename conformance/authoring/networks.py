@@ -9,12 +9,13 @@ OpenVINO IR is converted: OpenVINO makes it from the ONNX model.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from authoring.saving import save_onnx, save_torchscript
 
 INPUT_DIMS = (1, 3, 8, 8)
 OUTPUT_DIMS = (1, 3)
@@ -60,8 +61,7 @@ def reference(x: Any) -> Any:
 
 def onnx(folder: Path) -> list[Path]:
     """ONNX, with its own helpers."""
-    import onnx as library
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import helper
 
     w = weights()
     arrays = {"k": w.kernel, "b": w.bias, "l": w.linear, "lb": w.linear_bias}
@@ -73,19 +73,8 @@ def onnx(folder: Path) -> list[Path]:
         helper.make_node("Gemm", ["f", "l", "lb"], ["s"], transB=1),
         helper.make_node("Softmax", ["s"], ["y"], axis=1),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "network",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, list(INPUT_DIMS))],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, list(OUTPUT_DIMS))],
-        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 8
-    library.checker.check_model(model)
     path = folder / "network.onnx"
-    library.save(model, path)
-    return [path]
+    return [save_onnx(path, nodes, {"x": INPUT_DIMS}, {"y": OUTPUT_DIMS}, arrays)]
 
 
 def openvino(folder: Path) -> list[Path]:
@@ -122,12 +111,7 @@ def torchscript(folder: Path) -> list[Path]:
     """TorchScript, traced."""
     import torch
 
-    path = folder / "network.pt"
-    with warnings.catch_warnings():
-        # TorchScript is deprecated, but many guests were made for it.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.trace(_module(), torch.from_numpy(sample())).save(str(path))
-    return [path]
+    return [save_torchscript(folder / "network.pt", _module(), torch.from_numpy(sample()))]
 
 
 def exported(folder: Path) -> list[Path]:

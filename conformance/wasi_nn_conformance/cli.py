@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,7 +17,7 @@ from wasi_nn._cli.messages import complain
 from wasi_nn.errors import UsageError
 from wasi_nn_conformance import case, hosts, matrix
 from wasi_nn_conformance.graphs import SUFFIXES
-from wasi_nn_conformance.reports import jsonfile, markdown
+from wasi_nn_conformance.reports import html, jsonfile, junit, markdown, terminal
 from wasi_nn_conformance.wit import NAME as WIT
 
 #: The default dialects: the specification's core ABI, each host's own, and components.
@@ -30,6 +31,8 @@ examples:
   wasi-nn conformance --host wasmtime --host native-wasmtime --html matrix.html
   wasi-nn conformance --list
 """
+
+_file = partial(click.option, type=click.Path(path_type=Path), metavar="FILE")
 
 
 @click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,47 +67,19 @@ examples:
     metavar="N",
     help="Cells to run at the same time. Default: one per core.",
 )
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write the results as JSON.",
-)
-@click.option(
-    "--junit",
-    "junit_file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write the results as JUnit XML.",
-)
-@click.option(
-    "--html",
-    "html_file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write one self-contained page.",
-)
-@click.option(
-    "--markdown",
-    "markdown_file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Write the counts as a page of Markdown.",
-)
-@click.option(
+@_file("--json", "json_file", help="Write the results as JSON.")
+@_file("--junit", "junit_file", help="Write the results as JUnit XML.")
+@_file("--html", "html_file", help="Write one self-contained page.")
+@_file("--markdown", "markdown_file", help="Write the counts as a page of Markdown.")
+@_file(
     "--merge",
     "merged_files",
     multiple=True,
-    type=click.Path(path_type=Path),
-    metavar="FILE",
     help="Add the results of another run's --json, for cells that this run has no results for.",
 )
-@click.option(
+@_file(
     "--check",
     "checked_file",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
     help="Fail if a page that --markdown wrote has other results.",
 )
 @click.option("--list", "list_cases", is_flag=True, help="Print the cases and do nothing.")
@@ -140,29 +115,6 @@ def conformance(
     with _progress(len(plans) * len(cases)) as step:
         cells = list(matrix.run(plans, cases, jobs or os.cpu_count() or 1, step))
     cells = matrix.merge(cells, others)
-    _report(cells, cases, json_file, junit_file, html_file, markdown_file)
-    if not any(cell.outcomes for cell in cells):
-        complain("nothing was run: none of the hosts is installed here")
-        return 2
-    if checked_file:
-        differences = markdown.differences(checked_file, cells)
-        for difference in differences:
-            complain(f"{checked_file} is out of date (make matrix): {difference}")
-        if differences:
-            return 1
-    return 1 if any(cell.counts["unexpected"] for cell in cells) else 0
-
-
-def _report(
-    cells: Sequence[matrix.Cell],
-    cases: Sequence[case.Case],
-    json_file: Path | None,
-    junit_file: Path | None,
-    html_file: Path | None,
-    markdown_file: Path | None,
-) -> None:
-    from wasi_nn_conformance.reports import html, junit, terminal
-
     today = date.today().isoformat()
     terminal.print_matrix(cells, cases)
     if json_file:
@@ -173,6 +125,16 @@ def _report(
         html.write(html_file, cells, cases, today)
     if markdown_file:
         markdown.write(markdown_file, cells, cases, today)
+    if not any(cell.outcomes for cell in cells):
+        complain("nothing was run: none of the hosts is installed here")
+        return 2
+    if checked_file:
+        differences = markdown.differences(checked_file, cells)
+        for difference in differences:
+            complain(f"{checked_file} is out of date (make matrix): {difference}")
+        if differences:
+            return 1
+    return 1 if any(cell.counts["unexpected"] for cell in cells) else 0
 
 
 def _known(what: str, given: Sequence[str], known: Sequence[str]) -> list[str]:

@@ -7,6 +7,7 @@ import os
 import queue
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -192,24 +193,21 @@ def _process(one: Cell, left: Sequence[str]) -> Iterator[dict[str, Any]]:
         one.encoding,
         one.dialect,
     ]
-    with subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-    ) as child:
+    said = tempfile.TemporaryFile()
+    with (
+        said,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        ) as child,
+    ):
         assert child.stdin is not None
         assert child.stdout is not None
-        assert child.stderr is not None
         lines: queue.Queue[bytes | None] = queue.Queue()
-        said = bytearray()
-        readers = [
-            threading.Thread(target=_lines, args=(child.stdout, lines.put), daemon=True),
-            threading.Thread(target=_collect, args=(child.stderr, said), daemon=True),
-        ]
-        for reader in readers:
-            reader.start()
+        threading.Thread(target=_lines, args=(child.stdout, lines.put), daemon=True).start()
         child.stdin.write("\n".join(left).encode())
         child.stdin.close()
         running_case = None
@@ -228,10 +226,10 @@ def _process(one: Cell, left: Sequence[str]) -> Iterator[dict[str, Any]]:
             if running_case is None:
                 yield record
         child.wait()
-        readers[1].join(5)
         if running_case is None and child.returncode == 0:
             return
-        tail = said[-2000:].decode("utf-8", "replace").strip()
+        said.seek(max(0, said.seek(0, os.SEEK_END) - 2000))
+        tail = said.read().decode("utf-8", "replace").strip()
         how = "it hangs" if status == TIMEOUT else f"its process ended with {child.returncode}"
         reason = f"{how}: {tail.splitlines()[-1] if tail else 'it printed nothing'}"
         yield {
@@ -247,8 +245,3 @@ def _lines(stream: Any, put: Callable[[bytes | None], None]) -> None:
     for line in stream:
         put(line)
     put(None)
-
-
-def _collect(stream: Any, into: bytearray) -> None:
-    for line in stream:
-        into.extend(line)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wasi_nn._models.spec import parse_graph, parse_nn_preload, parse_wasmtime_option, resolve_path
+from wasi_nn._models.spec import parse_graph, parse_nn_graph, parse_nn_preload, resolve_path
 from wasi_nn.errors import UsageError
 from wasi_nn.types import ExecutionTarget
 
@@ -78,11 +78,9 @@ def test_mistakes_in_nn_preload_are_usage_errors(text):
 
 
 def test_wasmtimes_nn_graph_is_parsed(tmp_path):
-    assert parse_wasmtime_option("nn") is None
     folder = tmp_path / "mobilenet"
     folder.mkdir()
-    model = parse_wasmtime_option(f"nn-graph=OpenVINO::{folder}/")
-    assert model is not None
+    model = parse_nn_graph(f"nn-graph=OpenVINO::{folder}/")
     assert model.name == "mobilenet"
     assert [path.name for path in model.paths] == ["model.xml", "model.bin"]
     for text, says in (
@@ -92,7 +90,7 @@ def test_wasmtimes_nn_graph_is_parsed(tmp_path):
         ("nn-graph=onnx::nowhere", "not a directory"),
     ):
         with pytest.raises(UsageError, match=says):
-            parse_wasmtime_option(text)
+            parse_nn_graph(text)
 
 
 def test_a_package_path_names_a_file_of_a_package():

@@ -81,24 +81,26 @@ class Observer:
         with contextlib.suppress(Exception):
             log.warning("%s", failure)
 
-    def watch(self, name: str, call: Callable[..., int]) -> Callable[..., int]:
-        """``call`` with timing and tracing if they are on, and ``call`` itself otherwise."""
+    def watch(
+        self, name: str, call: Callable[..., Any], says: Callable[..., str]
+    ) -> Callable[..., Any]:
+        """``call`` with timing and tracing if they are on, and ``call`` itself otherwise.
+
+        ``says`` gets the result and the arguments of a call that did not fail. It returns what the
+        log says of it, or an empty string."""
         if not (self.timed or self.traced):
             return call
         stats = self.stats.setdefault(name, CallStats())
-        traced = self.traced
 
-        def watched(memory: GuestMemory | None, *arguments: int) -> int:
-            failed = self.failed
+        def watched(*arguments: Any) -> Any:
+            before = self.failed
             started = time.perf_counter()
-            result = call(memory, *arguments)
+            result = call(*arguments)
             seconds = time.perf_counter() - started
-            # The end of a stream returns an errno but does not count as a failure.
-            stats.add(seconds, self.failed > failed)
-            if traced and not result:
-                log.info(
-                    "%s(%s) -> 0 in %.3f ms", name, ", ".join(map(str, arguments)), seconds * 1e3
-                )
+            failed = self.failed > before
+            stats.add(seconds, failed)
+            if self.traced and not failed and (text := says(result, *arguments)):
+                log.info("%s in %.3f ms", text, seconds * 1e3)
             return result
 
         return watched
@@ -132,7 +134,11 @@ def guard(
             observer.fail(Failure(name, arguments, code, errno, reason))
         return errno
 
-    return observer.watch(name, guarded)
+    def says(errno: int, memory: GuestMemory | None, *arguments: int) -> str:
+        # The end of a stream returns an errno but does not count as a failure.
+        return "" if errno else f"{name}({', '.join(map(str, arguments))}) -> 0"
+
+    return observer.watch(name, guarded, says)
 
 
 def read_text(memory: GuestMemory, pointer: int, length: int, what: str) -> str:

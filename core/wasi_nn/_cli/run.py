@@ -33,7 +33,7 @@ from wasi_nn._host.options import RunOptions
 from wasi_nn._host.program import Program
 from wasi_nn._host.result import RunResult
 from wasi_nn._models.registry import NamedModel
-from wasi_nn._models.spec import parse_graph, parse_nn_preload, parse_wasmtime_option
+from wasi_nn._models.spec import parse_graph, parse_nn_graph, parse_nn_preload
 from wasi_nn.errors import UsageError
 from wasi_nn.limits import Limits
 from wasi_nn.runtime.instance import PAGE
@@ -305,14 +305,12 @@ def named_models(
     graphs: Sequence[str] = (),
     configs: Sequence[str] = (),
     preloads: Sequence[str] = (),
-    wasmtime_options: Sequence[str] = (),
+    nn_graphs: Sequence[str] = (),
 ) -> list[NamedModel]:
     """The named models of all options, with their configs."""
     models = [parse_graph(text) for text in graphs]
     models += [parse_nn_preload(text) for text in preloads]
-    models += [
-        model for text in wasmtime_options if (model := parse_wasmtime_option(text)) is not None
-    ]
+    models += [parse_nn_graph(text) for text in nn_graphs]
     by_name = {}
     for text in configs:
         name, _, value = text.partition("=")

@@ -67,11 +67,8 @@ def parse_nn_preload(text: str) -> NamedModel:
     return NamedModel(name, resolved, encoding, ExecutionTarget.named(target), must_exist=False)
 
 
-def parse_wasmtime_option(text: str) -> NamedModel | None:
-    """Parse what wasmtime takes after ``-S``: ``nn-graph=FORMAT::DIR``, or ``nn``, for which this
-    returns None. Raises ``UsageError`` for everything else."""
-    if text in ("nn", "nn=y", "nn=true", "nn=yes"):
-        return None
+def parse_nn_graph(text: str) -> NamedModel:
+    """Parse wasmtime's ``nn-graph=FORMAT::DIR``. Raises ``UsageError``."""
     key, _, value = text.partition("=")
     encoding, colons, folder = value.partition("::")
     if key != "nn-graph" or not colons:

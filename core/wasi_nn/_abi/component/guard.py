@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from typing import Any
 
 from wasi_nn._abi.component.versions import CODES, ERROR_CODES
-from wasi_nn._abi.guard import CallStats, Failure, Observer
+from wasi_nn._abi.guard import Failure, Observer
 from wasi_nn.errors import ErrorCode, NnError
 from wasi_nn.escaping import logger, trace_of, visible
 from wasi_nn.runtime.component import Result
@@ -40,22 +39,3 @@ def fallible(
         return Result(False, make_error(text, reason))
 
     return guarded
-
-
-def watched(name: str, call: Callable[..., Any], observer: Observer) -> Callable[..., Any]:
-    """``call`` with timing and tracing if they are on, and ``call`` itself otherwise."""
-    if not (observer.timed or observer.traced):
-        return call
-    stats = observer.stats.setdefault(name, CallStats())
-
-    def timed(*arguments: Any) -> Any:
-        started = time.perf_counter()
-        value = call(*arguments)
-        seconds = time.perf_counter() - started
-        failed = isinstance(value, Result) and not value.ok
-        stats.add(seconds, failed)
-        if observer.traced and not failed:
-            log.info("%s in %.3f ms", name, seconds * 1e3)
-        return value
-
-    return timed

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from wasi_nn._abi.component.guard import fallible, watched
+from wasi_nn._abi.component.guard import fallible
 from wasi_nn._abi.component.tables import (
     CLOSED,
     NO_ERROR,
@@ -357,7 +357,8 @@ class Wit:
         label = name.rpartition("]")[2]
         if isinstance(result, ResultOf):
             call = fallible(label, call, self.observer, self._make_error)
-        return Function(name, parameters, result, watched(label, call, self.observer))
+        call = self.observer.watch(label, call, lambda *_: label)
+        return Function(name, parameters, result, call)
 
 
 def _fallible(ok: Type | None) -> ResultOf:

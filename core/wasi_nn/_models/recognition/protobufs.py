@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from wasi_nn._models.recognition.sample import AGAIN, BY_OPENVINO, GIVE, NO_BACKEND, Look, Sample
+from wasi_nn.wasm.module import Reader
 
 _NUMBER, _EIGHT, _BYTES, _FOUR = 0, 1, 2, 5
 #: The first ops of TensorFlow's graphs and lists of ops.
@@ -77,27 +78,16 @@ def _cut_off(fields: list[_Field], size: int) -> Look | None:
 def _fields(data: bytes, at: int, end: int) -> Iterator[_Field]:
     """The fields of the message from ``at`` to ``end`` that begin within ``data``. Stops at the
     first invalid field."""
+    reader = Reader(memoryview(data))
+    reader.at = at
     try:
-        while at < end:
-            tag, at = _number(data, at)
+        while reader.at < end:
+            tag = reader.number()
             number, wire = tag >> 3, tag & 7
             if not 0 < number < 1 << 29 or wire not in (_NUMBER, _EIGHT, _BYTES, _FOUR):
                 return
-            value = 0
-            if wire in (_NUMBER, _BYTES):
-                value, at = _number(data, at)
-            yield _Field(number, wire, value, at)
-            at += {_NUMBER: 0, _EIGHT: 8, _BYTES: value, _FOUR: 4}[wire]
-    except IndexError:
+            value = reader.number() if wire in (_NUMBER, _BYTES) else 0
+            yield _Field(number, wire, value, reader.at)
+            reader.at += {_NUMBER: 0, _EIGHT: 8, _BYTES: value, _FOUR: 4}[wire]
+    except (IndexError, ValueError):
         return
-
-
-def _number(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise IndexError
