@@ -193,9 +193,8 @@ def _process(one: Cell, left: Sequence[str]) -> Iterator[dict[str, Any]]:
         one.encoding,
         one.dialect,
     ]
-    said = tempfile.TemporaryFile()
     with (
-        said,
+        tempfile.TemporaryFile() as said,
         subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
