@@ -13,7 +13,7 @@ import pytest
 
 from wasi_nn.errors import LimitExceeded, Unavailable, UsageError
 from wasi_nn.runtime import BufferMemory, HostFunction, WasiConfig, values
-from wasi_nn.runtime.instance import GuestExit, check_start_memory
+from wasi_nn.runtime.engine import GuestExit, check_start_memory
 from wasi_nn.runtime.library import Once, lean, load, view_at
 from wasi_nn.runtime.streams import Streams
 from wasi_nn.runtime.wasi_streams import Preview1

@@ -15,7 +15,7 @@ from wasi_nn import hookimpl
 from wasi_nn.errors import LinkError
 from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import Runtime, RuntimeFeatures
-from wasi_nn.runtime.instance import WASI_MODULES
+from wasi_nn.runtime.engine import WASI_MODULES
 from wasi_nn.runtime.wasi_streams import Preview1
 from wasi_nn.runtime.wasm_c_api import CApi, CApiInstance, CApiModule
 from wasi_nn.types import Availability

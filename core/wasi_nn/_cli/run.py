@@ -36,7 +36,7 @@ from wasi_nn._models.registry import NamedModel
 from wasi_nn._models.spec import parse_graph, parse_nn_graph, parse_nn_preload
 from wasi_nn.errors import UsageError
 from wasi_nn.limits import Limits
-from wasi_nn.runtime.instance import PAGE
+from wasi_nn.runtime.engine import PAGE
 from wasi_nn.runtime.name import RuntimeName
 from wasi_nn.wasm.module import is_wasm
 

@@ -3,7 +3,7 @@
 A runtime compiles a module. An instance of the module runs with host functions, a WASI
 configuration and limits. A runtime knows nothing of tensors: a host function has a name, a number
 of i32 parameters, and a callable that reads and writes guest memory. ``docs/write-a-runtime.md``
-builds one. ``wasi_nn.runtime.instance.EngineInstance`` does what is the same for every engine.
+builds one. ``wasi_nn.runtime.engine.EngineInstance`` does what is the same for every engine.
 
 Who provides what: core parses a module and checks its imports before ``Runtime.compile``. It gives
 ``Module.prepare`` the functions of wasi-nn that the module imports, and those of the embedder. The

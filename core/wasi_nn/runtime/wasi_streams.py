@@ -16,7 +16,7 @@ from struct import Struct
 
 from wasi_nn.errors import InvalidArgument
 from wasi_nn.runtime import GuestMemory, HostFunction, Stdout, WasiConfig
-from wasi_nn.runtime.instance import proc_exit
+from wasi_nn.runtime.engine import proc_exit
 
 __all__ = ["OF_FILES", "Preview1"]
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from wasi_nn.errors import GuestTrap, LinkError, UsageError
 from wasi_nn.runtime import BufferMemory, HostFunction, Module, values
-from wasi_nn.runtime.instance import HOST_TRAP, EngineInstance, missing_export
+from wasi_nn.runtime.engine import HOST_TRAP, EngineInstance, missing_export
 from wasi_nn.runtime.library import POINTER, holding_gil, lean, view_at
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.arguments import I32, check_results

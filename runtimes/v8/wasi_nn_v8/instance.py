@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.resources import as_file, files
 
 from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
-from wasi_nn.runtime.instance import refuse_read_only
+from wasi_nn.runtime.engine import refuse_read_only
 from wasi_nn.runtime.process.child import Child
 from wasi_nn.runtime.process.remote import RemoteInstance, RemoteModule
 from wasi_nn.wasm.deferred_start import START, defer_start

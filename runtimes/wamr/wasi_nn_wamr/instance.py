@@ -18,7 +18,7 @@ from wasi_nn.errors import (
     UsageError,
 )
 from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig, values
-from wasi_nn.runtime.instance import (
+from wasi_nn.runtime.engine import (
     PAGE,
     WASI_MODULES,
     EngineInstance,

@@ -20,7 +20,7 @@ from typing import Any
 
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
-from wasi_nn.runtime.instance import HOST_TRAP, WASI_MODULES
+from wasi_nn.runtime.engine import HOST_TRAP, WASI_MODULES
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.deferred_start import defer_start, rename_exports
 from wasi_nn_wamr.api import NATIVE, Api, NativeSymbol

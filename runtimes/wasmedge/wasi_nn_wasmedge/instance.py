@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasi_nn.errors import GuestTrap, LinkError, OutOfFuel, UsageError
 from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig, values
-from wasi_nn.runtime.instance import (
+from wasi_nn.runtime.engine import (
     PAGE,
     EngineInstance,
     GuestExit,

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
-from wasi_nn.runtime.instance import WASI_MODULES
+from wasi_nn.runtime.engine import WASI_MODULES
 from wasi_nn.runtime.library import POINTER
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.memory_bound import bounded

@@ -12,7 +12,7 @@ from functools import partial
 
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, WasiConfig
-from wasi_nn.runtime.instance import WASI_MODULES, refuse_read_only
+from wasi_nn.runtime.engine import WASI_MODULES, refuse_read_only
 from wasi_nn.runtime.library import POINTER, Once, holding_gil, lean, load
 from wasi_nn.runtime.wasi_streams import OF_FILES, Preview1
 from wasi_nn.runtime.wasm_c_api import CApi, CApiInstance, CApiModule, Vector

@@ -30,7 +30,7 @@ from wasi_nn.runtime import (
     WasiConfig,
     values,
 )
-from wasi_nn.runtime.instance import (
+from wasi_nn.runtime.engine import (
     HOST_TRAP,
     PAGE,
     WASI_MODULES,

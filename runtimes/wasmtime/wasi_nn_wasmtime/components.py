@@ -13,7 +13,7 @@ from wasi_nn.errors import GuestError, GuestTrap, LimitExceeded, LinkError, OutO
 from wasi_nn.escaping import logger
 from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn.runtime.component import Component, Function, Interface, is_wasi
-from wasi_nn.runtime.instance import HOST_TRAP, GuestExit
+from wasi_nn.runtime.engine import HOST_TRAP, GuestExit
 from wasi_nn.wasm.component import RUN
 from wasi_nn_wasmtime.bytes_through_memory.component_types import NotRewritable
 from wasi_nn_wasmtime.bytes_through_memory.memories import SUPPORTED, LinearMemory, memories_into

@@ -25,7 +25,7 @@ import wasmtime
 from wasmtime import _ffi as ffi
 
 from wasi_nn.runtime import BufferMemory, HostFunction
-from wasi_nn.runtime.instance import HOST_TRAP, EngineInstance
+from wasi_nn.runtime.engine import HOST_TRAP, EngineInstance
 from wasi_nn.runtime.library import view_at
 from wasi_nn_wasmtime.capi import POINTER, lean, raise_error
 

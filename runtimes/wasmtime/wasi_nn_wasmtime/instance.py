@@ -9,7 +9,7 @@ import wasmtime
 
 from wasi_nn.errors import LimitExceeded, LinkError, UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
-from wasi_nn.runtime.instance import WASI_MODULES, missing_export, proc_exit
+from wasi_nn.runtime.engine import WASI_MODULES, missing_export, proc_exit
 from wasi_nn_wasmtime.hostcalls import HostCalls
 from wasi_nn_wasmtime.store import StoreInstance
 

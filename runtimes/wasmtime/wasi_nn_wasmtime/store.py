@@ -10,7 +10,7 @@ from wasmtime import _ffi as ffi
 
 from wasi_nn.errors import GuestError, GuestTrap, OutOfFuel
 from wasi_nn.runtime import EngineLimits, WasiConfig
-from wasi_nn.runtime.instance import EngineInstance, GuestExit
+from wasi_nn.runtime.engine import EngineInstance, GuestExit
 from wasi_nn_wasmtime import wasi as wasi_setup
 from wasi_nn_wasmtime.capi import POINTER, lean
 from wasi_nn_wasmtime.streams import OutputStream

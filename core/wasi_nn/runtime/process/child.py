@@ -12,7 +12,7 @@ from wasi_nn._process.fork import keep
 from wasi_nn._process.interrupts import shielded_from_sigint
 from wasi_nn.errors import GuestTrap, WasiNnError
 from wasi_nn.runtime import outside
-from wasi_nn.runtime.instance import GuestExit
+from wasi_nn.runtime.engine import GuestExit
 from wasi_nn.runtime.process._protocol import DATA, FROM_GUEST, PAIR, READ, U32, WRITE, Channel
 
 __all__ = ["Child", "ProcessEnded", "RemoteMemory"]

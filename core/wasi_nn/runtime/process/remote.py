@@ -17,7 +17,7 @@ from wasi_nn.errors import (
     UsageError,
 )
 from wasi_nn.runtime import EngineLimits, HostFunction, Module, WasiConfig
-from wasi_nn.runtime.instance import EngineInstance, GuestExit, missing_export
+from wasi_nn.runtime.engine import EngineInstance, GuestExit, missing_export
 from wasi_nn.runtime.process._protocol import (
     CALL,
     CALL_HEAD,

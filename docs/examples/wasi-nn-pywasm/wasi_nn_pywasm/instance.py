@@ -6,7 +6,7 @@ import pywasm
 
 from wasi_nn.errors import GuestError, GuestTrap, LinkError, UsageError
 from wasi_nn.runtime import outside
-from wasi_nn.runtime.instance import HOST_TRAP, EngineInstance, missing_export
+from wasi_nn.runtime.engine import HOST_TRAP, EngineInstance, missing_export
 from wasi_nn.runtime.wasi_streams import Preview1
 from wasi_nn.wasm.wasi_signatures import SIGNATURES
 
