@@ -75,6 +75,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
             item.add_marker("fuzz")
+        # (The engines' common tests are installed, where no mark is registered.)
+        if "leaks_over_many" in item.name:
+            item.add_marker("slow")
 
 
 @pytest.fixture(scope="session", autouse=True)

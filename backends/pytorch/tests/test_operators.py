@@ -74,6 +74,7 @@ def models(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["detector.pt", "detector.pt2"])
 class TestPackages:
     def test_an_installed_package_is_imported(self, models, tmp_path, name):
@@ -97,6 +98,7 @@ class TestPackages:
         assert "another build" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_package_that_a_model_makes_up_is_not_imported(tmp_path):
     (tmp_path / "made_up.py").write_text("print('imported')")
     done = run(WRITES.replace(PACKAGE, "made_up"), tmp_path)

@@ -17,6 +17,9 @@ torch = needs("torch")
 
 from wasi_nn.errors import InvalidArgument, NnError, RuntimeFailure  # noqa: E402
 
+# (torch compiles the models' code.)
+pytestmark = pytest.mark.slow
+
 
 class WritesToAnArgument(torch.nn.Module):
     def forward(self, x, pair, *, scale):
