@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from wasi_nn import ExecutionTarget, Host
+from wasi_nn import ExecutionTarget, Host, hookimpl
 from wasi_nn._models.registry import detect, missing
 from wasi_nn.errors import InvalidEncoding, RuntimeFailure, Unavailable, UsageError
 from wasi_nn.plugins import Plugins, availability, is_broken
@@ -377,6 +377,25 @@ def test_every_command_reports_odd_answers_in_one_line(folder, command, answers,
     )
     assert (run.returncode, run.stderr) == (code, "")
     assert says in run.stdout
+
+
+def test_plugins_need_no_hash_and_may_have_the_same_name():
+    class Plugin:
+        __hash__ = None
+        __name__ = "plugin"
+
+        def __init__(self, code: str) -> None:
+            exec(code, names := {})
+            self._backend = names["Sound"]
+
+        @hookimpl
+        def wasi_nn_backends(self):
+            return [self._backend()]
+
+    plugins = Plugins()
+    for name in ("a", "b"):
+        plugins.register(Plugin(SOUND.replace('"sound"', f'"{name}"', 1)), name)
+    assert [backend.name for backend in plugins.backends] == ["a", "b"]
 
 
 def test_two_hosts_share_no_plugin_objects():

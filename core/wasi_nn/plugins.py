@@ -57,8 +57,6 @@ class Plugins:
 
     def __init__(self) -> None:
         self.records: list[PluginRecord] = []
-        self._manager = pluggy.PluginManager(hookspecs.GROUP)
-        self._manager.add_hookspecs(hookspecs)
 
     @classmethod
     def installed(cls) -> Plugins:
@@ -90,7 +88,7 @@ class Plugins:
 
     def _register(self, record: PluginRecord, plugin: Any) -> None:
         try:
-            record.backends, record.runtimes = self._call_hooks(plugin)
+            record.backends, record.runtimes = _call_hooks(plugin)
             _check(record)
             for backend in record.backends:
                 backend.origin = f"{record.distribution} {record.version}".strip()
@@ -98,24 +96,6 @@ class Plugins:
         except (Exception, SystemExit) as error:
             record.error = _explain(error)
             record.backends, record.runtimes = [], []
-
-    def _call_hooks(self, plugin: object) -> tuple[list[Any], list[Any]]:
-        """What a plugin's two hooks give. Raises ``UsageError`` for a plugin that has neither, and
-        for hooks that pluggy would not call: a misspelt one, and one without a mark."""
-        manager = self._manager
-        manager.register(plugin)
-        try:
-            callers = {caller.name: caller for caller in manager.get_hookcallers(plugin) or ()}
-            _check_hooks(plugin, callers)
-            others = [other for other in manager.get_plugins() if other is not plugin]
-            backends, runtimes = (
-                _call(manager.subset_hook_caller(hook, others)) if hook in callers else []
-                for hook in _HOOKS
-            )
-        except BaseException:
-            manager.unregister(plugin)
-            raise
-        return backends, runtimes
 
     def _refuse_taken_names(self, record: PluginRecord) -> None:
         for kind, own in (("backends", record.backends), ("runtimes", record.runtimes)):
@@ -192,6 +172,19 @@ class Plugins:
             if availability(runtime).usable:
                 return runtime
         raise Unavailable('no Wasm engine is installed; pip install "wasi-nn[wasmtime]"')
+
+
+def _call_hooks(plugin: object) -> tuple[list[Any], list[Any]]:
+    """What a plugin's two hooks give. Raises ``UsageError`` for a plugin that has neither, and for
+    hooks that pluggy would not call: a misspelt one, and one without a mark."""
+    # A manager for each plugin: in a shared one, plugins must be hashable and differ in __name__.
+    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager.add_hookspecs(hookspecs)
+    manager.register(plugin)
+    callers = {caller.name: caller for caller in manager.get_hookcallers(plugin) or ()}
+    _check_hooks(plugin, callers)
+    backends, runtimes = (_call(callers[hook]) if hook in callers else [] for hook in _HOOKS)
+    return backends, runtimes
 
 
 def _check_hooks(plugin: object, callers: Mapping[str, pluggy.HookCaller]) -> None:
