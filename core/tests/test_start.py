@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +47,13 @@ def test_every_name_of_the_package_is_there():
         _ = wasi_nn.nothing
 
 
+@pytest.mark.parametrize("name", ["backend", "errors", "plugins", "runtime", "types", "wasm"])
+def test_a_public_module_needs_no_import_of_its_own(name):
+    code = f"import wasi_nn; print(wasi_nn.{name}.__name__)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == f"wasi_nn.{name}"
+
+
 def test_entry_points_are_those_of_importlib_metadata(folder):
     install(
         folder, "my-plugin", "# ours\n[other]\na = b\n\n[wasi_nn]\n x=mod : obj.y [extra]\n\n[z]\n"
@@ -70,6 +78,13 @@ def test_the_first_distribution_of_a_name_counts(folder, monkeypatch):
     assert {e.name for e in ours()} & {"first", "second"} == {"first"}
     assert installed_version("twice-named") == "1.0"
     assert ours() == theirs()
+
+
+@pytest.mark.parametrize("entry", [Path("/"), None, b"/", 7, "a\0b", "/nowhere"], ids=repr)
+def test_an_odd_entry_of_the_search_path_is_left_out(monkeypatch, entry):
+    found = ours()
+    monkeypatch.setattr(sys, "path", [entry, *sys.path])
+    assert ours() == found
 
 
 def test_a_distribution_in_an_archive_is_found(folder):

@@ -82,9 +82,15 @@ _MODULES = {
     "TensorType": "types",
 }
 
+_SUBMODULES = frozenset(
+    "backend encodings errors escaping hookspecs limits plugins runtime types wasm".split()
+)
+
 if not TYPE_CHECKING:
 
     def __getattr__(name):
+        if name in _SUBMODULES:
+            return import_module(f"{__name__}.{name}")
         if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -68,12 +68,13 @@ def _folders() -> dict[str, str] | None:
         if finder != PathFinder and hasattr(finder, "find_distributions"):
             return None
     folders: dict[str, str] = {}
-    for path in sys.path:
+    # Python imports nothing from an entry that is not a str.
+    for path in [path for path in sys.path if isinstance(path, str)]:
         try:
             names = os.listdir(path or ".")
         except NotADirectoryError:
             return None  # (An archive.)
-        except OSError:
+        except (OSError, ValueError):
             continue
         if path.lower().endswith(".egg"):
             return None
