@@ -190,7 +190,7 @@ def test_a_backend_that_fails_when_it_is_asked_stops_no_other(folder, tmp_path):
 
 ODD = """
 from wasi_nn import hookimpl
-from wasi_nn.backend import Backend, ExecutionContext, Graph
+from wasi_nn.backend import Backend, ExecutionContext, Generation, Graph
 from wasi_nn.runtime import Module, Runtime, RuntimeFeatures
 from wasi_nn.types import Availability, TensorInfo, TensorType
 
@@ -318,6 +318,12 @@ def test_a_graph_with_an_odd_attribute_is_not_loaded(folder, attribute, says):
     assert says in str(caught.value)
 
 
+def test_the_values_of_a_choice_may_be_an_iterator(folder):
+    plugins = odd_plugins(folder, attribute="choices = dict(signature=map(str, 'ab'))")
+    with Host(plugins=plugins) as host:
+        assert host.load(b"sound").choices == {"signature": ("a", "b")}
+
+
 def test_what_is_not_a_context_is_the_backends_failure(folder):
     says = r"backend sound \(sound_plugin 1.0\): .* must give an ExecutionContext"
     plugins = odd_plugins(folder, context="5")
@@ -325,7 +331,7 @@ def test_what_is_not_a_context_is_the_backends_failure(folder):
         host.load(b"sound").init_execution_context()
 
 
-@pytest.mark.parametrize("answer", ["5", "1 / 0"])
+@pytest.mark.parametrize("answer", ["5", "1 / 0", "exit()", "Generation(None)"])
 def test_odd_counts_of_a_language_model_are_left_out(folder, caplog, answer):
     plugins = odd_plugins(folder, generation=answer)
     with Host(plugins=plugins) as host, host.open_session() as session:

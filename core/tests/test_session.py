@@ -101,6 +101,23 @@ def load(session: Session, model: bytes = b"m") -> int:
     return session.load([memoryview(model)], "recorder", ExecutionTarget.CPU)
 
 
+def test_a_context_whose_counting_is_interrupted_is_closed(monkeypatch):
+    backend = Recorder()
+    session = open_session(backend)
+    context = session.init_execution_context(load(session))
+    before = session.ledger.reserved
+    session.contexts[context].set_input(0, ONE)
+
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(RecorderContext, "generation", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        session.finalize_execution_context(context)
+    assert backend.events == ["load", "context closed"]
+    assert session.ledger.reserved == before
+
+
 def test_handles_start_at_0_and_are_never_reused():
     session = open_session(Recorder())
     graphs = [load(session) for _ in range(2)]

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,9 @@ import pytest
 from conftest import needs
 from onnx import TensorProto, helper
 
-from wasi_nn import Host
+from wasi_nn import ExecutionTarget, Host
 from wasi_nn._process import signals
+from wasi_nn.backend import ExecutionContext
 from wasi_nn.errors import InvalidArgument
 
 needs("onnxruntime")
@@ -136,6 +138,15 @@ def test_an_exception_of_a_handler_is_not_blamed_on_the_backend(handler):
         for _ in range(5):
             with pytest.raises((SystemExit, Loss)), ringing(handler):
                 forever(lambda: context.set_input("prompt", "x y z " * 200))
+
+
+def test_an_exception_of_a_handler_is_not_lost_while_a_context_counts(monkeypatch):
+    monkeypatch.setattr(ExecutionContext, "generation", lambda context: time.sleep(5))
+    with Host() as host, host.open_session() as session:
+        graph = session.load([memoryview(b"wasi-nn:identity")], "identity", ExecutionTarget.CPU)
+        session.init_execution_context(graph)
+        with pytest.raises(Loss), ringing(lose):
+            assert session.generation is None
 
 
 def test_an_error_of_the_backend_is_blamed_on_it():

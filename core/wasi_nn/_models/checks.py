@@ -9,7 +9,7 @@ dimensions, on models with right annotations.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 
 from wasi_nn._process import exit as python_exit
 from wasi_nn._process.signals import raised_by_handler
@@ -75,10 +75,14 @@ def checked_context(context: object) -> ExecutionContext:
 
 def checked_generation(generation: object) -> Generation | None:
     """Return a context's ``generation()`` unchanged. Raises ``BrokenContract``."""
-    if not isinstance(generation, (Generation, type(None))):
+    if generation is None:
+        return None
+    if not isinstance(generation, Generation):
         raise BrokenContract(
             f"generation gave {_kind(generation)}, and must give a Generation or None"
         )
+    if not all(isinstance(count, Real) for count in generation):
+        raise BrokenContract(f"generation gave {generation!r}, and its fields must be numbers")
     return generation
 
 
@@ -93,15 +97,13 @@ def checked_flag(what: str, value: object) -> bool:
 def checked_choices(choices: object) -> Mapping[str, Sequence[str]]:
     """Return a graph's ``choices`` as tuples. Raises ``BrokenContract``; use it within a
     ``Blame``."""
-    if not isinstance(choices, Mapping) or not all(
-        isinstance(word, str) and not isinstance(values, str)
-        for key, values in choices.items()
-        for word in (key, *values)
-    ):
-        raise BrokenContract(
-            f"choices are {choices!r}, and must be lists of texts, by key of the config"
-        )
-    return {key: tuple(values) for key, values in choices.items()}
+    if isinstance(choices, Mapping) and not any(isinstance(v, str) for v in choices.values()):
+        lists = {key: tuple(values) for key, values in choices.items()}
+        if all(isinstance(word, str) for key, words in lists.items() for word in (key, *words)):
+            return lists
+    raise BrokenContract(
+        f"choices are {choices!r}, and must be lists of texts, by key of the config"
+    )
 
 
 def checked_infos(what: str, infos: Sequence[TensorInfo]) -> Sequence[TensorInfo]:

@@ -157,10 +157,13 @@ class Execution:
             log.error("%s failed to cancel\n  %s", self.loaded.backend.title, trace_of(error))
 
     def generation(self) -> Generation | None:
-        """What a language model did here. A backend's failure is logged, and then it is None."""
+        """What a language model did here. A backend's failure is logged, and then it is None;
+        raises only what a signal's handler does."""
         try:
             return checked_generation(self.context.generation())
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            if raised_by_handler(error) is not None:
+                raise
             log.error("%s failed to count\n  %s", self.loaded.backend.title, trace_of(error))
             return None
 

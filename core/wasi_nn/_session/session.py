@@ -162,8 +162,10 @@ class Session(Closing):
         """Close a context and give its handle back."""
         execution = self.contexts[context]
         del self.contexts[context], self._graph_of[context]
-        self._generated = self._sum([execution])
-        execution.close()
+        try:
+            self._generated = self._sum([execution])
+        finally:
+            execution.close()
 
     @property
     def generation(self) -> Generation | None:
