@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import enum
+
+import numpy as np
 import pytest
 
 from wasi_nn.backend import config
@@ -23,6 +26,19 @@ def test_values_of_the_right_type_are_given_back():
     assert config.flag(given, "f", True) is False
     assert config.text(given, "t") == "text"
     assert config.choice(given, "c", (1, 3)) == 3
+
+
+def test_values_of_a_program_may_have_a_subclass_of_their_type():
+    class Number(enum.IntEnum):
+        THREE = 3
+
+    class Text(str, enum.Enum):
+        ON = "on"
+
+    given = {"n": Number.THREE, "x": np.float64(0.5), "t": Text.ON}
+    assert config.whole_number(given, "n", 0) == config.choice(given, "n", (1, 3)) == 3
+    assert config.number(given, "x", 0.0) == 0.5
+    assert config.text(given, "t") == config.choice(given, "t", ("off", "on")) == "on"
 
 
 @pytest.mark.parametrize("value", [None, True, 1.0, "1", [1], 10**400, -1, 8])

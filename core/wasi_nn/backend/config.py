@@ -62,7 +62,9 @@ def typed(config: Config, key: str, kind: type[_Value], default: _Value) -> _Val
     """The value of ``key``, or ``default`` without it. ``kind`` is bool, int, float (a whole number
     is one too) or str (of valid Unicode without NUL). Raises ``InvalidArgument`` for any other."""
     value: Any = config.get(key, default)
-    if type(value) is not kind and (kind is not float or type(value) is not int):
+    kinds = (int, float) if kind is float else kind
+    # (True is an int for Python. A program's float may be numpy's, and its text an enum's.)
+    if not isinstance(value, kinds) or isinstance(value, bool) is not (kind is bool):
         raise _wrong(key, _KINDS[kind], value)
     if isinstance(value, str):
         try:
@@ -134,7 +136,7 @@ def choice(config: Config, key: str, choices: Sequence[_Value]) -> _Value:
     """One of ``choices``, the first by default. Raises ``InvalidArgument``."""
     value = config.get(key, choices[0])
     for each in choices:
-        if value == each and type(value) is type(each):
+        if value == each and isinstance(value, type(each)) and not isinstance(value, bool):
             return each
     raise _wrong(key, f"one of {', '.join(map(str, choices))}", value)
 
