@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from importlib.machinery import PathFinder
+from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 
@@ -25,11 +25,7 @@ class EntryPoint(NamedTuple):
 
     def load(self) -> Any:
         """Import the object. Raises what its module raises."""
-        module, _, attributes = self.value.partition("[")[0].partition(":")
-        found: Any = import_module(module.strip())
-        for attribute in filter(None, attributes.strip().split(".")):
-            found = getattr(found, attribute)
-        return found
+        return resolve_name(self.value.partition("[")[0].replace(" ", ""))
 
 
 def entry_points(group: str) -> list[EntryPoint]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import (
@@ -41,9 +41,11 @@ class OpenvinoBackend(Backend):
     # OpenVINO writes to this folder of the host, and reads compiled code from it.
     host_only_keys = frozenset({"cache-dir"})
 
-    def __init__(self) -> None:
-        self._core: openvino.Core | None = None
-        self._lock = threading.Lock()
+    @cached_property
+    def _core(self) -> openvino.Core:
+        import openvino
+
+        return openvino.Core()
 
     def availability(self, deep: bool = False) -> Availability:
         reason = missing_library("openvino", "openvino")
@@ -52,7 +54,7 @@ class OpenvinoBackend(Backend):
         try:
             import openvino
 
-            devices = self._get_core().available_devices
+            devices = self._core.available_devices
         except (ImportError, RuntimeError) as error:
             return Availability(False, f"openvino is installed and broken: {error}")
         version = openvino.__version__.split("-")[0]
@@ -67,12 +69,4 @@ class OpenvinoBackend(Backend):
         self.require_library()
         from wasi_nn_openvino.graph import load
 
-        return load(self._get_core(), builders, options)
-
-    def _get_core(self) -> openvino.Core:
-        import openvino
-
-        with self._lock:
-            if self._core is None:
-                self._core = openvino.Core()
-            return self._core
+        return load(self._core, builders, options)

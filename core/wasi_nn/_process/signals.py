@@ -190,5 +190,4 @@ def _after_fork() -> None:
     _main = get_ident()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_after_fork)

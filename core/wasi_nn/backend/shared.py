@@ -47,8 +47,7 @@ class MadeOnce(Generic[T]):
 
     def __init__(self) -> None:
         self._clear()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._clear)
+        os.register_at_fork(after_in_child=self._clear)
 
     def _clear(self) -> None:
         """Forget everything; nobody holds a lock afterwards."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import wasmtime
 import wasmtime.component
 
-from wasi_nn.errors import GuestError, GuestTrap, LimitExceeded, LinkError, OutOfFuel, UsageError
+from wasi_nn.errors import GuestError, GuestTrap, LimitExceeded, OutOfFuel, UsageError
 from wasi_nn.escaping import logger
 from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn.runtime.component import Component, Function, Interface, is_wasi
@@ -122,24 +122,15 @@ class WasmtimeComponentInstance(StoreInstance):
         wasi: WasiConfig,
         limits: EngineLimits,
     ) -> None:
-        super().__init__(compiled.engine, limits)
+        super().__init__(compiled.engine, limits, wasmtime.component.Linker(compiled.engine))
         self._component = compiled.component
         self._returns_bytes = compiled.declarations.returns_bytes
         self._memories: list[LinearMemory] = []
         self._run_export = run
-        self._limit = limits.memory
         self._kept: list[Any] = []
         self._instance: wasmtime.component.Instance | None = None
-        self._linker = wasmtime.component.Linker(compiled.engine)
         try:
-            if limits.memory is not None:
-                self._store.set_limits(
-                    memory_size=limits.memory,
-                    table_elements=limits.memory // (8 * _MAX_TABLES),
-                    instances=_MAX_INSTANCES,
-                    tables=_MAX_TABLES,
-                    memories=_MAX_MEMORIES,
-                )
+            self._bound(_MAX_TABLES, _MAX_MEMORIES, _MAX_INSTANCES)
             self._configure(wasi)
             self._linker.add_wasip2()
             self._define(interfaces)
@@ -157,11 +148,8 @@ class WasmtimeComponentInstance(StoreInstance):
     def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
         raise UsageError("a component is run as a command")
 
-    def close(self) -> None:
-        self._store.close()
-        self._linker.close()
+    def free(self) -> None:
         self._kept.clear()
-        self._wait_for_streams()
 
     def _translate(self, error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestError | GuestExit:
         if "fuel allocated for hostcalls" in str(error):
@@ -177,20 +165,8 @@ class WasmtimeComponentInstance(StoreInstance):
         return super()._translate(error)
 
     def link(self) -> None:
-        try:
-            with memories_into(self._memories):
-                self._instance = self._linker.instantiate(self._store, self._component)
-        except (wasmtime.Trap, wasmtime.ExitTrap) as error:
-            raise self._translate(error) from None
-        except wasmtime.WasmtimeError as error:
-            text = str(error)
-            if "matching implementation" in text or "component imports" in text:
-                raise LinkError(f"the guest cannot start: {text}") from None
-            if self._limit is not None and ("minimum size" in text or "limit" in text):
-                raise LimitExceeded(
-                    f"the guest needs more to start than its limits allow: {text}"
-                ) from None
-            raise self._translate(error) from None
+        with memories_into(self._memories):
+            self._instance = self._instantiated(self._component)
 
     def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         if self._instance is None:

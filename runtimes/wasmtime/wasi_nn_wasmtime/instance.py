@@ -7,7 +7,7 @@ from typing import Any
 
 import wasmtime
 
-from wasi_nn.errors import LimitExceeded, LinkError, UsageError
+from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
 from wasi_nn.runtime.engine import WASI_MODULES, missing_export, proc_exit
 from wasi_nn_wasmtime.hostcalls import HostCalls
@@ -27,22 +27,12 @@ class WasmtimeInstance(StoreInstance):
         wasi: WasiConfig,
         limits: EngineLimits,
     ) -> None:
-        super().__init__(engine, limits)
+        super().__init__(engine, limits, wasmtime.Linker(engine))
         self._module = module
-        self._memory_limit = limits.memory
         self._instance: wasmtime.Instance | None = None
-        self._linker = wasmtime.Linker(engine)
         self._calls = HostCalls(self._linker, self)
         try:
-            if limits.memory is not None:
-                # An element of a table takes 8 bytes.
-                self._store.set_limits(
-                    memory_size=limits.memory,
-                    table_elements=limits.memory // (8 * _MAX_TABLES),
-                    instances=1,
-                    tables=_MAX_TABLES,
-                    memories=1,
-                )
+            self._bound(_MAX_TABLES, memories=1, instances=1)
             self._configure(wasi)
             self._linker.define_wasi()
             self._define_exit(module)
@@ -63,20 +53,7 @@ class WasmtimeInstance(StoreInstance):
         self._calls.follow_memory()
 
     def link(self) -> None:
-        limit = self._memory_limit
-        try:
-            self._instance = self._linker.instantiate(self._store, self._module)
-        except wasmtime.Trap as error:
-            raise self._translate(error) from None
-        except wasmtime.WasmtimeError as error:
-            text = str(error)
-            if "unknown import" in text or "incompatible import" in text:
-                raise LinkError(f"the guest cannot start: {text}") from None
-            if limit is not None and ("minimum size" in text or "limit" in text):
-                raise LimitExceeded(
-                    f"the guest needs more memory to start than its {limit} bytes: {text}"
-                ) from None
-            raise self._translate(error) from None
+        self._instance = self._instantiated(self._module)
 
     def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         if self._instance is None:
@@ -92,8 +69,5 @@ class WasmtimeInstance(StoreInstance):
             return ()
         return tuple(result) if isinstance(result, list) else (result,)
 
-    def close(self) -> None:
-        self._store.close()
-        self._linker.close()
+    def free(self) -> None:
         self._calls.close()
-        self._wait_for_streams()

@@ -19,6 +19,7 @@ from typing import Any
 from wasi_nn.backend import installed_version
 from wasi_nn.errors import Unavailable
 from wasi_nn.escaping import logger
+from wasi_nn.runtime.library import Once
 from wasi_nn_ggml.llama import bindings
 from wasi_nn_ggml.llama.provider import INSTALL, Provider, find
 
@@ -120,21 +121,15 @@ class Library:
         return number, commit.decode("utf-8", "replace")
 
 
-_lock = threading.Lock()
-_loaded: Library | None = None
+def _load() -> Library:
+    provider = find()
+    if provider is None:
+        raise Unavailable(f"llama.cpp is not installed; {INSTALL}")
+    return Library(provider)
 
 
-def library() -> Library:
-    """The library, loaded on first use. Raises ``Unavailable``, which says what to install."""
-    global _loaded
-    if _loaded is None:
-        with _lock:
-            if _loaded is None:
-                provider = find()
-                if provider is None:
-                    raise Unavailable(f"llama.cpp is not installed; {INSTALL}")
-                _loaded = Library(provider)
-    return _loaded
+#: The library, loaded on first use. Raises ``Unavailable``, which says what to install.
+library = Once(_load)
 
 
 def freed_with(
