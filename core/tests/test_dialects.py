@@ -6,7 +6,9 @@ import pytest
 
 from wasi_nn._abi.core.detection import detect_dialect
 from wasi_nn._abi.core.dialects import DIALECTS, dialect
+from wasi_nn._abi.core.negotiation import DialectNegotiation
 from wasi_nn.errors import ErrorCode, UsageError
+from wasi_nn.types import TensorType
 from wasi_nn.wasm.module import parse
 
 OLD = ["f16", "f32", "u8", "i32"]
@@ -62,6 +64,14 @@ def test_the_errnos_and_encodings_of_wasmedge():
     assert [known.errnos[ErrorCode(name)] for name in names] == [100, 101, 102, 103]
     assert known.encodings[9] == "whisper"
     assert known.encodings[14] == "bitnet"
+
+
+def test_a_refused_tensor_decides_nothing_when_a_text_is_accepted_next():
+    negotiation = DialectNegotiation([dialect("witx"), dialect("witx-2022")])
+    assert negotiation.tensor_type(2, (1,), 1) is TensorType.U8
+    negotiation.byte_type(0)
+    negotiation.commit()
+    assert [candidate.name for candidate in negotiation.candidates] == ["witx", "witx-2022"]
 
 
 def test_an_unknown_dialect_is_a_usage_error():

@@ -257,6 +257,13 @@ def test_a_backend_that_fails_in_files_is_named(host, model, bad, reason):
         host.load(model, encoding="beside", config={"bad": bad})
 
 
+def test_files_may_come_from_an_iterator(host, model, monkeypatch):
+    files = Beside.files
+    monkeypatch.setattr(Beside, "files", lambda *given: iter(files(*given)))
+    host.add_model("m", model, encoding="beside")
+    assert host.registry.size("m") == model.stat().st_size + 3
+
+
 def test_all_files_count_against_a_limit(host, model):
     host.add_model("m", model, encoding="beside")
     beside = model.with_suffix(".bin")

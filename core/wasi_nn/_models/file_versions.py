@@ -19,7 +19,7 @@ def versions(
     files in it. Raises ``ModelNotFound`` for a missing file, and ``RuntimeFailure`` where the
     backend fails."""
     with Blame(backend):
-        files = backend.files(paths, config)
+        files = [*backend.files(paths, config)]
         if not all(isinstance(file, Path) for file in files):
             raise BrokenContract("files must give a sequence of Path")
     found: list[model_files.Version] = []

@@ -70,6 +70,7 @@ class DialectNegotiation:
 
     def byte_type(self, number: int) -> TensorType:
         """The tensor type of untyped bytes, whose length does not follow from the dimensions."""
+        self.pending = None
         types = self.candidates[0].tensor_types
         return types[number] if number < len(types) else TensorType.U8
 
