@@ -9,7 +9,7 @@ import pytest
 
 from wasi_nn import Call, Host, Limits
 from wasi_nn.errors import DeadlineExceeded, GuestExited, GuestTrap, UsageError
-from wasi_nn_conformance.engine_tests.common import LOOP, WASI, Engine, Wat
+from wasi_nn_conformance.engine_tests.common import LOOP, WASI, Engine, Wat, skip_if_refused
 
 _WRITE = "(drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))"
 _EXIT = "(call $exit (i32.const {}))"
@@ -118,3 +118,19 @@ class Starts(Engine):
             host.run(wat("(module)"))
         with pytest.raises(UsageError, match="no _start"):
             host.run(wat('(module (memory (export "_start") 1))'))
+
+    def test_a_command_may_return_a_number(self, host: Host, wat: Wat) -> None:
+        """Nothing reads it: a command ends with 0."""
+        with skip_if_refused():
+            program = host.compile(
+                wat('(module (func (export "_start") (result i32) i32.const 3))')
+            )
+        assert program.run().check().exit_code == 0
+
+    def test_an_initialize_with_parameters_is_a_usage_error(self, host: Host, wat: Wat) -> None:
+        program = host.compile(
+            wat(f'(module (func (export "_initialize") (param i32)) {_ADD})'),
+        )
+        with pytest.raises(UsageError, match="takes 1 arguments, not 0"):
+            program.run(invoke=Call("add", (2, 3)))
+        assert program.run(invoke=Call("_initialize", (2,))).check().values == ()

@@ -105,6 +105,8 @@ class Guest(Closing):
         """Instantiate the module, call its ``_initialize`` if it has one (a reactor), and call an
         export, all under one deadline. Raises as ``call`` does."""
         given = self._checked(export, arguments)
+        if export != "_initialize":
+            self._checked("_initialize", ())
         return self._attended(lambda: self._invoke(export, given))
 
     def _invoke(self, export: str, given: tuple[Any, ...]) -> tuple[int | float, ...]:

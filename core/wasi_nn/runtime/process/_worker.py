@@ -114,11 +114,6 @@ class Worker:
 
     def _call(self, wanted: dict[str, Any]) -> dict[str, Any]:
         values = from_raws(wanted["parameters"], wanted["values"])
-        if wanted["name"] == "_start":
-            code = self._instance.start()
-            if code:
-                raise _Exit(code)
-            return {"results": []}
         results = self._instance.call(wanted["name"], *values)
         return {"results": to_raws(wanted["results"], results)}
 
