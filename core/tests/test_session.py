@@ -141,6 +141,7 @@ def test_after_unload_a_context_can_be_drained_and_nothing_else():
     for operation in (
         lambda: session.contexts[context].set_input(0, ONE),
         lambda: session.contexts[context].compute(),
+        lambda: session.contexts[context].compute_single(),
         lambda: session.init_execution_context(graph),
     ):
         with pytest.raises(InvalidArgument):

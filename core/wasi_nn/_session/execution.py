@@ -118,10 +118,9 @@ class Execution:
     def compute_single(self) -> None:
         """Produce the next piece of a streamed output. Raises ``UnsupportedOperation`` for a
         context that does not stream, as the other two do, and ``EndOfSequence``."""
-        stream = self._stream()
         if self._retired or self._cancellation.requested:
             self._refuse()
-        call(self.loaded, self._stopped, stream.compute_single)
+        call(self.loaded, self._stopped, self._stream().compute_single)
 
     def get_output_single(self, key: int | str) -> Tensor:
         """The newest piece of a streamed output, valid until the next call on the context."""
