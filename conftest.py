@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import struct
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,6 +60,14 @@ def needs(package: str) -> Any:
         if os.environ.get("CI") and not left_out:
             pytest.fail(f"{package} must be installed in CI: {error}", pytrace=False)
         pytest.skip(f"{package} is not installed: {error}", allow_module_level=True)
+
+
+def run_python(
+    code: str, *arguments: str | Path, timeout: float = 60, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run ``code`` in a Python of its own, and return what it printed."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **options)
 
 
 ROOT = Path(__file__).resolve().parent

@@ -13,7 +13,7 @@ import weakref
 from functools import partial
 
 import pytest
-from conftest import needs
+from conftest import needs, run_python
 
 from wasi_nn._host.compiling import Code, StillCompiling, Waiter
 from wasi_nn._process.compilation import here
@@ -196,12 +196,7 @@ host = Host(runtime="wasmtime")
 print(host.run(sys.argv[1]).exit_code)
 atexit.register(lambda: print(host.run(sys.argv[1]).exit_code))
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", code, guests / "hello/hello.wasm"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ended = run_python(code, guests / "hello/hello.wasm")
     assert (ended.returncode, ended.stdout.split(), ended.stderr) == (0, ["0", "0"], "")
 
 
@@ -319,13 +314,7 @@ for attempt in (program.compile, program.instantiate):
     except DeadlineExceeded as error:
         print(error)
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", code, path],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment,
-    )
+    ended = run_python(code, path, env=environment)
     deadline = "the guest was still being compiled at its deadline of 0.3 s"
     interrupted = "the guest was interrupted while it was being compiled"
     expected = [f"124 {deadline}", f"130 {interrupted}", deadline, deadline]
@@ -344,13 +333,7 @@ for work in (Host(runtime="wasmtime").compile, Host(runtime="wasmtime").run):
     except KeyboardInterrupt:
         print("interrupted")
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", code, large],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=environment,
-    )
+    ended = run_python(code, large, env=environment)
     assert (ended.returncode, ended.stdout.split(), ended.stderr) == (0, ["interrupted"] * 2, "")
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from conftest import needs
+from conftest import needs, run_python
 
 from wasi_nn._process import exit as python_exit
 
@@ -61,12 +59,7 @@ MODELS = {
 def test_python_exits_cleanly_while_threads_work(library: str, work: str) -> None:
     needs(library)
     paths = [str(GRAPHS / name) for name in MODELS[library]]
-    ended = subprocess.run(
-        [sys.executable, "-c", START + work + END, *paths],
-        capture_output=True,
-        text=True,
-        timeout=_HANG,
-    )
+    ended = run_python(START + work + END, *paths, timeout=_HANG)
     # (LiteRT says by itself what it does.)
     told = [line for line in ended.stderr.splitlines() if not line.startswith("INFO: ")]
     assert (ended.returncode, told) == (0, [])

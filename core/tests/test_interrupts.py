@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 
-from conftest import needs
+from conftest import needs, run_python
 
 from wasi_nn._process import interrupts
 from wasi_nn._process.interrupts import ForwardSigint
@@ -83,10 +81,5 @@ print(heard)
 def test_ctrl_c_at_any_moment_breaks_nothing(guests):
     """Within what an engine's binding makes or frees too, where half of it would be done twice."""
     needs("wasmtime")
-    ended = subprocess.run(
-        [sys.executable, "-c", CTRL_C_ANYWHERE, guests / "hello/hello.wasm"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ended = run_python(CTRL_C_ANYWHERE, guests / "hello/hello.wasm")
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "200\n", "")

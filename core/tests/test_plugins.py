@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from conftest import run_python
 
 from wasi_nn import ExecutionTarget, Host, hookimpl
 from wasi_nn._models.registry import detect, missing
@@ -442,7 +443,7 @@ def test_asking_backends_whether_they_can_be_used_imports_no_library():
         "libraries = 'numpy onnxruntime openvino torch ai_edge_litert xllamacpp'.split();"
         "print([name for name in libraries if name in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = run_python(code, check=True)
     assert run.stdout.strip() == "[]"
 
 
@@ -451,5 +452,5 @@ def test_importing_the_plugins_imports_no_library():
         "import sys; from wasi_nn.plugins import Plugins; Plugins.installed();"
         "print([m for m in ('numpy', 'onnxruntime', 'wasmtime', 'rich') if m in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = run_python(code, check=True)
     assert run.stdout.strip() == "[]"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import zipfile
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from conftest import run_python
 
 import wasi_nn
 from wasi_nn._distributions import EntryPoint, entry_points, installed_version
@@ -50,7 +50,7 @@ def test_every_name_of_the_package_is_there():
 @pytest.mark.parametrize("name", ["backend", "errors", "plugins", "runtime", "types", "wasm"])
 def test_a_public_module_needs_no_import_of_its_own(name):
     code = f"import wasi_nn; print(wasi_nn.{name}.__name__)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    run = run_python(code, check=True)
     assert run.stdout.strip() == f"wasi_nn.{name}"
 
 
@@ -138,8 +138,7 @@ def test_a_list_of_the_plugins_imports_nothing_heavy():
         "from wasi_nn.plugins import Plugins; records = Plugins.installed().records; "
         "assert len(records) > 2, records; print(*(set(sys.modules) - before))"
     )
-    command = [sys.executable, "-c", code]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    run = run_python(code, check=True)
     imported = run.stdout.split()
     assert "wasi_nn.plugins" in imported
     assert not {name for name in imported if name in HEAVY}
@@ -153,6 +152,5 @@ def test_an_import_of_the_package_opens_no_file():
         "print(*(path for path in opened if not str(path).endswith(modules)), sep='\\n')"
     )
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-c", code]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    run = run_python(code, check=True, env=environment)
     assert run.stdout.strip() == ""

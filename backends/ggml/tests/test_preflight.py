@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import struct
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import needs
+from conftest import needs, run_python
 
 from wasi_nn.backend import LoadOptions, unlimited
 from wasi_nn.errors import RuntimeFailure
@@ -69,9 +68,7 @@ def test_no_module_is_imported_after_the_host_changes_its_directory(poisoned):
     # What this process imports later is found in its own sys.path: "" with python -c.
     before = f"import os, wasi_nn_ggml.protocol.graph\nos.chdir({str(poisoned)!r})\ndata ="
     script = LOAD.replace("data =", before)
-    done = subprocess.run(
-        [sys.executable, "-c", script, str(TINY)], capture_output=True, text=True, timeout=120
-    )
+    done = run_python(script, str(TINY), timeout=120)
     assert done.stdout == "loaded\n", done.stderr
     assert traces(poisoned) == []
 

@@ -9,7 +9,7 @@ import threading
 from types import SimpleNamespace
 
 import pytest
-from conftest import needs_engine
+from conftest import needs_engine, run_python
 
 from wasi_nn import Host
 from wasi_nn.errors import UsageError
@@ -124,8 +124,7 @@ class TestWamr(EngineTests):
         """Run Python code, whose guests read out of bounds, in a new process."""
         path = tmp_path / "traps.wasm"
         path.write_bytes(wat(self.TRAPS))
-        command = [sys.executable, "-c", self.RUN + code, path]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return run_python(self.RUN + code, path)
 
     @pytest.mark.parametrize(
         "order", ["wasmtime wamr wamr wasmtime", "wamr wasmtime wamr wamr wasmtime"]

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import needs_engine
+from conftest import needs_engine, run_python
 
 from wasi_nn import Host, Limits
 from wasi_nn.errors import LimitExceeded, OutOfFuel
@@ -43,8 +43,7 @@ class TestWasmEdge(EngineTests):
             "own = dict.fromkeys(['stdin', 'stdout', 'stderr'], 'inherit');"
             "host.run(sys.argv[1], ['nothing', 'hello'], **own)"
         )
-        command = [sys.executable, "-c", code, GUESTS / "echo" / "echo.wasm"]
-        run = subprocess.run(command, capture_output=True, text=True)
+        run = run_python(code, GUESTS / "echo" / "echo.wasm")
         assert run.returncode == 0
         assert "echo: load_by_name: not_found" in run.stderr
 
@@ -55,7 +54,7 @@ class TestWasmEdge(EngineTests):
             "import resource, sys; resource.setrlimit(resource.RLIMIT_DATA, (1 << 30, 1 << 30));"
             "from wasi_nn import Host; print(Host(runtime='wasmedge').run(sys.argv[1]))"
         )
-        run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+        run = run_python(code, path)
         # The README says so: when a WasmEdge gives a result instead, change both.
         assert run.returncode < 0, run.stdout
 
@@ -85,7 +84,7 @@ class TestWasmEdge(EngineTests):
             "instance.instantiate(); instance.start()"
         )
         hello = GUESTS / "hello" / "hello.wasm"
-        run = subprocess.run([sys.executable, "-c", code, hello], capture_output=True, text=True)
+        run = run_python(code, hello)
         assert run.stdout == ""
         assert "Traceback" not in run.stderr
 

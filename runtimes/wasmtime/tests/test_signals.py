@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
-from conftest import needs_engine
+from conftest import needs_engine, run_python
 
 needs_engine("wasmtime")
 
@@ -72,9 +69,7 @@ print("lives")
 
 
 def run(code: str, *arguments: str) -> tuple[int, list[str], str]:
-    ended = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, timeout=120
-    )
+    ended = run_python(code, *arguments, timeout=120)
     return ended.returncode, ended.stdout.split(), ended.stderr
 
 
