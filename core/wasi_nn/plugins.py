@@ -308,6 +308,8 @@ def availability(item: Backend | Runtime, deep: bool = False) -> Availability:
             raise UsageError(f"availability gave {found!r}, and must give an Availability")
         if isinstance(item, Runtime) and found.usable:
             check_engine(item)
+    except Unavailable as reason:
+        return Availability(False, str(reason))
     except (Exception, SystemExit) as error:
         return Availability(False, f"{_BROKEN}{_explain(error)}")
     return found

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import Backend, Builder, Graph, LoadOptions
-from wasi_nn.errors import NnError, Unavailable
+from wasi_nn.errors import NnError
 from wasi_nn.types import Availability
 from wasi_nn_ggml import keys
 
@@ -32,10 +32,7 @@ class GgmlBackend(Backend):
             return Availability(True, "llama.cpp is installed")
         from wasi_nn_ggml.llama.loader import library
 
-        try:
-            native = library()
-        except Unavailable as error:
-            return Availability(False, str(error))
+        native = library()
         devices = ("cpu", "gpu") if native.llama_supports_gpu_offload() else ("cpu",)
         return Availability(True, native.version, devices)
 

@@ -270,9 +270,9 @@ class Backend(ABC):
     def availability(self, deep: bool = False) -> Availability:
         """Whether its library can be used, and if not, what to do about it.
 
-        Core asks before every run: look without importing the library (see ``missing_library``).
-        With ``deep`` (``wasi-nn doctor`` and ``wasi-nn plugins``), import it and report its version
-        and the devices that it can run on."""
+        It may raise ``Unavailable`` instead. Core asks before every run: look without importing the
+        library (see ``missing_library``). With ``deep`` (``wasi-nn doctor`` and ``wasi-nn
+        plugins``), import it and report its version and the devices that it can run on."""
         return Availability(True, "ready", ("cpu",))
 
     def require_library(self) -> None:

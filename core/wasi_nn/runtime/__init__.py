@@ -271,7 +271,8 @@ class Runtime(ABC):
 
     @abstractmethod
     def availability(self) -> Availability:
-        """Whether the engine can be used. Asked before every run; may load its library."""
+        """Whether the engine can be used. Asked before every run; may load its library. Instead of
+        saying that it cannot be used, it may raise ``Unavailable``."""
 
     @abstractmethod
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:

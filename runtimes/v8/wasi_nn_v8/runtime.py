@@ -26,11 +26,7 @@ class V8Runtime(Runtime):
     wasi_modules = frozenset({"wasi_snapshot_preview1", "wasi_unstable"})
 
     def availability(self) -> Availability:
-        try:
-            node = _node()
-        except Unavailable as reason:
-            return Availability(False, str(reason))
-        return Availability(True, f"V8 of Node.js {_version(node)}", ("cpu",))
+        return Availability(True, f"V8 of Node.js {_version(_node())}", ("cpu",))
 
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
         from wasi_nn_v8.instance import V8Module

@@ -30,12 +30,9 @@ class WamrRuntime(Runtime):
         return RuntimeFeatures(memory_limit=True, interrupt=library.interrupts, fuel=library.meters)
 
     def availability(self) -> Availability:
-        try:
-            if isolated := self._isolated():
-                return isolated.availability()
-            return Availability(True, f"WAMR {_api().version}", ("cpu",))
-        except Unavailable as reason:
-            return Availability(False, str(reason))
+        if isolated := self._isolated():
+            return isolated.availability()
+        return Availability(True, f"WAMR {_api().version}", ("cpu",))
 
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
         if isolated := self._isolated():

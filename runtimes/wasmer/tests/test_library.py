@@ -13,7 +13,7 @@ import pytest
 
 from wasi_nn import hookimpl
 from wasi_nn.errors import Unavailable, UsageError
-from wasi_nn.plugins import Plugins
+from wasi_nn.plugins import Plugins, availability
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 from wasi_nn.runtime.library import POINTER
 from wasi_nn.runtime.wasm_c_api import CALLBACK, Vector, bytes_vector
@@ -219,4 +219,4 @@ def test_without_a_library_the_runtime_is_unavailable(monkeypatch):
         ours.api()
     from wasi_nn_wasmer.runtime import WasmerRuntime
 
-    assert "cannot be loaded" in WasmerRuntime().availability().detail
+    assert "cannot be loaded" in availability(WasmerRuntime()).detail

@@ -35,10 +35,10 @@ class WasmerRuntime(Runtime):
 
         try:
             return Availability(True, f"wasmer {api().version} (libwasmer)", ("cpu",))
-        except Unavailable as reason:
+        except Unavailable:
             if sys.version_info < (3, 11) and not os.environ.get(VARIABLE):
                 return Availability(False, 'wasmer is not installed; pip install "wasi-nn[wasmer]"')
-            return Availability(False, str(reason))
+            raise
 
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
         if _package():

@@ -178,7 +178,9 @@ def main(package: str, name: str, what: str, *ends: str) -> None:
     found = import_module(package).wasi_nn_runtimes()
     runtime = next(runtime for runtime in found if runtime.name == name)
     if what == "describe":
-        usable = runtime.availability()
+        from wasi_nn.plugins import availability
+
+        usable = availability(runtime)
         print(
             json.dumps(
                 {

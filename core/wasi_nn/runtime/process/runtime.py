@@ -63,10 +63,7 @@ class ProcessRuntime(Runtime):
         return frozenset(self._described()["wasi"])
 
     def availability(self) -> Availability:
-        try:
-            described = self._described()
-        except Unavailable as reason:
-            return Availability(False, str(reason))
+        described = self._described()
         detail = f"{described['detail']}, in a process of {self._python}"
         return Availability(described["usable"], detail, ("cpu",))
 
