@@ -69,9 +69,8 @@ class BufferMemory:
 
     __slots__ = ("size", "view")
 
-    def __init__(self, view: memoryview) -> None:
-        self.view = view
-        self.size = len(view)
+    def __init__(self, view: memoryview = memoryview(b"")) -> None:
+        self.replace(view)
 
     def replace(self, view: memoryview) -> None:
         """Use ``view`` from now on."""

@@ -129,9 +129,8 @@ class CApiInstance(EngineInstance):
         self._callbacks: list[Any] = []
         self._exported = Vector()
         self._instance = 0
-        self._memory: BufferMemory | None = None
+        self._memory = BufferMemory()
         self._memory_at = 0
-        self._size = -1
         self.store = self._own("store", self.api.store(module.engine))
 
     def foreign(self, module: int) -> Mapping[tuple[str, str], int]:
@@ -150,7 +149,7 @@ class CApiInstance(EngineInstance):
         self._owned.clear()
         self._callbacks.clear()
         self._instance = self._memory_at = 0
-        self._memory = None
+        self._memory.replace(memoryview(b""))
 
     def _own(self, kind: str, handle: int | None) -> int:
         if not handle:
@@ -291,11 +290,6 @@ class CApiInstance(EngineInstance):
         if not self._memory_at:
             return None
         size = self.api.memory_size(self._memory_at)
-        if size != self._size:
-            self._size = size
-            view = view_at(self.api.memory_data(self._memory_at), size)
-            if self._memory is None:
-                self._memory = BufferMemory(view)
-            else:
-                self._memory.replace(view)
+        if size != self._memory.size:
+            self._memory.replace(view_at(self.api.memory_data(self._memory_at), size))
         return self._memory

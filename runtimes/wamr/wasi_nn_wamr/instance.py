@@ -74,7 +74,7 @@ class WamrInstance(EngineInstance):
         self.functions = [available[key] for key in module.served]
         self._handle: int | None = None
         self._exec_env = 0
-        self._memory: BufferMemory | None = None
+        self._memory = BufferMemory()
         self._memory_at = 0
         self._pages = -1
         # Held while another thread uses the handle, and while the handle is cleared.
@@ -99,11 +99,7 @@ class WamrInstance(EngineInstance):
             self._pages = pages
             # (WAMR counts a memory that its module never grows as one large page.)
             size = pages * self._api.page_bytes(self._memory_at)
-            view = view_at(self._api.memory_base(self._memory_at), size)
-            if self._memory is None:
-                self._memory = BufferMemory(view)
-            else:
-                self._memory.replace(view)
+            self._memory.replace(view_at(self._api.memory_base(self._memory_at), size))
         return self._memory
 
     def refresh_memory(self) -> None:
@@ -117,7 +113,7 @@ class WamrInstance(EngineInstance):
             self._api.prepare_thread()
             self._api.deinstantiate(handle)
         self._streams.close()
-        self._memory = None
+        self._memory.replace(memoryview(b""))
 
     def flush_output(self) -> None:
         self._streams.flush()

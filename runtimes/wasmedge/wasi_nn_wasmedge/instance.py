@@ -52,9 +52,8 @@ class WasmEdgeInstance(EngineInstance):
         self._owned: list[tuple[str, int]] = []
         self._callbacks: list[Any] = []
         self._instance: int | None = None
-        self._memory: BufferMemory | None = None
+        self._memory = BufferMemory()
         self._memory_at = 0
-        self._pages = -1
         # Held while another thread uses the executor, and while it is cleared.
         self._alive = threading.Lock()
         for preopen in wasi.preopens:
@@ -77,7 +76,8 @@ class WasmEdgeInstance(EngineInstance):
             self._api.delete[kind](handle)
         self._owned.clear()
         self._callbacks.clear()
-        self._instance = self._memory = None
+        self._instance = None
+        self._memory.replace(memoryview(b""))
         self._streams.close()
 
     def flush_output(self) -> None:
@@ -271,14 +271,7 @@ class WasmEdgeInstance(EngineInstance):
             self._memory_at = api.find_memory(api.frame_module(frame), _MEMORY) or 0
             if not self._memory_at:
                 return None
-        pages = api.memory_pages(self._memory_at)
-        if pages != self._pages:
-            self._pages = pages
-            # (The pointer of an empty range is null.)
-            base = api.memory_pointer(self._memory_at, 0, 1) if pages else 0
-            view = view_at(base, pages * PAGE)
-            if self._memory is None:
-                self._memory = BufferMemory(view)
-            else:
-                self._memory.replace(view)
+        size = api.memory_pages(self._memory_at) * PAGE
+        if size != self._memory.size:
+            self._memory.replace(view_at(api.memory_pointer(self._memory_at, 0, 1), size))
         return self._memory

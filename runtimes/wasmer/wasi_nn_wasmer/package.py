@@ -130,13 +130,13 @@ class PackageInstance(EngineInstance):
         self._instance: Any = None
         self._files: Any = None
         self._exported: Any = None
-        self._memory: BufferMemory | None = None
-        self._pages = -1
+        self._memory = BufferMemory()
         refuse_read_only("wasmer", wasi.preopens)
         self._streams = Preview1(wasi, self.output_failures)
 
     def close(self) -> None:
-        self._instance = self._files = self._exported = self._memory = self._store = None
+        self._instance = self._files = self._exported = self._store = None
+        self._memory.replace(memoryview(b""))
         self._streams.files.clear()
 
     def link(self) -> None:
@@ -245,14 +245,9 @@ class PackageInstance(EngineInstance):
         exported = self._exported
         if exported is None:
             return None
-        pages = exported.size
-        if pages != self._pages:
-            self._pages = pages
-            view = view_at(_address(exported.buffer), pages * PAGE) if pages else memoryview(b"")
-            if self._memory is None:
-                self._memory = BufferMemory(view)
-            else:
-                self._memory.replace(view)
+        size = exported.size * PAGE
+        if size != self._memory.size:
+            self._memory.replace(view_at(_address(exported.buffer), size))
         return self._memory
 
 

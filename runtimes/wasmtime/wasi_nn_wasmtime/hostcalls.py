@@ -70,7 +70,7 @@ class HostCalls:
         self._linker = linker
         self._owner = owner
         self._kept: list[Any] = []
-        self._memory = BufferMemory(memoryview(b""))
+        self._memory = BufferMemory()
         self._memory_extern: ffi.wasmtime_memory_t | None = None
         self._memory_at = 0
         self._context = 0
