@@ -466,9 +466,14 @@ def test_messages_that_nobody_can_read_do_not_matter_to_the_guest(guests, echo):
     assert (closed.returncode, closed.stdout) == (1, b"")
 
 
-def test_a_reader_may_close_the_pipe_early():
+@pytest.mark.parametrize("reader", ["head -1", "true"])
+@pytest.mark.parametrize("command", ["plugins", "inspect", "--help"])
+def test_a_reader_may_close_the_pipe_early(guests, command, reader):
+    files = [str(guests / "hello/hello.wasm")] if command == "inspect" else []
     run = subprocess.run(
-        ["sh", "-c", '"$@" | head -1', "sh", *COMMAND, "plugins"], capture_output=True, text=True
+        ["sh", "-c", f'"$@" | {reader}', "sh", *COMMAND, command, *files],
+        capture_output=True,
+        text=True,
     )
     assert run.stderr == ""
 

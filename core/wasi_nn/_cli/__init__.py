@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -113,10 +112,6 @@ def main() -> None:
     except click.ClickException as error:
         complain(error.format_message())
         code = 2
-    except BrokenPipeError:
-        # The reader of our output has closed the pipe (head, or a pager that was quit).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        code = 141
     except (WasiNnError, OSError) as error:
         complain(str(error))
         code = 2

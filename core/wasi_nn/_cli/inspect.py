@@ -61,6 +61,8 @@ def inspect(files: tuple[str, ...], config: str) -> int:
             try:
                 paths = [resolve_path(name) for name in names]
                 runnable = _inspect(host, paths, settings)
+            except BrokenPipeError:
+                raise  # It is our output's, not the file's.
             except (WasiNnError, OSError) as error:
                 sys.stdout.flush()
                 which = "" if names[0] in str(error) else f"{names[0]}: "
