@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 
 from wasi_nn import ExecutionTarget, Host
 from wasi_nn._process import signals
-from wasi_nn.backend import ExecutionContext
+from wasi_nn.backend import ExecutionContext, Graph
 from wasi_nn.errors import InvalidArgument
 
 needs("onnxruntime")
@@ -138,6 +138,19 @@ def test_an_exception_of_a_handler_is_not_blamed_on_the_backend(handler):
         for _ in range(5):
             with pytest.raises((SystemExit, Loss)), ringing(handler):
                 forever(lambda: context.set_input("prompt", "x y z " * 200))
+
+
+@pytest.mark.parametrize("kind", [Loss, RuntimeError])
+def test_a_handler_that_raises_leaves_no_graph_locked(monkeypatch, kind):
+    def handler(number, frame):
+        raise kind
+
+    monkeypatch.setattr(Graph, "concurrent_contexts", False)
+    with Host() as host, host.load(b"wasi-nn:identity").init_execution_context() as context:
+        for _ in range(200):
+            with pytest.raises(kind), ringing(handler):
+                forever(lambda: context.set_input(0, b"x"))
+            context.set_input(0, b"x")
 
 
 def test_an_exception_of_a_handler_is_not_lost_while_a_context_counts(monkeypatch):

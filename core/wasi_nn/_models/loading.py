@@ -100,7 +100,8 @@ class LoadedGraph:
         #: What takes the model's memory: several graphs may share it.
         self.memory: object = graph if shared is None else shared
         #: Acquired for each call into a context, if contexts must run one at a time.
-        self.lock: Lock | None = None if concurrent else threading.Lock()
+        #: (Only the thread that has acquired an RLock can release it.)
+        self.lock: Lock | None = None if concurrent else threading.RLock()
         #: Checks the outputs of the graph's contexts.
         self.checked = Outputs(graph)
         self.backend = backend

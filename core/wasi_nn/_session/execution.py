@@ -194,13 +194,19 @@ def call(loaded: LoadedGraph, stopped: Stopped, function: Callable[..., T], *arg
     """Call into a graph's context, one context at a time where the graph needs that."""
     try:
         lock = loaded.lock
-        if lock is not None:
-            acquire_unless_stopped(lock, stopped)
+        if lock is None:
+            return function(*arguments)
         try:
+            acquire_unless_stopped(lock, stopped)
             return function(*arguments)
         finally:
-            if lock is not None:
+            # A signal's handler can raise right after the lock was acquired, so only the lock knows
+            # whether it was. It can raise in any Python code before the release, so there is none.
+            try:
                 lock.release()
+            except RuntimeError as error:
+                if raised_by_handler(error) is not None:
+                    raise
     except BaseException as error:
         loaded.blame.report(error)
         raise
