@@ -233,9 +233,21 @@ def test_a_cancelled_session_does_not_wait_for_its_turn():
     backend = Recorder(concurrent=False)
     session = open_session(backend)
     context = session.init_execution_context(load(session))
+    locked, over = threading.Event(), threading.Event()
+
+    def another() -> None:
+        with session.graphs[0].lock:
+            locked.set()
+            over.wait()
+
+    threading.Thread(target=another).start()
+    locked.wait()
     threading.Timer(0.1, session.cancel).start()
-    with session.graphs[0].lock, pytest.raises(RuntimeFailure, match="stopped while it waited"):
-        session.contexts[context].compute()
+    try:
+        with pytest.raises(RuntimeFailure, match="stopped while it waited"):
+            session.contexts[context].compute()
+    finally:
+        over.set()
 
 
 def test_limits_on_what_the_host_holds():
