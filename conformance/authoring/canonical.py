@@ -34,12 +34,13 @@ SUFFIXES = {
     "tensorflowlite": (".tflite",),
     "pytorch": (".pt",),
 }
-TYPES = {
-    "onnx": ("f16", "f64", "bf16", "u8", "i32", "i64"),
-    "openvino": ("f16", "f64", "bf16", "u8", "i32", "i64"),
-    "tensorflowlite": ("f16", "bf16", "u8", "i32", "i64"),
-    "pytorch": ("f16", "f64", "bf16", "u8", "i32", "i64"),
-}
+#: The tensor types of the graphs beside f32, and numpy's and torch's names of all.
+_ALL = ("f16", "f64", "bf16", "u8", "i32", "i64")
+TYPES = {**dict.fromkeys(SUFFIXES, _ALL), "tensorflowlite": ("f16", "bf16", "u8", "i32", "i64")}
+NAMES = {
+    "f16": "float16", "f32": "float32", "f64": "float64", "bf16": "bfloat16", "u8": "uint8",
+    "i32": "int32", "i64": "int64",
+}  # fmt: skip
 WEIGHTS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 
@@ -72,14 +73,8 @@ def openvino(folder: Path) -> None:
     import openvino as library
     from openvino import opset13 as ops
 
-    kinds = {
-        "f16": library.Type.f16, "f32": library.Type.f32, "f64": library.Type.f64,
-        "bf16": library.Type.bf16, "u8": library.Type.u8, "i32": library.Type.i32,
-        "i64": library.Type.i64,
-    }  # fmt: skip
-
     def parameter(name: str, kind: str = "f32", rows: int = 1) -> Any:
-        made = ops.parameter([rows, 4], kinds[kind], name)
+        made = ops.parameter([rows, 4], getattr(library.Type, kind), name)
         made.output(0).set_names({name})
         return made
 
@@ -114,13 +109,9 @@ def tensorflowlite(folder: Path) -> None:
         (folder / f"{name}.tflite").write_bytes(model.finish(inputs, outputs))
 
     row = (1, 4)
-    elements = {
-        "f16": "float16", "f32": "float32", "bf16": "bfloat16", "u8": "uint8", "i32": "int32",
-        "i64": "int64",
-    }  # fmt: skip
     for kind in ("f32", *TYPES["tensorflowlite"]):
         model = FlatModel()
-        x, y = (model.tensor(name, row, elements[kind]) for name in "xy")
+        x, y = (model.tensor(name, row, NAMES[kind]) for name in "xy")
         model.operator("CONCATENATION", [x], [y])
         save("identity" if kind == "f32" else f"identity_{kind}", model, [x], [y])
     model = FlatModel()
@@ -173,10 +164,6 @@ def pytorch(folder: Path) -> None:
             return x + x
 
     row = torch.ones(1, 4)
-    kinds = {
-        "f32": torch.float32, "f16": torch.float16, "f64": torch.float64, "bf16": torch.bfloat16,
-        "u8": torch.uint8, "i32": torch.int32, "i64": torch.int64,
-    }  # fmt: skip
     modules: dict[str, tuple[Any, tuple[Any, ...]]] = {
         "add": (Add(), (row, row)),
         "pair": (Pair(), (row, row)),
@@ -185,7 +172,7 @@ def pytorch(folder: Path) -> None:
     }
     for kind in ("f32", *TYPES["pytorch"]):
         name = "identity" if kind == "f32" else f"identity_{kind}"
-        modules[name] = (Identity(), (row.to(kinds[kind]),))
+        modules[name] = (Identity(), (row.to(getattr(torch, NAMES[kind])),))
     for name, (module, example) in modules.items():
         save_torchscript(folder / f"{name}.pt", module, *example)
 

@@ -13,15 +13,12 @@ from wasi_nn.errors import UsageError
 from wasi_nn_conformance.places import CASES
 
 CORE, LEGACY = "core", "legacy"
-#: Calls whose parameters differ between the two core ABIs.
-_OF_CORE = frozenset(
-    "load get_output load_by_name_with_config compute_single get_output_single fini_single unload "
-    "finalize_execution_context".split()
-)
 _EXTENSIONS = frozenset(
     "load_by_name_with_config compute_single get_output_single fini_single unload "
     "finalize_execution_context".split()
 )
+#: Calls whose parameters differ between the two core ABIs.
+_OF_CORE = _EXTENSIONS | {"load", "get_output"}
 
 
 class Case(NamedTuple):

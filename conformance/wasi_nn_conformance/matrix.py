@@ -20,7 +20,6 @@ from wasi_nn_conformance.case import Case
 from wasi_nn_conformance.running import UNSUPPORTED
 from wasi_nn_conformance.transcript import CRASH, PASS, TIMEOUT
 
-UNAVAILABLE = "unavailable"
 FAILURES = frozenset({"fail", CRASH, TIMEOUT})
 # A cell that prints nothing for this long hangs.
 _SILENCE_SECONDS = 90.0

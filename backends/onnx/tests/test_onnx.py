@@ -15,6 +15,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from wasi_nn import ExecutionTarget, Host, TensorType
+from wasi_nn._models import loading
 from wasi_nn.backend import LoadOptions, unlimited
 from wasi_nn.backend.onnx_files import has_external_data
 from wasi_nn.errors import (
@@ -633,4 +634,4 @@ def test_without_onnxruntime_the_backend_says_what_to_install(monkeypatch):
         == Availability(False, 'onnxruntime is not installed; pip install "wasi-nn[onnx]"', ())
     )
     with pytest.raises(Unavailable):
-        backend.load([memoryview(b"")], LoadOptions("onnx"))
+        loading.load(backend, [memoryview(b"")], LoadOptions("onnx"))

@@ -53,7 +53,6 @@ class OnnxBackend(Backend):
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
         if len(builders) != 1:
             raise InvalidArgument(f"an ONNX graph has one builder, not {len(builders)}")
-        self.require_library()
         from wasi_nn_onnx.graph import load
 
         return load(builders[0], options)

@@ -9,7 +9,6 @@ declared dimensions are wrong.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Collection, Sequence
 from math import prod
 from typing import TYPE_CHECKING
@@ -19,6 +18,7 @@ import onnxruntime
 
 from wasi_nn.backend.buffers import BufferedContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
+from wasi_nn.runtime.library import view_at
 from wasi_nn.types import Tensor, TensorInfo, TensorType
 from wasi_nn_onnx.elements import element_number, is_optional, tensor_type
 
@@ -177,7 +177,4 @@ class OnnxContext(BufferedContext):
             )
         dims = tuple(value.shape())
         length = prod(dims) * kind.size
-        if not length:
-            return Tensor(kind, dims, memoryview(b""))
-        raw = (ctypes.c_ubyte * length).from_address(value.data_ptr())
-        return Tensor(kind, dims, memoryview(raw).cast("B"))
+        return Tensor(kind, dims, view_at(value.data_ptr(), length))

@@ -19,6 +19,7 @@ ml_dtypes = needs("ml_dtypes")
 import openvino.opset13 as op  # noqa: E402
 
 from wasi_nn import ExecutionTarget, Host, Tensor, TensorType  # noqa: E402
+from wasi_nn._models import loading  # noqa: E402
 from wasi_nn.backend import LoadOptions, unlimited  # noqa: E402
 from wasi_nn.errors import (  # noqa: E402
     InvalidArgument,
@@ -448,7 +449,7 @@ def test_without_openvino_the_backend_says_what_to_install(monkeypatch):
     monkeypatch.setattr("wasi_nn_openvino.backend.missing_library", lambda *names: "not here")
     assert not OpenvinoBackend().availability().usable
     with pytest.raises(Unavailable, match="not here"):
-        OpenvinoBackend().load([], LoadOptions("openvino"))
+        loading.load(OpenvinoBackend(), [memoryview(b"")], LoadOptions("openvino"))
 
 
 def test_reasons_do_not_name_openvinos_source_files(host, tmp_path):

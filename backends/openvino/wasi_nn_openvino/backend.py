@@ -66,7 +66,6 @@ class OpenvinoBackend(Backend):
         return [*paths, *beside(paths[0])] if len(paths) == 1 else paths
 
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
-        self.require_library()
         from wasi_nn_openvino.graph import load
 
         return load(self._core, builders, options)

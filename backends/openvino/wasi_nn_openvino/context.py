@@ -6,13 +6,13 @@ place.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 
 import openvino
 
 from wasi_nn.backend.buffers import BufferedContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
+from wasi_nn.runtime.library import view_at
 from wasi_nn.types import Tensor, TensorInfo
 from wasi_nn_openvino.elements import ELEMENTS
 from wasi_nn_openvino.graph import said
@@ -106,7 +106,4 @@ def _place(memory: openvino.Tensor) -> tuple[int, int]:
 
 def _bytes_of(memory: openvino.Tensor) -> memoryview:
     """A flat view of a tensor's memory. The request keeps the memory alive."""
-    if not memory.byte_size:
-        return memoryview(bytearray())
-    raw = (ctypes.c_ubyte * memory.byte_size).from_address(_place(memory)[0])
-    return memoryview(raw).cast("B")
+    return view_at(_place(memory)[0], memory.byte_size)

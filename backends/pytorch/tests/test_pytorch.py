@@ -23,6 +23,7 @@ ml_dtypes = needs("ml_dtypes")
 from authoring import mutants  # noqa: E402
 from authoring.networks import exported, reference, sample, torchscript  # noqa: E402
 from wasi_nn import Host, Tensor, TensorType  # noqa: E402
+from wasi_nn._models import loading  # noqa: E402
 from wasi_nn.backend import LoadOptions, unlimited  # noqa: E402
 from wasi_nn.errors import (  # noqa: E402
     InvalidArgument,
@@ -461,7 +462,7 @@ def test_without_torch_the_backend_says_what_to_install(monkeypatch):
     monkeypatch.setattr("wasi_nn_pytorch.backend.missing_library", lambda *names: "not here")
     assert not PytorchBackend().availability().usable
     with pytest.raises(Unavailable, match="not here"):
-        PytorchBackend().load([memoryview(b"")], LoadOptions("pytorch"))
+        loading.load(PytorchBackend(), [memoryview(b"")], LoadOptions("pytorch"))
 
 
 class Inner(torch.nn.Module):

@@ -41,7 +41,6 @@ class PytorchBackend(Backend):
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
         if len(builders) != 1:
             raise InvalidArgument(f"a PyTorch graph has one builder, not {len(builders)}")
-        self.require_library()
         from wasi_nn_pytorch.graph import load
 
         return load(builders[0], options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 
 from wasi_nn.backend import ExecutionContext, check_input, position
 from wasi_nn.errors import InvalidArgument, RuntimeFailure
+from wasi_nn.runtime.library import view_at
 from wasi_nn.types import Tensor, TensorInfo
 from wasi_nn_pytorch.elements import ELEMENTS, torch_dtype
 from wasi_nn_pytorch.leaves import Leaf, is_plain, leaves
@@ -139,7 +139,4 @@ def _result_index(key: int | str, results: list[Leaf]) -> int:
 
 def _bytes_of(memory: torch.Tensor) -> memoryview:
     """A flat view of a contiguous tensor's memory. The caller keeps the tensor alive."""
-    length = memory.numel() * memory.element_size()
-    if not length:
-        return memoryview(bytearray())
-    return memoryview((ctypes.c_ubyte * length).from_address(memory.data_ptr())).cast("B")
+    return view_at(memory.data_ptr(), memory.numel() * memory.element_size())

@@ -19,6 +19,7 @@ from authoring import mutants  # noqa: E402
 from authoring.flatbuffer import FlatModel  # noqa: E402
 from authoring.networks import reference, sample, tflite  # noqa: E402
 from wasi_nn import Host, Tensor, TensorType  # noqa: E402
+from wasi_nn._models import loading  # noqa: E402
 from wasi_nn.backend import LoadOptions  # noqa: E402
 from wasi_nn.errors import (  # noqa: E402
     InvalidArgument,
@@ -448,7 +449,7 @@ class TestLibrary:
         assert 'pip install "wasi-nn[tflite]"' in (library.missing() or "")
         assert not TfliteBackend().availability().usable
         with pytest.raises(Unavailable):
-            TfliteBackend().load([memoryview(b"")], LoadOptions("tensorflowlite"))
+            loading.load(TfliteBackend(), [memoryview(b"")], LoadOptions("tensorflowlite"))
 
 
 class TestPacked:

@@ -40,7 +40,6 @@ class TfliteBackend(Backend):
                 f"the execution target {options.target} is not available: TensorFlow Lite models "
                 f"run on the CPU here; {FALLBACK}"
             )
-        self.require_library()
         from wasi_nn_tflite.graph import load
 
         return load(builders[0], options)

@@ -15,6 +15,7 @@ import numpy as np
 
 from wasi_nn.backend.buffers import BufferedContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
+from wasi_nn.runtime.library import view_at
 from wasi_nn.types import Tensor, TensorInfo
 from wasi_nn_tflite.subgraph import Subgraph
 
@@ -134,9 +135,6 @@ class TfliteContext(BufferedContext):
                 f"the model never gives {info.name} a value ({error}): read the other outputs"
             ) from error
         dims = tuple(array.shape)
-        if not array.nbytes:
-            return Tensor(info.type, dims, memoryview(bytearray()))
         if not dims:
             return Tensor(info.type, dims, memoryview(array.tobytes()))
-        raw = (ctypes.c_ubyte * array.nbytes).from_address(array.ctypes.data)
-        return Tensor(info.type, dims, memoryview(raw).cast("B"))
+        return Tensor(info.type, dims, view_at(array.ctypes.data, array.nbytes))

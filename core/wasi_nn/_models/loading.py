@@ -40,6 +40,7 @@ from wasi_nn.errors import (
     UsageError,
 )
 from wasi_nn.escaping import logger, trace_of
+from wasi_nn.plugins import availability
 from wasi_nn.types import TensorInfo
 
 log = logger("wasi_nn")
@@ -148,6 +149,9 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     _use(backend)
     options = options._replace(config=known_config(backend, options.config))
     try:
+        found = availability(backend)
+        if not found.usable:
+            raise Unavailable(found.detail)
         graph = backend.load(builders, options)
     except BaseException as error:
         raised = raised_by_handler(error)

@@ -270,16 +270,10 @@ class Backend(ABC):
     def availability(self, deep: bool = False) -> Availability:
         """Whether its library can be used, and if not, what to do about it.
 
-        It may raise ``Unavailable`` instead. Core asks before every run: look without importing the
-        library (see ``missing_library``). With ``deep`` (``wasi-nn doctor`` and ``wasi-nn
+        It may raise ``Unavailable`` instead. Core asks before every run and every load: look
+        without importing the library (see ``missing_library``). With ``deep`` (``wasi-nn doctor`` and ``wasi-nn
         plugins``), import it and report its version and the devices that it can run on."""
         return Availability(True, "ready", ("cpu",))
-
-    def require_library(self) -> None:
-        """Raise ``Unavailable`` unless ``availability`` says that the library can be used."""
-        found = self.availability()
-        if not found.usable:
-            raise Unavailable(found.detail)
 
     def sniff(self, head: bytes) -> str | None:
         """The encoding of a model whose first builder begins with ``head`` (at most 4,096 bytes).

@@ -103,7 +103,7 @@ def lean(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Any:
 def view_at(address: int, size: int) -> memoryview:
     """A writable view of memory that the caller does not own."""
     if not size:
-        return memoryview(b"")
+        return memoryview(bytearray())
     return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from wasi_nn.errors import LimitExceeded
 from wasi_nn.runtime import component
+from wasi_nn.runtime.library import view_at
 from wasi_nn_wasmtime.capi import POINTER, lean
 
 SIZE = 32
@@ -54,11 +55,6 @@ _error_delete = lean("wasmtime_error_delete", None, POINTER)
 _byte = ctypes.c_uint8.from_address
 _word = ctypes.c_uint32.from_address
 _long = ctypes.c_uint64.from_address
-
-
-def _view(address: int, count: int) -> memoryview:
-    """The records of ``count`` values as bytes."""
-    return memoryview((ctypes.c_ubyte * (SIZE * count)).from_address(address)).cast("B")
 
 
 def reader(kind: component.Type, view: View) -> Reader:
@@ -102,7 +98,7 @@ def _read_bytes(at: int, view: View) -> bytes | memoryview:
     count = _long(at + _HOLDS).value
     if not count:
         return b""
-    return _view(_long(at + 16).value, count)[_HOLDS::SIZE].tobytes()
+    return view_at(_long(at + 16).value, SIZE * count)[_HOLDS::SIZE].tobytes()
 
 
 def _read_text(context: int, at: int) -> str:
@@ -193,7 +189,7 @@ def _write_bytes(context: int, at: int, value: Any) -> None:
         )
     _list_new(at + _HOLDS, count)
     if count:
-        records = _view(_long(at + 16).value, count)
+        records = view_at(_long(at + 16).value, SIZE * count)
         records[::SIZE] = bytes((_U8,)) * count
         records[_HOLDS::SIZE] = value
     _byte(at).value = _LIST

@@ -33,7 +33,7 @@ def files(path: Path) -> list[Path]:
 def check(path: Path) -> Contents:
     """The contents of a model, all parts together. Raises ``ModelNotFound`` for a missing part, and
     ``RuntimeFailure`` if a part is not valid or ``path`` is not the first."""
-    contents = _contents(path)
+    contents = read_header(path)
     if contents.part:
         raise RuntimeFailure(
             f"{path.name} is part {contents.part + 1} of {contents.parts} of a split model: "
@@ -79,7 +79,7 @@ def beside(model: Path, name: str, key: str) -> Path:
 
 def _part(path: Path, number: int) -> Contents:
     try:
-        contents = _contents(path)
+        contents = read_header(path)
     except RuntimeFailure as error:
         raise RuntimeFailure(f"{path.name}: {error}") from error
     if contents.part + 1 != number:
@@ -103,7 +103,9 @@ def whole(descriptor: int) -> Contents:
     return contents
 
 
-def _contents(path: Path) -> Contents:
+def read_header(path: Path) -> Contents:
+    """What the header of a GGUF file says. Raises ``ModelNotFound``, and ``RuntimeFailure`` if the
+    file is not valid."""
     try:
         with path.open("rb") as file:
             return gguf.check(file.fileno())

@@ -17,12 +17,11 @@ from pathlib import Path
 from wasi_nn.backend import Reserve
 from wasi_nn.errors import (
     InvalidArgument,
-    ModelNotFound,
     PromptTooLong,
     RuntimeFailure,
     UnsupportedOperation,
 )
-from wasi_nn_ggml.guard import gguf
+from wasi_nn_ggml.guard.model_files import read_header
 from wasi_nn_ggml.llama.bindings import VisionText
 from wasi_nn_ggml.llama.kv_cache import KvCache
 from wasi_nn_ggml.llama.loader import error_log, freed_with
@@ -55,11 +54,7 @@ def find_picture(prompt: str) -> bool:
 
 def check_projector(path: Path) -> None:
     """Raise ``RuntimeFailure`` for a file that is not a valid projector, and ``ModelNotFound``."""
-    try:
-        with path.open("rb") as file:
-            contents = gguf.check(file.fileno())
-    except OSError as error:
-        raise ModelNotFound(f"projector {path}: {error.strerror or error}") from error
+    contents = read_header(path)
     if contents.is_projector and contents.parts > 1:
         raise RuntimeFailure(
             f"{path.name} is part {contents.part + 1} of {contents.parts} of a projector, which "

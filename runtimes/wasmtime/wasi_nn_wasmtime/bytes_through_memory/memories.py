@@ -98,7 +98,7 @@ class LinearMemory:
                 f"a list of {length} bytes at 0x{pointer:x} is outside the guest's memory of "
                 f"{self.size} bytes"
             )
-        return view_at(self.address + pointer, length) if length else memoryview(bytearray())
+        return view_at(self.address + pointer, length)
 
     def free(self) -> None:
         """Unmap the memory, after the guest's end."""
