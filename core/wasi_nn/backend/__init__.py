@@ -46,7 +46,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from wasi_nn._attribute import attribute
 from wasi_nn._distributions import installed_version as installed_version
-from wasi_nn.errors import InvalidArgument, Unavailable
+from wasi_nn.errors import InvalidArgument
 from wasi_nn.types import Availability, ExecutionTarget, Tensor, TensorInfo
 
 if TYPE_CHECKING:
@@ -271,8 +271,9 @@ class Backend(ABC):
         """Whether its library can be used, and if not, what to do about it.
 
         It may raise ``Unavailable`` instead. Core asks before every run and every load: look
-        without importing the library (see ``missing_library``). With ``deep`` (``wasi-nn doctor`` and ``wasi-nn
-        plugins``), import it and report its version and the devices that it can run on."""
+        without importing the library (see ``missing_library``). With ``deep`` (``wasi-nn doctor``
+        and ``wasi-nn plugins``), import it and report its version and the devices that it can run
+        on."""
         return Availability(True, "ready", ("cpu",))
 
     def sniff(self, head: bytes) -> str | None:
