@@ -64,6 +64,12 @@ def per_call(function: Callable[[], Any], calls: int) -> float:
     return (time.perf_counter() - started) / calls
 
 
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+
+
 def report(figures: list[Figure], output: Path = OUTPUT) -> None:
     """Print the table and write the file."""
     from rich.console import Console

@@ -13,7 +13,7 @@ from pathlib import Path
 import wasmtime
 
 from benchmarks import models
-from benchmarks.figures import ROOT, Figure, interleaved, paired_ratio, per_call
+from benchmarks.figures import ROOT, Figure, interleaved, paired_ratio, per_call, resident
 from wasi_nn import Host
 from wasi_nn._session.execution import call
 from wasi_nn._session.session import Session
@@ -162,9 +162,3 @@ def memory(folder: Path) -> list[Figure]:
         second = resident()
     note = f"the first one added {(first - before) / 2**20:.0f} MB"
     return [Figure("second_guest_mb", (second - first) / 2**20, "MB", 4.0, note=note)]
-
-
-def resident() -> int:
-    """Bytes of this process that are in memory."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096

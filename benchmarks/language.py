@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from benchmarks.figures import ROOT, Figure, paired_ratio
-from benchmarks.hosting import resident
+from benchmarks.figures import ROOT, Figure, paired_ratio, resident
 from wasi_nn import Host
 from wasi_nn._host.model import Context
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable
-from pathlib import Path
+
+from benchmarks.figures import resident
 
 ROUNDS = 500
 # (module (memory (export "memory") 1) (func (export "_start")))
@@ -36,10 +37,6 @@ class Library:
         return lambda *given: function(
             *(ctypes.c_void_p(one) if isinstance(one, int) else one for one in given)
         )
-
-
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
 def per_round(run: Callable[[], None]) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -19,6 +18,7 @@ from wasi_nn import ExecutionTarget, Host
 from wasi_nn._process import signals
 from wasi_nn.backend import ExecutionContext, Graph
 from wasi_nn.errors import InvalidArgument
+from wasi_nn_conformance.engine_tests.common import signalled
 
 needs("onnxruntime")
 
@@ -62,18 +62,6 @@ def long() -> bytes:
     return bytes(model.SerializeToString())
 
 
-@contextlib.contextmanager
-def handled(number, handler, seconds):
-    before = signal.signal(number, handler)
-    timer = threading.Timer(seconds, os.kill, (os.getpid(), number))
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.join()
-        signal.signal(number, before)
-
-
 @pytest.mark.parametrize(
     ("number", "handler", "kind"),
     [
@@ -87,18 +75,20 @@ def test_a_handler_that_raises_ends_a_computation(number, handler, kind):
     heard = []
     with Host() as host:
         model = host.load(long())
-        returns = handled(signal.SIGUSR1, lambda *a: heard.append(threading.current_thread()), 0.1)
-        with returns, handled(number, handler, 0.4), pytest.raises(kind):
+        returns = signalled(
+            signal.SIGUSR1, lambda *a: heard.append(threading.current_thread()), 0.1
+        )
+        with returns, signalled(number, handler, 0.4), pytest.raises(kind):
             model.run(x)
         with model.init_execution_context() as context:
             context.set_input(0, x)
-            with handled(number, handler, 0.2), pytest.raises(kind):
+            with signalled(number, handler, 0.2), pytest.raises(kind):
                 context.compute()
     assert heard == [threading.main_thread()]
 
 
 def test_a_handler_that_returns_changes_no_result():
-    with Host() as host, handled(signal.SIGUSR1, lambda *a: None, 0):
+    with Host() as host, signalled(signal.SIGUSR1, lambda *a: None, 0):
         model = host.load(b"wasi-nn:identity")
         with model.init_execution_context() as context:
             context.set_input(0, np.float32([3, 4]))
@@ -189,7 +179,7 @@ def test_handlers_run_while_a_model_loads():
 def test_ctrl_c_comes_out_while_a_model_loads():
     needs("xllamacpp")
     data = GGUF.read_bytes()
-    ctrl_c = handled(signal.SIGINT, signal.default_int_handler, 0.1)
+    ctrl_c = signalled(signal.SIGINT, signal.default_int_handler, 0.1)
     with Host() as host, pytest.raises(KeyboardInterrupt), ctrl_c:
         forever(lambda: host.load(data))
 

@@ -96,6 +96,6 @@ def test_a_graph_has_one_builder(tmp_path):
         backend.load([memoryview(b"something else")], OPTIONS)
     path = tmp_path / "m"
     path.write_text("wasi-nn:identity")
-    assert backend.load([path], OPTIONS).inputs == []
+    assert not backend.load([path], OPTIONS).inputs
     assert backend.sniff(b"wasi-nn:identity {}") == "identity"
     assert backend.sniff(b"GGUF") is None

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from wasi_nn.backend import (
     Builder,
     ExecutionContext,
-    Graph,
     Reserve,
     StreamingContext,
     config,
     position,
 )
+from wasi_nn.backend.buffers import DescribedGraph
 from wasi_nn.errors import (
     EndOfSequence,
     InvalidArgument,
@@ -92,7 +90,7 @@ class StreamingIdentityContext(IdentityContext, StreamingContext):
         self._at = None
 
 
-class IdentityGraph(Graph):
+class IdentityGraph(DescribedGraph):
     """A graph with the settings of the model's JSON."""
 
     untyped_bytes: bool
@@ -101,14 +99,8 @@ class IdentityGraph(Graph):
         self._piece = config.whole_number(settings, "stream", 0, 1, _MAX)
         self._names = _names(settings)
         self.untyped_bytes = config.flag(settings, "untyped_bytes", False)
-
-    @property
-    def inputs(self) -> Sequence[TensorInfo]:
-        return [TensorInfo(name, None, None, "any") for name in self._names or ()]
-
-    @property
-    def outputs(self) -> Sequence[TensorInfo]:
-        return self.inputs
+        infos = [TensorInfo(name, None, None, "any") for name in self._names or ()]
+        super().__init__(infos, infos)
 
     def index(self, key: int | str, what: str) -> int:
         """An index for a key; names are the decimal indexes."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import FALLBACK, Builder, ExecutionContext, Graph, LoadOptions, Reserve
+from wasi_nn.backend.buffers import DescribedGraph
 from wasi_nn.backend.config import threads as number_of_threads
 from wasi_nn.backend.files import Kept
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class PytorchGraph(Graph):
+class PytorchGraph(DescribedGraph):
     """A module. ``fresh`` makes another one where a module keeps state between calls; ``writes``
     says that it may write to its arguments."""
 
@@ -37,20 +38,12 @@ class PytorchGraph(Graph):
         writes: bool = False,
         outputs: Sequence[TensorInfo] = (),
     ) -> None:
+        super().__init__(signature.infos, outputs)
         self._module = module
         self._signature = signature
         self._device = device
         self._fresh = fresh
         self._writes = writes
-        self._outputs = outputs
-
-    @property
-    def inputs(self) -> Sequence[TensorInfo]:
-        return self._signature.infos
-
-    @property
-    def outputs(self) -> Sequence[TensorInfo]:
-        return self._outputs
 
     def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
         from wasi_nn_pytorch.context import PytorchContext

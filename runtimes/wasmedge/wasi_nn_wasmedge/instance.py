@@ -211,14 +211,10 @@ class WasmEdgeInstance(EngineInstance):
             raise LinkError(f"WasmEdge does not take the host function {function.name}")
 
     def _import(self, handle: int) -> None:
-        result = self._api.register_import(self._executor_handle, self._store, handle)
+        result = self._api.register_import(self._executor, self._store, handle)
         if result:
             text = self._api.message(result).decode()
             raise LinkError(f"WasmEdge refuses a module of host functions: {text}")
-
-    @property
-    def _executor_handle(self) -> int:
-        return next(handle for kind, handle in self._owned if kind == "Executor")
 
     def _function(self, function: HostFunction) -> int:
         api = self._api

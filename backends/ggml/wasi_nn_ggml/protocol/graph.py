@@ -39,10 +39,22 @@ from wasi_nn_ggml.protocol.context import GgmlContext
 _MAX_IMAGE = 32 << 20
 
 
+_INPUTS = (
+    TensorInfo("prompt", TensorType.U8, (-1,), "text"),
+    TensorInfo("config", TensorType.U8, (-1,), "JSON"),
+)
+_OUTPUTS = (
+    TensorInfo("text", TensorType.U8, (-1,), "text"),
+    TensorInfo("metadata", TensorType.U8, (-1,), "JSON"),
+)
+
+
 class GgmlGraph(Graph):
     """A model with a config. Each context has its own KV cache, and contexts run in parallel."""
 
     untyped_bytes = True
+    inputs = _INPUTS
+    outputs = _OUTPUTS
     shared_memory: object
 
     def __init__(
@@ -74,14 +86,6 @@ class GgmlGraph(Graph):
         """The settings of a config that have an effect. Raises ``InvalidArgument``."""
         wanted = settings.read(config)
         return wanted._replace(model=applicable(wanted.model))
-
-    @property
-    def inputs(self) -> Sequence[TensorInfo]:
-        return _INPUTS
-
-    @property
-    def outputs(self) -> Sequence[TensorInfo]:
-        return _OUTPUTS
 
     def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
         return GgmlContext(self, reserve)
@@ -162,13 +166,3 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
     except BaseException:
         source.close()
         raise
-
-
-_INPUTS = (
-    TensorInfo("prompt", TensorType.U8, (-1,), "text"),
-    TensorInfo("config", TensorType.U8, (-1,), "JSON"),
-)
-_OUTPUTS = (
-    TensorInfo("text", TensorType.U8, (-1,), "text"),
-    TensorInfo("metadata", TensorType.U8, (-1,), "JSON"),
-)
