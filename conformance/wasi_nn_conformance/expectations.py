@@ -16,30 +16,23 @@ class Expectation(NamedTuple):
     """Cases that are expected to fail on a host, and why. ``encodings`` and ``dialects`` are
     patterns (empty: all)."""
 
-    cases: tuple[str, ...]
+    cases: Sequence[str]
     reason: str
-    encodings: tuple[str, ...] = ()
-    dialects: tuple[str, ...] = ()
+    encodings: Sequence[str] = ()
+    dialects: Sequence[str] = ()
 
 
 def load(host: str, folder: Path = EXPECTATIONS) -> list[Expectation]:
     """The known deviations of a host. For our own runtimes, those that all of them share too."""
     names = [host] if host.startswith("native-") else ["wasi-nn", host]
-    found = []
+    found: list[Expectation] = []
     for name in names:
         path = folder / f"{name}.json"
         if not path.exists():
             continue
         try:
-            for entry in json.loads(path.read_text(encoding="utf-8"))["deviations"]:
-                found.append(
-                    Expectation(
-                        tuple(entry["cases"]),
-                        entry["reason"],
-                        tuple(entry.get("encodings", ())),
-                        tuple(entry.get("dialects", ())),
-                    )
-                )
+            deviations = json.loads(path.read_text(encoding="utf-8"))["deviations"]
+            found += [Expectation(**entry) for entry in deviations]
         except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f"{path} has no valid deviations: {error}") from error
     return found

@@ -37,24 +37,9 @@ def _data(cells: Sequence[Cell], cases: Sequence[Case], date: str) -> dict[str, 
         },
         "cells": [
             {
-                "host": cell.host,
-                "version": cell.version,
-                "encoding": cell.encoding,
-                "dialect": cell.dialect,
-                "unavailable": cell.unavailable,
+                **cell._asdict(),
                 "counts": cell.counts,
-                "outcomes": [
-                    {
-                        "case": o.case,
-                        "status": o.status,
-                        "reason": o.reason,
-                        "known": o.known,
-                        "unexpected": o.unexpected,
-                        "transcript": o.transcript,
-                        "notes": o.notes,
-                    }
-                    for o in cell.outcomes
-                ],
+                "outcomes": [{**o._asdict(), "unexpected": o.unexpected} for o in cell.outcomes],
             }
             for cell in shown(cells)
         ],
