@@ -167,7 +167,8 @@ class _Job(Generic[T]):
                 raise raised
             if self._error is not None:
                 raise self._error
-            return self._result[0]
+            # Take the result away from the thread, which may not have left yet.
+            return self._result.pop()
         finally:
             # Break the cycle between the error and this frame, so that both are freed.
             raised = self._error = None
