@@ -70,7 +70,7 @@ class Context(OfOneProcess, Closing):
     def compute(self) -> None:
         """Run the graph. Raises ``InvalidArgument`` if an input is missing. If a signal handler
         raises meanwhile, the computation is cancelled, where the library can, and the handler's
-        exception is raised."""
+        exception is raised. The context can then only be closed."""
         attend(self._opened().compute, self.cancel)
 
     def get_output(self, key: int | str = 0) -> NDArray[Any]:
