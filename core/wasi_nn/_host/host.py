@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,6 @@ from wasi_nn._closing import Closing
 from wasi_nn._host.compiling import Code
 from wasi_nn._host.guest_module import GuestModule
 from wasi_nn._host.limit_policy import enforcing, own_limits
-from wasi_nn._host.model import Model
 from wasi_nn._host.program import Program
 from wasi_nn._models import loading
 from wasi_nn._models.registry import NamedModel, Registry, detect
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from wasi_nn._host.linkable import Linkable
+    from wasi_nn._host.model import Model
     from wasi_nn._host.options import RunOptions
     from wasi_nn._host.result import RunResult
 
@@ -124,7 +124,7 @@ class Host(OfOneProcess, Closing):
     def model(self, name: str) -> Model:
         """The graph of a named model, for use without Wasm. Raises ``NotFound``. An exception of a
         signal handler is raised at once, as by ``load``."""
-        return Model(attend_or_leave(lambda: self.registry.graph(name)))
+        return _model(lambda: self.registry.graph(name))
 
     def load(
         self,
@@ -159,8 +159,8 @@ class Host(OfOneProcess, Closing):
         options = LoadOptions(kind, _target(target), _config(config), self._allow_fallback)
         paths = [builder for builder in builders if isinstance(builder, Path)]
         if len(paths) == len(builders):
-            return Model(attend_or_leave(lambda: loading.load_shared(backend, paths, options)))
-        return Model(attend_or_leave(lambda: loading.load(backend, builders, options)))
+            return _model(lambda: loading.load_shared(backend, paths, options))
+        return _model(lambda: loading.load(backend, builders, options))
 
     # Guests
 
@@ -270,6 +270,13 @@ def _named(where: str) -> Iterator[None]:
         if not where or type(error) is not UsageError:
             raise
         raise UsageError(f"{where}{error}") from error
+
+
+def _model(load: Callable[[], loading.LoadedGraph]) -> Model:
+    # Imported here: the start of a guest does not need it.
+    from wasi_nn._host.model import Model
+
+    return Model(attend_or_leave(load))
 
 
 def _target(target: str | ExecutionTarget) -> ExecutionTarget:
