@@ -22,7 +22,7 @@ ml_dtypes = needs("ml_dtypes")
 
 from authoring import mutants  # noqa: E402
 from authoring.networks import exported, reference, sample, torchscript  # noqa: E402
-from wasi_nn import Host, Tensor, TensorType  # noqa: E402
+from wasi_nn import ExecutionTarget, Host, Tensor, TensorType  # noqa: E402
 from wasi_nn._models import loading  # noqa: E402
 from wasi_nn.backend import LoadOptions, unlimited  # noqa: E402
 from wasi_nn.errors import (  # noqa: E402
@@ -446,6 +446,25 @@ def test_a_context_may_change_threads(host):
         thread.start()
         thread.join()
     assert results == [[2]] * 3
+
+
+# An offset of 64 MB in a flatbuffer also reads as the start of an archive's entry.
+@pytest.mark.parametrize("start", [None, b"PK\x03\x04"])
+def test_a_guest_brings_no_model_that_torch_reads_in_another_format(host, tmp_path, start):
+    """torch looks at the first bytes and ``zipfile`` at the last ones, so a flatbuffer with an
+    archive behind it is two models."""
+    good = scripted("def forward(self, x):\n    return x + x\n")
+    path = tmp_path / "flatbuffer"
+    torch.jit.save_jit_module_to_flatbuffer(torch.jit.script(torch.nn.ReLU()), str(path))
+    flatbuffer = path.read_bytes()
+    both = io.BytesIO((start or flatbuffer[:4]) + flatbuffer[4:])
+    with zipfile.ZipFile(both, "a") as out, zipfile.ZipFile(io.BytesIO(good)) as entries:
+        for name in entries.namelist():
+            out.writestr(name, entries.read(name))
+    with host.open_session() as session:
+        with pytest.raises(RuntimeFailure, match="does not begin with its first entry"):
+            session.load([memoryview(both.getvalue())], "pytorch", ExecutionTarget.CPU)
+        assert session.load([memoryview(good)], "pytorch", ExecutionTarget.CPU) == 0
 
 
 def test_the_guests_bytes_may_change_after_the_load():

@@ -29,6 +29,7 @@ _EXPORT = (
     "export it with torch.jit.save(torch.jit.trace(module.eval(), example), path) or "
     "torch.export.save(torch.export.export(module.eval(), (example,)), path)"
 )
+_ENTRY, _FLATBUFFER = b"PK\x03\x04", b"PTMF"
 _MAX_CODE = 64 << 20
 _MAX_NESTED = 16
 # Only names, because TorchScript can rename torch, and torch.save is ops.aten.save there.
@@ -47,6 +48,7 @@ def recognise(builder: Builder) -> Kind:
             names = archive.namelist()
             kind = _kind(names)
             if not isinstance(source, str):
+                _check_start(source)
                 _check_bytes(archive, kind, source.getbuffer().nbytes)
                 _check_code(source)
             return kind
@@ -73,6 +75,14 @@ def _kind(names: list[str]) -> Kind:
             f"refused; {_EXPORT}"
         )
     raise RuntimeFailure(f"the archive is neither TorchScript nor torch.export; {_EXPORT}")
+
+
+def _check_start(source: io.BytesIO) -> None:
+    """torch tells a model's format by its first eight bytes. It must take these for an archive too:
+    otherwise it reads another model than the one that is checked here."""
+    start = bytes(source.getbuffer()[:8])
+    if start[:4] != _ENTRY or start[4:] == _FLATBUFFER:
+        raise RuntimeFailure(f"the archive does not begin with its first entry; {_EXPORT}")
 
 
 def _check_bytes(archive: zipfile.ZipFile, kind: Kind, size: int) -> None:
