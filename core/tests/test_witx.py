@@ -218,6 +218,17 @@ def test_mistakes_in_configs_have_their_errnos(caller, host, identity_model):
     assert load(b'{"stream": "two"}') == INVALID_ARGUMENT
 
 
+def test_names_and_configs_have_a_maximum_length(caller):
+    guest = caller(size=5 << 20)
+    out = guest.put(bytes(4))
+    assert guest("load_by_name", 0, 4096, out) == NOT_FOUND
+    assert guest("load_by_name", 0, 4097, out) == INVALID_ARGUMENT
+    assert "the name has 4097 bytes, and may have 4096" in guest.reason
+    arguments = guest.put(b"m"), 1, 0, (4 << 20) + 1, out
+    assert guest("load_by_name_with_config", *arguments) == INVALID_ARGUMENT
+    assert "the config has 4194305 bytes, and may have 4194304" in guest.reason
+
+
 def test_a_text_streams_piece_by_piece(caller):
     guest = caller("wasmedge")
     context = guest.context(b'wasi-nn:identity {"stream": 3}')

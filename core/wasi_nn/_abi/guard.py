@@ -19,6 +19,8 @@ log = logger("wasi_nn")
 # The end of a stream has an errno but is not a failure.
 _NOT_FAILURES = frozenset({ErrorCode.END_OF_SEQUENCE})
 _MAX_FAILURES = 100
+#: The most bytes of a model's name and of a config, which may contain a grammar or a JSON schema.
+MAX_NAME, MAX_CONFIG = 4096, 4 << 20
 
 
 class Failure(NamedTuple):
@@ -141,14 +143,23 @@ def guard(
     return observer.watch(name, guarded, says)
 
 
-def read_text(memory: GuestMemory, pointer: int, length: int, what: str) -> str:
-    """Read a string of the guest. Raises ``InvalidArgument`` if it is not UTF-8."""
+def read_text(memory: GuestMemory, pointer: int, length: int, what: str, most: int) -> str:
+    """Read a string of the guest. Raises ``InvalidArgument`` if it is not UTF-8, or has more than
+    ``most`` bytes."""
+    check_text(length, what, most)
     try:
         return bytes(memory.read(pointer, length)).decode()
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"the {what} is not UTF-8: {error}") from error
 
 
+def check_text(length: int, what: str, most: int) -> None:
+    """Raise ``InvalidArgument`` for a string that is longer than any that means something. Each
+    copy of it would take the host's memory."""
+    if length > most:
+        raise InvalidArgument(f"the {what} has {length} bytes, and may have {most}")
+
+
 def read_config(memory: GuestMemory, pointer: int, length: int) -> Mapping[str, Any]:
     """Read a JSON object of the guest. An empty string is an empty object."""
-    return config.parse(read_text(memory, pointer, length, "config"))
+    return config.parse(read_text(memory, pointer, length, "config", MAX_CONFIG))

@@ -33,7 +33,7 @@ from wasi_nn._abi.component.versions import (
     TYPE_NAMES,
 )
 from wasi_nn._abi.core.common import MAX_BUILDERS, MAX_RANK
-from wasi_nn._abi.guard import Observer
+from wasi_nn._abi.guard import MAX_NAME, Observer, check_text
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._session.session import Session
 from wasi_nn.errors import InvalidArgument, NnError
@@ -193,6 +193,7 @@ class Wit:
 
     def load_by_name(self, name: str) -> int:
         """`load-by-name`."""
+        check_text(len(name.encode()), "name", MAX_NAME)
         return self._keep(self.graphs, GuestGraph(self.session.load_by_name(name)))
 
     def init_context(self, graph: int) -> int:

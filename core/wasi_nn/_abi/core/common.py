@@ -9,7 +9,7 @@ from struct import Struct
 from typing import ClassVar
 
 from wasi_nn._abi.core.negotiation import DialectNegotiation
-from wasi_nn._abi.guard import Observer, guard, read_text
+from wasi_nn._abi.guard import MAX_NAME, Observer, guard, read_text
 from wasi_nn._session.session import Session
 from wasi_nn.errors import InvalidArgument
 from wasi_nn.runtime import GuestMemory, HostFunction
@@ -60,7 +60,7 @@ class CoreAbi(ABC):
 
     def load_by_name(self, memory: GuestMemory, name: int, length: int, out: int) -> None:
         memory.check(out, 4)
-        handle = self.session.load_by_name(read_text(memory, name, length, "name"))
+        handle = self.session.load_by_name(read_text(memory, name, length, "name", MAX_NAME))
         memory.write(out, U32.pack(handle))
 
     def init_execution_context(self, memory: GuestMemory, graph: int, out: int) -> None:

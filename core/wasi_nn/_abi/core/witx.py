@@ -17,7 +17,7 @@ from struct import Struct
 
 from wasi_nn._abi.core.common import MAX_RANK, U32, CoreAbi
 from wasi_nn._abi.core.dialects import EPHEMERAL
-from wasi_nn._abi.guard import read_config, read_text
+from wasi_nn._abi.guard import MAX_NAME, read_config, read_text
 from wasi_nn._session.execution import Execution
 from wasi_nn.errors import InvalidArgument, TooLarge
 from wasi_nn.runtime import GuestMemory
@@ -62,7 +62,8 @@ class Witx(CoreAbi):
     ) -> None:
         memory.check(out, 4)
         handle = self.session.load_by_name(
-            read_text(memory, name, length, "name"), read_config(memory, config, config_length)
+            read_text(memory, name, length, "name", MAX_NAME),
+            read_config(memory, config, config_length),
         )
         memory.write(out, U32.pack(handle))
 
