@@ -201,11 +201,12 @@ class TestStreams:
 
     def test_close_leaves_no_descriptor_open(self):
         before = sorted(os.listdir("/proc/self/fd"))
-        threads = threading.active_count()
+        threads = set(threading.enumerate())
         for _ in range(3):
             Streams(WasiConfig(stdin=b"x", stdout=print, stderr="inherit"), []).close()
-        assert sorted(os.listdir("/proc/self/fd")) == before
-        assert threading.active_count() == threads
+        # (A thread of an earlier test may end meanwhile.)
+        assert set(os.listdir("/proc/self/fd")) <= set(before)
+        assert set(threading.enumerate()) <= threads
 
 
 class TestPreview1:
