@@ -6,9 +6,11 @@ it.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable
+from contextlib import redirect_stderr
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -82,8 +84,10 @@ class Worker:
                 self._guarded(self._call, json.loads(bytes(body)))
 
     def _prepare(self, wasm: bytes) -> dict[str, Any]:
-        self._module = self._runtime.compile(wasm, self._limits)
-        return {}
+        # Warnings go to sys.stderr, since this process has no handler for them.
+        with redirect_stderr(io.StringIO()) as warnings:
+            self._module = self._runtime.compile(wasm, self._limits)
+        return {"warnings": warnings.getvalue().splitlines()}
 
     def _link(self, options: dict[str, Any]) -> dict[str, Any]:
         wasi = WasiConfig(

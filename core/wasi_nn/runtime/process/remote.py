@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from wasi_nn._process.compilation import here, waiting
@@ -16,6 +17,7 @@ from wasi_nn.errors import (
     OutOfFuel,
     UsageError,
 )
+from wasi_nn.escaping import logger
 from wasi_nn.runtime import EngineLimits, HostFunction, Module, WasiConfig
 from wasi_nn.runtime.engine import EngineInstance, GuestExit, missing_export
 from wasi_nn.runtime.process._protocol import (
@@ -39,6 +41,8 @@ from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.memory_bound import bounded
 
 __all__ = ["MakeChild", "RemoteInstance", "RemoteModule"]
+
+log = logger("wasi_nn")
 
 #: Makes the process of a guest with these standard streams.
 MakeChild = Callable[[Sequence[int]], Child]
@@ -74,11 +78,14 @@ class RemoteModule(Module):
                 child.close()
         except GuestTrap as error:
             raise UsageError(str(error)) from error
-        if kind != OK:
-            try:
-                text = json.loads(bytes(data))["text"]
-            except GARBLED:
-                text = "its process does not keep to the protocol"
+        try:
+            answer = json.loads(bytes(data))
+            for warning in answer.get("warnings", ()):
+                _warn_once(engine, warning)
+            text = None if kind == OK else answer["text"]
+        except GARBLED:
+            text = "its process does not keep to the protocol"
+        if text is not None:
             raise UsageError(f"{engine} cannot compile this module: {text}")
 
     def prepare(
@@ -244,6 +251,11 @@ class RemoteInstance(EngineInstance):
             memory.flush()
         answer = (int(result) & 0xFFFFFFFF).to_bytes(4, "little") if function.has_result else b""
         self._child.send(RETURN, answer)
+
+
+@lru_cache(maxsize=32)
+def _warn_once(engine: str, warning: object) -> None:
+    log.warning("%s: %s", engine, warning)
 
 
 def _failure(answer: dict[str, Any]) -> BaseException:
