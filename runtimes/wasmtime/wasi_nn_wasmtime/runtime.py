@@ -7,7 +7,6 @@ guest, and each store's callback decides whether its own guest must stop.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Sequence
 from functools import partial
@@ -86,6 +85,7 @@ class WasmtimeRuntime(Runtime):
 def _make_engine(fuel: bool, memories: bool) -> wasmtime.Engine:
     import wasmtime
 
+    from wasi_nn_wasmtime.cache import enable_cache
     from wasi_nn_wasmtime.capi import trap_by_signals
 
     config = wasmtime.Config()
@@ -102,9 +102,7 @@ def _make_engine(fuel: bool, memories: bool) -> wasmtime.Engine:
         from wasi_nn_wasmtime.bytes_through_memory.memories import create_memories
 
         create_memories(config)
-    # If the home directory is not writable, compilation takes longer, but the guest runs.
-    with contextlib.suppress(wasmtime.WasmtimeError):
-        config.cache = True
+    enable_cache(config)
     return wasmtime.Engine(config)
 
 
