@@ -205,4 +205,6 @@ class TestV8(EngineTests):
 
     def test_the_users_node_options_do_not_matter(self, host, monkeypatch):
         monkeypatch.setenv("NODE_OPTIONS", "--require /nowhere/at/all.js")
+        monkeypatch.setenv("NODE_EXTRA_CA_CERTS", "/nowhere/at/all.pem")
+        assert "NODE_EXTRA_CA_CERTS" not in instance._environment()
         assert host.run(GUESTS / "hello/hello.wasm").stdout == b"hello, wasi-nn\n"

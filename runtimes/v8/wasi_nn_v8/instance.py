@@ -35,5 +35,6 @@ class V8Module(RemoteModule):
 
 
 def _environment() -> dict[str, str]:
-    """This process's environment, without the options for the user's own Node.js programs."""
-    return {name: value for name, value in os.environ.items() if name != "NODE_OPTIONS"}
+    """This process's environment, without the options for the user's own Node.js programs: these
+    can load other code and write files, and NODE_EXTRA_CA_CERTS costs more than the start."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("NODE_")}
