@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from wasi_nn import Host
+from wasi_nn import Host, Policy
 from wasi_nn._abi.core.common import CoreAbi
 from wasi_nn._abi.core.dialects import DIALECTS
 from wasi_nn._abi.core.negotiation import DialectNegotiation
@@ -121,8 +121,8 @@ def plugins() -> Plugins:
 
 @pytest.fixture
 def host(plugins: Plugins) -> Iterator[Host]:
-    """A host with nothing registered."""
-    with Host(plugins=plugins) as made:
+    """A host with nothing registered, whose guests may load models of their own."""
+    with Host(plugins=plugins, policy=Policy(own_models=True)) as made:
         yield made
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import wasmtime
 
 from benchmarks.figures import OUTPUT, Figure, paired_ratio, report
-from wasi_nn import Host
+from wasi_nn import Host, Policy
 from wasi_nn._host.guest import Guest
 from wasi_nn.errors import Unavailable
 from wasi_nn.plugins import Plugins
@@ -100,7 +100,7 @@ def overhead() -> list[Figure]:
 
 def _guest(plugins: Plugins, runtime: str) -> Guest:
     empty = HostFunction("bench_empty", "call", 5, True, lambda memory, a, b, c, d, e: 0)
-    host = Host(plugins=plugins, runtime=runtime)
+    host = Host(plugins=plugins, runtime=runtime, policy=Policy(own_models=True))
     guest = host.compile(bytes(wasmtime.wat2wasm(_GUEST))).instantiate(extra=[empty])
     if guest.call("open") != (0,) or guest.call("input", 1) != (0,):
         raise RuntimeError(f"{runtime}: {list(guest.observer.failures)}")

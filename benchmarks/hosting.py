@@ -14,9 +14,8 @@ import wasmtime
 
 from benchmarks import models
 from benchmarks.figures import ROOT, Figure, interleaved, paired_ratio, per_call, resident
-from wasi_nn import Host
+from wasi_nn import Host, Policy
 from wasi_nn._session.execution import call
-from wasi_nn._session.session import Session
 from wasi_nn.runtime import HostFunction
 from wasi_nn.types import ExecutionTarget, Tensor, TensorType
 
@@ -74,7 +73,7 @@ def host_call() -> list[Figure]:
 def output_check() -> list[Figure]:
     """`get_output` of a session, against the same steps without the check of the output."""
     calls = 20_000
-    with Host() as host, Session(host.plugins, host.registry) as session:
+    with Host(policy=Policy(own_models=True)) as host, host.open_session() as session:
         part = memoryview((GRAPHS / "onnx" / "identity.onnx").read_bytes())
         handle = session.load([part], "onnx", ExecutionTarget.CPU)
         number = session.init_execution_context(handle)

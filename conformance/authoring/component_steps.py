@@ -7,7 +7,7 @@ from pathlib import Path
 import wasmtime
 
 from authoring.components import component
-from wasi_nn import Host
+from wasi_nn import Host, Policy
 from wasi_nn._abi.component.versions import VERSIONS
 from wasi_nn._host.program import Program
 
@@ -61,7 +61,7 @@ def with_net(folder: Path) -> Host:
     """A host that offers "net", whose output is its input."""
     model = folder / "net.model"
     model.write_text("wasi-nn:identity {}\n")
-    host = Host(runtime="wasmtime")
+    host = Host(runtime="wasmtime", policy=Policy(own_models=True))
     host.add_model("net", model, encoding="identity")
     return host
 

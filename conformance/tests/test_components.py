@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import needs
 
-from wasi_nn import Host
+from wasi_nn import Host, Policy
 
 needs("wasmtime")
 
@@ -21,7 +21,7 @@ GRAPHS = ROOT / "conformance" / "graphs"
 
 @pytest.fixture
 def host():
-    with Host(runtime="wasmtime") as host:
+    with Host(runtime="wasmtime", policy=Policy(own_models=True)) as host:
         yield host
 
 

@@ -15,8 +15,7 @@ from typing import ClassVar
 
 import pytest
 
-from wasi_nn import Host
-from wasi_nn._session.session import Session
+from wasi_nn import Host, Policy
 from wasi_nn.escaping import visible_lines
 from wasi_nn.plugins import Plugins
 from wasi_nn.types import ExecutionTarget, Tensor, TensorType, byte_size
@@ -97,7 +96,8 @@ class BackendConformance(_Conformance):
         kind = next(t for t in TensorType if str(t) == (label or "f32"))
         taken, given = DIMENSIONS[plain]
         files = self.graphs.files[graph]
-        with Host(plugins=self.plugins) as host, Session(host.plugins, host.registry) as session:
+        policy = Policy(own_models=True)
+        with Host(plugins=self.plugins, policy=policy) as host, host.open_session() as session:
             config = dict(self.graphs.config)
             # By `load`, so that it is a graph that nobody has computed with.
             handle = session.load(files, self.graphs.encoding, ExecutionTarget.CPU, config)

@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import run_python
 
-from wasi_nn import ExecutionTarget, Host, hookimpl
+from wasi_nn import ExecutionTarget, Host, Policy, hookimpl
 from wasi_nn._models.registry import detect, missing
 from wasi_nn.errors import InvalidEncoding, RuntimeFailure, Unavailable, UsageError
 from wasi_nn.plugins import Plugins, availability, is_broken
@@ -335,7 +335,10 @@ def test_what_is_not_a_context_is_the_backends_failure(folder):
 @pytest.mark.parametrize("answer", ["5", "1 / 0", "exit()", "Generation(None)"])
 def test_odd_counts_of_a_language_model_are_left_out(folder, caplog, answer):
     plugins = odd_plugins(folder, generation=answer)
-    with Host(plugins=plugins) as host, host.open_session() as session:
+    with (
+        Host(plugins=plugins, policy=Policy(own_models=True)) as host,
+        host.open_session() as session,
+    ):
         graph = session.load([memoryview(b"sound")], "sound", ExecutionTarget.CPU)
         session.init_execution_context(graph)
         assert session.generation is None

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from wasi_nn import Limits, Tensor, TensorType, limits
+from wasi_nn import Limits, Policy, Tensor, TensorType, limits
 from wasi_nn._host.model import Context
 from wasi_nn._models.registry import NamedModel, Registry
 from wasi_nn._session.session import Session
@@ -94,7 +94,8 @@ def open_session(backend: Recorder, *models: NamedModel, **limits) -> Session:
     registry = Registry(plugins)
     for model in models:
         registry.add(model)
-    return Session(plugins, registry, Limits(**limits))
+    policy = Policy(own_models=True, limits=Limits(**limits))
+    return Session(plugins, registry, policy)
 
 
 def load(session: Session, model: bytes = b"m") -> int:

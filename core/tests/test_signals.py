@@ -14,7 +14,7 @@ import pytest
 from conftest import needs
 from onnx import TensorProto, helper
 
-from wasi_nn import ExecutionTarget, Host
+from wasi_nn import ExecutionTarget, Host, Policy
 from wasi_nn._process import signals
 from wasi_nn.backend import ExecutionContext, Graph
 from wasi_nn.errors import InvalidArgument
@@ -145,7 +145,7 @@ def test_a_handler_that_raises_leaves_no_graph_locked(monkeypatch, kind):
 
 def test_an_exception_of_a_handler_is_not_lost_while_a_context_counts(monkeypatch):
     monkeypatch.setattr(ExecutionContext, "generation", lambda context: time.sleep(5))
-    with Host() as host, host.open_session() as session:
+    with Host(policy=Policy(own_models=True)) as host, host.open_session() as session:
         graph = session.load([memoryview(b"wasi-nn:identity")], "identity", ExecutionTarget.CPU)
         session.init_execution_context(graph)
         with pytest.raises(Loss), ringing(lose):

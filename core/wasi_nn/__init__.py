@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from wasi_nn.errors import DeadlineExceeded, GuestError, NnError, UsageError, WasiNnError
     from wasi_nn.hookspecs import hookimpl
     from wasi_nn.limits import Limits
+    from wasi_nn.policy import Policy
     from wasi_nn.runtime import Preopen
     from wasi_nn.types import ExecutionTarget, Tensor, TensorInfo, TensorType
 
@@ -38,6 +39,7 @@ __all__ = [
     "Limits",
     "Model",
     "NnError",
+    "Policy",
     "Preopen",
     "Program",
     "RunOptions",
@@ -75,6 +77,7 @@ _MODULES = {
     "WasiNnError": "errors",
     "hookimpl": "hookspecs",
     "Limits": "limits",
+    "Policy": "policy",
     "Preopen": "runtime",
     "ExecutionTarget": "types",
     "Tensor": "types",
@@ -83,7 +86,7 @@ _MODULES = {
 }
 
 _SUBMODULES = frozenset(
-    "backend encodings errors escaping hookspecs limits plugins runtime types wasm".split()
+    "backend encodings errors escaping hookspecs limits plugins policy runtime types wasm".split()
 )
 
 if not TYPE_CHECKING:

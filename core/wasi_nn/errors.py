@@ -4,6 +4,7 @@ WasiNnError
 ├── NnError                  what the guest gets, as an errno or a `wasi:nn` error
 │   ├── InvalidArgument · InvalidEncoding · MissingMemory · RuntimeFailure
 │   ├── UnsupportedOperation · TooLarge · NotFound
+│   ├── NotAllowed · QuotaExceeded                                       (rules of the policy)
 │   └── EndOfSequence · ContextFull · PromptTooLong · ModelNotFound      (language models)
 ├── UsageError               the user's mistake: an option, a path, a name given twice
 │   ├── Unavailable          a plugin or library that is not installed, and how to get it
@@ -38,9 +39,11 @@ __all__ = [
     "MissingMemory",
     "ModelNotFound",
     "NnError",
+    "NotAllowed",
     "NotFound",
     "OutOfFuel",
     "PromptTooLong",
+    "QuotaExceeded",
     "RuntimeFailure",
     "TooLarge",
     "Unavailable",
@@ -53,8 +56,8 @@ __all__ = [
 class ErrorCode(Enum):
     """Why a call failed, as the guest learns it. Each dialect maps these to its numbers.
 
-    The first eight are `nn_errno` of the specification's witx (since 2023-08-09), the last four
-    are WasmEdge's for language models.
+    The first eight are `nn_errno` of the specification's witx (since 2023-08-09), the next four
+    are WasmEdge's for language models, and `security` is of `wasi:nn`.
     """
 
     INVALID_ARGUMENT = "invalid_argument"
@@ -69,6 +72,7 @@ class ErrorCode(Enum):
     CONTEXT_FULL = "context_full"
     PROMPT_TOO_LONG = "prompt_too_long"
     MODEL_NOT_FOUND = "model_not_found"
+    SECURITY = "security"
 
     def __str__(self) -> str:
         return self.value
@@ -83,9 +87,12 @@ class WasiNnError(Exception):
 
 
 class NnError(WasiNnError):
-    """An operation on a graph or context failed; a guest sees ``code``, the host keeps the text."""
+    """An operation on a graph or context failed; a guest sees ``code``, the host keeps the text.
+
+    ``rule`` is the name of the policy's rule that the guest broke, or an empty text."""
 
     code: ClassVar[ErrorCode] = ErrorCode.RUNTIME_ERROR
+    rule: str = ""
 
 
 class InvalidArgument(NnError):
@@ -110,6 +117,24 @@ class RuntimeFailure(NnError):
     """The machine-learning library failed. The text comes from the library."""
 
     code = ErrorCode.RUNTIME_ERROR
+
+
+class QuotaExceeded(RuntimeFailure):
+    """The guest has more than a quota of its limits allows: ``quota tensor-bytes: …``."""
+
+    def __init__(self, rule: str, text: str) -> None:
+        super().__init__(f"quota {rule}: {text}")
+        self.rule = rule
+
+
+class NotAllowed(NnError):
+    """The policy does not let the guest do this: ``policy own-models: …``."""
+
+    code = ErrorCode.SECURITY
+
+    def __init__(self, rule: str, text: str) -> None:
+        super().__init__(f"policy {rule}: {text}")
+        self.rule = rule
 
 
 class UnsupportedOperation(NnError):

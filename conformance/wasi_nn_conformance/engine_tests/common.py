@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import pytest
 
-from wasi_nn import Host
+from wasi_nn import Host, Policy
 from wasi_nn.errors import Unavailable, UsageError
 from wasi_nn.plugins import Plugins
 
@@ -83,7 +83,8 @@ class Engine:
             plugins.runtime(self.runtime)
         except Unavailable as reason:
             pytest.skip(str(reason))
-        with Host(plugins=plugins, runtime=self.runtime) as made:
+        policy = Policy(own_models=True)
+        with Host(plugins=plugins, runtime=self.runtime, policy=policy) as made:
             yield made
 
     @pytest.fixture

@@ -7,7 +7,7 @@ import logging
 from functools import cached_property
 from pathlib import Path
 
-from wasi_nn import Host, __version__
+from wasi_nn import Host, Policy, __version__
 from wasi_nn._abi.core.dialects import DIALECTS
 from wasi_nn._host.program import Program
 from wasi_nn.errors import UsageError, WasiNnError
@@ -64,7 +64,9 @@ class OwnHost(HostUnderTest):
         return frozenset((*DIALECTS, WIT) if components else DIALECTS)
 
     def subject(self, graphs: GraphSet, dialect: str) -> Subject:
-        return _Guests(Host(plugins=self._plugins, runtime=self.name), graphs, dialect)
+        policy = Policy(own_models=True)
+        host = Host(plugins=self._plugins, runtime=self.name, policy=policy)
+        return _Guests(host, graphs, dialect)
 
 
 class _Guests(Subject):

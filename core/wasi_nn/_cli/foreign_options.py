@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import click
 
+from wasi_nn._units import duration
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import Preopen
 
 _YES = ("", "y", "yes", "true", "1", "on")
 _NO = ("n", "no", "false", "0", "off")
-_SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9, "m": 60.0}
 # Settings that every guest has here, and settings that change no answer.
 _ALWAYS_ON = {
     *("nn", "cli", "common", "preview0", "preview2", "p3", "cli-exit-with-code"),
@@ -118,14 +118,6 @@ def _flag(option: str, text: str) -> bool:
     if value not in (*_YES, *_NO):
         raise UsageError(f"{option} {key} takes y or n, not {value!r}")
     return value in _YES
-
-
-def duration(option: str, text: str) -> float:
-    """Parse a timeout such as 2, 0.5 or 500ms, in seconds. Raises ``UsageError``."""
-    found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e\d+)?|\.\d+)(s|ms|us|µs|ns|m|)", text)
-    if found is None or not float(found[1]):
-        raise UsageError(f"{option} takes seconds, or a unit as in 500ms, not {text!r}")
-    return float(found[1]) * _SECONDS[found[2]]
 
 
 def preopen(text: str) -> Preopen:

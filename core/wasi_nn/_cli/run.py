@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import threading
 import time
 from collections.abc import Sequence
@@ -14,10 +13,10 @@ from typing import Any
 
 import click
 
+from wasi_nn import _units
 from wasi_nn._cli.foreign_options import (
     ForeignOptionsCommand,
     accept_others,
-    duration,
     mapped,
     preopen,
     volume,
@@ -36,6 +35,7 @@ from wasi_nn._models.registry import NamedModel
 from wasi_nn._models.spec import parse_graph, parse_nn_graph, parse_nn_preload
 from wasi_nn.errors import UsageError
 from wasi_nn.limits import Limits
+from wasi_nn.policy import Policy
 from wasi_nn.runtime.engine import PAGE
 from wasi_nn.runtime.name import RuntimeName
 from wasi_nn.wasm.module import is_wasm
@@ -54,20 +54,14 @@ EXAMPLES = """Examples:
 # No engine can interrupt a guest in a system call. After this many seconds the process exits.
 _GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.25
-_UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 
 
 def _size(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmg]?)i?b?", text.strip().lower())
-    if found is None:
-        raise UsageError(f"{option.opts[0]} takes a size such as 64M or 2G, not {text!r}")
-    return int(float(found[1]) * _UNITS[found[2]])
+    return None if text is None else _units.size(option.opts[0], text)
 
 
 def _seconds(context: click.Context, option: click.Parameter, text: str | None) -> float | None:
-    return None if text is None else duration(option.opts[0], text)
+    return None if text is None else _units.duration(option.opts[0], text)
 
 
 @click.command(
@@ -253,7 +247,8 @@ def run(
         if engine is None:
             raise click.UsageError("--python needs --runtime, the engine that runs there")
         engine = engine.isolated(python)
-    host = Host(runtime=engine, limits=limits, allow_fallback=allow_fallback)
+    policy = Policy(own_models=True, limits=limits)
+    host = Host(runtime=engine, policy=policy, allow_fallback=allow_fallback)
     for model in named_models(graphs, configs, preloads, nn_graphs):
         host.registry.add(model)
     for reason in host.registry.missing_libraries():

@@ -12,11 +12,12 @@ from wasi_nn import encodings
 from wasi_nn._closing import Closing
 from wasi_nn._host.compiling import Code
 from wasi_nn._host.guest_module import GuestModule
-from wasi_nn._host.limit_policy import enforcing, own_limits
+from wasi_nn._host.limit_policy import enforcing, laid_over, policy_of_host
 from wasi_nn._host.program import Program
 from wasi_nn._models import loading
 from wasi_nn._models.registry import NamedModel, Registry, detect
 from wasi_nn._models.spec import resolve_path
+from wasi_nn._policy.values import target as target_of
 from wasi_nn._process.fork import OfOneProcess, keep, use
 from wasi_nn._process.signals import attend_or_leave
 from wasi_nn._session.session import Session
@@ -24,6 +25,7 @@ from wasi_nn.backend import LoadOptions
 from wasi_nn.errors import InvalidEncoding, UsageError
 from wasi_nn.limits import Limits
 from wasi_nn.plugins import Plugins
+from wasi_nn.policy import Policy
 from wasi_nn.runtime import EngineLimits, Runtime
 from wasi_nn.runtime.name import RuntimeName
 from wasi_nn.types import ExecutionTarget
@@ -48,10 +50,11 @@ class Host(OfOneProcess, Closing):
 
     ``runtime`` names a runtime; by default, the first one whose engine is installed. With
     ``NAME@PYTHON``, each guest has a process of another Python, and with ``NAME@`` one of this
-    Python (see ``RuntimeName``). ``limits`` hold for every guest. A run can tighten them; to loosen
-    them, it must say so (see ``Limits``). With a limit that the engine can enforce only in a
-    process, it runs as ``NAME@``. With ``allow_fallback``, a model whose execution target is not
-    available runs on the CPU; otherwise that is an error::
+    Python (see ``RuntimeName``). ``policy`` says what every guest may do, and how much of it;
+    without one, guests may use named models alone (see ``Policy``). ``limits`` is short for a
+    policy's limits. A run can tighten both; to loosen them, it must say so. With a limit that the
+    engine can enforce only in a process, it runs as ``NAME@``. With ``allow_fallback``, a model
+    whose execution target is not available runs on the CPU; otherwise that is an error::
 
         with Host() as host:
             host.add_model("squeezenet", "squeezenet.onnx")
@@ -63,6 +66,7 @@ class Host(OfOneProcess, Closing):
         self,
         *,
         runtime: str | RuntimeName | None = None,
+        policy: Policy | None = None,
         limits: Limits = Limits(),
         allow_fallback: bool = False,
         plugins: Plugins | None = None,
@@ -70,11 +74,16 @@ class Host(OfOneProcess, Closing):
         if runtime is not None and not isinstance(runtime, (str, RuntimeName)):
             raise UsageError(f"the runtime is {runtime!r}, and must be an engine's name (str)")
         self.plugins = plugins or Plugins.installed()
-        self.limits = own_limits(limits, None)
+        self.policy = policy_of_host(policy, limits)
         self.registry = Registry(self.plugins, allow_fallback)
         self._allow_fallback = allow_fallback
         self._runtime_name = runtime
         self._runtime: Runtime | None = None
+
+    @property
+    def limits(self) -> Limits:
+        """The policy's limits."""
+        return self.policy.limits
 
     @property
     def runtime(self) -> Runtime:
@@ -99,16 +108,18 @@ class Host(OfOneProcess, Closing):
         encoding: str = encodings.AUTODETECT,
         target: str | ExecutionTarget = ExecutionTarget.CPU,
         config: Mapping[str, Any] | None = None,
+        isolation: str | None = None,
         replace: bool = False,
     ) -> None:
         """Offer a model to guests under ``name``. It is loaded when it is first used.
 
-        ``encoding`` is the name of an encoding or of a backend. With ``replace``, the model takes
-        the name from another one; guests that use the other one keep it. Raises ``UsageError`` for
-        a name that is taken, a file that does not exist, and an encoding without a backend."""
+        ``encoding`` is the name of an encoding or of a backend. ``isolation`` says where the model
+        runs (see ``Policy``). With ``replace``, the model takes the name from another one; guests
+        that use the other one keep it. Raises ``UsageError`` for a name that is taken, a file that
+        does not exist, and an encoding without a backend."""
         files = tuple(resolve_path(path) for path in paths)
         kind = encodings.canonical(encoding)
-        model = NamedModel(name, files, kind, _target(target), _config(config))
+        model = NamedModel(name, files, kind, target_of(target), _config(config), isolation)
         self.registry.add(model, replace)
 
     @property
@@ -156,7 +167,7 @@ class Host(OfOneProcess, Closing):
         backend = self.plugins.backend_for(kind)
         if kind not in backend.encodings:
             kind = backend.encodings[0]
-        options = LoadOptions(kind, _target(target), _config(config), self._allow_fallback)
+        options = LoadOptions(kind, target_of(target), _config(config), self._allow_fallback)
         paths = [builder for builder in builders if isinstance(builder, Path)]
         if len(paths) == len(builders):
             return _model(lambda: loading.load_shared(backend, paths, options))
@@ -235,10 +246,13 @@ class Host(OfOneProcess, Closing):
         models = ", ".join(self.models)
         return f"<Host {f'with the models {models}' if models else 'without named models'}>"
 
-    def open_session(self, limits: Limits | None = None) -> Session:
-        """The handles of one guest, for your own ABI. The limits are laid over the host's."""
-        laid = own_limits(limits, None).over(self.limits)
-        return Session(self.plugins, self.registry, laid, self._allow_fallback)
+    def open_session(self, limits: Limits | None = None, policy: Policy | None = None) -> Session:
+        """The handles of one guest, for your own ABI. The policy and the limits are laid over the
+        host's."""
+        return self._session(laid_over(self.policy, policy, limits, None))
+
+    def _session(self, policy: Policy) -> Session:
+        return Session(self.plugins, self.registry, policy, self._allow_fallback)
 
     def close(self) -> None:
         """Free the named models. Guests that still run keep theirs until they end."""
@@ -277,7 +291,3 @@ def _model(load: Callable[[], loading.LoadedGraph]) -> Model:
     from wasi_nn._host.model import Model
 
     return Model(attend_or_leave(load))
-
-
-def _target(target: str | ExecutionTarget) -> ExecutionTarget:
-    return target if isinstance(target, ExecutionTarget) else ExecutionTarget.named(target)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from wasi_nn.errors import UsageError
 from wasi_nn.limits import Limits
 from wasi_nn.plugins import Plugins
+from wasi_nn.policy import Policy
 from wasi_nn.runtime import Runtime
 from wasi_nn.runtime.name import RuntimeName
 
@@ -36,6 +37,32 @@ def own_limits(limits: Limits | None, timeout: float | None) -> Limits:
     if limits.timeout is not None and limits.timeout < timeout:
         return limits
     return with_timeout
+
+
+def policy_of_host(policy: Policy | None, limits: Limits) -> Policy:
+    """A host's policy; where its limits are given too, the lower of both holds. Raises
+    ``UsageError`` as ``Policy.checked`` does."""
+    limits = own_limits(limits, None)
+    if policy is None:
+        return Policy(own_models=False, limits=limits)
+    if not isinstance(policy, Policy):
+        raise UsageError(f"the policy is {policy!r}, and must be Policy(…) or None")
+    policy = policy.checked()
+    if limits != Limits():
+        policy = policy._replace(limits=limits.over(policy.limits))
+    return policy._replace(own_models=bool(policy.own_models))
+
+
+def laid_over(
+    host: Policy, policy: Policy | None, limits: Limits | None, timeout: float | None
+) -> Policy:
+    """The options of a run laid over its host's policy. Raises ``UsageError`` for a value that is
+    not an option's."""
+    if policy is not None:
+        if not isinstance(policy, Policy):
+            raise UsageError(f"the policy is {policy!r}, and must be Policy(…) or None")
+        host = policy.over(host)
+    return host._replace(limits=own_limits(limits, timeout).over(host.limits))
 
 
 def unenforced(limits: Limits, runtime: Runtime) -> list[str]:

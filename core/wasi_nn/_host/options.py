@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from wasi_nn._host.guest import Guest
     from wasi_nn._host.wasi import Dirs
     from wasi_nn.limits import Limits
+    from wasi_nn.policy import Policy
     from wasi_nn.runtime import Stdin, Stdout
 
 
@@ -26,7 +27,9 @@ class GuestOptions(TypedDict, total=False):
 
     #: The guest's dialect. By default, or with ``"auto"``, it is detected.
     dialect: str | None
-    #: Limits laid over the host's (see ``Limits``).
+    #: A policy laid over the host's (see ``Policy``).
+    policy: Policy | None
+    #: Limits laid over those of both policies (see ``Limits``).
     limits: Limits | None
     #: Short for a limit: the deadline, in seconds of wall-clock time.
     timeout: float | None

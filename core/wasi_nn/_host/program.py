@@ -10,7 +10,7 @@ from wasi_nn._abi.guard import Observer
 from wasi_nn._host.capture import Capture
 from wasi_nn._host.compiling import Code, Waiter, instance_of
 from wasi_nn._host.guest import Deadline, Guest
-from wasi_nn._host.limit_policy import check_enforced, own_limits
+from wasi_nn._host.limit_policy import check_enforced, laid_over
 from wasi_nn._host.linkable import checked
 from wasi_nn._host.options import Call, GuestOptions, RunOptions, check_options
 from wasi_nn._host.result import RunResult, Timings
@@ -18,7 +18,7 @@ from wasi_nn._host.wasi import wasi_config
 from wasi_nn._process.fork import OfOneProcess, keep
 from wasi_nn._process.interrupts import ForwardSigint, Interruption
 from wasi_nn.errors import GuestError, GuestExited, UsageError
-from wasi_nn.limits import Limits
+from wasi_nn.policy import Policy
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, WasiConfig
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Program(OfOneProcess):
         for code that the engine refuses, and ``DeadlineExceeded``."""
         if self._code.made is not None:
             return
-        seconds = own_limits(None, timeout).over(self._host.limits).timeout
+        seconds = laid_over(self._host.policy, None, None, timeout).limits.timeout
         waiter = Waiter()
         with ForwardSigint(waiter.stop), Deadline(waiter.stop, seconds):
             self._code.get(waiter)
@@ -78,20 +78,20 @@ class Program(OfOneProcess):
         the export that ``invoke`` names.
 
         ``args`` come after the program's name. ``RunOptions`` describes the options: ``env``,
-        ``dirs``, ``stdin``, ``stdout``, ``stderr``, ``capture``, ``dialect``, ``limits``,
-        ``timeout``, ``stats``, ``trace``, ``on_start``, ``invoke``. Raises ``LinkError`` and
-        ``UsageError`` for what keeps the guest from starting; what ends it later is in the
-        result."""
+        ``dirs``, ``stdin``, ``stdout``, ``stderr``, ``capture``, ``dialect``, ``policy``,
+        ``limits``, ``timeout``, ``stats``, ``trace``, ``on_start``, ``invoke``. Raises
+        ``LinkError`` and ``UsageError`` for what keeps the guest from starting; what ends it later
+        is in the result."""
         check_options(options, RunOptions)
         if isinstance(args, (str, bytes, Mapping)) or not isinstance(args, Iterable):
             raise UsageError(f"args is {args!r}, and must be a list of texts, as in ['name:net']")
-        limits = own_limits(options.get("limits"), options.get("timeout"))
-        captured = Capture(options.get("capture", True), limits.over(self._host.limits))
+        policy = self._policy(options)
+        captured = Capture(options.get("capture", True), policy.limits)
         wasi = wasi_config((self.name, *args), options, captured)
         invoke, on_start = options.get("invoke"), options.get("on_start")
         interrupt = Interruption()
         # (Python's own handler raises anywhere, also while a binding makes or frees something.)
-        with ForwardSigint(interrupt), self._prepare(wasi, limits, options) as guest:
+        with ForwardSigint(interrupt), self._prepare(wasi, policy, options) as guest:
             interrupt.aim(guest.interrupt)
             if invoke is None:
                 self._binary.check_command()
@@ -169,14 +169,14 @@ class Program(OfOneProcess):
         """A guest whose exports can be called (a reactor). Close it, or use it in a ``with`` block.
 
         ``extra`` are host functions of your own. ``GuestOptions`` describes the options:
-        ``dialect``, ``limits``, ``timeout``, ``stats``, ``trace``. Raises ``LinkError``, and the
-        kinds of ``GuestError`` if its start function fails."""
+        ``dialect``, ``policy``, ``limits``, ``timeout``, ``stats``, ``trace``. Raises
+        ``LinkError``, and the kinds of ``GuestError`` if its start function fails."""
         check_options(options, GuestOptions)
         self._binary.check_export(None)
-        limits = own_limits(options.get("limits"), options.get("timeout"))
+        policy = self._policy(options)
         interrupt = Interruption()
         with ForwardSigint(interrupt):
-            guest = self._prepare(wasi or WasiConfig(), limits, options, extra)
+            guest = self._prepare(wasi or WasiConfig(), policy, options, extra)
             interrupt.aim(guest.interrupt)
             try:
                 guest.begin()
@@ -185,20 +185,24 @@ class Program(OfOneProcess):
                 raise
         return guest
 
+    def _policy(self, options: GuestOptions) -> Policy:
+        given = options.get("policy"), options.get("limits"), options.get("timeout")
+        return laid_over(self._host.policy, *given)
+
     def _prepare(
         self,
         wasi: WasiConfig,
-        own: Limits,
+        policy: Policy,
         options: GuestOptions,
         extra: Sequence[HostFunction] = (),
     ) -> Guest:
-        limits = own.over(self._host.limits)
+        limits = policy.limits
         runtime = self._host.runtime
         if limits.fuel is not None and not self._counts_fuel:
             raise UsageError("the program was compiled without fuel: give Host a limit on fuel")
         check_enforced(limits, runtime)
         observer = Observer(timed=options.get("stats", False), traced=options.get("trace", False))
-        session = self._host.open_session(own)
+        session = self._host._session(policy)
         try:
             linked = self._binary.link(session, runtime, observer, options.get("dialect"), extra)
             bounds = EngineLimits(limits.memory, limits.fuel)

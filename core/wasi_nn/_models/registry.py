@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from wasi_nn import encodings
 from wasi_nn._models.file_versions import versions
 from wasi_nn._models.loading import LoadedGraph, check_guest_config, load_shared
+from wasi_nn._policy import values
 from wasi_nn.backend import Backend, LoadOptions
 from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.errors import InvalidEncoding, ModelNotFound, NotFound, UsageError
@@ -28,13 +29,15 @@ log = logger("wasi_nn")
 class NamedModel(NamedTuple):
     """A model to register. ``encoding`` is the name of an encoding or a backend, or ``autodetect``.
     ``paths`` are the graph builders in order. A missing file is a ``UsageError``; if ``must_exist``
-    is False, the guest gets the error instead (as in WasmEdge)."""
+    is False, the guest gets the error instead (as in WasmEdge). ``isolation`` says where it runs
+    (see ``Policy``)."""
 
     name: str
     paths: tuple[Path, ...]
     encoding: str = encodings.AUTODETECT
     target: ExecutionTarget = ExecutionTarget.CPU
     config: Mapping[str, Any] = {}
+    isolation: str | None = None
     must_exist: bool = True
 
 
@@ -78,6 +81,8 @@ class Registry:
             raise UsageError(f"a model's name must be a non-empty string (str), not {model.name!r}")
         if not model.paths:
             raise UsageError(f"model {model.name!r} has no file")
+        if model.isolation is not None:
+            values.isolation(model.isolation)
         try:
             if model.encoding != encodings.AUTODETECT:
                 # Check this first: after an unknown encoding, the rest may not be files at all.
@@ -133,6 +138,13 @@ class Registry:
             # This reference keeps the graph loaded between guests.
             entry.graph = loaded
         return loaded
+
+    def kind(self, name: str) -> tuple[str, ExecutionTarget]:
+        """The encoding and the execution target of a named model. Raises ``NotFound``."""
+        entry = self._entries.get(name)
+        if entry is None:
+            raise self._not_found(name)
+        return entry.encoding, entry.model.target
 
     def _not_found(self, name: str) -> NotFound:
         known = ", ".join(self.names) or "none"

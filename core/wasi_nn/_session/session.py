@@ -25,8 +25,8 @@ from wasi_nn._session.ledger import Ledger
 from wasi_nn.backend import Builder, Generation, LoadOptions
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, RuntimeFailure
-from wasi_nn.limits import Limits
 from wasi_nn.plugins import Plugins
+from wasi_nn.policy import Policy
 from wasi_nn.types import ExecutionTarget
 
 T = TypeVar("T")
@@ -80,9 +80,12 @@ class Session(Closing):
         self,
         plugins: Plugins,
         registry: Registry,
-        limits: Limits = Limits(),
+        policy: Policy,
         allow_fallback: bool = False,
     ) -> None:
+        #: What the guest may do: its host's policy, with its own laid over it.
+        self.policy = policy
+        limits = policy.limits
         self._plugins = plugins
         self._registry = registry
         self._allow_fallback = allow_fallback
@@ -107,12 +110,14 @@ class Session(Closing):
     ) -> int:
         """Load a graph from the guest's own bytes and give its handle. ``autodetect`` looks at
         the first builder."""
+        self.policy.check_own_model()
         detected = lru_cache(1)(lambda: detect(self._plugins, builders))
         if not isinstance(encoding, str):
             encoding = encoding(detected)
         self.graphs.check()
         if encoding == AUTODETECT:
             encoding = _autodetected(builders, detected())
+        self.policy.check_graph(encoding, target)
         options = LoadOptions(encoding, target, config or {}, self._allow_fallback)
         size = sum(len(builder) for builder in builders if isinstance(builder, memoryview))
         self._check(size)
@@ -128,10 +133,12 @@ class Session(Closing):
         A guest's own config can make another model of it, and so can files that replaced those of
         the name. The operator offered one model of each name. Every further one that the guest
         holds, and that shares no memory with it, counts."""
+        self.policy.check_model(name)
         self.graphs.check()
         self._check(0)
         started = time.perf_counter()
         with loading.guest_facing_errors():
+            self.policy.check_graph(*self._registry.kind(name))
             loaded = self._registry.graph(name, config, self._cancellation.is_requested)
         further = self.ledger.is_further(loaded.memory, name)
         size = self._registry.size(name, config) if further else 0

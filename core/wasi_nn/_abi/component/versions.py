@@ -41,6 +41,7 @@ CODES = {
     ErrorCode.CONTEXT_FULL: "too-large",
     ErrorCode.PROMPT_TOO_LONG: "too-large",
     ErrorCode.MODEL_NOT_FOUND: "not-found",
+    ErrorCode.SECURITY: "security",
 }
 TENSOR_TYPES = {
     "FP16": TensorType.F16,

@@ -86,6 +86,8 @@ _ERRNOS_LLM = {
     _C.CONTEXT_FULL: 101,
     _C.PROMPT_TOO_LONG: 102,
     _C.MODEL_NOT_FOUND: 103,
+    # Only `wasi:nn` has an error for it.
+    _C.SECURITY: 6,
 }
 # Generated guest bindings have undefined behaviour for an unknown errno. So only guests of
 # WasmEdge's dialects get WasmEdge's numbers.
@@ -107,6 +109,7 @@ _ERRNOS_WAMR_2_1 = {
     _C.UNSUPPORTED_OPERATION: 5,
     _C.TOO_LARGE: 6,
     _C.NOT_FOUND: 7,
+    _C.SECURITY: 5,
 }
 
 DIALECTS = {

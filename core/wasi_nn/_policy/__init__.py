@@ -1,0 +1,1 @@
+"""The values of a policy, and its file."""
