@@ -84,14 +84,15 @@ class Plugins:
         except (Exception, SystemExit) as error:
             record.error = _explain(error)
             return
-        self._register(record, plugin)
+        self._register(record, plugin, getattr(plugin, "__name__", ""))
 
-    def _register(self, record: PluginRecord, plugin: Any) -> None:
+    def _register(self, record: PluginRecord, plugin: Any, module: str = "") -> None:
         try:
             record.backends, record.runtimes = _call_hooks(plugin)
             _check(record)
             for backend in record.backends:
                 backend.origin = f"{record.distribution} {record.version}".strip()
+                backend.plugin = module
             self._refuse_taken_names(record)
         except (Exception, SystemExit) as error:
             record.error = _explain(error)
@@ -269,6 +270,7 @@ _BACKEND_CLAUSES: tuple[_Clause, ...] = (
     ("encodings", _are_words, f"a tuple of encodings; each is {_WORD_RULE}"),
     ("config_keys", lambda keys: keys is None or _are_keys(keys), "a set of texts, or None"),
     ("host_only_keys", _are_keys, "a set of texts"),
+    ("always_in_worker", _is_bool, "True or False"),
 )
 _RUNTIME_CLAUSES = _COMMON_CLAUSES
 _ENGINE_CLAUSES: tuple[_Clause, ...] = (

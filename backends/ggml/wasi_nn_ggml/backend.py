@@ -22,6 +22,7 @@ class GgmlBackend(Backend):
     name = "ggml"
     encodings = ("ggml",)
     config_keys = keys.KEYS
+    always_in_worker = True
 
     def availability(self, deep: bool = False) -> Availability:
         from wasi_nn_ggml.llama import provider
@@ -35,6 +36,12 @@ class GgmlBackend(Backend):
         native = library()
         devices = ("cpu", "gpu") if native.llama_supports_gpu_offload() else ("cpu",)
         return Availability(True, native.version, devices)
+
+    def prepare(self) -> None:
+        import wasi_nn_ggml.protocol.graph  # noqa: F401
+        from wasi_nn_ggml.llama.loader import library
+
+        library()
 
     def files(self, paths: Sequence[Path], config: Mapping[str, Any]) -> Sequence[Path]:
         from wasi_nn_ggml.guard import model_files

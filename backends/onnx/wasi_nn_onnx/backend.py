@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,12 @@ class OnnxBackend(Backend):
             if provider in available
         )
         return Availability(True, f"onnxruntime {onnxruntime.__version__}", devices)
+
+    def prepare(self) -> None:
+        # onnxruntime's telemetry is a thread.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+        import wasi_nn_onnx.context
+        import wasi_nn_onnx.graph  # noqa: F401
 
     def files(self, paths: Sequence[Path], config: Mapping[str, Any]) -> Sequence[Path]:
         from wasi_nn.backend.onnx_files import external_files

@@ -62,7 +62,8 @@ class OnnxContext(BufferedContext):
         self._binding = session.io_binding()
         self._inner = self._binding._iobinding
         self._options = onnxruntime.RunOptions()
-        self._buffers: list[_Buffer | None] = [None] * len(inputs)
+        # What keeps the memory of the bound inputs.
+        self._memory: list[NDArray[np.uint8] | None] = [None] * len(inputs)
         self.optional = frozenset(i for i, info in enumerate(inputs) if is_optional(info))
         # An output that is also an input is in the input's own buffer.
         names = {info.name for info in inputs}
@@ -78,15 +79,22 @@ class OnnxContext(BufferedContext):
         self._bind_outputs(names)
 
     def bind(self, index: int, tensor: Tensor) -> Tensor:
-        info = self.input_infos[index]
         buffer = _Buffer(tensor.type, tensor.dims)
-        number = element_number(info.native_type)
+        self._bind_input(index, tensor, buffer.array)
+        return buffer.tensor
+
+    def bind_memory(self, index: int, tensor: Tensor) -> bool:
+        self._bind_input(index, tensor, np.frombuffer(tensor.data, np.uint8))
+        return True
+
+    def _bind_input(self, index: int, tensor: Tensor, memory: NDArray[np.uint8]) -> None:
+        info = self.input_infos[index]
+        number, address = element_number(info.native_type), memory.ctypes.data
         try:
-            self._binding.bind_input(info.name, "cpu", 0, number, tensor.dims, buffer.address)
+            self._binding.bind_input(info.name, "cpu", 0, number, tensor.dims, address)
         except Exception as error:
             raise RuntimeFailure(f"onnxruntime does not take input {info.name}: {error}") from error
-        self._buffers[index] = buffer
-        return buffer.tensor
+        self._memory[index] = memory
 
     def run(self) -> None:
         if not self._places:

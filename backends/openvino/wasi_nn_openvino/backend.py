@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,15 @@ class OpenvinoBackend(Backend):
             return Availability(False, f"openvino is installed and broken: {error}")
         version = openvino.__version__.split("-")[0]
         return Availability(True, f"openvino {version}", tuple(devices), RISK)
+
+    def prepare(self) -> None:
+        # OpenVINO's telemetry is a thread. Without its package, OpenVINO has none.
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+        import wasi_nn_openvino.context
+        import wasi_nn_openvino.graph  # noqa: F401
+
+        # It opens the plugins of the devices.
+        self._core.get_property("CPU", "FULL_DEVICE_NAME")
 
     def files(self, paths: Sequence[Path], config: Mapping[str, Any]) -> Sequence[Path]:
         from wasi_nn_openvino.beside import beside

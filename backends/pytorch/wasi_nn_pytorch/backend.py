@@ -38,6 +38,10 @@ class PytorchBackend(Backend):
         devices = ("cpu", "gpu (cuda)") if torch.cuda.is_available() else ("cpu",)
         return Availability(True, f"torch {torch.__version__}", devices, RISK)
 
+    def prepare(self) -> None:
+        import wasi_nn_pytorch.context
+        import wasi_nn_pytorch.graph  # noqa: F401
+
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
         if len(builders) != 1:
             raise InvalidArgument(f"a PyTorch graph has one builder, not {len(builders)}")

@@ -31,6 +31,12 @@ class TfliteBackend(Backend):
             return Availability(False, reason)
         return Availability(True, library.describe(), ("cpu",), RISK)
 
+    def prepare(self) -> None:
+        import wasi_nn_tflite.context
+        import wasi_nn_tflite.graph  # noqa: F401
+
+        library.interpreter_module()
+
     def load(self, builders: Sequence[Builder], options: LoadOptions) -> Graph:
         if len(builders) != 1:
             raise InvalidArgument(f"a TensorFlow Lite graph has one builder, not {len(builders)}")

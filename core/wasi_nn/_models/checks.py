@@ -86,6 +86,18 @@ def checked_generation(generation: object) -> Generation | None:
     return generation
 
 
+def counted(backend: Backend, context: ExecutionContext) -> Generation | None:
+    """What a language model did in a context. A backend's failure is logged, and then it is None;
+    raises only what a signal's handler does."""
+    try:
+        return checked_generation(context.generation())
+    except (Exception, SystemExit) as error:
+        if raised_by_handler(error) is not None:
+            raise
+        log.error("%s failed to count\n  %s", backend.title, trace_of(error))
+        return None
+
+
 def checked_flag(what: str, value: object) -> bool:
     """Return a graph's attribute ``what`` unchanged. Raises ``BrokenContract``; use it within a
     ``Blame``."""

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wasi_nn._models.checks import (
     PASSING,
@@ -42,6 +42,9 @@ from wasi_nn.errors import (
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.plugins import availability
 from wasi_nn.types import TensorInfo
+
+if TYPE_CHECKING:
+    from wasi_nn._worker.process import Worker
 
 log = logger("wasi_nn")
 
@@ -85,9 +88,16 @@ class LoadedGraph:
     """A graph, who loaded it, and how long that took."""
 
     def __init__(
-        self, graph: Graph, backend: Backend, options: LoadOptions, seconds: float
+        self,
+        graph: Graph,
+        backend: Backend,
+        options: LoadOptions,
+        seconds: float,
+        worker: Worker | None = None,
     ) -> None:
         self.graph = graph
+        #: The process that the graph lives in; None for the host's own.
+        self.worker = worker
         # Not at the end of the program: its threads may still be in the library.
         weakref.finalize(self, graph.close).atexit = False
         #: A block of calls into the backend.
@@ -110,8 +120,15 @@ class LoadedGraph:
         self.seconds = seconds
         #: The versions of all files that it was loaded from; none for a model of bytes.
         self.files: tuple[Version, ...] = ()
-        if not backend.survives_fork:
+        #: Whether a child process can use it, or load it again.
+        self.survives_fork = backend.survives_fork or worker is not None
+        if not self.survives_fork:
             keep(self)
+
+    @property
+    def lost(self) -> bool:
+        """Whether its process has ended."""
+        return self.worker is not None and bool(self.worker.lost)
 
     def forked(self) -> None:
         """This is a child process now, and the graph is the parent's."""
@@ -140,19 +157,30 @@ def check_guest_config(backend: Backend, config: Mapping[str, Any]) -> None:
         )
 
 
-def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) -> LoadedGraph:
-    """Load a graph. What the library raises becomes an ``NnError``.
+def load(
+    backend: Backend,
+    builders: Sequence[Builder],
+    options: LoadOptions,
+    worker: Worker | None = None,
+    stopped: Stopped = never,
+) -> LoadedGraph:
+    """Load a graph, in a worker or in this process. What the library raises becomes an ``NnError``.
 
-    Every model reaches its library here, and nowhere else. A backend in a process of its own, for
-    models that a guest brings, would be started here."""
+    Every model reaches its library here, and nowhere else."""
     started = time.perf_counter()
-    _use(backend)
+    if worker is None:
+        _use(backend)
     options = options._replace(config=known_config(backend, options.config))
     try:
         found = availability(backend)
         if not found.usable:
             raise Unavailable(found.detail)
-        graph = backend.load(builders, options)
+        if worker is None:
+            graph = backend.load(builders, options)
+        else:
+            from wasi_nn._worker import remote
+
+            graph = remote.load(worker, builders, options, stopped)
     except BaseException as error:
         raised = raised_by_handler(error)
         if raised is not None:
@@ -168,7 +196,7 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
         raise RuntimeFailure(
             f"{backend.title}: load gave {type(graph).__name__}, and must give a Graph"
         )
-    return LoadedGraph(graph, backend, options, time.perf_counter() - started)
+    return LoadedGraph(graph, backend, options, time.perf_counter() - started, worker)
 
 
 def _explained(
@@ -206,6 +234,26 @@ def _use(backend: Backend) -> None:
 
 
 _loaded: MadeOnce[LoadedGraph] = MadeOnce()
+_workers: MadeOnce[Worker] = MadeOnce()
+
+
+def shared_worker(
+    backend: Backend, paths: Sequence[Path], files: tuple[Version, ...], stopped: Stopped
+) -> Worker:
+    """The worker for a model of files, one for all guests and all configs."""
+    from wasi_nn._worker.process import Worker
+
+    read = [*(Path(file.path) for file in files), *(path.parent for path in paths)]
+    return _workers.get(
+        (_kind(backend), tuple(paths), files[: len(paths)]),
+        lambda: Worker(backend, read, stopped=stopped),
+        stopped,
+        lambda worker: not worker.lost,
+    )
+
+
+def _kind(backend: Backend) -> str:
+    return f"{type(backend).__module__}.{type(backend).__qualname__}"
 
 
 def load_shared(
@@ -213,13 +261,17 @@ def load_shared(
     paths: Sequence[Path],
     options: LoadOptions,
     stopped: Stopped = never,
+    isolation: str | None = None,
 ) -> LoadedGraph:
-    """Load a model of files, or return the one that this process already has.
+    """Load a model of files, or return the one that this process already has. ``isolation`` is
+    that of a ``Policy``.
 
     If one of the files has changed, it is another model. Raises ``ModelNotFound`` for a missing
     file, ``InvalidArgument`` for a config that is not made of JSON's types, and ``RuntimeFailure``
     for files that change each time."""
-    _use(backend)
+    in_worker = _in_worker(backend, isolation)
+    if not in_worker:
+        _use(backend)
     config = known_config(backend, options.config)
     try:
         settings = json.dumps(config, sort_keys=True)
@@ -234,7 +286,8 @@ def load_shared(
         # The files may change while this thread waits for another one, and during the load.
         if same():
             try:
-                loaded = load(backend, paths, options)
+                worker = shared_worker(backend, paths, files, stopped) if in_worker else None
+                loaded = load(backend, paths, options, worker, stopped)
             except RuntimeFailure:
                 if same():
                     raise
@@ -247,7 +300,8 @@ def load_shared(
     for _ in range(_MAX_LOADS):
         files = versions(backend, paths, config)
         key = (
-            f"{type(backend).__module__}.{type(backend).__qualname__}",
+            _kind(backend),
+            in_worker,
             files,
             options.encoding,
             options.target,
@@ -255,12 +309,19 @@ def load_shared(
             options.allow_fallback,
         )
         with suppress(_Changed):
-            return _loaded.get(key, partial(make, files), stopped)
+            return _loaded.get(key, partial(make, files), stopped, lambda loaded: not loaded.lost)
     raise RuntimeFailure(
         f"the files of {', '.join(map(str, paths))} changed each of the {_MAX_LOADS} times that "
         "the model was loaded: load it when they are written, or put new files in their place with "
         "a rename"
     )
+
+
+def _in_worker(backend: Backend, isolation: str | None) -> bool:
+    """Whether a model of files runs in a worker."""
+    if isolation is None:
+        return backend.always_in_worker and bool(backend.plugin)
+    return isolation != "none"
 
 
 class _Changed(Exception):

@@ -126,6 +126,7 @@ class Registry:
         kept, paths = entry.graph, entry.model.paths
         if (
             kept is not None
+            and not kept.lost
             and not config
             and kept.files == versions(entry.backend, paths, kept.options.config)
         ):

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, NoReturn, TypeVar
 
-from wasi_nn._models.checks import checked_context, checked_generation
+from wasi_nn._models.checks import checked_context, counted
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._process.fork import keep
 from wasi_nn._process.signals import raised_by_handler
@@ -76,7 +76,7 @@ class Execution:
         except BaseException:
             self._reservation.release()
             raise
-        if not loaded.backend.survives_fork:
+        if not loaded.survives_fork:
             keep(self)
 
     def set_input(self, key: int | str, tensor: Tensor) -> None:
@@ -158,13 +158,7 @@ class Execution:
     def generation(self) -> Generation | None:
         """What a language model did here. A backend's failure is logged, and then it is None;
         raises only what a signal's handler does."""
-        try:
-            return checked_generation(self.context.generation())
-        except (Exception, SystemExit) as error:
-            if raised_by_handler(error) is not None:
-                raise
-            log.error("%s failed to count\n  %s", self.loaded.backend.title, trace_of(error))
-            return None
+        return counted(self.loaded.backend, self.context)
 
     def close(self) -> None:
         """Close the context, and give back what it reserved. A backend's failure is logged; raises

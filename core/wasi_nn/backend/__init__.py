@@ -143,6 +143,12 @@ class ExecutionContext(ABC):
         """Run the graph. The inputs stay set. Raises ``InvalidArgument`` if an input is missing,
         and ``RuntimeFailure`` if the library fails."""
 
+    def read_from(self, key: int | str, tensor: Tensor) -> bool:
+        """Read an input from ``tensor.data`` itself, now and in each later ``compute``: the caller
+        keeps the memory, and writes the next tensors of this type and these dimensions into it.
+        False if the library cannot; then nothing is set. Raises what ``set_input`` raises."""
+        return False
+
     @abstractmethod
     def get_output(self, key: int | str) -> Tensor:
         """An output of the last ``compute``, without a copy. Its view is valid until the next call
@@ -259,8 +265,17 @@ class Backend(ABC):
         backend without native code, threads and locks."""
         return False
 
+    @attribute
+    def always_in_worker(self) -> bool:
+        """Whether the models that the operator registers run in a worker process too: a guest's
+        prompt or config can end the library's process."""
+        return False
+
     #: The distribution and version that it comes from. Core sets it when the plugin registers.
     origin: str = ""
+    #: The module of the installed plugin that brings it. Core sets it when the plugin registers.
+    #: Empty for a backend that a program registers itself, which cannot run in a worker.
+    plugin: str = ""
 
     @property
     def title(self) -> str:
@@ -275,6 +290,10 @@ class Backend(ABC):
         and ``wasi-nn plugins``), import it and report its version and the devices that it can run
         on."""
         return Availability(True, "ready", ("cpu",))
+
+    def prepare(self) -> None:
+        """Import what a load and a computation need, in the process from which workers are forked.
+        Start no threads. Not called in the host's process."""
 
     def sniff(self, head: bytes) -> str | None:
         """The encoding of a model whose first builder begins with ``head`` (at most 4,096 bytes).

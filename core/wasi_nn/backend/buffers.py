@@ -52,6 +52,11 @@ class BufferedContext(ExecutionContext):
         checked. Its bytes, and those of later tensors with the same type and dimensions, are
         written to this buffer. Raises ``NnError``."""
 
+    def bind_memory(self, index: int, tensor: Tensor) -> bool:
+        """Bind an input to the memory of ``tensor``, whose type and dimensions are already checked:
+        the library reads it there in each ``run``. False if it cannot. Raises ``NnError``."""
+        return False
+
     @abstractmethod
     def run(self) -> None:
         """Run the graph. All required inputs are bound. Raises ``RuntimeFailure``."""
@@ -69,6 +74,15 @@ class BufferedContext(ExecutionContext):
             self._missing -= self.bound[index] is None
             self.bound[index] = bound
         bound.data[:] = tensor.data
+
+    def read_from(self, key: int | str, tensor: Tensor) -> bool:
+        index = position(key, self.input_infos, "input")
+        check_input(self.input_infos[index], tensor)
+        if not self.bind_memory(index, tensor):
+            return False
+        self._missing -= self.bound[index] is None
+        self.bound[index] = tensor
+        return True
 
     def compute(self) -> None:
         if self._missing:

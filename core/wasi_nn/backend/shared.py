@@ -24,6 +24,10 @@ def never() -> bool:
     return False
 
 
+def _always(found: object) -> bool:
+    return True
+
+
 class Lock(Protocol):
     """What ``threading.Lock`` makes."""
 
@@ -56,20 +60,26 @@ class MadeOnce(Generic[T]):
         # A lock exists as long as a thread waits for it or has it.
         self._making: weakref.WeakValueDictionary[Hashable, Lock] = weakref.WeakValueDictionary()
 
-    def get(self, key: Hashable, make: Callable[[], T], stopped: Stopped = never) -> T:
+    def get(
+        self,
+        key: Hashable,
+        make: Callable[[], T],
+        stopped: Stopped = never,
+        valid: Callable[[T], bool] = _always,
+    ) -> T:
         """The object under ``key``. The first caller makes it while the others wait. If that fails,
-        the next one tries. Raises what ``make`` raises, and ``RuntimeFailure`` if ``stopped``
-        returns True during the wait."""
+        or if the object is not ``valid`` any more, the next one makes it. Raises what ``make``
+        raises, and ``RuntimeFailure`` if ``stopped`` returns True during the wait."""
         with self._lock:
             found = self._objects.get(key)
-            if found is not None:
+            if found is not None and valid(found):
                 return found
             making = self._making.setdefault(key, threading.Lock())
         acquire_unless_stopped(making, stopped)
         try:
             with self._lock:
                 found = self._objects.get(key)
-            if found is None:
+            if found is None or not valid(found):
                 found = make()
                 with self._lock:
                     self._objects[key] = found

@@ -1,0 +1,188 @@
+"""Models in worker processes, driven as a guest drives them."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from wasi_nn import Host
+from wasi_nn.errors import InvalidArgument, RuntimeFailure
+from wasi_nn.types import ExecutionTarget, Tensor
+
+pytest.importorskip("onnxruntime")
+onnx = pytest.importorskip("onnx")
+
+GRAPHS = Path(__file__).parents[2] / "conformance/graphs"
+ADD = memoryview((GRAPHS / "onnx/add.onnx").read_bytes())
+
+
+def load(session, model=ADD, encoding="onnx"):
+    return session.load([model], encoding, ExecutionTarget.CPU)
+
+
+def four(*numbers: float) -> Tensor:
+    import numpy as np
+
+    return Tensor.of(np.array([numbers], np.float32))
+
+
+def worker_of(session, graph=0):
+    return session.graphs[graph].worker
+
+
+@pytest.fixture
+def session():
+    with Host() as host, host.open_session() as session:
+        yield session
+
+
+def large_model(dims, unary="Relu") -> bytes:
+    from onnx import TensorProto, helper
+
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, dims)
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, dims)
+    graph = helper.make_graph([helper.make_node(unary, ["x"], ["y"])], "g", [x], [y])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return model.SerializeToString()
+
+
+def test_a_guests_own_model_runs_in_another_process(session):
+    load(session)
+    assert worker_of(session).process != os.getpid()
+    context = session.contexts[session.init_execution_context(0)]
+    for _ in range(3):
+        context.set_input(0, four(1, 2, 3, 4))
+        context.set_input("y", four(10, 20, 30, 40))
+        context.compute()
+        assert context.get_output(0).numpy().tolist() == [[11, 22, 33, 44]]
+
+
+def test_a_new_input_of_the_same_look_reaches_the_next_computation(session):
+    load(session)
+    context = session.contexts[session.init_execution_context(0)]
+    context.set_input(0, four(1, 1, 1, 1))
+    context.set_input(1, four(0, 0, 0, 0))
+    for number in range(5):
+        context.set_input(0, four(*[number] * 4))
+        context.compute()
+        assert context.get_output(0).numpy().tolist() == [[number] * 4]
+
+
+def test_large_tensors_go_through_shared_memory(session):
+    import numpy as np
+
+    load(session, memoryview(large_model(["n", 1000])))
+    context = session.contexts[session.init_execution_context(0)]
+    for rows in (20, 20, 50, 20, 1):
+        given = np.random.default_rng(rows).standard_normal((rows, 1000)).astype(np.float32)
+        for _ in range(2):
+            given = given + 1
+            context.set_input(0, Tensor.of(given))
+            context.compute()
+            assert np.array_equal(context.get_output(0).numpy(), np.maximum(given, 0))
+
+
+def test_a_refused_tensor_leaves_the_earlier_one_set(session):
+    import numpy as np
+
+    load(session, memoryview(large_model(["n", 1000])))
+    context = session.contexts[session.init_execution_context(0)]
+    given = np.ones((20, 1000), np.float32)
+    context.set_input(0, Tensor.of(given))
+    with pytest.raises(InvalidArgument):
+        context.set_input(0, Tensor.of(np.zeros((20, 999), np.float32)))
+    with pytest.raises(InvalidArgument):
+        context.set_input(0, Tensor.of(np.zeros((20, 1000), np.float64)))
+    context.compute()
+    assert np.array_equal(context.get_output(0).numpy(), given)
+
+
+def test_contexts_of_a_graph_compute_in_one_worker_side_by_side(session):
+    load(session)
+    handles = [session.init_execution_context(0) for _ in range(4)]
+    failed = []
+
+    def work(handle: int) -> None:
+        context = session.contexts[handle]
+        for number in range(100):
+            context.set_input(0, four(*[number] * 4))
+            context.set_input(1, four(*[handle] * 4))
+            context.compute()
+            if context.get_output(0).numpy().tolist() != [[number + handle] * 4]:
+                failed.append((handle, number))
+
+    threads = [threading.Thread(target=work, args=(handle,)) for handle in handles]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+
+
+def test_a_worker_that_dies_costs_its_own_graph(session, caplog):
+    load(session)
+    context = session.contexts[session.init_execution_context(0)]
+    os.kill(worker_of(session).process, signal.SIGSEGV)
+    assert ended(worker_of(session).process)
+    with pytest.raises(RuntimeFailure, match=r"worker of backend onnx .* has ended: SIGSEGV"):
+        context.set_input(0, four(1, 2, 3, 4))
+    assert "has ended: SIGSEGV" in caplog.text
+    with pytest.raises(RuntimeFailure, match="has ended"):
+        session.init_execution_context(0)
+    again = load(session)
+    assert worker_of(session, again).process != worker_of(session).process
+    session.init_execution_context(again)
+
+
+def test_two_guests_have_two_workers_and_loads_of_one_guest_share_one():
+    with Host() as host, host.open_session() as one, host.open_session() as other:
+        load(one)
+        load(one)
+        load(other)
+        assert worker_of(one, 0) is worker_of(one, 1)
+        assert worker_of(one).process != worker_of(other).process
+
+
+def test_a_worker_ends_with_its_guest():
+    with Host() as host:
+        with host.open_session() as session:
+            load(session)
+            process = worker_of(session).process
+        assert ended(process)
+
+
+def test_an_abandoned_session_ends_its_worker():
+    with Host() as host:
+        session = host.open_session()
+        load(session)
+        process = worker_of(session).process
+        del session
+        gc.collect()
+        assert ended(process)
+
+
+def ended(process: int) -> bool:
+    """Whether a process has ended within five seconds."""
+    for _ in range(500):
+        try:
+            state = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        except FileNotFoundError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_a_cancelled_guest_ends_its_worker(session):
+    load(session)
+    process = worker_of(session).process
+    session.init_execution_context(0)
+    session.cancel()
+    assert ended(process)

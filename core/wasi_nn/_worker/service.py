@@ -1,0 +1,384 @@
+"""The worker's side: a backend that is driven by messages."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from wasi_nn._models.checks import Blame, checked_context, counted
+from wasi_nn._worker import memory as shared_memory
+from wasi_nn._worker.messages import (
+    CANCEL,
+    CHANNEL,
+    CLOSE,
+    COMPUTE,
+    DROP,
+    ERROR,
+    FINISH,
+    GENERATION,
+    GET,
+    GET_SINGLE,
+    I64,
+    INPUT,
+    LOAD,
+    LOG,
+    OK,
+    OPEN,
+    OUTPUT,
+    RESERVE,
+    SET,
+    SHARED,
+    SINGLE,
+    U32,
+    Channel,
+    as_json,
+    from_json,
+    pack_output,
+)
+from wasi_nn.backend import (
+    Backend,
+    ExecutionContext,
+    Graph,
+    LoadOptions,
+    StreamingContext,
+)
+from wasi_nn.errors import InvalidArgument, RuntimeFailure, WasiNnError
+from wasi_nn.escaping import trace_of
+from wasi_nn.types import ExecutionTarget, Tensor, TensorInfo, TensorType
+
+_TYPES = {str(kind): kind for kind in TensorType}
+
+
+class _Here(threading.local):
+    #: The channel whose request this thread serves.
+    channel: Channel | None = None
+
+
+_here = _Here()
+
+
+class _Slot:
+    """An input that was set before: what it looks like, and whether the library reads it in
+    place."""
+
+    def __init__(self, key: int | str, tensor: Tensor, in_place: bool) -> None:
+        self.key, self.tensor, self.in_place = key, tensor, in_place
+
+
+class _Opened:
+    """An execution context of the host's."""
+
+    def __init__(self, context: ExecutionContext, graph: int) -> None:
+        self.context = context
+        self.graph = graph
+        # The host may have given up on a call that still runs.
+        self.lock = threading.Lock()
+        self.slots: dict[int, _Slot] = {}
+        #: The outputs that the host has asked for, with the memory for their bytes.
+        self.wanted: dict[int, tuple[int | str, memoryview | None]] = {}
+        self.wanted_pieces: dict[int, tuple[int | str, memoryview | None]] = {}
+
+
+class Service:
+    """Answers the host until the host has gone."""
+
+    def __init__(self, backend: Backend, control: Any) -> None:
+        self._backend = backend
+        self._control = Channel(control)
+        self._graphs: dict[int, Graph] = {}
+        self._dropped: set[int] = set()
+        self._contexts: dict[int, _Opened] = {}
+        self._memories: dict[int, object] = {}
+        self._handlers: dict[int, Callable[[int, memoryview, list[int]], bytes]] = {
+            LOAD: self._load,
+            OPEN: self._open,
+            SET: self._set,
+            COMPUTE: self._compute,
+            SINGLE: self._single,
+            FINISH: self._finish,
+            GET: self._get,
+            GET_SINGLE: self._get_single,
+            CLOSE: self._close,
+        }
+        logging.getLogger().handlers = [_Forward()]
+        sys.stdout = _Output()
+
+    def run(self) -> None:
+        """Serve; returns when the host has gone."""
+        with suppress(EOFError):
+            while True:
+                fds: list[int] = []
+                kind, subject, _ = self._control.receive(fds)
+                if kind == CHANNEL:
+                    channel = Channel(socket.socket(fileno=fds[0]))
+                    threading.Thread(target=self._serve, args=(channel,), daemon=True).start()
+                elif kind == CANCEL:
+                    opened = self._contexts.get(subject)
+                    if opened is not None:
+                        opened.context.cancel()
+                elif kind == DROP:
+                    self._dropped.add(subject)
+                    self._free(subject)
+
+    def _serve(self, channel: Channel) -> None:
+        _here.channel = channel
+        with suppress(EOFError):
+            while True:
+                fds: list[int] = []
+                kind, subject, body = channel.receive(fds)
+                try:
+                    answer = self._handlers[kind](subject, body, fds)
+                except EOFError:
+                    raise
+                except BaseException as error:
+                    channel.send(ERROR, subject, as_json(self._explained(error)))
+                else:
+                    channel.send(OK, subject, answer)
+                finally:
+                    for descriptor in fds:
+                        os.close(descriptor)
+
+    def _explained(self, error: BaseException) -> dict[str, str]:
+        if isinstance(error, WasiNnError):
+            return {"error": type(error).__name__, "text": str(error)}
+        logging.getLogger("wasi_nn").error("%s failed\n  %s", self._backend.title, trace_of(error))
+        text = f"{self._backend.title} failed: {type(error).__name__}: {error}"
+        return {"error": RuntimeFailure.__name__, "text": text}
+
+    # Graphs
+
+    def _load(self, number: int, body: memoryview, fds: list[int]) -> bytes:
+        wanted = from_json(body)
+        maps = iter([shared_memory.map_shared(descriptor, False) for descriptor in fds])
+        builders = [
+            Path(os.fsdecode(bytes.fromhex(one))) if isinstance(one, str) else next(maps)[:one]
+            for one in wanted["builders"]
+        ]
+        options = LoadOptions(
+            wanted["encoding"],
+            ExecutionTarget(wanted["target"]),
+            wanted["config"],
+            wanted["allow_fallback"],
+        )
+        graph = self._backend.load(builders, options)
+        if not isinstance(graph, Graph):
+            raise RuntimeFailure(f"load gave {type(graph).__name__}, and must give a Graph")
+        described = {
+            "inputs": [_described(info) for info in graph.inputs],
+            "outputs": [_described(info) for info in graph.outputs],
+            "concurrent_contexts": graph.concurrent_contexts,
+            "untyped_bytes": graph.untyped_bytes,
+            "choices": {key: list(values) for key, values in graph.choices.items()},
+            "memory": self._memory(graph.shared_memory),
+        }
+        self._graphs[number] = graph
+        return as_json(described)
+
+    def _memory(self, memory: object | None) -> int | None:
+        """A number for what takes a graph's memory: the same one for each graph that shares it."""
+        if memory is None:
+            return None
+        # It is kept, so that no other object gets its identity.
+        self._memories[id(memory)] = memory
+        return id(memory)
+
+    def _free(self, number: int) -> None:
+        """Close a graph that the host has dropped, once no context uses it."""
+        used = any(opened.graph == number for opened in list(self._contexts.values()))
+        if number in self._dropped and not used:
+            self._dropped.discard(number)
+            graph = self._graphs.pop(number, None)
+            if graph is not None:
+                memory = graph.shared_memory
+                graph.close()
+                del graph
+                shared = any(g.shared_memory is memory for g in list(self._graphs.values()))
+                if memory is not None and not shared:
+                    self._memories.pop(id(memory), None)
+
+    # Contexts
+
+    def _open(self, number: int, body: memoryview, fds: list[int]) -> bytes:
+        (graph,) = U32.unpack(body)
+        channel = self._channel()
+
+        def reserve(size: int) -> None:
+            asked = _here.channel or channel
+            asked.send(RESERVE, number, I64.pack(size))
+            kind, _, answer = asked.receive()
+            if kind != OK:
+                raise RuntimeFailure(from_json(answer))
+
+        with Blame(self._backend):
+            context = checked_context(self._graphs[graph].init_execution_context(reserve))
+        self._contexts[number] = _Opened(context, graph)
+        streams = isinstance(context, StreamingContext)
+        return as_json({"streams": streams, "generation": counted(self._backend, context)})
+
+    def _set(self, number: int, body: memoryview, fds: list[int]) -> bytes:
+        (length,) = U32.unpack_from(body)
+        wanted = from_json(body[4 : 4 + length])
+        size = wanted["size"]
+        data = shared_memory.map_shared(fds[0]) if fds else body[4 + length :]
+        tensor = Tensor(_TYPES[wanted["type"]], tuple(wanted["dims"]), data[:size])
+        opened, key = self._contexts[number], wanted["key"]
+        with opened.lock:
+            in_place = bool(fds) and wanted["described"] and opened.context.read_from(key, tensor)
+            if not in_place:
+                opened.context.set_input(key, tensor)
+            if not fds:
+                # Its bytes are in the message.
+                tensor = tensor._replace(data=memoryview(b""))
+            opened.slots[wanted["slot"]] = _Slot(key, tensor, in_place)
+        return b""
+
+    def _set_again(self, opened: _Opened, body: memoryview) -> None:
+        """Set the inputs that look as they did before."""
+        at = 0
+        while at < len(body):
+            number, length = INPUT.unpack_from(body, at)
+            at += INPUT.size
+            slot = opened.slots[number]
+            if length == SHARED:
+                if not slot.in_place:
+                    opened.context.set_input(slot.key, slot.tensor)
+                continue
+            data = body[at : at + length]
+            at += length
+            opened.context.set_input(slot.key, slot.tensor._replace(data=data))
+
+    def _compute(self, number: int, body: memoryview, fds: list[int]) -> bytes:
+        opened = self._contexts[number]
+        with opened.lock:
+            self._set_again(opened, body)
+            opened.context.compute()
+            return self._done(opened, opened.wanted, opened.context.get_output)
+
+    def _single(self, number: int, body: memoryview, fds: list[int]) -> bytes:
+        opened = self._contexts[number]
+        with opened.lock:
+            self._set_again(opened, body)
+            stream = _stream(opened)
+            stream.compute_single()
+            return self._done(opened, opened.wanted_pieces, stream.get_output_single)
+
+    def _finish(self, number: int, body: memoryview, fds: list[int]) -> bytes:
+        opened = self._contexts[number]
+        with opened.lock:
+            _stream(opened).fini_single()
+            return self._done(opened, {}, opened.context.get_output)
+
+    def _done(
+        self,
+        opened: _Opened,
+        wanted: dict[int, tuple[int | str, memoryview | None]],
+        get: Callable[[int | str], Tensor],
+    ) -> bytes:
+        """The answer to a computation: what the context has generated, and the outputs that the
+        host has asked for before."""
+        generation = counted(self._backend, opened.context)
+        parts = [b"\0" if generation is None else b"\1" + GENERATION.pack(*generation)]
+        for number, (key, memory) in wanted.items():
+            # The host asks again, and learns what is wrong.
+            with suppress(WasiNnError):
+                parts.append(_packed(number, get(key), memory))
+        return b"".join(parts)
+
+    def _get(self, number: int, body: memoryview, fds: list[int]) -> bytes:
+        opened = self._contexts[number]
+        with opened.lock:
+            return _answer(body, fds, opened.wanted, opened.context.get_output)
+
+    def _get_single(self, number: int, body: memoryview, fds: list[int]) -> bytes:
+        opened = self._contexts[number]
+        with opened.lock:
+            return _answer(body, fds, opened.wanted_pieces, _stream(opened).get_output_single)
+
+    def _close(self, number: int, body: memoryview, fds: list[int]) -> bytes:
+        opened = self._contexts[number]
+        with opened.lock:
+            del self._contexts[number]
+            try:
+                opened.context.close()
+            finally:
+                self._free(opened.graph)
+        return b""
+
+    @staticmethod
+    def _channel() -> Channel:
+        assert _here.channel is not None
+        return _here.channel
+
+
+def _answer(
+    body: memoryview,
+    fds: Sequence[int],
+    wanted: dict[int, tuple[int | str, memoryview | None]],
+    get: Callable[[int | str], Tensor],
+) -> bytes:
+    asked = from_json(body)
+    number, key = asked["number"], asked["key"]
+    memory = shared_memory.map_shared(fds[0]) if fds else None
+    output = get(key)
+    wanted[number] = key, memory
+    return _packed(number, output, memory)
+
+
+def _packed(number: int, output: Tensor, memory: memoryview | None) -> bytes:
+    data, shared = pack_output(number, output, len(memory) if memory is not None else 0)
+    if shared and memory is not None:
+        # A second copy: the library chooses where an output lies, often after it has computed.
+        memory[: output.data.nbytes] = output.data
+    return data
+
+
+def _stream(opened: _Opened) -> StreamingContext:
+    if not isinstance(opened.context, StreamingContext):
+        raise InvalidArgument("the context does not stream")
+    return opened.context
+
+
+def _described(info: TensorInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "type": None if info.type is None else str(info.type),
+        "dims": None if info.dims is None else [int(size) for size in info.dims],
+        "native_type": info.native_type,
+        "quantization": info.quantization,
+        "aliases": info.aliases,
+    }
+
+
+class _Forward(logging.Handler):
+    """Sends what is logged during a request to the host."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if _here.channel is not None and record.name.startswith("wasi_nn"):
+            said = {"name": record.name, "level": record.levelno, "text": record.getMessage()}
+            _here.channel.send(LOG, 0, as_json(said))
+
+
+class _Output:
+    """The worker's ``sys.stdout``: what is written to it is the guest's output."""
+
+    encoding = "utf-8"
+
+    @property
+    def buffer(self) -> _Output:
+        return self
+
+    def write(self, text: str | bytes) -> int:
+        data = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
+        if _here.channel is not None and data:
+            _here.channel.send(OUTPUT, 0, data)
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing: every write is sent."""

@@ -1,0 +1,149 @@
+"""The prepared process: it imports a backend's library once, and forks a worker on request."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+from wasi_nn._worker.messages import ERROR, FORK, OK, Channel, as_json, from_json
+from wasi_nn.backend import Backend
+
+_PR_SET_PDEATHSIG = 1
+# How long to wait for a worker that should have ended, in seconds.
+_ENDING_SECONDS = 5.0
+_MAX_STATUSES = 1024
+
+
+def main(connection: str, plugin: str, name: str) -> None:
+    """Serve the host that is at the descriptor ``connection``."""
+    # A terminal sends Ctrl-C to this process too, but the host decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    channel = Channel(socket.socket(fileno=int(connection)))
+    try:
+        backend = _backend(plugin, name)
+        backend.prepare()
+        _check_threads(backend)
+        paths = _library_paths()
+        # What is there now is never collected, so that no worker copies it only to look at it.
+        gc.collect()
+        gc.freeze()
+    except BaseException as error:
+        channel.send(ERROR, 0, as_json(f"{type(error).__name__}: {error}"))
+        return
+    channel.send(OK, 0, as_json(None))
+    with suppress(EOFError):
+        _serve(channel, backend, paths)
+    os._exit(0)
+
+
+def _backend(plugin: str, name: str) -> Backend:
+    brought: Iterable[Backend] = import_module(plugin).wasi_nn_backends()
+    return next(backend for backend in brought if backend.name == name)
+
+
+def _library_paths() -> tuple[str, ...]:
+    from wasi_nn._sandbox import library_paths, offered
+
+    # It loads what a worker needs to restrict itself.
+    offered()
+    return library_paths()
+
+
+def _check_threads(backend: Backend) -> None:
+    running = threading.active_count()
+    with suppress(OSError):
+        running = len(os.listdir("/proc/self/task"))
+    if running > 1:
+        raise RuntimeError(
+            f"{backend.title} started {running - 1} threads in prepare, and must start none: "
+            "a process with threads cannot be forked safely"
+        )
+
+
+def _serve(channel: Channel, backend: Backend, paths: tuple[str, ...]) -> None:
+    statuses: dict[int, int] = {}
+    while True:
+        fds: list[int] = []
+        kind, subject, body = channel.receive(fds)
+        _reap(statuses)
+        if kind == FORK:
+            wanted = from_json(body)
+            process = os.fork()
+            if not process:
+                channel.close()
+                _become_worker(backend, wanted, paths, *fds)
+            for descriptor in fds:
+                os.close(descriptor)
+            _tell(channel, process)
+        else:
+            until = time.monotonic() + _ENDING_SECONDS
+            while subject not in statuses and time.monotonic() < until:
+                time.sleep(0.001)
+                _reap(statuses)
+            channel.send(OK, 0, as_json({"status": statuses.get(subject)}))
+
+
+def _tell(channel: Channel, process: int) -> None:
+    answer = as_json({"process": process})
+    try:
+        handle = os.pidfd_open(process)
+    except (AttributeError, OSError):
+        channel.send(OK, 0, answer)
+        return
+    channel.send(OK, 0, answer, [handle])
+    os.close(handle)
+
+
+def _reap(statuses: dict[int, int]) -> None:
+    with suppress(ChildProcessError):
+        while True:
+            process, status = os.waitpid(-1, os.WNOHANG)
+            if not process:
+                return
+            statuses[process] = os.waitstatus_to_exitcode(status)
+            if len(statuses) > _MAX_STATUSES:
+                del statuses[next(iter(statuses))]
+
+
+def _become_worker(
+    backend: Backend, wanted: dict[str, Any], paths: tuple[str, ...], control: int, errors: int
+) -> None:
+    """Restrict this process and serve the host; never returns."""
+    try:
+        parent = os.getppid()
+        _end_with_parent()
+        os.dup2(errors, 2)
+        os.close(errors)
+        from wasi_nn._sandbox import Confinement, confine
+        from wasi_nn._worker.service import Service
+
+        connection = socket.socket(fileno=control)
+        if os.getppid() == parent:
+            confine(
+                Confinement(
+                    (*paths, *wanted["read"]), wanted["memory"], descriptors=wanted["descriptors"]
+                )
+            )
+            Service(backend, connection).run()
+    except BaseException as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        sys.stderr.flush()
+        os._exit(1)
+    os._exit(0)
+
+
+def _end_with_parent() -> None:
+    """Make the system end this process when its parent ends in any way: while a library computes,
+    it would not notice that its host has gone."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
