@@ -130,20 +130,20 @@ def test_a_run_may_not_bring_models_where_its_host_does_not_say_so(served):
 )
 def test_isolation_is_by_encoding_or_by_name(isolation, own, ggml, named):
     policy = Policy(isolation=isolation).checked()
-    assert policy.isolation_of("onnx") == own
-    assert policy.isolation_of("ggml", "llm") == ggml
-    assert policy.isolation_of("onnx", "m") == named
-    assert policy.isolation_of("onnx", "m", "guest") == "guest"
+    assert policy.isolation_of("onnx", False) == own
+    assert policy.isolation_of("ggml", True, "llm") == ggml
+    assert policy.isolation_of("onnx", False, "m") == named
+    assert policy.isolation_of("onnx", False, "m", "guest") == "guest"
 
 
 def test_a_run_can_strengthen_the_isolation_and_not_weaken_it():
     host = Policy(isolation={"onnx": "shared"}).checked()
-    assert Policy(isolation="none").over(host).isolation_of("onnx", "m") == "shared"
-    assert Policy(isolation="none").over(host).isolation_of("onnx") == "guest"
-    assert Policy(isolation="guest").over(host).isolation_of("onnx", "m", "none") == "guest"
-    assert Policy(isolation={"m": "guest"}).over(host).isolation_of("onnx", "m") == "guest"
-    assert Policy(isolation={"m": "guest"}).over(host).isolation_of("onnx", "n") == "shared"
-    assert Policy(isolation="none", loosen=True).over(host).isolation_of("onnx") == "none"
+    assert Policy(isolation="none").over(host).isolation_of("onnx", False, "m") == "shared"
+    assert Policy(isolation="none").over(host).isolation_of("onnx", False) == "guest"
+    assert Policy(isolation="guest").over(host).isolation_of("onnx", False, "m", "none") == "guest"
+    assert Policy(isolation={"m": "guest"}).over(host).isolation_of("onnx", False, "m") == "guest"
+    assert Policy(isolation={"m": "guest"}).over(host).isolation_of("onnx", False, "n") == "shared"
+    assert Policy(isolation="none", loosen=True).over(host).isolation_of("onnx", False) == "none"
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from wasi_nn import Host
-from wasi_nn.errors import InvalidArgument, RuntimeFailure
+from wasi_nn import Host, Policy
+from wasi_nn.errors import InvalidArgument, NotAllowed, RuntimeFailure
 from wasi_nn.types import ExecutionTarget, Tensor
 
 pytest.importorskip("onnxruntime")
@@ -36,9 +36,13 @@ def worker_of(session, graph=0):
     return session.graphs[graph].worker
 
 
+def new_host(**rights) -> Host:
+    return Host(policy=Policy(own_models=True, **rights))
+
+
 @pytest.fixture
 def session():
-    with Host() as host, host.open_session() as session:
+    with new_host() as host, host.open_session() as session:
         yield session
 
 
@@ -141,7 +145,7 @@ def test_a_worker_that_dies_costs_its_own_graph(session, caplog):
 
 
 def test_two_guests_have_two_workers_and_loads_of_one_guest_share_one():
-    with Host() as host, host.open_session() as one, host.open_session() as other:
+    with new_host() as host, host.open_session() as one, host.open_session() as other:
         load(one)
         load(one)
         load(other)
@@ -150,7 +154,7 @@ def test_two_guests_have_two_workers_and_loads_of_one_guest_share_one():
 
 
 def test_a_worker_ends_with_its_guest():
-    with Host() as host:
+    with new_host() as host:
         with host.open_session() as session:
             load(session)
             process = worker_of(session).process
@@ -158,7 +162,7 @@ def test_a_worker_ends_with_its_guest():
 
 
 def test_an_abandoned_session_ends_its_worker():
-    with Host() as host:
+    with new_host() as host:
         session = host.open_session()
         load(session)
         process = worker_of(session).process
@@ -186,3 +190,66 @@ def test_a_cancelled_guest_ends_its_worker(session):
     session.init_execution_context(0)
     session.cancel()
     assert ended(process)
+
+
+@pytest.mark.parametrize("isolation", ["none", "shared", "guest", None])
+def test_the_operator_chooses_where_a_named_model_runs(isolation):
+    with new_host() as host:
+        host.add_model("add", GRAPHS / "onnx/add.onnx", isolation=isolation)
+        with host.open_session() as one, host.open_session() as other:
+            for session in (one, other):
+                session.load_by_name("add")
+                context = session.contexts[session.init_execution_context(0)]
+                context.set_input(0, four(1, 2, 3, 4))
+                context.set_input(1, four(1, 1, 1, 1))
+                context.compute()
+                assert context.get_output(0).numpy().tolist() == [[2, 3, 4, 5]]
+            found = worker_of(one), worker_of(other)
+            if isolation in ("none", None):
+                assert found == (None, None)
+            else:
+                assert None not in found
+                assert (found[0] is found[1]) == (isolation == "shared")
+
+
+def test_a_named_model_whose_worker_ended_is_loaded_again():
+    with new_host() as host:
+        host.add_model("add", GRAPHS / "onnx/add.onnx", isolation="shared")
+        with host.open_session() as session:
+            session.load_by_name("add")
+            os.kill(worker_of(session).process, signal.SIGKILL)
+            assert ended(worker_of(session).process)
+            with pytest.raises(RuntimeFailure, match="SIGKILL"):
+                session.init_execution_context(0)
+            session.init_execution_context(session.load_by_name("add"))
+
+
+def test_own_models_run_in_the_hosts_process_if_the_operator_says_so():
+    with new_host(isolation="none") as host, host.open_session() as session:
+        load(session)
+        assert worker_of(session) is None
+
+
+def test_models_that_are_programs_need_a_sandbox():
+    pytest.importorskip("torch")
+    model = memoryview((GRAPHS / "pytorch/add.pt").read_bytes())
+    with (
+        new_host(isolation="none") as host,
+        host.open_session() as session,
+        pytest.raises(NotAllowed, match="policy unsandboxed-programs"),
+    ):
+        load(session, model, "pytorch")
+    rights = {"isolation": "none", "unsandboxed_programs": True}
+    with new_host(**rights) as host, host.open_session() as session:
+        load(session, model, "pytorch")
+
+
+def test_python_can_load_a_model_in_a_worker():
+    import numpy as np
+
+    with Host() as host:
+        for source in (GRAPHS / "onnx/add.onnx", bytes(ADD)):
+            model = host.load(source, isolation="guest")
+            assert model._loaded.worker.process != os.getpid()
+            one = np.ones((1, 4), np.float32)
+            assert model.run({"x": one, "y": one})["z"].tolist() == [[2, 2, 2, 2]]

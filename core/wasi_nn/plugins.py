@@ -271,6 +271,7 @@ _BACKEND_CLAUSES: tuple[_Clause, ...] = (
     ("config_keys", lambda keys: keys is None or _are_keys(keys), "a set of texts, or None"),
     ("host_only_keys", _are_keys, "a set of texts"),
     ("always_in_worker", _is_bool, "True or False"),
+    ("models_are_programs", _is_bool, "True or False"),
 )
 _RUNTIME_CLAUSES = _COMMON_CLAUSES
 _ENGINE_CLAUSES: tuple[_Clause, ...] = (

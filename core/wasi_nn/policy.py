@@ -103,20 +103,25 @@ class Policy(NamedTuple):
         )
 
     def isolation_of(
-        self, encoding: str, model: str | None = None, chosen: str | None = None
+        self,
+        encoding: str,
+        always_in_worker: bool,
+        model: str | None = None,
+        chosen: str | None = None,
     ) -> str:
         """Where a model runs: ``"none"``, ``"shared"`` or ``"guest"``.
 
-        ``model`` is the name of a named model, and None for a guest's own. ``chosen`` is what the
-        operator chose for that model alone. A guest's own model has one user, so for it
-        ``"shared"`` is ``"guest"``. Of a host's and a run's choices, the strongest holds."""
+        ``always_in_worker`` is what its backend says. ``model`` is the name of a named
+        model, and None for a guest's own. ``chosen`` is what the operator chose for that
+        model alone. A guest's own model has one user, so for it ``"shared"`` is
+        ``"guest"``. Of a host's and a run's choices, the strongest holds."""
 
         def choice(layer: Isolation) -> str | None:
             if isinstance(layer, str):
                 return layer
             return layer.get(model or encoding) or layer.get(encoding)
 
-        default = "guest" if model is None else "shared" if encoding == "ggml" else "none"
+        default = "guest" if model is None else "shared" if always_in_worker else "none"
         outer, *inner = [choice(layer) for layer in self._layers()] or [None]
         found = [chosen or outer or default, *(each for each in inner if each)]
         strongest = max(found, key=ISOLATIONS.index)

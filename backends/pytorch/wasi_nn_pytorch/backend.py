@@ -26,6 +26,7 @@ class PytorchBackend(Backend):
     name = "pytorch"
     encodings = ("pytorch",)
     config_keys = frozenset({"threads"})
+    models_are_programs = True
 
     def availability(self, deep: bool = False) -> Availability:
         reason = missing_library("torch", "pytorch")

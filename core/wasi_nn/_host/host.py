@@ -15,13 +15,16 @@ from wasi_nn._host.guest_module import GuestModule
 from wasi_nn._host.limit_policy import enforcing, laid_over, policy_of_host
 from wasi_nn._host.program import Program
 from wasi_nn._models import loading
+from wasi_nn._models.isolation import isolation_of
 from wasi_nn._models.registry import NamedModel, Registry, detect
 from wasi_nn._models.spec import resolve_path
+from wasi_nn._policy import values
 from wasi_nn._policy.values import target as target_of
 from wasi_nn._process.fork import OfOneProcess, keep, use
 from wasi_nn._process.signals import attend_or_leave
 from wasi_nn._session.session import Session
 from wasi_nn.backend import LoadOptions
+from wasi_nn.backend.shared import never
 from wasi_nn.errors import InvalidEncoding, UsageError
 from wasi_nn.limits import Limits
 from wasi_nn.plugins import Plugins
@@ -135,7 +138,7 @@ class Host(OfOneProcess, Closing):
     def model(self, name: str) -> Model:
         """The graph of a named model, for use without Wasm. Raises ``NotFound``. An exception of a
         signal handler is raised at once, as by ``load``."""
-        return _model(lambda: self.registry.graph(name))
+        return _model(lambda: self.registry.graph(name, policy=self.policy))
 
     def load(
         self,
@@ -143,8 +146,13 @@ class Host(OfOneProcess, Closing):
         encoding: str = encodings.AUTODETECT,
         target: str | ExecutionTarget = ExecutionTarget.CPU,
         config: Mapping[str, Any] | None = None,
+        isolation: str | None = None,
     ) -> Model:
         """Load a graph from files or bytes, for use without Wasm.
+
+        With the ``isolation`` ``"guest"`` or ``"shared"`` it runs in a worker, with ``"none"`` in
+        this process. Without it, only a language model runs in a worker: give it for a model that
+        you do not trust.
 
         The same files are loaded once per process, no matter how often this is called. If a signal
         handler raises meanwhile, Ctrl-C's included, that is raised at once. The library continues
@@ -169,9 +177,20 @@ class Host(OfOneProcess, Closing):
             kind = backend.encodings[0]
         options = LoadOptions(kind, target_of(target), _config(config), self._allow_fallback)
         paths = [builder for builder in builders if isinstance(builder, Path)]
+        own = None if isolation is None else values.isolation(isolation)
+        chosen = isolation_of(backend, kind, self.policy, "", own)
         if len(paths) == len(builders):
-            return _model(lambda: loading.load_shared(backend, paths, options))
-        return _model(lambda: loading.load(backend, builders, options))
+            return _model(lambda: loading.load_shared(backend, paths, options, never, chosen))
+
+        def load() -> loading.LoadedGraph:
+            worker = None
+            if chosen != "none":
+                from wasi_nn._worker.process import Worker
+
+                worker = Worker(backend, paths)
+            return loading.load(backend, builders, options, worker)
+
+        return _model(load)
 
     # Guests
 

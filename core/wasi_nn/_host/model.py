@@ -13,7 +13,8 @@ from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._process.fork import OfOneProcess, keep
 from wasi_nn._process.interrupts import Interruption
 from wasi_nn._process.signals import attend
-from wasi_nn._session.execution import Cancellation, Execution
+from wasi_nn._session.cancellation import Cancellation
+from wasi_nn._session.execution import Execution
 from wasi_nn._session.ledger import Ledger
 from wasi_nn.errors import EndOfSequence, InvalidArgument, NnError, UnsupportedOperation
 from wasi_nn.types import Tensor, TensorInfo, TensorType

@@ -126,6 +126,13 @@ class LoadedGraph:
             keep(self)
 
     @property
+    def isolation(self) -> str:
+        """Where it runs (see ``Policy``)."""
+        if self.worker is None:
+            return "none"
+        return "guest" if self.worker.private else "shared"
+
+    @property
     def lost(self) -> bool:
         """Whether its process has ended."""
         return self.worker is not None and bool(self.worker.lost)
@@ -237,16 +244,21 @@ _loaded: MadeOnce[LoadedGraph] = MadeOnce()
 _workers: MadeOnce[Worker] = MadeOnce()
 
 
-def shared_worker(
+def readable(paths: Sequence[Path], files: Sequence[Version]) -> list[Path]:
+    """What a model's worker may read: the model's files, and what lies beside them, since a
+    guest's config may name an image or a projector there."""
+    return [*(Path(file.path) for file in files), *(path.parent for path in paths)]
+
+
+def _shared_worker(
     backend: Backend, paths: Sequence[Path], files: tuple[Version, ...], stopped: Stopped
 ) -> Worker:
     """The worker for a model of files, one for all guests and all configs."""
     from wasi_nn._worker.process import Worker
 
-    read = [*(Path(file.path) for file in files), *(path.parent for path in paths)]
     return _workers.get(
         (_kind(backend), tuple(paths), files[: len(paths)]),
-        lambda: Worker(backend, read, stopped=stopped),
+        lambda: Worker(backend, readable(paths, files), stopped=stopped),
         stopped,
         lambda worker: not worker.lost,
     )
@@ -260,16 +272,16 @@ def load_shared(
     backend: Backend,
     paths: Sequence[Path],
     options: LoadOptions,
-    stopped: Stopped = never,
-    isolation: str | None = None,
+    stopped: Stopped,
+    isolation: str,
 ) -> LoadedGraph:
-    """Load a model of files, or return the one that this process already has. ``isolation`` is
-    that of a ``Policy``.
+    """Load a model of files, or return the one that is loaded already. With an ``isolation`` other
+    than ``"none"``, it runs in a worker.
 
     If one of the files has changed, it is another model. Raises ``ModelNotFound`` for a missing
     file, ``InvalidArgument`` for a config that is not made of JSON's types, and ``RuntimeFailure``
     for files that change each time."""
-    in_worker = _in_worker(backend, isolation)
+    in_worker = isolation != "none"
     if not in_worker:
         _use(backend)
     config = known_config(backend, options.config)
@@ -286,7 +298,7 @@ def load_shared(
         # The files may change while this thread waits for another one, and during the load.
         if same():
             try:
-                worker = shared_worker(backend, paths, files, stopped) if in_worker else None
+                worker = _shared_worker(backend, paths, files, stopped) if in_worker else None
                 loaded = load(backend, paths, options, worker, stopped)
             except RuntimeFailure:
                 if same():
@@ -315,13 +327,6 @@ def load_shared(
         "the model was loaded: load it when they are written, or put new files in their place with "
         "a rename"
     )
-
-
-def _in_worker(backend: Backend, isolation: str | None) -> bool:
-    """Whether a model of files runs in a worker."""
-    if isolation is None:
-        return backend.always_in_worker and bool(backend.plugin)
-    return isolation != "none"
 
 
 class _Changed(Exception):

@@ -7,23 +7,36 @@ is first used, and its files stay paths until a backend opens them.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wasi_nn import encodings
 from wasi_nn._models.file_versions import versions
-from wasi_nn._models.loading import LoadedGraph, check_guest_config, load_shared
+from wasi_nn._models.isolation import isolation_of
+from wasi_nn._models.loading import (
+    LoadedGraph,
+    check_guest_config,
+    load,
+    load_shared,
+    readable,
+)
 from wasi_nn._policy import values
 from wasi_nn.backend import Backend, LoadOptions
 from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.errors import InvalidEncoding, ModelNotFound, NotFound, UsageError
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.plugins import Plugins, availability, is_broken
+from wasi_nn.policy import Policy
 from wasi_nn.types import ExecutionTarget
 
+if TYPE_CHECKING:
+    from wasi_nn._worker.process import Worker
+
 log = logger("wasi_nn")
+#: Gives a guest's worker for a named model, which may read some files and folders.
+WorkerFor = Callable[[Backend, str, Sequence[Path]], "Worker"]
 
 
 class NamedModel(NamedTuple):
@@ -112,10 +125,14 @@ class Registry:
         name: str,
         config: Mapping[str, Any] | None = None,
         stopped: Stopped = never,
+        policy: Policy = Policy(),
+        worker_for: WorkerFor | None = None,
     ) -> LoadedGraph:
         """The graph of a named model. It is loaded on first use, and again after one of its files
-        has changed.
+        has changed, or after its worker has ended.
 
+        ``policy`` says where the model runs, and ``worker_for`` gives the worker of a guest.
+        Without it, a model that runs apart for each guest runs in a worker that is shared.
         ``config`` (of ``load_by_name_with_config``) overrides keys of the registered config.
         Another config means another graph, which is freed when its last user ends. Raises
         ``NotFound``, ``ModelNotFound``, ``InvalidArgument`` for a host-only key, and whatever the
@@ -123,18 +140,24 @@ class Registry:
         entry = self._entries.get(name)
         if entry is None:
             raise self._not_found(name)
-        kept, paths = entry.graph, entry.model.paths
+        kept, paths, backend = entry.graph, entry.model.paths, entry.backend
+        isolation = isolation_of(backend, entry.encoding, policy, name, entry.model.isolation)
         if (
             kept is not None
+            and kept.isolation == isolation
             and not kept.lost
             and not config
-            and kept.files == versions(entry.backend, paths, kept.options.config)
+            and kept.files == versions(backend, paths, kept.options.config)
         ):
             return kept
-        check_guest_config(entry.backend, config or {})
+        check_guest_config(backend, config or {})
         merged = {**entry.model.config, **(config or {})}
         options = LoadOptions(entry.encoding, entry.model.target, merged, self._allow_fallback)
-        loaded = load_shared(entry.backend, paths, options, stopped)
+        if isolation == "guest" and worker_for is not None:
+            files = versions(backend, paths, options.config)
+            worker = worker_for(backend, name, readable(paths, files))
+            return load(backend, paths, options, worker, stopped)
+        loaded = load_shared(backend, paths, options, stopped, isolation)
         if not config:
             # This reference keeps the graph loaded between guests.
             entry.graph = loaded

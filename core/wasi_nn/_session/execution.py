@@ -19,34 +19,17 @@ from wasi_nn._models.checks import checked_context, counted
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._process.fork import keep
 from wasi_nn._process.signals import raised_by_handler
+from wasi_nn._session.cancellation import Cancellation
 from wasi_nn._session.ledger import Ledger, Reservation
 from wasi_nn.backend import Generation, StreamingContext
 from wasi_nn.backend.shared import Stopped, acquire_unless_stopped, never
-from wasi_nn.errors import ForkedProcess, InvalidArgument, RuntimeFailure, UnsupportedOperation
+from wasi_nn.errors import ForkedProcess, InvalidArgument, UnsupportedOperation
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.types import Tensor, check_length
 
 log = logger("wasi_nn")
 
 T = TypeVar("T")
-
-
-class Cancellation:
-    """Whether calls must end. Any thread may set ``requested``."""
-
-    __slots__ = ("requested",)
-
-    def __init__(self) -> None:
-        self.requested = False
-
-    def is_requested(self) -> bool:
-        """``requested``, for those who wait."""
-        return self.requested
-
-    def check(self) -> None:
-        """Raise ``RuntimeFailure`` once the end was requested."""
-        if self.requested:
-            raise RuntimeFailure("the guest is being stopped")
 
 
 class Execution:

@@ -14,27 +14,24 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from wasi_nn._closing import Closing
 from wasi_nn._models import loading
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._models.registry import Registry, detect
-from wasi_nn._session.execution import Cancellation, Execution
+from wasi_nn._session.cancellation import Cancellation
+from wasi_nn._session.execution import Execution
 from wasi_nn._session.ledger import Ledger
-from wasi_nn.backend import Backend, Builder, Generation, LoadOptions
+from wasi_nn._session.workers import Workers
+from wasi_nn.backend import Builder, Generation, LoadOptions
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, RuntimeFailure
 from wasi_nn.plugins import Plugins
 from wasi_nn.policy import Policy
 from wasi_nn.types import ExecutionTarget
 
-if TYPE_CHECKING:
-    from wasi_nn._worker.process import Worker
-
 T = TypeVar("T")
-# A guest whose models end this many workers gets no other one.
-_MAX_WORKERS = 64
 #: Chooses an encoding. It is given a function that tells the one that the model itself shows, or
 #: None.
 ChooseEncoding = Callable[[Callable[[], "str | None"]], str]
@@ -97,10 +94,7 @@ class Session(Closing):
         self._cancellation = Cancellation()
         self._generated: Generation | None = None
         self.ledger = Ledger(limits)
-        self._limits = limits
-        #: The processes in which the guest's own models run, by the names of their backends.
-        self._workers: dict[str, Worker] = {}
-        self._started = 0
+        self._workers = Workers(policy, self._cancellation)
         #: The graphs that were not unloaded.
         self.graphs: Handles[LoadedGraph] = Handles("graph", limits.graphs)
         #: The open contexts: set inputs, compute and get outputs there.
@@ -134,7 +128,7 @@ class Session(Closing):
         with loading.guest_facing_errors():
             backend = self._plugins.backend_for(encoding)
             loading.check_guest_config(backend, options.config)
-            worker = self._worker(backend)
+            worker = self._workers.of_own_models(backend, encoding)
             stopped = self._cancellation.is_requested
             loaded = loading.load(backend, builders, options, worker, stopped)
             return self._add(loaded, started, size)
@@ -151,7 +145,13 @@ class Session(Closing):
         started = time.perf_counter()
         with loading.guest_facing_errors():
             self.policy.check_graph(*self._registry.kind(name))
-            loaded = self._registry.graph(name, config, self._cancellation.is_requested)
+            loaded = self._registry.graph(
+                name,
+                config,
+                self._cancellation.is_requested,
+                self.policy,
+                self._workers.of_named_model,
+            )
         further = self.ledger.is_further(loaded.memory, name)
         size = self._registry.size(name, config) if further else 0
         return self._add(loaded, started, size, name)
@@ -203,29 +203,7 @@ class Session(Closing):
             self.contexts.popitem()[1].close()
         while self.graphs:
             self.ledger.close_model(self.graphs.popitem()[1].memory)
-        while self._workers:
-            self._workers.popitem()[1].close()
-
-    def _worker(self, backend: Backend) -> Worker | None:
-        """The guest's own worker for a backend; None for a backend that a program has registered
-        itself."""
-        if not backend.plugin:
-            return None
-        from wasi_nn._worker.process import Worker
-
-        worker = self._workers.get(backend.name)
-        if worker is None or worker.lost:
-            if worker is not None:
-                worker.close()
-            self._started += 1
-            if self._started > _MAX_WORKERS:
-                raise RuntimeFailure(
-                    f"the guest's models have ended {_MAX_WORKERS} workers: it gets no other one"
-                )
-            stopped = self._cancellation.is_requested
-            memory = self._limits.host_memory_bytes()
-            worker = self._workers[backend.name] = Worker(backend, (), memory, True, stopped)
-        return worker
+        self._workers.close()
 
     def _sum(self, executions: Iterable[Execution]) -> Generation | None:
         total = self._generated

@@ -271,6 +271,12 @@ class Backend(ABC):
         prompt or config can end the library's process."""
         return False
 
+    @attribute
+    def models_are_programs(self) -> bool:
+        """Whether a model is a program, which could open files and connections. Guests may then
+        bring their own models only where the system can restrict a worker."""
+        return False
+
     #: The distribution and version that it comes from. Core sets it when the plugin registers.
     origin: str = ""
     #: The module of the installed plugin that brings it. Core sets it when the plugin registers.

@@ -1,0 +1,65 @@
+"""The worker processes of one guest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wasi_nn._models.isolation import check_programs, isolation_of
+from wasi_nn._session.cancellation import Cancellation
+from wasi_nn.backend import Backend
+from wasi_nn.errors import RuntimeFailure
+from wasi_nn.policy import Policy
+
+if TYPE_CHECKING:
+    from wasi_nn._worker.process import Worker
+
+# A guest whose models end this many workers gets no other one.
+_MAX_WORKERS = 64
+
+
+class Workers:
+    """The workers that belong to one guest: one for each backend of its own models, and one for
+    each named model that runs apart for each guest. Used by one thread at a time."""
+
+    def __init__(self, policy: Policy, cancellation: Cancellation) -> None:
+        self._policy = policy
+        self._cancellation = cancellation
+        self._workers: dict[tuple[str, str | None], Worker] = {}
+        self._started = 0
+
+    def of_own_models(self, backend: Backend, encoding: str) -> Worker | None:
+        """The worker for the guest's own models; None if they run in the host's process. Raises
+        ``NotAllowed`` for models that are programs, where nothing restricts them."""
+        isolation = isolation_of(backend, encoding, self._policy)
+        check_programs(backend, encoding, self._policy, isolation)
+        return None if isolation == "none" else self._worker(backend, None, ())
+
+    def of_named_model(self, backend: Backend, name: str, read: Sequence[Path]) -> Worker:
+        """The worker for a named model that runs apart for each guest. It may read ``read``."""
+        return self._worker(backend, name, read)
+
+    def close(self) -> None:
+        """End them all."""
+        while self._workers:
+            self._workers.popitem()[1].close()
+
+    def _worker(self, backend: Backend, name: str | None, read: Sequence[Path]) -> Worker:
+        from wasi_nn._worker.process import Worker
+
+        key = backend.name, name
+        worker = self._workers.get(key)
+        if worker is not None and not worker.lost:
+            return worker
+        if worker is not None:
+            worker.close()
+        self._started += 1
+        if self._started > _MAX_WORKERS:
+            raise RuntimeFailure(
+                f"the guest's models have ended {_MAX_WORKERS} workers: it gets no other one"
+            )
+        memory = self._policy.limits.host_memory_bytes()
+        stopped = self._cancellation.is_requested
+        worker = self._workers[key] = Worker(backend, read, memory, True, stopped)
+        return worker
