@@ -28,7 +28,7 @@ from typing import NamedTuple
 from wasi_nn._sandbox.libraries import library_paths
 
 if sys.platform == "linux":
-    from wasi_nn._sandbox import landlock, privileges, resources, syscalls
+    from wasi_nn._sandbox import descriptors, landlock, privileges, resources, syscalls
 
 __all__ = ["Confinement", "Offered", "confine", "library_paths", "offered"]
 
@@ -80,8 +80,8 @@ def confine(confinement: Confinement) -> None:
     """Take from this process what ``confinement`` does not leave it. There is no way back.
 
     What ``offered`` reports as missing is left out. Raises ``OSError`` if the kernel refuses a part
-    that it offers, and ``RuntimeError`` if the process has more than one thread. After an error,
-    end the process: it may be confined in part."""
+    that it offers, and ``RuntimeError`` if the process has more than one thread or a descriptor
+    that leads out. After an error, end the process: it may be confined in part."""
     have = offered()
     if sys.platform != "linux":
         return
@@ -91,6 +91,7 @@ def confine(confinement: Confinement) -> None:
             f"a process with {threads} threads cannot be confined: only the calling thread would "
             "be. Confine it before anything starts a thread"
         )
+    descriptors.check()
     privileges.drop()
     resources.limit(confinement.memory, confinement.cpu_seconds, confinement.descriptors)
     if not have.files:

@@ -19,7 +19,7 @@ from wasi_nn._sandbox import _kernel
 # Whatever their arguments are, these reach nothing but this process and its open descriptors.
 _ALLOWED = """
     read readv pread64 preadv preadv2 write writev lseek close dup dup2 dup3 fadvise64
-    stat lstat fstat newfstatat fstatat64 statx statfs fstatfs access faccessat faccessat2
+    stat lstat fstat newfstatat statx statfs fstatfs access faccessat faccessat2
     readlink readlinkat getcwd getdents64
     poll ppoll select pselect6
     getsockopt getsockname getpeername shutdown
