@@ -15,7 +15,7 @@ OLD := build/python3.10
 PYTEST := -m pytest -n auto --dist worksteal
 SLOW := slow or fuzz
 
-.PHONY: api demo demo-chat test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
+.PHONY: api demo demo-chat fuzz test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
@@ -24,6 +24,7 @@ help:
 	@echo "make test-wasmedge  run WasmEdge's tests in a Debian 13, which packages it"
 	@echo "make lint    ruff, mypy --strict and the check of prose"
 	@echo "make bench   print what the host costs, and write build/bench.json"
+	@echo "make fuzz    try hostile models, calls and bytes, for hours (or FUZZ=calls)"
 	@echo "make conformance  run the conformance cases on every host and backend here"
 	@echo "make matrix  publish the results of the last make conformance in docs/matrix.md"
 	@echo "make api     list the public names in docs/api.md"
@@ -104,6 +105,14 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks
 	@if test -e $(OLD)/.dev; then $(OLD)/bin/python -m benchmarks.engines; fi
+
+FUZZ ?= models calls
+SEED ?= 1
+LONG_models := --count 4000
+LONG_calls := --count 1000000
+fuzz: $(VENV)/.dev
+	@$(foreach command,$(FUZZ),$(BIN)/python -m fuzz $(command) $(LONG_$(command)) --seed $(SEED) \
+	    --json build/fuzz/$(command).json &&) true
 
 conformance: $(VENV)/.dev
 	@mkdir -p build

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import re
 import time
 from collections import Counter
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 
 from fuzz import chance, reporting
 from fuzz.hosting import TrialHost
-from fuzz.trial import Trial, Verdict
+from fuzz.trial import LOST, Trial, Verdict
 
 #: The libraries of the encodings, by their package.
 LIBRARIES = {
@@ -23,7 +22,6 @@ LIBRARIES = {
     "ggml": "xllamacpp",
 }
 _GIB = 1 << 30
-_LOST = re.compile(r"the worker of .*? has ended: (.*)", re.S)
 
 
 def make(encoding: str, seed: int, number: int) -> Trial:
@@ -52,7 +50,7 @@ class Tally:
         counts["unknown"] += bool(verdict.unknown)
         counts["unforeseen"] += bool(verdict.unforeseen)
         counts["large"] += verdict.peak > _GIB
-        lost = _LOST.search(verdict.reason)
+        lost = LOST.search(verdict.reason)
         if lost:
             counts["worker"] += 1
             self.lost[lost[1][:120]] += 1
@@ -79,11 +77,13 @@ class Tally:
         }
 
 
-def attempt(encoding: str, seed: int, numbers: range, seconds: float) -> Tally:
+def attempt(
+    encoding: str, seed: int, numbers: range, seconds: float, isolation: str = "guest"
+) -> Tally:
     """Try the models of these numbers."""
     tally = Tally(encoding)
     started = time.monotonic()
-    with TrialHost(seconds) as host:
+    with TrialHost(seconds, isolation) as host:
         for number in numbers:
             trial = make(encoding, seed, number)
             tally.add(number, trial.made, host.attempt(trial))
@@ -104,6 +104,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--number", type=int, help="try one model again, and say what came of it")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="write its files (--number)")
     parser.add_argument("--seconds", type=float, default=5.0, help="deadline of each model")
+    parser.add_argument(
+        "--isolation",
+        choices=("guest", "none"),
+        default="guest",
+        help="where the models run: in a worker of the guest, or in the host's process",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
 
 
@@ -118,7 +124,9 @@ def main(options: argparse.Namespace) -> int:
         if options.number is not None:
             _again(encoding, options)
             continue
-        tally = attempt(encoding, options.seed, range(options.count), options.seconds)
+        tally = attempt(
+            encoding, options.seed, range(options.count), options.seconds, options.isolation
+        )
         rows.append(tally.row())
         report[encoding] = {**tally.row(), "workers": tally.lost, "findings": tally.findings}
         # (After each encoding: a long run may be ended.)
@@ -139,7 +147,7 @@ def _again(encoding: str, options: argparse.Namespace) -> None:
         options.keep.mkdir(parents=True, exist_ok=True)
         for index, data in enumerate(trial.builders):
             (options.keep / f"{encoding}-{options.number}.{index}").write_bytes(data)
-    with TrialHost(options.seconds) as host:
+    with TrialHost(options.seconds, options.isolation) as host:
         for name, value in host.attempt(trial)._asdict().items():
             if value:
                 print(f"  {name}: {value}")

@@ -17,9 +17,9 @@ from fuzz.trial import Trial, Verdict, send
 
 ROOT = Path(__file__).resolve().parents[1]
 #: Seconds after its deadline in which a trial must have ended.
-_GRACE = 10.0
-# The first trial of a host imports a library.
-_START = 60.0
+GRACE_SECONDS = 10.0
+#: What the first trial of a host may take more: it imports a library.
+START_SECONDS = 60.0
 _TAIL = 2000
 
 
@@ -27,7 +27,9 @@ class TrialHost:
     """A host's process. ``attempt`` starts it, and starts it again after a death. A context
     manager."""
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, isolation: str = "guest") -> None:
+        """``seconds`` is the deadline of each trial, and ``isolation`` where models run."""
+        self._isolation = isolation
         self._seconds = seconds
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: IO[bytes] | None = None
@@ -41,7 +43,7 @@ class TrialHost:
         self._errors.truncate()
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fuzz.trial", str(theirs)],
+            [sys.executable, "-m", "fuzz.trial", str(theirs), self._isolation],
             cwd=ROOT,
             env=environment,
             stdin=subprocess.PIPE,
@@ -64,10 +66,11 @@ class TrialHost:
         assert self._process.stdin is not None
         assert self._answers is not None
         try:
-            send(trial, self._seconds, self._process.stdin)
+            seconds = self._seconds + (START_SECONDS if self._fresh else 0)
+            send(trial, seconds, self._process.stdin)
         except BrokenPipeError:
             return self._dead()
-        patience = self._seconds + _GRACE + (_START if self._fresh else 0)
+        patience = seconds + GRACE_SECONDS
         with selectors.DefaultSelector() as selector:
             selector.register(self._answers, selectors.EVENT_READ)
             if not selector.select(patience):

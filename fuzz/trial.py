@@ -1,7 +1,8 @@
 """A trial: one model, and what a guest does with it. Tried in a host of its own process.
 
-``python -m fuzz.trial FD`` is that process. It reads trials from stdin, makes the calls of a guest
-through the core ABI, and writes what came of each to the descriptor, one JSON object a line.
+``python -m fuzz.trial FD ISOLATION`` is that process. It reads trials from stdin, makes the
+calls of a guest through the core ABI, and writes what came of each to the descriptor, one JSON
+object a line.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import faulthandler
 import json
 import logging
 import os
+import re
 import resource
 import struct
 import sys
@@ -26,6 +28,7 @@ from wasi_nn._abi.core.negotiation import DialectNegotiation
 from wasi_nn._abi.core.witx import Witx
 from wasi_nn._abi.guard import Observer
 from wasi_nn.limits import Limits
+from wasi_nn.policy import Policy
 from wasi_nn.runtime import BufferMemory
 from wasi_nn.types import TensorInfo, TensorType
 
@@ -219,6 +222,10 @@ def _example(info: TensorInfo) -> tuple[int, tuple[int, ...], bytes] | None:
     return DIALECT.tensor_types.index(kind), dims, data * (size // kind.size)
 
 
+#: What the host says of a worker that has ended.
+LOST = re.compile(r"the worker of .*? has ended: (.*)", re.S)
+
+
 class _Unforeseen(logging.Handler):
     """Collects what the host logs as an error: exceptions that nobody foresaw."""
 
@@ -228,7 +235,8 @@ class _Unforeseen(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         lines = [line.strip() for line in record.getMessage().splitlines() if line.strip()]
-        if len(self.seen) < 10:
+        # (The end of a worker is a verdict of its own.)
+        if len(self.seen) < 10 and not LOST.search(lines[0]):
             self.seen.append(" | ".join([lines[0], *lines[-3:]])[:400])
 
 
@@ -291,7 +299,7 @@ def attempt(host: Host, trial: Trial, seconds: float, unforeseen: list[str]) -> 
     )
 
 
-def main(descriptor: int) -> None:
+def main(descriptor: int, isolation: str) -> None:
     """Try what comes, until stdin ends."""
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -302,7 +310,13 @@ def main(descriptor: int) -> None:
     log.propagate = False
     answers = os.fdopen(descriptor, "w")
     trials = os.fdopen(os.dup(0), "rb")
-    with Host(limits=Limits(host_memory=_GUEST_MEMORY)) as host:
+    policy = Policy(
+        own_models=True,
+        isolation=isolation,
+        unsandboxed_programs=True,
+        limits=Limits(host_memory=_GUEST_MEMORY),
+    )
+    with Host(policy=policy) as host:
         for trial, seconds in receive(trials):
             verdict: Any = attempt(host, trial, seconds, handler.seen)
             answers.write(json.dumps(verdict._asdict()) + "\n")
@@ -310,4 +324,4 @@ def main(descriptor: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), sys.argv[2])

@@ -26,6 +26,7 @@ from wasi_nn._host.program import Program
 from wasi_nn.errors import GuestError, Unavailable
 from wasi_nn.limits import Limits
 from wasi_nn.plugins import Plugins
+from wasi_nn.policy import Policy
 from wasi_nn_conformance import graphs
 
 #: What a guest may have: little, so that it often meets a limit.
@@ -45,7 +46,11 @@ class Table:
         """Raises ``Unavailable`` if the engine is not installed."""
         self._stack = contextlib.ExitStack()
         self.host = self._stack.enter_context(
-            Host(runtime=runtime, plugins=plugins or Plugins.installed(), limits=LIMITS)
+            Host(
+                runtime=runtime,
+                plugins=plugins or Plugins.installed(),
+                policy=Policy(own_models=True, limits=LIMITS),
+            )
         )
         self.host.runtime  # noqa: B018  (Raises if there is no such engine.)
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))

@@ -52,6 +52,8 @@ class Image:
             for dims in ((1, 4), (4,), (), (2, 2), (0,), (1 << 31, 2))
             for length in {min(size * _product(dims), 32), 7}
         ]
+        #: Four f32 numbers.
+        self.row = self._tensor(1, (1, 4), 16)
         self.sizes = [self._put(struct.pack("<I", size)) for size in (0, 1, 4, 64, 1 << 31)]
 
     def _put(self, data: bytes) -> int:
