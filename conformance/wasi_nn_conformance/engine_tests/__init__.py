@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import pytest
 
-_MODULES = "garbage hostcalls limits memory programs signals starts streams tasks wasi".split()
+_MODULES = """common directories garbage hostcalls limits memory preopens programs signals starts
+    streams tasks wasi""".split()
 # So that their asserts say what they saw.
-pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in ("common", *_MODULES)))
+pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in _MODULES))
 
+from wasi_nn_conformance.engine_tests.directories import Directories  # noqa: E402
 from wasi_nn_conformance.engine_tests.garbage import Garbage  # noqa: E402
 from wasi_nn_conformance.engine_tests.hostcalls import HostCalls  # noqa: E402
 from wasi_nn_conformance.engine_tests.limits import Limited  # noqa: E402
@@ -34,7 +36,17 @@ __all__ = ["EngineTests"]
 
 
 class EngineTests(
-    Programs, Starts, StandardStreams, Wasi, Limited, Tasks, Signals, Memory, HostCalls, Garbage
+    Programs,
+    Starts,
+    StandardStreams,
+    Directories,
+    Wasi,
+    Limited,
+    Tasks,
+    Signals,
+    Memory,
+    HostCalls,
+    Garbage,
 ):
     """Inherit it and name your ``runtime``. ``share`` and ``installed`` are optional.
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from importlib.resources import files
+import shutil
+from struct import pack, unpack_from
 
 import pytest
 from conftest import needs_engine
@@ -12,6 +13,7 @@ from wasi_nn import Host
 from wasi_nn.errors import GuestTrap, UsageError
 from wasi_nn.runtime import HostFunction, Preopen, WasiConfig
 from wasi_nn_conformance.engine_tests import EngineTests
+from wasi_nn_conformance.engine_tests.preopens import READ, WRITE, WasiCalls
 from wasi_nn_conformance.places import GUESTS
 from wasi_nn_v8 import instance
 
@@ -22,6 +24,17 @@ CALL = """(module (import "test" "f" (func $f (param i32) (result i32)))
     (data (i32.const 1000) "what lies there")
     (func (export "run") (param i32) (result i32) (call $f (local.get 0)))
     (func (export "peek") (param i32) (result i32) (i32.load8_u (local.get 0))))"""
+
+
+PREOPENS = """(module
+    (import "wasi_snapshot_preview1" "fd_prestat_dir_name"
+      (func $name (param i32 i32 i32) (result i32)))
+    (memory (export "memory") 1)
+    (func (export "first") (param i32) (result i32)
+      (drop (call $name (local.get 0) (i32.const 0) (i32.const 1)))
+      (i32.load8_u (i32.const 0))))"""
+# Errnos of WASI.
+EBADF, EFAULT, EINVAL, EMFILE, ENAMETOOLONG = 8, 21, 28, 33, 37
 
 
 class TestV8(EngineTests):
@@ -99,10 +112,74 @@ class TestV8(EngineTests):
         with Host(runtime="v8") as host, pytest.raises(UsageError, match="WASI_NN_NODE"):
             host.run(b"\0asm\1\0\0\0")
 
-    def test_a_read_only_directory_is_refused(self, host, wat, tmp_path):
-        wasi = WasiConfig(preopens=[Preopen(tmp_path, "/", writable=False)])
-        with pytest.raises(UsageError, match="reading only"):
+    def test_a_directory_that_is_missing_is_refused(self, host, wat, tmp_path):
+        wasi = WasiConfig(preopens=[Preopen(tmp_path / "missing", "/")])
+        with pytest.raises(UsageError, match=r"cannot open the directory .*missing: ENOENT"):
             host.compile(wat("(module)")).instantiate(wasi=wasi)
+
+    def test_several_directories_keep_their_order(self, host, wat, tmp_path):
+        """JavaScript would move names that are numbers to the front."""
+        names = ["b", "1", "a"]
+        for name in names:
+            (tmp_path / name).mkdir()
+        preopens = [Preopen(tmp_path / name, name) for name in names]
+        with host.compile(wat(PREOPENS)).instantiate(wasi=WasiConfig(preopens=preopens)) as guest:
+            first = [guest.call("first", fd)[0] for fd in (3, 4, 5)]
+        assert bytes(first) == b"b1a"
+
+    def test_a_guest_cannot_take_all_descriptors(self, host, wat, tmp_path):
+        (tmp_path / "file").touch()
+        guest = WasiCalls(host, wat, Preopen(tmp_path, "/"))
+        errnos = [guest.open("file")[0] for _ in range(1030)]
+        # Three streams and the directory are open too.
+        assert errnos == [0] * 1020 + [EMFILE] * 10
+        assert guest.call("fd_close", 500) == 0
+        assert guest.open("file") == (0, 500)
+        guest.close()
+
+    def test_descriptors_are_renumbered_and_closed(self, host, wat, tmp_path):
+        (tmp_path / "file").write_text("of a file")
+        guest = WasiCalls(host, wat, Preopen(tmp_path, "/"))
+        errno, file = guest.open("file")
+        assert errno == 0
+        assert guest.call("fd_renumber", file, 0) == 0
+        assert guest.call("fd_renumber", file, 0) == EBADF
+        assert guest.read(0) == (0, b"of a file")
+        assert guest.call("fd_renumber", 2, guest.top) == 0
+        assert guest.write(guest.top, b"") == (0, 0)
+        assert guest.open("file")[0] == EBADF
+        assert guest.call("fd_close", 0) == 0
+        assert guest.read(0)[0] == EBADF
+        guest.close()
+
+    def test_pointers_outside_the_memory_are_errors(self, host, wat, tmp_path):
+        (tmp_path / "file").touch()
+        guest = WasiCalls(host, wat, Preopen(tmp_path, "/"))
+        file, end = guest.open("file", 0, READ | WRITE)[1], (1 << 16) - 2
+        assert guest.call("fd_read", file, end, 1, 0) == EFAULT
+        assert guest.call("fd_write", file, -8, 1, 0) == EFAULT
+        assert guest.call("fd_write", file, 0, -1, 0) == EINVAL
+        assert guest.call("fd_filestat_get", file, end) == EFAULT
+        assert guest.call("fd_readdir", guest.top, end, 100, 0, 0) == EFAULT
+        assert guest.call("path_open", guest.top, 0, -1, 5, 0, 2, 2, 0, 0) == EFAULT
+        assert guest.call("path_filestat_get", guest.top, 0, 0, -1, 0) == ENAMETOOLONG
+        guest.close()
+
+    def test_files_are_ready_at_once(self, host, wat, tmp_path):
+        (tmp_path / "file").touch()
+        guest = WasiCalls(host, wat, Preopen(tmp_path, "/"))
+        file = guest.open("file")[1]
+        events, count = 8192, 1024
+        guest.put(2048, pack("<QB7xI28x", 7, 1, file) + pack("<QB7xI4xQ16x", 8, 0, 1, 1 << 62))
+        assert guest.call("poll_oneoff", 2048, events, 2, count) == 0
+        found = guest.result(events + 32)
+        assert found[count] == 1
+        assert unpack_from("<QHB", found, events) == (7, 0, 1)
+        # A clock alone.
+        guest.put(2048, pack("<QB7xI4xQ16x", 9, 0, 1, 1000))
+        assert guest.call("poll_oneoff", 2048, events, 1, count) == 0
+        assert unpack_from("<QHB", guest.result(events + 32), events) == (9, 0, 0)
+        guest.close()
 
     def test_close_leaves_no_process_and_no_descriptor(self, host, wat):
         before = len(os.listdir("/proc/self/fd"))
@@ -152,11 +229,12 @@ class TestV8(EngineTests):
     @pytest.mark.parametrize("piece", [1, 1000])
     def test_more_than_node_reads_at_once_is_sent(self, host, wat, tmp_path, monkeypatch, piece):
         """Tested with a bound far below the real one, which is close to 2 GiB."""
-        script = files("wasi_nn_v8").joinpath("guest.cjs").read_text()
-        assert "const MAX_PIECE = 1 << 30;" in script
-        smaller = script.replace("const MAX_PIECE = 1 << 30;", f"const MAX_PIECE = {piece};")
-        (tmp_path / "guest.cjs").write_text(smaller)
-        monkeypatch.setattr(instance, "files", lambda package: tmp_path)
+        shutil.copytree(instance._SCRIPTS, tmp_path, dirs_exist_ok=True)
+        script = tmp_path / "guest.cjs"
+        text = script.read_text()
+        assert "const MAX_PIECE = 1 << 30;" in text
+        script.write_text(text.replace("MAX_PIECE = 1 << 30;", f"MAX_PIECE = {piece};"))
+        monkeypatch.setattr(instance, "_SCRIPTS", tmp_path)
         data = bytes(range(251)) * 20
 
         def call(memory, at):

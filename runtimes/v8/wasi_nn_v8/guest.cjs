@@ -9,6 +9,9 @@ const PREPARE = 1, LINK = 2, CALL = 3, READ = 4, WRITE = 5, RETURN = 6, TRAP = 7
 const OK = 1, FAILED = 2, HOST_CALL = 3, DATA = 4;
 // The bytes at each argument that a call carries, so that structs and short strings need no READ.
 const PEEK = 64;
+// How many descriptors a guest may have at one time.
+const MAX_FILES = 1024;
+const NO_MEMORY = new WebAssembly.Memory({ initial: 0 });
 
 let memory = null;
 // What ends the guest. It is kept, because a guest can catch every JavaScript exception.
@@ -28,6 +31,7 @@ class Exit extends Error {
   }
 }
 class Stopped extends Error {}
+class Refused extends Error {}
 
 // Node.js reads and writes at most 2 GiB at once.
 const MAX_PIECE = 1 << 30;
@@ -129,16 +133,34 @@ function hostFunction(index, hasResult) {
   };
 }
 
+function openFiles(preopens) {
+  const { Files } = require("./files.cjs");
+  const files = new Files(MAX_FILES, () => memory ?? NO_MEMORY);
+  for (const [name, path, writable] of preopens) {
+    try {
+      files.preopen(name, path, writable);
+    } catch ({ code }) {
+      throw new Refused(code === "ENOSYS"
+        ? "V8 needs a /proc that shows open files, as on Linux, to give directories to a guest"
+        : `cannot open the directory ${path}: ${code}`);
+    }
+  }
+  return files;
+}
+
 function system(options, module) {
   const wanted = new Set(WebAssembly.Module.imports(module).map((one) => one.module));
   const modules = {};
+  // Most guests have no directories, and start without these functions some milliseconds earlier.
+  const files = options.preopens.length ? openFiles(options.preopens) : null;
   for (const [name, version] of [["wasi_snapshot_preview1", "preview1"],
     ["wasi_unstable", "unstable"]]) {
     if (!wanted.has(name)) continue;
     const { WASI } = require("node:wasi");
     const wasi = new WASI({ version, args: options.args, env: options.env,
-      preopens: options.preopens, stdin: STDIN, stdout: STDOUT, stderr: STDERR });
+      stdin: STDIN, stdout: STDOUT, stderr: STDERR });
     modules[name] = { wasi, imports: { ...wasi.wasiImport,
+      ...files?.imports(wasi.wasiImport, version === "unstable"),
       proc_exit: (code) => end(ending ?? new Exit(code >>> 0)) } };
   }
   return modules;
@@ -157,7 +179,7 @@ function instantiate(module, options) {
   memory = exported instanceof WebAssembly.Memory ? exported : null;
   for (const { wasi } of Object.values(modules)) {
     // node:wasi takes its memory from what it starts; the guest itself is started by the host.
-    wasi.start({ exports: { memory: memory ?? new WebAssembly.Memory({ initial: 0 }), _start() {} } });
+    wasi.start({ exports: { memory: memory ?? NO_MEMORY, _start() {} } });
   }
   return instance;
 }
@@ -194,9 +216,9 @@ function guarded(work) {
   } catch (thrown) {
     const error = ending ?? thrown;
     const kind = error instanceof Exit ? "exit" : error instanceof Stopped ? "stopped"
-      : error instanceof WebAssembly.LinkError ? "link"
+      : error instanceof Refused ? "usage" : error instanceof WebAssembly.LinkError ? "link"
         : error instanceof WebAssembly.CompileError ? "compile" : "trap";
-    const text = `${error?.name}: ${error?.message ?? error}`;
+    const text = kind === "usage" ? error.message : `${error?.name}: ${error?.message ?? error}`;
     sendJson(FAILED, { kind, code: error?.code, text, size: memorySize(0) });
   } finally {
     ending = before;

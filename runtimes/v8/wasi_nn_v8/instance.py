@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from importlib.resources import as_file, files
+from pathlib import Path
 
-from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
-from wasi_nn.runtime.engine import refuse_read_only
 from wasi_nn.runtime.process.child import Child
-from wasi_nn.runtime.process.remote import RemoteInstance, RemoteModule
+from wasi_nn.runtime.process.remote import RemoteModule
 from wasi_nn.wasm.deferred_start import START, defer_start
+
+_SCRIPTS = Path(__file__).parent
 
 
 class V8Module(RemoteModule):
@@ -18,20 +18,13 @@ class V8Module(RemoteModule):
 
     def __init__(self, node: str, wasm: bytes) -> None:
         def make_child(streams: Sequence[int]) -> Child:
-            with as_file(files("wasi_nn_v8").joinpath("guest.cjs")) as script:
-                command = [node, "--no-warnings", str(script)]
-                return Child(command, streams, adopts=False, environment=_environment())
+            command = [node, "--no-warnings", str(_SCRIPTS / "guest.cjs")]
+            return Child(command, streams, adopts=False, environment=_environment())
 
         # A start function would run before node:wasi gets the instance and its memory.
         deferred = defer_start(wasm)
         start = None if deferred is wasm else START
         super().__init__("V8", make_child, deferred, limits_memory=False, start=start)
-
-    def prepare(
-        self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
-    ) -> RemoteInstance:
-        refuse_read_only("node:wasi", wasi.preopens)
-        return super().prepare(functions, wasi, limits)
 
 
 def _environment() -> dict[str, str]:

@@ -16,6 +16,7 @@ from wasi_nn.runtime.engine import (
     GuestExit,
     check_start_memory,
     missing_export,
+    refuse_read_only,
 )
 from wasi_nn.runtime.library import POINTER, strings, view_at
 from wasi_nn.runtime.streams import Streams
@@ -56,6 +57,8 @@ class WasmEdgeInstance(EngineInstance):
         self._memory_at = 0
         # Held while another thread uses the executor, and while it is cleared.
         self._alive = threading.Lock()
+        # Through a directory below a read-only one, WasmEdge 0.14 lets a guest write.
+        refuse_read_only("WasmEdge", wasi.preopens)
         for preopen in wasi.preopens:
             if ":" in f"{preopen.guest}{preopen.host}":
                 raise UsageError(f"WasmEdge takes no colon in a directory's name: {preopen.host}")
@@ -181,9 +184,7 @@ class WasmEdgeInstance(EngineInstance):
         lists = [
             strings(wasi.args),
             strings([f"{name}={value}" for name, value in wasi.env]),
-            strings(
-                [f"{p.guest}:{p.host}" + ("" if p.writable else ":readonly") for p in wasi.preopens]
-            ),
+            strings([f"{p.guest}:{p.host}" for p in wasi.preopens]),
         ]
         counted = [item for array in lists for item in (ctypes.addressof(array), len(array))]
         streams = self._streams

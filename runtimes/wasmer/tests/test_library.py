@@ -205,6 +205,10 @@ class TestLibrary(EngineTests):
     def test_a_guest_classifies_a_file(self):
         pytest.skip("the guest reads files, which the stand-in has not")
 
+    @pytest.fixture
+    def place(self):
+        pytest.skip("the stand-in has no directories")
+
     def test_every_wasi_function_can_be_imported(self):
         pytest.skip("the stand-in has one function")
 

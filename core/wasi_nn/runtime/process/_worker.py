@@ -94,8 +94,8 @@ class Worker:
             args=options["args"],
             env=tuple(options["env"].items()),
             preopens=[
-                Preopen(Path(host), guest, guest not in options["readOnly"])
-                for guest, host in options["preopens"].items()
+                Preopen(Path(host), guest, writable)
+                for guest, host, writable in options["preopens"]
             ],
             stdin="inherit",
         )

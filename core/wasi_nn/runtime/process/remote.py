@@ -138,8 +138,7 @@ class RemoteInstance(EngineInstance):
         wanted = {
             "args": list(wasi.args),
             "env": dict(wasi.env),
-            "preopens": {p.guest: str(p.host.resolve()) for p in wasi.preopens},
-            "readOnly": [p.guest for p in wasi.preopens if not p.writable],
+            "preopens": [(p.guest, str(p.host.resolve()), p.writable) for p in wasi.preopens],
             "functions": [
                 {
                     "module": f.module,
