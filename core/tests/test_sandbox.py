@@ -149,9 +149,6 @@ REFUSED: dict[str, Attempt] = {
     "own a socket's signals": lambda room: fcntl.fcntl(room.peer.fileno(), fcntl.F_SETOWN, ME()),
     "be traced": lambda room: libc("ptrace", 0, 0, 0, 0),
     "read a process": lambda room: libc("process_vm_readv", ME(), None, 0, None, 0, 0),
-    "bind another to a processor": lambda room: os.sched_setaffinity(
-        os.getppid(), os.sched_getaffinity(os.getppid())
-    ),
     "be less important": lambda room: os.setpriority(os.PRIO_PROCESS, 0, 19),
     "set a limit": lambda room: resource.prlimit(
         0, resource.RLIMIT_CORE, resource.getrlimit(resource.RLIMIT_CORE)

@@ -10,7 +10,10 @@ from types import ModuleType
 
 import pytest
 
-from wasi_nn._sandbox import library_paths, offered
+from wasi_nn._cli.status import sandbox_lines
+from wasi_nn._sandbox import Offered, library_paths, offered
+from wasi_nn_onnx.backend import OnnxBackend
+from wasi_nn_pytorch.backend import PytorchBackend
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux confines a process")
 needs_all = pytest.mark.skipif(not offered().complete, reason="; ".join(filter(None, offered())))
@@ -149,6 +152,18 @@ print(*[line for line in status.splitlines() if line.startswith(("Cap", "NoNew",
 
 
 @needs_all
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="this machine has one processor")
+def test_a_confined_process_cannot_bind_others_to_a_processor(tmp_path: Path) -> None:
+    script = """
+parent = os.getpid()
+before = os.sched_getaffinity(0)
+child(lambda: os.sched_setaffinity(parent, {min(before)}))
+print(os.sched_getaffinity(0) == before)
+"""
+    assert run(script, tmp_path) == ["None", "True"]
+
+
+@needs_all
 def test_a_confined_process_still_ends_with_its_parent(tmp_path: Path) -> None:
     script = """
 import ctypes
@@ -200,3 +215,13 @@ def test_other_systems_say_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> N
         "this system (darwin) has no Landlock: run wasi-nn on Linux 5.13 or newer for it"
     )
     assert all(found)
+
+
+def test_doctor_says_what_holds_for_workers_and_what_follows_if_a_part_is_missing() -> None:
+    backends = [OnnxBackend(), PytorchBackend()]
+    complete = sandbox_lines(Offered("", "", "", ""), backends)
+    assert [line[:9] for line in complete] == ["[ok]     "] * 4
+    files, network, calls, memory, refused = sandbox_lines(Offered("no", "", "", ""), backends)
+    assert files == "[missing] sandbox files: no"
+    assert [network, calls, memory] == complete[1:]
+    assert "guests may not bring models of pytorch, which are programs" in refused

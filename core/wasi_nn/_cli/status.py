@@ -7,6 +7,8 @@ import platform
 import click
 
 from wasi_nn._cli.messages import tell
+from wasi_nn._sandbox import Offered, offered
+from wasi_nn.backend import Backend
 from wasi_nn.plugins import PluginRecord, Plugins, availability, check_engine, is_broken
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 from wasi_nn.types import Availability
@@ -18,6 +20,14 @@ _TITLES = {
     "zero_copy_memory": "memory",
     "interrupt": "deadline",
 }
+
+# What holds for a worker, by the part of the sandbox.
+_HOLDS = Offered(
+    files="a worker opens only its model and its libraries, and writes nothing",
+    network="a worker has no network",
+    system_calls="a worker starts no programs and processes, and reaches no others",
+    memory="a worker's private memory can be limited",
+)
 
 
 @click.command()
@@ -98,10 +108,31 @@ def doctor() -> int:
             found = availability(runtime)
             sound = sound and not is_broken(found)
             tell(f"{_mark(found)} runtime {runtime.name}: {found.detail}")
+    for line in sandbox_lines(
+        offered(), [b for record in installed.records for b in record.backends]
+    ):
+        tell(line)
     if not any(availability(runtime).usable for runtime in installed.runtimes):
         sound = False
         tell('[broken]  there is no Wasm engine: pip install "wasi-nn[wasmtime]"')
     return 0 if sound else 1
+
+
+def sandbox_lines(have: Offered, backends: list[Backend]) -> list[str]:
+    """What restricts the processes that guests' models run in, and what follows if parts miss."""
+    parts = zip(have._fields, have, _HOLDS, strict=True)
+    lines = [
+        f"{'[missing]' if missing else '[ok]     '} sandbox {part.replace('_', ' ')}: "
+        f"{missing or holds}"
+        for part, missing, holds in parts
+    ]
+    programs = sorted({one for b in backends if b.models_are_programs for one in b.encodings})
+    if not have.complete and programs:
+        lines.append(
+            f"          guests may not bring models of {', '.join(programs)}, which are programs, "
+            "unless the policy has unsandboxed_programs = true"
+        )
+    return lines
 
 
 def _mark(found: Availability) -> str:

@@ -95,6 +95,9 @@ def restrict() -> None:
         add(pyseccomp.ALLOW, name)
     for name, arguments in _conditional(os.getpid()):
         add(pyseccomp.ALLOW, name, *arguments)
+    # Libraries bind their threads to processors, and complain if they cannot. By its number, a
+    # thread may be another process's: let them believe that it worked.
+    add(pyseccomp.ERRNO(0), "sched_setaffinity")
     # glibc starts threads with clone if there is no clone3, whose flags a filter cannot see.
     add(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
     rules.load()
@@ -113,7 +116,6 @@ def _conditional(pid: int) -> Iterator[_Rule]:
     # So that abort() ends the process as everywhere.
     yield "kill", ((0, _INT, pid),)
     yield "tgkill", ((0, _INT, pid),)
-    yield "sched_setaffinity", ((0, _INT, 0),)
     # Limits can be read, but not set.
     yield "prlimit64", ((0, _INT, 0), (2, (1 << 64) - 1, 0))
     # Nothing out of band, and no address beside the peer's.
