@@ -16,6 +16,11 @@ def limit(memory: int | None, cpu_seconds: int | None, descriptors: int) -> None
     _lower(resource.RLIMIT_FSIZE, 0)
     _lower(resource.RLIMIT_NOFILE, descriptors)
     _lower(resource.RLIMIT_STACK, min(_STACK, _soft(resource.RLIMIT_STACK)))
+    # A bomb of threads leaves half of the user's processes and threads to the host. (Linux exempts
+    # root from this limit.)
+    user = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    if user != resource.RLIM_INFINITY:
+        _lower(resource.RLIMIT_NPROC, user // 2)
     if cpu_seconds is not None:
         # SIGXCPU first, which says why the process ended; SIGKILL if that is ignored.
         _lower(resource.RLIMIT_CPU, cpu_seconds, cpu_seconds + 1)
