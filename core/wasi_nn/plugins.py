@@ -305,7 +305,6 @@ def availability(item: Backend | Runtime, deep: bool = False) -> Availability:
         if not (
             isinstance(found, Availability)
             and isinstance(found.detail, str)
-            and isinstance(found.risk, str)
             and all(isinstance(device, str) for device in found.devices)
         ):
             raise UsageError(f"availability gave {found!r}, and must give an Availability")

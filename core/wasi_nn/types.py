@@ -192,13 +192,11 @@ class Availability(NamedTuple):
     """Whether a plugin's library can be used here.
 
     ``detail`` is its version, or the reason why it cannot be used and what to do (``pip install
-    …``). ``devices`` names what it can run on. ``risk`` is what the operator must know before
-    guests may bring their own models."""
+    …``). ``devices`` names what it can run on."""
 
     usable: bool
     detail: str
     devices: tuple[str, ...] = ()
-    risk: str = ""
 
 
 class Quantization(NamedTuple):

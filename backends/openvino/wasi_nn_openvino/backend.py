@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     import openvino
 
-RISK = "an unusual model can crash the process: use only models that you trust"
-
 
 class OpenvinoBackend(Backend):
     """Runs OpenVINO IR (XML and weights), and other formats that OpenVINO reads from a file."""
@@ -59,7 +57,7 @@ class OpenvinoBackend(Backend):
         except (ImportError, RuntimeError) as error:
             return Availability(False, f"openvino is installed and broken: {error}")
         version = openvino.__version__.split("-")[0]
-        return Availability(True, f"openvino {version}", tuple(devices), RISK)
+        return Availability(True, f"openvino {version}", tuple(devices))
 
     def prepare(self) -> None:
         # OpenVINO's telemetry is a thread. Without its package, OpenVINO has none.

@@ -317,62 +317,6 @@ class TestWhatIsRefused:
         with pytest.raises(RuntimeFailure, match="run code when they are loaded"):
             host.load(data)
 
-    def test_a_guests_zip_bomb_is_refused(self, host):
-        sound = zipfile.ZipFile(io.BytesIO(scripted(DOUBLE)))
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as bomb:
-            for entry in sound.infolist():
-                bomb.writestr(entry.filename, sound.read(entry))
-            bomb.writestr("archive/data/bomb", bytes(100 << 20))
-        assert len(buffer.getvalue()) < 1 << 20
-        with pytest.raises(RuntimeFailure, match="far more than its size"):
-            host.load(buffer.getvalue(), encoding="pytorch")
-
-    def test_a_guests_own_code_that_reaches_files_is_refused(self, host):
-        source = (
-            "def forward(self, x):\n"
-            "    return torch.from_file('/etc/passwd', False, 4, dtype=torch.uint8)\n"
-        )
-        with pytest.raises(RuntimeFailure, match="reaches files"):
-            host.load(scripted(source))
-
-    @pytest.mark.parametrize(
-        "call",
-        [
-            "torch.save",
-            "torch . save",
-            "ops.aten.save",
-            "t = torch\n    t.save",
-            'getattr(torch, "sa" "ve")',
-            'getattr(getattr(ops, "aten"), "sa" "ve")',
-            'getattr(torch, "sa\\166e")',
-        ],
-    )
-    @pytest.mark.parametrize("folder", ["code", "CODE"])
-    def test_code_that_reaches_files_is_refused_under_any_name(self, host, tmp_path, call, folder):
-        """Nothing of the sort may be written as torch would write it, or where."""
-        path = tmp_path / "written"
-        sound = zipfile.ZipFile(io.BytesIO(scripted(DOUBLE)))
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w") as changed:
-            for name in sound.namelist():
-                line = f'{call}(x, "{path}")\n    return'.encode()
-                data = sound.read(name)
-                if name.endswith(".py"):
-                    data = data.replace(b"return", line)
-                    changed.writestr("archive/code/other.py", b"")
-                changed.writestr(name.replace("/code/", f"/{folder}/"), data)
-        with pytest.raises(RuntimeFailure, match="reaches files"):
-            host.load(buffer.getvalue(), encoding="pytorch").run(np.float32([1]))
-        assert not path.exists()
-
-    def test_code_that_torch_itself_writes_is_accepted(self, host):
-        layers = torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2)), torch.nn.ReLU())
-        data = jit_scripted(layers)
-        sound = zipfile.ZipFile(io.BytesIO(data))
-        assert any(b"getattr" in sound.read(name) for name in sound.namelist())
-        assert host.load(data).inputs
-
 
 @pytest.mark.parametrize(
     ("array", "says"),
@@ -409,8 +353,7 @@ def test_wrong_builders_configs_and_targets_are_refused(plugins):
 
 
 def test_damaged_models_are_errors_and_never_crashes(tmp_path):
-    """Each in a process of its own. Entries with a wrong CRC never reach torch's own reader, which
-    has been seen to crash on damaged archives (README)."""
+    """Torch has been seen to crash on damaged archives; the host goes on."""
     (tmp_path / "mutants").mkdir()
     np.save(tmp_path / "x.npy", sample())
     damaged = mutants.damage(torchscript(tmp_path)[0].read_bytes(), cuts=40, flips=200)

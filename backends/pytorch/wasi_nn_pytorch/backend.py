@@ -14,11 +14,6 @@ from wasi_nn.backend import (
 from wasi_nn.errors import InvalidArgument
 from wasi_nn.types import Availability
 
-RISK = (
-    "TorchScript is code, and a damaged archive can crash the process: "
-    "use only models that you trust"
-)
-
 
 class PytorchBackend(Backend):
     """Runs an archive with torch on the CPU or a CUDA GPU. A graph has one builder."""
@@ -37,7 +32,7 @@ class PytorchBackend(Backend):
         except (ImportError, OSError) as error:
             return Availability(False, f"torch is installed and broken: {error}")
         devices = ("cpu", "gpu (cuda)") if torch.cuda.is_available() else ("cpu",)
-        return Availability(True, f"torch {torch.__version__}", devices, RISK)
+        return Availability(True, f"torch {torch.__version__}", devices)
 
     def prepare(self) -> None:
         import wasi_nn_pytorch.context

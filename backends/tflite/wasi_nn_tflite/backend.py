@@ -15,8 +15,6 @@ from wasi_nn.errors import InvalidArgument, UnsupportedOperation
 from wasi_nn.types import Availability, ExecutionTarget
 from wasi_nn_tflite import library
 
-RISK = "a damaged model can crash the process: use only models that you trust"
-
 
 class TfliteBackend(Backend):
     """Runs a flatbuffer on the CPU with LiteRT or tflite-runtime. A graph has one builder."""
@@ -29,7 +27,7 @@ class TfliteBackend(Backend):
         reason = library.missing()
         if reason is not None:
             return Availability(False, reason)
-        return Availability(True, library.describe(), ("cpu",), RISK)
+        return Availability(True, library.describe(), ("cpu",))
 
     def prepare(self) -> None:
         import wasi_nn_tflite.context

@@ -102,8 +102,6 @@ def doctor() -> int:
             sound = sound and not is_broken(found)
             on = f"; runs on {', '.join(found.devices)}" if found.devices else ""
             tell(f"{_mark(found)} backend {backend.name}: {found.detail}{on}")
-            if found.risk:
-                tell(f"          {found.risk}")
         for runtime in record.runtimes:
             found = availability(runtime)
             sound = sound and not is_broken(found)

@@ -151,8 +151,8 @@ class Host(OfOneProcess, Closing):
         """Load a graph from files or bytes, for use without Wasm.
 
         With the ``isolation`` ``"guest"`` or ``"shared"`` it runs in a worker, with ``"none"`` in
-        this process. Without it, only a language model runs in a worker: give it for a model that
-        you do not trust.
+        this process. Without it, bytes and language models run in a worker, other files in this
+        process.
 
         The same files are loaded once per process, no matter how often this is called. If a signal
         handler raises meanwhile, Ctrl-C's included, that is raised at once. The library continues
@@ -178,7 +178,8 @@ class Host(OfOneProcess, Closing):
         options = LoadOptions(kind, target_of(target), _config(config), self._allow_fallback)
         paths = [builder for builder in builders if isinstance(builder, Path)]
         own = None if isolation is None else values.isolation(isolation)
-        chosen = isolation_of(backend, kind, self.policy, "", own)
+        name = None if len(paths) < len(builders) else ""
+        chosen = isolation_of(backend, kind, self.policy, name, own)
         if len(paths) == len(builders):
             return _model(lambda: loading.load_shared(backend, paths, options, never, chosen))
 
