@@ -35,6 +35,7 @@ from wasi_nn.types import TensorInfo, TensorType
 #: WasmEdge's dialect has a number for every encoding, and an errno for every reason.
 DIALECT = DIALECTS["wasmedge"]
 _NUMBERS = {name: number for number, name in DIALECT.encodings.items()}
+_U8 = DIALECT.tensor_types.index(TensorType.U8)
 _KNOWN = {0, *DIALECT.errnos.values()}
 # Bytes of address space that the host may take: less than what would disturb the machine.
 _HOST_MEMORY = 8 << 30
@@ -192,7 +193,7 @@ class TrialGuest:
 
     def _texts(self, context: int, trial: Trial) -> bool:
         for index, text in trial.texts:
-            self.call("set_input", context, index, self._tensor(4, (len(text),), text))
+            self.call("set_input", context, index, self._tensor(_U8, (len(text),), text))
         computed = self.call("compute", context) == 0
         step, errno = self.step, self.errno
         buffer = self.put(bytes(_BUFFER))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import logging
 import tempfile
 import time
@@ -33,6 +34,9 @@ from wasi_nn_conformance import graphs
 LIMITS = Limits(graphs=24, contexts=48, host_memory=64 << 20, timeout=120.0)
 _CALLS = 2000
 _MODELS = {"echo": "{}", "stream": '{"stream": 2}', "text": '{"untyped_bytes": true}'}
+
+
+_image = functools.lru_cache(vocabulary.Image)
 
 
 class Finding(Exception):
@@ -75,7 +79,7 @@ class Table:
     def guest(self, dialect: Dialect) -> Iterator[tuple[Driver, dict[str, int], vocabulary.Image]]:
         """A guest of a dialect, with its functions and the image of its memory."""
         program, table = self._program(dialect)
-        made, image = Driver(dialect, table), vocabulary.Image(dialect.module)
+        made, image = Driver(dialect, table), _image(dialect.module)
         with program.instantiate(dialect=dialect.name, extra=[made.extra]) as instance:
             made.guest = instance
             made.write(1024, bytes(image.bytes))

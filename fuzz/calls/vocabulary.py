@@ -54,6 +54,8 @@ class Image:
         ]
         #: Four f32 numbers.
         self.row = self._tensor(1, (1, 4), 16)
+        #: Four bytes, in the dialects in which 3 is u8.
+        self.text = self._tensor(3, (4,), 4)
         self.sizes = [self._put(struct.pack("<I", size)) for size in (0, 1, 4, 64, 1 << 31)]
 
     def _put(self, data: bytes) -> int:
