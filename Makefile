@@ -15,7 +15,7 @@ OLD := build/python3.10
 PYTEST := -m pytest -n auto --dist worksteal
 SLOW := slow or fuzz
 
-.PHONY: api demo demo-chat fuzz test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
+.PHONY: api demo demo-chat fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
@@ -25,6 +25,7 @@ help:
 	@echo "make lint    ruff, mypy --strict and the check of prose"
 	@echo "make bench   print what the host costs, and write build/bench.json"
 	@echo "make fuzz    try hostile models, calls and bytes, for hours (or FUZZ=calls)"
+	@echo "make soak    run 100,000 guests, whose host must not grow"
 	@echo "make conformance  run the conformance cases on every host and backend here"
 	@echo "make matrix  publish the results of the last make conformance in docs/matrix.md"
 	@echo "make api     list the public names in docs/api.md"
@@ -106,13 +107,23 @@ bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks
 	@if test -e $(OLD)/.dev; then $(OLD)/bin/python -m benchmarks.engines; fi
 
-FUZZ ?= models calls
+# atheris has wheels for Linux alone. Without it, chance changes the bytes.
+$(VENV)/.fuzz: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+	    atheris==3.0.0 || echo "there is no atheris for this Python and system"
+	@touch $@
+
+FUZZ ?= models calls decoders
 SEED ?= 1
 LONG_models := --count 4000
 LONG_calls := --count 1000000
-fuzz: $(VENV)/.dev
+LONG_decoders := --seconds 300
+fuzz: $(VENV)/.fuzz
 	@$(foreach command,$(FUZZ),$(BIN)/python -m fuzz $(command) $(LONG_$(command)) --seed $(SEED) \
 	    --json build/fuzz/$(command).json &&) true
+
+soak: $(VENV)/.dev
+	@$(BIN)/python -m fuzz soak --count 100000 --seed $(SEED) --json build/fuzz/soak.json
 
 conformance: $(VENV)/.dev
 	@mkdir -p build

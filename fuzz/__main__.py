@@ -9,6 +9,7 @@ import sys
 #: The module of each command. What it needs is imported when it is used.
 COMMANDS = {
     "models": ("fuzz.hostile", "hostile models of every encoding, and texts for ggml"),
+    "decoders": ("fuzz.decoders", "bytes for the host's own readers"),
     "soak": ("fuzz.soak", "very many guests, with flat memory"),
     "calls": ("fuzz.calls.running", "the core ABI's calls from Wasm, on every engine"),
 }

@@ -23,6 +23,11 @@ START_SECONDS = 60.0
 _TAIL = 2000
 
 
+def environment() -> dict[str, str]:
+    """The environment of a process that finds the same packages as this one."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
 class TrialHost:
     """A host's process. ``attempt`` starts it, and starts it again after a death. A context
     manager."""
@@ -41,11 +46,10 @@ class TrialHost:
         ours, theirs = os.pipe()
         self._errors.seek(0)
         self._errors.truncate()
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "fuzz.trial", str(theirs), self._isolation],
             cwd=ROOT,
-            env=environment,
+            env=environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=self._errors,

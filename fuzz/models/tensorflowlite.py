@@ -47,6 +47,35 @@ def _operators() -> list[str]:
 
 
 @functools.cache
+def _inputs() -> dict[str, int]:
+    """The number of inputs of operators that reject every other one."""
+    one = (
+        "ABS CAST CEIL COS DEPTH_TO_SPACE DEQUANTIZE ELU EXP FAKE_QUANT FLOOR GELU HARD_SWISH "
+        "L2_NORMALIZATION LEAKY_RELU LOCAL_RESPONSE_NORMALIZATION LOG LOGICAL_NOT LOGISTIC "
+        "LOG_SOFTMAX MATRIX_DIAG NEG QUANTIZE RANK RELU RELU6 RELU_N1_TO_1 RELU_0_TO_1 ROUND "
+        "RSQRT SHAPE SIGN SIN SOFTMAX SPACE_TO_DEPTH SQRT SQUARE SQUEEZE TANH UNIQUE UNPACK WHERE "
+        "ZEROS_LIKE AVERAGE_POOL_2D MAX_POOL_2D L2_POOL_2D REAL IMAG COMPLEX_ABS BITCAST"
+    )
+    two = (
+        "ADD SUB MUL DIV FLOOR_DIV FLOOR_MOD POW MAXIMUM MINIMUM SQUARED_DIFFERENCE ATAN2 EQUAL "
+        "NOT_EQUAL LESS LESS_EQUAL GREATER GREATER_EQUAL LOGICAL_AND LOGICAL_OR BITWISE_XOR "
+        "RIGHT_SHIFT MEAN SUM REDUCE_PROD REDUCE_MAX REDUCE_MIN REDUCE_ANY REDUCE_ALL ARG_MAX "
+        "ARG_MIN GATHER GATHER_ND RESHAPE TRANSPOSE PAD MIRROR_PAD TILE EXPAND_DIMS FILL CUMSUM "
+        "RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR REVERSE_V2 REVERSE_SEQUENCE TOPK_V2 SPLIT "
+        "BROADCAST_TO BATCH_MATMUL PRELU SEGMENT_SUM EMBEDDING_LOOKUP RFFT2D DYNAMIC_UPDATE_SLICE"
+    )
+    three = (
+        "CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED SELECT SELECT_V2 SLICE SPLIT_V "
+        "SPACE_TO_BATCH_ND BATCH_TO_SPACE_ND SCATTER_ND PADV2 RANGE TRANSPOSE_CONV CONV_3D "
+        "MATRIX_SET_DIAG UNSORTED_SEGMENT_SUM UNSORTED_SEGMENT_MAX UNSORTED_SEGMENT_PROD "
+        "UNSORTED_SEGMENT_MIN"
+    )
+    four = "ONE_HOT SPARSE_TO_DENSE STRIDED_SLICE"
+    groups = enumerate((one, two, three, four), 1)
+    return {name: count for count, names in groups for name in names.split()}
+
+
+@functools.cache
 def _options() -> dict[str, str]:
     """The options of each operator that has some, as far as the names tell."""
     names = {
@@ -160,7 +189,10 @@ class _Built:
         operator = self.schema.OperatorT()
         operator.opcodeIndex = len(self.codes) - 1
         alike = chance.choice(_TYPES), chance.dims()
-        operator.inputs = [self._input(alike) for _ in range(chance.choice((1, 1, 2, 2, 3, 4, 5)))]
+        count = _inputs().get(name, 0)
+        if not count or chance.once_in(10):
+            count = chance.choice((1, 1, 2, 2, 3, 4, 5))
+        operator.inputs = [self._input(alike) for _ in range(count)]
         kinds = [alike[0], "", "INT32", "BOOL"]
         operator.outputs = [
             self.tensor(False, chance.choice(kinds), alike[1] if chance.once_in(2) else None)
