@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 import pytest
 
 from wasi_nn import Host
+from wasi_nn.backend import unlimited
 from wasi_nn.errors import InvalidArgument, NnError, PromptTooLong, RuntimeFailure
 from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.protocol import chat, template
 from wasi_nn_ggml.settings import ModelSettings
 
+TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
 CHATML = """{% for message in messages %}
 {{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}
 {%- endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"""
@@ -83,7 +86,11 @@ CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": FUNCTI
 def render(text, messages, **variables):
     known = {"messages": messages, "bos_token": "<s>", "eos_token": "</s>", "tools": None}
     return template.render(
-        text, {**known, "add_generation_prompt": True, **variables}, 1 << 20, lambda: False
+        text,
+        {**known, "add_generation_prompt": True, **variables},
+        1 << 20,
+        unlimited,
+        lambda: False,
     )
 
 
@@ -149,29 +156,122 @@ def test_a_template_that_fails_gives_a_reason(text, reason):
         render(text, USER)
 
 
+MEGABYTE = "{% set m = 'x' * 1000000 %}"
+DOUBLING = "{% set ns = namespace(a=[1]) %}{% for i in range(60) %}{% set ns.a = "
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}",
         "{{ 9**(9**9) }}",
-        "{% set ns = namespace(a=1) %}{% for a in range(60) %}{% set ns.a = [ns.a, ns.a] %}"
-        "{% endfor %}{{ ns.a }}",
+        "{{ [1] * 10**10 }}",
+        "{{ 10**10 * 'x' }}",
+        "{{ 2.5 | round(10**8, 'floor') }}",
+        "{% set x = 7**1000 %}{{ x * x }}",
+        DOUBLING + "ns.a + ns.a %}{% endfor %}",
+        DOUBLING + "ns.a ~ ns.a %}{% endfor %}",
+        DOUBLING + "[ns.a, ns.a] %}{% endfor %}",
+        DOUBLING + "(ns.a, ns.a) %}{% endfor %}",
+        DOUBLING + "{'a': ns.a, 'b': ns.a} %}{% endfor %}",
+        DOUBLING + "dict(a=ns.a, b=ns.a) %}{% endfor %}",
+        MEGABYTE + "{% set x = " + "~".join("m" * 9000) + " %}",
+        "".join(f"{{% set m{at} = messages[0].content[1:] %}}" for at in range(900)),
+        "{% set x %}{% for a in range(99999) %}" + "t" * 30000 + "{% endfor %}{% endset %}",
+        "{% macro f() %}" + "t" * 30000 + "{% endmacro %}{% set x %}{% for a in range(99999) %}"
+        "{{ f() }}{% endfor %}{% endset %}",
+        MEGABYTE + "{% filter upper %}{% for a in range(999) %}{{ m }}{% endfor %}{% endfilter %}",
+        MEGABYTE + "{{ m.replace('x', m) }}",
+        MEGABYTE + "{{ m | replace('', m) }}",
+        MEGABYTE + "{{ m.join(range(99999) | map('string')) }}",
+        MEGABYTE + "{{ range(99999) | join(m) }}",
+        MEGABYTE + "{{ ([m] * 1000) | join }}",
+        MEGABYTE + "{{ m | indent(100000) }}",
+        MEGABYTE + "{{ ('%(a)s' * 10000) % {'a': m} }}",
+        MEGABYTE + "{{ (range(9999) | list) | tojson(separators=(m, m)) }}",
+        MEGABYTE + "{{ strftime_now(m) }}",
+        MEGABYTE + "{{ m.strip('y' * 1000000 + 'x') }}",
+        MEGABYTE + "{{ m.rfind('y' + m) }}",
+        MEGABYTE + "{{ m.split('x') }}",
+        "{{ '%*d' % (10**9, 1) }}",
+        "{{ '%1000000000d' | format(1) }}",
+        "{{ [1] | tojson(indent=10**9) }}",
+        "{{ 'x'.ljust(width=10**10) }}",
+        "{{ (range(99999) | list) | tojson(indent=30) }}" * 60,
+        "{{ '{:>1000000000}'.format(1) }}",
+        "{{ 'a'.translate({97: 'x'}) }}",
+        "{{ (1).to_bytes(10**10, 'big') }}",
+        "{{ [1] | batch(10**9, 'x') | list }}",
+        "{% autoescape true %}{% endautoescape %}",
+        "{{ " + "(" * 9000 + "1" + ")" * 9000 + " }}",
+        "{{ " + "+".join("a" * 9000) + " }}",
+        "{% include '/etc/passwd' %}",
+        "x" * 40000,
     ],
 )
-def test_a_template_without_an_end_is_stopped(text, monkeypatch):
-    monkeypatch.setattr(template, "_TIMEOUT_SECONDS", 2)
+def test_a_hostile_template_is_refused(text):
     with pytest.raises(NnError):
-        render(text, USER)
+        render(text, [{"role": "user", "content": "x" * 1_000_000}])
+
+
+def test_what_contains_itself_has_a_text():
+    text = "{% set ns = namespace() %}{% set ns.a = [ns, ns] %}{{ ns }}{{ ns.a }}{{ ns.a ~ 1 }}"
+    assert render(text, USER).startswith("<Namespace>[<Namespace>, <Namespace>]")
+
+
+def test_a_templates_memory_counts_against_the_guests_limit():
+    counted = []
+    template.render(
+        "{% set x = 'x' * 5000000 %}", {"messages": USER}, 100, counted.append, lambda: False
+    )
+    assert sum(size for size in counted if size > 0) > 5_000_000
+    assert sum(counted) == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% for m in messages %}{{ loop.index }}{{ loop.last }}{{ loop.length }}{% endfor %}",
+        "{% for m in messages[1:] %}{{ m.role ~ ':' ~ 1 ~ none }}{% else %}none{% endfor %}",
+        "{% for k, v in messages[0].items() if k != 'x' %}{{ k }}={{ v }}{% endfor %}",
+        "{% for a in [[1, [2]], [3]] recursive %}{{ loop(a) if a is iterable else a }}{% endfor %}",
+        "{{ messages | map(attribute='role') | list }}{{ messages | length }}{{ [2, 1] | sort }}",
+        "{{ messages | selectattr('role', 'equalto', 'user') | list | length }}",
+        "{{ messages | groupby('role') }}{{ [1, 1.0, 'a', 'A'] | unique | list }}",
+        "{{ ['a', 1, none] | join('-') }}{{ 'abc' | list }}{{ 'abc' | reverse }}",
+        "{{ '%s is %d%%' % ('it', 5) }}{{ '%s' | format('x') }}{{ 7 % 4 }}",
+        "{{ 2**10 }}{{ 'ab' * 3 }}{{ 'abc'[::-1] }}{{ -3 // 2 }}",
+        "{{ 'a\nb' | indent(4) }}{{ 'A b' | title }}{{ ' x ' | trim }}{{ '5' | int + 1 }}",
+        "{{ 'a,b'.split(',')[1] }}{{ 'a'.join('xyz') }}{{ 'xax'.strip('x') }}{{ {'a': (1, 2)} }}",
+        "{{ {'b': 1, 'a': 2} | dictsort }}{{ [1, 2] + [3] }}{{ x is defined }}{{ x | default(9) }}",
+        "{% macro f(a, b=2) %}[{{ a }}{{ b }}{{ caller() if caller }}]{% endmacro %}{{ f(1) }}"
+        "{% call f(3) %}in{% endcall %}",
+        "{% set x %}{{ 1 }}-{% endset %}{{ x }}{% filter upper %}abc{{ x }}{% endfilter %}",
+        "{% block a %}{{ 1 }}{% endblock %}{{ self.a() }}{% with a = 1 %}{{ a }}{% endwith %}",
+        "{{ 1.50 }}{{ true }}{{ 'a' 'b' }}{{ 1 if x else 2 }}{{ not x and 1 < 2 <= 3 }}",
+    ],
+)
+def test_a_template_renders_as_in_jinja(text):
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    messages = [*USER, {"role": "assistant", "content": "é"}]
+    plain = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: "" if value is None else value,
+    )
+    assert render(text, messages) == plain.from_string(text).render(messages=messages)
 
 
 def test_a_stopped_guest_stops_its_template():
     with pytest.raises(RuntimeFailure, match="stopped"):
-        template.render("{{ 9**(9**9) }}", {"messages": USER}, 100, lambda: True)
+        template.render("{{ 9**(9**9) }}", {"messages": USER}, 100, unlimited, lambda: True)
 
 
 def test_a_rendered_prompt_has_a_maximum():
     with pytest.raises(PromptTooLong):
-        template.render("{{ 'x' * 101 }}", {"messages": USER}, 100, lambda: False)
+        template.render("{{ 'x' * 101 }}", {"messages": USER}, 100, unlimited, lambda: False)
 
 
 @pytest.fixture
@@ -185,7 +285,7 @@ def talk(remake, tmp_path):
 
 
 def prompt(model, request, text=""):
-    return chat.prompt(model, json.dumps(request), text, 1 << 20, lambda: False)
+    return chat.prompt(model, json.dumps(request), text, 1 << 20, unlimited, lambda: False)
 
 
 class TestTheModelsOwn:
@@ -254,3 +354,22 @@ def test_a_context_renders_its_prompt(talk, tmp_path):
                 one.compute()
                 texts.append(bytes(one.get_output()))
     assert texts[0] == texts[1]
+
+
+def test_a_hostile_template_costs_only_its_own_context():
+    hostile = {
+        "enable-chat-template": True,
+        "chat-template": DOUBLING + "[ns.a, ns.a] %}{% endfor %}{{ ns.a }}",
+    }
+    with Host() as host:
+        graph = host.load(TINY, config={"temp": 0, "ctx-size": 512})
+        with graph.init_execution_context() as one, graph.init_execution_context() as other:
+            other.set_input("prompt", "Hello")
+            stream = other.stream()
+            next(stream)
+            one.set_input("config", json.dumps(hostile))
+            with pytest.raises(InvalidArgument, match="too much memory"):
+                one.set_input("prompt", json.dumps(USER))
+            next(stream)
+            one.set_input("config", '{"chat-template": "{{ messages[0].content }}"}')
+            one.set_input("prompt", json.dumps(USER))

@@ -16,6 +16,7 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+from wasi_nn.backend import Reserve
 from wasi_nn.errors import InvalidArgument
 from wasi_nn_ggml.llama.bindings import ChatMessage
 from wasi_nn_ggml.llama.model import Model
@@ -25,7 +26,14 @@ from wasi_nn_ggml.protocol import template as templates
 _KEYS = ("messages", "tools", "documents", "add_generation_prompt", "chat_template_kwargs")
 
 
-def prompt(model: Model, text: str, template: str, most: int, stopped: Callable[[], bool]) -> str:
+def prompt(
+    model: Model,
+    text: str,
+    template: str,
+    most: int,
+    reserve: Reserve,
+    stopped: Callable[[], bool],
+) -> str:
     """The prompt of a conversation, which the model continues as the assistant. A model without a
     template gets ChatML. Raises ``InvalidArgument`` if ``text`` is not a conversation, and what
     ``template.render`` raises."""
@@ -44,7 +52,7 @@ def prompt(model: Model, text: str, template: str, most: int, stopped: Callable[
         extra = request.pop("chat_template_kwargs", None) or {}
         variables = {"add_generation_prompt": True, "tools": None, "documents": None}
         variables |= model.special_tokens() | extra | request | {"messages": messages}
-        result = templates.render(template, variables, most, stopped)
+        result = templates.render(template, variables, most, reserve, stopped)
         begin = model.special_tokens()["bos_token"]
         if begin and model.adds_bos:
             # The tokenizer adds it again.
@@ -128,7 +136,7 @@ def _message(message: Any, images: list[str], mark: str) -> dict[str, Any]:
     def marked(text: str) -> str:
         if "\0" in text:
             raise InvalidArgument("a message contains a NUL character")
-        # Reject half a character here, not in the process that renders.
+        # Reject half a character here, not where the prompt is encoded.
         text.encode("utf-8")
 
         def keep(match: re.Match[str]) -> str:

@@ -26,6 +26,8 @@ _MAX_TOKEN_BYTES = 512
 _MAX_TEXT = 16 << 20
 #: The same for a prompt with images.
 MAX_BYTES = 64 << 20
+# Bytes that a byte of JSON may take when it is parsed.
+_PARSING = 24
 
 
 class Projection(NamedTuple):
@@ -63,7 +65,8 @@ def read(
     _check(len(text), MAX_BYTES if images else most)
     if wanted.chat:
         try:
-            text = chat.prompt(model, text, wanted.chat_template, most, stopped)
+            with Reservation(reserve, _PARSING * len(text)):
+                text = chat.prompt(model, text, wanted.chat_template, most, reserve, stopped)
         except UnicodeEncodeError as error:
             # JSON can contain half a character.
             raise InvalidArgument(f"a message is not text: {error.reason}") from error
