@@ -102,3 +102,63 @@ def test_a_library_loads_and_computes_in_a_confined_process(
     else:
         # 1 to 4, times the matrix with 0 to 11 in its rows.
         assert ended.stdout == "4 {(60.0, 70.0, 80.0)}\n"
+
+
+HOSTILE = """
+import os, sys, warnings
+import torch
+from wasi_nn._sandbox import Confinement, confine, library_paths, offered
+
+warnings.simplefilter("ignore")
+
+class Hostile(torch.nn.Module):
+    def forward(self, victim: str, shared: bool):
+        return torch.from_file(victim, shared, 6, dtype=torch.uint8).fill_(33)
+
+class Curious(torch.nn.Module):
+    def forward(self, victim: str):
+        return torch.from_file(victim, False, 6, dtype=torch.uint8)
+
+programs = [
+    (torch.jit.script(Curious()), ["victim"]),
+    (torch.jit.script(Hostile()), ["victim", True]),
+]
+offered()
+paths = library_paths()
+for confined in (False, True):
+    with open("victim", "wb") as file:
+        file.write(b"secret")
+    pid = os.fork()
+    if not pid:
+        try:
+            if confined:
+                confine(Confinement(paths))
+            for program, arguments in programs:
+                try:
+                    print(bytes(program(*arguments).tolist()))
+                except RuntimeError as error:
+                    print("refused" if "ermi" in str(error) else error)
+            sys.stdout.flush()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    with open("victim", "rb") as file:
+        print(file.read(), flush=True)
+"""
+
+
+def test_a_program_of_torch_neither_reads_nor_writes_a_file_when_confined(tmp_path: Path) -> None:
+    needs("torch")
+    # (torch reads the source of what it compiles.)
+    (tmp_path / "hostile.py").write_text(HOSTILE)
+    ended = subprocess.run(
+        [sys.executable, "hostile.py"],
+        capture_output=True,
+        text=True,
+        timeout=_HANG,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        cwd=tmp_path,
+    )
+    assert ended.returncode == 0, ended.stderr
+    free = ["b'secret'", "b'!!!!!!'", "b'!!!!!!'"]
+    assert ended.stdout.splitlines() == [*free, "refused", "refused", "b'secret'"]
