@@ -10,7 +10,7 @@ import threading
 import numpy as np
 import pytest
 
-from wasi_nn import Host, UsageError
+from wasi_nn import Host, Limits, UsageError
 from wasi_nn._host.model import Model
 from wasi_nn._models.loading import LoadedGraph, LoadOptions
 from wasi_nn.backend import Backend, Graph, StreamingContext
@@ -93,7 +93,7 @@ def graph():
 
 @pytest.fixture
 def model(graph):
-    return Model(LoadedGraph(graph, Nothing(), LoadOptions("nothing"), 0.0))
+    return Model(LoadedGraph(graph, Nothing(), LoadOptions("nothing"), 0.0), Limits())
 
 
 async def heard(event):

@@ -494,7 +494,7 @@ class TestMemoryOfControlGroups:
 def test_a_cancelled_context_of_a_model_can_only_be_closed():
     backend = Recorder()
     session = open_session(backend)
-    with Context(session.graphs[load(session)]) as context:
+    with Context(session.graphs[load(session)], Limits()) as context:
         context.set_input(0, ONE)
         context.cancel()
         for operation in (lambda: context.set_input(0, ONE), context.compute):

@@ -19,6 +19,7 @@ pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
 
 GRAPHS = Path(__file__).parents[2] / "conformance/graphs"
+OWN = Policy(own_models=True)
 ADD = memoryview((GRAPHS / "onnx/add.onnx").read_bytes())
 
 

@@ -4,7 +4,7 @@ WasiNnError
 ├── NnError                  what the guest gets, as an errno or a `wasi:nn` error
 │   ├── InvalidArgument · InvalidEncoding · MissingMemory · RuntimeFailure
 │   ├── UnsupportedOperation · TooLarge · NotFound
-│   ├── NotAllowed · QuotaExceeded                                       (rules of the policy)
+│   ├── NotAllowed · QuotaExceeded (OutOfTokens)                        (rules of the policy)
 │   └── EndOfSequence · ContextFull · PromptTooLong · ModelNotFound      (language models)
 ├── UsageError               the user's mistake: an option, a path, a name given twice
 │   ├── Unavailable          a plugin or library that is not installed, and how to get it
@@ -42,6 +42,7 @@ __all__ = [
     "NotAllowed",
     "NotFound",
     "OutOfFuel",
+    "OutOfTokens",
     "PromptTooLong",
     "QuotaExceeded",
     "RuntimeFailure",
@@ -127,6 +128,13 @@ class QuotaExceeded(RuntimeFailure):
         self.rule = rule
 
 
+class OutOfTokens(QuotaExceeded):
+    """The guest may generate no further token. The text generated so far can be read."""
+
+    def __init__(self, text: str = "the guest has generated all the tokens that it may") -> None:
+        super().__init__("tokens", text.removeprefix("quota tokens: "))
+
+
 class NotAllowed(NnError):
     """The policy does not let the guest do this: ``policy own-models: …``."""
 
@@ -200,9 +208,12 @@ class LinkError(WasiNnError):
 
 
 class GuestError(WasiNnError):
-    """The guest did not run to its own end. ``exit_code`` is what a shell would see."""
+    """The guest did not run to its own end. ``exit_code`` is what a shell would see.
+
+    ``rule`` is the name of the policy's rule that ended it, or an empty text."""
 
     exit_code: ClassVar[int] = 134
+    rule: str = ""
 
     def __init__(self, *arguments: Any) -> None:
         # A trap's text includes the guest's stack, one line for each function.
@@ -226,15 +237,24 @@ class GuestExited(GuestTrap):
 class LimitExceeded(GuestError):
     """The guest needs more than its limits allow, before it can start."""
 
+    rule = "memory"
+
 
 class OutOfFuel(GuestError):
     """The guest used up its fuel."""
 
+    rule = "fuel"
+
 
 class DeadlineExceeded(GuestError):
-    """The guest ran past its deadline. The exit code is 124, like that of timeout(1)."""
+    """The guest ran past its deadline, or has computed for all of its seconds. The exit code is
+    124, like that of timeout(1)."""
 
     exit_code = 124
+
+    def __init__(self, text: str, rule: str = "timeout") -> None:
+        super().__init__(text)
+        self.rule = rule
 
 
 class Interrupted(GuestError):

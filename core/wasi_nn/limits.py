@@ -44,6 +44,13 @@ class Limits(NamedTuple):
       memory of language models). None is half of this machine's memory, at least 4 GiB, and at
       most what the container allows.
     - ``output``: bytes that are captured of each output stream.
+    - ``model_bytes``: bytes of the models that the guest has brought and still holds.
+    - ``tensor_bytes``: bytes of tensors at one time: inputs that are set, tensors of a component,
+      and the output that is read.
+    - ``compute_timeout``: seconds of one computation, or None for no limit. The guest continues
+      without its result.
+    - ``compute_seconds``: seconds of all computations, or None for no limit. The guest ends.
+    - ``tokens``: how many tokens the guest's language models may generate in all.
 
     The limits of a run are laid over those of its host, field by field. Where the run gives no
     value, the host's value holds. Where both give one, the lower value holds. With ``loosen`` the
@@ -61,15 +68,29 @@ class Limits(NamedTuple):
     timeout: float | None = None
     memory: int | None = None
     fuel: int | None = None
-    graphs: int = _Default(1024)
-    contexts: int = _Default(65536)
+    graphs: int = _Default(256)
+    contexts: int = _Default(4096)
     host_memory: int | None = None
     output: int = _Default(256 << 20)
+    model_bytes: int = _Default(2 << 30)
+    tensor_bytes: int = _Default(1 << 30)
+    compute_timeout: float | None = None
+    compute_seconds: float | None = None
+    tokens: int = _Default(1 << 20)
     loosen: bool = False
 
     def host_memory_bytes(self) -> int:
         """The value of ``host_memory``, or what None stands for on this machine."""
         return _default_host_memory() if self.host_memory is None else self.host_memory
+
+    def given(self) -> Limits:
+        """These limits without the defaults, for a program's own contexts."""
+        most = _MAX_VALUE - 1
+        limits = self if self.host_memory is not None else self._replace(host_memory=most)
+        defaults: dict[str, Any] = {
+            name: most for name in _FIELDS if isinstance(getattr(self, name), _Default)
+        }
+        return limits._replace(**defaults)
 
     def over(self, host: Limits) -> Limits:
         """These limits laid over a host's. Raises ``UsageError`` as ``check`` does."""
@@ -85,21 +106,25 @@ class Limits(NamedTuple):
                 laid[name] = own
             else:
                 laid[name] = min(own, outer)
-        if laid["timeout"] is not None:
-            # Infinity, for example, is longer than any thread can wait.
-            laid["timeout"] = min(laid["timeout"], threading.TIMEOUT_MAX)
+        for name in _SECONDS:
+            if laid[name] is not None:
+                # Infinity, for example, is longer than any thread can wait.
+                laid[name] = min(laid[name], threading.TIMEOUT_MAX)
         return Limits(**laid)
 
     def check(self) -> None:
         """Raise ``UsageError`` for a value that is not a limit."""
-        seconds = self.timeout
-        if seconds is not None and (
-            isinstance(seconds, bool) or not isinstance(seconds, Real) or seconds != seconds
-        ):
-            raise UsageError(f"the timeout is {seconds!r}, and must be a number of seconds or None")
-        for name in _FIELDS[1:]:
+        for name in _SECONDS:
+            seconds = getattr(self, name)
+            if seconds is not None and (
+                isinstance(seconds, bool) or not isinstance(seconds, Real) or seconds != seconds
+            ):
+                raise UsageError(
+                    f"the {name} is {seconds!r}, and must be a number of seconds or None"
+                )
+        for name in _FIELDS:
             value = getattr(self, name)
-            if value is None and name in ("memory", "fuel", "host_memory"):
+            if name in _SECONDS or (value is None and name in _OPTIONAL):
                 continue
             if (
                 isinstance(value, bool)
@@ -112,3 +137,5 @@ class Limits(NamedTuple):
 
 
 _FIELDS = Limits._fields[:-1]
+_SECONDS = ("timeout", "compute_timeout", "compute_seconds")
+_OPTIONAL = ("memory", "fuel", "host_memory")

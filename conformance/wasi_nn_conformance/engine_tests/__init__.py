@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import pytest
 
-_MODULES = """common directories garbage hostcalls limits memory preopens programs signals starts
-    streams tasks wasi""".split()
+_MODULES = """common directories garbage hostcalls limits memory policies preopens programs signals
+    starts streams tasks wasi""".split()
 # So that their asserts say what they saw.
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in _MODULES))
 
@@ -25,6 +25,7 @@ from wasi_nn_conformance.engine_tests.garbage import Garbage  # noqa: E402
 from wasi_nn_conformance.engine_tests.hostcalls import HostCalls  # noqa: E402
 from wasi_nn_conformance.engine_tests.limits import Limited  # noqa: E402
 from wasi_nn_conformance.engine_tests.memory import Memory  # noqa: E402
+from wasi_nn_conformance.engine_tests.policies import Policies  # noqa: E402
 from wasi_nn_conformance.engine_tests.programs import Programs  # noqa: E402
 from wasi_nn_conformance.engine_tests.signals import Signals  # noqa: E402
 from wasi_nn_conformance.engine_tests.starts import Starts  # noqa: E402
@@ -42,6 +43,7 @@ class EngineTests(
     Directories,
     Wasi,
     Limited,
+    Policies,
     Tasks,
     Signals,
     Memory,

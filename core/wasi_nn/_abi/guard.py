@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -24,13 +24,15 @@ MAX_NAME, MAX_CONFIG = 4096, 4 << 20
 
 
 class Failure(NamedTuple):
-    """A call that returned an errno to the guest, with the reason, which an errno cannot carry."""
+    """A call that returned an errno to the guest, with the reason, which an errno cannot carry.
+    ``rule`` is the name of the policy's rule that refused it, or an empty text."""
 
     function: str
     arguments: tuple[int, ...]
     code: ErrorCode
     errno: int
     reason: str
+    rule: str = ""
 
     def __str__(self) -> str:
         arguments = ", ".join(map(str, self.arguments))
@@ -65,7 +67,8 @@ class Observer:
     """What the host records of one guest's calls.
 
     ``failures`` holds the latest 100. Timing and tracing cost time on every call, so ``stats`` is
-    filled only if ``timed`` is set, and calls are logged only if ``traced`` is set.
+    filled only if ``timed`` is set, and calls are logged only if ``traced`` is set. ``refused``
+    counts what the rules of the policy refused, by their names.
     """
 
     def __init__(self, timed: bool = False, traced: bool = False) -> None:
@@ -73,15 +76,22 @@ class Observer:
         self.traced = traced
         self.failures: deque[Failure] = deque(maxlen=_MAX_FAILURES)
         self.failed = 0
+        self.refused: Counter[str] = Counter()
         self.stats: dict[str, CallStats] = {}
 
     def fail(self, failure: Failure) -> None:
         """Record and log a failure."""
         self.failed += 1
         self.failures.append(failure)
+        self.refuse(failure.rule)
         # A failing log handler (a closed pipe, a full disk) must not affect the guest.
         with contextlib.suppress(Exception):
             log.warning("%s", failure)
+
+    def refuse(self, rule: str) -> None:
+        """Count what a rule refused, if one did."""
+        if rule:
+            self.refused[rule] += 1
 
     def watch(
         self, name: str, call: Callable[..., Any], says: Callable[..., str]
@@ -123,17 +133,18 @@ def guard(
             function(memory, *arguments)
             return 0
         except NnError as error:
-            code, reason = error.code, visible(str(error))
+            code, reason, rule = error.code, visible(str(error)), error.rule
         except GuestError:
             # The guest ended in the middle of this call.
             raise
         except Exception as error:
-            code, reason = ErrorCode.RUNTIME_ERROR, f"{type(error).__name__}: {visible(str(error))}"
+            code, rule = ErrorCode.RUNTIME_ERROR, ""
+            reason = f"{type(error).__name__}: {visible(str(error))}"
             with contextlib.suppress(Exception):
                 log.error("%s failed in an unforeseen way\n  %s", name, trace_of(error))
         errno = reading.dialect.errnos[code]
         if code not in _NOT_FAILURES:
-            observer.fail(Failure(name, arguments, code, errno, reason))
+            observer.fail(Failure(name, arguments, code, errno, reason, rule))
         return errno
 
     def says(errno: int, memory: GuestMemory | None, *arguments: int) -> str:

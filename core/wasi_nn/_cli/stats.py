@@ -37,6 +37,8 @@ def print_stats(result: RunResult) -> None:
         summary.add_row("bench.start to end", _milliseconds(span), "")
     if result.generation is not None:
         _generation(summary, result.generation)
+    for rule, count in sorted(result.refused.items()):
+        summary.add_row("refused", str(count), f"by the rule {rule}")
     console.print(summary)
     called = [(name, calls) for name, calls in result.calls.items() if calls.calls]
     if not called:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from wasi_nn.escaping import logger
 from wasi_nn.limits import Limits
 from wasi_nn.runtime import Stdout
@@ -17,6 +19,8 @@ class Capture:
         self._limit = limits.output
         self._pieces: dict[str, bytearray] = {}
         self._cut: set[str] = set()
+        #: How many streams the limit has cut, by the name of the rule.
+        self.refused: Counter[str] = Counter()
 
     def stream(self, name: str, given: Stdout) -> Stdout:
         """Where the guest writes a stream: the place that the user gave, or this."""
@@ -28,7 +32,8 @@ class Capture:
             room = self._limit - len(collected)
             if len(piece) > room and name not in self._cut:
                 self._cut.add(name)
-                log.warning("the guest's %s is cut at %d bytes", name, self._limit)
+                self.refused["output"] += 1
+                log.warning("quota output: the guest's %s is cut at %d bytes", name, self._limit)
             collected.extend(piece[: max(0, room)])
 
         return collect

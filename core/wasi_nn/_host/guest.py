@@ -63,6 +63,10 @@ class Guest(Closing):
         # The guest that a host function of this guest runs.
         self._inner: Guest | None = None
         self._forked = False
+        #: Whether it has computed for all of its seconds.
+        self._computed = False
+        if session.meter.timed:
+            session.meter.on_end = self._end_computing
         keep(self)
 
     def forked(self) -> None:
@@ -132,8 +136,24 @@ class Guest(Closing):
         return self._attended(lambda: self._instance.call(export, *given))
 
     def _bounded(self, work: Callable[[], T]) -> T:
-        with ForwardSigint(self.interrupt), Deadline(self.interrupt, self._timeout):
-            return work()
+        try:
+            with ForwardSigint(self.interrupt), Deadline(self.interrupt, self._timeout):
+                result = work()
+        except Interrupted:
+            self._check_computed()
+            raise
+        self._check_computed()
+        return result
+
+    def _end_computing(self) -> None:
+        self._computed = True
+        self.interrupt()
+
+    def _check_computed(self) -> None:
+        if self._computed:
+            seconds = self._session.policy.limits.compute_seconds
+            text = f"quota compute-seconds: the guest has computed for its {seconds} s in all"
+            raise DeadlineExceeded(text, "compute-seconds") from None
 
     def _attended(self, work: Callable[[], T]) -> T:
         def inside() -> T:
@@ -225,4 +245,5 @@ class Deadline:
         if self._passed and (error is None or isinstance(error, Interrupted)):
             compiling = isinstance(error, StillCompiling)
             does = "was still being compiled at" if compiling else "ran past"
-            raise DeadlineExceeded(f"the guest {does} its deadline of {self._seconds} s") from None
+            text = f"quota timeout: the guest {does} its deadline of {self._seconds} s"
+            raise DeadlineExceeded(text) from None

@@ -112,18 +112,19 @@ class Host(OfOneProcess, Closing):
         target: str | ExecutionTarget = ExecutionTarget.CPU,
         config: Mapping[str, Any] | None = None,
         isolation: str | None = None,
+        digest: str | None = None,
         replace: bool = False,
     ) -> None:
         """Offer a model to guests under ``name``. It is loaded when it is first used.
 
         ``encoding`` is the name of an encoding or of a backend. ``isolation`` says where the model
-        runs (see ``Policy``). With ``replace``, the model takes the name from another one; guests
-        that use the other one keep it. Raises ``UsageError`` for a name that is taken, a file that
-        does not exist, and an encoding without a backend."""
+        runs, and ``digest`` pins its files (see ``Policy``). With ``replace``, the model takes the
+        name from another one; guests that use the other one keep it. Raises ``UsageError`` for a
+        name that is taken, a file that does not exist, and an encoding without a backend."""
         files = tuple(resolve_path(path) for path in paths)
         kind = encodings.canonical(encoding)
-        model = NamedModel(name, files, kind, target_of(target), _config(config), isolation)
-        self.registry.add(model, replace)
+        where = target_of(target), _config(config), isolation, digest
+        self.registry.add(NamedModel(name, files, kind, *where), replace)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -138,7 +139,7 @@ class Host(OfOneProcess, Closing):
     def model(self, name: str) -> Model:
         """The graph of a named model, for use without Wasm. Raises ``NotFound``. An exception of a
         signal handler is raised at once, as by ``load``."""
-        return _model(lambda: self.registry.graph(name, policy=self.policy))
+        return self._model(lambda: self.registry.graph(name, policy=self.policy))
 
     def load(
         self,
@@ -181,7 +182,7 @@ class Host(OfOneProcess, Closing):
         name = None if len(paths) < len(builders) else ""
         chosen = isolation_of(backend, kind, self.policy, name, own)
         if len(paths) == len(builders):
-            return _model(lambda: loading.load_shared(backend, paths, options, never, chosen))
+            return self._model(lambda: loading.load_shared(backend, paths, options, never, chosen))
 
         def load() -> loading.LoadedGraph:
             worker = None
@@ -191,7 +192,13 @@ class Host(OfOneProcess, Closing):
                 worker = Worker(backend, paths)
             return loading.load(backend, builders, options, worker)
 
-        return _model(load)
+        return self._model(load)
+
+    def _model(self, load: Callable[[], loading.LoadedGraph]) -> Model:
+        # Imported here: the start of a guest does not need it.
+        from wasi_nn._host.model import Model
+
+        return Model(attend_or_leave(load), self.limits.given())
 
     # Guests
 
@@ -304,10 +311,3 @@ def _named(where: str) -> Iterator[None]:
         if not where or type(error) is not UsageError:
             raise
         raise UsageError(f"{where}{error}") from error
-
-
-def _model(load: Callable[[], loading.LoadedGraph]) -> Model:
-    # Imported here: the start of a guest does not need it.
-    from wasi_nn._host.model import Model
-
-    return Model(attend_or_leave(load))

@@ -10,11 +10,18 @@ from wasi_nn.runtime import Runtime
 from wasi_nn.runtime.name import RuntimeName
 
 #: The feature with which an engine enforces a limit.
-_FEATURES = {"timeout": "interrupt", "memory": "memory_limit", "fuel": "fuel"}
+_FEATURES = {
+    "timeout": "interrupt",
+    "compute_seconds": "interrupt",
+    "memory": "memory_limit",
+    "fuel": "fuel",
+}
 #: What an engine cannot do without it, and what to do next.
 _CANNOT = {
     "timeout": "stop a guest at a deadline; a process of its own can be ended: give the Host a "
     "timeout, or its runtime as {isolated}",
+    "compute_seconds": "end a guest that has computed for all of its seconds; a process of its own "
+    "can be ended: give the Host the limit, or its runtime as {isolated}",
     "memory": "limit a guest's memory; in a process of its own it can: give the Host the limit, or "
     "its runtime as {isolated}",
     "fuel": "count fuel",
@@ -75,7 +82,7 @@ def unenforced(limits: Limits, runtime: Runtime) -> list[str]:
 def enforcing(plugins: Plugins, runtime: Runtime, limits: Limits) -> Runtime:
     """``runtime``, or the same engine in a process if it needs one to enforce the limits. A process
     can be ended, and a module can be bounded before it gets there."""
-    if {"timeout", "memory"}.isdisjoint(unenforced(limits, runtime)):
+    if not {*unenforced(limits, runtime)} - {"fuel"}:
         return runtime
     return plugins.runtime(RuntimeName(runtime.name).isolated())
 

@@ -16,7 +16,9 @@ from wasi_nn._process.signals import attend
 from wasi_nn._session.cancellation import Cancellation
 from wasi_nn._session.execution import Execution
 from wasi_nn._session.ledger import Ledger
+from wasi_nn._session.meter import Meter
 from wasi_nn.errors import EndOfSequence, InvalidArgument, NnError, UnsupportedOperation
+from wasi_nn.limits import Limits
 from wasi_nn.types import Tensor, TensorInfo, TensorType
 
 if TYPE_CHECKING:
@@ -28,13 +30,15 @@ _MAX_REFUSED = 1024
 
 class Context(OfOneProcess, Closing):
     """An execution context for Python callers, and a context manager. One thread at a time may use
-    it: open one for each thread. The arrays that it returns are copies."""
+    it: open one for each thread. The arrays that it returns are copies. The limits that its host
+    was given hold for each context: host memory, tensors, tokens and seconds of computing."""
 
-    def __init__(self, loaded: LoadedGraph) -> None:
+    def __init__(self, loaded: LoadedGraph, limits: Limits) -> None:
         self._loaded = loaded
         self._open = True
         self._forked = False
-        self._execution = Execution(loaded, Ledger(), Cancellation())
+        self._meter = Meter(limits)
+        self._execution = Execution(loaded, Ledger(limits), self._meter, Cancellation())
         if not loaded.backend.survives_fork:
             keep(self)
 
@@ -143,6 +147,7 @@ class Context(OfOneProcess, Closing):
         """Free the context; a second call does nothing."""
         if self._open:
             self._open = False
+            self._meter.close()
             self._execution.close()
 
     def _opened(self) -> Execution:
@@ -154,8 +159,9 @@ class Context(OfOneProcess, Closing):
 class Model(OfOneProcess):
     """A loaded graph for Python callers. Any number of threads may open contexts of it."""
 
-    def __init__(self, loaded: LoadedGraph) -> None:
+    def __init__(self, loaded: LoadedGraph, limits: Limits) -> None:
         self._loaded = loaded
+        self._limits = limits
 
     def __repr__(self) -> str:
         try:
@@ -199,7 +205,7 @@ class Model(OfOneProcess):
 
     def init_execution_context(self) -> Context:
         """A new execution context."""
-        return Context(self._loaded)
+        return Context(self._loaded, self._limits)
 
     def run(
         self, inputs: Mapping[int | str, Any] | Any = None, /, **named: Any

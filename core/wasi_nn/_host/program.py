@@ -117,6 +117,9 @@ class Program(OfOneProcess):
         except GuestError as raised:
             error, exit_code = raised, raised.exit_code
         ran = time.perf_counter() - started - guest.instantiate_seconds
+        refused = guest.observer.refused + captured.refused
+        if error is not None and error.rule:
+            refused[error.rule] += 1
         # What was compiled within the run came before the instance.
         instantiate = guest.instantiate_seconds - (self.compile_seconds - compiled)
         return RunResult(
@@ -132,6 +135,7 @@ class Program(OfOneProcess):
             guest.graphs,
             guest.generation,
             values,
+            dict(refused),
         )
 
     async def run_async(self, args: Sequence[str] = (), **options: Unpack[RunOptions]) -> RunResult:

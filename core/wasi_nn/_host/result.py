@@ -26,7 +26,8 @@ class RunResult(NamedTuple):
 
     ``exit_code`` is the guest's own, or that of ``error`` (134 for a trap, 124 for a deadline).
     ``stdout`` and ``stderr`` hold what was captured. ``failures`` are the latest 100 of the
-    ``failed`` calls that gave the guest an errno, with their reasons. ``calls`` is filled with
+    ``failed`` calls that gave the guest an errno, with their reasons. ``refused`` counts what each
+    rule of the policy refused, by the rule's name (see docs/policy.md). ``calls`` is filled with
     ``stats=True``, and ``generation`` if a language model ran. ``values`` are the results of the
     export that ``invoke`` named.
     """
@@ -43,6 +44,7 @@ class RunResult(NamedTuple):
     graphs: tuple[GraphUse, ...]
     generation: Generation | None = None
     values: tuple[int | float, ...] = ()
+    refused: Mapping[str, int] = {}
 
     def check(self) -> RunResult:
         """Return this result. Raises the error that ended the guest, if there was one."""

@@ -9,7 +9,11 @@ from typing import Any
 from wasi_nn._models.checks import Blame, BrokenContract
 from wasi_nn.backend import Backend
 from wasi_nn.backend import files as model_files
-from wasi_nn.errors import ModelNotFound
+from wasi_nn.errors import ModelNotFound, RuntimeFailure
+
+
+class FilesChanged(RuntimeFailure):
+    """A model's files are no longer those that were looked at."""
 
 
 def versions(

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wasi_nn._models import digests
 from wasi_nn._models.checks import (
     PASSING,
     Blame,
@@ -25,7 +26,7 @@ from wasi_nn._models.checks import (
     checked_flag,
     checked_infos,
 )
-from wasi_nn._models.file_versions import versions
+from wasi_nn._models.file_versions import FilesChanged, versions
 from wasi_nn._process.fork import keep, refusal, use
 from wasi_nn._process.signals import raised_by_handler
 from wasi_nn.backend import Backend, Builder, Graph, LoadOptions
@@ -274,13 +275,15 @@ def load_shared(
     options: LoadOptions,
     stopped: Stopped,
     isolation: str,
+    pins: Sequence[str] = (),
 ) -> LoadedGraph:
     """Load a model of files, or return the one that is loaded already. With an ``isolation`` other
     than ``"none"``, it runs in a worker.
 
-    If one of the files has changed, it is another model. Raises ``ModelNotFound`` for a missing
-    file, ``InvalidArgument`` for a config that is not made of JSON's types, and ``RuntimeFailure``
-    for files that change each time."""
+    If one of the files has changed, it is another model. Raises ``NotAllowed`` for files whose
+    digests are not those of each of ``pins``, ``ModelNotFound`` for a missing file,
+    ``InvalidArgument`` for a config that is not made of JSON's types, and ``RuntimeFailure`` for
+    files that change each time."""
     in_worker = isolation != "none"
     if not in_worker:
         _use(backend)
@@ -307,7 +310,7 @@ def load_shared(
                 loaded.files = files
                 if same():
                     return loaded
-        raise _Changed
+        raise FilesChanged("the files were replaced while the model was loaded")
 
     for _ in range(_MAX_LOADS):
         files = versions(backend, paths, config)
@@ -320,14 +323,12 @@ def load_shared(
             settings,
             options.allow_fallback,
         )
-        with suppress(_Changed):
+        with suppress(FilesChanged):
+            for pin in pins:
+                digests.check(files, pin, stopped)
             return _loaded.get(key, partial(make, files), stopped, lambda loaded: not loaded.lost)
     raise RuntimeFailure(
         f"the files of {', '.join(map(str, paths))} changed each of the {_MAX_LOADS} times that "
         "the model was loaded: load it when they are written, or put new files in their place with "
         "a rename"
     )
-
-
-class _Changed(Exception):
-    """A model's files are no longer those of its key."""

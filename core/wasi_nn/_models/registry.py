@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wasi_nn import encodings
-from wasi_nn._models.file_versions import versions
+from wasi_nn._models import digests
+from wasi_nn._models.file_versions import FilesChanged, versions
 from wasi_nn._models.isolation import isolation_of
 from wasi_nn._models.loading import (
     LoadedGraph,
@@ -43,7 +44,7 @@ class NamedModel(NamedTuple):
     """A model to register. ``encoding`` is the name of an encoding or a backend, or ``autodetect``.
     ``paths`` are the graph builders in order. A missing file is a ``UsageError``; if ``must_exist``
     is False, the guest gets the error instead (as in WasmEdge). ``isolation`` says where it runs
-    (see ``Policy``)."""
+    and ``digest`` pins its files (see ``Policy``)."""
 
     name: str
     paths: tuple[Path, ...]
@@ -51,6 +52,7 @@ class NamedModel(NamedTuple):
     target: ExecutionTarget = ExecutionTarget.CPU
     config: Mapping[str, Any] = {}
     isolation: str | None = None
+    digest: str | None = None
     must_exist: bool = True
 
 
@@ -96,6 +98,8 @@ class Registry:
             raise UsageError(f"model {model.name!r} has no file")
         if model.isolation is not None:
             values.isolation(model.isolation)
+        if model.digest is not None:
+            model = model._replace(digest=values.digest(model.digest))
         try:
             if model.encoding != encodings.AUTODETECT:
                 # Check this first: after an unknown encoding, the rest may not be files at all.
@@ -135,12 +139,13 @@ class Registry:
         Without it, a model that runs apart for each guest runs in a worker that is shared.
         ``config`` (of ``load_by_name_with_config``) overrides keys of the registered config.
         Another config means another graph, which is freed when its last user ends. Raises
-        ``NotFound``, ``ModelNotFound``, ``InvalidArgument`` for a host-only key, and whatever the
-        backend's ``load`` raises."""
+        ``NotFound``, ``ModelNotFound``, ``NotAllowed`` for files of another digest than is pinned,
+        ``InvalidArgument`` for a host-only key, and whatever the backend's ``load`` raises."""
         entry = self._entries.get(name)
         if entry is None:
             raise self._not_found(name)
         kept, paths, backend = entry.graph, entry.model.paths, entry.backend
+        pins = [pin for pin in (entry.model.digest, policy.pins.get(name)) if pin]
         isolation = isolation_of(backend, entry.encoding, policy, name, entry.model.isolation)
         if (
             kept is not None
@@ -149,15 +154,22 @@ class Registry:
             and not config
             and kept.files == versions(backend, paths, kept.options.config)
         ):
+            for pin in pins:
+                digests.check(kept.files, pin, stopped)
             return kept
         check_guest_config(backend, config or {})
         merged = {**entry.model.config, **(config or {})}
         options = LoadOptions(entry.encoding, entry.model.target, merged, self._allow_fallback)
         if isolation == "guest" and worker_for is not None:
             files = versions(backend, paths, options.config)
+            for pin in pins:
+                digests.check(files, pin, stopped)
             worker = worker_for(backend, name, readable(paths, files))
-            return load(backend, paths, options, worker, stopped)
-        loaded = load_shared(backend, paths, options, stopped, isolation)
+            graph = load(backend, paths, options, worker, stopped)
+            if pins and versions(backend, paths, options.config) != files:
+                raise FilesChanged("the files of the model were replaced while it was loaded")
+            return graph
+        loaded = load_shared(backend, paths, options, stopped, isolation, pins)
         if not config:
             # This reference keeps the graph loaded between guests.
             entry.graph = loaded

@@ -4,7 +4,7 @@ The rules for these calls are here and nowhere else:
 
 - The length of a tensor fits its type and dimensions.
 - Contexts of a graph run one at a time if the backend says so.
-- What a context takes counts against the guest's limit.
+- What a context takes counts against the guest's limits, and so does what it computes.
 - A cancelled context starts nothing new, and a context of an unloaded graph can only be read.
 - Outputs are checked, and what the backend raises is reported with the backend's name.
 """
@@ -20,10 +20,18 @@ from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._process.fork import keep
 from wasi_nn._process.signals import raised_by_handler
 from wasi_nn._session.cancellation import Cancellation
+from wasi_nn._session.ended import EndedContext
 from wasi_nn._session.ledger import Ledger, Reservation
-from wasi_nn.backend import Generation, StreamingContext
+from wasi_nn._session.meter import TIMES, Meter
+from wasi_nn.backend import ExecutionContext, Generation, StreamingContext
 from wasi_nn.backend.shared import Stopped, acquire_unless_stopped, never
-from wasi_nn.errors import ForkedProcess, InvalidArgument, UnsupportedOperation
+from wasi_nn.errors import (
+    ForkedProcess,
+    InvalidArgument,
+    OutOfTokens,
+    QuotaExceeded,
+    UnsupportedOperation,
+)
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.types import Tensor, check_length
 
@@ -36,7 +44,9 @@ class Execution:
     """An open execution context. It keeps its graph alive. Used by one thread at a time, but for
     ``cancel``."""
 
-    def __init__(self, loaded: LoadedGraph, ledger: Ledger, cancellation: Cancellation) -> None:
+    def __init__(
+        self, loaded: LoadedGraph, ledger: Ledger, meter: Meter, cancellation: Cancellation
+    ) -> None:
         """Open a context. Raises ``NnError``, and then nothing stays reserved."""
         self.loaded = loaded
         #: Tensors are strings of bytes: their dimensions say nothing about their length.
@@ -48,10 +58,13 @@ class Execution:
         #: Bytes of each input that the host keeps.
         self._sizes: dict[int | str, int] = {}
         self._ledger = ledger
+        self._meter = meter
+        #: The tokens that were counted.
+        self._tokens = 0
         self._reservation = Reservation(ledger, loaded.memory)
         reserve = self._reservation.reserve
         try:
-            self.context = call(
+            self.context: ExecutionContext = call(
                 loaded,
                 self._stopped,
                 lambda: checked_context(loaded.graph.init_execution_context(reserve)),
@@ -59,6 +72,8 @@ class Execution:
         except BaseException:
             self._reservation.release()
             raise
+        #: Whether computations are counted against quotas.
+        self._measures = meter.timed or isinstance(self.context, StreamingContext)
         if not loaded.survives_fork:
             keep(self)
 
@@ -72,17 +87,20 @@ class Execution:
             self._refuse()
         more = size - self._sizes.get(key, 0)
         if more > 0:
-            self._ledger.check(more)
+            self._ledger.check_tensor(more)
         call(self.loaded, self._stopped, self.context.set_input, key, tensor)
         if more > 0:
             self._sizes[key] = size
-            self._reservation.add(more)
+            self._reservation.add_tensor(more)
 
     def compute(self) -> None:
         """Run the graph on the inputs that are set."""
         if self._retired or self._cancellation.requested:
             self._refuse()
-        call(self.loaded, self._stopped, self.context.compute)
+        if self._measures:
+            call(self.loaded, self._stopped, self._measured, self.context.compute)
+        else:
+            call(self.loaded, self._stopped, self.context.compute)
 
     def get_output(self, key: int | str) -> Tensor:
         """An output of the last compute, valid until the next call on the context."""
@@ -92,6 +110,7 @@ class Execution:
             kind, dims, size = self._looks[key]
             data = output.data
             same = output.dims == dims and output.type is kind
+            same = same and size <= self._ledger.tensor_room
             if same and data.nbytes == size == len(data) and data.c_contiguous:
                 return output
         except (KeyError, AttributeError, TypeError):
@@ -103,7 +122,8 @@ class Execution:
         context that does not stream, as the other two do, and ``EndOfSequence``."""
         if self._retired or self._cancellation.requested:
             self._refuse()
-        call(self.loaded, self._stopped, self._stream().compute_single)
+        compute_single = self._stream().compute_single
+        call(self.loaded, self._stopped, self._measured, compute_single)
 
     def get_output_single(self, key: int | str) -> Tensor:
         """The newest piece of a streamed output, valid until the next call on the context."""
@@ -113,7 +133,43 @@ class Execution:
     def _checked(self, key: int | str, output: Tensor) -> Tensor:
         with self.loaded.blame:
             self.loaded.checked.check(key, output)
+        self._ledger.check_output(len(output.data))
         return output
+
+    def _measured(self, compute: Callable[[], None]) -> None:
+        """Compute within the guest's quotas of seconds and tokens."""
+        context, meter = self.context, self._meter
+        if isinstance(context, StreamingContext):
+            meter.check_tokens()
+            context.allow_tokens(meter.tokens)
+        try:
+            if meter.timed:
+                meter.run(compute, self._expire)
+            else:
+                compute()
+        except QuotaExceeded as error:
+            if isinstance(error, OutOfTokens):
+                meter.tokens = 0
+            elif error.rule in TIMES:
+                self.context = EndedContext(context, str(error))
+            raise
+        finally:
+            if isinstance(context, StreamingContext):
+                self._count_tokens()
+
+    def _expire(self) -> None:
+        """Cancel the present computation alone. (The context cannot be used again.)"""
+        try:
+            self.context.cancel()
+        except Exception as error:
+            log.error("%s failed to cancel\n  %s", self.loaded.backend.title, trace_of(error))
+
+    def _count_tokens(self) -> None:
+        generation = self.generation()
+        # A piece of a context that does not count is a token.
+        tokens = self._tokens + 1 if generation is None else int(generation.tokens)
+        self._meter.tokens -= tokens - self._tokens
+        self._tokens = tokens
 
     def fini_single(self) -> None:
         """End a stream, early or not."""
@@ -133,10 +189,7 @@ class Execution:
     def cancel(self) -> None:
         """Make a call that another thread has under way fail soon, where the library can."""
         self._cancellation.requested = True
-        try:
-            self.context.cancel()
-        except Exception as error:
-            log.error("%s failed to cancel\n  %s", self.loaded.backend.title, trace_of(error))
+        self._expire()
 
     def generation(self) -> Generation | None:
         """What a language model did here. A backend's failure is logged, and then it is None;

@@ -23,10 +23,11 @@ from wasi_nn._models.registry import Registry, detect
 from wasi_nn._session.cancellation import Cancellation
 from wasi_nn._session.execution import Execution
 from wasi_nn._session.ledger import Ledger
+from wasi_nn._session.meter import Meter
 from wasi_nn._session.workers import Workers
 from wasi_nn.backend import Builder, Generation, LoadOptions
 from wasi_nn.encodings import AUTODETECT
-from wasi_nn.errors import InvalidArgument, InvalidEncoding, RuntimeFailure
+from wasi_nn.errors import InvalidArgument, InvalidEncoding, QuotaExceeded
 from wasi_nn.plugins import Plugins
 from wasi_nn.policy import Policy
 from wasi_nn.types import ExecutionTarget
@@ -51,9 +52,10 @@ class Handles(dict[int, T]):
     """What a guest has open, by handle. Handles start at 0, grow, and are never reused. An unknown
     one raises ``InvalidArgument``."""
 
-    def __init__(self, what: str, limit: int) -> None:
+    def __init__(self, what: str, rule: str, limit: int) -> None:
         super().__init__()
         self._what = what
+        self._rule = rule
         self._next = 0
         self.limit = limit
 
@@ -61,10 +63,11 @@ class Handles(dict[int, T]):
         raise InvalidArgument(f"there is no {self._what} with handle {handle}")
 
     def check(self) -> None:
-        """Raise ``RuntimeFailure`` if one more is above the limit."""
+        """Raise ``QuotaExceeded`` if one more is above the limit."""
         if len(self) >= self.limit:
-            raise RuntimeFailure(
-                f"the guest already holds {self.limit} {self._what}s, the most that it may"
+            raise QuotaExceeded(
+                self._rule,
+                f"the guest already holds {self.limit} {self._what}s, the most that it may",
             )
 
     def add(self, item: T) -> int:
@@ -94,11 +97,14 @@ class Session(Closing):
         self._cancellation = Cancellation()
         self._generated: Generation | None = None
         self.ledger = Ledger(limits)
+        self.meter = Meter(limits)
         self._workers = Workers(policy, self._cancellation)
         #: The graphs that were not unloaded.
-        self.graphs: Handles[LoadedGraph] = Handles("graph", limits.graphs)
+        self.graphs: Handles[LoadedGraph] = Handles("graph", "graphs", limits.graphs)
         #: The open contexts: set inputs, compute and get outputs there.
-        self.contexts: Handles[Execution] = Handles("execution context", limits.contexts)
+        self.contexts: Handles[Execution] = Handles(
+            "execution context", "contexts", limits.contexts
+        )
         #: The handle of each context's graph.
         self._graph_of: dict[int, int] = {}
         #: The latest graphs that the guest opened.
@@ -123,7 +129,8 @@ class Session(Closing):
         self.policy.check_graph(encoding, target)
         options = LoadOptions(encoding, target, config or {}, self._allow_fallback)
         size = sum(len(builder) for builder in builders if isinstance(builder, memoryview))
-        self._check(size)
+        self._cancellation.check()
+        self.ledger.check_brought(size)
         started = time.perf_counter()
         with loading.guest_facing_errors():
             backend = self._plugins.backend_for(encoding)
@@ -173,7 +180,7 @@ class Session(Closing):
         loaded = self.graphs[graph]
         self.contexts.check()
         self._check(0)
-        handle = self.contexts.add(Execution(loaded, self.ledger, self._cancellation))
+        handle = self.contexts.add(Execution(loaded, self.ledger, self.meter, self._cancellation))
         self._graph_of[handle] = graph
         return handle
 
@@ -199,6 +206,7 @@ class Session(Closing):
 
     def close(self) -> None:
         """Close every context and let go of every graph."""
+        self.meter.close()
         while self.contexts:
             self.contexts.popitem()[1].close()
         while self.graphs:

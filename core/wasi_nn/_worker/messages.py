@@ -7,8 +7,8 @@ On the control connection, the host sends CHANNEL (with a socket), CANCEL and DR
 answer. The worker ends when this connection closes.
 
 On each channel, one side waits for the other. The host sends a request: LOAD, OPEN, SET, COMPUTE,
-SINGLE, FINISH, GET, GET_SINGLE or CLOSE. Before it answers with OK or ERROR, the worker may send
-RESERVE (answered with OK or ERROR), LOG and OUTPUT. An error is JSON: the name of a class of
+SINGLE, FINISH, GET, GET_SINGLE, COUNT or CLOSE. Before it answers with OK or ERROR, the worker may
+send RESERVE (answered with OK or ERROR), LOG and OUTPUT. An error is JSON: the name of a class of
 ``wasi_nn.errors``, and a text. Everything that a worker sends may come from a hostile model.
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 from wasi_nn.types import Tensor, TensorType
 
 CHANNEL, CANCEL, DROP = range(1, 4)
-LOAD, OPEN, SET, COMPUTE, SINGLE, FINISH, GET, GET_SINGLE, CLOSE = range(4, 13)
+LOAD, OPEN, SET, COMPUTE, SINGLE, FINISH, GET, GET_SINGLE, COUNT, CLOSE = range(4, 14)
 OK, ERROR, RESERVE, LOG, OUTPUT = range(32, 37)
 #: Requests to the process that workers are forked from.
 FORK, STATUS = range(64, 66)

@@ -151,6 +151,7 @@ class Worker:
             channel = self._idle.pop()
         except IndexError:
             channel = self._connect()
+        refused: NnError | None = None
         try:
             channel.send(kind, subject, body, fds)
             while True:
@@ -162,8 +163,11 @@ class Worker:
                 if said == ERROR:
                     error = self._error(answer)
                     self._idle.append(channel)
+                    if refused is not None and str(refused) in str(error):
+                        # The worker has only its text.
+                        raise refused
                     raise error
-                self._serve(said, answer, channel, reserve)
+                refused = self._serve(said, answer, channel, reserve) or refused
         except EOFError:
             channel.close()
             raise self.ended() from None
@@ -270,14 +274,15 @@ class Worker:
 
     def _serve(
         self, kind: int, body: memoryview, channel: Channel, reserve: Callable[[int], None]
-    ) -> None:
+    ) -> NnError | None:
+        """Do what a worker asks for. Returns why that was refused."""
         if kind == RESERVE:
             try:
                 reserve(*I64.unpack(body))
             except NnError as error:
                 channel.send(ERROR, 0, as_json(str(error)))
-            else:
-                channel.send(OK)
+                return error
+            channel.send(OK)
         elif kind == LOG:
             said = from_json(body)
             if said["name"].startswith("wasi_nn"):
@@ -289,6 +294,7 @@ class Worker:
             sys.stdout.flush()
         else:
             raise ValueError(f"there is no message {kind}")
+        return None
 
     def _error(self, body: memoryview) -> Exception:
         said = from_json(body)

@@ -11,10 +11,12 @@ from wasi_nn._worker import memory as shared_memory
 from wasi_nn._worker.messages import (
     CLOSE,
     COMPUTE,
+    COUNT,
     FINISH,
     GENERATION,
     GET,
     GET_SINGLE,
+    I64,
     INLINE,
     INPUT,
     OPEN,
@@ -138,6 +140,8 @@ class RemoteContext(ExecutionContext):
         self._dirty: dict[int, bytes | None] = {}
         self._outputs = _Wanted(GET)
         self._generation = generation
+        #: Whether the worker has counted more: a computation has failed.
+        self._stale = False
         self._calling = False
 
     def set_input(self, key: int | str, tensor: Tensor) -> None:
@@ -197,13 +201,19 @@ class RemoteContext(ExecutionContext):
     def _compute(self, kind: int, wanted: _Wanted) -> None:
         wanted.known.clear()
         dirty, self._dirty = self._dirty, {}
-        parts: list[bytes] = []
+        parts = [self._allowance()]
         for number, data in dirty.items():
             parts.append(INPUT.pack(number, SHARED if data is None else len(data)))
             if data:
                 parts.append(data)
+        self._stale = True
         answer = self._call(kind, b"".join(parts))
+        self._stale = False
         self._worker.parsed(lambda: self._read(answer, wanted))
+
+    def _allowance(self) -> bytes:
+        """The beginning of a request to compute."""
+        return b""
 
     def _read(self, answer: memoryview, wanted: _Wanted) -> None:
         at = 1
@@ -258,6 +268,10 @@ class RemoteContext(ExecutionContext):
             self._worker.kill()
 
     def generation(self) -> Generation | None:
+        if self._stale and not self._calling and not self._worker.lost:
+            self._stale = False
+            answer = self._call(COUNT, b"")
+            self._worker.parsed(lambda: self._read(answer, self._outputs))
         return self._generation
 
     def close(self) -> None:
@@ -287,6 +301,13 @@ class RemoteStream(RemoteContext, StreamingContext):
     ) -> None:
         super().__init__(graph, number, reserve, generation)
         self._pieces = _Wanted(GET_SINGLE)
+        self._tokens = -1
+
+    def allow_tokens(self, most: int) -> None:
+        self._tokens = most
+
+    def _allowance(self) -> bytes:
+        return I64.pack(self._tokens)
 
     def compute_single(self) -> None:
         self._compute(SINGLE, self._pieces)

@@ -19,6 +19,7 @@ from wasi_nn._worker.messages import (
     CHANNEL,
     CLOSE,
     COMPUTE,
+    COUNT,
     DROP,
     ERROR,
     FINISH,
@@ -105,6 +106,7 @@ class Service:
             FINISH: self._finish,
             GET: self._get,
             GET_SINGLE: self._get_single,
+            COUNT: self._count,
             CLOSE: self._close,
         }
         logging.getLogger().handlers = [_Forward()]
@@ -257,14 +259,14 @@ class Service:
     def _compute(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         opened = self._contexts[number]
         with opened.lock:
-            self._set_again(opened, body)
+            self._set_again(opened, _allowed(opened, body))
             opened.context.compute()
             return self._done(opened, opened.wanted, opened.context.get_output)
 
     def _single(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         opened = self._contexts[number]
         with opened.lock:
-            self._set_again(opened, body)
+            self._set_again(opened, _allowed(opened, body))
             stream = _stream(opened)
             stream.compute_single()
             return self._done(opened, opened.wanted_pieces, stream.get_output_single)
@@ -273,6 +275,11 @@ class Service:
         opened = self._contexts[number]
         with opened.lock:
             _stream(opened).fini_single()
+            return self._done(opened, {}, opened.context.get_output)
+
+    def _count(self, number: int, body: memoryview, fds: list[int]) -> bytes:
+        opened = self._contexts[number]
+        with opened.lock:
             return self._done(opened, {}, opened.context.get_output)
 
     def _done(
@@ -337,6 +344,17 @@ def _packed(number: int, output: Tensor, memory: memoryview | None) -> bytes:
         # A second copy: the library chooses where an output lies, often after it has computed.
         memory[: output.data.nbytes] = output.data
     return data
+
+
+def _allowed(opened: _Opened, body: memoryview) -> memoryview:
+    """Tell a context that streams how many tokens it may generate. Returns the rest of the
+    request."""
+    if not isinstance(opened.context, StreamingContext):
+        return body
+    (most,) = I64.unpack_from(body)
+    if most >= 0:
+        opened.context.allow_tokens(most)
+    return body[I64.size :]
 
 
 def _stream(opened: _Opened) -> StreamingContext:

@@ -179,6 +179,12 @@ class StreamingContext(ExecutionContext):
     def get_output_single(self, key: int | str) -> Tensor:
         """The newest piece. Its view is valid until the next call on this context."""
 
+    def allow_tokens(self, most: int) -> None:
+        """Before ``compute`` and ``compute_single``, core says how many tokens the call may
+        generate: what the guest's quota leaves. A language model generates no more, and raises
+        ``OutOfTokens`` in place of the next one; its text so far can be read. A context whose
+        pieces are not tokens has nothing to do: core counts its pieces."""
+
     @abstractmethod
     def fini_single(self) -> None:
         """End the stream, early or not, and free its memory."""

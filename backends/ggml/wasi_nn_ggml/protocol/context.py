@@ -14,6 +14,7 @@ from wasi_nn.backend.config import known_config, parse
 from wasi_nn.errors import (
     EndOfSequence,
     InvalidArgument,
+    OutOfTokens,
     PromptTooLong,
     RuntimeFailure,
 )
@@ -67,6 +68,8 @@ class GgmlContext(StreamingContext):
         #: The last token of a stream, which is not in the cache yet; None outside a stream.
         self._pending: int | None = None
         self._stopped = False
+        #: The tokens that the present call may still generate.
+        self._allowed = sys.maxsize
         self._counters = Counters()
 
     def set_input(self, key: int | str, tensor: Tensor) -> None:
@@ -112,6 +115,9 @@ class GgmlContext(StreamingContext):
             raise
         if self._pending is None:
             raise EndOfSequence("the model has ended its text")
+
+    def allow_tokens(self, most: int) -> None:
+        self._allowed = most
 
     def get_output(self, key: int | str) -> Tensor:
         return self._result(key, memoryview(self._output).toreadonly)
@@ -291,6 +297,9 @@ class GgmlContext(StreamingContext):
 
     def _sample(self, sampler: Sampler) -> int | None:
         """Choose a token and write its bytes; None if it ends the text."""
+        if self._allowed <= 0:
+            raise OutOfTokens
+        self._allowed -= 1
         assert self._cache is not None
         started = time.perf_counter()
         token = sampler.sample(self._cache.context)

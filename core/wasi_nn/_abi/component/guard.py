@@ -29,13 +29,14 @@ def fallible(
             return Result(True, call(*arguments))
         except NnError as error:
             code, text, reason = error.code, CODES[error.code], visible(str(error))
+            rule = error.rule
         except Exception as error:
-            code, text = ErrorCode.RUNTIME_ERROR, "unknown"
+            code, text, rule = ErrorCode.RUNTIME_ERROR, "unknown", ""
             reason = f"{type(error).__name__}: {visible(str(error))}"
             with contextlib.suppress(Exception):
                 log.error("%s failed in an unforeseen way\n  %s", name, trace_of(error))
         numbers = tuple(value for value in arguments if isinstance(value, int))
-        observer.fail(Failure(name, numbers, code, ERROR_CODES.index(text), reason))
+        observer.fail(Failure(name, numbers, code, ERROR_CODES.index(text), reason, rule))
         return Result(False, make_error(text, reason))
 
     return guarded

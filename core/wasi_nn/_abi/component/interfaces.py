@@ -148,9 +148,10 @@ class Wit:
     def make(self, dims: list[int], kind: str, data: bytes | memoryview) -> int:
         """The constructor. It cannot fail: a refused tensor is reported when it is used."""
         try:
-            self.session.ledger.reserve(_size(dims, data))
+            self.session.ledger.reserve_tensor(_size(dims, data))
         except NnError as error:
             self._refusal = str(error)
+            self.observer.refuse(error.rule)
             return _REFUSED
         kept = GuestTensor(tuple(dims), TENSOR_TYPES[kind], bytes(data))
         return self._keep(self.tensors, kept)
@@ -172,7 +173,7 @@ class Wit:
 
     def _take_tensor(self, number: int) -> GuestTensor:
         tensor = self.tensors.pop(number)
-        self.session.ledger.release(_size(tensor.dims, tensor.data))
+        self.session.ledger.add_tensor(-_size(tensor.dims, tensor.data))
         return tensor
 
     def _drop_tensor(self, number: int) -> None:
@@ -294,7 +295,7 @@ class Wit:
 
     def _output(self, context: GuestContext, key: int | str) -> int:
         output = self.session.contexts[context.handle].get_output(key)
-        self.session.ledger.reserve(_size(output.dims, output.data))
+        self.session.ledger.reserve_tensor(_size(output.dims, output.data))
         # A copy: the guest may keep the tensor for longer than the library keeps the bytes.
         tensor = GuestTensor(output.dims, output.type, bytes(output.data))
         return self._keep(self.tensors, tensor)
