@@ -15,7 +15,7 @@ OLD := build/python3.10
 PYTEST := -m pytest -n auto --dist worksteal
 SLOW := slow or fuzz
 
-.PHONY: api demo demo-chat fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
+.PHONY: api audit demo demo-chat fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
@@ -29,6 +29,7 @@ help:
 	@echo "make conformance  run the conformance cases on every host and backend here"
 	@echo "make matrix  publish the results of the last make conformance in docs/matrix.md"
 	@echo "make api     list the public names in docs/api.md"
+	@echo "make audit   look for known vulnerabilities of what is installed"
 	@echo "make guests  rebuild the guest programs from their sources"
 
 $(VENV)/.demo: pyproject.toml
@@ -137,6 +138,13 @@ matrix:
 $(VENV)/.guests: $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check componentize-py==0.25.1
 	@touch $@
+
+$(VENV)/.audit: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit==2.10.1
+	@touch $@
+
+audit: $(VENV)/.audit
+	@$(BIN)/python tools/audit.py
 
 api: $(VENV)/.dev
 	$(BIN)/python tools/api.py > docs/api.md
