@@ -15,6 +15,7 @@ from wasi_nn.errors import LimitExceeded, Unavailable, UsageError
 from wasi_nn.runtime import BufferMemory, HostFunction, WasiConfig, values
 from wasi_nn.runtime.engine import GuestExit, check_start_memory
 from wasi_nn.runtime.library import Once, lean, load, view_at
+from wasi_nn.runtime.pause import Pause
 from wasi_nn.runtime.streams import Streams
 from wasi_nn.runtime.wasi_streams import Preview1
 from wasi_nn.wasm import arguments
@@ -215,7 +216,7 @@ class TestPreview1:
         """Calls a function by name on a memory of a page."""
         config = WasiConfig(["guest", "zwölf"], [("A", "b=c")], (), b"input", None, None)
         pieces: list[bytes] = []
-        served = Preview1(config._replace(stdout=pieces.append), [])
+        served = Preview1(config._replace(stdout=pieces.append), [], Pause())
         functions = {f.name: f.call for f in served.functions("wasi_snapshot_preview1")}
         data = bytearray(65536)
         memory = BufferMemory(memoryview(data))
@@ -252,7 +253,7 @@ class TestPreview1:
             monkeypatch.setattr(os, "isatty", lambda descriptor, there=terminal: there)
             for stdin, kind in (("inherit", 2 if terminal else 0), (b"text", 0), (None, 0)):
                 config = WasiConfig(stdin=stdin, stdout="inherit", stderr=None)
-                served = Preview1(config, [])
+                served = Preview1(config, [], Pause())
                 assert served.fd_fdstat_get(memory, 0, 0) == 0
                 assert data[0] == kind
                 assert struct.unpack_from("<Q", data, 8) == (1 << 1 | 1 << 27,)

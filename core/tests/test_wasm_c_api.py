@@ -32,7 +32,7 @@ def api() -> CApi:
 class Instance(CApiInstance):
     def __init__(self, module, functions, wasi):
         super().__init__(module, functions)
-        streams = Preview1(wasi, self.output_failures)
+        streams = Preview1(wasi, self.output_failures, self.pause)
         for name in WASI_MODULES:
             self._functions |= {(f.module, f.name): f for f in streams.functions(name)}
 

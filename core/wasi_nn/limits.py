@@ -51,6 +51,7 @@ class Limits(NamedTuple):
       without its result.
     - ``compute_seconds``: seconds of all computations, or None for no limit. The guest ends.
     - ``tokens``: how many tokens the guest's language models may generate in all.
+    - ``files``: how many files the guest may have open at one time. (A component is not limited.)
 
     The limits of a run are laid over those of its host, field by field. Where the run gives no
     value, the host's value holds. Where both give one, the lower value holds. With ``loosen`` the
@@ -61,8 +62,8 @@ class Limits(NamedTuple):
         program.run(limits=Limits(memory=4 << 30))  # 10 seconds and 1 GiB
         program.run(limits=Limits(memory=4 << 30, loosen=True))  # 10 seconds and 4 GiB
 
-    A timeout stops a guest that computes, in Wasm or in a library that can be stopped. If the
-    guest is in a system call (it sleeps, it reads a terminal), it stops when the call returns.
+    A timeout stops a guest that computes, in Wasm or in a library that can be stopped, and a guest
+    that sleeps or waits for its standard input.
     """
 
     timeout: float | None = None
@@ -77,6 +78,7 @@ class Limits(NamedTuple):
     compute_timeout: float | None = None
     compute_seconds: float | None = None
     tokens: int = _Default(1 << 20)
+    files: int = _Default(256)
     loosen: bool = False
 
     def host_memory_bytes(self) -> int:

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import pytest
 
-_MODULES = """common directories garbage hostcalls limits memory policies preopens programs signals
-    starts streams tasks wasi""".split()
+_MODULES = """common directories files garbage hostcalls limits memory policies preopens programs
+    signals starts streams tasks waits wasi""".split()
 # So that their asserts say what they saw.
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in _MODULES))
 
 from wasi_nn_conformance.engine_tests.directories import Directories  # noqa: E402
+from wasi_nn_conformance.engine_tests.files import Files  # noqa: E402
 from wasi_nn_conformance.engine_tests.garbage import Garbage  # noqa: E402
 from wasi_nn_conformance.engine_tests.hostcalls import HostCalls  # noqa: E402
 from wasi_nn_conformance.engine_tests.limits import Limited  # noqa: E402
@@ -31,6 +32,7 @@ from wasi_nn_conformance.engine_tests.signals import Signals  # noqa: E402
 from wasi_nn_conformance.engine_tests.starts import Starts  # noqa: E402
 from wasi_nn_conformance.engine_tests.streams import StandardStreams  # noqa: E402
 from wasi_nn_conformance.engine_tests.tasks import Tasks  # noqa: E402
+from wasi_nn_conformance.engine_tests.waits import Waits  # noqa: E402
 from wasi_nn_conformance.engine_tests.wasi import Wasi  # noqa: E402
 
 __all__ = ["EngineTests"]
@@ -41,7 +43,9 @@ class EngineTests(
     Starts,
     StandardStreams,
     Directories,
+    Files,
     Wasi,
+    Waits,
     Limited,
     Policies,
     Tasks,

@@ -35,6 +35,8 @@ class Wasi(Engine):
             ("clock_res_get", [0, -1]),
             ("path_unlink_file", [3, -1, -1]),
             ("poll_oneoff", [-1, -1, 1, -1]),
+            ("poll_oneoff", [0, 512, 0, 1020]),
+            ("poll_oneoff", [0, 512, -1, 1020]),
             ("sock_recv", [0, -1, -1, 0, -1, -1]),
             ("sock_send", [0, -1, -1, 0, -1]),
             ("sock_shutdown", [0, 0]),

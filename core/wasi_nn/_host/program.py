@@ -209,7 +209,7 @@ class Program(OfOneProcess):
         session = self._host._session(policy)
         try:
             linked = self._binary.link(session, runtime, observer, options.get("dialect"), extra)
-            bounds = EngineLimits(limits.memory, limits.fuel)
+            bounds = EngineLimits(limits.memory, limits.fuel, limits.files)
 
             def prepare(code: Any) -> Instance:
                 made: Instance = code.prepare(linked.imports, wasi, bounds)

@@ -148,14 +148,20 @@ class WasiConfig(NamedTuple):
 
 
 class EngineLimits(NamedTuple):
-    """The limits that an engine enforces. With None, there is none. Core sets only limits that
-    ``RuntimeFeatures`` declares.
+    """The limits that an engine enforces. With None, there is none. Core sets ``memory`` and
+    ``fuel`` only if ``RuntimeFeatures`` declares that the engine enforces them.
 
     ``memory`` is in bytes of linear memory, and about as much again for tables. ``fuel`` is in the
-    engine's own units (about one per instruction on wasmtime)."""
+    engine's own units (about one per instruction on wasmtime).
+
+    ``files`` is how many files the guest may have open at one time. Every runtime must hold it. If
+    the engine's WASI cannot, ``wasi_nn.runtime.open_files`` counts them, or ``Isolated`` of
+    ``wasi_nn.runtime.process.isolated`` runs the guests that can open files in processes of their
+    own."""
 
     memory: int | None = None
     fuel: int | None = None
+    files: int | None = None
 
 
 class RuntimeFeatures(NamedTuple):

@@ -16,6 +16,7 @@ from wasi_nn.errors import (
     UsageError,
 )
 from wasi_nn.runtime import GuestMemory, HostFunction, Instance, Preopen
+from wasi_nn.runtime.pause import Pause
 from wasi_nn.wasm.module import PAGE, WasmFile
 
 __all__ = [
@@ -108,6 +109,8 @@ class EngineInstance(Instance):
     def __init__(self) -> None:
         #: Whether ``interrupt`` was called. It stays set: the guest must not run again.
         self.stopped = False
+        #: Lets host functions wait until the guest is stopped.
+        self.pause = Pause()
         #: Whether a thread is in the guest.
         self.inside = False
         #: What a host function raised, until it is raised again.
@@ -184,6 +187,7 @@ class EngineInstance(Instance):
 
     def interrupt(self) -> None:
         self.stopped = True
+        self.pause.stop()
         self.stop_guest()
 
     def run_guest(self, hook: Callable[..., Any], *arguments: Any) -> Any:

@@ -1,4 +1,5 @@
-"""The part of WASI preview 1 that Python serves well: streams, arguments, variables, exit codes.
+"""The part of WASI preview 1 that Python serves well: streams, arguments, variables, exit codes,
+and waiting.
 
 For engines whose own functions fall short, or that have none. Standard streams can go anywhere.
 Calls for other descriptors go to the engine's function of the same name (``OF_FILES``), which the
@@ -17,6 +18,8 @@ from struct import Struct
 from wasi_nn.errors import InvalidArgument
 from wasi_nn.runtime import GuestMemory, HostFunction, Stdout, WasiConfig
 from wasi_nn.runtime.engine import proc_exit
+from wasi_nn.runtime.pause import Pause
+from wasi_nn.runtime.wasi_polls import Polls
 
 __all__ = ["OF_FILES", "Preview1"]
 
@@ -31,6 +34,7 @@ _READ_RIGHT, _WRITE_RIGHT, _POLL_RIGHT = 1 << 1, 1 << 6, 1 << 27
 _U32 = Struct("<I")
 _PAIR = Struct("<II")
 _STREAMS = 3
+_Function = Callable[..., int]
 _MOST_VECTORS = 1024
 # A guest's vectors can name its whole memory many times over. Writing a part is allowed.
 _MOST_AT_ONCE = 1 << 20
@@ -38,10 +42,20 @@ _MOST_AT_ONCE = 1 << 20
 
 class Preview1:
     """The functions for one guest. What a callback for an output raises is added to
-    ``failures``, and the guest sees an I/O error."""
+    ``failures``, and the guest sees an I/O error. A guest that waits does so in ``pause``, which an
+    interrupt ends. ``clock_start`` is ``time.monotonic_ns()`` at the moment at which the engine's
+    monotonic clock shows 0."""
 
-    def __init__(self, wasi: WasiConfig, failures: list[BaseException]) -> None:
+    def __init__(
+        self,
+        wasi: WasiConfig,
+        failures: list[BaseException],
+        pause: Pause,
+        clock_start: int = 0,
+    ) -> None:
         self._failures = failures
+        self._pause = pause
+        self._polls = Polls(wasi.stdin, pause, clock_start)
         self._stdin = memoryview(wasi.stdin) if isinstance(wasi.stdin, bytes) else None
         self._inherits_stdin = wasi.stdin == "inherit"
         self._outputs: dict[int, Stdout] = {1: wasi.stdout, 2: wasi.stderr}
@@ -56,9 +70,8 @@ class Preview1:
 
     def functions(self, module: str) -> list[HostFunction]:
         """The functions for one WASI module."""
-        table: dict[str, tuple[int, Callable[..., int]]] = {
+        table: dict[str, tuple[int, _Function]] = {
             "fd_write": (4, self.fd_write),
-            "fd_read": (4, self.fd_read),
             "fd_fdstat_get": (2, self.fd_fdstat_get),
             "args_get": (2, lambda memory, *at: _put(memory, self._arguments, *at)),
             "args_sizes_get": (2, lambda memory, *at: _put_sizes(memory, self._arguments, *at)),
@@ -67,10 +80,16 @@ class Preview1:
         }
         return [
             proc_exit(module),
-            *(
-                HostFunction(module, name, parameters, True, _guarded(function))
-                for name, (parameters, function) in table.items()
-            ),
+            *self.waiting_functions(module),
+            *(_function(module, name, *entry) for name, entry in table.items()),
+        ]
+
+    def waiting_functions(self, module: str) -> list[HostFunction]:
+        """Those of the functions in which a guest can wait, for an engine that serves the others
+        itself. Its own would wait in the system, where an interrupt does not end them."""
+        return [
+            _function(module, "poll_oneoff", 4, self._polls.poll_oneoff),
+            _function(module, "fd_read", 4, self.fd_read),
         ]
 
     def fd_write(
@@ -150,6 +169,7 @@ class Preview1:
 
     def _read(self, most: int) -> bytes | memoryview:
         if self._inherits_stdin:
+            self._pause.wait(None, 0)
             try:
                 return os.read(0, min(most, _MOST_AT_ONCE))
             except OSError:
@@ -184,13 +204,13 @@ def _put_sizes(memory: GuestMemory, texts: list[bytes], count: int, size: int) -
     return 0
 
 
-def _guarded(function: Callable[..., int]) -> Callable[..., int]:
+def _function(module: str, name: str, parameters: int, call: _Function) -> HostFunction:
     def guarded(memory: GuestMemory | None, *arguments: int) -> int:
         if memory is None:
             return _FAULT
         try:
-            return function(memory, *arguments)
+            return call(memory, *arguments)
         except InvalidArgument:
             return _FAULT
 
-    return guarded
+    return HostFunction(module, name, parameters, True, guarded)

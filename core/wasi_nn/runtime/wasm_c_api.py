@@ -235,21 +235,28 @@ class CApiInstance(EngineInstance):
         return [self.api.valtype_kind(item) for item in items]
 
     def _function(self, function: HostFunction) -> int:
+        results = [I32] * function.has_result
+        return self.make_function([I32] * function.parameters, results, self._trampoline(function))
+
+    def make_function(
+        self, parameters: Sequence[int], results: Sequence[int], trampoline: Callable[..., Any]
+    ) -> int:
+        """A ``wasm_func_t`` of these kinds of numbers, for its caller to free. ``trampoline`` is as
+        in ``CALLBACK``."""
         api = self.api
         kind = api.type_new(
-            ctypes.byref(self._i32s(function.parameters)),
-            ctypes.byref(self._i32s(int(function.has_result))),
+            ctypes.byref(self._kinds_of(parameters)), ctypes.byref(self._kinds_of(results))
         )
-        callback = CALLBACK(self._trampoline(function))
+        callback = CALLBACK(trampoline)
         self._callbacks.append(callback)
         made: int = api.func(self.store, kind, callback)
         api.delete["functype"](kind)
         return made
 
-    def _i32s(self, count: int) -> Vector:
-        items = (ctypes.c_void_p * max(1, count))(*[self.api.valtype(I32) for _ in range(count)])
+    def _kinds_of(self, kinds: Sequence[int]) -> Vector:
+        items = (ctypes.c_void_p * max(1, len(kinds)))(*map(self.api.valtype, kinds))
         vector = Vector()
-        self.api.valtype_vector(ctypes.byref(vector), count, ctypes.addressof(items))
+        self.api.valtype_vector(ctypes.byref(vector), len(kinds), ctypes.addressof(items))
         return vector
 
     def _trampoline(self, function: HostFunction) -> Callable[..., int | None]:
@@ -257,7 +264,7 @@ class CApiInstance(EngineInstance):
         # A value is 16 bytes: a kind, and a number at 8.
         stop = 4 * function.parameters
         has_result = function.has_result
-        memory_now = self._memory_now
+        memory_now = self.memory_now
 
         def trampoline(arguments: Any, results: Any) -> int | None:
             try:
@@ -271,20 +278,21 @@ class CApiInstance(EngineInstance):
                     slots[2] = result
                 return None
             except BaseException as exception:
-                self.raised = exception
-                return self._host_trap()
+                return self.host_trap(exception)
 
         return trampoline
 
-    def _host_trap(self) -> int:
+    def host_trap(self, exception: BaseException) -> int:
+        """A ``wasm_trap_t`` for a trampoline, which ends the guest with the exception."""
+        self.raised = exception
         message = HOST_TRAP.encode() + b"\0"
         trap: int = self.api.trap(self.store, ctypes.byref(bytes_vector(message)))
         return trap
 
     def refresh_memory(self) -> None:
-        self._memory_now()
+        self.memory_now()
 
-    def _memory_now(self) -> BufferMemory | None:
+    def memory_now(self) -> BufferMemory | None:
         """The guest's memory at its present size and place, without a copy; None before the
         instance has exports."""
         if not self._memory_at:

@@ -41,6 +41,9 @@ class TestV8(EngineTests):
     runtime = "v8"
     share = 0.15
 
+    def test_a_guest_sleeps_until_a_time(self):
+        pytest.skip("node:wasi compares an absolute time with another clock, and sleeps longer")
+
     def with_f(self, host, wat, function):
         extra = [HostFunction("test", "f", 1, True, function)]
         return host.compile(wat(CALL)).instantiate(extra=extra)

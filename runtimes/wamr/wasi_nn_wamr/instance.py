@@ -28,7 +28,9 @@ from wasi_nn.runtime.engine import (
     refuse_read_only,
 )
 from wasi_nn.runtime.library import strings, view_at
+from wasi_nn.runtime.process import in_own_process
 from wasi_nn.runtime.streams import Streams
+from wasi_nn.runtime.wasi_streams import Preview1
 from wasi_nn.wasm.deferred_start import START
 from wasi_nn_wamr.api import Api, InstantiationArgs
 
@@ -37,8 +39,17 @@ if TYPE_CHECKING:
 
 _STACK = 1 << 20
 _ERROR_SIZE = 512
+# WASI's errno "notsup".
+_NOTSUP = 58
 # WAMR counts in a C int. A negative number means no limit.
 _MAX_FUEL = (1 << 31) - 1
+
+
+def own_wasi() -> set[str]:
+    """The functions of WASI that we serve, and WAMR does not."""
+    # (A process that runs nothing else can be ended while WAMR waits.)
+    waiting = {"poll_oneoff", "fd_read", "fd_renumber"}
+    return {"proc_exit"} if in_own_process() else {"proc_exit", *waiting}
 
 
 class _Running(threading.local):
@@ -68,7 +79,7 @@ class WamrInstance(EngineInstance):
         self._wasi = wasi
         available: dict[tuple[str, str], Callable[..., Any]] = {
             (function.module, function.name): function.call
-            for function in (*functions, *map(proc_exit, WASI_MODULES))
+            for function in (*functions, *self._own_wasi(module, wasi))
         }
         #: The host functions that the module's callbacks call, by the module's numbers for them.
         self.functions = [available[key] for key in module.served]
@@ -85,6 +96,15 @@ class WamrInstance(EngineInstance):
             if "::" in f"{preopen.guest}:":
                 raise UsageError(f"WAMR takes no '::' in a directory's name: {preopen.guest}")
         self._streams = Streams(wasi, self.output_failures)
+
+    def _own_wasi(self, module: WamrModule, wasi: WasiConfig) -> Iterator[HostFunction]:
+        yield from map(proc_exit, WASI_MODULES)
+        if any(name != "proc_exit" and where in WASI_MODULES for where, name in module.served):
+            preview1 = Preview1(wasi, self.output_failures, self.pause)
+            for name in WASI_MODULES:
+                yield from preview1.waiting_functions(name)
+                # WAMR's own one waits forever for a lock that it holds.
+                yield HostFunction(name, "fd_renumber", 2, True, lambda *_: _NOTSUP)
 
     def memory_now(self, exec_env: int) -> BufferMemory | None:
         """The guest's memory at its current size and address, without a copy. None if the guest

@@ -21,10 +21,12 @@ from typing import Any
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
 from wasi_nn.runtime.engine import HOST_TRAP, WASI_MODULES
+from wasi_nn.runtime.open_files import opens_files
+from wasi_nn.runtime.process import in_own_process
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.deferred_start import defer_start, rename_exports
 from wasi_nn_wamr.api import NATIVE, Api, NativeSymbol
-from wasi_nn_wamr.instance import WamrInstance, running
+from wasi_nn_wamr.instance import WamrInstance, own_wasi, running
 
 _ERROR_SIZE = 512
 _ELEMENT = 8
@@ -39,8 +41,10 @@ HIDDEN = {
 class WamrModule(Module):
     """A module that every thread can instantiate."""
 
-    def __init__(self, api: Api, wasm: bytes) -> None:
+    def __init__(self, api: Api, wasm: bytes, isolated: Module) -> None:
+        """``isolated`` is the same module for guests in their own processes."""
         self._api = api
+        self._isolated = isolated
         file = wasm_module.parse(wasm)
         self.file = file
         #: Bytes of its tables. WAMR allocates a table for the size that it may grow to.
@@ -83,6 +87,9 @@ class WamrModule(Module):
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
     ) -> Instance:
+        # WAMR does not limit files, and a process does.
+        if opens_files(self.file, wasi) and not in_own_process():
+            return self._isolated.prepare(functions, wasi, limits)
         return WamrInstance(self._api, self, functions, wasi, limits)
 
     def _symbols(self, module: str, names: dict[str, tuple[int, bool]]) -> tuple[bytes, Any]:
@@ -111,11 +118,11 @@ def _table_bytes(table: wasm_module.Extent) -> int:
 
 def _callable_imports(file: wasm_module.WasmFile) -> dict[str, dict[str, tuple[int, bool]]]:
     """The imports that a host function can serve, by module and name: the number of parameters, and
-    whether there is a result. All values must be i32. WAMR serves WASI itself."""
+    whether there is a result. All values must be i32. WAMR serves most of WASI itself."""
     found: dict[str, dict[str, tuple[int, bool]]] = {}
     for item in file.imports:
         signature = item.signature
-        if signature is None or (item.module in WASI_MODULES and item.name != "proc_exit"):
+        if signature is None or (item.module in WASI_MODULES and item.name not in own_wasi()):
             continue
         kinds = {*signature.parameters, *signature.results}
         if kinds <= {"i32"} and len(signature.results) <= 1:

@@ -37,9 +37,10 @@ class WamrRuntime(Runtime):
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
         if isolated := self._isolated():
             return isolated.compile(wasm, limits)
+        from wasi_nn.runtime.process.isolated import Isolated
         from wasi_nn_wamr.module import WamrModule
 
-        return WamrModule(_api(), wasm)
+        return WamrModule(_api(), wasm, Isolated(self, wasm, limits))
 
     def _isolated(self) -> Runtime | None:
         """This runtime in a process of its own, if libiwasm needs one. Raises ``Unavailable``."""

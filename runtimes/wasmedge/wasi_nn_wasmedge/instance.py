@@ -12,6 +12,7 @@ from wasi_nn.errors import GuestTrap, LinkError, OutOfFuel, UsageError
 from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig, values
 from wasi_nn.runtime.engine import (
     PAGE,
+    WASI_MODULES,
     EngineInstance,
     GuestExit,
     check_start_memory,
@@ -19,7 +20,9 @@ from wasi_nn.runtime.engine import (
     refuse_read_only,
 )
 from wasi_nn.runtime.library import POINTER, strings, view_at
+from wasi_nn.runtime.process import in_own_process
 from wasi_nn.runtime.streams import Streams
+from wasi_nn.runtime.wasi_streams import Preview1
 from wasi_nn.wasm.arguments import I32
 from wasi_nn_wasmedge.api import HOST_FUNCTION, Api, String, Value
 
@@ -193,8 +196,21 @@ class WasmEdgeInstance(EngineInstance):
         # WasmEdge's own proc_raise raises the signal in this process. (The last function of a name
         # wins.)
         self._add(handle, HostFunction("", "proc_raise", 1, True, lambda memory, signal: _NOTSUP))
+        if not in_own_process():
+            self._replace_waiting(handle, wasi)
         self._import(handle)
         return handle
+
+    def _replace_waiting(self, handle: int, wasi: WasiConfig) -> None:
+        """Replace the functions in which a guest could wait past its deadline."""
+        imported = {item.name for item in self._module.file.imports if item.module in WASI_MODULES}
+        if imported.isdisjoint({"poll_oneoff", "fd_read"}):
+            return
+        preview1 = Preview1(wasi, self.output_failures, self.pause)
+        for function in preview1.waiting_functions(""):
+            # A read of other streams never waits.
+            if function.name == "poll_oneoff" or wasi.stdin == "inherit":
+                self._add(handle, function)
 
     def _register(self, functions: Sequence[HostFunction]) -> None:
         modules: dict[str, list[HostFunction]] = defaultdict(list)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
 from wasi_nn.runtime.engine import WASI_MODULES
 from wasi_nn.runtime.library import POINTER
+from wasi_nn.runtime.open_files import opens_files
+from wasi_nn.runtime.process import in_own_process
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.memory_bound import bounded
 from wasi_nn_wasmedge.api import Api, String
@@ -26,12 +27,10 @@ class WasmEdgeModule(Module):
     """An AST module. A WasmEdge VM would not do: it registers mock modules under the names of
     plugins, ``wasi_ephemeral_nn`` among them, and then refuses ours."""
 
-    def __init__(self, api: Api, wasm: bytes, isolate: Callable[[], Module]) -> None:
-        """``isolate`` compiles the same module for guests in their own processes."""
+    def __init__(self, api: Api, wasm: bytes, isolated: Module) -> None:
+        """``isolated`` is the same module for guests in their own processes."""
         self._api = api
-        self._isolated: Module | None = None
-        self._isolate = isolate
-        self._isolating = threading.Lock()
+        self._isolated = isolated
         self._wasm = wasm
         file = wasm_module.parse(wasm)
         self.file = file
@@ -78,11 +77,17 @@ class WasmEdgeModule(Module):
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
     ) -> Instance:
-        if self.imports_wasi and not self._api.redirects and not _has_own_streams(wasi):
-            with self._isolating:
-                self._isolated = self._isolated or self._isolate()
+        if self._needs_process(wasi):
             return self._isolated.prepare(functions, wasi, limits)
         return WasmEdgeInstance(self._api, self, functions, wasi, limits)
+
+    def _needs_process(self, wasi: WasiConfig) -> bool:
+        """Whether a process must hold what WasmEdge cannot: streams other than its process's, or a
+        limit on files."""
+        if in_own_process() or not self.imports_wasi:
+            return False
+        streams = self._api.redirects or _has_own_streams(wasi)
+        return not streams or opens_files(self.file, wasi)
 
 
 def _has_own_streams(wasi: WasiConfig) -> bool:

@@ -18,12 +18,8 @@ class WasmEdgeRuntime(Runtime):
         return Availability(True, f"WasmEdge {api().version}", ("cpu",))
 
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
+        from wasi_nn.runtime.process.isolated import Isolated
         from wasi_nn_wasmedge.api import api
         from wasi_nn_wasmedge.module import WasmEdgeModule
 
-        def isolated() -> Module:
-            from wasi_nn.runtime.process.runtime import ProcessRuntime
-
-            return ProcessRuntime(self, "").compile(wasm, limits)
-
-        return WasmEdgeModule(api(), wasm, isolated)
+        return WasmEdgeModule(api(), wasm, Isolated(self, wasm, limits))

@@ -9,13 +9,17 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
-from wasi_nn.errors import UsageError
+from wasi_nn.errors import GuestTrap, UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, WasiConfig
 from wasi_nn.runtime.engine import WASI_MODULES, refuse_read_only
 from wasi_nn.runtime.library import POINTER, Once, holding_gil, lean, load
+from wasi_nn.runtime.open_files import OpenFiles, opens_files
 from wasi_nn.runtime.wasi_streams import OF_FILES, Preview1
 from wasi_nn.runtime.wasm_c_api import CApi, CApiInstance, CApiModule, Vector
+from wasi_nn.wasm.arguments import I32, KINDS
+from wasi_nn.wasm.wasi_signatures import SIGNATURES
 from wasi_nn_wasmer.runtime import VARIABLE
 
 _HELP = (
@@ -67,7 +71,7 @@ class LibraryModule(CApiModule):
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
     ) -> Instance:
-        return LibraryInstance(self, functions, wasi)
+        return LibraryInstance(self, functions, wasi, limits.files)
 
 
 class LibraryInstance(CApiInstance):
@@ -76,15 +80,21 @@ class LibraryInstance(CApiInstance):
     api: WasmerApi
 
     def __init__(
-        self, module: LibraryModule, functions: Sequence[HostFunction], wasi: WasiConfig
+        self,
+        module: LibraryModule,
+        functions: Sequence[HostFunction],
+        wasi: WasiConfig,
+        files: int | None,
     ) -> None:
         refuse_read_only("wasmer", wasi.preopens)
         self._wasi = wasi
+        # wasmer does not limit files.
+        self._count = None if files is None else OpenFiles(files)
         self._named = Vector()
         self._environment = 0
         super().__init__(module, functions)
         self._wasi_name = module.wasi
-        self._streams = Preview1(wasi, self.output_failures)
+        self._streams = Preview1(wasi, self.output_failures, self.pause)
         if module.wasi is not None:
             ours = self._streams.functions(module.wasi)
             self._functions |= {(f.module, f.name): f for f in ours}
@@ -114,6 +124,12 @@ class LibraryInstance(CApiInstance):
             extern = found.get((self._wasi_name, name))
             if extern:
                 self._streams.files[name] = self._file_function(extern)
+        if self._count is not None and opens_files(self._module.file, self._wasi):
+            for name in ("path_open", "fd_close", "fd_renumber"):
+                key = self._wasi_name, name
+                if key in found:
+                    function = self._own("func", self._counting(self._count, name, found[key]))
+                    found[key] = api.func_as_extern(function)
         return found
 
     def instantiated(self, instance: int) -> None:
@@ -126,6 +142,44 @@ class LibraryInstance(CApiInstance):
             self.api.imports_delete(ctypes.byref(self._named))
             self._named = Vector()
         super().close()
+
+    def _counting(self, count: OpenFiles, name: str, extern: int) -> int:
+        """A function that counts the files of wasmer's own one."""
+        api = self.api
+        theirs = api.as_func(extern)
+        kinds = [KINDS[kind] for kind in SIGNATURES[name].parameters]
+
+        def trampoline(arguments: Any, results: Any) -> int | None:
+            def call() -> int:
+                given = [
+                    ctypes.cast(vector, ctypes.POINTER(Vector)) for vector in (arguments, results)
+                ]
+                trap = api.call(theirs, *given)
+                if trap:
+                    raise GuestTrap(api.trap_text(trap))
+                return int(results[1][2])
+
+            def opened() -> int:
+                memory = self.memory_now()
+                assert memory is not None
+                return int.from_bytes(memory.read(numbers[-1], 4), "little")
+
+            try:
+                # (The i64 among them are not needed.)
+                numbers = arguments[1][2 : 4 * len(kinds) : 4]
+                if name == "path_open":
+                    errno = count.path_open(call, opened)
+                elif name == "fd_close":
+                    errno = count.fd_close(call, *numbers)
+                else:
+                    errno = count.fd_renumber(call, *numbers)
+                results[1][0] = I32
+                results[1][2] = errno
+                return None
+            except BaseException as exception:
+                return self.host_trap(exception)
+
+        return self.make_function(kinds, [I32], trampoline)
 
     def _file_function(self, extern: int) -> Callable[..., int]:
         def call(*arguments: int) -> int:

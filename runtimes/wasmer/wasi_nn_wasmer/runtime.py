@@ -42,9 +42,10 @@ class WasmerRuntime(Runtime):
 
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
         if _package():
+            from wasi_nn.runtime.process.isolated import Isolated
             from wasi_nn_wasmer.package import PackageModule
 
-            return PackageModule(wasm)
+            return PackageModule(wasm, Isolated(self, wasm, limits))
         from wasi_nn_wasmer.library import LibraryModule, api
 
         return LibraryModule(api(), wasm)

@@ -27,6 +27,7 @@ from wasmtime import _ffi as ffi
 from wasi_nn.runtime import BufferMemory, HostFunction
 from wasi_nn.runtime.engine import HOST_TRAP, EngineInstance
 from wasi_nn.runtime.library import view_at
+from wasi_nn.wasm.wasi_signatures import SIGNATURES
 from wasi_nn_wasmtime.capi import POINTER, lean, raise_error
 
 _CALLBACK: Any = ctypes.CFUNCTYPE(
@@ -35,7 +36,7 @@ _CALLBACK: Any = ctypes.CFUNCTYPE(
 _MEMORY = b"memory"
 _TRAP_TEXT = HOST_TRAP.encode()
 
-_define = lean(
+_define_func = lean(
     "wasmtime_linker_define_func_unchecked",
     POINTER,
     POINTER,
@@ -82,10 +83,46 @@ class HostCalls:
         i32 = wasmtime.ValType.i32
         results = [i32()] if function.has_result else []
         kind = wasmtime.FuncType([i32() for _ in range(function.parameters)], results)
-        callback = _CALLBACK(self._trampoline(function))
+        self._define(function.module, function.name, kind, self._trampoline(function))
+
+    def define_wasi(self, module: str, name: str, call: Callable[..., int]) -> None:
+        """Define a function of WASI preview 1, which may have i64 parameters. ``call`` gets the
+        guest's memory and the parameters, unsigned."""
+        kinds = SIGNATURES[name].parameters
+        types = {"i32": wasmtime.ValType.i32, "i64": wasmtime.ValType.i64}
+        kind = wasmtime.FuncType([types[kind]() for kind in kinds], [wasmtime.ValType.i32()])
+        memory_now = self._memory_now
+
+        def trampoline(env: int, caller: int, slots: Any, count: int) -> int | None:
+            try:
+                values = [
+                    slots[4 * i] | (slots[4 * i + 1] << 32 if kind == "i64" else 0)
+                    for i, kind in enumerate(kinds)
+                ]
+                slots[0] = call(memory_now(caller), *values)
+                return None
+            except BaseException as exception:
+                return self._fail(exception)
+
+        self._define(module, name, kind, trampoline)
+
+    @property
+    def guest_memory(self) -> wasmtime.Memory | None:
+        """The guest's memory as wasmtime's object, within a host call. None if it exports none."""
+        extern = self._memory_extern
+        return None if extern is None else wasmtime.Memory._from_raw(extern)
+
+    def _define(
+        self,
+        module_name: str,
+        function_name: str,
+        kind: wasmtime.FuncType,
+        call: Callable[..., Any],
+    ) -> None:
+        callback = _CALLBACK(call)
         self._kept += (callback, kind)
-        module, name = function.module.encode(), function.name.encode()
-        error = _define(
+        module, name = module_name.encode(), function_name.encode()
+        error = _define_func(
             ctypes.cast(self._linker.ptr(), POINTER),
             module,
             len(module),
@@ -124,11 +161,15 @@ class HostCalls:
                     slots[0] = result
                 return None
             except BaseException as exception:
-                self._owner.raised = exception
-                trap: int = _trap_new(_TRAP_TEXT, len(_TRAP_TEXT))
-                return trap
+                return self._fail(exception)
 
         return trampoline
+
+    def _fail(self, exception: BaseException) -> int:
+        """Keep the exception, which must not leave a callback, and end the guest."""
+        self._owner.raised = exception
+        trap: int = _trap_new(_TRAP_TEXT, len(_TRAP_TEXT))
+        return trap
 
     def _memory_now(self, caller: int) -> BufferMemory | None:
         """The guest's memory at its current size, without a copy. The engine is configured so that

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import wasmtime
@@ -10,6 +11,8 @@ import wasmtime
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
 from wasi_nn.runtime.engine import WASI_MODULES, missing_export, proc_exit
+from wasi_nn.runtime.wasi_streams import Preview1
+from wasi_nn_wasmtime.files import Gate, counted
 from wasi_nn_wasmtime.hostcalls import HostCalls
 from wasi_nn_wasmtime.store import StoreInstance
 
@@ -32,22 +35,36 @@ class WasmtimeInstance(StoreInstance):
         self._instance: wasmtime.Instance | None = None
         self._calls = HostCalls(self._linker, self)
         try:
-            self._bound(_MAX_TABLES, memories=1, instances=1)
+            self._bound(_MAX_TABLES, memories=1, instances=2)
             self._configure(wasi)
             self._linker.define_wasi()
-            self._define_exit(module)
+            self._define_wasi(module, wasi, limits.files)
             for function in functions:
                 self._calls.define(function)
         except BaseException:
             self.close()
             raise
 
-    def _define_exit(self, module: wasmtime.Module) -> None:
-        """Define a proc_exit that accepts every exit code. wasmtime's own traps above 125."""
+    def _define_wasi(self, module: wasmtime.Module, wasi: WasiConfig, files: int | None) -> None:
+        """Replace functions of wasmtime's WASI: those in which a guest could wait past its
+        deadline, those that open files, and proc_exit, which traps for codes above 125."""
+        imported = {(item.module, item.name) for item in module.imports}
         self._linker.allow_shadowing = True
-        for imported in module.imports:
-            if imported.name == "proc_exit" and imported.module in WASI_MODULES:
-                self._calls.define(proc_exit(imported.module))
+        for name in {name for name, _ in imported} & set(WASI_MODULES):
+            preview1 = Preview1(wasi, self.output_failures, self.pause, self._clock_start)
+            ours = [proc_exit(name), *preview1.waiting_functions(name)]
+            if wasi.preopens and (name, "path_open") in imported:
+                gate = Gate(self._engine, self._linker, self._store, name, self._calls)
+                preview1.files["fd_read"] = partial(gate.call, "fd_read")
+                if files is not None:
+                    for opening, call in counted(gate, files).items():
+                        self._calls.define_wasi(name, opening, call)
+            for function in ours:
+                # A read of other streams never waits.
+                if function.name == "fd_read" and wasi.stdin != "inherit":
+                    continue
+                if (name, function.name) in imported:
+                    self._calls.define(function)
 
     def refresh_memory(self) -> None:
         self._calls.follow_memory()

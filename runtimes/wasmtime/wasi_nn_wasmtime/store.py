@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from typing import Any
 
 import wasmtime
@@ -47,6 +48,8 @@ class StoreInstance(EngineInstance):
     def _configure(self, wasi: WasiConfig) -> None:
         config, self._streams = wasi_setup.configure(wasi, self.output_failures)
         self._store.set_wasi(config)
+        # The guest's monotonic clock starts here.
+        self._clock_start = time.monotonic_ns()
 
     def _bound(self, tables: int, memories: int, instances: int) -> None:
         """Hold the limit on memory, with at most so many of each."""

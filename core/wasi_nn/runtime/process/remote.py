@@ -43,6 +43,8 @@ from wasi_nn.wasm.memory_bound import bounded
 __all__ = ["MakeChild", "RemoteInstance", "RemoteModule"]
 
 log = logger("wasi_nn")
+# Descriptors that an engine needs for a guest besides its files: on the way to a path, for example.
+_ENGINE_FILES = 16
 
 #: Makes the process of a guest with these standard streams.
 MakeChild = Callable[[Sequence[int]], Child]
@@ -155,6 +157,8 @@ class RemoteInstance(EngineInstance):
             with waiting.get()():
                 self._child.send(PREPARE, wasm)
                 self._answer()
+            if limits.files is not None:
+                self._child.limit_files(limits.files + len(wasi.preopens) + _ENGINE_FILES)
             self._child.send(LINK, as_json(wanted))
             self._answer()
         if self._module.start is not None:

@@ -34,7 +34,7 @@ class Instance(EngineInstance):
         self._module = parse(wasm)  # anew: pywasm changes it
         self._instance = None
         self._store = pywasm.core.Store()
-        streams = Preview1(wasi, self.output_failures).functions(WASI)
+        streams = Preview1(wasi, self.output_failures, self.pause).functions(WASI)
         self._functions = {(f.module, f.name): f for f in (*functions, *streams)}
 
     def link(self):
