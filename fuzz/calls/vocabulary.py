@@ -145,7 +145,8 @@ def call(table: dict[str, int], image: Image, chance: Chance) -> Call:
         return Call(GROW, (chance.choice((0, 1, 1 << 16)),))
     weights = [_WEIGHTS.get(name, 1) for name in table]
     (name,) = chance.choices(list(table), weights)
-    if name == "load" and not chance.once_in(4):
+    # (A guest's own model takes a process.)
+    if name == "load" and not chance.once_in(16):
         name = "load_by_name"
     if name == "unload" and not chance.once_in(3):
         name = "compute"
