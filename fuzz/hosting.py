@@ -103,9 +103,8 @@ class TrialHost:
     def _last_call(self) -> str:
         """The guest's last call, from the stack that Python prints when it dies."""
         for line in self._text().splitlines():
-            for backend in ("wasi_nn_", "_worker"):
-                if backend in line and " in " in line:
-                    return line.rsplit(" in ", 1)[1].strip()
+            if "/wasi_nn_" in line and " in " in line:
+                return line.rsplit(" in ", 1)[1].strip()
         return "?"
 
     def _tail(self) -> str:

@@ -42,6 +42,23 @@ def test_a_given_number_of_inputs():
         graph.init_execution_context(unlimited).set_input(2, text(b""))
 
 
+def test_a_guest_cannot_make_the_host_keep_any_number_of_inputs():
+    with pytest.raises(InvalidArgument, match="1024"):
+        load(inputs=2**31 - 1)
+    context = load().init_execution_context(unlimited)
+    context.set_input(1023, text(b""))
+    for key in (1024, 2**32 - 1, "4294967295"):
+        with pytest.raises(InvalidArgument, match="at most 1024"):
+            context.set_input(key, text(b""))
+
+
+def test_a_piece_is_bytes_whatever_the_tensor_is():
+    context = load('{"stream": 2}').init_execution_context(unlimited)
+    context.set_input(0, Tensor(TensorType.F32, (1,), memoryview(b"abcd")))
+    context.compute_single()
+    assert context.get_output_single(0) == text(b"ab")
+
+
 def test_types_dimensions_and_sizes_may_change():
     context = load().init_execution_context(unlimited)
     tensors = (text(b"abc"), text(b"xyz"), text(b"longer"))

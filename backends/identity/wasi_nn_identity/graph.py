@@ -17,10 +17,12 @@ from wasi_nn.errors import (
     NnError,
     RuntimeFailure,
 )
-from wasi_nn.types import Tensor, TensorInfo
+from wasi_nn.types import Tensor, TensorInfo, TensorType
 from wasi_nn_identity.backend import MAGIC
 
 _MAX = (1 << 31) - 1
+# A guest may choose both the number of inputs and an index, and each takes the host's memory.
+_MAX_INPUTS = 1024
 
 
 class IdentityContext(ExecutionContext):
@@ -82,9 +84,9 @@ class StreamingIdentityContext(IdentityContext, StreamingContext):
         self._graph.index(key, "output")
         if self._at is None:
             raise InvalidArgument("there is no piece before compute_single")
-        tensor = self._inputs[0]
-        data = tensor.data[self._at : self._at + self._piece]
-        return Tensor(tensor.type, (len(data),), data)
+        # (A piece of a tensor need not be whole elements.)
+        data = self._inputs[0].data[self._at : self._at + self._piece]
+        return Tensor(TensorType.U8, (len(data),), data)
 
     def fini_single(self) -> None:
         self._at = None
@@ -106,10 +108,11 @@ class IdentityGraph(DescribedGraph):
         """An index for a key; names are the decimal indexes."""
         if self._names is not None:
             return position(key, self.inputs, what)
-        if isinstance(key, int):
-            return key
-        if key.isdecimal():
-            return int(key)
+        if isinstance(key, int) or key.isdecimal():
+            index = int(key)
+            if index < _MAX_INPUTS:
+                return index
+            raise InvalidArgument(f"{what} {index}: there are at most {_MAX_INPUTS}")
         raise InvalidArgument(f"there is no {what} named {key!r}: names are indexes here")
 
     def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
@@ -136,5 +139,5 @@ def _names(settings: config.Config) -> list[str] | None:
     value = settings.get("inputs")
     if isinstance(value, list) and value and all(isinstance(name, str) for name in value):
         return value
-    count = config.whole_number(settings, "inputs", 0, 1, _MAX)
+    count = config.whole_number(settings, "inputs", 0, 1, _MAX_INPUTS)
     return [str(i) for i in range(count)] or None
