@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import importlib.util
 import json
 import logging
 import os
@@ -31,6 +32,7 @@ from wasi_nn.limits import Limits
 from wasi_nn.policy import Policy
 from wasi_nn.runtime import BufferMemory
 from wasi_nn.types import TensorInfo, TensorType
+from wasi_nn_conformance import graphs
 
 #: WasmEdge's dialect has a number for every encoding, and an errno for every reason.
 DIALECT = DIALECTS["wasmedge"]
@@ -49,8 +51,9 @@ _HEADER = struct.Struct("<I")
 
 
 class Trial(NamedTuple):
-    """One model's graph builders, and the texts for its inputs; without texts, its inputs are
-    tensors of the types and dimensions that it tells. ``made`` says what it was made of."""
+    """One model's graph builders, or none for the host's own model of the encoding; and the texts
+    for its inputs. Without texts, its inputs are tensors of the types and dimensions that it tells.
+    ``made`` says what it was made of."""
 
     encoding: str
     builders: tuple[bytes, ...]
@@ -154,11 +157,13 @@ class TrialGuest:
     def play(self, trial: Trial) -> bool:
         """Load the model, compute with it and read it. Returns whether it computed."""
         pairs = [(self.put(part), len(part)) for part in trial.builders]
-        at = self.put(b"".join(struct.pack("<II", *pair) for pair in pairs))
-        number = _NUMBERS[trial.encoding]
-        if self.call("load", at, len(pairs), number, 0, 0) or self.call(
-            "init_execution_context", self.number(0), 4
-        ):
+        if pairs:
+            at = self.put(b"".join(struct.pack("<II", *pair) for pair in pairs))
+            self.call("load", at, len(pairs), _NUMBERS[trial.encoding], 0, 0)
+        else:
+            name = trial.encoding.encode()
+            self.call("load_by_name", self.put(name), len(name), 0)
+        if self.errno or self.call("init_execution_context", self.number(0), 4):
             return False
         graph, context = self.number(0), self.number(4)
         computed = self._texts(context, trial) if trial.texts else self._tensors(context, graph)
@@ -318,6 +323,8 @@ def main(descriptor: int, isolation: str) -> None:
         limits=Limits(host_memory=_GUEST_MEMORY),
     )
     with Host(policy=policy) as host:
+        if importlib.util.find_spec("xllamacpp") is not None:
+            host.add_model("ggml", *graphs.canonical("ggml").files["tiny"])
         for trial, seconds in receive(trials):
             verdict: Any = attempt(host, trial, seconds, handler.seen)
             answers.write(json.dumps(verdict._asdict()) + "\n")

@@ -166,7 +166,7 @@ def mutated(chance: Chance) -> Trial:
 
 
 def texts(chance: Chance) -> Trial:
-    """A sound model with a hostile prompt, template, grammar, schema or config."""
+    """The host's own model with a hostile prompt, template, grammar, schema or config."""
     from wasi_nn_ggml import keys
 
     more: dict[str, Any] = {}
@@ -197,7 +197,7 @@ def texts(chance: Chance) -> Trial:
     if chance.once_in(12):
         config = chance.flipped(config)
     inputs = ((1, config), (0, prompt(chance)))
-    return Trial(_ENCODING, (_sound(),), inputs, made=f"texts {json.dumps(more)[:150]}")
+    return Trial(_ENCODING, (), inputs, made=f"texts {json.dumps(more)[:150]}")
 
 
 def templated(chance: Chance) -> Trial:
@@ -213,7 +213,7 @@ def templated(chance: Chance) -> Trial:
 
 
 def make(chance: Chance) -> Trial:
-    """A mutated model, or a sound one with hostile texts."""
+    """A mutated model, or hostile texts for the host's own."""
     kind = chance.randrange(8)
     if kind == 0:
         return templated(chance)

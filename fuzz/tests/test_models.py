@@ -45,6 +45,14 @@ def test_a_sound_model_computes_in_the_hosts_process(encoding):
     assert (verdict.outcome, verdict.unknown, verdict.unforeseen) == ("computed", (), ())
 
 
+@pytest.mark.slow
+def test_hostile_texts_go_to_the_hosts_own_model():
+    needs("xllamacpp")
+    with TrialHost(60) as host:
+        verdict = host.attempt(sound("ggml")._replace(builders=()))
+    assert (verdict.outcome, verdict.unforeseen) == ("computed", ())
+
+
 def test_a_host_that_dies_is_counted_and_replaced(monkeypatch):
     needs("onnxruntime")
     with TrialHost(60) as host:
