@@ -72,6 +72,11 @@ class TestWasmer(EngineTests):
         yield
         process._describe.cache_clear()
 
+    def test_a_directory_is_refused(self, host, wat, tmp_path):
+        """The package would let the guest leave it."""
+        with pytest.raises(UsageError, match="could leave that directory"):
+            host.run(wat(COMMAND.format("")), dirs={"/d": tmp_path})
+
     def test_the_other_python_gets_no_modules_of_this_one(self, monkeypatch):
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
         process._describe.cache_clear()

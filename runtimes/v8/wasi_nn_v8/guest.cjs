@@ -9,8 +9,7 @@ const PREPARE = 1, LINK = 2, CALL = 3, READ = 4, WRITE = 5, RETURN = 6, TRAP = 7
 const OK = 1, FAILED = 2, HOST_CALL = 3, DATA = 4;
 // The bytes at each argument that a call carries, so that structs and short strings need no READ.
 const PEEK = 64;
-// How many descriptors a guest may have at one time.
-const MAX_FILES = 1024;
+const STREAMS = 3;
 const NO_MEMORY = new WebAssembly.Memory({ initial: 0 });
 
 let memory = null;
@@ -133,9 +132,9 @@ function hostFunction(index, hasResult) {
   };
 }
 
-function openFiles(preopens) {
+function openFiles({ preopens, files: most }) {
   const { Files } = require("./files.cjs");
-  const files = new Files(MAX_FILES, () => memory ?? NO_MEMORY);
+  const files = new Files((most ?? Infinity) + STREAMS + preopens.length, () => memory ?? NO_MEMORY);
   for (const [name, path, writable] of preopens) {
     try {
       files.preopen(name, path, writable);
@@ -152,7 +151,7 @@ function system(options, module) {
   const wanted = new Set(WebAssembly.Module.imports(module).map((one) => one.module));
   const modules = {};
   // Most guests have no directories, and start without these functions some milliseconds earlier.
-  const files = options.preopens.length ? openFiles(options.preopens) : null;
+  const files = options.preopens.length ? openFiles(options) : null;
   for (const [name, version] of [["wasi_snapshot_preview1", "preview1"],
     ["wasi_unstable", "unstable"]]) {
     if (!wanted.has(name)) continue;

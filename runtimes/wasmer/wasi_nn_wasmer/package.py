@@ -36,11 +36,8 @@ from wasi_nn.runtime.engine import (
     WASI_MODULES,
     EngineInstance,
     missing_export,
-    refuse_read_only,
 )
 from wasi_nn.runtime.library import view_at
-from wasi_nn.runtime.open_files import opens_files
-from wasi_nn.runtime.process import in_own_process
 from wasi_nn.runtime.wasi_streams import OF_FILES, Preview1
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.deferred_start import START, defer_start
@@ -78,9 +75,7 @@ class _Compiled(threading.local):
 class PackageModule(Module):
     """A compiled module. Threads other than the first get theirs from its serialised code."""
 
-    def __init__(self, wasm: bytes, isolated: Module) -> None:
-        """``isolated`` is the same module for guests in their own processes."""
-        self._isolated = isolated
+    def __init__(self, wasm: bytes) -> None:
         self._compiled = _Compiled()
         store = wasmer.Store(engine.Universal(Compiler))
         # While wasmer instantiates a module, a host function cannot see its memory.
@@ -93,7 +88,7 @@ class PackageModule(Module):
         files = wasmer.Module(store, _FILES)
         self._code, self._files_code = module.serialize(), files.serialize()
         self._keep(store, module, files)
-        file = self._file = wasm_module.parse(wasm)
+        file = wasm_module.parse(wasm)
         names = {item.module for item in file.imports}
         #: The WASI that the guest imports, if any. (No known guest imports both.)
         self.wasi = next((name for name in WASI_MODULES if name in names), None)
@@ -116,9 +111,6 @@ class PackageModule(Module):
     def prepare(
         self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
     ) -> Instance:
-        # wasmer does not limit files, and a process does.
-        if opens_files(self._file, wasi) and not in_own_process():
-            return self._isolated.prepare(functions, wasi, limits)
         return PackageInstance(self, functions, wasi)
 
 
@@ -138,7 +130,12 @@ class PackageInstance(EngineInstance):
         self._files: Any = None
         self._exported: Any = None
         self._memory = BufferMemory()
-        refuse_read_only("wasmer", wasi.preopens)
+        for preopen in wasi.preopens:
+            # An absolute path, or a symbolic link, leads wherever it says.
+            raise UsageError(
+                f"the wasmer package cannot give {preopen.host} to a guest, which could leave that "
+                "directory; use libwasmer or another runtime"
+            )
         self._streams = Preview1(wasi, self.output_failures, self.pause)
 
     def close(self) -> None:

@@ -42,10 +42,9 @@ class WasmerRuntime(Runtime):
 
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
         if _package():
-            from wasi_nn.runtime.process.isolated import Isolated
             from wasi_nn_wasmer.package import PackageModule
 
-            return PackageModule(wasm, Isolated(self, wasm, limits))
+            return PackageModule(wasm)
         from wasi_nn_wasmer.library import LibraryModule, api
 
         return LibraryModule(api(), wasm)
