@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 
-from wasi_nn import _units
 from wasi_nn._cli.foreign_options import (
     ForeignOptionsCommand,
     accept_others,
@@ -25,6 +24,7 @@ from wasi_nn._cli.foreign_options import (
 from wasi_nn._cli.foreign_options import variables as environment
 from wasi_nn._cli.invoke import call_of, shown
 from wasi_nn._cli.messages import complain, set_up_logging
+from wasi_nn._cli.policy_options import PolicyOptions, policy_options
 from wasi_nn._cli.progress import patience
 from wasi_nn._host.guest import Guest
 from wasi_nn._host.host import Host
@@ -33,9 +33,8 @@ from wasi_nn._host.program import Program
 from wasi_nn._host.result import RunResult
 from wasi_nn._models.registry import NamedModel
 from wasi_nn._models.spec import parse_graph, parse_nn_graph, parse_nn_preload
+from wasi_nn._units import size
 from wasi_nn.errors import UsageError
-from wasi_nn.limits import Limits
-from wasi_nn.policy import Policy
 from wasi_nn.runtime.engine import PAGE
 from wasi_nn.runtime.name import RuntimeName
 from wasi_nn.wasm.module import is_wasm
@@ -48,20 +47,13 @@ EXAMPLES = """Examples:
   wasi-nn run --graph m=onnx:gpu:model.onnx --allow-fallback --stats guest.wasm
   wasi-nn run --nn-preload default:ONNX:CPU:model.onnx --dir .:. guest.wasm default
   wasi-nn run -S nn-graph=onnx::models/mobilenet --timeout 10 guest.wasm
+  wasi-nn run --policy guests.toml --graph m=model.onnx guest.wasm
   wasi-nn run --runtime wasmer --python python3.10 guest.wasm
 """
 
 # No engine can interrupt a guest in a system call. After this many seconds the process exits.
 _GRACE_SECONDS = 2.0
 _POLL_SECONDS = 0.25
-
-
-def _size(context: click.Context, option: click.Parameter, text: str | None) -> int | None:
-    return None if text is None else _units.size(option.opts[0], text)
-
-
-def _seconds(context: click.Context, option: click.Parameter, text: str | None) -> float | None:
-    return None if text is None else _units.duration(option.opts[0], text)
 
 
 @click.command(
@@ -126,7 +118,7 @@ def _seconds(context: click.Context, option: click.Parameter, text: str | None) 
 @click.option("--wasi-modules", hidden=True, expose_value=False)
 @click.option("--mapdir", "--map-dir", "mapdirs", multiple=True, hidden=True)
 @click.option("--volume", "volumes", multiple=True, hidden=True)
-@click.option("--max-held", callback=_size, hidden=True)  # the former spelling of --max-host-memory
+@click.option("--max-held", hidden=True)  # the former spelling of --max-host-memory
 @click.option("--argv0", hidden=True)
 @click.option("--forward-host-env", is_flag=True, hidden=True)
 @click.option("--time-limit", type=click.FloatRange(min=0), hidden=True)
@@ -153,30 +145,7 @@ def _seconds(context: click.Context, option: click.Parameter, text: str | None) 
     metavar="NAME",
     help="The guest's dialect. auto detects it (see wasi-nn inspect).",
 )
-@click.option(
-    "--timeout",
-    callback=_seconds,
-    metavar="SECONDS",
-    help="Stop the guest, or its compiler, after this time (exit code 124).",
-)
-@click.option(
-    "--max-memory",
-    metavar="SIZE",
-    callback=_size,
-    help="The most linear memory, as in 64M or 2G.",
-)
-@click.option(
-    "--max-host-memory",
-    metavar="SIZE",
-    callback=_size,
-    help="The most that the host keeps for the guest: models, tensors, KV caches.",
-)
-@click.option(
-    "--fuel",
-    type=click.IntRange(min=0),
-    metavar="UNITS",
-    help="The most fuel, about one unit for each instruction.",
-)
+@policy_options
 @click.option(
     "--allow-fallback",
     is_flag=True,
@@ -202,10 +171,7 @@ def run(
     runtime: str | None,
     python: str | None,
     dialect: str,
-    timeout: float | None,
-    max_memory: int | None,
-    max_host_memory: int | None,
-    fuel: int | None,
+    policy: PolicyOptions,
     allow_fallback: bool,
     stats: bool,
     verbose: bool,
@@ -215,7 +181,7 @@ def run(
     debug: tuple[str, ...],
     mapdirs: tuple[str, ...],
     volumes: tuple[str, ...],
-    max_held: int | None,
+    max_held: str | None,
     argv0: str | None,
     forward_host_env: bool,
     time_limit: float | None,
@@ -230,13 +196,15 @@ def run(
     set_up_logging(verbose)
     asked, nn_graphs = wasmtime_settings(wasmtime_options, wasm, debug)
     # WasmEdge's --time-limit is in milliseconds, and 0 means no limit.
-    timeout = _first(timeout, time_limit / 1000 if time_limit else None, asked.timeout)
+    timeout = _first(time_limit / 1000 if time_limit else None, asked.timeout)
     pages = None if memory_page_limit is None else memory_page_limit * PAGE
-    limits = Limits(
-        timeout=timeout,
-        memory=_first(max_memory, pages, asked.memory),
-        fuel=_first(fuel, gas_limit, asked.fuel),
-        host_memory=_first(max_host_memory, max_held),
+    rules = policy.policy(
+        {
+            "timeout": timeout,
+            "memory": _first(pages, asked.memory),
+            "fuel": _first(gas_limit, asked.fuel),
+            "host_memory": None if max_held is None else size("--max-held", max_held),
+        }
     )
     if reactor and export is None:
         if not args:
@@ -247,10 +215,11 @@ def run(
         if engine is None:
             raise click.UsageError("--python needs --runtime, the engine that runs there")
         engine = engine.isolated(python)
-    policy = Policy(own_models=True, limits=limits)
-    host = Host(runtime=engine, policy=policy, allow_fallback=allow_fallback)
+    host = Host(runtime=engine, policy=rules, allow_fallback=allow_fallback)
     for model in named_models(graphs, configs, preloads, nn_graphs):
         host.registry.add(model)
+    served = {encoding for backend in host.plugins.backends for encoding in backend.encodings}
+    policy.check_names(host.models, served)
     for reason in host.registry.missing_libraries():
         raise UsageError(reason)
     try:
@@ -278,7 +247,7 @@ def run(
             "stats": stats or statistics,
             "trace": verbose,
         },
-        timeout,
+        rules.limits.timeout,
     )
     if result.error is not None:
         complain(str(result.error))
@@ -383,5 +352,5 @@ def _leave(code: int, text: str) -> None:
 
 
 def _first(*values: Any) -> Any:
-    """The first value that was given. Our own option comes before another host's."""
+    """The first value that was given."""
     return next((value for value in values if value is not None), None)
