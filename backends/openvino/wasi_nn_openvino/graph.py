@@ -65,6 +65,9 @@ def load(core: openvino.Core, builders: Sequence[Builder], options: LoadOptions)
 
 
 def _device(core: openvino.Core, options: LoadOptions) -> str:
+    if options.target is ExecutionTarget.CPU:
+        # To look at all devices, OpenVINO opens a library for each.
+        return _CPU
     available = core.available_devices
     if options.target is ExecutionTarget.AUTO:
         gpu = [device for device in available if device.startswith("GPU")]
