@@ -9,7 +9,7 @@ from wasi_nn._abi.core.dialects import DIALECTS, dialect
 from wasi_nn._abi.core.negotiation import DialectNegotiation
 from wasi_nn.errors import ErrorCode, UsageError
 from wasi_nn.types import TensorType
-from wasi_nn.wasm.module import parse
+from wasi_nn.wasm.module import leb, parse, section_bytes
 
 OLD = ["f16", "f32", "u8", "i32"]
 NEW = ["f16", "f32", "f64", "u8", "i32", "i64"]
@@ -149,6 +149,15 @@ def test_a_recent_compiler_rules_out_the_dialect_of_2023(wat, tools, first):
     """A guest of today need not call fini_single, and knows the end of a text as errno 100."""
     guest = module(wat, ("wasi_ephemeral_nn", "compute_single"), custom=producers(*tools))
     assert detect_dialect(parse(guest)).candidates[0].name == first
+
+
+def test_a_very_long_version_of_a_compiler_is_ignored(wat):
+    """Python refuses to convert a number of so many digits."""
+    version = b"9" * 5000 + b".1"
+    content = b"\x01\x0cprocessed-by\x01\x05rustc" + leb(len(version)) + version
+    named = b"".join(section_bytes(0, b"\x09producers", content))
+    guest = module(wat, ("wasi_ephemeral_nn", "compute_single"), custom=named)
+    assert detect_dialect(parse(guest)).candidates[0].name == "wasmedge-2023-12"
 
 
 def test_a_damaged_producers_section_is_ignored(wat):

@@ -122,3 +122,15 @@ def test_a_value_that_is_not_a_limit_is_a_usage_error(bounded, wat, options, say
     if "limits" in options:
         with pytest.raises(UsageError, match=says):
             Host(limits=options["limits"])
+
+
+def test_a_guest_above_its_size_is_not_compiled(wat, tmp_path):
+    wasm = bytes(wat(COMMAND.format(1, "")))
+    path = tmp_path / "guest.wasm"
+    path.write_bytes(wasm)
+    with Host(limits=Limits(wasm_bytes=len(wasm))) as host:
+        assert host.run(wasm).exit_code == host.run(path).exit_code == 0
+    with Host(limits=Limits(wasm_bytes=len(wasm) - 1)) as host:
+        for guest in (wasm, path):
+            with pytest.raises(UsageError, match=f"more than {len(wasm) - 1} bytes, its limit"):
+                host.program(guest)

@@ -121,3 +121,42 @@ def guests_bytes():
 
     root = Path(__file__).resolve().parents[2]
     return (root / "conformance/guests/hello/hello.wasm").read_bytes()
+
+
+def section(number, *content):
+    return b"".join(wasm_module.section_bytes(number, *content))
+
+
+def vector(count, item):
+    return wasm_module.leb(count) + item * count
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        b"\0\1\0" * 300_000,
+        section(1, vector(300_000, b"\x60\0\0")),
+        section(1, b"\1\x60", vector(300_000, b"\x7f"), b"\0"),
+        section(1, b"\1\x5f", vector(300_000, b"\x7f\0")),
+        section(2, vector(300_000, b"\0\0\0\0")),
+        section(4, b"\1\x40\0\x70\0\1", b"\x6a" * 300_000, b"\x0b"),
+        section(5, vector(300_000, b"\0\1")),
+        section(7, vector(300_000, b"\0\0\0")),
+    ],
+    ids="custom types parameters fields imports constant memories exports".split(),
+)
+def test_a_module_lists_only_so_much(sections):
+    """Each entry takes time and memory before a limit of the guest holds."""
+    with pytest.raises(UsageError, match="more than 250000 types, imports, exports and sections"):
+        wasm_module.parse(b"\0asm\1\0\0\0" + sections)
+
+
+def test_many_functions_are_read():
+    count = 300_000
+    file = wasm_module.parse(
+        b"\0asm\1\0\0\0"
+        + section(1, b"\1\x60\0\1\x7f")
+        + section(3, vector(count, b"\0"))
+        + section(7, b"\1\1f\0", wasm_module.leb(count - 1))
+    )
+    assert file.signatures["f"] == ((), ("i32",))

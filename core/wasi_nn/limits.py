@@ -51,6 +51,7 @@ class Limits(NamedTuple):
       without its result.
     - ``compute_seconds``: seconds of all computations, or None for no limit. The guest ends.
     - ``tokens``: how many tokens the guest's language models may generate in all.
+    - ``wasm_bytes``: bytes of the guest's binary. A compiler takes many times as much memory.
     - ``files``: how many files the guest may have open at one time. (A component is not limited.)
 
     The limits of a run are laid over those of its host, field by field. Where the run gives no
@@ -78,6 +79,7 @@ class Limits(NamedTuple):
     compute_timeout: float | None = None
     compute_seconds: float | None = None
     tokens: int = _Default(1 << 20)
+    wasm_bytes: int = _Default(256 << 20)
     files: int = _Default(256)
     loosen: bool = False
 

@@ -475,7 +475,26 @@ def test_a_tensor_named_location_is_not_a_file(host):
     x, y = (info(name, TensorProto.FLOAT, [2]) for name in ("location", "y"))
     model = make([helper.make_node("Neg", ["location"], ["y"])], [x], [y])
     assert host.load(model).run(np.float32([1, 2]))["y"].tolist() == [-1, -2]
-    assert has_external_data(b"location" + bytes(range(256)))
+    assert has_external_data(b"\x08location" + bytes(range(256)))
+
+
+@pytest.mark.parametrize(
+    "length", [b"\x08", b"\x88\x00", b"\x88\x80\x80\x00", b"\x88\x80\x80\x80\x10"]
+)
+def test_the_name_of_a_file_is_found_whatever_form_its_length_has(length):
+    entry = b"\x0a" + length + b"location"
+    tensor = b"\x6a" + bytes([len(entry)]) + entry
+    graph = b"\x2a" + bytes([len(tensor)]) + tensor
+    assert has_external_data(b"\x3a" + bytes([len(graph)]) + graph)
+
+
+def test_a_model_of_very_many_fields_counts_as_one_with_files():
+    """A guest makes the host walk its model. Below the bound, the walk finds no file."""
+    for count, counts in ((100_000, False), (600_000, True)):
+        nodes = b"\x0a\0" * count
+        size = len(nodes)
+        head = bytes([0x3A, size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14])
+        assert has_external_data(head + nodes + b"\x12\x08location") is counts
 
 
 def test_a_model_of_a_file_may_have_its_weights_beside_it(host, tmp_path):

@@ -215,7 +215,8 @@ class Host(OfOneProcess, Closing):
         """A guest (a path or its bytes) that is compiled when it first runs, and only if its
         imports can be met. The run's deadline includes the compiling, and its interrupt ends it.
 
-        Raises ``UsageError`` for what is neither a core module nor a component."""
+        Raises ``UsageError`` for what is neither a core module nor a component, and for one that
+        is above the host's limit ``wasm_bytes``."""
         name, where = "guest.wasm", ""
         if isinstance(wasm, _BYTES):
             data = bytes(wasm)
@@ -229,6 +230,10 @@ class Host(OfOneProcess, Closing):
             raise UsageError(recognition.guest(memoryview(data)))
         limits = EngineLimits(self.limits.memory, self.limits.fuel)
         with _named(where):
+            if len(data) > self.limits.wasm_bytes:
+                raise UsageError(
+                    f"the guest has more than {self.limits.wasm_bytes} bytes, its limit wasm-bytes"
+                )
             binary = _linkable(data)
 
         def compile() -> Any:
@@ -246,7 +251,8 @@ class Host(OfOneProcess, Closing):
                 with path.open("rb") as file:
                     start = file.read(len(wasm_module.MAGIC))
                     if wasm_module.is_wasm(start):
-                        return start + file.read()
+                        # One byte above the limit suffices to refuse it.
+                        return start + file.read(self.limits.wasm_bytes)
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
         from wasi_nn._models import recognition

@@ -22,7 +22,7 @@ else:
 # What only a run's own policy can have.
 _RUNS_ALONE = "loosen"
 _LISTS = ("encodings", "models", "targets")
-_SIZES = ("memory", "host_memory", "output", "model_bytes", "tensor_bytes")
+_SIZES = ("wasm_bytes", "memory", "host_memory", "output", "model_bytes", "tensor_bytes")
 _SECONDS = ("timeout", "compute_timeout", "compute_seconds")
 
 

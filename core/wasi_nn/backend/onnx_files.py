@@ -9,8 +9,10 @@ model in a file must be loaded again when its external data has changed.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import IO, Union
 
@@ -41,6 +43,10 @@ _DATA_LOCATION, _EXTERNAL = 14, 1
 # The wire types of numbers, and of messages and strings.
 _NUMBER, _BYTES = 0, 2
 _MAX_DEPTH = 64
+# A walk over a model in bytes takes a second at most, because a guest may have made it.
+_MAX_FIELDS = 500_000
+# The text "location" with its length, in every form of the number that a reader could accept.
+_MAY_BE_KEY = re.compile(rb"(?:\x08|\x88[\x80-\xff]{0,8}[\x00-\x7f])location")
 # A message of at most this many bytes is read at once. Larger ones are read piece by piece.
 _PIECE = 1 << 20
 
@@ -69,15 +75,17 @@ _Part = tuple[_Data, int, int]
 
 
 def has_external_data(model: bytes) -> bool:
-    """Whether a tensor names a file. Also True if the bytes cannot be walked as a protobuf."""
-    # Every such tensor has an entry with the key "location". Most models do not have this word.
-    if b"location" not in model:
+    """Whether a tensor names a file. Also True if the bytes cannot be walked as a protobuf, or have
+    so many fields that the walk takes long."""
+    # Every such tensor has an entry with the key "location". Hardly any other model has this text.
+    if _MAY_BE_KEY.search(model) is None:
         return False
+    budget = count(_MAX_FIELDS, -1)
     try:
         return any(
             field == _EXTERNAL_DATA
-            for tensor in _tensors((model, 0, len(model)), "model", 0)
-            for field, _ in _fields(tensor)
+            for tensor in _tensors((model, 0, len(model)), "model", 0, budget)
+            for field, _ in _fields(tensor, budget)
         )
     except (IndexError, ValueError):
         return True
@@ -138,7 +146,9 @@ def _text(part: int | _Part) -> str:
     return os.fsdecode(content)
 
 
-def _tensors(part: _Part, message: str, depth: int) -> Iterator[_Part]:
+def _tensors(
+    part: _Part, message: str, depth: int, budget: Iterator[int] | None = None
+) -> Iterator[_Part]:
     """The tensors in a message."""
     if depth > _MAX_DEPTH:
         raise ValueError("messages are nested too deeply")
@@ -149,15 +159,18 @@ def _tensors(part: _Part, message: str, depth: int) -> Iterator[_Part]:
         yield part
         return
     inner = _INNER[message]
-    for field, content in _fields(part):
+    for field, content in _fields(part, budget):
         if field in inner and not isinstance(content, int):
-            yield from _tensors(content, inner[field], depth + 1)
+            yield from _tensors(content, inner[field], depth + 1, budget)
 
 
-def _fields(part: _Part) -> Iterator[tuple[int, int | _Part]]:
-    """The fields of a message that are numbers or have a length."""
+def _fields(part: _Part, budget: Iterator[int] | None = None) -> Iterator[tuple[int, int | _Part]]:
+    """The fields of a message that are numbers or have a length. ``budget`` counts down the fields
+    that may still be read."""
     data, at, end = part
     while at < end:
+        if budget is not None and not next(budget):
+            raise ValueError("there are too many fields")
         tag, at = _varint(data, at)
         if not 8 <= tag < 1 << 32:
             # Readers cut a longer tag to 32 bits, so they would see another field.

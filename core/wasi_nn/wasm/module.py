@@ -2,8 +2,7 @@
 
 Engines differ in what they report about a module, and `wasi-nn inspect` needs no engine. So the few
 sections that matter are read here (WebAssembly core specification, section 5.5). Function bodies
-are skipped. The cost grows with the number of exports and, in a module with many types, with the
-number of functions.
+are skipped. The cost grows with the number of entries, which is bounded: a guest chooses it.
 """
 
 from __future__ import annotations
@@ -48,6 +47,11 @@ _ONE_NUMBER = frozenset((0x23, 0x41, 0x42, 0xD0, 0xD2))
 _NOTHING = frozenset((0x6A, 0x6B, 0x6C, 0x7C, 0x7D, 0x7E))
 # Exports in a message.
 _MAX_LISTED = 20
+# What a binary may list: its sections, and the entries of the vectors that are read. A second of
+# reading, and 30 MB. Function bodies are not among them.
+_MAX_ENTRIES = 250_000
+# Engines allow so many.
+_MAX_FUNCTIONS = 1_000_000
 
 
 class Signature(NamedTuple):
@@ -166,12 +170,14 @@ class Reader:
     def __init__(self, data: memoryview) -> None:
         self.data = data
         self.at = 8
+        self._left = _MAX_ENTRIES
 
     def sections(self, end: int | None = None) -> Iterator[tuple[int, int]]:
         """Yield the number and the end of each section up to ``end`` (the file's end by default).
         Meanwhile ``at`` is where the section's content begins."""
         last = len(self.data) if end is None else end
         while self.at < last:
+            self.spend(1)
             section = self.byte()
             size = self.number()
             after = self.at + size
@@ -201,11 +207,21 @@ class Reader:
                 raise ValueError("a LEB128 number is too long")
 
     def count(self) -> int:
-        """The number of elements of a vector."""
+        """The number of elements of a vector that is read next. Raises ``ValueError`` if the binary
+        has more entries than this host reads."""
         value = self.number()
         if value > len(self.data):
             raise ValueError("a vector is longer than the file")
+        self.spend(value)
         return value
+
+    def spend(self, entries: int) -> None:
+        """Count entries that are read. Raises ``ValueError`` if these are too many."""
+        self._left -= entries
+        if self._left < 0:
+            raise ValueError(
+                f"it has more than {_MAX_ENTRIES} types, imports, exports and sections"
+            )
 
     def name(self) -> str:
         """A name: a length and UTF-8 text."""
@@ -282,7 +298,7 @@ class _FileReader(Reader):
         last = max(exported.values(), default=-1)
         if self.function_section and last >= len(self.functions):
             self.at = self.function_section
-            count = min(self.count(), last + 1 - len(self.functions))
+            count = min(self.number(), last + 1 - len(self.functions), _MAX_FUNCTIONS)
             numbers = bytes(self.data[self.at : self.at + count])
             # Most modules have fewer than 128 types. Then every number is one byte.
             small = len(numbers) == count and numbers.isascii()
@@ -363,6 +379,7 @@ class _FileReader(Reader):
     def constant(self) -> bool:
         """Skip a constant expression. False if it has an unknown instruction."""
         while True:
+            self.spend(1)
             instruction = self.byte()
             if instruction == _END:
                 return True

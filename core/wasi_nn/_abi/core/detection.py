@@ -103,7 +103,7 @@ def _is_recent(producers: memoryview) -> bool:
     for name, oldest in _RECENT.items():
         if name in tools:
             # Check rustc first: the C parts of a Rust guest come from a prebuilt C library.
-            numbers = re.match(r"(\d+)\.(\d+)", tools[name])
+            numbers = re.match(r"(\d{1,9})\.(\d{1,9})", tools[name])
             return numbers is not None and tuple(map(int, numbers.groups())) >= oldest
     return False
 
