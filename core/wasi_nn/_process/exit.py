@@ -12,7 +12,7 @@ import atexit
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from types import FrameType
 
@@ -30,6 +30,12 @@ _CALLERS = frozenset(
 )
 #: Whether Python is exiting.
 begun = False
+_last: list[Callable[[], None]] = []
+
+
+def at_end(end: Callable[[], None]) -> None:
+    """Call ``end`` when Python exits, after the other threads have stopped."""
+    _last.append(end)
 
 
 def stay() -> None:
@@ -43,6 +49,12 @@ def stay() -> None:
 def _end() -> None:
     global begun
     begun = True
+    _stop_all()
+    for end in _last:
+        end()
+
+
+def _stop_all() -> None:
     until = time.monotonic() + _MAX_SECONDS
     stopped: set[int] = set()
     while time.monotonic() < until:

@@ -2,6 +2,6 @@
 
 ``process`` is the host's side: it starts a worker, talks to it, and ends it. ``remote`` has the
 graphs and contexts that the host sees. ``prepared`` starts workers from a process that has imported
-the library already. ``template`` and ``service`` run in that process and in the worker.
-``messages`` and ``memory`` are what both sides share.
+the library already. ``template`` runs in that process, ``service`` and ``asking`` in the worker.
+``messages``, ``description`` and ``memory`` are what both sides share.
 """

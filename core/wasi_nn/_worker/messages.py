@@ -14,12 +14,14 @@ send RESERVE (answered with OK or ERROR), LOG and OUTPUT. An error is JSON: the 
 
 from __future__ import annotations
 
+import array
 import json
 import socket
 from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any
 
+from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.types import Tensor, TensorType
 
 CHANNEL, CANCEL, DROP = range(1, 4)
@@ -41,43 +43,75 @@ _OUTPUT = Struct("<IBBQ")
 _LATER = 255
 #: Bytes of a tensor that a message carries itself: shared memory costs more than a copy.
 INLINE = 4096
-#: Bytes of a message that the host accepts. Descriptions of graphs are the longest ones.
-MAX_MESSAGE = 64 << 20
-MAX_FDS = 32
+#: Bytes of a message that the host accepts: JSON takes up to 40 times as much when it is parsed.
+#: Descriptions of graphs are the longest ones.
+MAX_MESSAGE = 8 << 20
+_ANCILLARY = socket.CMSG_SPACE(2 * array.array("i").itemsize)
+_CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+_TIMEOUT = Struct("ll")
+# How often a wait for the other side looks whether it must end.
+_WAIT_MICROSECONDS = 50_000
 _TYPES = tuple(TensorType)
 _NUMBERS = {kind: number for number, kind in enumerate(_TYPES)}
+
+
+class Interrupted(Exception):
+    """A thread must not wait any longer for the other side."""
 
 
 class Channel:
     """Messages over a connected socket. Used by one thread at a time.
 
-    Raises ``EOFError`` when the other side is gone, and ``ValueError`` for what is not a
-    message."""
+    Raises ``EOFError`` when the other side is gone, ``ValueError`` for what is not a message, and
+    ``Interrupted`` once ``stopped`` says so. After each of them, close it."""
 
-    def __init__(self, connection: socket.socket, most: int = MAX_MESSAGE) -> None:
-        """``most`` is the length of the longest incoming message."""
+    def __init__(
+        self, connection: socket.socket, most: int = MAX_MESSAGE, endable: bool = False
+    ) -> None:
+        """``most`` is the length of the longest incoming message. Only a channel that is
+        ``endable`` looks at ``stopped``."""
         self.socket = connection
         self._most = most
         self._buffer = memoryview(bytearray(8192))
         self._start = self._end = 0
+        if endable:
+            # The kernel's own timeouts cost no system call for each message, as Python's do.
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                wait = _TIMEOUT.pack(0, _WAIT_MICROSECONDS)
+                connection.setsockopt(socket.SOL_SOCKET, option, wait)
 
     def send(
-        self, kind: int, subject: int = 0, body: bytes | memoryview = b"", fds: Sequence[int] = ()
+        self,
+        kind: int,
+        subject: int = 0,
+        body: bytes | memoryview = b"",
+        fds: Sequence[int] = (),
+        stopped: Stopped = never,
     ) -> None:
         """Send a message."""
-        data = b"".join((_HEAD.pack(kind, subject, len(body)), body))
-        try:
-            sent = socket.send_fds(self.socket, [data], fds) if fds else self.socket.send(data)
-            if sent < len(data):
-                self.socket.sendall(memoryview(data)[sent:])
-        except OSError as error:
-            raise EOFError from error
+        data = memoryview(b"".join((_HEAD.pack(kind, subject, len(body)), body)))
+        at = 0
+        while at < len(data):
+            try:
+                if fds:
+                    at += socket.send_fds(self.socket, [data[at:]], fds)
+                    # They went with the first byte.
+                    fds = ()
+                else:
+                    at += self.socket.send(data[at:] if at else data)
+            except BlockingIOError:
+                if stopped():
+                    raise Interrupted from None
+            except OSError as error:
+                raise EOFError from error
 
-    def receive(self, fds: list[int] | None = None) -> tuple[int, int, memoryview]:
+    def receive(
+        self, fds: list[int] | None = None, stopped: Stopped = never
+    ) -> tuple[int, int, memoryview]:
         """The kind, subject and bytes of the next message. The bytes are valid until the next
         call. Descriptors are added to ``fds``; without it they are not accepted."""
         while self._end - self._start < _HEAD.size:
-            self._fill(fds)
+            self._fill(fds, stopped)
         kind, subject, length = _HEAD.unpack_from(self._buffer, self._start)
         start = self._start + _HEAD.size
         have = self._end - start
@@ -90,33 +124,39 @@ class Channel:
         body[:have] = self._buffer[start : self._end]
         self._start = self._end = 0
         while have < length:
-            have += self._read(body[have:], fds)
+            have += self._read(body[have:], fds, stopped)
         return kind, subject, body
 
-    def has_message(self) -> bool:
-        """Whether the next message has begun to arrive."""
-        return self._end > self._start
-
-    def _fill(self, fds: list[int] | None) -> None:
+    def _fill(self, fds: list[int] | None, stopped: Stopped) -> None:
         if self._start:
             left = self._end - self._start
             self._buffer[:left] = bytes(self._buffer[self._start : self._end])
             self._start, self._end = 0, left
-        self._end += self._read(self._buffer[self._end :], fds)
+        self._end += self._read(self._buffer[self._end :], fds, stopped)
 
-    def _read(self, into: memoryview, fds: list[int] | None) -> int:
-        try:
-            if fds is None:
-                count = self.socket.recv_into(into)
-            else:
-                data, found, _, _ = socket.recv_fds(self.socket, len(into), MAX_FDS)
-                count = len(data)
-                into[:count] = data
-                fds += found
-        except OSError as error:
-            raise EOFError from error
-        if not count:
-            raise EOFError
+    def _read(self, into: memoryview, fds: list[int] | None, stopped: Stopped) -> int:
+        while True:
+            try:
+                if fds is None:
+                    count = self.socket.recv_into(into)
+                else:
+                    count = self._read_with_fds(into, fds)
+            except BlockingIOError:
+                if stopped():
+                    raise Interrupted from None
+                continue
+            except OSError as error:
+                raise EOFError from error
+            if not count:
+                raise EOFError
+            return count
+
+    def _read_with_fds(self, into: memoryview, fds: list[int]) -> int:
+        count, ancillary, _, _ = self.socket.recvmsg_into([into], _ANCILLARY, _CLOEXEC)
+        for _, _, data in ancillary:
+            found = array.array("i")
+            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+            fds += found
         return count
 
     def close(self) -> None:
@@ -153,7 +193,8 @@ def unpack_outputs(
     body: memoryview, memory: Callable[[int], memoryview | None]
 ) -> list[tuple[int, Tensor | int]]:
     """The outputs of ``pack_output``, by number. ``memory`` gives the shared memory of an output.
-    An output that must be asked for again is the size that it needs. Raises ``ValueError``."""
+    An output that must be asked for again is the size that it needs. The others are views of
+    ``body`` and of the memory. Raises ``ValueError``."""
     found: list[tuple[int, Tensor | int]] = []
     at = 0
     while at < len(body):
@@ -171,7 +212,7 @@ def unpack_outputs(
         if kind >= len(_TYPES):
             raise ValueError(f"there is no tensor type {kind}")
         if size <= INLINE:
-            data = memoryview(bytes(body[at : at + size]))
+            data = body[at : at + size]
             at += size
         else:
             shared = memory(number)

@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import atexit
 import os
-import select
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import wasi_nn
+from wasi_nn._process import exit as python_exit
 from wasi_nn._process.interrupts import shielded_from_sigint
-from wasi_nn._worker.messages import FORK, OK, STATUS, Channel, as_json, from_json
+from wasi_nn._worker.messages import (
+    FORK,
+    OK,
+    STATUS,
+    Channel,
+    Interrupted,
+    as_json,
+    from_json,
+)
 from wasi_nn.backend.shared import MadeOnce, Stopped, acquire_unless_stopped, never
-from wasi_nn.errors import RuntimeFailure
+from wasi_nn.errors import RuntimeFailure, UsageError
 
 # Python would search the current directory first, and a guest may be able to write to it. So the
 # process sets its sys.path to this process's before any import (importing sys opens no file).
@@ -40,79 +50,150 @@ _PREFIXES = (
     *("CUDA", "GGML_", "GOMP_", "HIP_", "HSA_", "KMP_", "LC_", "LLAMA_", "MKL_", "NVIDIA_", "OMP_"),
     *("OPENBLAS_", "OPENVINO_", "ORT_", "OV_", "ROCM_", "ROCR_", "TF_", "TORCH_", "WASI_NN_"),
 )
-_POLL_SECONDS = 0.05
+# A process that has been killed ends within this time, in seconds.
+_STATUS_SECONDS = 10.0
+_GONE = "the process that workers start from has ended"
 
 
-class Started(NamedTuple):
-    """A worker's process: its number, a descriptor to signal it by (-1 where the system has none),
-    and the connection to it."""
+class Started:
+    """A worker's process and the connections to it. Thread-safe."""
 
-    process: int
-    handle: int
-    control: socket.socket
-    errors: int
+    def __init__(self, process: int, handle: int, control: socket.socket, errors: int) -> None:
+        """``handle`` is a descriptor to signal the process by; -1 where the system has none.
+        ``errors`` is what the process writes to its stderr."""
+        self.process = process
+        self.control = control
+        self.errors = errors
+        self._handle = handle
+        # A finalizer may run while its thread has this.
+        self._lock = threading.RLock()
+        self._open = True
+
+    def kill(self) -> None:
+        """End the process now; nothing once this is closed."""
+        # Once it is closed, the handle's number may be that of another worker.
+        with self._lock, suppress(OSError):
+            if not self._open:
+                return
+            if self._handle >= 0:
+                signal.pidfd_send_signal(self._handle, signal.SIGKILL)
+            else:
+                os.kill(self.process, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Close the connections; a second call does nothing."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                self.control.close()
+                os.close(self.errors)
+                if self._handle >= 0:
+                    os.close(self._handle)
+
+    def forked(self) -> None:
+        """This is a child process now: close what is the parent's."""
+        # Another thread of the parent may have had it.
+        self._lock = threading.RLock()
+        self.close()
 
 
 class Prepared:
     """The process of one backend. Thread-safe."""
 
     def __init__(self, plugin: str, backend: str) -> None:
-        ours, theirs = socket.socketpair()
+        """Start it. Raises ``UsageError`` if this program has no Python interpreter to start, and
+        ``RuntimeFailure`` if the system has no process or descriptor for it."""
+        interpreter = _interpreter()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            raise _unavailable(error) from error
         with theirs:
-            command = [sys.executable, "-I", "-c", _START, str(theirs.fileno()), plugin, backend]
-            with shielded_from_sigint():
-                self._process = subprocess.Popen(
-                    [*command, *_search_path()],
-                    pass_fds=[theirs.fileno()],
-                    env=_environment(),
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-        self._channel = Channel(ours)
+            command = [interpreter, "-I", "-c", _START, str(theirs.fileno()), plugin, backend]
+            try:
+                with shielded_from_sigint():
+                    self._process = subprocess.Popen(
+                        [*command, *_search_path()],
+                        pass_fds=[theirs.fileno()],
+                        env=_environment(),
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.DEVNULL,
+                        stderr=subprocess.DEVNULL,
+                    )
+            except BaseException as error:
+                ours.close()
+                if isinstance(error, OSError):
+                    raise _unavailable(error) from error
+                raise
+        self._interpreter = interpreter
+        self._channel = Channel(ours, endable=True)
         self._lock = threading.Lock()
         self._ready = False
-        self.ended = False
+        self._ended = False
         _all.append(self)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can start workers."""
+        return not self._ended and self._process.poll() is None
 
     def fork(self, confinement: dict[str, Any], stopped: Stopped = never) -> Started:
         """A new worker, which is restricted as ``confinement`` says. Raises ``RuntimeFailure``."""
         acquire_unless_stopped(self._lock, stopped)
         try:
-            self._wait(stopped)
-            control, theirs = socket.socketpair()
-            errors, errors_in = os.pipe()
-            os.set_blocking(errors_in, False)
-            os.set_blocking(errors, False)
-            with theirs:
-                fds: list[int] = []
-                try:
-                    self._channel.send(FORK, 0, as_json(confinement), [theirs.fileno(), errors_in])
-                    answer = self._answer(fds)
-                except BaseException:
-                    control.close()
-                    os.close(errors)
-                    raise
-                finally:
-                    os.close(errors_in)
-            return Started(answer["process"], fds[0] if fds else -1, control, errors)
+            if not self._ready:
+                self._answer([], stopped)
+                self._ready = True
+            return self._fork(as_json(confinement), stopped)
         finally:
             self._lock.release()
+
+    def _fork(self, confinement: bytes, stopped: Stopped) -> Started:
+        fds: list[int] = []
+        made: list[int] = []
+        try:
+            try:
+                control, theirs = socket.socketpair()
+                made += (control.detach(), theirs.detach())
+                made += os.pipe()
+            except OSError as error:
+                raise _unavailable(error) from error
+            ours, theirs_in, errors, errors_in = made
+            # What a library writes must never stop it, nor what the host reads of it the host.
+            os.set_blocking(errors_in, False)
+            os.set_blocking(errors, False)
+            answer = self._ask(FORK, 0, confinement, [theirs_in, errors_in], fds, stopped)
+            if answer["handle"] and not fds:
+                # The worker ends, since nobody holds its connection.
+                raise RuntimeFailure("no worker can start: there is no descriptor for it")
+            made = [theirs_in, errors_in]
+            handle = fds.pop() if fds else -1
+            return Started(answer["process"], handle, socket.socket(fileno=ours), errors)
+        finally:
+            for descriptor in (*made, *fds):
+                os.close(descriptor)
 
     def status(self, process: int) -> int | None:
         """The exit status of a worker that has ended: negative for a signal. None if nothing is
         known of it."""
-        with self._lock:
+        until = time.monotonic() + _STATUS_SECONDS
+
+        def late() -> bool:
+            return time.monotonic() > until
+
+        try:
+            acquire_unless_stopped(self._lock, late)
             try:
-                self._channel.send(STATUS, process)
-                found: int | None = self._answer([])["status"]
+                found: int | None = self._ask(STATUS, process, b"", (), [], late)["status"]
                 return found
-            except RuntimeFailure:
-                return None
+            finally:
+                self._lock.release()
+        except RuntimeFailure:
+            return None
 
     def close(self) -> None:
         """End the process, and its workers with it."""
-        self.ended = True
+        self._ended = True
         self._channel.close()
         self._process.kill()
         self._process.wait()
@@ -123,28 +204,54 @@ class Prepared:
         # Its process is the child of our parent, so we cannot wait for it.
         self._process.returncode = 0
 
-    def _wait(self, stopped: Stopped) -> None:
-        if self._ready:
-            return
-        poll = select.poll()
-        poll.register(self._channel.socket, select.POLLIN)
-        while not poll.poll(_POLL_SECONDS * 1000):
-            if stopped():
-                raise RuntimeFailure("the guest was stopped while its backend was being imported")
-        self._answer([])
-        self._ready = True
-
-    def _answer(self, fds: list[int]) -> Any:
+    def _ask(
+        self,
+        kind: int,
+        subject: int,
+        body: bytes,
+        fds: Sequence[int],
+        got: list[int],
+        stopped: Stopped,
+    ) -> Any:
         try:
-            kind, _, body = self._channel.receive(fds)
-            found = from_json(body)
-        except (EOFError, ValueError):
-            self.ended = True
-            raise RuntimeFailure("the process that workers start from has ended") from None
+            self._channel.send(kind, subject, body, fds, stopped)
+        except (EOFError, Interrupted):
+            self._fail()
+            raise RuntimeFailure(_GONE) from None
+        return self._answer(got, stopped)
+
+    def _answer(self, fds: list[int], stopped: Stopped) -> Any:
+        try:
+            kind, _, body = self._channel.receive(fds, stopped)
+        except EOFError:
+            self._fail()
+            if self._ready:
+                raise RuntimeFailure(_GONE) from None
+            raise RuntimeFailure(
+                f"no worker can start: {self._interpreter} has ended before it was ready (exit "
+                f"code {self._process.returncode}). Is it the Python interpreter of this program?"
+            ) from None
+        except BaseException as error:
+            # An answer that nobody waits for would be taken for that to the next question. Only
+            # the first message is one that the next caller can wait for.
+            if self._ready:
+                self._fail()
+            if isinstance(error, Interrupted):
+                raise RuntimeFailure(
+                    "the guest was stopped while its backend was being imported"
+                ) from None
+            raise
+        found = from_json(body)
         if kind != OK:
-            self.ended = True
+            if not self._ready:
+                self._fail()
             raise RuntimeFailure(f"no worker can start: {found}")
         return found
+
+    def _fail(self) -> None:
+        self.close()
+        with suppress(ValueError):
+            _all.remove(self)
 
 
 _all: list[Prepared] = []
@@ -154,7 +261,7 @@ _prepared: MadeOnce[Prepared] = MadeOnce()
 def prepared(plugin: str, backend: str, stopped: Stopped = never) -> Prepared:
     """The process for the backend that a plugin's module brings."""
     return _prepared.get(
-        (plugin, backend), lambda: Prepared(plugin, backend), stopped, lambda one: not one.ended
+        (plugin, backend), lambda: Prepared(plugin, backend), stopped, lambda one: one.alive
     )
 
 
@@ -171,8 +278,21 @@ def _forget() -> None:
     _all.clear()
 
 
-atexit.register(_end)
+python_exit.at_end(_end)
 os.register_at_fork(after_in_child=_forget)
+
+
+def _unavailable(error: OSError) -> RuntimeFailure:
+    return RuntimeFailure(f"no worker can start: {error}")
+
+
+def _interpreter() -> str:
+    if getattr(sys, "frozen", False) or not sys.executable:
+        raise UsageError(
+            "models of guests run in processes of Python, and this program does not know a Python "
+            "interpreter: set sys.executable to one that has the same packages"
+        )
+    return sys.executable
 
 
 def _environment() -> dict[str, str]:

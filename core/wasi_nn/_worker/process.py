@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import select
 import signal
 import socket
+import struct
 import threading
+import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from wasi_nn import errors
-from wasi_nn._process.fork import keep
+from wasi_nn._process.fork import keep, refusal
+from wasi_nn._worker import description
 from wasi_nn._worker import memory as shared_memory
+from wasi_nn._worker.description import Description
 from wasi_nn._worker.messages import (
     CANCEL,
     CHANNEL,
@@ -30,21 +34,29 @@ from wasi_nn._worker.messages import (
     OUTPUT,
     RESERVE,
     Channel,
+    Interrupted,
     as_json,
     from_json,
 )
-from wasi_nn._worker.prepared import prepared
+from wasi_nn._worker.prepared import Started, prepared
 from wasi_nn.backend import Backend, Builder, LoadOptions, Reserve, unlimited
 from wasi_nn.backend.shared import Stopped, never
-from wasi_nn.errors import NnError, RuntimeFailure, UsageError
-from wasi_nn.escaping import logger
+from wasi_nn.errors import NnError, RuntimeFailure, Unavailable, WasiNnError
+from wasi_nn.escaping import MAX_LINES, logger
+from wasi_nn.plugins import availability
 
 # The errors of reading nonsense, from a process that a model has taken over.
-_GARBLED = (ValueError, TypeError, KeyError, AttributeError, OverflowError)
-_POLL_SECONDS = 0.05
+GARBLED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error)
 _CONTROL_SECONDS = 5.0
 _MAX_TEXT = 4000
-_MAX_LINES = 64 << 10
+# The bytes that a pipe keeps of what a library writes to stderr.
+_MAX_ERRORS = 64 << 10
+# Records that a worker may log at once, and later in each second.
+_MAX_RECORDS, _RECORDS_PER_SECOND = 100, 10
+_LEVELS = (10, 20, 30, 40, 50)
+_STOPPED = "the guest was stopped"
+# Connections that are kept for the next requests.
+_MAX_IDLE = 8
 
 log = logger("wasi_nn")
 
@@ -64,42 +76,61 @@ class Worker:
     ) -> None:
         """Start the process. It may read the files and folders ``read``, and take ``memory`` bytes
         beside what its library takes. Raises ``RuntimeFailure``."""
+        found = availability(backend)
+        if not found.usable:
+            raise Unavailable(found.detail)
         self.backend = backend
         self.private = private
-        #: Why the process has ended; empty while it lives.
-        self.lost = ""
+        self._lost = self._killed = ""
+        self._stopped = stopped if private else never
+        self._is_parents = False
         self._prepared = prepared(backend.plugin, backend.name, stopped)
         confinement = {
             "read": [os.path.realpath(path) for path in read],
             "memory": memory,
             "descriptors": 1024,
         }
-        started = self._prepared.fork(confinement, stopped)
-        self.process = started.process
-        self._handle = started.handle
-        self._errors = started.errors
+        self._started = self._prepared.fork(confinement, stopped)
+        self.process = self._started.process
         # A worker that reads nothing more must not block the host.
-        started.control.settimeout(_CONTROL_SECONDS)
-        self._control = Channel(started.control)
-        # A finalizer of a graph may run while its thread has this.
-        self._lock = threading.RLock()
+        self._started.control.settimeout(_CONTROL_SECONDS)
+        self._control = Channel(self._started.control)
+        # For the control connection. A finalizer must not wait for it.
+        self._lock = threading.Lock()
         self._idle: list[Channel] = []
+        #: The graphs that the worker has not been told to free yet.
+        self._dropped: deque[int] = deque()
         self._numbers = count()
+        self._records = float(_MAX_RECORDS)
+        self._recorded = 0.0
         #: What takes the memory of graphs, by the worker's number of it.
         self.memories: weakref.WeakValueDictionary[int, Memory] = weakref.WeakValueDictionary()
-        self._finalizer = weakref.finalize(
-            self, _end, started.handle, started.process, started.control, started.errors, self._idle
-        )
+        self._finalizer = weakref.finalize(self, _end, self._started, self._idle)
         # At the end of the program, the workers end with the process that they started from.
         self._finalizer.atexit = False
         keep(self)
 
     def forked(self) -> None:
         """This is a child process now, and only the parent may hold the connections."""
-        self.lost = "the worker belongs to the parent process"
+        self._is_parents = True
+        self._lost = "the worker belongs to the parent process"
         self._finalizer.detach()
-        for channel in (self._control, *self._idle):
-            channel.close()
+        # Another thread of the parent may have had it.
+        self._lock = threading.Lock()
+        self._started.forked()
+        while self._idle:
+            self._idle.pop().close()
+
+    @property
+    def lost(self) -> str:
+        """Why the process has ended; empty while it lives."""
+        if not self._lost:
+            poll = select.poll()
+            # The worker sends nothing on this connection.
+            poll.register(self._control.socket, select.POLLIN)
+            if poll.poll(0):
+                self.ended()
+        return self._lost
 
     def number(self) -> int:
         """A new number for a graph or a context."""
@@ -107,34 +138,34 @@ class Worker:
 
     def load(
         self, builders: Sequence[Builder], options: LoadOptions, stopped: Stopped = never
-    ) -> tuple[int, dict[str, Any]]:
+    ) -> tuple[int, Description]:
         """Load a graph; its number and description. Raises what ``Backend.load`` does. If
         ``stopped`` says so, it gives up, and a private worker is ended."""
-        fds: list[int] = []
-        try:
-            described: list[str | int] = []
-            for builder in builders:
-                if isinstance(builder, Path):
-                    described.append(os.fsencode(os.path.abspath(builder)).hex())
-                else:
-                    fds.append(shared_memory.make(len(builder), builder))
-                    described.append(len(builder))
-            body = {
+        described: list[str | int] = []
+        parts: list[memoryview] = []
+        for builder in builders:
+            if isinstance(builder, Path):
+                described.append(os.fsencode(os.path.abspath(builder)).hex())
+            else:
+                parts.append(builder)
+                described.append(len(builder))
+        body = as_json(
+            {
                 "builders": described,
                 "encoding": options.encoding,
                 "target": options.target.value,
                 "config": dict(options.config),
                 "allow_fallback": options.allow_fallback,
             }
-            number = self.number()
-            answer = self.call(LOAD, number, as_json(body), fds, stopped=stopped)
+        )
+        number = self.number()
+        fds = [shared_memory.pack(parts)] if parts else []
+        try:
+            answer = self.call(LOAD, number, body, fds, stopped=stopped)
         finally:
             for descriptor in fds:
                 os.close(descriptor)
-        found = self.parsed(lambda: from_json(answer))
-        if not isinstance(found, dict):
-            raise self.nonsense()
-        return number, found
+        return number, self.parsed(lambda: description.read(answer))
 
     def call(
         self,
@@ -145,91 +176,122 @@ class Worker:
         reserve: Reserve = unlimited,
         stopped: Stopped | None = None,
     ) -> memoryview:
-        """Send a request and return its answer, which is valid until the next request. Raises what
-        the worker answers, and ``RuntimeFailure`` if the worker ends."""
+        """Send a request and return its answer. Raises what the worker answers, and
+        ``RuntimeFailure`` if the worker ends, or once ``stopped`` says so: then a private worker is
+        ended, and another one finishes the request on its own."""
+        stopped = stopped or self._stopped
         try:
             channel = self._idle.pop()
         except IndexError:
             channel = self._connect()
         refused: NnError | None = None
         try:
-            channel.send(kind, subject, body, fds)
+            channel.send(kind, subject, body, fds, stopped)
             while True:
-                if stopped is not None:
-                    self._wait(channel, stopped)
-                said, _, answer = channel.receive()
-                if said == OK:
+                said, about, answer = channel.receive(None, stopped)
+                if about != subject:
+                    raise ValueError("an answer to another request")
+                if said in (OK, ERROR):
                     break
-                if said == ERROR:
-                    error = self._error(answer)
-                    self._idle.append(channel)
-                    if refused is not None and str(refused) in str(error):
-                        # The worker has only its text.
-                        raise refused
-                    raise error
-                refused = self._serve(said, answer, channel, reserve) or refused
-        except EOFError:
+                refused = self._serve(said, answer, channel, reserve, stopped) or refused
+                # It may send without end.
+                if stopped():
+                    raise Interrupted
+            # The next request overwrites the channel's memory, and may be another thread's.
+            answer = memoryview(bytes(answer))
+            error = self._error(answer) if said == ERROR else None
+            if refused is not None and str(refused) in str(error):
+                # The worker has only its text.
+                error = refused
+        except BaseException as raised:
+            # The answer may be still to come: nothing else can be asked here.
             channel.close()
-            raise self.ended() from None
-        except _GARBLED:
-            channel.close()
-            raise self.nonsense() from None
-        except NnError:
-            raise
-        except UsageError:
-            raise
-        except BaseException:
-            # The answer is still to come: nothing else can be asked here.
-            channel.close()
-            raise
-        self._idle.append(channel)
+            self._raise(raised)
+        self._keep(channel)
+        if error is not None:
+            raise error
         return answer
+
+    def _raise(self, error: BaseException) -> NoReturn:
+        """Raise what the caller of a request sees of ``error``."""
+        if isinstance(error, Interrupted):
+            if self.private:
+                self.kill(_STOPPED)
+            raise RuntimeFailure("the guest was stopped while it waited for its model") from None
+        if isinstance(error, EOFError):
+            raise self.ended() from None
+        if isinstance(error, GARBLED):
+            raise self.nonsense() from None
+        raise error
+
+    def _keep(self, channel: Channel) -> None:
+        if self._lost or len(self._idle) >= _MAX_IDLE:
+            channel.close()
+        else:
+            self._idle.append(channel)
 
     def parsed(self, parse: Callable[[], Any]) -> Any:
         """The result of ``parse``, which reads what the worker has sent."""
         try:
             return parse()
-        except _GARBLED:
+        except GARBLED:
             raise self.nonsense() from None
 
     def cancel(self, context: int) -> None:
         """Ask the library to end the computation of a context; end a private worker."""
         if self.private:
-            self.kill()
+            self.kill(_STOPPED)
             return
         with suppress(EOFError), self._lock:
             self._control.send(CANCEL, context)
+        self._tell_dropped()
 
     def drop(self, graph: int) -> None:
-        """Let the worker free a graph."""
-        with suppress(EOFError), self._lock:
-            self._control.send(DROP, graph)
+        """Let the worker free a graph. A finalizer may call it, so it waits for nothing."""
+        self._dropped.append(graph)
+        self._tell_dropped()
 
-    def kill(self) -> None:
-        """End the process now. Callable from any thread."""
-        if self._finalizer.alive:
-            _kill(self._handle, self.process)
+    def _tell_dropped(self) -> None:
+        # Who has the lock does it afterwards.
+        while self._dropped and self._lock.acquire(blocking=False):
+            try:
+                with suppress(EOFError, IndexError):
+                    self._control.send(DROP, self._dropped.popleft())
+            finally:
+                self._lock.release()
+
+    def kill(self, why: str = "") -> None:
+        """End the process now, for the reason given. Callable from any thread."""
+        self._killed = self._killed or why
+        self._started.kill()
 
     def close(self) -> None:
         """End the process, and free what the host has for it."""
-        self.lost = self.lost or "the worker was closed"
+        self._lost = self._lost or "the worker was closed"
         self._finalizer()
 
-    def ended(self) -> RuntimeFailure:
+    def ended(self) -> WasiNnError:
         """The error for a worker that has ended."""
-        with self._lock:
-            if not self.lost:
-                self.lost = f"the worker of {self.backend.title} has ended: {self._reason()}"
-                log.error("%s", self.lost)
-        return RuntimeFailure(self.lost)
+        if self._is_parents:
+            return refusal(f"a model of {self.backend.title}")
+        if not self._lost:
+            lost = f"the worker of {self.backend.title} has ended: {self._reason()}"
+            with self._lock:
+                first = not self._lost
+                self._lost = self._lost or lost
+            if first and self._killed != _STOPPED:
+                log.error("%s", lost)
+        return RuntimeFailure(self._lost)
 
-    def nonsense(self) -> RuntimeFailure:
+    def nonsense(self) -> WasiNnError:
         """End a worker that does not keep to the protocol."""
-        self.kill()
+        self.kill("it sent what no worker sends")
         return self.ended()
 
     def _reason(self) -> str:
-        self.kill()
+        if self._killed:
+            return self._killed
+        self._started.kill()
         status = self._prepared.status(self.process)
         reason = "its process is gone" if status is None else f"exit code {status}"
         if status is not None and status < 0:
@@ -239,14 +301,15 @@ class Worker:
             # Only a process that ends itself says why.
             return reason
         with suppress(OSError):
-            lines = os.read(self._errors, _MAX_LINES).decode("utf-8", "replace").split("\n")
+            said = os.read(self._started.errors, _MAX_ERRORS)
+            lines = said.decode("utf-8", "replace").split("\n")
             last = [line for line in lines if line.strip()][-1:]
             reason += "".join(f" ({line.strip()[:_MAX_TEXT]})" for line in last)
         return reason
 
     def _connect(self) -> Channel:
-        if self.lost:
-            raise RuntimeFailure(self.lost)
+        if self._lost:
+            raise self.ended()
         try:
             ours, theirs = socket.socketpair()
         except OSError as error:
@@ -255,38 +318,31 @@ class Worker:
             try:
                 with self._lock:
                     self._control.send(CHANNEL, 0, b"", [theirs.fileno()])
-            except EOFError:
+            except BaseException as error:
                 ours.close()
-                raise self.ended() from None
-        return Channel(ours)
-
-    def _wait(self, channel: Channel, stopped: Stopped) -> None:
-        if channel.has_message():
-            return
-        poll = select.poll()
-        poll.register(channel.socket, select.POLLIN)
-        while not poll.poll(_POLL_SECONDS * 1000):
-            if stopped():
-                if self.private:
-                    self.kill()
-                channel.close()
-                raise _GaveUp
+                self._raise(error)
+        self._tell_dropped()
+        return Channel(ours, endable=True)
 
     def _serve(
-        self, kind: int, body: memoryview, channel: Channel, reserve: Callable[[int], None]
+        self,
+        kind: int,
+        body: memoryview,
+        channel: Channel,
+        reserve: Callable[[int], None],
+        stopped: Stopped,
     ) -> NnError | None:
         """Do what a worker asks for. Returns why that was refused."""
         if kind == RESERVE:
+            (size,) = I64.unpack(body)
             try:
-                reserve(*I64.unpack(body))
+                reserve(size)
             except NnError as error:
-                channel.send(ERROR, 0, as_json(str(error)))
+                channel.send(ERROR, 0, as_json(str(error)), stopped=stopped)
                 return error
-            channel.send(OK)
+            channel.send(OK, stopped=stopped)
         elif kind == LOG:
-            said = from_json(body)
-            if said["name"].startswith("wasi_nn"):
-                logging.getLogger(said["name"]).log(int(said["level"]), "%s", said["text"])
+            self._log(from_json(body))
         elif kind == OUTPUT:
             import sys
 
@@ -296,11 +352,31 @@ class Worker:
             raise ValueError(f"there is no message {kind}")
         return None
 
-    def _error(self, body: memoryview) -> Exception:
+    def _log(self, said: Any) -> None:
+        name, level, text = said["name"], said["level"], said["text"]
+        if level not in _LEVELS or not isinstance(text, str):
+            raise ValueError("what is logged is not a record")
+        now = time.monotonic()
+        more = (now - self._recorded) * _RECORDS_PER_SECOND
+        self._records, self._recorded = min(_MAX_RECORDS, self._records + more), now
+        if self._records < 1:
+            return
+        self._records -= 1
+        if self._records < 1:
+            text = f"{self.backend.title} logs too much: the next records are left out"
+        # A logger stays for good, so there are only those that the backend has anyway.
+        own = f"wasi_nn.{self.backend.name}"
+        logger(own if name == own else "wasi_nn").log(level, "%s", text[:MAX_LINES])
+
+    def _error(self, body: memoryview) -> WasiNnError:
         said = from_json(body)
-        kind = getattr(errors, said["error"], None)
-        text = str(said["text"])[:_MAX_TEXT]
-        if isinstance(kind, type) and issubclass(kind, (NnError, UsageError)):
+        name, text = said["error"], said["text"]
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise ValueError("what is answered is not an error")
+        kind = getattr(errors, name, None)
+        text = text[:_MAX_TEXT]
+        if isinstance(kind, type) and issubclass(kind, (NnError, Unavailable)):
+            # (Some need more than a text.)
             with suppress(TypeError):
                 return kind(text)
         return RuntimeFailure(text)
@@ -310,28 +386,8 @@ class Memory:
     """What takes a graph's memory in a worker."""
 
 
-class _GaveUp(RuntimeFailure):
-    """The guest must end."""
-
-    def __init__(self) -> None:
-        super().__init__("the guest was stopped while its model was being loaded")
-
-
-def _kill(handle: int, process: int) -> None:
-    with suppress(OSError):
-        if handle >= 0:
-            signal.pidfd_send_signal(handle, signal.SIGKILL)
-        else:
-            os.kill(process, signal.SIGKILL)
-
-
-def _end(
-    handle: int, process: int, control: socket.socket, errors: int, idle: list[Channel]
-) -> None:
-    _kill(handle, process)
-    control.close()
-    os.close(errors)
-    if handle >= 0:
-        os.close(handle)
-    for channel in idle:
-        channel.close()
+def _end(started: Started, idle: list[Channel]) -> None:
+    started.kill()
+    started.close()
+    while idle:
+        idle.pop().close()

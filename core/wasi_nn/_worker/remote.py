@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from wasi_nn._worker import memory as shared_memory
+from wasi_nn._worker.description import Description, checked, generation
 from wasi_nn._worker.messages import (
     CLOSE,
     COMPUTE,
@@ -40,13 +41,14 @@ from wasi_nn.backend import (
     position,
 )
 from wasi_nn.backend.shared import Stopped, never
-from wasi_nn.errors import InvalidArgument, RuntimeFailure
-from wasi_nn.types import Quantization, Tensor, TensorInfo, TensorType
+from wasi_nn.errors import InvalidArgument, NnError, RuntimeFailure
+from wasi_nn.types import Tensor, TensorInfo
 
 # How long a library of a shared worker may take to end a computation, in seconds.
 _CANCEL_SECONDS = 2.0
+# How long a worker may take to close a context, or to say what it has counted, in seconds.
+_CLOSE_SECONDS = 10.0
 _MAX_WANTED = 64
-_TYPES = {str(kind): kind for kind in TensorType}
 
 
 class RemoteGraph(Graph):
@@ -59,17 +61,18 @@ class RemoteGraph(Graph):
     choices: Mapping[str, Sequence[str]]
     shared_memory: object | None
 
-    def __init__(self, worker: Worker, number: int, described: dict[str, Any]) -> None:
+    def __init__(self, worker: Worker, number: int, described: Description) -> None:
         self.worker = worker
         self.number = number
-        self.inputs = [_info(**one) for one in described["inputs"]]
-        self.outputs = [_info(**one) for one in described["outputs"]]
-        self.concurrent_contexts = described["concurrent_contexts"]
-        self.untyped_bytes = described["untyped_bytes"]
-        self.choices = described["choices"]
-        memory = described["memory"]
+        self.inputs = described.inputs
+        self.outputs = described.outputs
+        self.concurrent_contexts = described.concurrent_contexts
+        self.untyped_bytes = described.untyped_bytes
+        self.choices = described.choices
         self.shared_memory = (
-            None if memory is None else worker.memories.setdefault(int(memory), Memory())
+            None
+            if described.memory is None
+            else worker.memories.setdefault(described.memory, Memory())
         )
 
     def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
@@ -78,8 +81,8 @@ class RemoteGraph(Graph):
 
         def context() -> ExecutionContext:
             found = from_json(answer)
-            kind = RemoteStream if found["streams"] else RemoteContext
-            return kind(self, number, reserve, _generation(found["generation"]))
+            kind = RemoteStream if checked(found["streams"], bool) else RemoteContext
+            return kind(self, number, reserve, generation(found["generation"]))
 
         opened: ExecutionContext = self.worker.parsed(context)
         return opened
@@ -94,8 +97,7 @@ def load(
     """Load a graph in a worker. Raises what ``Backend.load`` raises, and ``RuntimeFailure`` if the
     worker ends."""
     number, described = worker.load(builders, options, stopped)
-    graph: RemoteGraph = worker.parsed(lambda: RemoteGraph(worker, number, described))
-    return graph
+    return RemoteGraph(worker, number, described)
 
 
 class _Slot:
@@ -106,7 +108,7 @@ class _Slot:
 
     def __init__(self, number: int, tensor: Tensor, memory: memoryview | None) -> None:
         self.number = number
-        self.type, self.dims = tensor.type, tensor.dims
+        self.type, self.dims = tensor.type, tuple(tensor.dims)
         self.memory = memory
 
 
@@ -129,7 +131,7 @@ class RemoteContext(ExecutionContext):
     memory if it is large. So a cycle of set_input, compute and get_output is one round trip."""
 
     def __init__(
-        self, graph: RemoteGraph, number: int, reserve: Reserve, generation: Generation | None
+        self, graph: RemoteGraph, number: int, reserve: Reserve, generated: Generation | None
     ) -> None:
         self._graph = graph
         self._worker = graph.worker
@@ -139,7 +141,7 @@ class RemoteContext(ExecutionContext):
         #: The inputs that the worker does not have yet.
         self._dirty: dict[int, bytes | None] = {}
         self._outputs = _Wanted(GET)
-        self._generation = generation
+        self._generation = generated
         #: Whether the worker has counted more: a computation has failed.
         self._stale = False
         self._calling = False
@@ -150,6 +152,8 @@ class RemoteContext(ExecutionContext):
             try:
                 key = position(key, self._graph.inputs, "input")
             except InvalidArgument:
+                if not isinstance(key, (int, str)):
+                    raise
                 # The backend may know more than it describes, and says what is wrong.
                 described = False
         slot = self._slots.get(key) if described else None
@@ -163,34 +167,43 @@ class RemoteContext(ExecutionContext):
             self._dirty[slot.number] = None
 
     def _set(self, key: int | str, tensor: Tensor, described: bool) -> None:
-        kind, dims, data = tensor
-        size = data.nbytes
-        number = key if isinstance(key, int) and described else len(self._slots)
+        size = tensor.data.nbytes
+        number = key if isinstance(key, int) and described else None
         said = as_json(
             {
                 "slot": number,
                 "key": key,
-                "described": described,
-                "type": str(kind),
-                "dims": dims,
+                "type": str(tensor.type),
+                "dims": [int(count) for count in tensor.dims],
                 "size": size,
             }
         )
-        if size <= INLINE:
-            self._call(SET, U32.pack(len(said)) + said + bytes(data))
-            memory = None
-        else:
-            # New memory: if the worker refuses this tensor, the earlier one must still be there.
-            descriptor = shared_memory.make(size)
-            try:
-                memory = shared_memory.map_shared(descriptor)[:size]
-                memory[:] = data
-                self._call(SET, U32.pack(len(said)) + said, [descriptor])
-            finally:
-                os.close(descriptor)
-        if described:
-            self._dirty.pop(number, None)
-            self._slots[key] = _Slot(number, tensor, memory)
+        # Until the answer has come, nobody knows which tensor is set.
+        earlier = None if number is None else self._slots.pop(number, None)
+        waiting = number in self._dirty
+        data = None if number is None else self._dirty.pop(number, None)
+        memory = None
+        try:
+            if size <= INLINE:
+                self._call(SET, U32.pack(len(said)) + said + bytes(tensor.data))
+            else:
+                # New memory: if the worker refuses this tensor, the earlier one must still be
+                # there.
+                descriptor = shared_memory.make(size)
+                try:
+                    memory = shared_memory.map_shared(descriptor)
+                    memory[:] = tensor.data
+                    self._call(SET, U32.pack(len(said)) + said, [descriptor])
+                finally:
+                    os.close(descriptor)
+        except NnError:
+            if earlier is not None:
+                self._slots[earlier.number] = earlier
+                if waiting:
+                    self._dirty[earlier.number] = data
+            raise
+        if number is not None:
+            self._slots[number] = _Slot(number, tensor, memory)
 
     def compute(self) -> None:
         self._compute(COMPUTE, self._outputs)
@@ -199,15 +212,19 @@ class RemoteContext(ExecutionContext):
         return self._get(self._outputs, key)
 
     def _compute(self, kind: int, wanted: _Wanted) -> None:
-        wanted.known.clear()
-        dirty, self._dirty = self._dirty, {}
         parts = [self._allowance()]
-        for number, data in dirty.items():
+        for number, data in self._dirty.items():
             parts.append(INPUT.pack(number, SHARED if data is None else len(data)))
             if data:
                 parts.append(data)
+        # After a failure they are sent again: the worker may not have set all of them.
+        self._run(kind, b"".join(parts), wanted)
+        self._dirty.clear()
+
+    def _run(self, kind: int, body: bytes, wanted: _Wanted) -> None:
+        self._forget()
         self._stale = True
-        answer = self._call(kind, b"".join(parts))
+        answer = self._call(kind, body)
         self._stale = False
         self._worker.parsed(lambda: self._read(answer, wanted))
 
@@ -215,17 +232,23 @@ class RemoteContext(ExecutionContext):
         """The beginning of a request to compute."""
         return b""
 
+    def _forget(self) -> None:
+        """Forget the outputs of earlier computations."""
+        self._outputs.known.clear()
+
     def _read(self, answer: memoryview, wanted: _Wanted) -> None:
         at = 1
         if answer[0]:
             numbers = GENERATION.unpack_from(answer, at)
             at += GENERATION.size
-            self._generation = _generation(numbers)
+            self._generation = generation(numbers)
         for number, output in unpack_outputs(answer[at:], wanted.memory.get):
             if isinstance(output, Tensor):
                 wanted.known[number] = output
 
     def _get(self, wanted: _Wanted, key: int | str) -> Tensor:
+        if not isinstance(key, (int, str)):
+            raise InvalidArgument(f"{key!r} is neither an index nor the name of an output")
         number = wanted.numbers.get(key)
         if number is None:
             number = len(wanted.numbers)
@@ -235,9 +258,8 @@ class RemoteContext(ExecutionContext):
                 return known
         output = self._ask(wanted, number, key, ())
         if isinstance(output, int):
-            descriptor = shared_memory.make(output)
+            descriptor = self._make(wanted, number, output)
             try:
-                wanted.memory[number] = shared_memory.map_shared(descriptor)
                 output = self._ask(wanted, number, key, [descriptor])
             finally:
                 os.close(descriptor)
@@ -245,15 +267,41 @@ class RemoteContext(ExecutionContext):
             raise self._worker.nonsense()
         if len(wanted.numbers) < _MAX_WANTED:
             wanted.numbers[key] = number
-        wanted.known[number] = output
+            wanted.known[number] = output
         return output
+
+    def _make(self, wanted: _Wanted, number: int, size: int) -> int:
+        """Make memory for an output, and return its descriptor. It counts against the guest's
+        limit: the worker chooses its size, and could fill it."""
+        earlier = wanted.memory.pop(number, None)
+        if earlier is not None:
+            self._reserve(-len(earlier))
+        self._reserve(size)
+        try:
+            descriptor = shared_memory.make(size)
+        except BaseException:
+            self._reserve(-size)
+            raise
+        try:
+            wanted.memory[number] = shared_memory.map_shared(descriptor)
+        except BaseException:
+            self._reserve(-size)
+            os.close(descriptor)
+            raise
+        return descriptor
 
     def _ask(
         self, wanted: _Wanted, number: int, key: int | str, fds: Sequence[int]
     ) -> Tensor | int:
         answer = self._call(wanted.kind, as_json({"number": number, "key": key}), fds)
-        ((_, output),) = self._worker.parsed(lambda: unpack_outputs(answer, wanted.memory.get))
-        found: Tensor | int = output
+
+        def read() -> Tensor | int:
+            ((about, output),) = unpack_outputs(answer, wanted.memory.get)
+            if about != number:
+                raise ValueError("an output that nobody has asked for")
+            return output
+
+        found: Tensor | int = self._worker.parsed(read)
         return found
 
     def cancel(self) -> None:
@@ -270,7 +318,7 @@ class RemoteContext(ExecutionContext):
     def generation(self) -> Generation | None:
         if self._stale and not self._calling and not self._worker.lost:
             self._stale = False
-            answer = self._call(COUNT, b"")
+            answer = self._call(COUNT, b"", stopped=_after(_CLOSE_SECONDS))
             self._worker.parsed(lambda: self._read(answer, self._outputs))
         return self._generation
 
@@ -279,16 +327,22 @@ class RemoteContext(ExecutionContext):
         self._outputs = _Wanted(GET)
         if not self._worker.lost:
             try:
-                self._call(CLOSE, b"")
+                self._call(CLOSE, b"", stopped=_after(_CLOSE_SECONDS))
             except RuntimeFailure:
                 # It has ended, and nothing is left to close.
                 if not self._worker.lost:
                     raise
 
-    def _call(self, kind: int, body: bytes, fds: Sequence[int] = ()) -> memoryview:
+    def _call(
+        self,
+        kind: int,
+        body: bytes,
+        fds: Sequence[int] = (),
+        stopped: Stopped | None = None,
+    ) -> memoryview:
         self._calling = True
         try:
-            return self._worker.call(kind, self._number, body, fds, self._reserve)
+            return self._worker.call(kind, self._number, body, fds, self._reserve, stopped)
         finally:
             self._calling = False
 
@@ -297,9 +351,9 @@ class RemoteStream(RemoteContext, StreamingContext):
     """A context in a worker that also gives its output in pieces."""
 
     def __init__(
-        self, graph: RemoteGraph, number: int, reserve: Reserve, generation: Generation | None
+        self, graph: RemoteGraph, number: int, reserve: Reserve, generated: Generation | None
     ) -> None:
-        super().__init__(graph, number, reserve, generation)
+        super().__init__(graph, number, reserve, generated)
         self._pieces = _Wanted(GET_SINGLE)
         self._tokens = -1
 
@@ -309,6 +363,10 @@ class RemoteStream(RemoteContext, StreamingContext):
     def _allowance(self) -> bytes:
         return I64.pack(self._tokens)
 
+    def _forget(self) -> None:
+        super()._forget()
+        self._pieces.known.clear()
+
     def compute_single(self) -> None:
         self._compute(SINGLE, self._pieces)
 
@@ -316,32 +374,9 @@ class RemoteStream(RemoteContext, StreamingContext):
         return self._get(self._pieces, key)
 
     def fini_single(self) -> None:
-        self._compute(FINISH, self._pieces)
+        self._run(FINISH, b"", self._pieces)
 
 
-def _info(
-    name: str,
-    type: str | None,
-    dims: list[int] | None,
-    native_type: str,
-    quantization: list[Any] | None,
-    aliases: list[str],
-) -> TensorInfo:
-    return TensorInfo(
-        name,
-        None if type is None else _TYPES[type],
-        None if dims is None else tuple(dims),
-        native_type,
-        None if quantization is None else Quantization(*quantization),
-        tuple(aliases),
-    )
-
-
-def _generation(numbers: Sequence[float] | None) -> Generation | None:
-    """The worker's numbers: those of tokens and texts are whole ones."""
-    if numbers is None:
-        return None
-    whole = ("tokens" in name or name == "texts" for name in Generation._fields)
-    return Generation._make(
-        int(value) if is_whole else value for value, is_whole in zip(numbers, whole, strict=True)
-    )
+def _after(seconds: float) -> Stopped:
+    until = time.monotonic() + seconds
+    return lambda: time.monotonic() > until

@@ -7,12 +7,14 @@ import os
 import socket
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from wasi_nn._models.checks import Blame, checked_context, counted
+from wasi_nn._worker import asking, description
 from wasi_nn._worker import memory as shared_memory
 from wasi_nn._worker.messages import (
     CANCEL,
@@ -29,11 +31,8 @@ from wasi_nn._worker.messages import (
     I64,
     INPUT,
     LOAD,
-    LOG,
     OK,
     OPEN,
-    OUTPUT,
-    RESERVE,
     SET,
     SHARED,
     SINGLE,
@@ -51,18 +50,14 @@ from wasi_nn.backend import (
     StreamingContext,
 )
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, WasiNnError
-from wasi_nn.escaping import trace_of
-from wasi_nn.types import ExecutionTarget, Tensor, TensorInfo, TensorType
+from wasi_nn.escaping import logger, trace_of
+from wasi_nn.types import ExecutionTarget, Tensor, TensorType
+
+log = logger("wasi_nn")
 
 _TYPES = {str(kind): kind for kind in TensorType}
-
-
-class _Here(threading.local):
-    #: The channel whose request this thread serves.
-    channel: Channel | None = None
-
-
-_here = _Here()
+# The host may send as much as it likes.
+_MAX_REQUEST = 1 << 32
 
 
 class _Slot:
@@ -92,10 +87,12 @@ class Service:
 
     def __init__(self, backend: Backend, control: Any) -> None:
         self._backend = backend
-        self._control = Channel(control)
+        self._control = Channel(control, _MAX_REQUEST)
         self._graphs: dict[int, Graph] = {}
         self._dropped: set[int] = set()
         self._contexts: dict[int, _Opened] = {}
+        #: How many contexts each graph has.
+        self._users: Counter[int] = Counter()
         self._memories: dict[int, object] = {}
         self._handlers: dict[int, Callable[[int, memoryview, list[int]], bytes]] = {
             LOAD: self._load,
@@ -109,8 +106,8 @@ class Service:
             COUNT: self._count,
             CLOSE: self._close,
         }
-        logging.getLogger().handlers = [_Forward()]
-        sys.stdout = _Output()
+        logging.getLogger().handlers = [asking.Forward()]
+        sys.stdout = asking.Output()
 
     def run(self) -> None:
         """Serve; returns when the host has gone."""
@@ -118,23 +115,32 @@ class Service:
             while True:
                 fds: list[int] = []
                 kind, subject, _ = self._control.receive(fds)
-                if kind == CHANNEL:
-                    channel = Channel(socket.socket(fileno=fds[0]))
-                    threading.Thread(target=self._serve, args=(channel,), daemon=True).start()
-                elif kind == CANCEL:
-                    opened = self._contexts.get(subject)
-                    if opened is not None:
-                        opened.context.cancel()
-                elif kind == DROP:
-                    self._dropped.add(subject)
-                    self._free(subject)
+                try:
+                    self._control_one(kind, subject, fds)
+                except Exception as error:
+                    # It concerns one channel, context or graph.
+                    log.error("%s failed\n  %s", self._backend.title, trace_of(error))
+
+    def _control_one(self, kind: int, subject: int, fds: list[int]) -> None:
+        if kind == CHANNEL:
+            # Without memory for a thread, or a descriptor, the host sees a closed channel.
+            channel = Channel(socket.socket(fileno=fds[0]), _MAX_REQUEST)
+            threading.Thread(target=self._serve, args=(channel,), daemon=True).start()
+        elif kind == CANCEL:
+            opened = self._contexts.get(subject)
+            if opened is not None:
+                opened.context.cancel()
+        elif kind == DROP:
+            self._dropped.add(subject)
+            self._free(subject)
 
     def _serve(self, channel: Channel) -> None:
-        _here.channel = channel
+        asking.here.channel = channel
         with suppress(EOFError):
             while True:
                 fds: list[int] = []
                 kind, subject, body = channel.receive(fds)
+                asking.here.subject = subject
                 try:
                     answer = self._handlers[kind](subject, body, fds)
                 except EOFError:
@@ -142,15 +148,27 @@ class Service:
                 except BaseException as error:
                     channel.send(ERROR, subject, as_json(self._explained(error)))
                 else:
-                    channel.send(OK, subject, answer)
+                    self._answer(channel, kind, subject, answer)
                 finally:
                     for descriptor in fds:
                         os.close(descriptor)
 
+    def _answer(self, channel: Channel, kind: int, subject: int, answer: bytes) -> None:
+        try:
+            channel.send(OK, subject, answer)
+        except EOFError:
+            # The host has given up, and will never ask for this.
+            if kind == LOAD:
+                self._dropped.add(subject)
+                self._free(subject)
+            elif kind == OPEN:
+                self._close(subject, memoryview(b""), [])
+            raise
+
     def _explained(self, error: BaseException) -> dict[str, str]:
         if isinstance(error, WasiNnError):
             return {"error": type(error).__name__, "text": str(error)}
-        logging.getLogger("wasi_nn").error("%s failed\n  %s", self._backend.title, trace_of(error))
+        log.error("%s failed\n  %s", self._backend.title, trace_of(error))
         text = f"{self._backend.title} failed: {type(error).__name__}: {error}"
         return {"error": RuntimeFailure.__name__, "text": text}
 
@@ -158,9 +176,10 @@ class Service:
 
     def _load(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         wanted = from_json(body)
-        maps = iter([shared_memory.map_shared(descriptor, False) for descriptor in fds])
+        lengths = [one for one in wanted["builders"] if isinstance(one, int)]
+        parts = iter(shared_memory.unpack(fds[0], lengths) if lengths else ())
         builders = [
-            Path(os.fsdecode(bytes.fromhex(one))) if isinstance(one, str) else next(maps)[:one]
+            Path(os.fsdecode(bytes.fromhex(one))) if isinstance(one, str) else next(parts)
             for one in wanted["builders"]
         ]
         options = LoadOptions(
@@ -169,19 +188,23 @@ class Service:
             wanted["config"],
             wanted["allow_fallback"],
         )
-        graph = self._backend.load(builders, options)
+        try:
+            graph = self._backend.load(builders, options)
+        except WasiNnError:
+            raise
+        except BaseException as error:
+            title = self._backend.title
+            log.error("%s failed to load a model\n  %s", title, trace_of(error))
+            raise RuntimeFailure(
+                f"{title} could not load the model: {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(graph, Graph):
-            raise RuntimeFailure(f"load gave {type(graph).__name__}, and must give a Graph")
-        described = {
-            "inputs": [_described(info) for info in graph.inputs],
-            "outputs": [_described(info) for info in graph.outputs],
-            "concurrent_contexts": graph.concurrent_contexts,
-            "untyped_bytes": graph.untyped_bytes,
-            "choices": {key: list(values) for key, values in graph.choices.items()},
-            "memory": self._memory(graph.shared_memory),
-        }
+            raise RuntimeFailure(
+                f"{self._backend.title}: load gave {type(graph).__name__}, and must give a Graph"
+            )
+        described = description.write(graph, self._memory(graph.shared_memory))
         self._graphs[number] = graph
-        return as_json(described)
+        return described
 
     def _memory(self, memory: object | None) -> int | None:
         """A number for what takes a graph's memory: the same one for each graph that shares it."""
@@ -193,8 +216,7 @@ class Service:
 
     def _free(self, number: int) -> None:
         """Close a graph that the host has dropped, once no context uses it."""
-        used = any(opened.graph == number for opened in list(self._contexts.values()))
-        if number in self._dropped and not used:
+        if number in self._dropped and not self._users[number]:
             self._dropped.discard(number)
             graph = self._graphs.pop(number, None)
             if graph is not None:
@@ -209,17 +231,10 @@ class Service:
 
     def _open(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         (graph,) = U32.unpack(body)
-        channel = self._channel()
-
-        def reserve(size: int) -> None:
-            asked = _here.channel or channel
-            asked.send(RESERVE, number, I64.pack(size))
-            kind, _, answer = asked.receive()
-            if kind != OK:
-                raise RuntimeFailure(from_json(answer))
 
         with Blame(self._backend):
-            context = checked_context(self._graphs[graph].init_execution_context(reserve))
+            context = checked_context(self._graphs[graph].init_execution_context(asking.reserve))
+        self._users[graph] += 1
         self._contexts[number] = _Opened(context, graph)
         streams = isinstance(context, StreamingContext)
         return as_json({"streams": streams, "generation": counted(self._backend, context)})
@@ -232,13 +247,15 @@ class Service:
         tensor = Tensor(_TYPES[wanted["type"]], tuple(wanted["dims"]), data[:size])
         opened, key = self._contexts[number], wanted["key"]
         with opened.lock:
-            in_place = bool(fds) and wanted["described"] and opened.context.read_from(key, tensor)
+            again = wanted["slot"] is not None
+            in_place = bool(fds) and again and opened.context.read_from(key, tensor)
             if not in_place:
                 opened.context.set_input(key, tensor)
             if not fds:
                 # Its bytes are in the message.
                 tensor = tensor._replace(data=memoryview(b""))
-            opened.slots[wanted["slot"]] = _Slot(key, tensor, in_place)
+            if again:
+                opened.slots[wanted["slot"]] = _Slot(key, tensor, in_place)
         return b""
 
     def _set_again(self, opened: _Opened, body: memoryview) -> None:
@@ -315,13 +332,9 @@ class Service:
             try:
                 opened.context.close()
             finally:
+                self._users[opened.graph] -= 1
                 self._free(opened.graph)
         return b""
-
-    @staticmethod
-    def _channel() -> Channel:
-        assert _here.channel is not None
-        return _here.channel
 
 
 def _answer(
@@ -342,7 +355,7 @@ def _packed(number: int, output: Tensor, memory: memoryview | None) -> bytes:
     data, shared = pack_output(number, output, len(memory) if memory is not None else 0)
     if shared and memory is not None:
         # A second copy: the library chooses where an output lies, often after it has computed.
-        memory[: output.data.nbytes] = output.data
+        memory[: output.data.nbytes] = output.data.cast("B")
     return data
 
 
@@ -361,42 +374,3 @@ def _stream(opened: _Opened) -> StreamingContext:
     if not isinstance(opened.context, StreamingContext):
         raise InvalidArgument("the context does not stream")
     return opened.context
-
-
-def _described(info: TensorInfo) -> dict[str, Any]:
-    return {
-        "name": info.name,
-        "type": None if info.type is None else str(info.type),
-        "dims": None if info.dims is None else [int(size) for size in info.dims],
-        "native_type": info.native_type,
-        "quantization": info.quantization,
-        "aliases": info.aliases,
-    }
-
-
-class _Forward(logging.Handler):
-    """Sends what is logged during a request to the host."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if _here.channel is not None and record.name.startswith("wasi_nn"):
-            said = {"name": record.name, "level": record.levelno, "text": record.getMessage()}
-            _here.channel.send(LOG, 0, as_json(said))
-
-
-class _Output:
-    """The worker's ``sys.stdout``: what is written to it is the guest's output."""
-
-    encoding = "utf-8"
-
-    @property
-    def buffer(self) -> _Output:
-        return self
-
-    def write(self, text: str | bytes) -> int:
-        data = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
-        if _here.channel is not None and data:
-            _here.channel.send(OUTPUT, 0, data)
-        return len(text)
-
-    def flush(self) -> None:
-        """Nothing: every write is sent."""

@@ -26,8 +26,10 @@ _MAX_STATUSES = 1024
 
 def main(connection: str, plugin: str, name: str) -> None:
     """Serve the host that is at the descriptor ``connection``."""
-    # A terminal sends Ctrl-C to this process too, but the host decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A terminal, or what stops a service, sends these to this process too, but the host decides
+    # what they mean: this process and its workers end with it.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=int(connection)))
     try:
         backend = _backend(plugin, name)
@@ -72,32 +74,51 @@ def _check_threads(backend: Backend) -> None:
 
 def _serve(channel: Channel, backend: Backend, paths: tuple[str, ...]) -> None:
     statuses: dict[int, int] = {}
+    # At once, so that no worker that has ended stays in the system's table.
+    signal.signal(signal.SIGCHLD, lambda number, frame: _reap(statuses))
     while True:
         fds: list[int] = []
         kind, subject, body = channel.receive(fds)
-        _reap(statuses)
         if kind == FORK:
-            wanted = from_json(body)
-            process = os.fork()
-            if not process:
-                channel.close()
-                _become_worker(backend, wanted, paths, *fds)
-            for descriptor in fds:
-                os.close(descriptor)
-            _tell(channel, process)
+            _fork(channel, backend, paths, statuses, from_json(body), fds)
         else:
             until = time.monotonic() + _ENDING_SECONDS
             while subject not in statuses and time.monotonic() < until:
                 time.sleep(0.001)
-                _reap(statuses)
             channel.send(OK, 0, as_json({"status": statuses.get(subject)}))
 
 
-def _tell(channel: Channel, process: int) -> None:
-    answer = as_json({"process": process})
+def _fork(
+    channel: Channel,
+    backend: Backend,
+    paths: tuple[str, ...],
+    statuses: dict[int, int],
+    wanted: dict[str, Any],
+    fds: list[int],
+) -> None:
+    parent = os.getpid()
+    handle = -1
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     try:
-        handle = os.pidfd_open(process)
-    except (AttributeError, OSError):
+        process = os.fork()
+        if not process:
+            channel.close()
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+            _become_worker(backend, wanted, paths, parent, *fds)
+        # An earlier worker may have had the same number.
+        statuses.pop(process, None)
+        with suppress(AttributeError, OSError):
+            handle = os.pidfd_open(process)
+    except OSError as error:
+        channel.send(ERROR, 0, as_json(f"no process can be forked: {error}"))
+        return
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        for descriptor in fds:
+            os.close(descriptor)
+    answer = as_json({"process": process, "handle": handle >= 0})
+    if handle < 0:
         channel.send(OK, 0, answer)
         return
     channel.send(OK, 0, answer, [handle])
@@ -116,11 +137,15 @@ def _reap(statuses: dict[int, int]) -> None:
 
 
 def _become_worker(
-    backend: Backend, wanted: dict[str, Any], paths: tuple[str, ...], control: int, errors: int
+    backend: Backend,
+    wanted: dict[str, Any],
+    paths: tuple[str, ...],
+    parent: int,
+    control: int,
+    errors: int,
 ) -> None:
     """Restrict this process and serve the host; never returns."""
     try:
-        parent = os.getppid()
         _end_with_parent()
         os.dup2(errors, 2)
         os.close(errors)

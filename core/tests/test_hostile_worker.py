@@ -1,0 +1,379 @@
+"""Workers that their models have taken over.
+
+The models here are Python programs that a worker runs, in its sandbox. Each of them attacks the
+host with what a process can send."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+import pytest
+
+from wasi_nn import Host, Limits, Policy
+from wasi_nn.errors import NnError, RuntimeFailure
+from wasi_nn.types import ExecutionTarget, Tensor, TensorType
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "memfd_create"), reason="workers run on Linux: os.memfd_create is missing"
+)
+
+# A backend whose models are Python programs. A function of the model's, if it has one of that name,
+# runs instead of a step of the backend.
+PLUGIN = """
+import json, os, struct, sys, time
+from wasi_nn.backend import Backend, ExecutionContext, Graph
+from wasi_nn.types import Tensor, TensorInfo, TensorType
+from wasi_nn._worker import asking, messages
+from wasi_nn._worker.messages import *
+from wasi_nn.hookspecs import hookimpl
+
+F32 = TensorType.F32
+
+def say(kind, body=b"", subject=None):
+    here = asking.here
+    here.channel.send(kind, here.subject if subject is None else subject, body)
+
+def raw(data):
+    asking.here.channel.socket.sendall(data)
+
+class Context(ExecutionContext):
+    def __init__(self, program):
+        self.program, self.data = program, {}
+
+    def set_input(self, key, tensor):
+        self.program.get("set", lambda: None)()
+        self.data[key] = bytes(tensor.data)
+
+    def compute(self):
+        self.program.get("compute", lambda: None)()
+
+    def get_output(self, key):
+        self.program.get("get", lambda: None)()
+        data = memoryview(self.data[0])
+        return Tensor(F32, (len(data) // 4,), data)
+
+    def close(self):
+        self.program.get("close", lambda: None)()
+
+class Taken(Graph):
+    def __init__(self, program):
+        self.program = program
+        self.inputs = [TensorInfo("x", F32, (-1,))]
+        self.outputs = [TensorInfo("y", F32, (-1,))]
+
+    def init_execution_context(self, reserve):
+        self.program.get("open", lambda: None)()
+        return Context(self.program)
+
+class TakenBackend(Backend):
+    name = "taken"
+    encodings = ("taken",)
+
+    def load(self, builders, options):
+        program = dict(globals())
+        exec(bytes(builders[0]).decode(), program)
+        program.get("load", lambda: None)()
+        return Taken(program)
+
+@hookimpl
+def wasi_nn_backends():
+    return [TakenBackend()]
+"""
+SLEEP = "time.sleep(1000)"
+STEPS = ("load", "open", "set", "compute", "get")
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "taken_over.py").write_text(PLUGIN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        import taken_over
+
+        yield taken_over
+
+
+@pytest.fixture
+def session(plugin):
+    limits = Limits(host_memory=64 << 20)
+    with Host(policy=Policy(own_models=True), limits=limits) as host:
+        host.plugins.register(plugin, "taken")
+        host.plugins.backend_for("taken").plugin = "taken_over"
+        with host.open_session() as session:
+            yield session
+
+
+def load(session, program: str, config=None) -> int:
+    model = memoryview(program.encode())
+    return session.load([model], "taken", ExecutionTarget.CPU, config)
+
+
+def tensor(size: int = 4) -> Tensor:
+    return Tensor(TensorType.F32, (size,), memoryview(bytes(4 * size)))
+
+
+def go(session, program: str) -> Tensor:
+    """Every step of an inference."""
+    context = session.contexts[session.init_execution_context(load(session, program))]
+    context.set_input(0, tensor())
+    context.compute()
+    return context.get_output(0)
+
+
+def at(step: str, *lines: str) -> str:
+    return f"def {step}():\n    " + "\n    ".join(lines)
+
+
+def test_an_honest_model_works_here(session):
+    assert go(session, "").data.nbytes == 16
+
+
+NONSENSE = {
+    "random bytes": "raw(bytes(range(256)) * 9)",
+    "half a message": "raw(b'\\x20\\0\\0'); os._exit(0)",
+    "a message without an end": "raw(struct.pack('<BII', 32, 0, 0xffffffff))",
+    "an unknown kind": "say(99)",
+    "an empty answer": "say(OK)",
+    "an answer about something else": "say(OK, b'{}', 77)",
+    "an answer that is not JSON": "say(OK, b'\\0\\xff')",
+    "deep JSON": "say(OK, b'[' * 100000)",
+    "a list": "say(OK, b'[1,2,3]')",
+    "a huge number": "say(OK, b'9' * 100000)",
+    "an error without a text": 'say(ERROR, b\'{"error": "RuntimeFailure"}\')',
+    "an error of no kind": 'say(ERROR, b\'{"error": [], "text": ""}\')',
+    "an error with deep text": "say(ERROR, json.dumps({'error': 'E', 'text': [[[]]]}).encode())",
+    "half a reservation": "say(RESERVE, b'123')",
+    "a record of no level": 'say(LOG, b\'{"name": "wasi_nn", "level": 1e99, "text": ""}\')',
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("what", NONSENSE)
+def test_nonsense_ends_the_worker_and_is_an_error_of_the_guest(session, step, what):
+    # A set has an answer without bytes.
+    if (step, what) in (("set", "an empty answer"), ("set", "a list"), ("set", "deep JSON")):
+        pytest.skip("the host does not look at the bytes of this answer")
+    if step == "set" and what in ("an answer that is not JSON", "a huge number"):
+        pytest.skip("the host does not look at the bytes of this answer")
+    with pytest.raises(RuntimeFailure, match="has ended"):
+        go(session, at(step, NONSENSE[what], SLEEP))
+    assert go(session, "").data.nbytes == 16
+
+
+def description(**changes) -> str:
+    said = {
+        "inputs": [],
+        "outputs": [],
+        "concurrent_contexts": True,
+        "untyped_bytes": False,
+        "choices": {},
+        "memory": None,
+        **changes,
+    }
+    return at("load", f"say(OK, json.dumps({said!r}).encode())", SLEEP)
+
+
+def info(**changes) -> dict:
+    said = {
+        "name": "x",
+        "type": "f32",
+        "dims": [4],
+        "native_type": "",
+        "quantization": None,
+        "aliases": [],
+        **changes,
+    }
+    return {"inputs": [said]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"inputs": 1},
+        {"inputs": [1]},
+        {"inputs": [{}]},
+        {"concurrent_contexts": 1},
+        {"untyped_bytes": "yes"},
+        {"choices": []},
+        {"choices": {"a": [1]}},
+        {"choices": {"a": "b"}},
+        {"memory": "1"},
+        info(name=1),
+        info(type="f31"),
+        info(type=[]),
+        info(dims=["4"]),
+        info(dims=[4.5]),
+        info(dims=[True]),
+        info(dims=[1 << 70]),
+        info(dims=[-2]),
+        info(dims="44"),
+        info(native_type=None),
+        info(quantization=[1]),
+        info(quantization=["a", 1, "uint8"]),
+        info(aliases=[None]),
+        info(aliases="abc"),
+        info(more=1),
+    ],
+)
+def test_a_wrong_description_ends_the_worker(session, changes):
+    with pytest.raises(RuntimeFailure, match="has ended"):
+        load(session, description(**changes))
+
+
+def output(number=0, kind=1, rank=1, size=16, rest=b"\4\0\0\0\0\0\0\0" + bytes(16)) -> str:
+    return f"struct.pack('<IBBQ', {number}, {kind}, {rank}, {size}) + {rest!r}"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        output(number=1),
+        output(kind=9),
+        output(rank=255),
+        output(size=17),
+        output(size=1 << 63),
+        output(kind=255, size=1 << 20, rest=bytes(8)) + "+ b'more'",
+        output() + "+" + output(),
+        output(rest=b"\4\0\0\0\0\0\0\0" + bytes(15)),
+    ],
+)
+def test_a_wrong_output_ends_the_worker(session, answer):
+    with pytest.raises(RuntimeFailure, match="has ended"):
+        go(session, at("get", f"say(OK, {answer})", SLEEP))
+
+
+def test_an_output_that_does_not_fit_its_dimensions_is_an_error(session):
+    far = b"\xff" * 8
+    with pytest.raises(RuntimeFailure, match="does not fit its dimensions"):
+        go(session, at("get", f"say(OK, {output(rest=far + bytes(16))})", SLEEP))
+
+
+def test_an_output_counts_against_the_guests_limit(session):
+    answer = output(kind=255, size=1 << 40, rest=bytes(8))
+    with pytest.raises(RuntimeFailure, match="above its limit"):
+        go(session, at("get", f"say(OK, {answer})", SLEEP))
+
+
+def test_a_worker_cannot_give_back_what_the_guest_never_had(session):
+    before = session.ledger.reserved
+    lines = ("say(RESERVE, I64.pack(-(1 << 50)))", "asking.here.channel.receive()")
+    go(session, at("compute", *lines))
+    assert session.ledger.reserved >= before
+
+
+def in_time(work, session, after: float = 0.3) -> BaseException | None:
+    """What ``work`` raises in another thread, when its guest is stopped after some time."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(after)
+    assert thread.is_alive(), f"it did not wait: {raised}"
+    session.cancel()
+    thread.join(10)
+    assert not thread.is_alive(), "it still waits"
+    return raised[0] if raised else None
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_silent_worker_ends_with_its_guest(session, step):
+    error = in_time(lambda: go(session, at(step, SLEEP)), session)
+    assert isinstance(error, NnError), error
+
+
+FLOODS = {
+    "records": "say(LOG, json.dumps({'name': 'wasi_nn', 'level': 40, 'text': 'x'}).encode())",
+    "reservations": "say(RESERVE, I64.pack(0)); asking.here.channel.receive()",
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize("what", FLOODS)
+def test_a_worker_that_never_stops_sending_ends_with_its_guest(session, step, what, caplog):
+    error = in_time(lambda: go(session, at(step, "while True: " + FLOODS[what])), session)
+    assert isinstance(error, NnError), error
+    assert len([r for r in caplog.records if r.getMessage() == "x"]) <= 110
+
+
+def test_a_worker_that_reads_nothing_ends_with_its_guest(session):
+    load(session, at("load", f"say(OK, {EMPTY!r})", SLEEP))
+    config = {"text": "x" * (4 << 20)}
+    error = in_time(lambda: load(session, "", config), session)
+    assert isinstance(error, NnError), error
+
+
+EMPTY = (
+    b'{"inputs": [], "outputs": [], "concurrent_contexts": true, "untyped_bytes": false, '
+    b'"choices": {}, "memory": null}'
+)
+
+
+def test_a_session_ends_although_its_worker_closes_nothing(session, monkeypatch):
+    from wasi_nn._worker import remote
+
+    monkeypatch.setattr(remote, "_CLOSE_SECONDS", 0.2)
+    go(session, at("close", SLEEP))
+    thread = threading.Thread(target=session.close, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_records_of_a_worker_make_no_loggers_and_forge_no_lines(session, caplog):
+    known = set(logging.root.manager.loggerDict)
+    text = r"\x1b[2J\nwasi_nn: forged \ud800"
+    said = f"{{'name': 'wasi_nn.' + name, 'level': 30, 'text': {text!r}}}"
+    lines = f"for name in ('a', 'b', 'taken.x'): say(LOG, json.dumps({said}).encode())"
+    go(session, at("compute", lines))
+    assert set(logging.root.manager.loggerDict) <= known | {"wasi_nn"}
+    found = [record.getMessage() for record in caplog.records if "forged" in record.getMessage()]
+    assert len(found) == 3
+    assert not any("\x1b" in one or "\nwasi_nn" in one for one in found)
+
+
+def test_descriptors_that_a_worker_sends_do_not_stay_in_the_host(session):
+    lines = (
+        "import socket, array",
+        "data = struct.pack('<BII', OK, asking.here.subject, 1) + b'\\0'",
+        "control = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [2] * 20))]",
+        "asking.here.channel.socket.sendmsg([data], control)",
+        SLEEP,
+    )
+    context = session.contexts[session.init_execution_context(load(session, at("compute", *lines)))]
+    context.set_input(0, tensor())
+    before = len(os.listdir("/proc/self/fd"))
+    context.compute()
+    assert len(os.listdir("/proc/self/fd")) == before
+    session.cancel()
+
+
+def test_shared_memory_cannot_be_cut_off(session):
+    lines = (
+        "for number in range(3, 64):",
+        "    try: os.ftruncate(number, 0)",
+        "    except OSError: pass",
+    )
+    graph = load(session, at("set", *lines))
+    context = session.contexts[session.init_execution_context(graph)]
+    for _ in range(2):
+        context.set_input(0, tensor(100_000))
+        context.compute()
+        assert context.get_output(0).data.nbytes == 400_000
+        assert bytes(context.get_output(0).data) == bytes(400_000)
+
+
+def test_a_worker_that_dies_in_any_step_is_an_error_that_names_the_signal(session, caplog):
+    for step in STEPS:
+        caplog.clear()
+        with pytest.raises(RuntimeFailure, match="SIGKILL"):
+            go(session, at(step, "os.kill(os.getpid(), 9)"))
+        assert caplog.text.count("has ended: SIGKILL") == 1

@@ -1,0 +1,64 @@
+"""What a worker's thread asks and tells the host while it serves a request."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from wasi_nn._worker.messages import I64, LOG, OK, OUTPUT, RESERVE, Channel, as_json, from_json
+from wasi_nn.errors import RuntimeFailure
+from wasi_nn.escaping import MAX_LINES
+
+_MAX_OUTPUT = 1 << 20
+
+
+class _Here(threading.local):
+    #: The channel of the request that this thread serves.
+    channel: Channel | None = None
+    #: What the request is about.
+    subject = 0
+
+
+here = _Here()
+
+
+def reserve(size: int) -> None:
+    """The ``backend.Reserve`` of the contexts in a worker: the host counts."""
+    channel = here.channel
+    if channel is None:
+        raise RuntimeFailure("only the thread that was called can reserve memory")
+    channel.send(RESERVE, here.subject, I64.pack(size))
+    kind, _, answer = channel.receive()
+    if kind != OK:
+        raise RuntimeFailure(from_json(answer))
+
+
+class Forward(logging.Handler):
+    """Sends what is logged during a request to the host."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if here.channel is not None and record.name.startswith("wasi_nn"):
+            level = max(logging.DEBUG, min(record.levelno // 10 * 10, logging.CRITICAL))
+            text = record.getMessage()[:MAX_LINES]
+            said = {"name": record.name, "level": level, "text": text}
+            here.channel.send(LOG, here.subject, as_json(said))
+
+
+class Output:
+    """The worker's ``sys.stdout``: what is written to it is the guest's output."""
+
+    encoding = "utf-8"
+
+    @property
+    def buffer(self) -> Output:
+        return self
+
+    def write(self, text: str | bytes) -> int:
+        data = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
+        if here.channel is not None:
+            for start in range(0, len(data), _MAX_OUTPUT):
+                here.channel.send(OUTPUT, here.subject, data[start : start + _MAX_OUTPUT])
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing: every write is sent."""
