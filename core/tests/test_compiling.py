@@ -315,7 +315,7 @@ for attempt in (program.compile, program.instantiate):
         print(error)
 """
     ended = run_python(code, path, env=environment)
-    deadline = "the guest was still being compiled at its deadline of 0.3 s"
+    deadline = "quota timeout: the guest was still being compiled at its deadline of 0.3 s"
     interrupted = "the guest was interrupted while it was being compiled"
     expected = [f"124 {deadline}", f"130 {interrupted}", deadline, deadline]
     assert (ended.returncode, ended.stdout.splitlines(), ended.stderr) == (0, expected, "")
@@ -346,7 +346,7 @@ def test_the_command_lines_deadline_counts_compiling(large, environment):
         timeout=60,
         env=environment,
     )
-    said = "wasi-nn: the guest was still being compiled at its deadline of 2.0 s\n"
+    said = "wasi-nn: quota timeout: the guest was still being compiled at its deadline of 2.0 s\n"
     assert (ended.returncode, ended.stdout, ended.stderr) == (124, "", said)
 
 

@@ -60,7 +60,7 @@ def test_each_rule_has_an_option():
         *("--pin", f"a={digest}", "--timeout", "5", "--max-memory", "1K"),
         *("--max-host-memory", "2K", "--fuel", "3", "--max-graphs", "4", "--max-contexts", "5"),
         *("--max-model-bytes", "6K", "--max-tensor-bytes", "7K", "--compute-timeout", "80ms"),
-        *("--max-compute-seconds", "9", "--max-tokens", "10"),
+        *("--max-compute-seconds", "9", "--max-tokens", "10", "--max-files", "11"),
     )
     assert policy == Policy(
         own_models=True,
@@ -82,6 +82,7 @@ def test_each_rule_has_an_option():
             compute_timeout=0.08,
             compute_seconds=9,
             tokens=10,
+            files=11,
         ),
     )
     # The streams of a command are not captured.

@@ -107,6 +107,13 @@ _LIMITS = {
         metavar="N",
         help="The most tokens that language models generate in all.",
     ),
+    "files": click.option(
+        "--max-files",
+        "rule_files",
+        type=_Count,
+        metavar="N",
+        help="The most files that it has open at one time.",
+    ),
 }
 #: Each right's option, by the field of ``Policy``.
 _RIGHTS = {
