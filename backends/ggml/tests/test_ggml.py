@@ -736,6 +736,20 @@ class TestModels:
         with pytest.raises(InvalidArgument, match=f"{count} builders"):
             GgmlBackend().load([TINY] * count, LoadOptions("ggml"))
 
+    @pytest.mark.parametrize("has_gpu", [False, True])
+    def test_a_target_is_never_replaced(self, monkeypatch, has_gpu):
+        native = loader.library()
+        monkeypatch.setattr(native, "llama_supports_gpu_offload", lambda: has_gpu)
+        backend, options = GgmlBackend(), LoadOptions("ggml", config={"n-gpu-layers": 5})
+        tpu = options._replace(target=ExecutionTarget.TPU)
+        with pytest.raises(UnsupportedOperation, match="execution target tpu is not available"):
+            backend.load([TINY], tpu)
+        for target, gpu in (("cpu", False), ("auto", has_gpu)):
+            graph = backend.load([TINY], options._replace(target=ExecutionTarget.named(target)))
+            assert graph.model.settings.gpu == gpu
+            assert (graph.model.settings.n_gpu_layers == 5) == gpu
+        assert not backend.load([TINY], tpu._replace(allow_fallback=True)).model.settings.gpu
+
     def test_a_gpu_needs_a_library_built_for_it(self):
         assert GgmlBackend().load([TINY], LoadOptions("ggml", ExecutionTarget.AUTO))
         if not loader.library().llama_supports_gpu_offload():

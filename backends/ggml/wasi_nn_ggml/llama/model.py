@@ -36,11 +36,11 @@ _BPE = 2
 _TOKENISING, _SPLITTING, _REPLACING = 64, 600, 32
 
 
-def applicable(settings: ModelSettings) -> ModelSettings:
-    """The settings that have an effect. A library for the CPU would otherwise load the same model
-    once for each choice of a GPU."""
-    if library().llama_supports_gpu_offload():
-        return settings
+def applicable(settings: ModelSettings, gpu: bool) -> ModelSettings:
+    """The settings that have an effect, with ``gpu`` or without. The same model would otherwise be
+    loaded once for each choice of a GPU that it does not use."""
+    if gpu:
+        return settings._replace(gpu=True)
     return ModelSettings()._replace(
         use_mmap=settings.use_mmap,
         use_mlock=settings.use_mlock,
@@ -59,7 +59,11 @@ class Model:
         self.settings = settings
         self.vocabulary = contents.vocabulary
         params = native.llama_model_default_params()
-        params.n_gpu_layers = settings.n_gpu_layers
+        # (An empty list of devices, since llama.cpp also computes on a GPU that has no layers.)
+        no_devices = (ctypes.c_void_p * 1)()
+        if not settings.gpu:
+            params.devices = ctypes.addressof(no_devices)
+        params.n_gpu_layers = settings.n_gpu_layers if settings.gpu else 0
         params.main_gpu = settings.main_gpu
         params.split_mode = settings.split_mode
         params.check_tensors = settings.check_tensors
