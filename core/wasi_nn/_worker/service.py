@@ -49,6 +49,7 @@ from wasi_nn.backend import (
     LoadOptions,
     StreamingContext,
 )
+from wasi_nn.backend.files import hold
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, WasiNnError
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.types import ExecutionTarget, Tensor, TensorType
@@ -177,7 +178,10 @@ class Service:
     def _load(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         wanted = from_json(body)
         lengths = [one for one in wanted["builders"] if isinstance(one, int)]
-        parts = iter(shared_memory.unpack(fds[0], lengths) if lengths else ())
+        views = shared_memory.unpack(fds[0], lengths) if lengths else []
+        if len(views) == 1:
+            hold(views[0], fds[0])
+        parts = iter(views)
         builders = [
             Path(os.fsdecode(bytes.fromhex(one))) if isinstance(one, str) else next(parts)
             for one in wanted["builders"]

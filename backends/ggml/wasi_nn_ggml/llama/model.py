@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
 
-from wasi_nn.backend.files import Version, version
+from wasi_nn.backend.files import Version, descriptor_of, version
 from wasi_nn.backend.shared import MadeOnce
 from wasi_nn.errors import PromptTooLong, RuntimeFailure
 from wasi_nn_ggml.guard import big_stack, model_files, preflight
@@ -230,10 +230,15 @@ class Source:
         """Raises ``ModelNotFound``."""
         self.path: Path | None = None
         self._file: IO[bytes] | None = None
+        self._in_worker = False
         if isinstance(builder, Path):
             self.path, self._files = builder, _versions(builder)
             #: About how many bytes a loaded model takes.
             self.size = sum(file.size for file in self._files)
+        elif (descriptor := descriptor_of(builder)) is not None:
+            self._file = os.fdopen(os.dup(descriptor), "rb", buffering=0)
+            self.size = len(builder)
+            self._in_worker = True
         else:
             self._file, self.size = _spill(builder), len(builder)
 
@@ -246,7 +251,9 @@ class Source:
         contents = model_files.whole(self._file.fileno())
         name = self._file.name
         path = f"/proc/self/fd/{name}" if isinstance(name, int) else name
-        preflight.run(path, self._file.fileno())
+        # A worker may end: it is the guest's own.
+        if not self._in_worker:
+            preflight.run(path, self._file.fileno())
         return Model(path, settings, contents)
 
     def _load(self, path: Path, settings: ModelSettings) -> Model:
