@@ -17,7 +17,7 @@ _TRAPS = "unreachable"
 _STARTED = f"(module {WASI} (func $main {{}}) (start $main) {{}})"
 _ADD = """(func (export "add") (param i32 i32) (result i32)
     (i32.add (local.get 0) (local.get 1)))"""
-_NN = """(module
+NN = """(module
     (import "wasi_snapshot_preview1" "fd_write"
       (func $write (param i32 i32 i32 i32) (result i32)))
     (import "wasi_ephemeral_nn" "load_by_name"
@@ -81,7 +81,7 @@ class Starts(Engine):
         self, host: Host, wat: Wat, identity_model: Callable[..., Path]
     ) -> None:
         host.add_model("net", identity_model("net"))
-        result = host.run(wat(_NN)).check()
+        result = host.run(wat(NN)).check()
         assert (result.exit_code, result.stdout, result.failed) == (0, b"hello", 0)
 
     def test_a_start_section_runs_before_the_called_export(self, host: Host, wat: Wat) -> None:

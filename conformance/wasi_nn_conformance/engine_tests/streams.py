@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from wasi_nn import Host
+from wasi_nn import Host, Limits
 from wasi_nn.runtime import Preopen
 from wasi_nn_conformance.engine_tests.common import (
     WASI,
@@ -14,6 +15,7 @@ from wasi_nn_conformance.engine_tests.common import (
     Wat,
     may_refuse,
 )
+from wasi_nn_conformance.engine_tests.starts import NN
 from wasi_nn_conformance.places import GUESTS
 
 
@@ -74,6 +76,44 @@ class StandardStreams(Engine):
         )
         with pytest.raises(KeyError, match="lost"):
             host.run(wasm, stdout=fail)
+
+    @pytest.mark.parametrize("isolation", ["none", "shared"])
+    def test_what_a_model_prints_is_the_guests_output(
+        self,
+        host: Host,
+        wat: Wat,
+        identity_model: Callable[..., Path],
+        capfd: pytest.CaptureFixture[str],
+        isolation: str,
+    ) -> None:
+        model = identity_model("net", prints=True)
+        host.add_model("net", model, isolation=isolation)
+        # Writes "net" before it computes, and the output after it.
+        write = (
+            "(call $must (call $write (i32.const 1) (i32.const 88) (i32.const 1) (i32.const 112)))"
+        )
+        text = NN.replace("(call $must (call $compute", f"{write} (call $must (call $compute")
+        guest = wat(
+            text.replace(
+                "(func $must",
+                '(data (i32.const 88) "\\00\\00\\00\\00\\03\\00\\00\\00") (func $must',
+            )
+        )
+        assert host.run(guest).check().stdout == b"nethellohello"
+        assert host.run(guest, limits=Limits(output=7)).check().stdout == b"nethell"
+        pieces: list[bytes] = []
+        host.run(guest, stdout=pieces.append).check()
+        assert b"".join(pieces) == b"nethellohello"
+
+        def fail(piece: bytes) -> None:
+            if piece.startswith(b"hello"):
+                raise KeyError("lost")
+
+        with pytest.raises(KeyError, match="lost"):
+            host.run(guest, stdout=fail)
+        assert capfd.readouterr().out == ""
+        host.run(guest, stdout="inherit").check()
+        assert capfd.readouterr().out == "nethellohello"
 
     def test_a_read_only_directory_is_readable(self, host: Host, tmp_path: Path) -> None:
         self.needs(host, "wasi")

@@ -40,7 +40,7 @@ from wasi_nn._worker.messages import (
 )
 from wasi_nn._worker.prepared import Started, prepared
 from wasi_nn._worker.records import Records
-from wasi_nn.backend import Backend, Builder, LoadOptions, Reserve, unlimited
+from wasi_nn.backend import Backend, Builder, LoadOptions, Reserve, discard, unlimited
 from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.errors import NnError, RuntimeFailure, Unavailable, WasiNnError
 from wasi_nn.escaping import logger
@@ -171,6 +171,7 @@ class Worker:
         fds: Sequence[int] = (),
         reserve: Reserve = unlimited,
         stopped: Stopped | None = None,
+        stdout: Callable[[bytes], object] = discard,
     ) -> memoryview:
         """Send a request and return its answer. Raises what the worker answers, and
         ``RuntimeFailure`` if the worker ends, or once ``stopped`` says so: then a private worker is
@@ -189,7 +190,8 @@ class Worker:
                     raise ValueError("an answer to another request")
                 if said in (OK, ERROR):
                     break
-                refused = self._serve(said, answer, channel, reserve, stopped) or refused
+                told = self._serve(said, answer, channel, reserve, stopped, stdout)
+                refused = told or refused
                 # It may send without end.
                 if stopped():
                     raise Interrupted
@@ -327,8 +329,9 @@ class Worker:
         kind: int,
         body: memoryview,
         channel: Channel,
-        reserve: Callable[[int], None],
+        reserve: Reserve,
         stopped: Stopped,
+        stdout: Callable[[bytes], object],
     ) -> NnError | None:
         """Do what a worker asks for. Returns why that was refused."""
         if kind == RESERVE:
@@ -342,10 +345,10 @@ class Worker:
         elif kind == LOG:
             self._records.log(from_json(body))
         elif kind == OUTPUT:
-            import sys
-
-            sys.stdout.buffer.write(body)
-            sys.stdout.flush()
+            try:
+                stdout(bytes(body))
+            except Exception as error:
+                raise RuntimeFailure(f"the output cannot be written: {error}") from error
         else:
             raise ValueError(f"there is no message {kind}")
         return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -108,7 +107,6 @@ class Service:
             CLOSE: self._close,
         }
         logging.getLogger().handlers = [asking.Forward()]
-        sys.stdout = asking.Output()
 
     def run(self) -> None:
         """Serve; returns when the host has gone."""
@@ -238,6 +236,7 @@ class Service:
 
         with Blame(self._backend):
             context = checked_context(self._graphs[graph].init_execution_context(asking.reserve))
+        context.stdout = asking.write_out
         self._users[graph] += 1
         self._contexts[number] = _Opened(context, graph)
         streams = isinstance(context, StreamingContext)
