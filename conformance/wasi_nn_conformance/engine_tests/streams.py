@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from wasi_nn import Host, Limits
+from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import Preopen
 from wasi_nn_conformance.engine_tests.common import (
     WASI,
@@ -114,6 +115,31 @@ class StandardStreams(Engine):
         assert capfd.readouterr().out == ""
         host.run(guest, stdout="inherit").check()
         assert capfd.readouterr().out == "nethellohello"
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "unreachable",
+            "(call $recurse)",
+            "(loop $l (br_if $l (i32.ne (memory.grow (i32.const 4096)) (i32.const -1))))",
+            "(drop (i32.div_u (i32.const 1) (i32.const 0)))",
+            "(drop (i32.load (i32.const -1)))",
+            "(drop (call $write (i32.const 2) (i32.const -1) (i32.const 9) (i32.const -1)))",
+            "(call $exit (i32.const 77))",
+        ],
+        ids="trap recursion memory division pointer garbage exit".split(),
+    )
+    def test_nothing_is_written_to_the_hosts_own_streams(
+        self, plugins: Plugins, host: Host, wat: Wat, capfd: pytest.CaptureFixture[str], body: str
+    ) -> None:
+        """By an engine that explains how the guest ended, for example."""
+        wasm = wat(
+            f'(module {WASI} (func $recurse (call $recurse)) (func (export "_start") {body}))'
+        )
+        limits = Limits(memory=64 << 20) if self.installed else Limits()
+        with Host(plugins=plugins, runtime=self.runtime, limits=limits) as limited:
+            limited.run(wasm, capture=False)
+        assert capfd.readouterr() == ("", "")
 
     def test_a_read_only_directory_is_readable(self, host: Host, tmp_path: Path) -> None:
         self.needs(host, "wasi")
