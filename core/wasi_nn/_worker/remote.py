@@ -137,7 +137,7 @@ class RemoteContext(ExecutionContext):
         self._worker = graph.worker
         self._number = number
         self._reserve = reserve
-        self._slots: dict[int | str, _Slot] = {}
+        self._slots: dict[int, _Slot] = {}
         #: The inputs that the worker does not have yet.
         self._dirty: dict[int, bytes | None] = {}
         self._outputs = _Wanted(GET)
@@ -147,28 +147,26 @@ class RemoteContext(ExecutionContext):
         self._calling = False
 
     def set_input(self, key: int | str, tensor: Tensor) -> None:
-        described = True
-        if not (type(key) is int and key in self._slots):
+        number: int | None = key if type(key) is int and key in self._slots else None
+        if number is None:
             try:
-                key = position(key, self._graph.inputs, "input")
+                number = position(key, self._graph.inputs, "input")
             except InvalidArgument:
                 if not isinstance(key, (int, str)):
                     raise
                 # The backend may know more than it describes, and says what is wrong.
-                described = False
-        slot = self._slots.get(key) if described else None
+        slot = None if number is None else self._slots.get(number)
         kind, dims, data = tensor
         if slot is None or slot.type is not kind or slot.dims != dims or self._graph.untyped_bytes:
-            self._set(key, tensor, described)
+            self._set(key, tensor, number)
         elif slot.memory is None:
             self._dirty[slot.number] = bytes(data)
         else:
             slot.memory[:] = data
             self._dirty[slot.number] = None
 
-    def _set(self, key: int | str, tensor: Tensor, described: bool) -> None:
+    def _set(self, key: int | str, tensor: Tensor, number: int | None) -> None:
         size = tensor.data.nbytes
-        number = key if isinstance(key, int) and described else None
         said = as_json(
             {
                 "slot": number,
