@@ -20,6 +20,7 @@ CONTEXT = 1024
 CONFIG = {"temp": 0, "threads": 1, "ctx-size": CONTEXT}
 PAIRS = 5
 TURNS = 3
+TOKENS = 48
 
 
 def figures() -> list[Figure]:
@@ -29,7 +30,7 @@ def figures() -> list[Figure]:
         return []
     with Host() as host:
         host.add_model("default", MODEL, config=CONFIG)
-        return [_streaming(host), _second_turn(host), _second_guest(host)]
+        return [_streaming(host), _second_turn(host), _second_guest(host), _grammar(host)]
 
 
 def _streaming(host: Host) -> Figure:
@@ -141,3 +142,31 @@ def _second_guest(host: Host) -> Figure:
     cache = CONTEXT * 30 * 2 * 3 * 64 * 2 / 2**20
     note = f"{cache:.0f} MB of it KV cache; the first one added {(first - before) / 2**20:.0f} MB"
     return Figure("second_guest_mb/ggml", (second - first) / 2**20, "MB", cache + 24, note=note)
+
+
+def _grammar(host: Host) -> Figure:
+    """The same text with a grammar, which allows nearly every token, and without one."""
+    model = host.model("default")
+    texts = set()
+
+    def writing(grammar: str) -> Callable[[], float]:
+        def run() -> float:
+            with model.init_execution_context() as context:
+                config = json.dumps({"grammar": grammar, "n-predict": TOKENS})
+                context.set_input("config", config)
+                context.set_input("prompt", QUESTION)
+                started = time.perf_counter()
+                context.compute()
+                seconds = time.perf_counter() - started
+                texts.add(context.get_output("text").tobytes())
+            return seconds
+
+        return run
+
+    guided, free = writing(r'root ::= ([^"] | "\"" [^"]* "\"")*'), writing("")
+    guided()
+    ratio, ours, theirs = paired_ratio(PAIRS, guided, free)
+    same = "the same text" if len(texts) == 1 else "ANOTHER text"
+    each, free_each = ours / TOKENS * 1e3, theirs / TOKENS * 1e3
+    note = f"{each:.1f} ms a token, {free_each:.1f} without a grammar; {same}"
+    return Figure("grammar_ratio/ggml", ratio, "×", 1.1, note=note)

@@ -289,11 +289,11 @@ def test_a_key_of_wasmedges_examples_is_not_logged(caplog):
 
 
 def test_a_schema_is_logged_once(caplog):
-    schema = '{"type": "string", "contentEncoding": "x", "pattern": "a(?=b)", "not": {}}'
+    schema = '{"type": "string", "contentEncoding": "x", "pattern": "ab", "not": {}}'
     with Host() as host:
         model = host.load(TINY, config={"json-schema": schema})
         for _ in range(2):
             with model.init_execution_context() as context:
                 context.set_input("prompt", "x")
                 next(context.stream())
-    assert caplog.text.count("an answer may not satisfy it") == 1
+    assert caplog.text.count("not followed in full") == 1

@@ -70,11 +70,6 @@ class TestBytesWithoutAToken:
         with pytest.raises(InvalidArgument, match=f"byte 0x{byte}"):
             put(context, text.encode())
 
-    def test_the_tokens_that_a_grammar_names_are_checked(self, context):
-        with pytest.raises(InvalidArgument, match="byte 0xC3"):
-            put(context, '{"grammar": "root ::= <é>"}'.encode(), 1)
-        put(context, '{"grammar": "root ::= \\"é\\" <[5]>"}'.encode(), 1)
-
     def test_a_space_is_written_in_three_bytes(self, load, remake):
         names = {b"<0xE2>": b"(0xE2)", "▁".encode(): b"(space)"}
         model = remake(tokens=renamed(names), keys=PLAIN)

@@ -42,6 +42,9 @@ class GgmlBackend(Backend):
         from wasi_nn_ggml.llama.loader import library
 
         library()
+        with suppress(ImportError):
+            import llguidance  # noqa: F401
+            import numpy  # noqa: F401
 
     def files(self, paths: Sequence[Path], config: Mapping[str, Any]) -> Sequence[Path]:
         from wasi_nn_ggml.guard import model_files

@@ -9,7 +9,6 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn._closing import Closing
-from wasi_nn._host.output import python_output
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._process.fork import OfOneProcess, keep
 from wasi_nn._process.interrupts import Interruption
@@ -39,9 +38,7 @@ class Context(OfOneProcess, Closing):
         self._open = True
         self._forked = False
         self._meter = Meter(limits)
-        self._execution = Execution(
-            loaded, Ledger(limits), self._meter, Cancellation(), python_output()
-        )
+        self._execution = Execution(loaded, Ledger(limits), self._meter, Cancellation())
         if not loaded.backend.survives_fork:
             keep(self)
 

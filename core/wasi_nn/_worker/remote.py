@@ -340,9 +340,7 @@ class RemoteContext(ExecutionContext):
     ) -> memoryview:
         self._calling = True
         try:
-            return self._worker.call(
-                kind, self._number, body, fds, self._reserve, stopped, self.stdout
-            )
+            return self._worker.call(kind, self._number, body, fds, self._reserve, stopped)
         finally:
             self._calling = False
 

@@ -1,1 +1,1 @@
-"""JSON schemas as grammars, and checks of grammars."""
+"""What a text may be: grammars in GBNF, and JSON schemas, with llguidance."""

@@ -1,35 +1,28 @@
-"""Checks a grammar in llama.cpp's GBNF before llama.cpp parses it.
+"""Reads grammars in llama.cpp's GBNF.
 
-llama.cpp's parser is recursive, writes errors to stderr, and gives its caller no reason. This check
-finds the usual mistakes and says what is wrong; llama.cpp judges the rest. Source of the syntax:
-llama.cpp's grammars/README.md and src/llama-grammar.cpp.
+Source of the syntax: llama.cpp's grammars/README.md and src/llama-grammar.cpp.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from wasi_nn.errors import InvalidArgument
-from wasi_nn_ggml.grammar import ambiguity
 
 #: Characters of a grammar.
-MAX_SIZE = 256 << 10
+_MAX_SIZE = 256 << 10
 _MAX_NESTING = 200
 _MAX_REPEATS = 2000
 # Repetitions of one item, as in ``x{2}*?``.
 _MAX_REPEATED = 8
-# llama.cpp expands repetitions into rules, each with a name that begins with its rule's name. It
-# tokenises the name of a token as it tokenises a prompt.
-_MAX_ELEMENTS = 1 << 21
 _MAX_NAME = 512
 _PIECE = re.compile(
     r"""
     (?P<space>\s+|\#[^\n]*)
-    | (?P<text>"(?:\\.|[^"\\])*")
-    | (?P<set>\[(?:\\.|[^\]\\])*\])
+    | "(?P<text>(?:\\.|[^"\\])*)"
+    | \[(?P<set>(?:\\.|[^\]\\])*)\]
     | (?P<token>!?<[^>\n]*>)
     | (?P<rule>[A-Za-z0-9-]+)(?P<define>\s*::=)?
     | (?P<repeat>\{\s*\d*\s*,?\s*\d*\s*\})
@@ -37,56 +30,43 @@ _PIECE = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_ESCAPE = re.compile(r"\\(?:x..|u.{4}|U.{8}|.)", re.DOTALL)
+_CHARACTER = re.compile(
+    r"""\\x([0-9a-fA-F]{2})|\\u([0-9a-fA-F]{4})|\\U([0-9a-fA-F]{8})|\\([]["\\nrt])|([^\\])""",
+    re.DOTALL,
+)
+_ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 _MARKS = {"*": (0, None), "+": (1, None), "?": (0, 1)}
+_LAST = 0x10FFFF
+_SURROGATES = (0xD800, 0xDFFF)
+
+Ranges = tuple[tuple[int, int], ...]
 
 
 class Item(NamedTuple):
-    """An element of a sequence: a rule by its name, or ``characters`` literal characters where
-    ``rule`` is empty. ``repeats`` are the bounds of its repetitions, the innermost first; None is
-    unbounded."""
+    """An element of a sequence: a rule by its name, a text, one character within ``ranges`` of code
+    points, or a token as it is written (``!<[5]>``). ``repeats`` are the bounds of its repetitions,
+    the innermost first; None is unbounded."""
 
-    rule: str
-    characters: int = 1
-    #: The elements that llama.cpp makes of it, without repetitions.
-    size: int = 1
+    rule: str = ""
+    text: str = ""
+    ranges: Ranges = ()
+    token: str = ""
     repeats: tuple[tuple[int, int | None], ...] = ()
 
-    def elements(self) -> int:
-        """The elements that llama.cpp makes of it in its rules, repetitions expanded."""
-        here, apart = self.size, 0
-        for least, most in self.repeats:
-            optional = 1 if most is None else most - least
-            apart += optional * (here + 3)
-            here = here * least + min(optional, 1)
-        return here + apart
+
+Sequences = list[tuple[Item, ...]]
+#: The alternates of each rule. Parentheses are rules of their own.
+Rules = dict[str, Sequences]
 
 
-#: The alternates of each rule, each a sequence of items. Parentheses are rules of their own.
-Rules = Mapping[str, Sequence[Sequence[Item]]]
-
-
-class Contents(NamedTuple):
-    """The number of elements that llama.cpp makes of a grammar at most, the length of the longest
-    rule name, and the tokens that the grammar names (``<think>``)."""
-
-    elements: int
-    longest: int
-    tokens: tuple[str, ...]
-
-
-# A server makes a context for each request, often with the same grammar.
-@lru_cache(maxsize=8)
-def check(grammar: str) -> Contents:
-    """The contents of a grammar. Raises ``InvalidArgument`` with the reason if it is malformed, or
-    if llama.cpp would not finish expanding it."""
-    if len(grammar) > MAX_SIZE:
+def read(grammar: str) -> Rules:
+    """The rules of a grammar, one of them ``root``. Raises ``InvalidArgument`` with the reason and
+    the line if it is malformed."""
+    if len(grammar) > _MAX_SIZE:
         raise InvalidArgument(
-            f"the grammar has {len(grammar)} characters: at most {MAX_SIZE} are allowed"
+            f"the grammar has {len(grammar)} characters: at most {_MAX_SIZE} are allowed"
         )
-    reader = _Reader(grammar)
-    ambiguity.check(reader.read())
-    return Contents(reader.elements, reader.longest, tuple(reader.tokens))
+    return _Reader(grammar).read()
 
 
 class _Reader:
@@ -95,9 +75,6 @@ class _Reader:
         self._at = 0
         self._rules: dict[str, list[list[Item]]] = {}
         self._groups = 0
-        self.elements = 0
-        self.longest = 0
-        self.tokens: list[str] = []
         #: The rule being read, and the rules of the parentheses that are open in it.
         self._open: list[list[list[Item]]] = []
 
@@ -130,17 +107,9 @@ class _Reader:
         for rule, self._at in used.items():
             if rule not in self._rules:
                 raise self._wrong(f"there is no rule named {rule!r}")
-        sequences = (sequence for rule in self._rules.values() for sequence in rule)
-        self.elements = sum(1 + sum(item.elements() for item in part) for part in sequences)
-        if self.elements > _MAX_ELEMENTS:
-            raise InvalidArgument(
-                f"the grammar has {self.elements} elements when its repetitions are written out: "
-                f"at most {_MAX_ELEMENTS} are allowed"
-            )
-        return self._rules
+        return {name: [*dict.fromkeys(map(tuple, rule))] for name, rule in self._rules.items()}
 
     def _define(self, rule: str) -> None:
-        self.longest = max(self.longest, len(rule))
         if len(self._open) > 1:
             raise self._wrong(f"rule {rule!r} begins inside parentheses")
         self._rules[rule] = [[]]
@@ -171,17 +140,15 @@ class _Reader:
                 raise self._wrong(f"more than {_MAX_REPEATED} repetitions of repetitions")
             times = self._times(repeat) if repeat else _MARKS[mark]
             alternates[-1][-1] = item._replace(repeats=(*item.repeats, times))
-        elif piece["text"]:
-            length = len(_ESCAPE.sub("x", piece["text"])) - 2
-            alternates[-1].append(Item("", length, length))
-        elif piece["set"]:
-            # One character; none if the set is empty.
-            size = len(piece["set"].replace("^", "")) - 2
-            alternates[-1].append(Item("", min(size, 1), size))
+        elif mark == ".":
+            alternates[-1].append(Item(ranges=_without([])))
+        elif piece["text"] is not None:
+            text = "".join(map(chr, self._characters(piece["text"])))
+            alternates[-1].append(Item(text=text))
+        elif piece["set"] is not None:
+            alternates[-1].append(Item(ranges=self._set(piece["set"])))
         else:
-            if piece["token"]:
-                self.tokens.append(piece["token"].lstrip("!"))
-            alternates[-1].append(Item(piece["rule"] or ""))
+            alternates[-1].append(Item(piece["rule"] or "", token=piece["token"] or ""))
 
     def _times(self, repeat: str) -> tuple[int, int | None]:
         numbers = re.findall(r"\d+", repeat)
@@ -191,10 +158,50 @@ class _Reader:
         least = int(first) if first.strip() else 0
         most = int(second) if second.strip() else None if comma else least
         if most is not None and most < least:
-            # llama.cpp would count up from the first number and never reach the second.
             raise self._wrong(f"{repeat} has its larger number first")
         return least, most
+
+    def _set(self, body: str) -> Ranges:
+        inverted = body.startswith("^")
+        codes = self._characters(body[inverted:])
+        ranges, at = [], 0
+        while at < len(codes):
+            last = at + 2 if at + 2 < len(codes) and codes[at + 1] == ord("-") else at
+            if codes[last] < codes[at]:
+                raise self._wrong(f"a range in [{body[:80]}] has its larger character first")
+            ranges.append((codes[at], codes[last]))
+            at = last + 1
+        result = _without(ranges) if inverted else _without(_without(ranges))
+        if not ranges or not result:
+            raise self._wrong("a set has no characters")
+        return result
+
+    def _characters(self, body: str) -> Sequence[int]:
+        """The code points of a text or a set."""
+        codes, at = [], 0
+        while at < len(body):
+            found = _CHARACTER.match(body, at)
+            if found is None:
+                raise self._wrong(f"{body[at : at + 2]!r} is not an escape")
+            number = found[1] or found[2] or found[3]
+            literal = found[5] or _ESCAPES.get(found[4], found[4])
+            code = int(number, 16) if number else ord(literal)
+            if code > _LAST or _SURROGATES[0] <= code <= _SURROGATES[1]:
+                raise self._wrong(f"there is no character U+{code:04X}")
+            codes.append(code)
+            at = found.end()
+        return codes
 
     def _wrong(self, what: str) -> InvalidArgument:
         line = self._grammar.count("\n", 0, self._at) + 1
         return InvalidArgument(f"the grammar does not parse: {what} (line {line})")
+
+
+def _without(ranges: Sequence[tuple[int, int]]) -> Ranges:
+    """All characters outside the ranges."""
+    result, next_free = [], 0
+    for first, last in sorted([*ranges, _SURROGATES, (_LAST + 1, _LAST + 1)]):
+        if first > next_free:
+            result.append((next_free, first - 1))
+        next_free = max(next_free, last + 1)
+    return tuple(result)

@@ -231,6 +231,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_vocab_n_tokens": (_i32, (Pointer,)),
     "llama_vocab_type": (_i32, (Pointer,)),
     "llama_vocab_is_eog": (_bool, (Pointer, _i32)),
+    "llama_vocab_get_attr": (_i32, (Pointer, _i32)),
     "llama_tokenize": (_i32, (Pointer, _text, _i32, Pointer, _i32, _bool, _bool)),
     "llama_token_to_piece": (_i32, (Pointer, _i32, Pointer, _i32, _i32, _bool)),
     "llama_free": (None, (Pointer,)),
@@ -263,7 +264,6 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_sampler_init_xtc": (Pointer, (_f32, _f32, _size, _u32)),
     "llama_sampler_init_mirostat": (Pointer, (_i32, _u32, _f32, _f32, _i32)),
     "llama_sampler_init_mirostat_v2": (Pointer, (_u32, _f32, _f32)),
-    "llama_sampler_init_grammar": (Pointer, (Pointer, _text, _text)),
     "llama_sampler_init_penalties": (Pointer, (_i32, _i32, _f32, _f32, _f32)),
     "llama_sampler_init_dry": (
         Pointer, (Pointer, _f32, _f32, _i32, _i32, c.POINTER(_text), _size),

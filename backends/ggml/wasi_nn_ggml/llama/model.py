@@ -5,15 +5,17 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
+import threading
 from array import array
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
 
-from wasi_nn.backend.files import Version, descriptor_of, version
+from wasi_nn.backend.files import Version, version
 from wasi_nn.backend.shared import MadeOnce
 from wasi_nn.errors import PromptTooLong, RuntimeFailure
+from wasi_nn_ggml.grammar.matcher import Tokenizer
 from wasi_nn_ggml.guard import big_stack, model_files, preflight
 from wasi_nn_ggml.guard.estimates import Shape
 from wasi_nn_ggml.guard.gguf import Contents
@@ -26,6 +28,8 @@ _Result = TypeVar("_Result")
 # enum llama_load_mode
 _NO_MMAP, _MMAP, _LOCK, _MMAP_AND_LOCK = 0, 1, 2, 3
 
+# enum llama_token_attr: unknown, unused, control. They are not text.
+_SPECIAL = 1 | 2 | 8
 # Bytes of a text.
 _MAX_TEXT = 1 << 28
 _NOTHING = Contents()
@@ -36,11 +40,11 @@ _BPE = 2
 _TOKENISING, _SPLITTING, _REPLACING = 64, 600, 32
 
 
-def applicable(settings: ModelSettings, gpu: bool) -> ModelSettings:
-    """The settings that have an effect, with ``gpu`` or without. The same model would otherwise be
-    loaded once for each choice of a GPU that it does not use."""
-    if gpu:
-        return settings._replace(gpu=True)
+def applicable(settings: ModelSettings) -> ModelSettings:
+    """The settings that have an effect. A library for the CPU would otherwise load the same model
+    once for each choice of a GPU."""
+    if library().llama_supports_gpu_offload():
+        return settings
     return ModelSettings()._replace(
         use_mmap=settings.use_mmap,
         use_mlock=settings.use_mlock,
@@ -59,11 +63,7 @@ class Model:
         self.settings = settings
         self.vocabulary = contents.vocabulary
         params = native.llama_model_default_params()
-        # (An empty list of devices, since llama.cpp also computes on a GPU that has no layers.)
-        no_devices = (ctypes.c_void_p * 1)()
-        if not settings.gpu:
-            params.devices = ctypes.addressof(no_devices)
-        params.n_gpu_layers = settings.n_gpu_layers if settings.gpu else 0
+        params.n_gpu_layers = settings.n_gpu_layers
         params.main_gpu = settings.main_gpu
         params.split_mode = settings.split_mode
         params.check_tensors = settings.check_tensors
@@ -99,6 +99,8 @@ class Model:
             self._read(metadata, contents.tensors)
         self._pieces: dict[int, bytes] = {}
         self._ends: list[int] | None = None
+        self._tokenizer: Tokenizer | None = None
+        self._lock = threading.Lock()
 
     def _read(self, metadata: Metadata, tensors: frozenset[bytes]) -> None:
         native = self.native
@@ -179,6 +181,18 @@ class Model:
             self._ends = [token for token in range(self.n_vocab) if self.is_end(token)]
         return self._ends
 
+    def tokenizer(self) -> Tokenizer:
+        """The vocabulary for grammars, made on first use: that takes a second for 100,000 tokens.
+        Raises ``UnsupportedOperation`` if llguidance is not installed."""
+        with self._lock:
+            if self._tokenizer is None:
+                attributes = self.native.llama_vocab_get_attr
+                tokens = range(self.n_vocab)
+                special = [each for each in tokens if attributes(self.vocab, each) & _SPECIAL]
+                pieces = [self.piece(each) for each in tokens]
+                self._tokenizer = Tokenizer(pieces, special, self.ends_of_generation())
+        return self._tokenizer
+
     def special_tokens(self) -> dict[str, str]:
         """The special tokens by their names in chat templates (``bos_token``, ``eos_token``, …).
         These two are empty if the model lacks them."""
@@ -230,15 +244,10 @@ class Source:
         """Raises ``ModelNotFound``."""
         self.path: Path | None = None
         self._file: IO[bytes] | None = None
-        self._in_worker = False
         if isinstance(builder, Path):
             self.path, self._files = builder, _versions(builder)
             #: About how many bytes a loaded model takes.
             self.size = sum(file.size for file in self._files)
-        elif (descriptor := descriptor_of(builder)) is not None:
-            self._file = os.fdopen(os.dup(descriptor), "rb", buffering=0)
-            self.size = len(builder)
-            self._in_worker = True
         else:
             self._file, self.size = _spill(builder), len(builder)
 
@@ -251,9 +260,7 @@ class Source:
         contents = model_files.whole(self._file.fileno())
         name = self._file.name
         path = f"/proc/self/fd/{name}" if isinstance(name, int) else name
-        # A worker may end: it is the guest's own.
-        if not self._in_worker:
-            preflight.run(path, self._file.fileno())
+        preflight.run(path, self._file.fileno())
         return Model(path, settings, contents)
 
     def _load(self, path: Path, settings: ModelSettings) -> Model:

@@ -1,7 +1,7 @@
 """Chooses the next token: llama.cpp's sampler chain, in the order of its command-line tools.
 
-Source: llama.cpp's common/sampling.cpp. A grammar checks the chosen token first. Only if it rejects
-that one does it filter all candidates, which costs a pass over the vocabulary.
+Source: llama.cpp's common/sampling.cpp. With a grammar, the chain chooses among the tokens that the
+grammar allows.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import Reserve, unlimited
 from wasi_nn.errors import InvalidArgument, RuntimeFailure
-from wasi_nn_ggml.grammar import gbnf
-from wasi_nn_ggml.grammar.schema import grammar_of
+from wasi_nn_ggml.grammar.matcher import Matcher
 from wasi_nn_ggml.llama.bindings import LogitBias, TokenDataArray
 from wasi_nn_ggml.llama.loader import Library, error_log, freed_with
 from wasi_nn_ggml.llama.model import Model
@@ -24,10 +23,9 @@ if TYPE_CHECKING:
 
 _MIROSTAT_TAU = 5.0
 # Bytes of penalties for each of the last tokens, and of a grammar for each token of the vocabulary.
-_LAST_BYTES, _CANDIDATE_BYTES = 16, 16
-# Bytes of an element while a grammar is made: 65 in repetitions, 145 in parentheses, and 0.6 more
-# for each letter of the rule's name.
-_ELEMENT_BYTES = 160
+_LAST_BYTES, _CANDIDATE_BYTES = 16, 24
+# Bytes of llguidance for a grammar and for each of its characters, measured.
+_GRAMMAR_BYTES, _CHARACTER_BYTES = 1 << 20, 512
 _BREAKERS = (b"\n", b":", b'"', b"*")
 
 
@@ -45,24 +43,19 @@ class Sampler:
         native = model.native
         self._native = native
         self._model = model
-        self._grammar: int | None = None
-        self._candidates: _Candidates | None = None
-        self._sample = native.llama_sampler_sample
-        grammar = settings.grammar or grammar_of(settings.json_schema)
+        self._grammar: Matcher | None = None
         last_n = _last_n(model, settings, n_ctx or model.n_ctx_train)
         size = _LAST_BYTES * last_n
+        grammar = settings.grammar or settings.json_schema
         if grammar:
-            contents = gbnf.check(grammar)
-            for token in contents.tokens:
-                model.vocabulary.check(token.encode("utf-8", "replace"))
-            each = _ELEMENT_BYTES + contents.longest
-            size += _CANDIDATE_BYTES * model.n_vocab + each * contents.elements
+            size += _CANDIDATE_BYTES * model.n_vocab + _GRAMMAR_BYTES
+            size += _CHARACTER_BYTES * len(grammar)
         self._reservation = Reservation(reserve, size)
         try:
-            if grammar:
-                self._grammar = _grammar(native, model.vocab, grammar)
-                freed_with(self, native.llama_sampler_free, self._grammar)
-                self._candidates = _Candidates(model.n_vocab)
+            if settings.grammar:
+                self._grammar = model.tokenizer().grammar(grammar)
+            elif grammar:
+                self._grammar = model.tokenizer().json_schema(grammar)
             self.chain = _chain(native, model, settings, last_n)
         except BaseException:
             self._reservation.release()
@@ -77,65 +70,40 @@ class Sampler:
         """Begin a new text: forget earlier tokens, and restart from the seed."""
         self._native.llama_sampler_reset(self.chain)
         if self._grammar is not None:
-            self._native.llama_sampler_reset(self._grammar)
+            self._grammar.reset()
 
     def sample(self, context: int) -> int:
         """The token after those that the context has decoded. Raises ``RuntimeFailure`` if no token
         of the vocabulary continues the grammar."""
-        if self._grammar is None or self._candidates is None:
-            return int(self._sample(self.chain, context, -1))
-        candidates, native = self._candidates, self._native
+        native = self._native
+        if self._grammar is None:
+            return int(native.llama_sampler_sample(self.chain, context, -1))
         logits = native.llama_get_logits_ith(context, -1)
-        token = candidates.choose(native, logits, self.chain, None)
-        if not candidates.allowed(native, token, self._grammar):
-            token = candidates.choose(native, logits, self.chain, self._grammar)
-            if not candidates.allowed(native, token, self._grammar):
-                # llama.cpp ends the process if a grammar must accept such a token.
-                raise RuntimeFailure("the sampler's settings leave no token for the grammar")
-        native.llama_sampler_accept(self._grammar, token)
+        token = _choose(native, self.chain, logits, self._grammar.allowed())
+        self._grammar.accept(token)
         native.llama_sampler_accept(self.chain, token)
         return token
 
 
-class _Candidates:
-    """The tokens of the vocabulary with their logits, in the layout of llama.cpp's samplers."""
+def _choose(native: Library, chain: int, logits: int, allowed: NDArray[Any]) -> int:
+    """One of the allowed tokens. (``llama_sampler_sample`` takes the whole vocabulary, and ends the
+    process if the chain chooses none.)"""
+    import numpy as np
 
-    def __init__(self, n_vocab: int) -> None:
-        import numpy as np
-
-        self._n_vocab = n_vocab
-        kind = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
-        self._all: NDArray[Any] = np.zeros(n_vocab, kind)
-        self._one: NDArray[Any] = np.zeros(1, kind)
-        self._ids = np.arange(n_vocab, dtype="<i4")
-
-    def choose(self, native: Library, logits: int, chain: int, grammar: int | None) -> int:
-        import numpy as np
-
-        everything = self._all
-        everything["id"] = self._ids
-        everything["logit"] = np.ctypeslib.as_array(
-            ctypes.cast(logits, ctypes.POINTER(ctypes.c_float)), (self._n_vocab,)
-        )
-        everything["p"] = 0
-        array = TokenDataArray(everything.ctypes.data, self._n_vocab, -1, False)
-        if grammar is not None:
-            native.llama_sampler_apply(grammar, ctypes.byref(array))
-            if not np.isfinite(everything["logit"]).any():
-                raise RuntimeFailure("no token of the model's vocabulary continues the grammar")
-        native.llama_sampler_apply(chain, ctypes.byref(array))
-        if not 0 <= array.selected < array.size:
-            raise RuntimeFailure("the sampler chose no token")
+    if not allowed.size:
+        raise RuntimeFailure("no token of the model's vocabulary continues the grammar")
+    candidates = np.zeros(allowed.size, [("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
+    candidates["id"] = allowed
+    pointer = ctypes.cast(logits, ctypes.POINTER(ctypes.c_float))
+    candidates["logit"] = np.ctypeslib.as_array(pointer, (int(allowed[-1]) + 1,))[allowed]
+    array = TokenDataArray(candidates.ctypes.data, allowed.size, -1, False)
+    native.llama_sampler_apply(chain, ctypes.byref(array))
+    if 0 <= array.selected < array.size:
         # A sampler may have moved the candidates elsewhere.
-        chosen = array.data + int(array.selected) * everything.itemsize
-        return int(ctypes.c_int32.from_address(chosen).value)
-
-    def allowed(self, native: Library, token: int, grammar: int) -> bool:
-        one = self._one
-        one[0] = (token, 1.0, 0.0)
-        array = TokenDataArray(one.ctypes.data, 1, -1, False)
-        native.llama_sampler_apply(grammar, ctypes.byref(array))
-        return bool(one["logit"][0] > float("-inf"))
+        chosen = array.data + int(array.selected) * candidates.itemsize
+        if ctypes.c_float.from_address(chosen + 4).value > float("-inf"):
+            return int(ctypes.c_int32.from_address(chosen).value)
+    raise RuntimeFailure("the sampler's settings leave no token for the grammar")
 
 
 def _last_n(model: Model, settings: SamplerSettings, n_ctx: int) -> int:
@@ -202,11 +170,3 @@ def _chain(native: Library, model: Model, s: SamplerSettings, last_n: int) -> in
     add(native.llama_sampler_init_temp_ext(s.temp, s.dynatemp_range, s.dynatemp_exponent))
     add(native.llama_sampler_init_dist(s.seed))
     return int(chain)
-
-
-def _grammar(native: Library, vocab: int, text: str) -> int:
-    error_log.lines.clear()
-    sampler = native.llama_sampler_init_grammar(vocab, text.encode("utf-8", "replace"), b"root")
-    if not sampler:
-        raise InvalidArgument(f"the grammar does not parse: {error_log.take('no reason given')}")
-    return int(sampler)
