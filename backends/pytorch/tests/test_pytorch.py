@@ -410,6 +410,19 @@ def test_a_guest_brings_no_model_that_torch_reads_in_another_format(host, tmp_pa
         assert session.load([memoryview(good)], "pytorch", ExecutionTarget.CPU) == 0
 
 
+def test_an_archive_without_the_value_of_an_attribute_is_refused():
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(counting())) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            # torch raises an IndexError for it.
+            if name.endswith("/data.pkl"):
+                data = data.replace(b"training", b"drowning")
+            new.writestr(name, data)
+    with pytest.raises(RuntimeFailure, match="torch rejects the model"):
+        PytorchBackend().load([memoryview(out.getvalue())], LoadOptions("pytorch"))
+
+
 def test_the_guests_bytes_may_change_after_the_load():
     data = bytearray(counting())
     graph = PytorchBackend().load([memoryview(data)], LoadOptions("pytorch"))

@@ -71,7 +71,7 @@ def load(builder: Builder, options: LoadOptions) -> Graph:
         if kind is Kind.EXPORTED:
             return _exported(builder, device)
         return _aotinductor(builder, device)
-    except (RuntimeError, ValueError, KeyError, OSError, EOFError) as error:
+    except (RuntimeError, ValueError, LookupError, OSError, EOFError) as error:
         reason = f"torch rejects the model: {error}"
         if "required keyword attribute" in reason:
             reason += (
