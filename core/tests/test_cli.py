@@ -491,10 +491,8 @@ def test_a_deadline_ends_the_guest_with_124(wat, tmp_path):
     endless = tmp_path / "endless.wasm"
     endless.write_bytes(wat(ENDLESS))
     code, _, err = wasi_nn("run", "--timeout", "0.3", endless)
-    assert (code, err) == (
-        124,
-        "wasi-nn: quota timeout: the guest ran past its deadline of 0.3 s\n",
-    )
+    said = "wasi-nn: quota timeout: the guest ran past its deadline of 0.3 s\n"
+    assert (code, err) == (124, said)
 
 
 SLEEPS = f"""(module {RUNS}

@@ -23,6 +23,14 @@ def host():
         yield made
 
 
+@pytest.mark.parametrize("limit", [(4 << 30) + 65536, (1 << 63) - 1])
+@pytest.mark.parametrize("kind", ["", "i64 "])
+def test_a_limit_above_what_a_memory_can_have_changes_nothing(host, wat, limit, kind):
+    wasm = wat(f'(module (memory {kind}1) (table {kind}1 funcref) (func (export "run")))')
+    with host.compile(bounded(wasm, limit)).instantiate() as guest:
+        assert guest.call("run") == ()
+
+
 @pytest.mark.parametrize(
     ("memory", "table", "grown", "elements"),
     [

@@ -19,6 +19,7 @@ from conftest import needs_engine
 from wasi_nn import Host, Limits
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted, Unavailable, UsageError
 from wasi_nn.runtime import HostFunction
+from wasi_nn.runtime.process import child
 from wasi_nn.runtime.process import runtime as process
 from wasi_nn_conformance.engine_tests import EngineTests
 from wasi_nn_conformance.engine_tests.common import COMMAND, LOOP
@@ -147,6 +148,23 @@ def test_no_call_gets_the_answer_of_an_abandoned_one(host, wat):
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux limits a process so")
+def test_the_memory_of_the_process_is_limited(host, wat, monkeypatch):
+    monkeypatch.setattr(child, "_MAX_GUEST_BYTES", 0)
+    monkeypatch.setattr(child, "_ENGINE_BYTES", 512 << 20)
+    wasm = wat(
+        """(module (memory (export "memory") 1) (func (export "grow") (result i32)
+        (loop $again (br_if $again (i32.ge_s (memory.grow (i32.const 256)) (i32.const 0))))
+        (memory.size)))"""
+    )
+    with host.compile(wasm).instantiate() as guest:
+        (pages,) = guest.call("grow")
+    assert 256 <= pages * 65536 >> 20 <= 512
+    # The guest's own limit comes on top, even if it is a number that no system has.
+    with host.compile(wasm).instantiate(limits=Limits(memory=(1 << 63) - 1)) as guest:
+        assert guest.call("grow")[0] > pages
 
 
 def test_ctrl_c_reaches_only_the_host(host, wat):

@@ -79,7 +79,7 @@ class Limits(NamedTuple):
     compute_timeout: float | None = None
     compute_seconds: float | None = None
     tokens: int = _Default(1 << 20)
-    wasm_bytes: int = _Default(256 << 20)
+    wasm_bytes: int = _Default(128 << 20)
     files: int = _Default(256)
     loosen: bool = False
 

@@ -37,10 +37,11 @@ def test_a_seed_makes_the_same_models_again(encoding):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("isolation", ["none", "guest"])
 @pytest.mark.parametrize("encoding", LIBRARIES)
-def test_a_sound_model_computes_in_the_hosts_process(encoding):
+def test_a_sound_model_computes_in_the_host_and_in_a_worker(encoding, isolation):
     needs(LIBRARIES[encoding])
-    with TrialHost(60, "none") as host:
+    with TrialHost(60, isolation) as host:
         verdict = host.attempt(sound(encoding))
     assert (verdict.outcome, verdict.unknown, verdict.unforeseen) == ("computed", (), ())
 

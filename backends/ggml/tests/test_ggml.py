@@ -179,9 +179,13 @@ class TestProtocol:
         assert len(text) < len(whole)
         assert whole.startswith(text)
 
-    def test_stream_stdout_writes_the_text_as_it_comes(self, talk, capfdbinary):
-        text = talk(stream_stdout=True).answer("Hello")
-        assert capfdbinary.readouterr().out == text
+    def test_stream_stdout_writes_the_text_as_it_comes(self, talk):
+        written = []
+        guest = talk(stream_stdout=True)
+        guest.context.stdout = written.append
+        text = guest.answer("Hello")
+        assert b"".join(written) == text
+        assert len(written) > 1
 
     def test_context_full_leaves_what_was_written(self, talk):
         guest = talk(ctx_size=256, n_predict=-1)
@@ -739,6 +743,20 @@ class TestModels:
     def test_a_graph_has_one_or_two_builders(self, count):
         with pytest.raises(InvalidArgument, match=f"{count} builders"):
             GgmlBackend().load([TINY] * count, LoadOptions("ggml"))
+
+    @pytest.mark.parametrize("has_gpu", [False, True])
+    def test_a_target_is_never_replaced(self, monkeypatch, has_gpu):
+        native = loader.library()
+        monkeypatch.setattr(native, "llama_supports_gpu_offload", lambda: has_gpu)
+        backend, options = GgmlBackend(), LoadOptions("ggml", config={"n-gpu-layers": 5})
+        tpu = options._replace(target=ExecutionTarget.TPU)
+        with pytest.raises(UnsupportedOperation, match="execution target tpu is not available"):
+            backend.load([TINY], tpu)
+        for target, gpu in (("cpu", False), ("auto", has_gpu)):
+            graph = backend.load([TINY], options._replace(target=ExecutionTarget.named(target)))
+            assert graph.model.settings.gpu == gpu
+            assert (graph.model.settings.n_gpu_layers == 5) == gpu
+        assert not backend.load([TINY], tpu._replace(allow_fallback=True)).model.settings.gpu
 
     def test_a_gpu_needs_a_library_built_for_it(self):
         assert GgmlBackend().load([TINY], LoadOptions("ggml", ExecutionTarget.AUTO))

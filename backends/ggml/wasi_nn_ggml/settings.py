@@ -31,6 +31,7 @@ RANDOM_SEED = 0xFFFFFFFF
 class ModelSettings(NamedTuple):
     """What a loaded model depends on. Other values here load the model again."""
 
+    gpu: bool = False
     n_gpu_layers: int = -1
     main_gpu: int = 0
     split_mode: int = 1

@@ -5,6 +5,7 @@ that begins with ``wasi-nn:identity``. A JSON object may follow on that line:
 
 - ``stream``: the size in bytes of the pieces of ``compute_single`` (without it, no streaming);
 - ``untyped_bytes``: tensors are untyped bytes, like those of a language model;
+- ``prints``: ``compute`` prints the inputs to the guest's standard output;
 - ``inputs``: the number of inputs and outputs, or a list of their names (without it, any number).
 """
 

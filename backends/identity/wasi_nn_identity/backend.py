@@ -17,7 +17,7 @@ class IdentityBackend(Backend):
     name = "identity"
     survives_fork = True
     encodings = ("identity",)
-    config_keys = frozenset({"stream", "untyped_bytes", "inputs"})
+    config_keys = frozenset({"stream", "untyped_bytes", "prints", "inputs"})
 
     def sniff(self, head: bytes) -> str | None:
         return "identity" if head.startswith(MAGIC) else None

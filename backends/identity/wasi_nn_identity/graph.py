@@ -51,6 +51,9 @@ class IdentityContext(ExecutionContext):
             index: tensor._replace(data=memoryview(bytes(tensor.data)))
             for index, tensor in self._inputs.items()
         }
+        if self._graph.prints:
+            for tensor in self._outputs.values():
+                self.stdout(bytes(tensor.data))
 
     def get_output(self, key: int | str) -> Tensor:
         try:
@@ -101,6 +104,7 @@ class IdentityGraph(DescribedGraph):
         self._piece = config.whole_number(settings, "stream", 0, 1, _MAX)
         self._names = _names(settings)
         self.untyped_bytes = config.flag(settings, "untyped_bytes", False)
+        self.prints = config.flag(settings, "prints", False)
         infos = [TensorInfo(name, None, None, "any") for name in self._names or ()]
         super().__init__(infos, infos)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wasi_nn import Call, Host, Limits
-from wasi_nn.errors import DeadlineExceeded, GuestExited, GuestTrap, UsageError
+from wasi_nn.errors import DeadlineExceeded, GuestExited, GuestTrap, LinkError, UsageError
 from wasi_nn_conformance.engine_tests.common import LOOP, WASI, Engine, Wat, skip_if_refused
 
 _WRITE = "(drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 16)))"
@@ -17,7 +17,7 @@ _TRAPS = "unreachable"
 _STARTED = f"(module {WASI} (func $main {{}}) (start $main) {{}})"
 _ADD = """(func (export "add") (param i32 i32) (result i32)
     (i32.add (local.get 0) (local.get 1)))"""
-_NN = """(module
+NN = """(module
     (import "wasi_snapshot_preview1" "fd_write"
       (func $write (param i32 i32 i32 i32) (result i32)))
     (import "wasi_ephemeral_nn" "load_by_name"
@@ -81,7 +81,7 @@ class Starts(Engine):
         self, host: Host, wat: Wat, identity_model: Callable[..., Path]
     ) -> None:
         host.add_model("net", identity_model("net"))
-        result = host.run(wat(_NN)).check()
+        result = host.run(wat(NN)).check()
         assert (result.exit_code, result.stdout, result.failed) == (0, b"hello", 0)
 
     def test_a_start_section_runs_before_the_called_export(self, host: Host, wat: Wat) -> None:
@@ -134,3 +134,13 @@ class Starts(Engine):
         with pytest.raises(UsageError, match="takes 1 arguments, not 0"):
             program.run(invoke=Call("add", (2, 3)))
         assert program.run(invoke=Call("_initialize", (2,))).check().values == ()
+
+    def test_a_guest_cannot_start_threads(self, host: Host, wat: Wat) -> None:
+        wasm = wat(
+            """(module (import "wasi" "thread-spawn" (func $spawn (param i32) (result i32)))
+            (memory (export "memory") 1)
+            (func (export "wasi_thread_start") (param i32 i32))
+            (func (export "_start") (loop $l (drop (call $spawn (i32.const 0))) (br $l))))"""
+        )
+        with pytest.raises(LinkError, match="thread-spawn, which comes from"):
+            host.run(wasm)

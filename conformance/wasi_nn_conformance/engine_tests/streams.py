@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from wasi_nn import Host
+from wasi_nn import Host, Limits
+from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import Preopen
 from wasi_nn_conformance.engine_tests.common import (
     WASI,
@@ -14,6 +16,7 @@ from wasi_nn_conformance.engine_tests.common import (
     Wat,
     may_refuse,
 )
+from wasi_nn_conformance.engine_tests.starts import NN
 from wasi_nn_conformance.places import GUESTS
 
 
@@ -74,6 +77,69 @@ class StandardStreams(Engine):
         )
         with pytest.raises(KeyError, match="lost"):
             host.run(wasm, stdout=fail)
+
+    @pytest.mark.parametrize("isolation", ["none", "shared"])
+    def test_what_a_model_prints_is_the_guests_output(
+        self,
+        host: Host,
+        wat: Wat,
+        identity_model: Callable[..., Path],
+        capfd: pytest.CaptureFixture[str],
+        isolation: str,
+    ) -> None:
+        model = identity_model("net", prints=True)
+        host.add_model("net", model, isolation=isolation)
+        # Writes "net" before it computes, and the output after it.
+        write = (
+            "(call $must (call $write (i32.const 1) (i32.const 88) (i32.const 1) (i32.const 112)))"
+        )
+        text = NN.replace("(call $must (call $compute", f"{write} (call $must (call $compute")
+        guest = wat(
+            text.replace(
+                "(func $must",
+                '(data (i32.const 88) "\\00\\00\\00\\00\\03\\00\\00\\00") (func $must',
+            )
+        )
+        assert host.run(guest).check().stdout == b"nethellohello"
+        assert host.run(guest, limits=Limits(output=7)).check().stdout == b"nethell"
+        pieces: list[bytes] = []
+        host.run(guest, stdout=pieces.append).check()
+        assert b"".join(pieces) == b"nethellohello"
+
+        def fail(piece: bytes) -> None:
+            if piece.startswith(b"hello"):
+                raise KeyError("lost")
+
+        with pytest.raises(KeyError, match="lost"):
+            host.run(guest, stdout=fail)
+        assert capfd.readouterr().out == ""
+        host.run(guest, stdout="inherit").check()
+        assert capfd.readouterr().out == "nethellohello"
+
+    @pytest.mark.parametrize(
+        "body",
+        [
+            "unreachable",
+            "(call $recurse)",
+            "(loop $l (br_if $l (i32.ne (memory.grow (i32.const 4096)) (i32.const -1))))",
+            "(drop (i32.div_u (i32.const 1) (i32.const 0)))",
+            "(drop (i32.load (i32.const -1)))",
+            "(drop (call $write (i32.const 2) (i32.const -1) (i32.const 9) (i32.const -1)))",
+            "(call $exit (i32.const 77))",
+        ],
+        ids="trap recursion memory division pointer garbage exit".split(),
+    )
+    def test_nothing_is_written_to_the_hosts_own_streams(
+        self, plugins: Plugins, host: Host, wat: Wat, capfd: pytest.CaptureFixture[str], body: str
+    ) -> None:
+        """By an engine that explains how the guest ended, for example."""
+        wasm = wat(
+            f'(module {WASI} (func $recurse (call $recurse)) (func (export "_start") {body}))'
+        )
+        limits = Limits(memory=64 << 20) if self.installed else Limits()
+        with Host(plugins=plugins, runtime=self.runtime, limits=limits) as limited:
+            limited.run(wasm, capture=False)
+        assert capfd.readouterr() == ("", "")
 
     def test_a_read_only_directory_is_readable(self, host: Host, tmp_path: Path) -> None:
         self.needs(host, "wasi")

@@ -9,6 +9,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn._closing import Closing
+from wasi_nn._host.output import python_output
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._process.fork import OfOneProcess, keep
 from wasi_nn._process.interrupts import Interruption
@@ -38,7 +39,9 @@ class Context(OfOneProcess, Closing):
         self._open = True
         self._forked = False
         self._meter = Meter(limits)
-        self._execution = Execution(loaded, Ledger(limits), self._meter, Cancellation())
+        self._execution = Execution(
+            loaded, Ledger(limits), self._meter, Cancellation(), python_output()
+        )
         if not loaded.backend.survives_fork:
             keep(self)
 

@@ -13,6 +13,7 @@ from wasi_nn._host.guest import Deadline, Guest
 from wasi_nn._host.limit_policy import check_enforced, laid_over
 from wasi_nn._host.linkable import checked
 from wasi_nn._host.options import Call, GuestOptions, RunOptions, check_options
+from wasi_nn._host.output import guest_output
 from wasi_nn._host.result import RunResult, Timings
 from wasi_nn._host.wasi import wasi_config
 from wasi_nn._process.fork import OfOneProcess, keep
@@ -213,7 +214,9 @@ class Program(OfOneProcess):
 
             def prepare(code: Any) -> Instance:
                 made: Instance = code.prepare(linked.imports, wasi, bounds)
-                return checked(runtime, "prepare", made, Instance)
+                instance: Instance = checked(runtime, "prepare", made, Instance)
+                session.stdout = guest_output(wasi, instance)
+                return instance
 
             instance = instance_of(self._code, prepare)
         except BaseException:

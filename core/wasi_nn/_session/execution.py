@@ -45,9 +45,15 @@ class Execution:
     ``cancel``."""
 
     def __init__(
-        self, loaded: LoadedGraph, ledger: Ledger, meter: Meter, cancellation: Cancellation
+        self,
+        loaded: LoadedGraph,
+        ledger: Ledger,
+        meter: Meter,
+        cancellation: Cancellation,
+        stdout: Callable[[bytes], object],
     ) -> None:
-        """Open a context. Raises ``NnError``, and then nothing stays reserved."""
+        """Open a context, which prints to ``stdout``. Raises ``NnError``, and then nothing stays
+        reserved."""
         self.loaded = loaded
         #: Tensors are strings of bytes: their dimensions say nothing about their length.
         self.untyped_bytes = loaded.untyped_bytes
@@ -72,6 +78,7 @@ class Execution:
         except BaseException:
             self._reservation.release()
             raise
+        self.context.stdout = stdout
         #: Whether computations are counted against quotas.
         self._measures = meter.timed or isinstance(self.context, StreamingContext)
         if not loaded.survives_fork:

@@ -25,7 +25,7 @@ from wasi_nn._session.execution import Execution
 from wasi_nn._session.ledger import Ledger
 from wasi_nn._session.meter import Meter
 from wasi_nn._session.workers import Workers
-from wasi_nn.backend import Builder, Generation, LoadOptions
+from wasi_nn.backend import Builder, Generation, LoadOptions, discard
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, QuotaExceeded
 from wasi_nn.plugins import Plugins
@@ -98,6 +98,8 @@ class Session(Closing):
         self._generated: Generation | None = None
         self.ledger = Ledger(limits)
         self.meter = Meter(limits)
+        #: Where contexts write that print for the guest. The host sets it before the guest runs.
+        self.stdout: Callable[[bytes], object] = discard
         self._workers = Workers(policy, self._cancellation)
         #: The graphs that were not unloaded.
         self.graphs: Handles[LoadedGraph] = Handles("graph", "graphs", limits.graphs)
@@ -180,7 +182,8 @@ class Session(Closing):
         loaded = self.graphs[graph]
         self.contexts.check()
         self._check(0)
-        handle = self.contexts.add(Execution(loaded, self.ledger, self.meter, self._cancellation))
+        execution = Execution(loaded, self.ledger, self.meter, self._cancellation, self.stdout)
+        handle = self.contexts.add(execution)
         self._graph_of[handle] = graph
         return handle
 

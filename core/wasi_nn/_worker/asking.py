@@ -44,21 +44,8 @@ class Forward(logging.Handler):
             here.channel.send(LOG, here.subject, as_json(said))
 
 
-class Output:
-    """The worker's ``sys.stdout``: what is written to it is the guest's output."""
-
-    encoding = "utf-8"
-
-    @property
-    def buffer(self) -> Output:
-        return self
-
-    def write(self, text: str | bytes) -> int:
-        data = text.encode("utf-8", "replace") if isinstance(text, str) else bytes(text)
-        if here.channel is not None:
-            for start in range(0, len(data), _MAX_OUTPUT):
-                here.channel.send(OUTPUT, here.subject, data[start : start + _MAX_OUTPUT])
-        return len(text)
-
-    def flush(self) -> None:
-        """Nothing: every write is sent."""
+def write_out(data: bytes) -> None:
+    """The ``stdout`` of the contexts in a worker: the host writes."""
+    if here.channel is not None:
+        for start in range(0, len(data), _MAX_OUTPUT):
+            here.channel.send(OUTPUT, here.subject, data[start : start + _MAX_OUTPUT])

@@ -8,7 +8,6 @@ import signal
 import socket
 import struct
 import threading
-import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from wasi_nn import errors
+from wasi_nn._process import exit as python_exit
 from wasi_nn._process.fork import keep, refusal
 from wasi_nn._worker import description
 from wasi_nn._worker import memory as shared_memory
@@ -39,10 +39,11 @@ from wasi_nn._worker.messages import (
     from_json,
 )
 from wasi_nn._worker.prepared import Started, prepared
-from wasi_nn.backend import Backend, Builder, LoadOptions, Reserve, unlimited
+from wasi_nn._worker.records import Records
+from wasi_nn.backend import Backend, Builder, LoadOptions, Reserve, discard, unlimited
 from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.errors import NnError, RuntimeFailure, Unavailable, WasiNnError
-from wasi_nn.escaping import MAX_LINES, logger
+from wasi_nn.escaping import logger
 from wasi_nn.plugins import availability
 
 # The errors of reading nonsense, from a process that a model has taken over.
@@ -51,9 +52,6 @@ _CONTROL_SECONDS = 5.0
 _MAX_TEXT = 4000
 # The bytes that a pipe keeps of what a library writes to stderr.
 _MAX_ERRORS = 64 << 10
-# Records that a worker may log at once, and later in each second.
-_MAX_RECORDS, _RECORDS_PER_SECOND = 100, 10
-_LEVELS = (10, 20, 30, 40, 50)
 _STOPPED = "the guest was stopped"
 # Connections that are kept for the next requests.
 _MAX_IDLE = 8
@@ -101,13 +99,12 @@ class Worker:
         #: The graphs that the worker has not been told to free yet.
         self._dropped: deque[int] = deque()
         self._numbers = count()
-        self._records = float(_MAX_RECORDS)
-        self._recorded = 0.0
+        self._records = Records(backend)
         #: What takes the memory of graphs, by the worker's number of it.
         self.memories: weakref.WeakValueDictionary[int, Memory] = weakref.WeakValueDictionary()
         self._finalizer = weakref.finalize(self, _end, self._started, self._idle)
-        # At the end of the program, the workers end with the process that they started from.
         self._finalizer.atexit = False
+        _open.add(self)
         keep(self)
 
     def forked(self) -> None:
@@ -149,15 +146,14 @@ class Worker:
             else:
                 parts.append(builder)
                 described.append(len(builder))
-        body = as_json(
-            {
-                "builders": described,
-                "encoding": options.encoding,
-                "target": options.target.value,
-                "config": dict(options.config),
-                "allow_fallback": options.allow_fallback,
-            }
-        )
+        wanted = {
+            "builders": described,
+            "encoding": options.encoding,
+            "target": options.target.value,
+            "config": dict(options.config),
+            "allow_fallback": options.allow_fallback,
+        }
+        body = as_json(wanted)
         number = self.number()
         fds = [shared_memory.pack(parts)] if parts else []
         try:
@@ -175,6 +171,7 @@ class Worker:
         fds: Sequence[int] = (),
         reserve: Reserve = unlimited,
         stopped: Stopped | None = None,
+        stdout: Callable[[bytes], object] = discard,
     ) -> memoryview:
         """Send a request and return its answer. Raises what the worker answers, and
         ``RuntimeFailure`` if the worker ends, or once ``stopped`` says so: then a private worker is
@@ -193,7 +190,8 @@ class Worker:
                     raise ValueError("an answer to another request")
                 if said in (OK, ERROR):
                     break
-                refused = self._serve(said, answer, channel, reserve, stopped) or refused
+                told = self._serve(said, answer, channel, reserve, stopped, stdout)
+                refused = told or refused
                 # It may send without end.
                 if stopped():
                     raise Interrupted
@@ -268,7 +266,9 @@ class Worker:
     def close(self) -> None:
         """End the process, and free what the host has for it."""
         self._lost = self._lost or "the worker was closed"
-        self._finalizer()
+        # (At the end of the program, a finalizer does nothing when it is called.)
+        self._finalizer.detach()
+        _end(self._started, self._idle)
 
     def ended(self) -> WasiNnError:
         """The error for a worker that has ended."""
@@ -329,8 +329,9 @@ class Worker:
         kind: int,
         body: memoryview,
         channel: Channel,
-        reserve: Callable[[int], None],
+        reserve: Reserve,
         stopped: Stopped,
+        stdout: Callable[[bytes], object],
     ) -> NnError | None:
         """Do what a worker asks for. Returns why that was refused."""
         if kind == RESERVE:
@@ -342,31 +343,15 @@ class Worker:
                 return error
             channel.send(OK, stopped=stopped)
         elif kind == LOG:
-            self._log(from_json(body))
+            self._records.log(from_json(body))
         elif kind == OUTPUT:
-            import sys
-
-            sys.stdout.buffer.write(body)
-            sys.stdout.flush()
+            try:
+                stdout(bytes(body))
+            except Exception as error:
+                raise RuntimeFailure(f"the output cannot be written: {error}") from error
         else:
             raise ValueError(f"there is no message {kind}")
         return None
-
-    def _log(self, said: Any) -> None:
-        name, level, text = said["name"], said["level"], said["text"]
-        if level not in _LEVELS or not isinstance(text, str):
-            raise ValueError("what is logged is not a record")
-        now = time.monotonic()
-        more = (now - self._recorded) * _RECORDS_PER_SECOND
-        self._records, self._recorded = min(_MAX_RECORDS, self._records + more), now
-        if self._records < 1:
-            return
-        self._records -= 1
-        if self._records < 1:
-            text = f"{self.backend.title} logs too much: the next records are left out"
-        # A logger stays for good, so there are only those that the backend has anyway.
-        own = f"wasi_nn.{self.backend.name}"
-        logger(own if name == own else "wasi_nn").log(level, "%s", text[:MAX_LINES])
 
     def _error(self, body: memoryview) -> WasiNnError:
         said = from_json(body)
@@ -380,6 +365,18 @@ class Worker:
             with suppress(TypeError):
                 return kind(text)
         return RuntimeFailure(text)
+
+
+_open: weakref.WeakSet[Worker] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    for worker in list(_open):
+        worker.close()
+
+
+# Not with other finalizers: threads may still wait for their workers.
+python_exit.at_end(_close_all)
 
 
 class Memory:

@@ -340,7 +340,9 @@ class RemoteContext(ExecutionContext):
     ) -> memoryview:
         self._calling = True
         try:
-            return self._worker.call(kind, self._number, body, fds, self._reserve, stopped)
+            return self._worker.call(
+                kind, self._number, body, fds, self._reserve, stopped, self.stdout
+            )
         finally:
             self._calling = False
 

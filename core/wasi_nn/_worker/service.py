@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import socket
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -49,6 +48,7 @@ from wasi_nn.backend import (
     LoadOptions,
     StreamingContext,
 )
+from wasi_nn.backend.files import hold
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, WasiNnError
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.types import ExecutionTarget, Tensor, TensorType
@@ -107,7 +107,6 @@ class Service:
             CLOSE: self._close,
         }
         logging.getLogger().handlers = [asking.Forward()]
-        sys.stdout = asking.Output()
 
     def run(self) -> None:
         """Serve; returns when the host has gone."""
@@ -177,7 +176,10 @@ class Service:
     def _load(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         wanted = from_json(body)
         lengths = [one for one in wanted["builders"] if isinstance(one, int)]
-        parts = iter(shared_memory.unpack(fds[0], lengths) if lengths else ())
+        views = shared_memory.unpack(fds[0], lengths) if lengths else []
+        if len(views) == 1:
+            hold(views[0], fds[0])
+        parts = iter(views)
         builders = [
             Path(os.fsdecode(bytes.fromhex(one))) if isinstance(one, str) else next(parts)
             for one in wanted["builders"]
@@ -234,6 +236,7 @@ class Service:
 
         with Blame(self._backend):
             context = checked_context(self._graphs[graph].init_execution_context(asking.reserve))
+        context.stdout = asking.write_out
         self._users[graph] += 1
         self._contexts[number] = _Opened(context, graph)
         streams = isinstance(context, StreamingContext)

@@ -100,6 +100,8 @@ def _fork(
     handle = -1
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     try:
+        if len(fds) < 2:
+            raise OSError("its connection did not arrive: there is no descriptor for it")
         process = os.fork()
         if not process:
             channel.close()

@@ -63,6 +63,7 @@ __all__ = [
     "Reserve",
     "StreamingContext",
     "check_input",
+    "discard",
     "installed_version",
     "missing_library",
     "position",
@@ -124,10 +125,18 @@ def unlimited(size: int) -> None:
     """The ``Reserve`` of a context without a guest: it counts nothing."""
 
 
+def discard(data: bytes) -> None:
+    """The ``stdout`` of a context whose output nobody reads."""
+
+
 class ExecutionContext(ABC):
     """One guest's inputs and outputs of a graph. One thread uses it at a time.
 
     ``key`` is an index from 0, or a name. An unknown key raises ``InvalidArgument``."""
+
+    #: Writes bytes to the guest's standard output, within a call of the context. Core sets it. A
+    #: context must print nowhere else.
+    stdout: Callable[[bytes], object] = staticmethod(discard)
 
     @abstractmethod
     def set_input(self, key: int | str, tensor: Tensor) -> None:

@@ -18,13 +18,15 @@ from typing import NamedTuple
 
 from wasi_nn.errors import ModelNotFound, RuntimeFailure
 
-__all__ = ["Kept", "Version", "version", "versions"]
+__all__ = ["Kept", "Version", "descriptor_of", "hold", "version", "versions"]
 
 # File systems stamp changes with a clock that moves in steps of up to 10 ms. Two changes in one
 # step look the same, so a file is left alone in its first moments. In seconds.
 _STEP = 0.02
 # Where Linux has the files that this process holds open.
 _DESCRIPTORS = "/proc/self/fd"
+# By the identity of what a builder is a view of, while that exists.
+_held: dict[int, int] = {}
 
 
 class Version(NamedTuple):
@@ -94,6 +96,20 @@ class Kept:
         _, status = _look(Path(self._place))
         # A file that another one replaces has a new time of change too.
         return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def descriptor_of(builder: memoryview) -> int | None:
+    """The descriptor of a file that has exactly the builder's bytes, open during ``load``, for
+    libraries that take only files. None if there is none: a worker has one for a model of one part,
+    and its sandbox lets it make no file."""
+    return _held.get(id(builder.obj))
+
+
+def hold(builder: memoryview, descriptor: int) -> None:
+    """Let ``descriptor_of`` give this descriptor, for as long as what the builder is a view of."""
+    of = builder.obj
+    _held[id(of)] = descriptor
+    weakref.finalize(of, _held.pop, id(of)).atexit = False
 
 
 def _look(path: Path) -> tuple[str, os.stat_result]:

@@ -16,7 +16,9 @@ __all__ = ["bounded"]
 _TABLE, _MEMORY = 4, 5
 _HEADER = 8
 # Bits of a memory's or table's flags: a maximum, shared, of 64 bits.
-_MAXIMUM, _KNOWN = 1, 7
+_MAXIMUM, _WIDE, _KNOWN = 1, 4, 7
+# A larger maximum is invalid, unless the memory or table is one of 64 bits.
+_MAX_PAGES, _MAX_ELEMENTS = 1 << 16, (1 << 32) - 1
 
 
 def bounded(wasm: bytes, limit: int, element: int = 8) -> bytes:
@@ -32,10 +34,10 @@ def bounded(wasm: bytes, limit: int, element: int = 8) -> bytes:
             if len(memories) > 1:
                 many = len(memories)
                 raise LimitExceeded(f"the memory limit supports one memory; the guest has {many}")
-            out += section_bytes(section, *_written(memories, limit, PAGE))
+            out += section_bytes(section, *_written(memories, limit, PAGE, _MAX_PAGES))
         elif section == _TABLE:
             tables = [_read(reader, bytes((reader.byte(),))) for _ in range(reader.count())]
-            out += section_bytes(section, *_written(tables, limit, element))
+            out += section_bytes(section, *_written(tables, limit, element, _MAX_ELEMENTS))
         else:
             out += section_bytes(section, reader.data[start:end])
     return b"".join(out)
@@ -61,9 +63,10 @@ def _read(reader: Reader, kind: bytes) -> _Extent:
     return _Extent(kind, flags, minimum, reader.number() if flags & _MAXIMUM else None)
 
 
-def _written(extents: list[_Extent], limit: int, unit: int) -> list[bytes]:
+def _written(extents: list[_Extent], limit: int, unit: int, ceiling: int) -> list[bytes]:
     """The content of a section whose extents together have at most ``limit`` bytes, at ``unit``
-    bytes for each page or element. They share equally what is left after their minimum sizes."""
+    bytes for each page or element. They share equally what is left after their minimum sizes. No
+    maximum of 32 bits is above ``ceiling``."""
     needed = sum(extent.minimum for extent in extents)
     left = limit // unit - needed
     if left < 0:
@@ -75,5 +78,7 @@ def _written(extents: list[_Extent], limit: int, unit: int) -> list[bytes]:
         most = minimum + left // len(extents)
         if maximum is not None:
             most = min(most, maximum)
+        elif not flags & _WIDE:
+            most = min(most, ceiling)
         content += [kind, bytes((flags | _MAXIMUM,)), leb(minimum), leb(most)]
     return content

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TypeVar
 
-from wasi_nn.backend.files import Version, version
+from wasi_nn.backend.files import Version, descriptor_of, version
 from wasi_nn.backend.shared import MadeOnce
 from wasi_nn.errors import PromptTooLong, RuntimeFailure
 from wasi_nn_ggml.grammar.matcher import Tokenizer
@@ -40,11 +40,11 @@ _BPE = 2
 _TOKENISING, _SPLITTING, _REPLACING = 64, 600, 32
 
 
-def applicable(settings: ModelSettings) -> ModelSettings:
-    """The settings that have an effect. A library for the CPU would otherwise load the same model
-    once for each choice of a GPU."""
-    if library().llama_supports_gpu_offload():
-        return settings
+def applicable(settings: ModelSettings, gpu: bool) -> ModelSettings:
+    """The settings that have an effect, with ``gpu`` or without. The same model would otherwise be
+    loaded once for each choice of a GPU that it does not use."""
+    if gpu:
+        return settings._replace(gpu=True)
     return ModelSettings()._replace(
         use_mmap=settings.use_mmap,
         use_mlock=settings.use_mlock,
@@ -63,7 +63,11 @@ class Model:
         self.settings = settings
         self.vocabulary = contents.vocabulary
         params = native.llama_model_default_params()
-        params.n_gpu_layers = settings.n_gpu_layers
+        # (An empty list of devices, since llama.cpp also computes on a GPU that has no layers.)
+        no_devices = (ctypes.c_void_p * 1)()
+        if not settings.gpu:
+            params.devices = ctypes.addressof(no_devices)
+        params.n_gpu_layers = settings.n_gpu_layers if settings.gpu else 0
         params.main_gpu = settings.main_gpu
         params.split_mode = settings.split_mode
         params.check_tensors = settings.check_tensors
@@ -244,10 +248,15 @@ class Source:
         """Raises ``ModelNotFound``."""
         self.path: Path | None = None
         self._file: IO[bytes] | None = None
+        self._in_worker = False
         if isinstance(builder, Path):
             self.path, self._files = builder, _versions(builder)
             #: About how many bytes a loaded model takes.
             self.size = sum(file.size for file in self._files)
+        elif (descriptor := descriptor_of(builder)) is not None:
+            self._file = os.fdopen(os.dup(descriptor), "rb", buffering=0)
+            self.size = len(builder)
+            self._in_worker = True
         else:
             self._file, self.size = _spill(builder), len(builder)
 
@@ -260,7 +269,9 @@ class Source:
         contents = model_files.whole(self._file.fileno())
         name = self._file.name
         path = f"/proc/self/fd/{name}" if isinstance(name, int) else name
-        preflight.run(path, self._file.fileno())
+        # A worker may end: it is the guest's own.
+        if not self._in_worker:
+            preflight.run(path, self._file.fileno())
         return Model(path, settings, contents)
 
     def _load(self, path: Path, settings: ModelSettings) -> Model:

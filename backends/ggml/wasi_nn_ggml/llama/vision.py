@@ -81,6 +81,7 @@ class Projector:
             raise UnsupportedOperation(f"images are not supported: {native.no_vision}")
         check_projector(path)
         params = native.mtmd_context_params_default()
+        params.use_gpu = model.settings.gpu
         params.media_marker = MARKER.encode()
         params.print_timings = False
         if settings.threads > 0:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from codecs import getincrementaldecoder
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -86,12 +85,11 @@ class GgmlContext(StreamingContext):
         sampler = self._evaluate()
         most = self._settings.n_predict if self._settings.n_predict >= 0 else sys.maxsize
         stop = self._settings.reverse_prompt.encode("utf-8")
-        write_out = _stdout_writer()
         while self._n_output < most:
             before = len(self._output)
             last = self._sample(sampler)
             if self._settings.stream_stdout:
-                write_out(self._piece)
+                self.stdout(self._piece)
             # Earlier tokens may have begun the reverse prompt.
             if stop and self._output.find(stop, max(0, before - len(stop))) >= 0:
                 return
@@ -380,20 +378,3 @@ def _text(tensor: Tensor, what: str, most: int) -> str:
     if size > most:
         raise InvalidArgument(f"the {what} has {size} bytes: at most {most} are allowed")
     return settings.decode(tensor.data, what)
-
-
-def _stdout_writer() -> Callable[[bytes], None]:
-    """A function that writes tokens to the host's standard output. A token may end within a
-    character: an output that takes only text (notebooks) gets whole characters."""
-    stream = sys.stdout
-    buffer = getattr(stream, "buffer", None)
-    decoder = getincrementaldecoder("utf-8")(errors="replace")
-
-    def write_out(piece: bytes) -> None:
-        if buffer is None:
-            stream.write(decoder.decode(piece))
-        else:
-            buffer.write(piece)
-        stream.flush()
-
-    return write_out

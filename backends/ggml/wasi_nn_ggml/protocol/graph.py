@@ -63,8 +63,10 @@ class GgmlGraph(Graph):
         source: Source,
         projector: Path | None,
         config: Mapping[str, Any],
+        gpu: bool,
     ) -> None:
         self.backend = backend
+        self._gpu = gpu
         self.source = source
         self.config = dict(config)
         self.settings = self.read(config)
@@ -81,11 +83,10 @@ class GgmlGraph(Graph):
         if self.settings.sampler.grammar or self.settings.sampler.json_schema:
             Sampler(self.model, self.settings.sampler)
 
-    @staticmethod
-    def read(config: Mapping[str, Any]) -> settings.Settings:
+    def read(self, config: Mapping[str, Any]) -> settings.Settings:
         """The settings of a config that have an effect. Raises ``InvalidArgument``."""
         wanted = settings.read(config)
-        return wanted._replace(model=applicable(wanted.model))
+        return wanted._replace(model=applicable(wanted.model, self._gpu))
 
     def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
         return GgmlContext(self, reserve)
@@ -145,11 +146,13 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
             "are found beside it"
         )
     native = library()
-    gpu = options.target not in (ExecutionTarget.CPU, ExecutionTarget.AUTO)
-    if gpu and not native.llama_supports_gpu_offload() and not options.allow_fallback:
+    has_gpu = native.llama_supports_gpu_offload()
+    gpu = has_gpu and options.target in (ExecutionTarget.GPU, ExecutionTarget.AUTO)
+    on_cpu = options.target in (ExecutionTarget.CPU, ExecutionTarget.AUTO)
+    if not gpu and not on_cpu and not options.allow_fallback:
         raise UnsupportedOperation(
-            f"the execution target {options.target} is not available: {native.version} was "
-            f"built for the CPU; {FALLBACK}"
+            f"the execution target {options.target} is not available: {native.version} runs on the "
+            f"{'CPU and the GPU' if has_gpu else 'CPU'}; {FALLBACK}"
         )
     config = dict(options.config)
     projector = None
@@ -162,7 +165,7 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
             config.update(known_config(backend, parse(settings.decode(second, "config"))))
     source = Source(builders[0])
     try:
-        return GgmlGraph(backend, source, projector, config)
+        return GgmlGraph(backend, source, projector, config, gpu)
     except BaseException:
         source.close()
         raise

@@ -109,7 +109,7 @@ class Worker:
             )
             for number, one in enumerate(options["functions"])
         ]
-        limits = EngineLimits(options["memory"], options["fuel"])
+        limits = EngineLimits(options["memory"], options["fuel"], options["files"])
         self._instance = self._module.prepare(functions, wasi, limits)
         code = self._instance.instantiate()
         if code is not None:

@@ -18,6 +18,11 @@ from wasi_nn.runtime.process._protocol import DATA, FROM_GUEST, PAIR, READ, U32,
 __all__ = ["Child", "ProcessEnded", "RemoteMemory"]
 
 _PIPE_BYTES = 1 << 20
+# What a process may take besides its guest's memory and tables, in bytes: the engine, its heap, and
+# the code that it compiles.
+_ENGINE_BYTES = 2 << 30
+_MAX_GUEST_BYTES = 4 << 30
+_MAX_LIMIT = 1 << 62
 # How long a process that has closed its pipes may take to end, in seconds.
 _LEAVING_SECONDS = 5
 
@@ -125,6 +130,19 @@ class Child:
                 if number <= limit:
                     limit += 1
             resource.prlimit(process, resource.RLIMIT_NOFILE, (limit, limit))
+
+    def limit_memory(self, guest: int | None) -> None:
+        """Limit what the process may take, for a guest with this limit in bytes: as much for its
+        memory, as much again for its tables, and some for the engine. Only Linux can."""
+        import resource
+
+        most = 2 * (_MAX_GUEST_BYTES if guest is None else guest) + _ENGINE_BYTES
+        with contextlib.suppress(OSError, AttributeError, ValueError):
+            # (What an engine reserves, and does not use yet, does not count.)
+            process, which = self._process.pid, resource.RLIMIT_DATA
+            _, hard = resource.prlimit(process, which)
+            most = min(most, _MAX_LIMIT if hard == resource.RLIM_INFINITY else hard)
+            resource.prlimit(process, which, (most, most))
 
     def kill(self) -> None:
         """Kill the process. Callable from any thread."""

@@ -72,6 +72,7 @@ class RemoteModule(Module):
         self.start = start
         try:
             child = make_child(())
+            child.limit_memory(None)
             try:
                 with here.endable(child.kill):
                     child.send(PREPARE, wasm)
@@ -119,6 +120,7 @@ class RemoteInstance(EngineInstance):
         try:
             streams = (self._streams.stdin, self._streams.stdout, self._streams.stderr)
             self._child = module.make_child(streams)
+            self._child.limit_memory(limits.memory)
         except BaseException:
             self._streams.close()
             raise

@@ -1,0 +1,58 @@
+"""Where a context writes that prints for its guest (``ExecutionContext.stdout``)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from codecs import getincrementaldecoder
+from collections.abc import Callable
+
+from wasi_nn.runtime import Instance, WasiConfig
+from wasi_nn.runtime.engine import EngineInstance
+
+
+def guest_output(wasi: WasiConfig, instance: Instance) -> Callable[[bytes], None]:
+    """A function that writes to the guest's stdout, after what the guest itself has written.
+
+    What the stream's callable raises is raised when the guest has ended, as for the guest's own
+    output. Nothing is written after it."""
+    stream = wasi.stdout
+    failures = instance.output_failures if isinstance(instance, EngineInstance) else []
+
+    def write(data: bytes) -> None:
+        if isinstance(instance, EngineInstance):
+            instance.flush_output()
+        if failures or stream is None:
+            return
+        try:
+            if callable(stream):
+                stream(data)
+            else:
+                _write_all(1, data)
+        except BaseException as error:
+            failures.append(error)
+
+    return write
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
+def python_output() -> Callable[[bytes], None]:
+    """A function that writes to ``sys.stdout``, for a Python caller without a guest. What it is
+    given may end within a character: an output that takes only text (notebooks) gets whole
+    characters."""
+    decoder = getincrementaldecoder("utf-8")(errors="replace")
+
+    def write(data: bytes) -> None:
+        stream = sys.stdout
+        buffer = getattr(stream, "buffer", None)
+        if buffer is None:
+            stream.write(decoder.decode(data))
+        else:
+            buffer.write(data)
+        stream.flush()
+
+    return write
