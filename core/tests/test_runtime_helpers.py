@@ -17,7 +17,7 @@ from wasi_nn.runtime.engine import GuestExit, check_start_memory
 from wasi_nn.runtime.library import Once, lean, load, view_at
 from wasi_nn.runtime.pause import Pause
 from wasi_nn.runtime.streams import Streams
-from wasi_nn.runtime.wasi_streams import Preview1
+from wasi_nn.runtime.wasi_streams import Preview1, may_wait
 from wasi_nn.wasm import arguments
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.deferred_start import START, defer_start, rename_exports
@@ -285,6 +285,21 @@ class TestPreview1:
         assert wasi("fd_write", 5, 0, 0, 0) == 8
         wasi.served.files["fd_write"] = lambda *arguments: sum(arguments)
         assert wasi("fd_write", 5, 1, 2, 3) == 11
+
+    def test_only_a_pipe_or_a_terminal_may_wait(self, tmp_path):
+        (tmp_path / "input").write_bytes(b"text")
+        before = os.dup(0)
+        pipe = os.pipe()
+        opened = [os.open(path, os.O_RDONLY) for path in (tmp_path / "input", os.devnull)]
+        try:
+            for descriptor, waits in ((opened[0], False), (opened[1], False), (pipe[0], True)):
+                os.dup2(descriptor, 0)
+                assert may_wait("inherit") is waits
+                assert may_wait(b"text") is may_wait(None) is False
+        finally:
+            os.dup2(before, 0)
+            for descriptor in (before, *pipe, *opened):
+                os.close(descriptor)
 
     def test_proc_exit_keeps_the_low_byte(self, wasi):
         with pytest.raises(GuestExit) as exit:

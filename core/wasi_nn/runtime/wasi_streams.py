@@ -11,17 +11,18 @@ Layouts: an iovec is ``{u32 pointer, u32 length}`` (wasi_snapshot_preview1.witx)
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Callable
 from struct import Struct
 
 from wasi_nn.errors import InvalidArgument
-from wasi_nn.runtime import GuestMemory, HostFunction, Stdout, WasiConfig
+from wasi_nn.runtime import GuestMemory, HostFunction, Stdin, Stdout, WasiConfig
 from wasi_nn.runtime.engine import proc_exit
 from wasi_nn.runtime.pause import Pause
 from wasi_nn.runtime.wasi_polls import Polls
 
-__all__ = ["OF_FILES", "Preview1"]
+__all__ = ["OF_FILES", "Preview1", "may_wait"]
 
 #: The functions that serve files as well, and how many parameters they have.
 OF_FILES = {"fd_write": 4, "fd_read": 4, "fd_fdstat_get": 2}
@@ -178,6 +179,17 @@ class Preview1:
             return b""
         piece, self._stdin = self._stdin[:most], self._stdin[most:]
         return piece
+
+
+def may_wait(stdin: Stdin) -> bool:
+    """Whether a read of standard input can wait: not for bytes, a file or ``/dev/null``."""
+    if stdin != "inherit":
+        return False
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not (stat.S_ISCHR(mode) and not os.isatty(0))
 
 
 def _is_terminal(descriptor: int) -> bool:

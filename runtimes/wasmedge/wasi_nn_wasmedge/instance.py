@@ -22,7 +22,7 @@ from wasi_nn.runtime.engine import (
 from wasi_nn.runtime.library import POINTER, strings, view_at
 from wasi_nn.runtime.process import in_own_process
 from wasi_nn.runtime.streams import Streams
-from wasi_nn.runtime.wasi_streams import Preview1
+from wasi_nn.runtime.wasi_streams import Preview1, may_wait
 from wasi_nn.wasm.arguments import I32
 from wasi_nn_wasmedge.api import HOST_FUNCTION, Api, String, Value
 
@@ -208,8 +208,7 @@ class WasmEdgeInstance(EngineInstance):
             return
         preview1 = Preview1(wasi, self.output_failures, self.pause)
         for function in preview1.waiting_functions(""):
-            # A read of other streams never waits.
-            if function.name == "poll_oneoff" or wasi.stdin == "inherit":
+            if function.name == "poll_oneoff" or may_wait(wasi.stdin):
                 self._add(handle, function)
 
     def _register(self, functions: Sequence[HostFunction]) -> None:

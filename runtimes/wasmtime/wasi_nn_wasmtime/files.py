@@ -8,19 +8,26 @@ again, and calls them.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable
 from functools import lru_cache, partial
-from typing import Any
 
 import wasmtime
+from wasmtime import _ffi as ffi
 
+from wasi_nn.errors import GuestTrap
 from wasi_nn.runtime import BufferMemory
 from wasi_nn.runtime.open_files import OpenFiles
 from wasi_nn.wasm.wasi_signatures import SIGNATURES
+from wasi_nn_wasmtime.capi import POINTER, lean, raise_error
 from wasi_nn_wasmtime.hostcalls import HostCalls
 
 _FORWARDED = ("path_open", "fd_close", "fd_renumber", "fd_read")
 _FAULT = 21
+_TRAP = ctypes.POINTER(ffi.wasm_trap_t)
+_call = lean(
+    "wasmtime_func_call_unchecked", POINTER, POINTER, POINTER, POINTER, ctypes.c_size_t, POINTER
+)
 # The parameter of path_open that says where the guest wants the descriptor.
 _OPENED_AT = 8
 
@@ -41,19 +48,43 @@ class Gate:
         self._store = store
         self._calls = calls
         self._theirs = [linker.get(store, module, name) for name in _FORWARDED]
-        self._instance: wasmtime.Instance | None = None
+        # The gate's functions, once the guest's memory is known.
+        self._gate: dict[str, int] = {}
+        self._kept: list[wasmtime.Func] = []
 
     def call(self, name: str, *arguments: int) -> int:
         """Call a function within a host call. Returns the errno."""
         memory = self._calls.guest_memory
         if memory is None:
             return _FAULT
-        if self._instance is None:
-            items = [*self._theirs, memory]
-            self._instance = wasmtime.Instance(self._store, _gate_module(self._engine), items)
-        function: Any = self._instance.exports(self._store)[name]
-        errno: int = function(self._store, *arguments)
-        return errno
+        if not self._gate:
+            self._open(memory)
+        # Slots of 16 bytes. The first one takes the result.
+        slots = (ctypes.c_uint64 * (2 * len(arguments)))()
+        slots[::2] = list(arguments)
+        trap = POINTER()
+        raise_error(
+            _call(
+                self._calls.context,
+                self._gate[name],
+                ctypes.addressof(slots),
+                len(arguments),
+                ctypes.addressof(trap),
+            )
+        )
+        if trap.value:
+            raise GuestTrap(str(wasmtime.Trap._from_ptr(ctypes.cast(trap, _TRAP))))
+        return slots[0] & 0xFFFFFFFF
+
+    def _open(self, memory: wasmtime.Memory) -> None:
+        items = [*self._theirs, memory]
+        gate = wasmtime.Instance(self._store, _gate_module(self._engine), items)
+        exports = gate.exports(self._store)
+        for name in _FORWARDED:
+            function = exports[name]
+            assert isinstance(function, wasmtime.Func)
+            self._kept.append(function)
+            self._gate[name] = ctypes.addressof(function._func)
 
 
 def counted(gate: Gate, limit: int) -> dict[str, Callable[..., int]]:

@@ -112,6 +112,11 @@ class HostCalls:
         extern = self._memory_extern
         return None if extern is None else wasmtime.Memory._from_raw(extern)
 
+    @property
+    def context(self) -> int:
+        """The store's context, within a host call of a guest that exports a memory."""
+        return self._context
+
     def _define(
         self,
         module_name: str,

@@ -11,7 +11,7 @@ import wasmtime
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
 from wasi_nn.runtime.engine import WASI_MODULES, missing_export, proc_exit
-from wasi_nn.runtime.wasi_streams import Preview1
+from wasi_nn.runtime.wasi_streams import Preview1, may_wait
 from wasi_nn_wasmtime.files import Gate, counted
 from wasi_nn_wasmtime.hostcalls import HostCalls
 from wasi_nn_wasmtime.store import StoreInstance
@@ -60,8 +60,8 @@ class WasmtimeInstance(StoreInstance):
                     for opening, call in counted(gate, files).items():
                         self._calls.define_wasi(name, opening, call)
             for function in ours:
-                # A read of other streams never waits.
-                if function.name == "fd_read" and wasi.stdin != "inherit":
+                # wasmtime's own reads of files are faster.
+                if function.name == "fd_read" and not may_wait(wasi.stdin):
                     continue
                 if (name, function.name) in imported:
                     self._calls.define(function)
