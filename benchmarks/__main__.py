@@ -6,7 +6,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import backends, components, engines, hosting, language, native, traps
+from benchmarks import (
+    backends,
+    components,
+    engines,
+    hosting,
+    isolation,
+    language,
+    native,
+    traps,
+)
 from benchmarks.figures import report
 
 
@@ -22,6 +31,7 @@ def main() -> None:
             ("component calls", components.calls),
             ("a component on another host", native.components),
             ("backends", lambda: backends.cycles(folder)),
+            ("workers", lambda: isolation.figures(folder)),
             ("language models", language.figures),
             ("start-up", hosting.start),
             ("memory", lambda: hosting.memory(folder)),

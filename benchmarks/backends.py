@@ -43,26 +43,26 @@ def _host_alone(folder: Path) -> list[Figure]:
     echo.write_text("wasi-nn:identity\n")
     with Host() as host:
         host.add_model("echo", echo)
-        run = _guest(host, "echo", Network([], (1, 4), 16, lambda: lambda: None), 5000)
+        run = guest(host, "echo", Network([], (1, 4), 16, lambda: lambda: None), 5000)
         (seconds,) = interleaved(ROUNDS, run)
     return [Figure("cycle_us/identity", seconds * 1e6, "µs", note="the host alone, 16 bytes")]
 
 
 def _cycle(host: Host, name: str, small: Network, large: Network) -> list[Figure]:
     direct_small, direct_large = small.direct(), large.direct()
-    guest, direct = interleaved(
-        ROUNDS, _guest(host, "small", small, 3000), lambda: per_call(direct_small, 3000)
+    ours, direct = interleaved(
+        ROUNDS, guest(host, "small", small, 3000), lambda: per_call(direct_small, 3000)
     )
     ratio, large_guest, large_direct = paired_ratio(
-        PAIRS, _guest(host, "large", large, 10), lambda: per_call(direct_large, 10)
+        PAIRS, guest(host, "large", large, 10), lambda: per_call(direct_large, 10)
     )
     return [
         Figure(
             f"cycle_overhead_us/{name}",
-            (guest - direct) * 1e6,
+            (ours - direct) * 1e6,
             "µs",
             12.0 if name == "onnx" else 15.0,
-            note=f"{guest * 1e6:.1f} µs a cycle, {direct * 1e6:.1f} µs direct",
+            note=f"{ours * 1e6:.1f} µs a cycle, {direct * 1e6:.1f} µs direct",
         ),
         Figure(
             f"large_input_ratio/{name}",
@@ -74,7 +74,7 @@ def _cycle(host: Host, name: str, small: Network, large: Network) -> list[Figure
     ]
 
 
-def _guest(host: Host, model: str, network: Network, calls: int) -> Callable[[], float]:
+def guest(host: Host, model: str, network: Network, calls: int) -> Callable[[], float]:
     """Seconds for one cycle in a guest's loop."""
     program = host.compile(CYCLE)
     arguments = [model, str(network.output_bytes), str(calls), *map(str, network.dims)]

@@ -18,6 +18,7 @@ import array
 import json
 import socket
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from struct import Struct
 from typing import Any
 
@@ -89,16 +90,17 @@ class Channel:
         stopped: Stopped = never,
     ) -> None:
         """Send a message."""
-        data = memoryview(b"".join((_HEAD.pack(kind, subject, len(body)), body)))
+        data = b"".join((_HEAD.pack(kind, subject, len(body)), body))
         at = 0
         while at < len(data):
+            rest = memoryview(data)[at:] if at else data
             try:
                 if fds:
-                    at += socket.send_fds(self.socket, [data[at:]], fds)
+                    at += socket.send_fds(self.socket, [rest], fds)
                     # They went with the first byte.
                     fds = ()
                 else:
-                    at += self.socket.send(data[at:] if at else data)
+                    at += self.socket.send(rest)
             except BlockingIOError:
                 if stopped():
                     raise Interrupted from None
@@ -128,11 +130,12 @@ class Channel:
         return kind, subject, body
 
     def _fill(self, fds: list[int] | None, stopped: Stopped) -> None:
-        if self._start:
-            left = self._end - self._start
+        left = self._end - self._start
+        if left and self._start:
             self._buffer[:left] = bytes(self._buffer[self._start : self._end])
-            self._start, self._end = 0, left
-        self._end += self._read(self._buffer[self._end :], fds, stopped)
+        self._start = 0
+        room = self._buffer[left:] if left else self._buffer
+        self._end = left + self._read(room, fds, stopped)
 
     def _read(self, into: memoryview, fds: list[int] | None, stopped: Stopped) -> int:
         while True:
@@ -184,7 +187,7 @@ def pack_output(number: int, output: Tensor, room: int) -> tuple[bytes, bool]:
     shared = INLINE < size <= room
     kind = _NUMBERS[output.type] if shared or size <= INLINE else _LATER
     head = _OUTPUT.pack(number, kind, len(output.dims), size)
-    dims = Struct(f"<{len(output.dims)}Q").pack(*output.dims)
+    dims = _dims(len(output.dims)).pack(*output.dims)
     inline = bytes(output.data) if size <= INLINE else b""
     return head + dims + inline, shared
 
@@ -194,32 +197,32 @@ def unpack_outputs(
 ) -> list[tuple[int, Tensor | int]]:
     """The outputs of ``pack_output``, by number. ``memory`` gives the shared memory of an output.
     An output that must be asked for again is the size that it needs. The others are views of
-    ``body`` and of the memory. Raises ``ValueError``."""
+    ``body`` and of the memory. Raises what reading nonsense raises."""
     found: list[tuple[int, Tensor | int]] = []
-    at = 0
-    while at < len(body):
-        if len(body) - at < _OUTPUT.size:
-            raise ValueError("an output is cut off")
+    at, end = 0, len(body)
+    while at < end:
         number, kind, rank, size = _OUTPUT.unpack_from(body, at)
         at += _OUTPUT.size
-        if len(body) - at < 8 * rank:
-            raise ValueError("the dimensions of an output are cut off")
-        dims = Struct(f"<{rank}Q").unpack_from(body, at)
-        at += 8 * rank
+        sizes = _dims(rank)
+        dims = sizes.unpack_from(body, at)
+        at += sizes.size
         if kind == _LATER:
             found.append((number, size))
             continue
-        if kind >= len(_TYPES):
-            raise ValueError(f"there is no tensor type {kind}")
         if size <= INLINE:
             data = body[at : at + size]
             at += size
+            if at > end:
+                raise ValueError("the bytes of an output are cut off")
         else:
             shared = memory(number)
             if shared is None or size > len(shared):
                 raise ValueError("an output is larger than its memory")
             data = shared[:size]
-        if len(data) != size:
-            raise ValueError("the bytes of an output are cut off")
         found.append((number, Tensor(_TYPES[kind], dims, data)))
     return found
+
+
+@lru_cache
+def _dims(rank: int) -> Struct:
+    return Struct(f"<{rank}Q")

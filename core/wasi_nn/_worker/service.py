@@ -74,6 +74,7 @@ class _Opened:
     def __init__(self, context: ExecutionContext, graph: int) -> None:
         self.context = context
         self.graph = graph
+        self.streams = isinstance(context, StreamingContext)
         # The host may have given up on a call that still runs.
         self.lock = threading.Lock()
         self.slots: dict[int, _Slot] = {}
@@ -239,8 +240,12 @@ class Service:
         context.stdout = asking.write_out
         self._users[graph] += 1
         self._contexts[number] = _Opened(context, graph)
-        streams = isinstance(context, StreamingContext)
-        return as_json({"streams": streams, "generation": counted(self._backend, context)})
+        return as_json(
+            {
+                "streams": self._contexts[number].streams,
+                "generation": counted(self._backend, context),
+            }
+        )
 
     def _set(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         (length,) = U32.unpack_from(body)
@@ -274,7 +279,8 @@ class Service:
                 continue
             data = body[at : at + length]
             at += length
-            opened.context.set_input(slot.key, slot.tensor._replace(data=data))
+            kind, dims, _ = slot.tensor
+            opened.context.set_input(slot.key, Tensor(kind, dims, data))
 
     def _compute(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         opened = self._contexts[number]
@@ -365,11 +371,11 @@ def _packed(number: int, output: Tensor, memory: memoryview | None) -> bytes:
 def _allowed(opened: _Opened, body: memoryview) -> memoryview:
     """Tell a context that streams how many tokens it may generate. Returns the rest of the
     request."""
-    if not isinstance(opened.context, StreamingContext):
+    if not opened.streams:
         return body
     (most,) = I64.unpack_from(body)
     if most >= 0:
-        opened.context.allow_tokens(most)
+        _stream(opened).allow_tokens(most)
     return body[I64.size :]
 
 
