@@ -145,6 +145,15 @@ def test_a_worker_that_dies_costs_its_own_graph(session, caplog):
     session.init_execution_context(again)
 
 
+def test_what_a_dead_worker_counted_is_read_without_a_failure(session, caplog):
+    context = session.contexts[session.init_execution_context(load(session))]
+    with pytest.raises(InvalidArgument):  # No input is set: the host must ask what was counted.
+        context.compute()
+    os.kill(worker_of(session).process, signal.SIGKILL)
+    assert context.generation() is None
+    assert "failed to count" not in caplog.text
+
+
 def test_two_guests_have_two_workers_and_loads_of_one_guest_share_one():
     with new_host() as host, host.open_session() as one, host.open_session() as other:
         load(one)

@@ -316,8 +316,13 @@ class RemoteContext(ExecutionContext):
     def generation(self) -> Generation | None:
         if self._stale and not self._calling and not self._worker.lost:
             self._stale = False
-            answer = self._call(COUNT, b"", stopped=_after(_CLOSE_SECONDS))
-            self._worker.parsed(lambda: self._read(answer, self._outputs))
+            try:
+                answer = self._call(COUNT, b"", stopped=_after(_CLOSE_SECONDS))
+                self._worker.parsed(lambda: self._read(answer, self._outputs))
+            except RuntimeFailure:
+                # It has ended, and what it told last holds.
+                if not self._worker.lost:
+                    raise
         return self._generation
 
     def close(self) -> None:
