@@ -100,7 +100,9 @@ def overhead() -> list[Figure]:
 
 def _guest(plugins: Plugins, runtime: str) -> Guest:
     empty = HostFunction("bench_empty", "call", 5, True, lambda memory, a, b, c, d, e: 0)
-    host = Host(plugins=plugins, runtime=runtime, policy=Policy(own_models=True))
+    # The engine is what is measured, not the way to a worker.
+    policy = Policy(own_models=True, isolation="none")
+    host = Host(plugins=plugins, runtime=runtime, policy=policy)
     guest = host.compile(bytes(wasmtime.wat2wasm(_GUEST))).instantiate(extra=[empty])
     if guest.call("open") != (0,) or guest.call("input", 1) != (0,):
         raise RuntimeError(f"{runtime}: {list(guest.observer.failures)}")

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from conftest import needs_engine
 
-from wasi_nn import Host, Limits
+from wasi_nn import Host, Limits, Policy
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted, Unavailable, UsageError
 from wasi_nn.runtime import HostFunction
 from wasi_nn.runtime.process import child
@@ -115,7 +115,7 @@ def runtime(request):
 
 @pytest.fixture
 def host(runtime):
-    with Host(runtime=runtime) as made:
+    with Host(runtime=runtime, policy=Policy(own_models=True)) as made:
         yield made
 
 

@@ -116,9 +116,8 @@ class Execution:
         try:
             kind, dims, size = self._looks[key]
             data = output.data
-            same = output.dims == dims and output.type is kind
-            same = same and size <= self._ledger.tensor_room
-            if same and data.nbytes == size == len(data) and data.c_contiguous:
+            same = output.dims == dims and output.type is kind and data.c_contiguous
+            if same and data.nbytes == size == len(data) <= self._ledger.tensor_room:
                 return output
         except (KeyError, AttributeError, TypeError):
             pass
