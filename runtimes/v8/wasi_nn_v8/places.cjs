@@ -21,9 +21,12 @@ const openDirectory = (path) => fs.openSync(path, O_PATH | O_DIRECTORY | O_NOFOL
 // The target of a symbolic link, or null if it is something else, or nothing. An absolute target
 // leads out, wherever it leads.
 function readLink(directory, name) {
+  const place = at(directory, name);
+  // (An exception for each file that is not a link would cost more than all the rest.)
+  if (!fs.lstatSync(place, { throwIfNoEntry: false })?.isSymbolicLink()) return null;
   let target;
   try {
-    target = fs.readlinkSync(at(directory, name), "latin1");
+    target = fs.readlinkSync(place, "latin1");
   } catch (error) {
     if (error.code === "EINVAL" || error.code === "ENOENT") return null;
     throw error;
