@@ -107,6 +107,13 @@ _LIMITS = {
         metavar="N",
         help="The most tokens that language models generate in all.",
     ),
+    "wasm_bytes": click.option(
+        "--max-wasm-bytes",
+        "rule_wasm_bytes",
+        callback=_size,
+        metavar="SIZE",
+        help="The most that its binary may have.",
+    ),
     "files": click.option(
         "--max-files",
         "rule_files",
