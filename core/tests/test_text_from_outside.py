@@ -294,7 +294,7 @@ class Evil(IdentityBackend):
     def availability(self, deep=False):
         if {fails}:
             raise ValueError(EVIL)
-        return Availability(True, EVIL, (EVIL,), EVIL)
+        return Availability(True, EVIL, (EVIL,))
     def load(self, builders, options):
         warnings.warn(EVIL)
         Gone()
