@@ -33,6 +33,9 @@ FORK, STATUS = range(64, 66)
 
 _HEAD = Struct("<BII")
 U32, I64 = Struct("<I"), Struct("<q")
+#: The beginning of a request about a context: the number of this call among those to the context.
+#: When the host gives up on a call, the worker may read it after a later one.
+TURN = Struct("<Q")
 #: The fields of a ``backend.Generation``.
 GENERATION = Struct("<7d")
 #: A part of a request: the number of an input and the length of its bytes, which follow.
@@ -165,6 +168,9 @@ class Channel:
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
         self.socket.close()
+
+    # A signal's handler can raise where nobody else has the channel.
+    __del__ = close
 
 
 def as_json(value: Any) -> bytes:

@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from itertools import count
 
 from wasi_nn._worker import memory as shared_memory
 from wasi_nn._worker.description import Description, checked, generation
@@ -24,6 +25,7 @@ from wasi_nn._worker.messages import (
     SET,
     SHARED,
     SINGLE,
+    TURN,
     U32,
     as_json,
     from_json,
@@ -120,6 +122,9 @@ class _Wanted:
         self.kind = kind
         self.numbers: dict[int | str, int] = {}
         self.memory: dict[int, memoryview] = {}
+        self.count = count()
+        #: The numbers of questions that the worker may still answer, and must forget.
+        self.obsolete: list[int] = []
         #: The outputs of the last computation.
         self.known: dict[int, Tensor] = {}
 
@@ -145,6 +150,7 @@ class RemoteContext(ExecutionContext):
         #: Whether the worker has counted more: a computation has failed.
         self._stale = False
         self._calling = False
+        self._turns = count(1)
 
     def set_input(self, key: int | str, tensor: Tensor) -> None:
         number: int | None = key if type(key) is int and key in self._slots else None
@@ -246,52 +252,36 @@ class RemoteContext(ExecutionContext):
 
     def _get(self, wanted: _Wanted, key: int | str) -> Tensor:
         if not isinstance(key, (int, str)):
-            raise InvalidArgument(f"{key!r} is neither an index nor the name of an output")
+            key = position(key, self._graph.outputs, "output")
         number = wanted.numbers.get(key)
-        if number is None:
-            number = len(wanted.numbers)
-        else:
+        if number is not None:
             known = wanted.known.get(number)
             if known is not None:
                 return known
-        output = self._ask(wanted, number, key, ())
+            # Its memory is too small, or the computation did not give it.
+            wanted.obsolete.append(number)
+            del wanted.numbers[key]
+        output = self._ask(wanted, key)
         if isinstance(output, int):
-            descriptor = self._make(wanted, number, output)
-            try:
-                output = self._ask(wanted, number, key, [descriptor])
-            finally:
-                os.close(descriptor)
+            output = self._ask(wanted, key, output)
         if isinstance(output, int):
             raise self._worker.nonsense()
-        if len(wanted.numbers) < _MAX_WANTED:
-            wanted.numbers[key] = number
-            wanted.known[number] = output
         return output
 
-    def _make(self, wanted: _Wanted, number: int, size: int) -> int:
-        """Make memory for an output, and return its descriptor. It counts against the guest's
-        limit: the worker chooses its size, and could fill it."""
-        earlier = wanted.memory.pop(number, None)
-        if earlier is not None:
-            self._reserve(-len(earlier))
-        self._reserve(size)
+    def _ask(self, wanted: _Wanted, key: int | str, size: int = 0) -> Tensor | int:
+        """Ask for an output, with memory for ``size`` bytes. Each question has a number of its own,
+        so that both sides mean the same memory by it, even if this is interrupted anywhere."""
+        number = next(wanted.count)
+        obsolete = list(wanted.obsolete)
+        wanted.obsolete.append(number)
+        keep = len(wanted.numbers) < _MAX_WANTED
+        said = {"number": number, "key": key, "keep": keep, "forget": obsolete}
+        fds = [self._make(wanted, number, size)] if size else []
         try:
-            descriptor = shared_memory.make(size)
-        except BaseException:
-            self._reserve(-size)
-            raise
-        try:
-            wanted.memory[number] = shared_memory.map_shared(descriptor)
-        except BaseException:
-            self._reserve(-size)
-            os.close(descriptor)
-            raise
-        return descriptor
-
-    def _ask(
-        self, wanted: _Wanted, number: int, key: int | str, fds: Sequence[int]
-    ) -> Tensor | int:
-        answer = self._call(wanted.kind, as_json({"number": number, "key": key}), fds)
+            answer = self._call(wanted.kind, as_json(said), fds)
+        finally:
+            for descriptor in fds:
+                os.close(descriptor)
 
         def read() -> Tensor | int:
             ((about, output),) = unpack_outputs(answer, wanted.memory.get)
@@ -299,8 +289,33 @@ class RemoteContext(ExecutionContext):
                 raise ValueError("an output that nobody has asked for")
             return output
 
-        found: Tensor | int = self._worker.parsed(read)
-        return found
+        output: Tensor | int = self._worker.parsed(read)
+        for earlier in obsolete:
+            memory = wanted.memory.pop(earlier, None)
+            if memory is not None:
+                self._reserve(-len(memory))
+        wanted.obsolete = [number]
+        if isinstance(output, Tensor) and keep:
+            wanted.known[number] = output
+            wanted.numbers[key] = number
+            wanted.obsolete = []
+        return output
+
+    def _make(self, wanted: _Wanted, number: int, size: int) -> int:
+        """Make memory for an output, and return its descriptor. It counts against the guest's
+        limit: the worker chooses its size, and could fill it."""
+        self._reserve(size)
+        try:
+            descriptor = shared_memory.make(size)
+            try:
+                wanted.memory[number] = shared_memory.map_shared(descriptor)
+            except BaseException:
+                os.close(descriptor)
+                raise
+        except BaseException:
+            self._reserve(-size)
+            raise
+        return descriptor
 
     def cancel(self) -> None:
         self._worker.cancel(self._number)
@@ -344,6 +359,7 @@ class RemoteContext(ExecutionContext):
         stopped: Stopped | None = None,
     ) -> memoryview:
         self._calling = True
+        body = TURN.pack(next(self._turns)) + body
         try:
             return self._worker.call(
                 kind, self._number, body, fds, self._reserve, stopped, self.stdout

@@ -35,6 +35,7 @@ from wasi_nn._worker.messages import (
     SET,
     SHARED,
     SINGLE,
+    TURN,
     U32,
     Channel,
     as_json,
@@ -77,6 +78,8 @@ class _Opened:
         self.streams = isinstance(context, StreamingContext)
         # The host may have given up on a call that still runs.
         self.lock = threading.Lock()
+        #: The latest call.
+        self.turn = 0
         self.slots: dict[int, _Slot] = {}
         #: The outputs that the host has asked for, with the memory for their bytes.
         self.wanted: dict[int, tuple[int | str, memoryview | None]] = {}
@@ -142,7 +145,7 @@ class Service:
                 kind, subject, body = channel.receive(fds)
                 asking.here.subject = subject
                 try:
-                    answer = self._handlers[kind](subject, body, fds)
+                    answer = self._handle(kind, subject, body, fds)
                 except EOFError:
                     raise
                 except BaseException as error:
@@ -152,6 +155,18 @@ class Service:
                 finally:
                     for descriptor in fds:
                         os.close(descriptor)
+
+    def _handle(self, kind: int, subject: int, body: memoryview, fds: list[int]) -> bytes:
+        handler = self._handlers[kind]
+        if kind in (LOAD, OPEN):
+            return handler(subject, body, fds)
+        opened = self._contexts[subject]
+        (turn,) = TURN.unpack_from(body)
+        with opened.lock:
+            if turn <= opened.turn:
+                raise InvalidArgument("the host has given up on this call, and made another one")
+            opened.turn = turn
+            return handler(subject, body[TURN.size :], fds)
 
     def _answer(self, channel: Channel, kind: int, subject: int, answer: bytes) -> None:
         try:
@@ -254,16 +269,15 @@ class Service:
         data = shared_memory.map_shared(fds[0]) if fds else body[4 + length :]
         tensor = Tensor(_TYPES[wanted["type"]], tuple(wanted["dims"]), data[:size])
         opened, key = self._contexts[number], wanted["key"]
-        with opened.lock:
-            again = wanted["slot"] is not None
-            in_place = bool(fds) and again and opened.context.read_from(key, tensor)
-            if not in_place:
-                opened.context.set_input(key, tensor)
-            if not fds:
-                # Its bytes are in the message.
-                tensor = tensor._replace(data=memoryview(b""))
-            if again:
-                opened.slots[wanted["slot"]] = _Slot(key, tensor, in_place)
+        again = wanted["slot"] is not None
+        in_place = bool(fds) and again and opened.context.read_from(key, tensor)
+        if not in_place:
+            opened.context.set_input(key, tensor)
+        if not fds:
+            # Its bytes are in the message.
+            tensor = tensor._replace(data=memoryview(b""))
+        if again:
+            opened.slots[wanted["slot"]] = _Slot(key, tensor, in_place)
         return b""
 
     def _set_again(self, opened: _Opened, body: memoryview) -> None:
@@ -284,29 +298,25 @@ class Service:
 
     def _compute(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         opened = self._contexts[number]
-        with opened.lock:
-            self._set_again(opened, _allowed(opened, body))
-            opened.context.compute()
-            return self._done(opened, opened.wanted, opened.context.get_output)
+        self._set_again(opened, _allowed(opened, body))
+        opened.context.compute()
+        return self._done(opened, opened.wanted, opened.context.get_output)
 
     def _single(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         opened = self._contexts[number]
-        with opened.lock:
-            self._set_again(opened, _allowed(opened, body))
-            stream = _stream(opened)
-            stream.compute_single()
-            return self._done(opened, opened.wanted_pieces, stream.get_output_single)
+        self._set_again(opened, _allowed(opened, body))
+        stream = _stream(opened)
+        stream.compute_single()
+        return self._done(opened, opened.wanted_pieces, stream.get_output_single)
 
     def _finish(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         opened = self._contexts[number]
-        with opened.lock:
-            _stream(opened).fini_single()
-            return self._done(opened, {}, opened.context.get_output)
+        _stream(opened).fini_single()
+        return self._done(opened, {}, opened.context.get_output)
 
     def _count(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         opened = self._contexts[number]
-        with opened.lock:
-            return self._done(opened, {}, opened.context.get_output)
+        return self._done(opened, {}, opened.context.get_output)
 
     def _done(
         self,
@@ -326,23 +336,20 @@ class Service:
 
     def _get(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         opened = self._contexts[number]
-        with opened.lock:
-            return _answer(body, fds, opened.wanted, opened.context.get_output)
+        return _answer(body, fds, opened.wanted, opened.context.get_output)
 
     def _get_single(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         opened = self._contexts[number]
-        with opened.lock:
-            return _answer(body, fds, opened.wanted_pieces, _stream(opened).get_output_single)
+        return _answer(body, fds, opened.wanted_pieces, _stream(opened).get_output_single)
 
     def _close(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         opened = self._contexts[number]
-        with opened.lock:
-            del self._contexts[number]
-            try:
-                opened.context.close()
-            finally:
-                self._users[opened.graph] -= 1
-                self._free(opened.graph)
+        del self._contexts[number]
+        try:
+            opened.context.close()
+        finally:
+            self._users[opened.graph] -= 1
+            self._free(opened.graph)
         return b""
 
 
@@ -355,8 +362,11 @@ def _answer(
     asked = from_json(body)
     number, key = asked["number"], asked["key"]
     memory = shared_memory.map_shared(fds[0]) if fds else None
+    for obsolete in asked["forget"]:
+        wanted.pop(obsolete, None)
     output = get(key)
-    wanted[number] = key, memory
+    if asked["keep"]:
+        wanted[number] = key, memory
     return _packed(number, output, memory)
 
 
