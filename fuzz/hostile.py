@@ -39,7 +39,8 @@ class Tally:
         self.encoding = encoding
         self.counts: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
-        #: Whatever should not have happened, with the number that makes it again.
+        #: What should not have happened, and workers that ended, each with the number that makes it
+        #: again.
         self.findings: list[dict[str, Any]] = []
 
     def add(self, number: int, made: str, verdict: Verdict) -> None:
@@ -56,7 +57,7 @@ class Tally:
             counts["worker"] += 1
             self.lost[lost[1][:120]] += 1
         bad = verdict.outcome in ("died", "hung") or verdict.unknown or verdict.unforeseen
-        if bad or verdict.late or verdict.peak > _GIB:
+        if bad or lost or verdict.late or verdict.peak > _GIB:
             found = {key: value for key, value in verdict._asdict().items() if value}
             self.findings.append({"number": number, "made": made, **found})
 
