@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import needs
 
 from wasi_nn import Host, Policy
 from wasi_nn.errors import InvalidArgument, NotAllowed, RuntimeFailure
@@ -143,6 +144,21 @@ def test_a_worker_that_dies_costs_its_own_graph(session, caplog):
     again = load(session)
     assert worker_of(session, again).process != worker_of(session).process
     session.init_execution_context(again)
+
+
+def test_a_model_with_an_impossible_dimension_is_refused_and_its_worker_lives(session):
+    needs("ai_edge_litert")
+    from authoring.flatbuffer import FlatModel
+
+    model = FlatModel()
+    x, y = (model.tensor(name, (1, 4), signature=(-1000, 4)) for name in "xy")
+    model.operator("ADD", [x, x], [y])
+    with pytest.raises(RuntimeFailure, match="a tensor that cannot be"):
+        load(session, memoryview(model.finish([x], [y])), "tensorflowlite")
+    model = FlatModel()
+    x, y = (model.tensor(name, (1, 4), signature=(-1, 4)) for name in "xy")
+    model.operator("ADD", [x, x], [y])
+    load(session, memoryview(model.finish([x], [y])), "tensorflowlite")
 
 
 def test_what_a_dead_worker_counted_is_read_without_a_failure(session, caplog):

@@ -11,6 +11,7 @@ from wasi_nn.errors import RuntimeFailure
 from wasi_nn.types import Quantization, TensorInfo, TensorType
 
 _TYPES = {str(kind): kind for kind in TensorType}
+_MAX_DIMENSION = 1 << 63
 # Floats have all whole numbers up to this one.
 _MAX_NUMBER = 1 << 53
 
@@ -83,6 +84,9 @@ def checked(value: Any, kind: type) -> Any:
 
 
 def _described(info: TensorInfo) -> dict[str, Any]:
+    if not all(-1 <= size < _MAX_DIMENSION for size in info.dims or ()):
+        # (The host would end a worker that sends it.)
+        raise RuntimeFailure(f"the model has a tensor that cannot be: {info.describe()}")
     scale = info.quantization
     return {
         "name": info.name,
@@ -114,7 +118,7 @@ def _info(
 
 def _size(value: object) -> int:
     size: int = checked(value, int)
-    if not -1 <= size < 1 << 63:
+    if not -1 <= size < _MAX_DIMENSION:
         raise ValueError(f"a dimension is {size}")
     return size
 
