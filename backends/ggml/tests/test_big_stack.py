@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -118,28 +116,3 @@ class TestCalls:
         finally:
             signal.signal(signal.SIGUSR1, before)
         assert done.is_set()
-
-    @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
-    def test_a_fork_during_calls_works(self):
-        """In a separate process, because pytest's has threads."""
-        code = """
-import os, threading
-from wasi_nn_ggml.guard import big_stack
-ended = threading.Event()
-def read():
-    while not ended.is_set():
-        big_stack.call(lambda: None, 10_000)
-threads = [threading.Thread(target=read) for _ in range(2)]
-for thread in threads:
-    thread.start()
-for _ in range(40):
-    child = os.fork()
-    if not child:
-        os._exit(big_stack.call(lambda: 7, 10_000) + threading.stack_size())
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
-ended.set()
-"""
-        done = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code], capture_output=True, timeout=120
-        )
-        assert (done.returncode, done.stderr) == (0, b"")

@@ -726,8 +726,6 @@ class TestModels:
             lambda data: b"GGUF" + b"\x09" + data[5:],
             lambda data: data[:8] + b"\xff" * 8 + data[16:],
             lambda data: data[:16] + b"\xff" * 8 + data[24:],
-            # A token named twice ends llama.cpp's process.
-            lambda data: data.replace(b"<0x41>", b"<0x42>", 1),
             lambda data: data.replace(b"llama.block_count", b"llama.block_cound", 1),
         ],
     )
@@ -738,6 +736,18 @@ class TestModels:
         for builder in (path, memoryview(data)):
             with pytest.raises(RuntimeFailure, match=r"\w{4}"):
                 load(builder)
+
+    def test_a_model_that_ends_llama_cpp_ends_only_its_worker(self, tmp_path):
+        path = tmp_path / "twice.gguf"
+        path.write_bytes(TINY.read_bytes().replace(b"<0x41>", b"<0x42>", 1))
+        with Host() as host, host.load(TINY).init_execution_context() as context:
+            context.set_input("prompt", "Hello")
+            stream = context.stream()
+            next(stream)
+            for builder in (path, path.read_bytes()):
+                with pytest.raises(RuntimeFailure, match="SIGABRT"):
+                    host.load(builder)
+            next(stream)
 
     @pytest.mark.parametrize("count", [0, 3])
     def test_a_graph_has_one_or_two_builders(self, count):

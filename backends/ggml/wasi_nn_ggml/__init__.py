@@ -1,11 +1,12 @@
 """GGUF models through llama.cpp, as a wasi-nn plugin. Importing this loads no library.
 
-The packages. Each imports only those below it; ``guard.preflight`` is a program of its own.
+The packages. Each imports only those below it.
 
 - ``protocol``: WasmEdge's ggml protocol: graphs and contexts, prompts and outputs;
 - ``llama``: llama.cpp in this process: its library, models, KV caches, samplers and images;
 - ``grammar``: JSON schemas as grammars, and checks of grammars;
-- ``guard``: checks and estimates that run before llama.cpp, which ends its process on bad data.
+- ``guard``: checks and estimates that run before llama.cpp, for better messages, and because guests
+  share a process.
 """
 
 from collections.abc import Iterable

@@ -8,9 +8,9 @@ overflows a stack of 8 MB. Pages of a stack that are never touched cost only add
 from __future__ import annotations
 
 import _thread
-import os
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from wasi_nn.errors import PromptTooLong, RuntimeFailure
@@ -22,13 +22,8 @@ _SHORT_TEXT = 4 << 10
 _MIN_STACK, _STACK_PER_BYTE = 16 << 20, 1 << 10
 # Some systems accept only whole pages.
 _BLOCK = 1 << 20
-# The stack size of new threads is a setting of the process. A fork must not copy it changed, nor
-# this lock while it is locked.
+# The stack size of new threads is a setting of the process.
 _lock = threading.Lock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
-    )
 
 
 def call(function: Callable[[], _Result], length: int) -> _Result:
@@ -37,33 +32,25 @@ def call(function: Callable[[], _Result], length: int) -> _Result:
     there is no memory for it."""
     if length <= _SHORT_TEXT:
         return function()
-    results: list[_Result] = []
-    errors: list[BaseException] = []
-    ended = threading.Lock()
-    ended.acquire()
+    future: Future[_Result] = Future()
 
     def run() -> None:
         try:
-            results.append(function())
+            future.set_result(function())
         except BaseException as error:
-            errors.append(error)
-        finally:
-            ended.release()
+            future.set_exception(error)
 
     _start(run, length)
     interrupted: BaseException | None = None
-    # (Thread.join would take an exception of a signal handler for the end of the thread.)
-    while not (results or errors):
+    while not future.done():
         try:
-            ended.acquire(timeout=1)
+            wait([future])
         except BaseException as error:
             # Ctrl-C. Keep waiting: llama.cpp still reads what the caller would free.
             interrupted = error
     if interrupted is not None:
         raise interrupted
-    if errors:
-        raise errors[0]
-    return results[0]
+    return future.result()
 
 
 def _start(run: Callable[[], None], length: int) -> None:

@@ -1,22 +1,17 @@
 """Checks a GGUF file before llama.cpp loads it.
 
-llama.cpp aborts the whole process on some damaged files (a vocabulary that names a token twice):
-when it loads the file, or later, when it tokenises a text. For others its error messages mislead.
-Sources: ggml's docs/gguf.md for the layout, llama.cpp's src/llama-vocab.cpp for what it needs.
+For many files llama.cpp's error messages mislead. The check also tells what kind of file it is.
+Source: ggml's docs/gguf.md.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import sys
-from array import array
 from struct import Struct, error
 from typing import Any, NamedTuple
 
 from wasi_nn.errors import RuntimeFailure
-from wasi_nn_ggml.guard import vocabulary
-from wasi_nn_ggml.guard.vocabulary import Vocabulary
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -25,25 +20,17 @@ _U32, _U64 = Struct("<I"), Struct("<Q")
 _STRING, _ARRAY = 8, 9
 # The size of a value of each type, in bytes.
 _SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-_TOKENIZER = b"tokenizer.ggml.model"
-_TOKENS = b"tokenizer.ggml.tokens"
 _ARCHITECTURE, _KIND = b"general.architecture", b"general.type"
 _PART, _PARTS = b"split.no", b"split.count"
-_CHARSMAP = b"tokenizer.ggml.precompiled_charsmap"
-# In bytes. SentencePiece's own map has 0.3 MB, and its longest replacement 33 bytes. Others may
-# write out whole words.
-_MAX_CHARSMAP = 16 << 20
-_MAX_REPLACEMENT = 1024
 # Of the header: tensors, and keys. Of a tensor: numbers.
 _MAX_ENTRIES = 1 << 20
 _MAX_ELEMENTS = 1 << 40
 
 
 class Contents(NamedTuple):
-    """The vocabulary that texts are checked against, the names of the tensors, the architecture and
-    kind, and for a split model the index of this part, from 0, and the number of parts."""
+    """The names of the tensors, the architecture and kind, and for a split model the index of this
+    part, from 0, and the number of parts."""
 
-    vocabulary: Vocabulary = Vocabulary()
     tensors: frozenset[bytes] = frozenset()
     architecture: str = ""
     kind: str = ""
@@ -79,8 +66,8 @@ class Contents(NamedTuple):
 
 
 def check(descriptor: int) -> Contents:
-    """The contents of a file. Checks the header, keys and values, the vocabulary, and the tensor
-    table; raises ``RuntimeFailure`` with the reason if one of them is not valid."""
+    """The contents of a file. Checks the header, keys and values, and the tensor table; raises
+    ``RuntimeFailure`` with the reason if one of them is not valid."""
     size = os.fstat(descriptor).st_size
     if size < _HEADER.size:
         raise RuntimeFailure(f"the model is not a GGUF file: it has {size} bytes")
@@ -96,9 +83,6 @@ class _Reader:
         self._data = data
         self._size = size
         self._at = _HEADER.size
-        self._tokenizer = b""
-        self._tokens: list[bytes] = []
-        self._replacement = 0
         self._texts = dict.fromkeys((_ARCHITECTURE, _KIND), b"")
         self._parts = dict.fromkeys((_PART, _PARTS), 0)
 
@@ -121,8 +105,6 @@ class _Reader:
                 alignment = self._alignment()
             else:
                 self._value(key)
-        known = vocabulary.read(self._tokenizer, self._tokens)
-        known = known._replace(replacement=self._replacement)
         table = dict(self._tensor() for _ in range(tensors))
         ends = table.values()
         start = -(-self._at // alignment) * alignment
@@ -132,7 +114,7 @@ class _Reader:
                 f"at {self._size}"
             )
         architecture, kind = (text.decode("utf-8", "replace") for text in self._texts.values())
-        return Contents(known, frozenset(table), architecture, kind, *self._parts.values())
+        return Contents(frozenset(table), architecture, kind, *self._parts.values())
 
     def _number(self, kind: Struct) -> int:
         value: int = kind.unpack_from(self._data, self._at)[0]
@@ -163,9 +145,7 @@ class _Reader:
         kind = self._number(_U32)
         if kind == _STRING:
             text = self._string()
-            if key == _TOKENIZER:
-                self._tokenizer = text.partition(b"\0")[0]
-            elif key in self._texts:
+            if key in self._texts:
                 self._texts[key] = text
         elif kind == _ARRAY:
             self._array(key)
@@ -180,22 +160,14 @@ class _Reader:
     def _array(self, key: bytes) -> None:
         kind, count = self._number(_U32), self._number(_U64)
         if kind in _SIZES:
-            start = self._at
             self._skip(count * _SIZES[kind])
-            if key == _CHARSMAP:
-                self._replacement = _check_charsmap(self._data, start, count)
             return
         if kind != _STRING or count > self._size // 8:
             raise RuntimeFailure(
                 f"the GGUF file's array {key[:80]!r} is not valid: type {kind}, {count} elements"
             )
-        if key != _TOKENS:
-            for _ in range(count):
-                self._skip(self._number(_U64))
-            return
-        if count > vocabulary.MAX_TOKENS:
-            raise RuntimeFailure(f"the GGUF file's vocabulary claims {count} tokens")
-        self._tokens = [self._string() for _ in range(count)]
+        for _ in range(count):
+            self._skip(self._number(_U64))
 
     def _tensor(self) -> tuple[bytes, int]:
         name = self._string()
@@ -211,51 +183,3 @@ class _Reader:
             )
         self._number(_U32)
         return name, self._number(_U64)
-
-
-def _check_charsmap(data: mmap.mmap, start: int, size: int) -> int:
-    """The length of the longest replacement in a map of characters, in bytes. Raises
-    ``RuntimeFailure`` for a map that a text could leave: llama.cpp ends the process there.
-
-    The map has the size of an array in bytes, an array of 32-bit nodes (a double array by XOR: the
-    byte that leads to a node in bits 0 to 7, whether it has a replacement in bit 8, the base of its
-    children in bits 9 to 30), and the replacements, each ended by a NUL."""
-    if size > _MAX_CHARSMAP:
-        raise RuntimeFailure(f"the GGUF file's map of characters has {size} bytes")
-    wrong = RuntimeFailure("the GGUF file's map of characters leads out of itself")
-    (length,) = _U32.unpack_from(data, start)
-    texts = data[start + _U32.size + length : start + size]
-    if _U32.size + length >= size or len(texts) != size - _U32.size - length:
-        raise wrong
-    nodes = array("I", data[start + _U32.size : start + _U32.size + length // 4 * 4])
-    if sys.byteorder == "big":
-        nodes.byteswap()
-    if nodes and (_base(nodes[0]) | 0xFF) >= len(nodes):
-        raise wrong
-    starts = set()
-    for at, node in enumerate(nodes):
-        # Check each node that could be a child. In a valid map, even unreachable ones pass.
-        if node >> 31 or not node & 0xFF:
-            continue
-        children = at ^ _base(node)
-        if (children | 0xFF) >= len(nodes):
-            raise wrong
-        if node >> 8 & 1:
-            starts.add(nodes[children] & 0x7FFFFFFF)
-    longest = 0
-    for begin in starts:
-        end = texts.find(b"\0", begin, begin + _MAX_REPLACEMENT + 1)
-        if end < 0:
-            if texts.find(b"\0", begin) < 0:
-                raise wrong
-            # Texts would grow beyond all memory.
-            raise RuntimeFailure(
-                "the GGUF file's map of characters replaces a character by more than "
-                f"{_MAX_REPLACEMENT} bytes"
-            )
-        longest = max(longest, end - begin)
-    return longest
-
-
-def _base(node: int) -> int:
-    return node >> 10 << (node >> 6 & 8)

@@ -228,6 +228,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_chat_apply_template": (
         _i32, (_text, c.POINTER(ChatMessage), _size, _bool, Pointer, _i32),
     ),
+    "llama_vocab_get_text": (_text, (Pointer, _i32)),
     "llama_vocab_n_tokens": (_i32, (Pointer,)),
     "llama_vocab_type": (_i32, (Pointer,)),
     "llama_vocab_is_eog": (_bool, (Pointer, _i32)),

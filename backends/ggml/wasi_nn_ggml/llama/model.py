@@ -14,11 +14,12 @@ from typing import IO, TypeVar
 
 from wasi_nn.backend.files import Version, descriptor_of, version
 from wasi_nn.backend.shared import MadeOnce
-from wasi_nn.errors import PromptTooLong, RuntimeFailure
+from wasi_nn.errors import RuntimeFailure
 from wasi_nn_ggml.grammar.matcher import Tokenizer
-from wasi_nn_ggml.guard import big_stack, model_files, preflight
+from wasi_nn_ggml.guard import big_stack, model_files, vocabulary
 from wasi_nn_ggml.guard.estimates import Shape
 from wasi_nn_ggml.guard.gguf import Contents
+from wasi_nn_ggml.guard.vocabulary import Vocabulary
 from wasi_nn_ggml.llama.loader import error_log, freed_with, library
 from wasi_nn_ggml.llama.metadata import Metadata
 from wasi_nn_ggml.settings import RANK, ModelSettings
@@ -30,14 +31,14 @@ _NO_MMAP, _MMAP, _LOCK, _MMAP_AND_LOCK = 0, 1, 2, 3
 
 # enum llama_token_attr: unknown, unused, control. They are not text.
 _SPECIAL = 1 | 2 | 8
-# Bytes of a text.
-_MAX_TEXT = 1 << 28
 _NOTHING = Contents()
-# LLAMA_VOCAB_TYPE_BPE: tokenizers that first split a text with regular expressions.
-_BPE = 2
+# enum llama_vocab_type. BPE are tokenizers that first split a text with regular expressions, UGM
+# those that replace characters with a map.
+_SPM, _BPE, _UGM = 1, 2, 4
 # Upper bounds of the bytes that tokenising takes per byte of text: in general, for tokenizers that
-# split, and for each byte of a replacement.
-_TOKENISING, _SPLITTING, _REPLACING = 64, 600, 32
+# split, and more for those with a map of characters. (SentencePiece's map replaces a character by
+# at most 33 bytes.)
+_TOKENISING, _SPLITTING, _REPLACING = 64, 600, 32 * 33
 
 
 def applicable(settings: ModelSettings, gpu: bool) -> ModelSettings:
@@ -61,7 +62,6 @@ class Model:
         native = library()
         self.native = native
         self.settings = settings
-        self.vocabulary = contents.vocabulary
         params = native.llama_model_default_params()
         # (An empty list of devices, since llama.cpp also computes on a GPU that has no layers.)
         no_devices = (ctypes.c_void_p * 1)()
@@ -89,10 +89,16 @@ class Model:
         freed_with(self, native.llama_model_free, self.pointer)
         self.vocab = int(native.llama_model_get_vocab(self.pointer) or 0)
         self.n_vocab = int(native.llama_vocab_n_tokens(self.vocab))
-        self._splits = native.llama_vocab_type(self.vocab) == _BPE
+        kind = native.llama_vocab_type(self.vocab)
+        self._splits = kind == _BPE
+        self.vocabulary = Vocabulary()
+        if kind == _SPM:
+            texts = (native.llama_vocab_get_text(self.vocab, n) for n in range(self.n_vocab))
+            self.vocabulary = vocabulary.read([text or b"" for text in texts])
         #: The most bytes that tokenising takes per byte of text.
         self.tokenising = _SPLITTING if self._splits else _TOKENISING
-        self.tokenising += _REPLACING * self.vocabulary.replacement
+        if kind == _UGM:
+            self.tokenising += _REPLACING
         self.n_ctx_train = int(native.llama_model_n_ctx_train(self.pointer))
         self.n_embd = int(native.llama_model_n_embd(self.pointer))
         if self.n_vocab < 1:
@@ -131,14 +137,9 @@ class Model:
         text names (``<|im_start|>``). Takes up to ``tokenising`` bytes of memory per byte of text.
         Raises ``InvalidArgument``, ``PromptTooLong`` and ``RuntimeFailure``."""
         self.vocabulary.check(text)
-        if len(text) > _MAX_TEXT:
-            # llama.cpp counts the bytes in an int, and ends the process if it overflows.
-            raise PromptTooLong(
-                f"a text of {len(text)} bytes cannot be tokenised: at most {_MAX_TEXT} are allowed"
-            )
         room = len(text) + 8
         tokens, count = self._tokenize(text, room)
-        if -_MAX_TEXT < count < -room:
+        if count < -room:
             # A map of characters may have made the text longer.
             tokens, count = self._tokenize(text, -count)
         if count < 0:
@@ -248,7 +249,6 @@ class Source:
         """Raises ``ModelNotFound``."""
         self.path: Path | None = None
         self._file: IO[bytes] | None = None
-        self._in_worker = False
         if isinstance(builder, Path):
             self.path, self._files = builder, _versions(builder)
             #: About how many bytes a loaded model takes.
@@ -256,7 +256,6 @@ class Source:
         elif (descriptor := descriptor_of(builder)) is not None:
             self._file = os.fdopen(os.dup(descriptor), "rb", buffering=0)
             self.size = len(builder)
-            self._in_worker = True
         else:
             self._file, self.size = _spill(builder), len(builder)
 
@@ -269,9 +268,6 @@ class Source:
         contents = model_files.whole(self._file.fileno())
         name = self._file.name
         path = f"/proc/self/fd/{name}" if isinstance(name, int) else name
-        # A worker may end: it is the guest's own.
-        if not self._in_worker:
-            preflight.run(path, self._file.fileno())
         return Model(path, settings, contents)
 
     def _load(self, path: Path, settings: ModelSettings) -> Model:

@@ -18,10 +18,9 @@ from wasi_nn_ggml.settings import Settings
 if TYPE_CHECKING:
     from wasi_nn_ggml.protocol.graph import GgmlGraph
 
-# A prompt that cannot fit is not tokenised. This is the most bytes that a token stands for, unless
-# the vocabulary has a longer one. A token may stand for more than its own text: for an unknown
-# word, or for ignored spaces.
-_MAX_TOKEN_BYTES = 512
+# A prompt that cannot fit is not tokenised. This is the most bytes that a token stands for. A token
+# may stand for more than its own text: for an unknown word, or for ignored spaces.
+_MAX_TOKEN_BYTES = 1024
 # In bytes. The prompt is read before the context is made, and a guest's config may name any size.
 _MAX_TEXT = 16 << 20
 #: The same for a prompt with images.
@@ -59,8 +58,7 @@ def read(
 ) -> Prompt:
     """The prompt of a guest's text with these settings. ``known`` is the context's present
     projection, reused if it fits. Raises ``NnError``, and then reserves nothing."""
-    longest = max(_MAX_TOKEN_BYTES, model.vocabulary.longest)
-    most = min(longest * (wanted.context.n_ctx or model.n_ctx_train), _MAX_TEXT)
+    most = min(_MAX_TOKEN_BYTES * (wanted.context.n_ctx or model.n_ctx_train), _MAX_TEXT)
     images = find_picture(text)
     _check(len(text), MAX_BYTES if images else most)
     if wanted.chat:
