@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 # A prompt that cannot fit is not tokenised. This is the most bytes that a token stands for. A token
 # may stand for more than its own text: for an unknown word, or for ignored spaces.
-_MAX_TOKEN_BYTES = 1024
+_MAX_TOKEN_BYTES = 512
 # In bytes. The prompt is read before the context is made, and a guest's config may name any size.
 _MAX_TEXT = 16 << 20
 #: The same for a prompt with images.
