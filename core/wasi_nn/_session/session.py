@@ -130,7 +130,7 @@ class Session(Closing):
             encoding = _autodetected(builders, detected())
         self.policy.check_graph(encoding, target)
         options = LoadOptions(encoding, target, config or {}, self._allow_fallback)
-        size = sum(len(builder) for builder in builders if isinstance(builder, memoryview))
+        size = sum(builder.nbytes for builder in builders if isinstance(builder, memoryview))
         self._cancellation.check()
         self.ledger.check_brought(size)
         started = time.perf_counter()

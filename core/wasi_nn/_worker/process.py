@@ -144,8 +144,8 @@ class Worker:
             if isinstance(builder, Path):
                 described.append(os.fsencode(os.path.abspath(builder)).hex())
             else:
-                parts.append(builder)
-                described.append(len(builder))
+                parts.append(builder.cast("B"))
+                described.append(builder.nbytes)
         wanted = {
             "builders": described,
             "encoding": options.encoding,
