@@ -56,12 +56,14 @@ def _streaming(host: Host) -> Figure:
 
 
 def _direct(host: Host) -> Callable[[], float]:
-    """The same text from a plain loop over llama.cpp's own functions."""
+    """The same text from a plain loop over llama.cpp's own functions, in this process."""
     from wasi_nn_ggml.llama.bindings import Batch
     from wasi_nn_ggml.llama.sampler import Sampler
     from wasi_nn_ggml.protocol.graph import GgmlGraph
 
-    graph = host.registry.graph("default").graph
+    # The other one of the registry is in a worker.
+    host.add_model("direct", MODEL, config=CONFIG, isolation="none")
+    graph = host.registry.graph("direct").graph
     assert isinstance(graph, GgmlGraph)
     model = graph.model
     native, vocab = model.native, model.vocab

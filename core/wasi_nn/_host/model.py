@@ -103,7 +103,8 @@ class Context(OfOneProcess, Closing):
         except EndOfSequence:
             pass
         finally:
-            if self._open:
+            # (A worker may end before this generator: at the latest when Python ends.)
+            if self._open and not self._loaded.lost:
                 self._execution.fini_single()
 
     def stream_text(self, key: int | str = 0) -> Generator[str, None, None]:
