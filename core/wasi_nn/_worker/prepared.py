@@ -265,11 +265,11 @@ def prepared(plugin: str, backend: str, stopped: Stopped = never) -> Prepared:
     )
 
 
-def _end() -> None:
+def _leave() -> None:
     for one in _all:
-        with suppress(OSError):
-            one.close()
-    _all.clear()
+        # Python would warn that it still runs. It ends with this process, which may use it until
+        # then: streams are closed late.
+        one._process.returncode = 0
 
 
 def _forget() -> None:
@@ -278,7 +278,7 @@ def _forget() -> None:
     _all.clear()
 
 
-python_exit.at_end(_end)
+python_exit.at_end(_leave)
 os.register_at_fork(after_in_child=_forget)
 
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from wasi_nn import errors
-from wasi_nn._process import exit as python_exit
 from wasi_nn._process.fork import keep, refusal
 from wasi_nn._worker import description
 from wasi_nn._worker import memory as shared_memory
@@ -103,8 +102,8 @@ class Worker:
         #: What takes the memory of graphs, by the worker's number of it.
         self.memories: weakref.WeakValueDictionary[int, Memory] = weakref.WeakValueDictionary()
         self._finalizer = weakref.finalize(self, _end, self._started, self._idle)
+        # At the end of the program, streams may still be closed. The workers end with the process.
         self._finalizer.atexit = False
-        _open.add(self)
         keep(self)
 
     def forked(self) -> None:
@@ -365,18 +364,6 @@ class Worker:
             with suppress(TypeError):
                 return kind(text)
         return RuntimeFailure(text)
-
-
-_open: weakref.WeakSet[Worker] = weakref.WeakSet()
-
-
-def _close_all() -> None:
-    for worker in list(_open):
-        worker.close()
-
-
-# Not with other finalizers: threads may still wait for their workers.
-python_exit.at_end(_close_all)
 
 
 class Memory:
