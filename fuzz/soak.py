@@ -34,8 +34,8 @@ from wasi_nn_conformance import graphs
 _OUT, _BUFFER, _FREE = 64, 3 << 16, 2 << 16
 _WITX, _WASMEDGE = DIALECTS["witx"], DIALECTS["wasmedge"]
 _SAMPLES = 100
-# What may grow between the tenths: an allocator takes pieces, and a worker that guests share keeps a
-# connection for each thread that was in it at one time.
+# What may grow between the tenths: an allocator takes pieces, and a worker that guests share keeps
+# a connection for each thread that was in it at one time.
 _GROWTH = {"resident": 16 << 20, "descriptors": 8, "threads": 2, "processes": 0}
 
 
