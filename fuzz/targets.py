@@ -7,11 +7,10 @@ import importlib.util
 import json
 import socket
 import tempfile
-import weakref
 from collections.abc import Callable
 from pathlib import Path
 from struct import Struct
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from wasi_nn.errors import NnError, UsageError
 from wasi_nn_conformance import graphs
@@ -19,8 +18,6 @@ from wasi_nn_conformance.places import GUESTS
 
 Read = Callable[[bytes], object]
 _MESSAGE = Struct("<BII")
-#: What the host takes for nonsense of a worker that a model has taken over.
-_GARBLED = (EOFError, ValueError, TypeError, KeyError, AttributeError, OverflowError)
 
 
 class Target(NamedTuple):
@@ -167,10 +164,20 @@ def _gguf() -> Read:
 
 def _worker() -> Read:
     """What the host reads from a worker: messages, and what is in them."""
-    from wasi_nn._worker import messages, remote
+    from wasi_nn._worker import description, messages
+    from wasi_nn._worker.process import GARBLED
 
-    class Worker:
-        memories: ClassVar[weakref.WeakValueDictionary[int, Any]] = weakref.WeakValueDictionary()
+    memory = {1: memoryview(bytes(9000))}
+
+    def body(data: memoryview) -> None:
+        for parse in (
+            lambda: messages.unpack_outputs(data, memory.get),
+            lambda: description.read(data),
+            lambda: description.generation(messages.GENERATION.unpack_from(data)),
+        ):
+            # The host ends a worker for these.
+            with contextlib.suppress(*GARBLED):
+                parse()
 
     def read(data: bytes) -> None:
         ours, theirs = socket.socketpair()
@@ -178,19 +185,11 @@ def _worker() -> Read:
             theirs.send(data[:65536])
             theirs.close()
             channel = messages.Channel(ours)
+            # The end of the connection ends this.
             while True:
-                _, _, body = channel.receive()
-                _body(messages, remote, Worker(), body)
+                body(channel.receive()[2])
 
     return read
-
-
-def _body(messages: Any, remote: Any, worker: Any, body: memoryview) -> None:
-    memory = {1: memoryview(bytes(9000))}
-    with contextlib.suppress(*_GARBLED):
-        messages.unpack_outputs(body, memory.get)
-    with contextlib.suppress(*_GARBLED):
-        remote.RemoteGraph(worker, 0, messages.from_json(body))
 
 
 def _messages() -> list[bytes]:
@@ -228,5 +227,5 @@ TARGETS = {
     "onnx-files": Target(_onnx_files, _external),
     "tflite-layout": Target(_layout, _of("tensorflowlite")),
     "gguf": Target(_gguf, _of("ggml")),
-    "worker": Target(_worker, _messages, _GARBLED),
+    "worker": Target(_worker, _messages, (EOFError, ValueError)),
 }
