@@ -272,6 +272,7 @@ _BACKEND_CLAUSES: tuple[_Clause, ...] = (
     ("host_only_keys", _are_keys, "a set of texts"),
     ("always_in_worker", _is_bool, "True or False"),
     ("models_are_programs", _is_bool, "True or False"),
+    ("reads_beside", _is_bool, "True or False"),
 )
 _RUNTIME_CLAUSES = _COMMON_CLAUSES
 _ENGINE_CLAUSES: tuple[_Clause, ...] = (

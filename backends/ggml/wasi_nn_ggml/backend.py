@@ -23,6 +23,7 @@ class GgmlBackend(Backend):
     encodings = ("ggml",)
     config_keys = keys.KEYS
     always_in_worker = True
+    reads_beside = True
 
     def availability(self, deep: bool = False) -> Availability:
         from wasi_nn_ggml.llama import provider

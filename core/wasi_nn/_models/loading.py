@@ -245,10 +245,11 @@ _loaded: MadeOnce[LoadedGraph] = MadeOnce()
 _workers: MadeOnce[Worker] = MadeOnce()
 
 
-def readable(paths: Sequence[Path], files: Sequence[Version]) -> list[Path]:
-    """What a model's worker may read: the model's files, and what lies beside them, since a
-    guest's config may name an image or a projector there."""
-    return [*(Path(file.path) for file in files), *(path.parent for path in paths)]
+def readable(backend: Backend, paths: Sequence[Path], files: Sequence[Version]) -> list[Path]:
+    """What a model's worker may read: the model's files, and their folder if a config may name
+    files there."""
+    beside = [path.parent for path in paths] if backend.reads_beside else []
+    return [*(Path(file.path) for file in files), *paths, *beside]
 
 
 def _shared_worker(
@@ -259,7 +260,7 @@ def _shared_worker(
 
     return _workers.get(
         (_kind(backend), tuple(paths), files[: len(paths)]),
-        lambda: Worker(backend, readable(paths, files), stopped=stopped),
+        lambda: Worker(backend, readable(backend, paths, files), stopped=stopped),
         stopped,
         lambda worker: not worker.lost,
     )

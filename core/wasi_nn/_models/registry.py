@@ -164,7 +164,7 @@ class Registry:
             files = versions(backend, paths, options.config)
             for pin in pins:
                 digests.check(files, pin, stopped)
-            worker = worker_for(backend, name, readable(paths, files))
+            worker = worker_for(backend, name, readable(backend, paths, files))
             graph = load(backend, paths, options, worker, stopped)
             if pins and versions(backend, paths, options.config) != files:
                 raise FilesChanged("the files of the model were replaced while it was loaded")

@@ -111,6 +111,8 @@ class Service:
             CLOSE: self._close,
         }
         logging.getLogger().handlers = [asking.Forward()]
+        # The host drops what it does not log. A model's prints are of this level.
+        logging.getLogger("wasi_nn").setLevel(logging.INFO)
 
     def run(self) -> None:
         """Serve; returns when the host has gone."""

@@ -287,6 +287,12 @@ class Backend(ABC):
         return False
 
     @attribute
+    def reads_beside(self) -> bool:
+        """Whether a config may name files in the folder of the model. A worker can then read that
+        whole folder, and otherwise only what ``files`` gives."""
+        return False
+
+    @attribute
     def models_are_programs(self) -> bool:
         """Whether a model is a program, which could open files and connections. Guests may then
         bring their own models only where the system can restrict a worker."""
