@@ -63,7 +63,9 @@ def gguf() -> Path:
 )
 def test_a_model_of_the_parent_is_refused_and_never_freed(isolation: str, again: str) -> None:
     """A child can load a model again if it runs in a worker."""
-    script = f"where = {isolation!r}" + """
+    script = (
+        f"where = {isolation!r}"
+        + """
 model = host.load(path, isolation=where)
 context = model.init_execution_context()
 context.set_input("prompt", "x")
@@ -91,6 +93,7 @@ text.close()
 context.close()
 print("parent")
 """
+    )
     said = python(script, gguf()).split()
     assert said == ["refused"] * 5 + [again] * 2 + ["works", "refused", "parent"]
 

@@ -45,13 +45,11 @@ _WITH_VALUE = 0x40
 _END, _F32, _F64 = 0x0B, 0x43, 0x44
 _ONE_NUMBER = frozenset((0x23, 0x41, 0x42, 0xD0, 0xD2))
 _NOTHING = frozenset((0x6A, 0x6B, 0x6C, 0x7C, 0x7D, 0x7E))
-# Exports in a message.
-_MAX_LISTED = 20
+_MAX_LISTED = 20  # exports in a message
 # What a binary may list: its sections, and the entries of the vectors that are read. A second of
 # reading, and 30 MB. Function bodies are not among them.
 _MAX_ENTRIES = 250_000
-# Engines allow so many.
-_MAX_FUNCTIONS = 1_000_000
+_MAX_FUNCTIONS = 1_000_000  # as engines
 
 
 class Signature(NamedTuple):
