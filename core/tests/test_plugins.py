@@ -294,7 +294,7 @@ def test_an_encoding_that_is_not_the_backends_own_is_not_believed(folder, caplog
 )
 def test_an_odd_description_of_a_graph_is_the_backends_failure(folder, answer, says):
     with Host(plugins=odd_plugins(folder, inputs=answer)) as host:
-        model = host.load(b"sound")
+        model = host.load(b"sound", isolation="none")
         assert model.outputs == ()
         with pytest.raises(RuntimeFailure, match="backend sound .sound_plugin 1.0.: .*" + says):
             assert model.inputs

@@ -61,6 +61,7 @@ def test_each_rule_has_an_option():
         *("--max-host-memory", "2K", "--fuel", "3", "--max-graphs", "4", "--max-contexts", "5"),
         *("--max-model-bytes", "6K", "--max-tensor-bytes", "7K", "--compute-timeout", "80ms"),
         *("--max-compute-seconds", "9", "--max-tokens", "10", "--max-files", "11"),
+        *("--max-wasm-bytes", "12K"),
     )
     assert policy == Policy(
         own_models=True,
@@ -83,6 +84,7 @@ def test_each_rule_has_an_option():
             compute_seconds=9,
             tokens=10,
             files=11,
+            wasm_bytes=12 << 10,
         ),
     )
     # The streams of a command are not captured.

@@ -22,6 +22,7 @@ from wasi_nn.errors import (  # noqa: F401
     NnError,
     RuntimeFailure,
 )
+from wasi_nn.plugins import Plugins
 from wasi_nn.types import ExecutionTarget, Tensor, TensorType
 
 pytestmark = pytest.mark.skipif(
@@ -73,7 +74,7 @@ def wait_until(holds) -> bool:
 
 
 def the_prepared() -> prepared.Prepared:
-    return prepared.prepared("wasi_nn_identity", "identity")
+    return prepared.prepared(Plugins.installed().backend_for("identity"))
 
 
 def test_large_tensors_keep_no_descriptors():

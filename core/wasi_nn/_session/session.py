@@ -137,7 +137,7 @@ class Session(Closing):
         with loading.guest_facing_errors():
             backend = self._plugins.backend_for(encoding)
             loading.check_guest_config(backend, options.config)
-            worker = self._workers.of_own_models(backend, encoding)
+            worker = self._workers.of_own_models(backend, encoding, builders)
             stopped = self._cancellation.is_requested
             loaded = loading.load(backend, builders, options, worker, stopped)
             return self._add(loaded, started, size)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from wasi_nn._models.isolation import check_programs, isolation_of
 from wasi_nn._session.cancellation import Cancellation
-from wasi_nn.backend import Backend
+from wasi_nn.backend import Backend, Builder
 from wasi_nn.errors import RuntimeFailure
 from wasi_nn.policy import Policy
 
@@ -29,9 +29,17 @@ class Workers:
         self._workers: dict[tuple[str, str | None], Worker] = {}
         self._started = 0
 
-    def of_own_models(self, backend: Backend, encoding: str) -> Worker | None:
+    def of_own_models(
+        self, backend: Backend, encoding: str, builders: Sequence[Builder]
+    ) -> Worker | None:
         """The worker for the guest's own models; None if they run in the host's process. Raises
-        ``NotAllowed`` for models that are programs, where nothing restricts them."""
+        ``NotAllowed`` for models that are programs, where nothing restricts them.
+
+        A path comes from the program that embeds the host, not from the guest."""
+        paths = [builder for builder in builders if isinstance(builder, Path)]
+        if paths:
+            isolation = isolation_of(backend, encoding, self._policy, "")
+            return None if isolation == "none" else self._worker(backend, str(paths), paths)
         isolation = isolation_of(backend, encoding, self._policy)
         check_programs(backend, encoding, self._policy, isolation)
         return None if isolation == "none" else self._worker(backend, None, ())

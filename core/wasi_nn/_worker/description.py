@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from wasi_nn._models.checks import checked_choices, checked_flag, checked_infos
 from wasi_nn._worker.messages import MAX_MESSAGE, as_json, from_json
 from wasi_nn.backend import Generation, Graph
 from wasi_nn.errors import RuntimeFailure
@@ -29,14 +30,15 @@ class Description(NamedTuple):
 
 
 def write(graph: Graph, memory: int | None) -> bytes:
-    """A graph's description for the host. Raises ``RuntimeFailure`` if it is too long."""
+    """A graph's description for the host. Raises ``RuntimeFailure`` if it is too long, and
+    ``BrokenContract`` if it is not what a graph must have."""
     described = as_json(
         {
-            "inputs": [_described(info) for info in graph.inputs],
-            "outputs": [_described(info) for info in graph.outputs],
-            "concurrent_contexts": graph.concurrent_contexts,
-            "untyped_bytes": graph.untyped_bytes,
-            "choices": {key: list(values) for key, values in graph.choices.items()},
+            "inputs": [_described(info) for info in checked_infos("inputs", graph.inputs)],
+            "outputs": [_described(info) for info in checked_infos("outputs", graph.outputs)],
+            "concurrent_contexts": checked_flag("concurrent_contexts", graph.concurrent_contexts),
+            "untyped_bytes": checked_flag("untyped_bytes", graph.untyped_bytes),
+            "choices": checked_choices(graph.choices),
             "memory": memory,
         }
     )
@@ -53,8 +55,8 @@ def read(body: memoryview) -> Description:
     found = from_json(body)
     memory = found["memory"]
     return Description(
-        [_info(**one) for one in found["inputs"]],
-        [_info(**one) for one in found["outputs"]],
+        tuple(_info(**one) for one in found["inputs"]),
+        tuple(_info(**one) for one in found["outputs"]),
         checked(found["concurrent_contexts"], bool),
         checked(found["untyped_bytes"], bool),
         {key: _texts(values) for key, values in checked(found["choices"], dict).items()},

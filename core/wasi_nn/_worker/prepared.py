@@ -26,14 +26,15 @@ from wasi_nn._worker.messages import (
     as_json,
     from_json,
 )
+from wasi_nn.backend import Backend
 from wasi_nn.backend.shared import MadeOnce, Stopped, acquire_unless_stopped, never
 from wasi_nn.errors import RuntimeFailure, UsageError
 
 # Python would search the current directory first, and a guest may be able to write to it. So the
 # process sets its sys.path to this process's before any import (importing sys opens no file).
 _START = (
-    "import sys; sys.path[:] = sys.argv[4:]; "
-    "from wasi_nn._worker.template import main; main(*sys.argv[1:4])"
+    "import sys; sys.path[:] = sys.argv[5:]; "
+    "from wasi_nn._worker.template import main; main(*sys.argv[1:5])"
 )
 # What the process gets of the environment: never a secret of the host's.
 _VARIABLES = (
@@ -100,7 +101,7 @@ class Started:
 class Prepared:
     """The process of one backend. Thread-safe."""
 
-    def __init__(self, plugin: str, backend: str) -> None:
+    def __init__(self, plugin: str, backend: str, origin: str) -> None:
         """Start it. Raises ``UsageError`` if this program has no Python interpreter to start, and
         ``RuntimeFailure`` if the system has no process or descriptor for it."""
         interpreter = _interpreter()
@@ -109,7 +110,8 @@ class Prepared:
         except OSError as error:
             raise _unavailable(error) from error
         with theirs:
-            command = [interpreter, "-I", "-c", _START, str(theirs.fileno()), plugin, backend]
+            named = plugin, backend, origin
+            command = [interpreter, "-I", "-c", _START, str(theirs.fileno()), *named]
             try:
                 with shielded_from_sigint():
                     self._process = subprocess.Popen(
@@ -258,11 +260,12 @@ _all: list[Prepared] = []
 _prepared: MadeOnce[Prepared] = MadeOnce()
 
 
-def prepared(plugin: str, backend: str, stopped: Stopped = never) -> Prepared:
-    """The process for the backend that a plugin's module brings."""
-    return _prepared.get(
-        (plugin, backend), lambda: Prepared(plugin, backend), stopped, lambda one: one.alive
-    )
+def prepared(backend: Backend, stopped: Stopped = never) -> Prepared:
+    """The process for the backend of an installed plugin."""
+    named = backend.plugin, backend.name, backend.origin
+    # A module of that name may come from another place later.
+    key = *named, getattr(sys.modules.get(backend.plugin), "__file__", None)
+    return _prepared.get(key, lambda: Prepared(*named), stopped, lambda one: one.alive)
 
 
 def _leave() -> None:

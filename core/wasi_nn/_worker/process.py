@@ -81,7 +81,7 @@ class Worker:
         self._lost = self._killed = ""
         self._stopped = stopped if private else never
         self._is_parents = False
-        self._prepared = prepared(backend.plugin, backend.name, stopped)
+        self._prepared = prepared(backend, stopped)
         confinement = {
             "read": [os.path.realpath(path) for path in read],
             "memory": memory,

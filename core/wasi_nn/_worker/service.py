@@ -222,7 +222,8 @@ class Service:
             raise RuntimeFailure(
                 f"{self._backend.title}: load gave {type(graph).__name__}, and must give a Graph"
             )
-        described = description.write(graph, self._memory(graph.shared_memory))
+        with Blame(self._backend):
+            described = description.write(graph, self._memory(graph.shared_memory))
         self._graphs[number] = graph
         return described
 

@@ -24,7 +24,7 @@ _ENDING_SECONDS = 5.0
 _MAX_STATUSES = 1024
 
 
-def main(connection: str, plugin: str, name: str) -> None:
+def main(connection: str, plugin: str, name: str, origin: str) -> None:
     """Serve the host that is at the descriptor ``connection``."""
     # A terminal, or what stops a service, sends these to this process too, but the host decides
     # what they mean: this process and its workers end with it.
@@ -33,6 +33,7 @@ def main(connection: str, plugin: str, name: str) -> None:
     channel = Channel(socket.socket(fileno=int(connection)))
     try:
         backend = _backend(plugin, name)
+        backend.origin = origin
         backend.prepare()
         _check_threads(backend)
         paths = _library_paths()

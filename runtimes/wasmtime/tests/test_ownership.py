@@ -151,6 +151,7 @@ CODES = {
     ErrorCode.UNSUPPORTED_OPERATION: "unsupported-operation",
     ErrorCode.TOO_LARGE: "too-large",
     ErrorCode.NOT_FOUND: "not-found",
+    ErrorCode.SECURITY: "security",
     ErrorCode.END_OF_SEQUENCE: "runtime-error",
     ErrorCode.CONTEXT_FULL: "too-large",
     ErrorCode.PROMPT_TOO_LONG: "too-large",
