@@ -279,3 +279,26 @@ def test_python_can_load_a_model_in_a_worker():
             assert model._loaded.worker.process != os.getpid()
             one = np.ones((1, 4), np.float32)
             assert model.run({"x": one, "y": one})["z"].tolist() == [[2, 2, 2, 2]]
+
+
+@pytest.mark.parametrize("isolation", ["shared", "guest"])
+def test_the_worker_of_a_named_model_on_another_device_is_not_confined(monkeypatch, isolation):
+    """No such device is here: what is tested is that the worker could open one."""
+    from wasi_nn._models import isolation as isolations
+
+    monkeypatch.setattr(isolations, "_DEVICES", ("null",))
+    with new_host() as host:
+        for name, target in (("cpu", "cpu"), ("auto", "auto")):
+            path = GRAPHS / "onnx/add.onnx"
+            host.add_model(name, path, target=target, isolation=isolation)
+        with host.open_session() as session:
+            filtered = {}
+            for name in ("cpu", "auto"):
+                graph = session.load_by_name(name)
+                status = Path(f"/proc/{worker_of(session, graph).process}/status").read_text()
+                filtered[name] = "Seccomp:\t2" in status
+            # A guest's own model has no other device.
+            graph = session.load([ADD], "onnx", ExecutionTarget.AUTO)
+            status = Path(f"/proc/{worker_of(session, graph).process}/status").read_text()
+    assert filtered == {"cpu": True, "auto": False}
+    assert "Seccomp:\t2" in status

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from wasi_nn.backend import Backend
 from wasi_nn.errors import NotAllowed, UsageError
 from wasi_nn.policy import Policy
+from wasi_nn.types import ExecutionTarget
+
+# The devices of NVIDIA, of AMD, of others through DRM, and accelerators without a display.
+_DEVICES = ("nvidia[0-9]*", "kfd", "dri/renderD*", "accel/*")
 
 
 def isolation_of(
@@ -26,6 +32,14 @@ def isolation_of(
             "from installed plugins, and this program registers it itself"
         )
     return "none"
+
+
+def uses_device(target: ExecutionTarget) -> bool:
+    """Whether a model of the operator may run on another device than the CPU. The drivers of such
+    devices need what a confined worker has not, so its worker is not confined."""
+    return target is not ExecutionTarget.CPU and any(
+        next(Path("/dev").glob(pattern), None) for pattern in _DEVICES
+    )
 
 
 def check_programs(backend: Backend, encoding: str, policy: Policy, isolation: str) -> None:

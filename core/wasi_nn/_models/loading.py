@@ -27,6 +27,7 @@ from wasi_nn._models.checks import (
     checked_infos,
 )
 from wasi_nn._models.file_versions import FilesChanged, versions
+from wasi_nn._models.isolation import uses_device
 from wasi_nn._process.fork import keep, refusal, use
 from wasi_nn._process.signals import raised_by_handler
 from wasi_nn.backend import Backend, Builder, Graph, LoadOptions
@@ -42,7 +43,7 @@ from wasi_nn.errors import (
 )
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.plugins import availability
-from wasi_nn.types import TensorInfo
+from wasi_nn.types import ExecutionTarget, TensorInfo
 
 if TYPE_CHECKING:
     from wasi_nn._worker.process import Worker
@@ -253,14 +254,19 @@ def readable(backend: Backend, paths: Sequence[Path], files: Sequence[Version]) 
 
 
 def _shared_worker(
-    backend: Backend, paths: Sequence[Path], files: tuple[Version, ...], stopped: Stopped
+    backend: Backend,
+    paths: Sequence[Path],
+    files: tuple[Version, ...],
+    target: ExecutionTarget,
+    stopped: Stopped,
 ) -> Worker:
     """The worker for a model of files, one for all guests and all configs."""
     from wasi_nn._worker.process import Worker
 
+    read, confined = readable(backend, paths, files), not uses_device(target)
     return _workers.get(
-        (_kind(backend), tuple(paths), files[: len(paths)]),
-        lambda: Worker(backend, readable(backend, paths, files), stopped=stopped),
+        (_kind(backend), tuple(paths), files[: len(paths)], confined),
+        lambda: Worker(backend, read, stopped=stopped, confined=confined),
         stopped,
         lambda worker: not worker.lost,
     )
@@ -302,7 +308,9 @@ def load_shared(
         # The files may change while this thread waits for another one, and during the load.
         if same():
             try:
-                worker = _shared_worker(backend, paths, files, stopped) if in_worker else None
+                worker = None
+                if in_worker:
+                    worker = _shared_worker(backend, paths, files, options.target, stopped)
                 loaded = load(backend, paths, options, worker, stopped)
             except RuntimeFailure:
                 if same():

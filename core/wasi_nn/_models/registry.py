@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from wasi_nn import encodings
 from wasi_nn._models import digests
 from wasi_nn._models.file_versions import FilesChanged, versions
-from wasi_nn._models.isolation import isolation_of
+from wasi_nn._models.isolation import isolation_of, uses_device
 from wasi_nn._models.loading import (
     LoadedGraph,
     check_guest_config,
@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from wasi_nn._worker.process import Worker
 
 log = logger("wasi_nn")
-#: Gives a guest's worker for a named model, which may read some files and folders.
-WorkerFor = Callable[[Backend, str, Sequence[Path]], "Worker"]
+#: Gives a guest's worker for a named model, which may read some files and folders, and whether it
+#: is confined.
+WorkerFor = Callable[[Backend, str, Sequence[Path], bool], "Worker"]
 
 
 class NamedModel(NamedTuple):
@@ -164,7 +165,9 @@ class Registry:
             files = versions(backend, paths, options.config)
             for pin in pins:
                 digests.check(files, pin, stopped)
-            worker = worker_for(backend, name, readable(backend, paths, files))
+            worker = worker_for(
+                backend, name, readable(backend, paths, files), not uses_device(options.target)
+            )
             graph = load(backend, paths, options, worker, stopped)
             if pins and versions(backend, paths, options.config) != files:
                 raise FilesChanged("the files of the model were replaced while it was loaded")

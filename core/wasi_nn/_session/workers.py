@@ -44,16 +44,20 @@ class Workers:
         check_programs(backend, encoding, self._policy, isolation)
         return None if isolation == "none" else self._worker(backend, None, ())
 
-    def of_named_model(self, backend: Backend, name: str, read: Sequence[Path]) -> Worker:
+    def of_named_model(
+        self, backend: Backend, name: str, read: Sequence[Path], confined: bool
+    ) -> Worker:
         """The worker for a named model that runs apart for each guest. It may read ``read``."""
-        return self._worker(backend, name, read)
+        return self._worker(backend, name, read, confined)
 
     def close(self) -> None:
         """End them all."""
         while self._workers:
             self._workers.popitem()[1].close()
 
-    def _worker(self, backend: Backend, name: str | None, read: Sequence[Path]) -> Worker:
+    def _worker(
+        self, backend: Backend, name: str | None, read: Sequence[Path], confined: bool = True
+    ) -> Worker:
         from wasi_nn._worker.process import Worker
 
         key = backend.name, name
@@ -69,5 +73,5 @@ class Workers:
             )
         memory = self._policy.limits.host_memory_bytes()
         stopped = self._cancellation.is_requested
-        worker = self._workers[key] = Worker(backend, read, memory, True, stopped)
+        worker = self._workers[key] = Worker(backend, read, memory, True, stopped, confined)
         return worker

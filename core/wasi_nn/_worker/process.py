@@ -70,9 +70,10 @@ class Worker:
         memory: int | None = None,
         private: bool = False,
         stopped: Stopped = never,
+        confined: bool = True,
     ) -> None:
-        """Start the process. It may read the files and folders ``read``, and take ``memory`` bytes
-        beside what its library takes. Raises ``RuntimeFailure``."""
+        """Start the process. If it is ``confined``, it may read the files and folders ``read``, and
+        take ``memory`` bytes beside what its library takes. Raises ``RuntimeFailure``."""
         found = availability(backend)
         if not found.usable:
             raise Unavailable(found.detail)
@@ -83,6 +84,7 @@ class Worker:
         self._is_parents = False
         self._prepared = prepared(backend, stopped)
         confinement = {
+            "confined": confined,
             "read": [os.path.realpath(path) for path in read],
             "memory": memory,
             "descriptors": 1024,

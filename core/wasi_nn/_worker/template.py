@@ -157,11 +157,9 @@ def _become_worker(
 
         connection = socket.socket(fileno=control)
         if os.getppid() == parent:
-            confine(
-                Confinement(
-                    (*paths, *wanted["read"]), wanted["memory"], descriptors=wanted["descriptors"]
-                )
-            )
+            if wanted["confined"]:
+                read = (*paths, *wanted["read"])
+                confine(Confinement(read, wanted["memory"], descriptors=wanted["descriptors"]))
             Service(backend, connection).run()
     except BaseException as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
