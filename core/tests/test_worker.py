@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import needs
 
-from wasi_nn import Host, Policy
-from wasi_nn.errors import InvalidArgument, NotAllowed, RuntimeFailure
+from wasi_nn import Host, Limits, Policy
+from wasi_nn.errors import InvalidArgument, NotAllowed, QuotaExceeded, RuntimeFailure
 from wasi_nn.types import ExecutionTarget, Tensor
 
 pytest.importorskip("onnxruntime")
@@ -302,3 +302,50 @@ def test_the_worker_of_a_named_model_on_another_device_is_not_confined(monkeypat
             status = Path(f"/proc/{worker_of(session, graph).process}/status").read_text()
     assert filtered == {"cpu": True, "auto": False}
     assert "Seccomp:\t2" in status
+
+
+def test_a_computation_that_is_ended_in_the_library_leaves_the_guests_other_graphs():
+    with new_host(limits=Limits(compute_timeout=0.5)) as host, host.open_session() as session:
+        endless = session.load([memoryview(endless_model())], "onnx", ExecutionTarget.CPU)
+        other = load(session)
+        context = session.contexts[session.init_execution_context(endless)]
+        context.set_input(0, four(1, 1, 1, 1))
+        with pytest.raises(QuotaExceeded, match="compute-timeout"):
+            context.compute()
+        context = session.contexts[session.init_execution_context(other)]
+        for key in (0, 1):
+            context.set_input(key, four(1, 2, 3, 4))
+        context.compute()
+        assert context.get_output(0).numpy().tolist() == [[2, 4, 6, 8]]
+
+
+def endless_model() -> bytes:
+    """An ONNX Loop that adds its input to itself 2^62 times."""
+    from onnx import TensorProto, helper
+
+    floats, dims = TensorProto.FLOAT, [1, 4]
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["before", "x"], ["after"]),
+            helper.make_node("Identity", ["go"], ["on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("before", floats, dims),
+        ],
+        [
+            helper.make_tensor_value_info("on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("after", floats, dims),
+        ],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["count", "", "x"], ["y"], body=body)],
+        "endless",
+        [helper.make_tensor_value_info("x", floats, dims)],
+        [helper.make_tensor_value_info("y", floats, dims)],
+        [helper.make_tensor("count", TensorProto.INT64, [], [1 << 62])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return model.SerializeToString()

@@ -204,17 +204,19 @@ class Session(Closing):
     def cancel(self) -> None:
         """Cancel what is under way, and refuse what would come next. Callable from any thread."""
         self._cancellation.requested = True
+        self._workers.stop()
         for execution in list(self.contexts.values()):
             execution.cancel()
 
     def close(self) -> None:
         """Close every context and let go of every graph."""
         self.meter.close()
+        # What is in a worker ends with it, and need not be closed first.
+        self._workers.close()
         while self.contexts:
             self.contexts.popitem()[1].close()
         while self.graphs:
             self.ledger.close_model(self.graphs.popitem()[1].memory)
-        self._workers.close()
 
     def _sum(self, executions: Iterable[Execution]) -> Generation | None:
         total = self._generated

@@ -50,8 +50,13 @@ class Workers:
         """The worker for a named model that runs apart for each guest. It may read ``read``."""
         return self._worker(backend, name, read, confined)
 
+    def stop(self) -> None:
+        """End them all now. Callable from any thread."""
+        for worker in list(self._workers.values()):
+            worker.stop()
+
     def close(self) -> None:
-        """End them all."""
+        """End them all, and free what the host has for them."""
         while self._workers:
             self._workers.popitem()[1].close()
 

@@ -44,7 +44,7 @@ from wasi_nn.types import Tensor
 if TYPE_CHECKING:
     from wasi_nn._worker.remote import RemoteGraph
 
-# How long a library of a shared worker may take to end a computation, in seconds.
+# How long a library may take to end a computation, in seconds.
 _CANCEL_SECONDS = 2.0
 # How long a worker may take to close a context, or to say what it has counted, in seconds.
 _CLOSE_SECONDS = 10.0
@@ -268,7 +268,7 @@ class RemoteContext(ExecutionContext):
 
     def cancel(self) -> None:
         self._worker.cancel(self._number)
-        if self._calling and not self._worker.private:
+        if self._calling:
             timer = threading.Timer(_CANCEL_SECONDS, self._give_up)
             timer.daemon = True
             timer.start()

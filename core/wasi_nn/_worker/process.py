@@ -61,7 +61,7 @@ log = logger("wasi_nn")
 class Worker:
     """A process with one backend. Any number of threads may use it.
 
-    A ``private`` worker belongs to one guest: cancelling a call of it ends the process."""
+    A ``private`` worker belongs to one guest, and ends with it."""
 
     def __init__(
         self,
@@ -215,7 +215,7 @@ class Worker:
         """Raise what the caller of a request sees of ``error``."""
         if isinstance(error, Interrupted):
             if self.private:
-                self.kill(_STOPPED)
+                self.stop()
             raise RuntimeFailure("the guest was stopped while it waited for its model") from None
         if isinstance(error, EOFError):
             raise self.ended() from None
@@ -237,10 +237,7 @@ class Worker:
             raise self.nonsense() from None
 
     def cancel(self, context: int) -> None:
-        """Ask the library to end the computation of a context; end a private worker."""
-        if self.private:
-            self.kill(_STOPPED)
-            return
+        """Ask the library to end the computation of a context."""
         with suppress(EOFError), self._lock:
             self._control.send(CANCEL, context)
         self._tell_dropped()
@@ -263,6 +260,10 @@ class Worker:
         """End the process now, for the reason given. Callable from any thread."""
         self._killed = self._killed or why
         self._started.kill()
+
+    def stop(self) -> None:
+        """End the process now, because its guest must end. Callable from any thread."""
+        self.kill(_STOPPED)
 
     def close(self) -> None:
         """End the process, and free what the host has for it."""
