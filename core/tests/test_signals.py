@@ -104,8 +104,11 @@ def ringing(handler, seconds=0.003):
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        # It may ring here too.
+        while signal.getsignal(signal.SIGALRM) is not before:
+            with contextlib.suppress(Loss, SystemExit, RuntimeError):
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, before)
 
 
 def leave(number, frame):
