@@ -14,6 +14,7 @@ from benchmarks import (
     isolation,
     language,
     native,
+    neighbours,
     traps,
 )
 from benchmarks.figures import report
@@ -33,6 +34,7 @@ def main() -> None:
             ("backends", lambda: backends.cycles(folder)),
             ("workers", lambda: isolation.figures(folder)),
             ("language models", language.figures),
+            ("neighbours", lambda: neighbours.figures(folder)),
             ("start-up", hosting.start),
             ("memory", lambda: hosting.memory(folder)),
         ]
