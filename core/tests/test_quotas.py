@@ -235,9 +235,14 @@ def test_the_defaults_of_limits_are_for_guests_alone(plugins):
         ledger.check(Limits().host_memory_bytes() + 1)
 
 
-def test_the_thread_that_ends_computations_lives_as_long_as_it_is_needed():
+def test_the_thread_that_ends_computations_lives_as_long_as_it_is_needed(monkeypatch):
+    # A watch of its own: that of the process may still have the meters of other tests.
+    monkeypatch.setattr(meter, "_watch", meter._Watch())
+    others = set(threading.enumerate())
+
     def threads() -> int:
-        return sum(thread.name == "wasi-nn quotas" for thread in threading.enumerate())
+        own = set(threading.enumerate()) - others
+        return sum(thread.name == "wasi-nn quotas" for thread in own)
 
     def settles(wanted: int) -> bool:
         for _ in range(500):
@@ -246,7 +251,6 @@ def test_the_thread_that_ends_computations_lives_as_long_as_it_is_needed():
             time.sleep(0.01)
         return False
 
-    assert settles(0)
     meters = [Meter(Limits(compute_timeout=60)) for _ in range(3)]
     assert settles(1)
     for one in meters:
