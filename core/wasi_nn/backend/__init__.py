@@ -46,6 +46,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from wasi_nn._attribute import attribute
 from wasi_nn._distributions import installed_version as installed_version
+from wasi_nn.backend._context import ExecutionContext as ExecutionContext
+from wasi_nn.backend._context import Generation as Generation
+from wasi_nn.backend._context import Journal as Journal
+from wasi_nn.backend._context import Schedule as Schedule
+from wasi_nn.backend._context import StreamingContext as StreamingContext
+from wasi_nn.backend._context import discard as discard
 from wasi_nn.errors import InvalidArgument
 from wasi_nn.types import Availability, ExecutionTarget, Tensor, TensorInfo
 
@@ -59,8 +65,10 @@ __all__ = [
     "ExecutionContext",
     "Generation",
     "Graph",
+    "Journal",
     "LoadOptions",
     "Reserve",
+    "Schedule",
     "StreamingContext",
     "check_input",
     "discard",
@@ -92,28 +100,6 @@ class LoadOptions(NamedTuple):
     allow_fallback: bool = False
 
 
-class Generation(NamedTuple):
-    """What a language model has read and written in a context, for ``--stats``.
-
-    - ``prompt_tokens`` of prompts were computed, in ``prompt_seconds``.
-    - ``kept_tokens`` of prompts were known from an earlier prompt.
-    - ``tokens`` were generated, in ``seconds``.
-    - ``texts`` were begun. ``first_seconds`` is the time from each call to its first token, summed.
-    """
-
-    prompt_tokens: int = 0
-    kept_tokens: int = 0
-    prompt_seconds: float = 0.0
-    tokens: int = 0
-    seconds: float = 0.0
-    texts: int = 0
-    first_seconds: float = 0.0
-
-    def plus(self, other: Generation) -> Generation:
-        """The sum of both."""
-        return Generation._make(a + b for a, b in zip(self, other, strict=True))
-
-
 #: ``reserve(size)`` counts bytes that a context takes beside its inputs (a language model's KV
 #: cache) against the guest's ``Limits.host_memory``. Call it before you take the bytes; a negative
 #: size gives them back. Above the limit it counts nothing and raises ``RuntimeFailure``. Core gives
@@ -123,80 +109,6 @@ Reserve = Callable[[int], None]
 
 def unlimited(size: int) -> None:
     """The ``Reserve`` of a context without a guest: it counts nothing."""
-
-
-def discard(data: bytes) -> None:
-    """The ``stdout`` of a context whose output nobody reads."""
-
-
-class ExecutionContext(ABC):
-    """One guest's inputs and outputs of a graph. One thread uses it at a time.
-
-    ``key`` is an index from 0, or a name. An unknown key raises ``InvalidArgument``."""
-
-    #: Writes bytes to the guest's standard output, within a call of the context. Core sets it. A
-    #: context must print nowhere else.
-    stdout: Callable[[bytes], object] = staticmethod(discard)
-
-    @abstractmethod
-    def set_input(self, key: int | str, tensor: Tensor) -> None:
-        """Copy the tensor's bytes to where the library reads them. When this returns, the guest may
-        reuse ``tensor.data``.
-
-        Core has checked that the length fits type and dimensions (except for graphs with
-        ``untyped_bytes``). Raises ``InvalidArgument`` for a type or dimensions that the graph does
-        not take."""
-
-    @abstractmethod
-    def compute(self) -> None:
-        """Run the graph. The inputs stay set. Raises ``InvalidArgument`` if an input is missing,
-        and ``RuntimeFailure`` if the library fails."""
-
-    def read_from(self, key: int | str, tensor: Tensor) -> bool:
-        """Read an input from ``tensor.data`` itself, now and in each later ``compute``: the caller
-        keeps the memory, and writes the next tensors of this type and these dimensions into it.
-        False if the library cannot; then nothing is set. Raises what ``set_input`` raises."""
-        return False
-
-    @abstractmethod
-    def get_output(self, key: int | str) -> Tensor:
-        """An output of the last ``compute``, without a copy. Its view is valid until the next call
-        on this context. Raises ``InvalidArgument`` before the first ``compute``."""
-
-    def cancel(self) -> None:
-        """Make a running call of another thread fail soon, if the library can: the guest must end.
-        This is the only method that core calls from another thread."""
-
-    def generation(self) -> Generation | None:
-        """What a language model did in this context; None for every other graph."""
-        return None
-
-    def close(self) -> None:
-        """Free the context's memory. Called once, whatever happened before."""
-
-
-class StreamingContext(ExecutionContext):
-    """A context that can also produce its output piece by piece (WasmEdge's extension).
-
-    A graph supports streaming if its contexts are of this class."""
-
-    @abstractmethod
-    def compute_single(self) -> None:
-        """Produce one more piece. Raises ``EndOfSequence`` when there is none."""
-
-    @abstractmethod
-    def get_output_single(self, key: int | str) -> Tensor:
-        """The newest piece. Its view is valid until the next call on this context."""
-
-    def allow_tokens(self, most: int) -> None:
-        """Before ``compute`` and ``compute_single``, core says how many tokens the call may
-        generate: what the guest's quota leaves. A language model generates no more, and raises
-        ``OutOfTokens`` in place of the next one; its text so far can be read. A context whose
-        pieces are not tokens has nothing to do: core counts its pieces."""
-
-    @abstractmethod
-    def fini_single(self) -> None:
-        """End the stream, early or not, and free its memory."""
 
 
 class Graph(ABC):
@@ -242,6 +154,12 @@ class Graph(ABC):
     def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
         """Make a context, which keeps its graph alive. A context that takes much memory beside its
         inputs calls ``reserve``, now or later. Other contexts ignore it."""
+
+    def statistics(self) -> Mapping[str, float]:
+        """What the operator sees of the graph's work now, by name: sequences, tokens per step,
+        seconds in a queue, cells of a cache. Empty for a graph that counts nothing. Called from any
+        thread, at any time."""
+        return {}
 
     def close(self) -> None:
         """Free the model. Called once, when no handle and no context uses it."""
