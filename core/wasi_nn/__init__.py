@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wasi_nn._abi.guard import CallStats, Failure
+    from wasi_nn._host.asynchronous import AsyncRuns
     from wasi_nn._host.guest import Guest
     from wasi_nn._host.host import Host
+    from wasi_nn._host.many import Outcome, Runs
     from wasi_nn._host.model import Context, Model
-    from wasi_nn._host.options import Call, GuestOptions, RunOptions
+    from wasi_nn._host.options import Call, GuestOptions, RunInput, RunOptions
     from wasi_nn._host.program import Program
     from wasi_nn._host.result import RunResult, Timings
     from wasi_nn._session.session import GraphUse
@@ -24,6 +26,7 @@ __version__ = "0.1.0"
 
 
 __all__ = [
+    "AsyncRuns",
     "Call",
     "CallStats",
     "Context",
@@ -39,11 +42,14 @@ __all__ = [
     "Limits",
     "Model",
     "NnError",
+    "Outcome",
     "Policy",
     "Preopen",
     "Program",
+    "RunInput",
     "RunOptions",
     "RunResult",
+    "Runs",
     "Tensor",
     "TensorInfo",
     "TensorType",
@@ -58,12 +64,16 @@ __all__ = [
 _MODULES = {
     "CallStats": "_abi.guard",
     "Failure": "_abi.guard",
+    "AsyncRuns": "_host.asynchronous",
     "Guest": "_host.guest",
     "Host": "_host.host",
+    "Outcome": "_host.many",
+    "Runs": "_host.many",
     "Context": "_host.model",
     "Model": "_host.model",
     "Call": "_host.options",
     "GuestOptions": "_host.options",
+    "RunInput": "_host.options",
     "RunOptions": "_host.options",
     "Program": "_host.program",
     "RunResult": "_host.result",

@@ -9,21 +9,36 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import weakref
 from codecs import getincrementaldecoder
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from wasi_nn._host.many import Crew, Job, Outcome
+from wasi_nn._process.fork import OfOneProcess
 from wasi_nn._process.interrupts import Interruption
 from wasi_nn.errors import UsageError
 
 if TYPE_CHECKING:
     from wasi_nn._host.guest import Guest
+    from wasi_nn._host.options import Input
     from wasi_nn._host.result import RunResult
 
 T = TypeVar("T")
@@ -235,3 +250,101 @@ class Running:
         if self._task is None:
             raise UsageError("the guest was not started: use 'async with program.start(…)'")
         return self._task
+
+
+class AsyncRuns(OfOneProcess, Generic[T]):
+    """The outcomes of a program's runs, as ``Runs``, for asyncio. Made by ``run_many_async``::
+
+        async with program.run_many_async(requests(), prepare, jobs=8) as runs:
+            async for outcome in runs:
+                ...
+
+    Leaving the block interrupts the runs that are under way, and waits until they have ended. If
+    the inputs are asynchronous, the loop gives them; others are read in the runs' threads."""
+
+    def __init__(
+        self,
+        run: Callable[..., RunResult],
+        inputs: Iterable[T] | AsyncIterable[T],
+        prepare: Callable[[T], Input] | None,
+        jobs: int | None,
+        ordered: bool,
+        common: Mapping[str, Any],
+    ) -> None:
+        self._later = _Inputs(inputs) if isinstance(inputs, AsyncIterable) else None
+        given: Iterable[T] = self._later or inputs  # type: ignore[assignment]
+        self._crew = Crew(Job(run, prepare, common), given, jobs, ordered)
+        self._news = asyncio.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        weakref.finalize(self, self._crew.interrupt)
+
+    async def __aenter__(self) -> AsyncRuns[T]:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.aclose()
+
+    def __aiter__(self) -> AsyncIterator[Outcome[T]]:
+        return self
+
+    async def __anext__(self) -> Outcome[T]:
+        self._begin()
+        while not self._crew.ended():
+            self._news.clear()
+            outcome = self._crew.poll()
+            if outcome is not None:
+                return outcome
+            if not self._crew.ended():
+                await self._news.wait()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Interrupt the runs that are under way, begin no others, and wait until they have
+        ended."""
+        self._crew.interrupt()
+        if self._later is not None:
+            self._later.cancel()
+        await in_thread(self._crew.wait, self._crew.interrupt)
+
+    def _begin(self) -> None:
+        if self._loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+            wake = self._news.set
+            if self._later is not None:
+                self._later.loop = loop
+
+            def tell() -> None:
+                # The loop may have been closed meanwhile.
+                with suppress(RuntimeError):
+                    loop.call_soon_threadsafe(wake)
+
+            self._crew.on_news = tell
+
+
+class _Inputs(Generic[T]):
+    """Asynchronous inputs, for a thread that reads them one at a time."""
+
+    def __init__(self, inputs: AsyncIterable[T]) -> None:
+        self._inputs = inputs.__aiter__()
+        self._next: Future[T] | None = None
+        self._cancelled = False
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def __iter__(self) -> Iterator[T]:
+        while not self._cancelled and self.loop is not None:
+            following = self._next = asyncio.run_coroutine_threadsafe(self._following(), self.loop)
+            if self._cancelled:
+                following.cancel()
+            try:
+                yield following.result()
+            except (StopAsyncIteration, CancelledError):
+                return
+
+    async def _following(self) -> T:
+        return await self._inputs.__anext__()
+
+    def cancel(self) -> None:
+        """Let the thread that waits for an input go."""
+        self._cancelled = True
+        if self._next is not None:
+            self._next.cancel()

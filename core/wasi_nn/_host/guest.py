@@ -60,8 +60,8 @@ class Guest(Closing):
         self.instantiate_seconds = 0.0
         #: Whether ``interrupt`` was called, by a deadline too.
         self.interrupted = False
-        # The guest that a host function of this guest runs.
-        self._inner: Guest | None = None
+        # The guests that a host function of this guest runs.
+        self._inner: set[Guest] = set()
         self._forked = False
         #: Whether it has computed for all of its seconds.
         self._computed = False
@@ -163,7 +163,7 @@ class Guest(Closing):
                 return self._bounded(work)
             token = _running.set(self)
             if outer is not None:
-                outer._inner = self
+                outer._inner.add(self)
                 if outer.interrupted:
                     self.interrupt()
             try:
@@ -171,7 +171,7 @@ class Guest(Closing):
             finally:
                 _running.reset(token)
                 if outer is not None:
-                    outer._inner = None
+                    outer._inner.discard(self)
 
         return attend(inside, self.interrupt) if self._threads else inside()
 
@@ -194,17 +194,17 @@ class Guest(Closing):
             self.instantiate_seconds = time.perf_counter() - started
 
     def interrupt(self) -> None:
-        """Make the guest stop soon, with the computation that it waits for, and with a guest that
-        one of its host functions runs. Callable from any thread."""
+        """Make the guest stop soon, with the computation that it waits for, and with the guests
+        that its host functions run. Callable from any thread."""
         if self._forked:
             return
         self.interrupted = True
-        # Only once: the inner guest may run this one.
-        inner, self._inner = self._inner, None
+        # Only once: an inner guest may run this one.
+        inner, self._inner = self._inner, set()
         self._instance.interrupt()
         self._session.cancel()
-        if inner is not None:
-            inner.interrupt()
+        for guest in inner:
+            guest.interrupt()
 
     def close(self) -> None:
         """Free the guest's graphs, contexts and store."""

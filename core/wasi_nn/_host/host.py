@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 from wasi_nn import encodings
 from wasi_nn._closing import Closing
@@ -37,14 +37,17 @@ from wasi_nn.wasm import module as wasm_module
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from wasi_nn._host.asynchronous import AsyncRuns
     from wasi_nn._host.linkable import Linkable
+    from wasi_nn._host.many import Runs
     from wasi_nn._host.model import Model
-    from wasi_nn._host.options import RunOptions
+    from wasi_nn._host.options import Input, RunOptions
     from wasi_nn._host.result import RunResult
 
 #: A path (also ``package:PKG/FILE``) or the bytes themselves.
 Source = Union[str, Path, bytes, bytearray, memoryview]
 
+T = TypeVar("T")
 _BYTES = (bytes, bytearray, memoryview)
 
 
@@ -274,6 +277,39 @@ class Host(OfOneProcess, Closing):
         from wasi_nn._host.asynchronous import run_guest
 
         return await run_guest(partial(self.run, wasm), args, options)
+
+    def run_many(
+        self,
+        wasm: Source,
+        inputs: Iterable[T],
+        prepare: Callable[[T], Input] | None = None,
+        *,
+        args: Sequence[str] = (),
+        jobs: int | None = None,
+        ordered: bool = False,
+        **options: Unpack[RunOptions],
+    ) -> Runs[T]:
+        """Compile a guest once and run it once for each input, in ``jobs`` threads. See
+        ``Program.run_many``."""
+        program = self.program(wasm)
+        return program.run_many(inputs, prepare, args=args, jobs=jobs, ordered=ordered, **options)
+
+    def run_many_async(
+        self,
+        wasm: Source,
+        inputs: Iterable[T] | AsyncIterable[T],
+        prepare: Callable[[T], Input] | None = None,
+        *,
+        args: Sequence[str] = (),
+        jobs: int | None = None,
+        ordered: bool = False,
+        **options: Unpack[RunOptions],
+    ) -> AsyncRuns[T]:
+        """``run_many`` for ``async for``. The inputs may be asynchronous too."""
+        program = self.program(wasm)
+        return program.run_many_async(
+            inputs, prepare, args=args, jobs=jobs, ordered=ordered, **options
+        )
 
     def __repr__(self) -> str:
         models = ", ".join(self.models)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, TypedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypedDict, Union
 
 from wasi_nn._suggestion import did_you_mean
+from wasi_nn.errors import UsageError
 
 if TYPE_CHECKING:
     from wasi_nn._host.guest import Guest
@@ -59,6 +60,24 @@ class RunOptions(GuestOptions, total=False):
     on_start: Callable[[Guest], None] | None
     #: The export to call, in place of ``_start``. The guest's ``_initialize`` is called before.
     invoke: Call | None
+
+
+class RunInput(RunOptions, total=False):
+    """One input of ``run_many``: what its run has of its own."""
+
+    #: The arguments, after the program's name.
+    args: Sequence[str]
+
+
+#: What ``run_many`` makes a run of: bytes are its standard input, a list of texts is its arguments.
+Input = Union[bytes, bytearray, memoryview, Sequence[str], RunInput]
+
+
+def check_args(args: object) -> None:
+    """Raise ``UsageError`` unless the arguments of a guest are a list. (Of what: ``wasi_config``
+    looks.)"""
+    if isinstance(args, (str, bytes, Mapping)) or not isinstance(args, Iterable):
+        raise UsageError(f"args is {args!r}, and must be a list of texts, as in ['name:net']")
 
 
 def check_options(given: Mapping[str, object], known: type) -> None:

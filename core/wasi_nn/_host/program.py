@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wasi_nn._abi.guard import Observer
 from wasi_nn._host.capture import Capture
@@ -12,7 +12,7 @@ from wasi_nn._host.compiling import Code, Waiter, instance_of
 from wasi_nn._host.guest import Deadline, Guest
 from wasi_nn._host.limit_policy import check_enforced, laid_over
 from wasi_nn._host.linkable import checked
-from wasi_nn._host.options import Call, GuestOptions, RunOptions, check_options
+from wasi_nn._host.options import Call, GuestOptions, RunOptions, check_args, check_options
 from wasi_nn._host.output import guest_output
 from wasi_nn._host.result import RunResult, Timings
 from wasi_nn._host.wasi import wasi_config
@@ -25,11 +25,15 @@ from wasi_nn.runtime import EngineLimits, HostFunction, Instance, WasiConfig
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from wasi_nn._host.asynchronous import Running
+    from wasi_nn._host.asynchronous import AsyncRuns, Running
     from wasi_nn._host.host import Host
     from wasi_nn._host.linkable import Linkable
+    from wasi_nn._host.many import Runs
+    from wasi_nn._host.options import Input
     from wasi_nn.wasm.component import ComponentFile
     from wasi_nn.wasm.module import Signature, WasmFile
+
+T = TypeVar("T")
 
 
 class Program(OfOneProcess):
@@ -84,8 +88,7 @@ class Program(OfOneProcess):
         ``LinkError`` and ``UsageError`` for what keeps the guest from starting; what ends it later
         is in the result."""
         check_options(options, RunOptions)
-        if isinstance(args, (str, bytes, Mapping)) or not isinstance(args, Iterable):
-            raise UsageError(f"args is {args!r}, and must be a list of texts, as in ['name:net']")
+        check_args(args)
         policy = self._policy(options)
         captured = Capture(options.get("capture", True), policy.limits)
         wasi = wasi_config((self.name, *args), options, captured)
@@ -138,6 +141,46 @@ class Program(OfOneProcess):
             values,
             dict(refused),
         )
+
+    def run_many(
+        self,
+        inputs: Iterable[T],
+        prepare: Callable[[T], Input] | None = None,
+        *,
+        args: Sequence[str] = (),
+        jobs: int | None = None,
+        ordered: bool = False,
+        **options: Unpack[RunOptions],
+    ) -> Runs[T]:
+        """Run the guest once for each input, in ``jobs`` threads (by default as many as there are
+        cores), and give an ``Outcome`` for each, as they come or, if ``ordered``, in the order of
+        the inputs.
+
+        An input is bytes (standard input), a list of texts (the arguments), or a mapping of options
+        of ``run`` and ``args``. ``prepare`` makes one of any other object; it is called in the
+        run's thread. The options that are given here hold for every run, unless its input has its
+        own. What goes wrong with one input is its outcome's ``error``.
+
+        Inputs are read as threads become free, in these threads, one at a time, and at most twice
+        as many as jobs ahead of the outcomes that were taken. See ``Runs`` for how to end early."""
+        from wasi_nn._host.many import Runs
+
+        return Runs(self.run, inputs, prepare, jobs, ordered, {"args": args, **options})
+
+    def run_many_async(
+        self,
+        inputs: Iterable[T] | AsyncIterable[T],
+        prepare: Callable[[T], Input] | None = None,
+        *,
+        args: Sequence[str] = (),
+        jobs: int | None = None,
+        ordered: bool = False,
+        **options: Unpack[RunOptions],
+    ) -> AsyncRuns[T]:
+        """``run_many`` for ``async for``. The inputs may be asynchronous too."""
+        from wasi_nn._host.asynchronous import AsyncRuns
+
+        return AsyncRuns(self.run, inputs, prepare, jobs, ordered, {"args": args, **options})
 
     async def run_async(self, args: Sequence[str] = (), **options: Unpack[RunOptions]) -> RunResult:
         """``run`` in its own thread. A cancelled task interrupts the guest, and raises
