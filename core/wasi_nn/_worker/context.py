@@ -30,6 +30,7 @@ from wasi_nn._worker.messages import (
     as_json,
     unpack_outputs,
 )
+from wasi_nn._worker.process import GARBLED
 from wasi_nn.backend import (
     ExecutionContext,
     Generation,
@@ -179,7 +180,10 @@ class RemoteContext(ExecutionContext):
         self._stale = True
         answer = self._call(kind, body)
         self._stale = False
-        self._worker.parsed(lambda: self._read(answer, wanted))
+        try:
+            self._read(answer, wanted)
+        except GARBLED:
+            raise self._worker.nonsense() from None
 
     def _allowance(self) -> bytes:
         """The beginning of a request to compute."""

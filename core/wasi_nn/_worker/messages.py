@@ -50,6 +50,8 @@ INLINE = 4096
 #: Bytes of a message that the host accepts: JSON takes up to 40 times as much when it is parsed.
 #: Descriptions of graphs are the longest ones.
 MAX_MESSAGE = 8 << 20
+#: Bytes to read at once.
+_AT_ONCE = 8192
 _ANCILLARY = socket.CMSG_SPACE(2 * array.array("i").itemsize)
 _CLOEXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 _TIMEOUT = Struct("ll")
@@ -76,8 +78,8 @@ class Channel:
         ``endable`` looks at ``stopped``."""
         self.socket = connection
         self._most = most
-        self._buffer = memoryview(bytearray(8192))
-        self._start = self._end = 0
+        #: What has arrived of the next messages.
+        self._rest = b""
         if endable:
             # The kernel's own timeouts cost no system call for each message, as Python's do.
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -93,7 +95,7 @@ class Channel:
         stopped: Stopped = never,
     ) -> None:
         """Send a message."""
-        data = b"".join((_HEAD.pack(kind, subject, len(body)), body))
+        data = _HEAD.pack(kind, subject, len(body)) + body
         at = 0
         while at < len(data):
             rest = memoryview(data)[at:] if at else data
@@ -113,57 +115,46 @@ class Channel:
     def receive(
         self, fds: list[int] | None = None, stopped: Stopped = never
     ) -> tuple[int, int, memoryview]:
-        """The kind, subject and bytes of the next message. The bytes are valid until the next
-        call. Descriptors are added to ``fds``; without it they are not accepted."""
-        while self._end - self._start < _HEAD.size:
-            self._fill(fds, stopped)
-        kind, subject, length = _HEAD.unpack_from(self._buffer, self._start)
-        start = self._start + _HEAD.size
-        have = self._end - start
-        if have >= length:
-            self._start = start + length
-            return kind, subject, self._buffer[start : start + length]
+        """The kind, subject and bytes of the next message. Descriptors are added to ``fds``;
+        without it they are not accepted."""
+        data = self._rest
+        while len(data) < _HEAD.size:
+            data += self._read(_AT_ONCE, fds, stopped)
+        kind, subject, length = _HEAD.unpack_from(data)
+        end = _HEAD.size + length
         if length > self._most:
             raise ValueError(f"a message has {length} bytes")
-        body = memoryview(bytearray(length))
-        body[:have] = self._buffer[start : self._end]
-        self._start = self._end = 0
-        while have < length:
-            have += self._read(body[have:], fds, stopped)
-        return kind, subject, body
+        if len(data) < end:
+            parts, missing = [data], end - len(data)
+            while missing:
+                # It says how long it is, and may never come.
+                parts.append(self._read(min(missing, _AT_ONCE), fds, stopped))
+                missing -= len(parts[-1])
+            data = b"".join(parts)
+        self._rest = data[end:]
+        return kind, subject, memoryview(data)[_HEAD.size : end]
 
-    def _fill(self, fds: list[int] | None, stopped: Stopped) -> None:
-        left = self._end - self._start
-        if left and self._start:
-            self._buffer[:left] = bytes(self._buffer[self._start : self._end])
-        self._start = 0
-        room = self._buffer[left:] if left else self._buffer
-        self._end = left + self._read(room, fds, stopped)
-
-    def _read(self, into: memoryview, fds: list[int] | None, stopped: Stopped) -> int:
+    def _read(self, most: int, fds: list[int] | None, stopped: Stopped) -> bytes:
         while True:
             try:
-                if fds is None:
-                    count = self.socket.recv_into(into)
-                else:
-                    count = self._read_with_fds(into, fds)
+                data = self.socket.recv(most) if fds is None else self._read_with_fds(most, fds)
             except BlockingIOError:
                 if stopped():
                     raise Interrupted from None
                 continue
             except OSError as error:
                 raise EOFError from error
-            if not count:
+            if not data:
                 raise EOFError
-            return count
+            return data
 
-    def _read_with_fds(self, into: memoryview, fds: list[int]) -> int:
-        count, ancillary, _, _ = self.socket.recvmsg_into([into], _ANCILLARY, _CLOEXEC)
-        for _, _, data in ancillary:
+    def _read_with_fds(self, most: int, fds: list[int]) -> bytes:
+        data, ancillary, _, _ = self.socket.recvmsg(most, _ANCILLARY, _CLOEXEC)
+        for _, _, numbers in ancillary:
             found = array.array("i")
-            found.frombytes(data[: len(data) - len(data) % found.itemsize])
+            found.frombytes(numbers[: len(numbers) - len(numbers) % found.itemsize])
             fds += found
-        return count
+        return data
 
     def close(self) -> None:
         """Close the connection; a second call does nothing."""
@@ -186,16 +177,35 @@ def from_json(body: memoryview) -> Any:
         raise ValueError("JSON that is nested too deep") from error
 
 
-def pack_output(number: int, output: Tensor, room: int) -> tuple[bytes, bool]:
-    """An output's description, and whether its bytes belong into shared memory: they are too many
-    for a message, and ``room`` is enough for them."""
-    size = output.data.nbytes
-    shared = INLINE < size <= room
-    kind = _NUMBERS[output.type] if shared or size <= INLINE else _LATER
-    head = _OUTPUT.pack(number, kind, len(output.dims), size)
-    dims = _dims(len(output.dims)).pack(*output.dims)
-    inline = bytes(output.data) if size <= INLINE else b""
-    return head + dims + inline, shared
+class OutputMessage:
+    """What the host is told of one output. ``memory``, if there is any, is for bytes that are too
+    many for a message."""
+
+    def __init__(self, number: int, memory: memoryview | None) -> None:
+        self._number = number
+        self._memory = memory
+        #: The type, dimensions and size of the last output, and the bytes that describe it.
+        self._last: tuple[TensorType | None, tuple[int, ...], int] = (None, (), 0)
+        self._head = b""
+
+    def pack(self, output: Tensor) -> bytes:
+        """Describe an output, with its bytes if they are few; others go to the memory. If that is
+        too small, the host learns the size."""
+        kind, dims, data = output
+        size = data.nbytes
+        memory = self._memory
+        room = 0 if memory is None else len(memory)
+        if self._last != (kind, dims, size):
+            known = _LATER if size > max(INLINE, room) else _NUMBERS[kind]
+            head = _OUTPUT.pack(self._number, known, len(dims), size)
+            self._head = head + _dims(len(dims)).pack(*dims)
+            self._last = kind, dims, size
+        if size <= INLINE:
+            return self._head + data
+        if memory is not None and size <= room:
+            # A second copy: the library chooses where an output lies, often after it has computed.
+            memory[:size] = data.cast("B")
+        return self._head
 
 
 def unpack_outputs(

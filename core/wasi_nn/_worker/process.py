@@ -196,8 +196,6 @@ class Worker:
                 # It may send without end.
                 if stopped():
                     raise Interrupted
-            # The next request overwrites the channel's memory, and may be another thread's.
-            answer = memoryview(bytes(answer))
             error = self._error(answer) if said == ERROR else None
             if refused is not None and str(refused) in str(error):
                 # The worker has only its text.

@@ -38,9 +38,9 @@ from wasi_nn._worker.messages import (
     TURN,
     U32,
     Channel,
+    OutputMessage,
     as_json,
     from_json,
-    pack_output,
 )
 from wasi_nn.backend import (
     Backend,
@@ -63,10 +63,14 @@ _MAX_REQUEST = 1 << 32
 
 class _Slot:
     """An input that was set before: what it looks like, and whether the library reads it in
-    place."""
+    place: from shared memory, or from memory that the bytes in messages are copied to."""
 
     def __init__(self, key: int | str, tensor: Tensor, in_place: bool) -> None:
         self.key, self.tensor, self.in_place = key, tensor, in_place
+
+
+#: The key of an output, and what the host is told of it.
+_Wanted = dict[int, tuple[int | str, OutputMessage]]
 
 
 class _Opened:
@@ -76,14 +80,15 @@ class _Opened:
         self.context = context
         self.graph = graph
         self.streams = isinstance(context, StreamingContext)
+        self.counts = type(context).generation is not ExecutionContext.generation
         # The host may have given up on a call that still runs.
         self.lock = threading.Lock()
         #: The latest call.
         self.turn = 0
         self.slots: dict[int, _Slot] = {}
-        #: The outputs that the host has asked for, with the memory for their bytes.
-        self.wanted: dict[int, tuple[int | str, memoryview | None]] = {}
-        self.wanted_pieces: dict[int, tuple[int | str, memoryview | None]] = {}
+        #: The outputs that the host has asked for, by its numbers of them.
+        self.wanted: _Wanted = {}
+        self.wanted_pieces: _Wanted = {}
 
 
 class Service:
@@ -269,16 +274,18 @@ class Service:
         (length,) = U32.unpack_from(body)
         wanted = from_json(body[4 : 4 + length])
         size = wanted["size"]
-        data = shared_memory.map_shared(fds[0]) if fds else body[4 + length :]
-        tensor = Tensor(_TYPES[wanted["type"]], tuple(wanted["dims"]), data[:size])
         opened, key = self._contexts[number], wanted["key"]
         again = wanted["slot"] is not None
-        in_place = bool(fds) and again and opened.context.read_from(key, tensor)
+        if fds:
+            data = shared_memory.map_shared(fds[0])[:size]
+        else:
+            data = body[4 + length :]
+            # Later ones come in messages too.
+            data = memoryview(bytearray(data)) if again else data
+        tensor = Tensor(_TYPES[wanted["type"]], tuple(wanted["dims"]), data)
+        in_place = again and size > 0 and opened.context.read_from(key, tensor)
         if not in_place:
             opened.context.set_input(key, tensor)
-        if not fds:
-            # Its bytes are in the message.
-            tensor = tensor._replace(data=memoryview(b""))
         if again:
             opened.slots[wanted["slot"]] = _Slot(key, tensor, in_place)
         return b""
@@ -290,14 +297,11 @@ class Service:
             number, length = INPUT.unpack_from(body, at)
             at += INPUT.size
             slot = opened.slots[number]
-            if length == SHARED:
-                if not slot.in_place:
-                    opened.context.set_input(slot.key, slot.tensor)
-                continue
-            data = body[at : at + length]
-            at += length
-            kind, dims, _ = slot.tensor
-            opened.context.set_input(slot.key, Tensor(kind, dims, data))
+            if length != SHARED:
+                slot.tensor.data[:] = body[at : at + length]
+                at += length
+            if not slot.in_place:
+                opened.context.set_input(slot.key, slot.tensor)
 
     def _compute(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         opened = self._contexts[number]
@@ -324,18 +328,20 @@ class Service:
     def _done(
         self,
         opened: _Opened,
-        wanted: dict[int, tuple[int | str, memoryview | None]],
+        wanted: _Wanted,
         get: Callable[[int | str], Tensor],
     ) -> bytes:
         """The answer to a computation: what the context has generated, and the outputs that the
         host has asked for before."""
-        generation = counted(self._backend, opened.context)
-        parts = [b"\0" if generation is None else b"\1" + GENERATION.pack(*generation)]
-        for number, (key, memory) in wanted.items():
-            # The host asks again, and learns what is wrong.
-            with suppress(WasiNnError):
-                parts.append(_packed(number, get(key), memory))
-        return b"".join(parts)
+        generation = counted(self._backend, opened.context) if opened.counts else None
+        answer = b"\0" if generation is None else b"\1" + GENERATION.pack(*generation)
+        for key, output in wanted.values():
+            try:
+                answer += output.pack(get(key))
+            except WasiNnError:
+                # The host asks again, and learns what is wrong.
+                continue
+        return answer
 
     def _get(self, number: int, body: memoryview, fds: list[int]) -> bytes:
         opened = self._contexts[number]
@@ -357,28 +363,17 @@ class Service:
 
 
 def _answer(
-    body: memoryview,
-    fds: Sequence[int],
-    wanted: dict[int, tuple[int | str, memoryview | None]],
-    get: Callable[[int | str], Tensor],
+    body: memoryview, fds: Sequence[int], wanted: _Wanted, get: Callable[[int | str], Tensor]
 ) -> bytes:
     asked = from_json(body)
     number, key = asked["number"], asked["key"]
-    memory = shared_memory.map_shared(fds[0]) if fds else None
+    output = OutputMessage(number, shared_memory.map_shared(fds[0]) if fds else None)
     for obsolete in asked["forget"]:
         wanted.pop(obsolete, None)
-    output = get(key)
+    answer = output.pack(get(key))
     if asked["keep"]:
-        wanted[number] = key, memory
-    return _packed(number, output, memory)
-
-
-def _packed(number: int, output: Tensor, memory: memoryview | None) -> bytes:
-    data, shared = pack_output(number, output, len(memory) if memory is not None else 0)
-    if shared and memory is not None:
-        # A second copy: the library chooses where an output lies, often after it has computed.
-        memory[: output.data.nbytes] = output.data.cast("B")
-    return data
+        wanted[number] = key, output
+    return answer
 
 
 def _allowed(opened: _Opened, body: memoryview) -> memoryview:
