@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 
 import pytest
 
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.skipif(
 # runs instead of a step of the backend.
 PLUGIN = """
 import json, os, struct, sys, time
+from pathlib import Path
 from wasi_nn.backend import Backend, ExecutionContext, Graph
 from wasi_nn.types import Tensor, TensorInfo, TensorType
 from wasi_nn._worker import asking, messages
@@ -73,7 +75,9 @@ class TakenBackend(Backend):
 
     def load(self, builders, options):
         program = dict(globals())
-        exec(bytes(builders[0]).decode(), program)
+        model = builders[0]
+        source = model.read_bytes() if isinstance(model, Path) else bytes(model)
+        exec(source.decode(), program)
         program.get("load", lambda: None)()
         return Taken(program)
 
@@ -97,13 +101,18 @@ def plugin(tmp_path_factory):
 
 
 @pytest.fixture
-def session(plugin):
+def host(plugin):
     limits = Limits(host_memory=64 << 20)
     with Host(policy=Policy(own_models=True), limits=limits) as host:
         host.plugins.register(plugin, "taken")
         host.plugins.backend_for("taken").plugin = "taken_over"
-        with host.open_session() as session:
-            yield session
+        yield host
+
+
+@pytest.fixture
+def session(host):
+    with host.open_session() as session:
+        yield session
 
 
 def load(session, program: str, config=None) -> int:
@@ -377,3 +386,98 @@ def test_a_worker_that_dies_in_any_step_is_an_error_that_names_the_signal(sessio
         with pytest.raises(RuntimeFailure, match="SIGKILL"):
             go(session, at(step, "os.kill(os.getpid(), 9)"))
         assert caplog.text.count("has ended: SIGKILL") == 1
+
+
+SHARED = """
+turns = iter({turns!r})
+def {step}():
+    if next(turns, False):
+        time.sleep(1000)
+"""
+
+
+def shared_model(host, tmp_path, step: str, turns: list[bool], concurrent: bool = True) -> None:
+    """A named model of a shared worker. Its calls of ``step`` never end where ``turns`` say so."""
+    path = tmp_path / "model.taken"
+    path.write_text(f"Taken.concurrent_contexts = {concurrent}\n{SHARED}".format(**locals()))
+    host.add_model("model", path, encoding="taken", isolation="shared")
+
+
+def infer(session) -> int:
+    context = session.contexts[session.init_execution_context(session.load_by_name("model"))]
+    context.set_input(0, tensor())
+    context.compute()
+    return context.get_output(0).data.nbytes
+
+
+def has_ended(worker) -> bool:
+    until = time.monotonic() + 10
+    while not worker.lost and time.monotonic() < until:
+        time.sleep(0.01)
+    return bool(worker.lost)
+
+
+@pytest.mark.parametrize("step", ["open", "set"])
+def test_a_stopped_guest_leaves_a_shared_worker_in_the_middle_of_a_call(host, tmp_path, step):
+    shared_model(host, tmp_path, step, [False, True])
+    with host.open_session() as other:
+        assert infer(other) == 16
+        process = other.graphs[0].worker.process
+        with host.open_session() as stuck:
+            error = in_time(lambda: infer(stuck), stuck)
+            assert isinstance(error, RuntimeFailure), error
+            assert infer(other) == 16
+        assert infer(other) == 16
+        assert other.graphs[1].worker.process == process
+
+
+@pytest.mark.parametrize("step", ["open", "set"])
+def test_a_call_that_keeps_all_others_from_a_graph_ends_with_its_worker(host, tmp_path, step):
+    shared_model(host, tmp_path, step, [False, True], concurrent=False)
+    with host.open_session() as other:
+        assert infer(other) == 16
+        with host.open_session() as stuck:
+            error = in_time(lambda: infer(stuck), stuck)
+            assert isinstance(error, RuntimeFailure), error
+        assert has_ended(other.graphs[0].worker)
+
+
+def test_a_worker_that_is_busy_for_nobody_is_replaced(host, tmp_path, monkeypatch, caplog):
+    from wasi_nn._worker import process
+
+    monkeypatch.setattr(process, "_MAX_UNAWAITED", 2)
+    shared_model(host, tmp_path, "set", [False, True, True, True])
+    with host.open_session() as other:
+        assert infer(other) == 16
+        for number in range(3):
+            assert not other.graphs[0].worker.lost, number
+            with host.open_session() as stuck:
+                in_time(lambda: infer(stuck), stuck)  # noqa: B023
+        worker = other.graphs[0].worker
+        assert has_ended(worker)
+        assert "busy with requests of guests that were stopped" in worker.lost
+    with host.open_session() as next_one:
+        assert infer(next_one) == 16
+
+
+def test_a_call_that_ends_after_its_guest_counts_no_longer(host, tmp_path, monkeypatch):
+    from wasi_nn._worker import process
+
+    monkeypatch.setattr(process, "_MAX_UNAWAITED", 1)
+    program = "def set():\n    while os.path.exists({!r}): time.sleep(0.01)"
+    gate = tmp_path / "gate"
+    path = tmp_path / "model.taken"
+    path.write_text(program.format(str(gate)))
+    host.add_model("model", path, encoding="taken", isolation="shared")
+    with host.open_session() as other:
+        assert infer(other) == 16
+        worker = other.graphs[0].worker
+        for _ in range(3):
+            gate.touch()
+            with host.open_session() as stuck:
+                in_time(lambda: infer(stuck), stuck)  # noqa: B023
+            gate.unlink()
+            while not all(channel.left for channel in list(worker._unawaited._channels.values())):
+                time.sleep(0.01)
+        assert infer(other) == 16
+        assert not worker.lost

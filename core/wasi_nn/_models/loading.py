@@ -23,6 +23,7 @@ from wasi_nn._models.checks import (
     Blame,
     Outputs,
     checked_choices,
+    checked_context,
     checked_flag,
     checked_infos,
 )
@@ -30,7 +31,7 @@ from wasi_nn._models.file_versions import FilesChanged, versions
 from wasi_nn._models.isolation import uses_device
 from wasi_nn._process.fork import keep, refusal, use
 from wasi_nn._process.signals import raised_by_handler
-from wasi_nn.backend import Backend, Builder, Graph, LoadOptions
+from wasi_nn.backend import Backend, Builder, ExecutionContext, Graph, LoadOptions, Reserve
 from wasi_nn.backend.config import known_config
 from wasi_nn.backend.files import Version
 from wasi_nn.backend.shared import Lock, MadeOnce, Stopped, never
@@ -142,6 +143,16 @@ class LoadedGraph:
     def forked(self) -> None:
         """This is a child process now, and the graph is the parent's."""
         self.lock = self.blame = _Refusal(self.backend)
+
+    def open_context(self, reserve: Reserve, stopped: Stopped) -> ExecutionContext:
+        """Open a context. Raises what the backend raises; in a worker, ``RuntimeFailure`` once
+        ``stopped`` says so, and then its inputs can be set no more."""
+        if self.worker is None:
+            return checked_context(self.graph.init_execution_context(reserve))
+        from wasi_nn._worker.remote import RemoteGraph
+
+        assert isinstance(self.graph, RemoteGraph)
+        return self.graph.init_execution_context(reserve, stopped)
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from math import prod
 from typing import Any, NoReturn, TypeVar
 
-from wasi_nn._models.checks import checked_context, counted
+from wasi_nn._models.checks import counted
 from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._process.fork import keep
 from wasi_nn._process.signals import raised_by_handler
@@ -73,7 +73,9 @@ class Execution:
             self.context: ExecutionContext = call(
                 loaded,
                 self._stopped,
-                lambda: checked_context(loaded.graph.init_execution_context(reserve)),
+                loaded.open_context,
+                reserve,
+                self._stopped,
             )
         except BaseException:
             self._reservation.release()

@@ -30,7 +30,7 @@ from wasi_nn._worker.messages import (
     as_json,
     unpack_outputs,
 )
-from wasi_nn._worker.process import GARBLED
+from wasi_nn._worker.process import GARBLED, GivenUp
 from wasi_nn.backend import (
     ExecutionContext,
     Generation,
@@ -38,7 +38,7 @@ from wasi_nn.backend import (
     StreamingContext,
     position,
 )
-from wasi_nn.backend.shared import Stopped
+from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.errors import InvalidArgument, NnError, RuntimeFailure
 from wasi_nn.types import Tensor
 
@@ -86,9 +86,18 @@ class RemoteContext(ExecutionContext):
     memory if it is large. So a cycle of set_input, compute and get_output is one round trip."""
 
     def __init__(
-        self, graph: RemoteGraph, number: int, reserve: Reserve, generated: Generation | None
+        self,
+        graph: RemoteGraph,
+        number: int,
+        reserve: Reserve,
+        generated: Generation | None,
+        stopped: Stopped = never,
     ) -> None:
         self._graph = graph
+        # (If contexts run one at a time, the next one must not start: ``cancel`` ends the worker.)
+        self._stopped = stopped if graph.concurrent_contexts else None
+        #: Whether the worker may still be busy with a call that the host has given up on.
+        self._given_up = False
         self._worker = graph.worker
         self._number = number
         self._reserve = reserve
@@ -139,7 +148,8 @@ class RemoteContext(ExecutionContext):
         memory = None
         try:
             if size <= INLINE:
-                self._call(SET, U32.pack(len(said)) + said + bytes(tensor.data))
+                body = U32.pack(len(said)) + said + bytes(tensor.data)
+                self._call(SET, body, stopped=self._stopped)
             else:
                 # New memory: if the worker refuses this tensor, the earlier one must still be
                 # there.
@@ -147,7 +157,8 @@ class RemoteContext(ExecutionContext):
                 try:
                     memory = shared_memory.map_shared(descriptor)
                     memory[:] = tensor.data
-                    self._call(SET, U32.pack(len(said)) + said, [descriptor])
+                    body = U32.pack(len(said)) + said
+                    self._call(SET, body, [descriptor], self._stopped)
                 finally:
                     os.close(descriptor)
         except NnError:
@@ -282,7 +293,7 @@ class RemoteContext(ExecutionContext):
             self._worker.kill()
 
     def generation(self) -> Generation | None:
-        if self._stale and not self._calling and not self._worker.lost:
+        if self._stale and not self._calling and not self._given_up and not self._worker.lost:
             self._stale = False
             try:
                 answer = self._call(COUNT, b"", stopped=_after(_CLOSE_SECONDS))
@@ -298,10 +309,12 @@ class RemoteContext(ExecutionContext):
         self._outputs = _Wanted(GET)
         if not self._worker.lost:
             try:
-                self._call(CLOSE, b"", stopped=_after(_CLOSE_SECONDS))
+                # The worker closes it after a call that is still under way.
+                wait = 0.0 if self._given_up else _CLOSE_SECONDS
+                self._call(CLOSE, b"", stopped=_after(wait))
             except RuntimeFailure:
                 # It has ended, and nothing is left to close.
-                if not self._worker.lost:
+                if not self._given_up and not self._worker.lost:
                     raise
 
     def _call(
@@ -317,6 +330,9 @@ class RemoteContext(ExecutionContext):
             return self._worker.call(
                 kind, self._number, body, fds, self._reserve, stopped, self.stdout
             )
+        except GivenUp:
+            self._given_up = True
+            raise
         finally:
             self._calling = False
 
@@ -325,9 +341,14 @@ class RemoteStream(RemoteContext, StreamingContext):
     """A context in a worker that also gives its output in pieces."""
 
     def __init__(
-        self, graph: RemoteGraph, number: int, reserve: Reserve, generated: Generation | None
+        self,
+        graph: RemoteGraph,
+        number: int,
+        reserve: Reserve,
+        generated: Generation | None,
+        stopped: Stopped = never,
     ) -> None:
-        super().__init__(graph, number, reserve, generated)
+        super().__init__(graph, number, reserve, generated, stopped)
         self._pieces = _Wanted(GET_SINGLE)
         self._tokens = -1
 
@@ -349,6 +370,19 @@ class RemoteStream(RemoteContext, StreamingContext):
 
     def fini_single(self) -> None:
         self._run(FINISH, b"", self._pieces)
+
+
+def later(stopped: Stopped) -> Stopped:
+    """Says so when ``stopped`` has said so for as long as a library may take to end a
+    computation."""
+    since: list[float] = []
+
+    def stopped_long_ago() -> bool:
+        if stopped() and not since:
+            since.append(time.monotonic())
+        return bool(since) and time.monotonic() > since[0] + _CANCEL_SECONDS
+
+    return stopped_long_ago
 
 
 def _after(seconds: float) -> Stopped:

@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import array
 import json
+import select
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from struct import Struct
 from typing import Any
@@ -155,6 +157,19 @@ class Channel:
             found.frombytes(numbers[: len(numbers) - len(numbers) % found.itemsize])
             fds += found
         return data
+
+    def give_up(self) -> None:
+        """Accept no further message. The other side learns of it when it sends one."""
+        with suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RD)
+
+    @property
+    def left(self) -> bool:
+        """Whether the other side has closed the connection."""
+        poll = select.poll()
+        # It always reports POLLHUP.
+        poll.register(self.socket, 0)
+        return bool(poll.poll(0))
 
     def close(self) -> None:
         """Close the connection; a second call does nothing."""

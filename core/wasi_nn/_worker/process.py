@@ -39,6 +39,7 @@ from wasi_nn._worker.messages import (
 )
 from wasi_nn._worker.prepared import Started, prepared
 from wasi_nn._worker.records import Records
+from wasi_nn._worker.unawaited import Unawaited
 from wasi_nn.backend import Backend, Builder, LoadOptions, Reserve, discard, unlimited
 from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.errors import NnError, RuntimeFailure, Unavailable, WasiNnError
@@ -54,8 +55,14 @@ _MAX_ERRORS = 64 << 10
 _STOPPED = "the guest was stopped"
 # Connections that are kept for the next requests.
 _MAX_IDLE = 8
+# Requests at one time that nobody waits for any more. Each may keep a processor busy.
+_MAX_UNAWAITED = 8
 
 log = logger("wasi_nn")
+
+
+class GivenUp(RuntimeFailure):
+    """A guest was stopped while it waited for its model."""
 
 
 class Worker:
@@ -97,13 +104,14 @@ class Worker:
         # For the control connection. A finalizer must not wait for it.
         self._lock = threading.Lock()
         self._idle: list[Channel] = []
+        self._unawaited = Unawaited()
         #: The graphs that the worker has not been told to free yet.
         self._dropped: deque[int] = deque()
         self._numbers = count()
         self._records = Records(backend)
         #: What takes the memory of graphs, by the worker's number of it.
         self.memories: weakref.WeakValueDictionary[int, Memory] = weakref.WeakValueDictionary()
-        self._finalizer = weakref.finalize(self, _end, self._started, self._idle)
+        self._finalizer = weakref.finalize(self, _end, self._started, self._idle, self._unawaited)
         # At the end of the program, streams may still be closed. The workers end with the process.
         self._finalizer.atexit = False
         keep(self)
@@ -116,6 +124,7 @@ class Worker:
         # Another thread of the parent may have had it.
         self._lock = threading.Lock()
         self._started.forked()
+        self._unawaited.close()
         while self._idle:
             self._idle.pop().close()
 
@@ -174,8 +183,8 @@ class Worker:
         stopped: Stopped | None = None,
         stdout: Callable[[bytes], object] = discard,
     ) -> memoryview:
-        """Send a request and return its answer. Raises what the worker answers, and
-        ``RuntimeFailure`` if the worker ends, or once ``stopped`` says so: then a private worker is
+        """Send a request and return its answer. Raises what the worker answers, ``RuntimeFailure``
+        if the worker ends, and ``GivenUp`` once ``stopped`` says so: then a private worker is
         ended, and another one finishes the request on its own."""
         stopped = stopped or self._stopped
         try:
@@ -202,7 +211,10 @@ class Worker:
                 error = refused
         except BaseException as raised:
             # The answer may be still to come: nothing else can be asked here.
-            channel.close()
+            if self.private or not isinstance(raised, Interrupted):
+                channel.close()
+            elif self._unawaited.add(subject, channel) > _MAX_UNAWAITED:
+                self.kill("it was busy with requests of guests that were stopped")
             self._raise(raised)
         self._keep(channel)
         if error is not None:
@@ -214,7 +226,7 @@ class Worker:
         if isinstance(error, Interrupted):
             if self.private:
                 self.stop()
-            raise RuntimeFailure("the guest was stopped while it waited for its model") from None
+            raise GivenUp("the guest was stopped while it waited for its model") from None
         if isinstance(error, EOFError):
             raise self.ended() from None
         if isinstance(error, GARBLED):
@@ -268,7 +280,7 @@ class Worker:
         self._lost = self._lost or "the worker was closed"
         # (At the end of the program, a finalizer does nothing when it is called.)
         self._finalizer.detach()
-        _end(self._started, self._idle)
+        _end(self._started, self._idle, self._unawaited)
 
     def ended(self) -> WasiNnError:
         """The error for a worker that has ended."""
@@ -371,8 +383,9 @@ class Memory:
     """What takes a graph's memory in a worker."""
 
 
-def _end(started: Started, idle: list[Channel]) -> None:
+def _end(started: Started, idle: list[Channel], unawaited: Unawaited) -> None:
     started.kill()
     started.close()
+    unawaited.close()
     while idle:
         idle.pop().close()

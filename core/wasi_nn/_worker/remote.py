@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from wasi_nn._worker.context import RemoteContext, RemoteStream
+from wasi_nn._worker.context import RemoteContext, RemoteStream, later
 from wasi_nn._worker.description import Description, checked, generation
 from wasi_nn._worker.messages import (
     OPEN,
     U32,
     from_json,
 )
-from wasi_nn._worker.process import Memory, Worker
+from wasi_nn._worker.process import GivenUp, Memory, Worker
 from wasi_nn.backend import (
     Builder,
     ExecutionContext,
@@ -47,14 +47,25 @@ class RemoteGraph(Graph):
             else worker.memories.setdefault(described.memory, Memory())
         )
 
-    def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
+    def init_execution_context(
+        self, reserve: Reserve, stopped: Stopped = never
+    ) -> ExecutionContext:
+        """Open a context. Once ``stopped`` says so, this and each ``set_input`` give up."""
         number = self.worker.number()
-        answer = self.worker.call(OPEN, number, U32.pack(self.number), reserve=reserve)
+        body = U32.pack(self.number)
+        until = stopped if self.concurrent_contexts else later(stopped)
+        try:
+            answer = self.worker.call(OPEN, number, body, reserve=reserve, stopped=until)
+        except GivenUp:
+            if not self.concurrent_contexts:
+                # No other guest can use the graph meanwhile.
+                self.worker.kill("a context of a graph that has one at a time took too long")
+            raise
 
         def context() -> ExecutionContext:
             found = from_json(answer)
             kind = RemoteStream if checked(found["streams"], bool) else RemoteContext
-            return kind(self, number, reserve, generation(found["generation"]))
+            return kind(self, number, reserve, generation(found["generation"]), stopped)
 
         opened: ExecutionContext = self.worker.parsed(context)
         return opened
