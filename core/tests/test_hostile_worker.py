@@ -452,7 +452,7 @@ def test_a_worker_that_is_busy_for_nobody_is_replaced(host, tmp_path, monkeypatc
         for number in range(3):
             assert not other.graphs[0].worker.lost, number
             with host.open_session() as stuck:
-                in_time(lambda: infer(stuck), stuck)  # noqa: B023
+                in_time(lambda: infer(stuck), stuck)
         worker = other.graphs[0].worker
         assert has_ended(worker)
         assert "busy with requests of guests that were stopped" in worker.lost
@@ -475,7 +475,7 @@ def test_a_call_that_ends_after_its_guest_counts_no_longer(host, tmp_path, monke
         for _ in range(3):
             gate.touch()
             with host.open_session() as stuck:
-                in_time(lambda: infer(stuck), stuck)  # noqa: B023
+                in_time(lambda: infer(stuck), stuck)
             gate.unlink()
             while not all(channel.left for channel in list(worker._unawaited._channels.values())):
                 time.sleep(0.01)
