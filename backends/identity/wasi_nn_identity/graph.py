@@ -99,12 +99,14 @@ class IdentityGraph(DescribedGraph):
     """A graph with the settings of the model's JSON."""
 
     untyped_bytes: bool
+    stateless: bool
 
     def __init__(self, settings: config.Config) -> None:
         self._piece = config.whole_number(settings, "stream", 0, 1, _MAX)
         self._names = _names(settings)
         self.untyped_bytes = config.flag(settings, "untyped_bytes", False)
         self.prints = config.flag(settings, "prints", False)
+        self.stateless = not self.prints
         infos = [TensorInfo(name, None, None, "any") for name in self._names or ()]
         super().__init__(infos, infos)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class OnnxGraph(DescribedGraph):
     """An onnxruntime session, which any number of threads may run at the same time."""
 
+    stateless = True
+
     def __init__(self, session: onnxruntime.InferenceSession) -> None:
         super().__init__(
             [_describe(node, input_type(node.type)) for node in session.get_inputs()],

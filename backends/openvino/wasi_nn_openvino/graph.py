@@ -35,13 +35,19 @@ _KERNELS, _MOST_KERNELS = "CPU_RUNTIME_CACHE_CAPACITY", 5000
 
 
 class OpenvinoGraph(DescribedGraph):
-    """A compiled model; every context has an infer request of its own."""
+    """A compiled model; every context has an infer request of its own, with the values of the
+    model's variables, if it has any (``stateless``)."""
 
-    def __init__(self, compiled: openvino.CompiledModel, weights: Any = None) -> None:
+    stateless: bool
+
+    def __init__(
+        self, compiled: openvino.CompiledModel, weights: Any = None, stateless: bool = True
+    ) -> None:
         inputs = [_describe(port, index) for index, port in enumerate(compiled.inputs)]
         outputs = [_describe(port, index) for index, port in enumerate(compiled.outputs)]
         super().__init__(inputs, outputs)
         self.compiled = compiled
+        self.stateless = stateless
         # OpenVINO reads the weights of a model of bytes where they lie.
         self._weights = weights
 
@@ -59,7 +65,8 @@ def load(core: openvino.Core, builders: Sequence[Builder], options: LoadOptions)
         settings.pop(_KERNELS, None)
     try:
         model, weights = _read(core, builders)
-        return OpenvinoGraph(core.compile_model(model, device, settings), weights)
+        stateless = not model.get_variables()
+        return OpenvinoGraph(core.compile_model(model, device, settings), weights, stateless)
     except RuntimeError as error:
         raise RuntimeFailure(f"OpenVINO rejects the model: {said(error)}") from error
 

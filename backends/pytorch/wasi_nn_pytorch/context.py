@@ -10,7 +10,7 @@ import torch
 from wasi_nn.backend import ExecutionContext, check_input, position
 from wasi_nn.errors import InvalidArgument, RuntimeFailure
 from wasi_nn.runtime.library import view_at
-from wasi_nn.types import Tensor, TensorInfo
+from wasi_nn.types import Tensor, TensorInfo, TensorType
 from wasi_nn_pytorch.elements import ELEMENTS, torch_dtype
 from wasi_nn_pytorch.leaves import Leaf, is_plain, leaves
 from wasi_nn_pytorch.signature import Path, Signature, Slot
@@ -41,6 +41,15 @@ class PytorchContext(ExecutionContext):
         self._outputs: dict[int, Tensor] = {}
 
     def set_input(self, key: int | str, tensor: Tensor) -> None:
+        self._bound(key, tensor)[:] = tensor.data
+
+    def input_memory(
+        self, key: int | str, kind: TensorType, dims: tuple[int, ...]
+    ) -> memoryview | None:
+        return self._bound(key, Tensor(kind, dims, memoryview(b"")))
+
+    def _bound(self, key: int | str, tensor: Tensor) -> memoryview:
+        """The memory of an input of the tensor's type and dimensions."""
         slot = self._slots.get(key)
         if slot is None:
             slot = self._signature.slot(key)
@@ -49,7 +58,7 @@ class PytorchContext(ExecutionContext):
         bound = self._inputs.get(slot.path)
         if bound is None or bound.dims != tensor.dims or bound.type is not tensor.type:
             bound = self._bind_input(slot, tensor)
-        bound.data[:] = tensor.data
+        return bound.data
 
     def compute(self) -> None:
         given = {path: self._value(*bound) for path, bound in self._arguments.items()}

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 class PytorchGraph(DescribedGraph):
     """A module. ``fresh`` makes another one where a module keeps state between calls; ``writes``
-    says that it may write to its arguments."""
+    says that it may write to its arguments, and ``prints`` that it may print."""
+
+    stateless: bool
 
     def __init__(
         self,
@@ -37,6 +39,7 @@ class PytorchGraph(DescribedGraph):
         fresh: Callable[[], Callable[..., Any]] | None = None,
         writes: bool = False,
         outputs: Sequence[TensorInfo] = (),
+        prints: bool = False,
     ) -> None:
         super().__init__(signature.infos, outputs)
         self._module = module
@@ -44,6 +47,7 @@ class PytorchGraph(DescribedGraph):
         self._device = device
         self._fresh = fresh
         self._writes = writes
+        self.stateless = fresh is None and not prints
 
     def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
         from wasi_nn_pytorch.context import PytorchContext
@@ -125,7 +129,14 @@ def _torchscript(builder: Builder, device: str) -> Graph:
         return Printing(load()) if found.prints else load()
 
     shared = Printing(module) if found.prints else module
-    return PytorchGraph(shared, signature, device, fresh if found.state else None, found.arguments)
+    return PytorchGraph(
+        shared,
+        signature,
+        device,
+        fresh if found.state else None,
+        found.arguments,
+        prints=found.prints,
+    )
 
 
 def _exported(path: Path, device: str) -> Graph:

@@ -16,7 +16,7 @@ import numpy as np
 from wasi_nn.backend.buffers import BufferedContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
 from wasi_nn.runtime.library import view_at
-from wasi_nn.types import Tensor, TensorInfo
+from wasi_nn.types import Tensor, TensorInfo, byte_size
 from wasi_nn_tflite.subgraph import Subgraph
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class TfliteContext(BufferedContext):
         # in our own buffer until the next compute. This costs a second copy, but only when
         # dimensions change.
         self._resized = True
-        return Tensor(tensor.type, tensor.dims, memoryview(bytearray(len(tensor.data))))
+        return Tensor(tensor.type, tensor.dims, memoryview(bytearray(byte_size(*tensor[:2]))))
 
     def run(self) -> None:
         if self._resized:

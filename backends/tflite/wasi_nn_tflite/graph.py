@@ -43,6 +43,7 @@ class TfliteGraph(DescribedGraph):
     own."""
 
     choices: Mapping[str, Sequence[str]]
+    stateless: bool
 
     def __init__(
         self, model: Kept | bytes, settings: Mapping[str, Any], config: Mapping[str, Any]
@@ -57,6 +58,7 @@ class TfliteGraph(DescribedGraph):
         signature = found[name] if name is not None else Signature(0, {}, {})
         number = signature.subgraph
         read = layout(model if isinstance(model, bytes) else Path(model.path), number)
+        self.stateless = read.stateless
         inputs, outputs = read.inputs, read.outputs
         if not number:
             inputs, outputs = main_tensors(interpreter)

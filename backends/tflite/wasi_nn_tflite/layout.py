@@ -2,14 +2,14 @@
 
 The interface reports a 4-bit tensor as int8, with one byte for each element. The memory has only
 half as many bytes, so writing them all would write past its end. The interface also tells the order
-of inputs and outputs only for the main subgraph. So both are read from the flatbuffer
-(Model.subgraphs[i] of TensorFlow Lite's schema).
+of inputs and outputs only for the main subgraph, and not whether a tensor is a variable. So these
+are read from the flatbuffer (Model.subgraphs[i] of TensorFlow Lite's schema).
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from struct import error, unpack_from
 from typing import Any, NamedTuple
@@ -17,16 +17,20 @@ from typing import Any, NamedTuple
 #: The types with elements smaller than a byte, by their number in TensorType.
 PACKED = {17: "int4", 19: "int2", 20: "uint4"}
 # The numbers of fields in their tables.
-_SUBGRAPHS, _TENSORS, _INPUTS, _OUTPUTS, _TYPE = 2, 0, 1, 2, 1
+_SUBGRAPHS, _TENSORS, _INPUTS, _OUTPUTS, _TYPE, _IS_VARIABLE = 2, 0, 1, 2, 1, 5
+# The type of a tensor that refers to a variable.
+_RESOURCE = 13
 
 
 class Layout(NamedTuple):
     """A subgraph. ``packed`` has the types of tensors with elements smaller than a byte, by tensor
-    index. ``inputs`` and ``outputs`` are tensor indexes."""
+    index. ``inputs`` and ``outputs`` are tensor indexes. ``stateless``: the model has no variables,
+    which would keep their values between two computations."""
 
     packed: Mapping[int, str] = {}
     inputs: Sequence[int] = ()
     outputs: Sequence[int] = ()
+    stateless: bool = False
 
 
 def layout(source: bytes | Path, subgraph: int = 0) -> Layout:
@@ -46,16 +50,32 @@ def _read(data: Any, subgraph: int) -> Layout:
     if subgraph >= unpack_from("<I", data, subgraphs)[0]:
         raise IndexError(subgraph)
     graph = _element(data, subgraphs, subgraph)
-    tensors = _offset(data, _field(data, graph, _TENSORS))
-    (count,) = unpack_from("<I", data, tensors)
     packed = {}
-    for index in range(min(count, len(data) // 4)):
-        at = _field(data, _element(data, tensors, index), _TYPE)
-        kind = PACKED.get(data[at]) if at else None
+    for index, tensor in enumerate(_tensors(data, graph)):
+        kind = PACKED.get(_byte(data, tensor, _TYPE))
         if kind is not None:
             packed[index] = kind
     inputs, outputs = (_numbers(data, _field(data, graph, n)) for n in (_INPUTS, _OUTPUTS))
-    return Layout(packed, inputs, outputs)
+    (count,) = unpack_from("<I", data, subgraphs)
+    stateless = not any(
+        _byte(data, tensor, _IS_VARIABLE) or _byte(data, tensor, _TYPE) == _RESOURCE
+        for number in range(min(count, len(data) // 4))
+        for tensor in _tensors(data, _element(data, subgraphs, number))
+    )
+    return Layout(packed, inputs, outputs, stateless)
+
+
+def _tensors(data: Any, subgraph: int) -> Iterator[int]:
+    """The tables of a subgraph's tensors."""
+    tensors = _offset(data, _field(data, subgraph, _TENSORS))
+    (count,) = unpack_from("<I", data, tensors)
+    return (_element(data, tensors, index) for index in range(min(count, len(data) // 4)))
+
+
+def _byte(data: Any, table: int, number: int) -> int:
+    """A field of one byte, 0 by default."""
+    at = _field(data, table, number)
+    return int(data[at]) if at else 0
 
 
 def _numbers(data: Any, at: int) -> list[int]:

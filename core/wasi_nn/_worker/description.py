@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from wasi_nn._models.checks import (
-    checked_choices,
-    checked_flag,
-    checked_infos,
-    checked_statistics,
-)
+from wasi_nn._models.checks import checked_choices, checked_flag, checked_infos
 from wasi_nn._worker.messages import MAX_MESSAGE, as_json, from_json
 from wasi_nn.backend import Generation, Graph
 from wasi_nn.errors import RuntimeFailure
@@ -30,6 +25,7 @@ class Description(NamedTuple):
     outputs: Sequence[TensorInfo]
     concurrent_contexts: bool
     untyped_bytes: bool
+    stateless: bool
     choices: Mapping[str, Sequence[str]]
     memory: int | None
 
@@ -43,6 +39,7 @@ def write(graph: Graph, memory: int | None) -> bytes:
             "outputs": [_described(info) for info in checked_infos("outputs", graph.outputs)],
             "concurrent_contexts": checked_flag("concurrent_contexts", graph.concurrent_contexts),
             "untyped_bytes": checked_flag("untyped_bytes", graph.untyped_bytes),
+            "stateless": checked_flag("stateless", graph.stateless),
             "choices": checked_choices(graph.choices),
             "memory": memory,
         }
@@ -64,6 +61,7 @@ def read(body: memoryview) -> Description:
         tuple(_info(**one) for one in found["outputs"]),
         checked(found["concurrent_contexts"], bool),
         checked(found["untyped_bytes"], bool),
+        checked(found["stateless"], bool),
         {key: _texts(values) for key, values in checked(found["choices"], dict).items()},
         None if memory is None else checked(memory, int),
     )
@@ -81,12 +79,6 @@ def generation(numbers: Sequence[float] | None) -> Generation | None:
         int(value) if is_whole else float(value)
         for value, is_whole in zip(numbers, whole, strict=True)
     )
-
-
-def statistics(body: memoryview) -> Mapping[str, float]:
-    """What a graph in a worker counts. Raises what reading nonsense raises, and
-    ``BrokenContract``."""
-    return checked_statistics(from_json(body))
 
 
 def checked(value: Any, kind: type) -> Any:

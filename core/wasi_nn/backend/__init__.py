@@ -129,6 +129,13 @@ class Graph(ABC):
         return False
 
     @attribute
+    def stateless(self) -> bool:
+        """Whether its outputs follow from the inputs of the same ``compute`` alone, and contexts
+        print nothing. Only then core can compute the inputs of several guests in one context, when
+        the operator asks for it (config ``batching``)."""
+        return False
+
+    @attribute
     def choices(self) -> Mapping[str, Sequence[str]]:
         """The values of this model, such as its signatures, that a key of the config selects from,
         by key."""

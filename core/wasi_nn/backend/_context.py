@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import NamedTuple
 
-from wasi_nn.types import Tensor
+from wasi_nn.types import Tensor, TensorType
 
 
 class Generation(NamedTuple):
@@ -106,6 +106,14 @@ class ExecutionContext(ABC):
         keeps the memory, and writes the next tensors of this type and these dimensions into it.
         False if the library cannot; then nothing is set. Raises what ``set_input`` raises."""
         return False
+
+    def input_memory(
+        self, key: int | str, kind: TensorType, dims: tuple[int, ...]
+    ) -> memoryview | None:
+        """Set an input as ``set_input`` does, and let the caller write its bytes: the memory that
+        the library reads it from, valid until the next call on this context. None if nobody else
+        can write there; then nothing is set. Raises what ``set_input`` raises."""
+        return None
 
     @abstractmethod
     def get_output(self, key: int | str) -> Tensor:

@@ -12,9 +12,12 @@ from collections.abc import Collection, Sequence
 
 from wasi_nn.backend import ExecutionContext, Graph, check_input, position
 from wasi_nn.errors import InvalidArgument
-from wasi_nn.types import Tensor, TensorInfo
+from wasi_nn.types import Tensor, TensorInfo, TensorType
 
 __all__ = ["BufferedContext", "DescribedGraph"]
+
+# The bytes of a tensor of which only the type and the dimensions are known.
+_NO_BYTES = memoryview(b"")
 
 
 class DescribedGraph(Graph):
@@ -49,8 +52,8 @@ class BufferedContext(ExecutionContext):
     @abstractmethod
     def bind(self, index: int, tensor: Tensor) -> Tensor:
         """Bind a buffer to an input and return it. The tensor's type and dimensions are already
-        checked. Its bytes, and those of later tensors with the same type and dimensions, are
-        written to this buffer. Raises ``NnError``."""
+        checked; do not look at its bytes. They, and those of later tensors with the same type and
+        dimensions, are written to this buffer. Raises ``NnError``."""
 
     def bind_memory(self, index: int, tensor: Tensor) -> bool:
         """Bind an input to the memory of ``tensor``, whose type and dimensions are already checked:
@@ -69,11 +72,24 @@ class BufferedContext(ExecutionContext):
         index = position(key, self.input_infos, "input")
         bound = self.bound[index]
         if bound is None or bound.dims != tensor.dims or bound.type is not tensor.type:
-            check_input(self.input_infos[index], tensor)
-            bound = self.bind(index, tensor)
-            self._missing -= self.bound[index] is None
-            self.bound[index] = bound
+            bound = self._bind(index, tensor)
         bound.data[:] = tensor.data
+
+    def input_memory(
+        self, key: int | str, kind: TensorType, dims: tuple[int, ...]
+    ) -> memoryview | None:
+        index = position(key, self.input_infos, "input")
+        bound = self.bound[index]
+        if bound is None or bound.dims != dims or bound.type is not kind:
+            bound = self._bind(index, Tensor(kind, dims, _NO_BYTES))
+        return bound.data
+
+    def _bind(self, index: int, tensor: Tensor) -> Tensor:
+        check_input(self.input_infos[index], tensor)
+        bound = self.bind(index, tensor)
+        self._missing -= self.bound[index] is None
+        self.bound[index] = bound
+        return bound
 
     def read_from(self, key: int | str, tensor: Tensor) -> bool:
         index = position(key, self.input_infos, "input")
