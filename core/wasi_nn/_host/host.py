@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +15,7 @@ from wasi_nn._host.guest_module import GuestModule
 from wasi_nn._host.limit_policy import enforcing, laid_over, policy_of_host
 from wasi_nn._host.program import Program
 from wasi_nn._models import loading
+from wasi_nn._models.batching import settings as batching
 from wasi_nn._models.isolation import isolation_of
 from wasi_nn._models.registry import NamedModel, Registry, detect
 from wasi_nn._models.spec import resolve_path
@@ -23,7 +23,7 @@ from wasi_nn._policy import values
 from wasi_nn._policy.values import target as target_of
 from wasi_nn._process.fork import OfOneProcess, keep, use
 from wasi_nn._process.signals import attend_or_leave
-from wasi_nn._session.session import Session, schedule_of
+from wasi_nn._session.session import Session
 from wasi_nn.backend import LoadOptions
 from wasi_nn.backend.shared import never
 from wasi_nn.errors import InvalidEncoding, UsageError
@@ -86,8 +86,6 @@ class Host(OfOneProcess, Closing):
         self._allow_fallback = allow_fallback
         self._runtime_name = runtime
         self._runtime: Runtime | None = None
-        # No run of another host has this name by chance.
-        self._tenant = f"host {os.urandom(8).hex()}"
 
     @property
     def limits(self) -> Limits:
@@ -190,13 +188,16 @@ class Host(OfOneProcess, Closing):
         if len(paths) == len(builders):
             return self._model(lambda: loading.load_shared(backend, paths, options, never, chosen))
 
+        batch = batching.settings_of(options.config)
+        options = options._replace(config=batching.without(options.config))
+
         def load() -> loading.LoadedGraph:
             worker = None
             if chosen != "none":
                 from wasi_nn._worker.process import Worker
 
                 worker = Worker(backend, paths)
-            return loading.load(backend, builders, options, worker)
+            return loading.batched(loading.load(backend, builders, options, worker), batch)
 
         return self._model(load)
 
@@ -204,8 +205,7 @@ class Host(OfOneProcess, Closing):
         # Imported here: the start of a guest does not need it.
         from wasi_nn._host.model import Model
 
-        schedule = schedule_of(self.policy, self._tenant)
-        return Model(attend_or_leave(load), self.limits.given(), schedule)
+        return Model(attend_or_leave(load), self.limits.given())
 
     # Guests
 
@@ -324,11 +324,8 @@ class Host(OfOneProcess, Closing):
         host's."""
         return self._session(laid_over(self.policy, policy, limits, None))
 
-    def _session(self, policy: Policy, tenant: str | None = None) -> Session:
-        if tenant is not None and not isinstance(tenant, str):
-            raise UsageError(f"the tenant is {tenant!r}, and must be a name (str)")
-        named = tenant or self._tenant
-        return Session(self.plugins, self.registry, policy, self._allow_fallback, named)
+    def _session(self, policy: Policy) -> Session:
+        return Session(self.plugins, self.registry, policy, self._allow_fallback)
 
     def close(self) -> None:
         """Free the named models. Guests that still run keep theirs until they end."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn._models import digests
+from wasi_nn._models.batching import settings as batching
 from wasi_nn._models.checks import (
     PASSING,
     Blame,
@@ -26,28 +27,18 @@ from wasi_nn._models.checks import (
     checked_context,
     checked_flag,
     checked_infos,
-    checked_statistics,
 )
 from wasi_nn._models.file_versions import FilesChanged, versions
 from wasi_nn._models.isolation import uses_device
 from wasi_nn._process.fork import keep, refusal, use
 from wasi_nn._process.signals import raised_by_handler
-from wasi_nn.backend import (
-    Backend,
-    Builder,
-    ExecutionContext,
-    Graph,
-    LoadOptions,
-    Reserve,
-    Schedule,
-)
+from wasi_nn.backend import Backend, Builder, ExecutionContext, Graph, LoadOptions, Reserve
 from wasi_nn.backend.config import known_config
 from wasi_nn.backend.files import Version
 from wasi_nn.backend.shared import Lock, MadeOnce, Stopped, never
 from wasi_nn.errors import (
     InvalidArgument,
     InvalidEncoding,
-    NnError,
     RuntimeFailure,
     Unavailable,
     UsageError,
@@ -118,6 +109,8 @@ class LoadedGraph:
         with self.blame:
             shared = graph.shared_memory
             self.untyped_bytes = checked_flag("untyped_bytes", graph.untyped_bytes)
+            #: Whether several guests' inputs can be computed in one context.
+            self.stateless = checked_flag("stateless", graph.stateless)
             concurrent = checked_flag("concurrent_contexts", graph.concurrent_contexts)
             #: The values that keys of the config select from, by key.
             self.choices = checked_choices(graph.choices)
@@ -150,35 +143,19 @@ class LoadedGraph:
         """Whether its process has ended."""
         return self.worker is not None and bool(self.worker.lost)
 
-    def statistics(self) -> Mapping[str, float]:
-        """What the graph counts of its work. A backend's failure is logged, and then it is
-        empty."""
-        if self.lost:
-            return {}
-        try:
-            with self.blame:
-                return checked_statistics(self.graph.statistics())
-        except NnError as error:
-            log.warning("%s does not count: %s", self.backend.title, error)
-            return {}
-
     def forked(self) -> None:
         """This is a child process now, and the graph is the parent's."""
         self.lock = self.blame = _Refusal(self.backend)
 
-    def open_context(
-        self, reserve: Reserve, stopped: Stopped, schedule: Schedule
-    ) -> ExecutionContext:
+    def open_context(self, reserve: Reserve, stopped: Stopped) -> ExecutionContext:
         """Open a context. Raises what the backend raises; in a worker, ``RuntimeFailure`` once
         ``stopped`` says so, and then its inputs can be set no more."""
         if self.worker is None:
-            context = checked_context(self.graph.init_execution_context(reserve))
-            context.schedule = schedule
-            return context
+            return checked_context(self.graph.init_execution_context(reserve))
         from wasi_nn._worker.remote import RemoteGraph
 
         assert isinstance(self.graph, RemoteGraph)
-        return self.graph.init_execution_context(reserve, stopped, schedule)
+        return self.graph.init_execution_context(reserve, stopped)
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:
@@ -195,7 +172,7 @@ class LoadedGraph:
 
 def check_guest_config(backend: Backend, config: Mapping[str, Any]) -> None:
     """Raise ``InvalidArgument`` for a guest's config with a key that only the operator may set."""
-    refused = sorted(config.keys() & backend.host_only_keys)
+    refused = sorted(config.keys() & (backend.host_only_keys | {batching.KEY}))
     if refused:
         raise InvalidArgument(
             f"a guest's config may not set {', '.join(refused)}: "
@@ -279,7 +256,32 @@ def _use(backend: Backend) -> None:
         use(backend.title)
 
 
+def batched(
+    loaded: LoadedGraph, settings: batching.Settings | None, stopped: Stopped = never
+) -> LoadedGraph:
+    """The graph whose contexts are batched over ``loaded``, the same one for all who ask for the
+    same; ``loaded`` itself without settings. Raises ``InvalidArgument`` if it cannot be batched."""
+    if settings is None:
+        return loaded
+
+    def make() -> LoadedGraph:
+        from wasi_nn._models.batching.graph import BatchingGraph
+
+        with loaded.blame:
+            graph = BatchingGraph(loaded, settings)
+        found = LoadedGraph(graph, loaded.backend, loaded.options, loaded.seconds, loaded.worker)
+        found.files = loaded.files
+        if found.survives_fork:
+            # Its queue has threads of the parent.
+            found.survives_fork = False
+            keep(found)
+        return found
+
+    return _batched.get((loaded, settings), make, stopped)
+
+
 _loaded: MadeOnce[LoadedGraph] = MadeOnce()
+_batched: MadeOnce[LoadedGraph] = MadeOnce()
 _workers: MadeOnce[Worker] = MadeOnce()
 
 
@@ -326,12 +328,13 @@ def load_shared(
 
     If one of the files has changed, it is another model. Raises ``NotAllowed`` for files whose
     digests are not those of each of ``pins``, ``ModelNotFound`` for a missing file,
-    ``InvalidArgument`` for a config that is not made of JSON's types, and ``RuntimeFailure`` for
-    files that change each time."""
+    ``InvalidArgument`` for a config that is not made of JSON's types and for a graph that cannot be
+    batched, and ``RuntimeFailure`` for files that change each time."""
     in_worker = isolation != "none"
     if not in_worker:
         _use(backend)
-    config = known_config(backend, options.config)
+    batch = batching.settings_of(options.config)
+    config = known_config(backend, batching.without(options.config))
     try:
         settings = json.dumps(config, sort_keys=True)
     except (TypeError, ValueError) as error:
@@ -372,7 +375,8 @@ def load_shared(
         with suppress(FilesChanged):
             for pin in pins:
                 digests.check(files, pin, stopped)
-            return _loaded.get(key, partial(make, files), stopped, lambda loaded: not loaded.lost)
+            made = _loaded.get(key, partial(make, files), stopped, lambda loaded: not loaded.lost)
+            return batched(made, batch, stopped)
     raise RuntimeFailure(
         f"the files of {', '.join(map(str, paths))} changed each of the {_MAX_LOADS} times that "
         "the model was loaded: load it when they are written, or put new files in their place with "

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wasi_nn import encodings
 from wasi_nn._models import digests
+from wasi_nn._models.batching import settings as batching
 from wasi_nn._models.file_versions import FilesChanged, versions
 from wasi_nn._models.isolation import isolation_of, uses_device
 from wasi_nn._models.loading import (
@@ -26,7 +27,7 @@ from wasi_nn._models.loading import (
 from wasi_nn._policy import values
 from wasi_nn.backend import Backend, LoadOptions
 from wasi_nn.backend.shared import Stopped, never
-from wasi_nn.errors import InvalidEncoding, ModelNotFound, NotFound, UsageError
+from wasi_nn.errors import InvalidArgument, InvalidEncoding, ModelNotFound, NotFound, UsageError
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.plugins import Plugins, availability, is_broken
 from wasi_nn.policy import Policy
@@ -102,6 +103,10 @@ class Registry:
         if model.digest is not None:
             model = model._replace(digest=values.digest(model.digest))
         try:
+            batching.settings_of(model.config)
+        except InvalidArgument as error:
+            raise UsageError(f"model {model.name!r}: {error}") from error
+        try:
             if model.encoding != encodings.AUTODETECT:
                 # Check this first: after an unknown encoding, the rest may not be files at all.
                 self._plugins.backend_for(model.encoding)
@@ -160,6 +165,11 @@ class Registry:
             return kept
         check_guest_config(backend, config or {})
         merged = {**entry.model.config, **(config or {})}
+        if isolation == "guest" and batching.KEY in merged:
+            raise UsageError(
+                f"model {name!r}: config {batching.KEY!r} needs the isolation 'none' or 'shared', "
+                "because with 'guest' no two guests compute in the same graph"
+            )
         options = LoadOptions(entry.encoding, entry.model.target, merged, self._allow_fallback)
         if isolation == "guest" and worker_for is not None:
             files = versions(backend, paths, options.config)
@@ -177,13 +187,6 @@ class Registry:
             # This reference keeps the graph loaded between guests.
             entry.graph = loaded
         return loaded
-
-    def statistics(self) -> Mapping[str, Mapping[str, float]]:
-        """What the graphs of the models count of their work (``Graph.statistics``), by the models'
-        names. Models that are not loaded, or count nothing, are left out."""
-        graphs = {name: entry.graph for name, entry in list(self._entries.items())}
-        found = {name: graph.statistics() for name, graph in graphs.items() if graph is not None}
-        return {name: counted for name, counted in found.items() if counted}
 
     def kind(self, name: str) -> tuple[str, ExecutionTarget]:
         """The encoding and the execution target of a named model. Raises ``NotFound``."""

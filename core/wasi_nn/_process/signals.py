@@ -37,6 +37,7 @@ _NAMES = (
     *("SIGCHLD", "SIGVTALRM", "SIGPROF", "SIGIO", "SIGWINCH", "SIGTSTP", "SIGCONT", "SIGXCPU"),
 )
 _SIGNALS = tuple(int(getattr(signal, name)) for name in _NAMES if hasattr(signal, name))
+_SIGINT = int(signal.SIGINT)
 _DEFAULT, _IGNORED = int(signal.SIG_DFL), int(signal.SIG_IGN)
 # Without signal.getsignal's conversion of each answer to an enum.
 _present: Callable[[int], object] = import_module("_signal").getsignal
@@ -53,6 +54,14 @@ def attend(work: Callable[[], T], interrupt: Callable[[], None]) -> T:
     if get_ident() != _main:
         return _elsewhere(work)
     return _Job(work).attend(interrupt) if _handled() else work()
+
+
+def shielded(work: Callable[[], T], interrupt: Callable[[], None]) -> T:
+    """Do ``work``, which must not be left half done, and return what it returns. Where Python's own
+    handler of Ctrl-C could raise within it, it is done in another thread, as in ``attend``."""
+    if get_ident() != _main or _present(_SIGINT) is not signal.default_int_handler:
+        return work()
+    return _Job(work).attend(interrupt)
 
 
 def attend_or_leave(work: Callable[[], T]) -> T:
