@@ -8,6 +8,7 @@ from pathlib import Path
 
 from benchmarks import (
     backends,
+    batching,
     components,
     engines,
     hosting,
@@ -32,6 +33,7 @@ def main() -> None:
             ("component calls", components.calls),
             ("a component on another host", native.components),
             ("backends", lambda: backends.cycles(folder)),
+            ("batching", lambda: batching.figures(folder)),
             ("workers", lambda: isolation.figures(folder)),
             ("language models", language.figures),
             ("neighbours", lambda: neighbours.figures(folder)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ LARGE_DIMS = (1, 3, 224, 224)
 LARGE_OUT = (1, 64, 1, 1)
 #: The channels of the large network, layer by layer. Each convolution is 3 × 3 with stride 2.
 LAYERS = ((3, 64), (64, 128), (128, 320), (320, 64))
+#: The sizes of the perceptron's layers.
+PERCEPTRON = (1024, 2048, 2048, 448)
+_SCALE = np.float32(0.03)
 
 
 def small(folder: Path) -> Path:
@@ -40,6 +44,32 @@ def large(folder: Path) -> Path:
         name = f"r{layer}"
     nodes.append(helper.make_node("GlobalAveragePool", [name], ["y"]))
     return save_onnx(folder / "large.onnx", nodes, {"x": LARGE_DIMS}, {"y": LARGE_OUT}, weights)
+
+
+def perceptron(folder: Path) -> Path:
+    """Three layers of 29 MB of weights over n rows of 1,024 floats: a single row reads all of them
+    for few products, so memory is what it waits for."""
+    random = np.random.default_rng(3)
+    nodes, weights, name = [], {}, "x"
+    for layer, (inputs, outputs) in enumerate(pairwise(PERCEPTRON)):
+        weights[f"w{layer}"] = random.standard_normal((inputs, outputs), np.float32) * _SCALE
+        nodes.append(helper.make_node("MatMul", [name, f"w{layer}"], [f"m{layer}"]))
+        nodes.append(helper.make_node("Tanh", [f"m{layer}"], [name := f"t{layer}"]))
+    nodes[-1].output[0] = "y"
+    dims, out = ("n", PERCEPTRON[0]), ("n", PERCEPTRON[-1])
+    return save_onnx(folder / "perceptron.onnx", nodes, {"x": dims}, {"y": out}, weights)
+
+
+def convolution(folder: Path) -> Path:
+    """The convolutions of ``large`` over n images."""
+    import onnx
+
+    model = onnx.load(large(folder))
+    for tensor in (*model.graph.input, *model.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_param = "n"
+    path = folder / "convolution.onnx"
+    onnx.save(model, path)
+    return path
 
 
 def heavy(folder: Path, megabytes: int) -> Path:
