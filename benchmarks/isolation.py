@@ -6,6 +6,8 @@ one run. A load is that of a guest's own model by a new guest: it starts a worke
 
 from __future__ import annotations
 
+import os
+import socket
 import statistics
 import time
 from importlib.util import find_spec
@@ -43,10 +45,11 @@ def figures(folder: Path) -> list[Figure]:
                 host.add_model(
                     f"large-{isolation}", *large.paths, config=ONE_THREAD, isolation=isolation
                 )
-            apart, within = interleaved(
+            apart, within, bare = interleaved(
                 ROUNDS,
                 guest(host, "small-guest", small, 2000),
                 guest(host, "small-none", small, 2000),
+                _bare_round_trip,
             )
             found.append(
                 Figure(
@@ -57,6 +60,8 @@ def figures(folder: Path) -> list[Figure]:
                     note=f"{apart * 1e6:.1f} µs in a worker, {within * 1e6:.1f} µs without",
                 )
             )
+            note = "64 bytes there and back, between two Python processes that sleep"
+            found.append(Figure("isolation_floor_us", bare * 1e6, "µs", note=note))
             ratio, apart, within = paired_ratio(
                 PAIRS,
                 guest(host, "large-guest", large, 20),
@@ -65,6 +70,27 @@ def figures(folder: Path) -> list[Figure]:
             note = f"{apart * 1e3:.2f} ms in a worker, {within * 1e3:.2f} ms without; 602,112 bytes"
             found.append(Figure("isolation_large_ratio", ratio, "×", 1.05, note=note))
     return found + [load for name in MODELS for load in _load(name)]
+
+
+def _bare_round_trip(turns: int = 2000) -> float:
+    """Seconds for a message to another process and back."""
+    ours, theirs = socket.socketpair()
+    child = os.fork()
+    if not child:
+        ours.close()
+        while data := theirs.recv(64):
+            theirs.send(data)
+        os._exit(0)
+    theirs.close()
+    message = bytes(64)
+    started = time.perf_counter()
+    for _ in range(turns):
+        ours.send(message)
+        ours.recv(64)
+    seconds = time.perf_counter() - started
+    ours.close()
+    os.waitpid(child, 0)
+    return seconds / turns
 
 
 def _load(name: str) -> list[Figure]:

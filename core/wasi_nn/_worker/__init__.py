@@ -3,5 +3,6 @@
 ``process`` is the host's side: it starts a worker, talks to it, and ends it. ``remote`` has the
 graphs that the host sees, ``context`` their execution contexts. ``prepared`` starts workers from a
 process that has imported the library already. ``template`` runs in that process, ``service`` and
-``asking`` in the worker. ``messages``, ``description`` and ``memory`` are what both sides share.
+``asking`` in the worker. ``messages``, ``patience``, ``description`` and ``memory`` are what both
+sides share.
 """

@@ -24,6 +24,7 @@ from functools import lru_cache
 from struct import Struct
 from typing import Any
 
+from wasi_nn._worker.patience import Patience
 from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.types import Tensor, TensorType
 
@@ -82,6 +83,7 @@ class Channel:
         self._most = most
         #: What has arrived of the next messages.
         self._rest = b""
+        self._patience = Patience()
         if endable:
             # The kernel's own timeouts cost no system call for each message, as Python's do.
             for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
@@ -137,10 +139,17 @@ class Channel:
         return kind, subject, memoryview(data)[_HEAD.size : end]
 
     def _read(self, most: int, fds: list[int] | None, stopped: Stopped) -> bytes:
+        flags = self._patience.begin()
         while True:
             try:
-                data = self.socket.recv(most) if fds is None else self._read_with_fds(most, fds)
+                if fds is None:
+                    data = self.socket.recv(most, flags)
+                else:
+                    data = self._read_with_fds(most, fds, flags)
             except BlockingIOError:
+                if flags:
+                    flags = self._patience.again()
+                    continue
                 if stopped():
                     raise Interrupted from None
                 continue
@@ -148,10 +157,12 @@ class Channel:
                 raise EOFError from error
             if not data:
                 raise EOFError
+            if flags:
+                self._patience.found()
             return data
 
-    def _read_with_fds(self, most: int, fds: list[int]) -> bytes:
-        data, ancillary, _, _ = self.socket.recvmsg(most, _ANCILLARY, _CLOEXEC)
+    def _read_with_fds(self, most: int, fds: list[int], flags: int) -> bytes:
+        data, ancillary, _, _ = self.socket.recvmsg(most, _ANCILLARY, flags | _CLOEXEC)
         for _, _, numbers in ancillary:
             found = array.array("i")
             found.frombytes(numbers[: len(numbers) - len(numbers) % found.itemsize])

@@ -1,0 +1,44 @@
+"""Whether a thread looks for a message for a moment before it sleeps."""
+
+from __future__ import annotations
+
+import socket
+from time import perf_counter
+
+# Longer than the other side needs for a small model, and than a guest needs for its next call.
+_LOOK_SECONDS = 50e-6
+_MAX_PAUSE = 1023
+# Other systems do not have it: there, each wait sleeps.
+_LOOK = getattr(socket, "MSG_DONTWAIT", 0)
+
+
+class Patience:
+    """Decides it for one side of a connection, from what came of it before.
+
+    If both sides have a core of their own, to look takes less time and less of the processor than
+    to sleep and be woken (measured: a cycle of 50 µs in place of 110, and 100 µs of the processor
+    in place of 160). If they share one, or the answer takes long, it is in vain. So the waits after
+    one that looked in vain sleep at once: 1 of them, then 3, 7 and up to 1023."""
+
+    def __init__(self) -> None:
+        self._pause = self._left = 0
+        self._until = 0.0
+
+    def begin(self) -> int:
+        """The flags of the first attempt to receive: other than 0 to look."""
+        if self._left:
+            self._left -= 1
+            return 0
+        self._until = perf_counter() + _LOOK_SECONDS
+        return _LOOK
+
+    def again(self) -> int:
+        """The flags of the next attempt, where nothing was found."""
+        if perf_counter() < self._until:
+            return _LOOK
+        self._left = self._pause = min(2 * self._pause + 1, _MAX_PAUSE)
+        return 0
+
+    def found(self) -> None:
+        """To look has helped."""
+        self._pause //= 2
