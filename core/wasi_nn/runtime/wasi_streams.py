@@ -35,7 +35,17 @@ _READ_RIGHT, _WRITE_RIGHT, _POLL_RIGHT = 1 << 1, 1 << 6, 1 << 27
 _U32 = Struct("<I")
 _PAIR = Struct("<II")
 _STREAMS = 3
-_Function = Callable[..., int]
+# The functions, but for proc_exit, and how many parameters they have.
+_FUNCTIONS = {
+    "poll_oneoff": 4,
+    "fd_read": 4,
+    "fd_write": 4,
+    "fd_fdstat_get": 2,
+    "args_get": 2,
+    "args_sizes_get": 2,
+    "environ_get": 2,
+    "environ_sizes_get": 2,
+}
 _MOST_VECTORS = 1024
 # A guest's vectors can name its whole memory many times over. Writing a part is allowed.
 _MOST_AT_ONCE = 1 << 20
@@ -71,27 +81,45 @@ class Preview1:
 
     def functions(self, module: str) -> list[HostFunction]:
         """The functions for one WASI module."""
-        table: dict[str, tuple[int, _Function]] = {
-            "fd_write": (4, self.fd_write),
-            "fd_fdstat_get": (2, self.fd_fdstat_get),
-            "args_get": (2, lambda memory, *at: _put(memory, self._arguments, *at)),
-            "args_sizes_get": (2, lambda memory, *at: _put_sizes(memory, self._arguments, *at)),
-            "environ_get": (2, lambda memory, *at: _put(memory, self._variables, *at)),
-            "environ_sizes_get": (2, lambda memory, *at: _put_sizes(memory, self._variables, *at)),
-        }
-        return [
-            proc_exit(module),
-            *self.waiting_functions(module),
-            *(_function(module, name, *entry) for name, entry in table.items()),
-        ]
+        return [self.function(module, name) for name in ("proc_exit", *_FUNCTIONS)]
 
     def waiting_functions(self, module: str) -> list[HostFunction]:
         """Those of the functions in which a guest can wait, for an engine that serves the others
         itself. Its own would wait in the system, where an interrupt does not end them."""
-        return [
-            _function(module, "poll_oneoff", 4, self._polls.poll_oneoff),
-            _function(module, "fd_read", 4, self.fd_read),
-        ]
+        return [self.function(module, name) for name in ("poll_oneoff", "fd_read")]
+
+    def function(self, module: str, name: str) -> HostFunction:
+        """One of the functions for one WASI module."""
+        if name == "proc_exit":
+            return proc_exit(module)
+        call = getattr(self, name)
+
+        def guarded(memory: GuestMemory | None, *arguments: int) -> int:
+            if memory is None:
+                return _FAULT
+            try:
+                return int(call(memory, *arguments))
+            except InvalidArgument:
+                return _FAULT
+
+        return HostFunction(module, name, _FUNCTIONS[name], True, guarded)
+
+    def poll_oneoff(
+        self, memory: GuestMemory, subscriptions: int, events: int, count: int, out: int
+    ) -> int:
+        return self._polls.poll_oneoff(memory, subscriptions, events, count, out)
+
+    def args_get(self, memory: GuestMemory, pointers: int, buffer: int) -> int:
+        return _put(memory, self._arguments, pointers, buffer)
+
+    def args_sizes_get(self, memory: GuestMemory, count: int, size: int) -> int:
+        return _put_sizes(memory, self._arguments, count, size)
+
+    def environ_get(self, memory: GuestMemory, pointers: int, buffer: int) -> int:
+        return _put(memory, self._variables, pointers, buffer)
+
+    def environ_sizes_get(self, memory: GuestMemory, count: int, size: int) -> int:
+        return _put_sizes(memory, self._variables, count, size)
 
     def fd_write(
         self, memory: GuestMemory, descriptor: int, vectors: int, count: int, out: int
@@ -214,15 +242,3 @@ def _put_sizes(memory: GuestMemory, texts: list[bytes], count: int, size: int) -
     memory.write(count, _U32.pack(len(texts)))
     memory.write(size, _U32.pack(sum(map(len, texts))))
     return 0
-
-
-def _function(module: str, name: str, parameters: int, call: _Function) -> HostFunction:
-    def guarded(memory: GuestMemory | None, *arguments: int) -> int:
-        if memory is None:
-            return _FAULT
-        try:
-            return call(memory, *arguments)
-        except InvalidArgument:
-            return _FAULT
-
-    return HostFunction(module, name, parameters, True, guarded)

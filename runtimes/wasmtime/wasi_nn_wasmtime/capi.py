@@ -40,6 +40,12 @@ def raise_error(error: int | None) -> None:
         )
 
 
+def raise_trap(trap: int | None) -> None:
+    """Raise the ``Trap`` that a C function returned, if it returned one."""
+    if trap:
+        raise wasmtime.Trap._from_ptr(ctypes.cast(trap, ctypes.POINTER(ffi.wasm_trap_t)))
+
+
 def trap_by_signals(config: wasmtime.Config, enabled: bool) -> None:
     """Choose whether traps come through signal handlers of the process (wasmtime's default), or
     from checks in the compiled code."""

@@ -21,7 +21,9 @@ from wasi_nn_wasmtime.bytes_through_memory.rewriting import ASK_LENGTH, lower_by
 from wasi_nn_wasmtime.capi import POINTER, error_new, lean, raise_error
 from wasi_nn_wasmtime.declarations import Declarations
 from wasi_nn_wasmtime.store import StoreInstance
+from wasi_nn_wasmtime.streams import OutputStream
 from wasi_nn_wasmtime.values import SIZE, Reader, read_u32, reader, write_place, writer
+from wasi_nn_wasmtime.wasi import configured
 
 log = logger("wasi_nn")
 
@@ -122,7 +124,9 @@ class WasmtimeComponentInstance(StoreInstance):
         wasi: WasiConfig,
         limits: EngineLimits,
     ) -> None:
-        super().__init__(compiled.engine, limits, wasmtime.component.Linker(compiled.engine))
+        super().__init__(compiled.engine, limits)
+        self._linker = wasmtime.component.Linker(compiled.engine)
+        self._streams: list[OutputStream] = []
         self._component = compiled.component
         self._returns_bytes = compiled.declarations.returns_bytes
         self._memories: list[LinearMemory] = []
@@ -131,7 +135,12 @@ class WasmtimeComponentInstance(StoreInstance):
         self._instance: wasmtime.component.Instance | None = None
         try:
             self._bound(_MAX_TABLES, _MAX_MEMORIES, _MAX_INSTANCES)
-            self._configure(wasi)
+            config = configured(wasi)
+            for name, stream in (("stdout", wasi.stdout), ("stderr", wasi.stderr)):
+                if callable(stream):
+                    self._streams.append(OutputStream(stream, self.output_failures))
+                    self._streams[-1].attach(config, name)
+            self._store.set_wasi(config)
             self._linker.add_wasip2()
             self._define(interfaces)
         except BaseException:
@@ -148,8 +157,12 @@ class WasmtimeComponentInstance(StoreInstance):
     def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
         raise UsageError("a component is run as a command")
 
-    def free(self) -> None:
+    def close(self) -> None:
+        super().close()
+        self._linker.close()
         self._kept.clear()
+        for stream in self._streams:
+            stream.wait()
 
     def _translate(self, error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestError | GuestExit:
         if "fuel allocated for hostcalls" in str(error):
@@ -165,8 +178,8 @@ class WasmtimeComponentInstance(StoreInstance):
         return super()._translate(error)
 
     def link(self) -> None:
-        with memories_into(self._memories):
-            self._instance = self._instantiated(self._component)
+        with self._starting(), memories_into(self._memories):
+            self._instance = self._linker.instantiate(self._store, self._component)
 
     def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         if self._instance is None:

@@ -1,7 +1,8 @@
-"""The files of a guest, counted.
+"""The descriptors of a guest: its files, which are counted, and its outputs.
 
-wasmtime's WASI opens as many files as a guest likes. So the functions that open and close them come
-through Python. wasmtime's own functions use the memory that their caller exports. A call from
+wasmtime's WASI opens as many files as a guest likes, and gives what a guest writes to a thread of
+its own, which takes longer than a small guest runs. So the functions that open, close and write
+come through Python. wasmtime's own functions use the memory that their caller exports. A call from
 Python has no caller, so a small module of ours, the gate, imports the guest's memory, exports it
 again, and calls them.
 """
@@ -13,18 +14,16 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 
 import wasmtime
-from wasmtime import _ffi as ffi
 
 from wasi_nn.errors import GuestTrap
-from wasi_nn.runtime import BufferMemory
+from wasi_nn.runtime import BufferMemory, GuestMemory
 from wasi_nn.runtime.open_files import OpenFiles
 from wasi_nn.wasm.wasi_signatures import SIGNATURES
-from wasi_nn_wasmtime.capi import POINTER, lean, raise_error
-from wasi_nn_wasmtime.hostcalls import HostCalls
+from wasi_nn_wasmtime.capi import POINTER, lean, raise_error, raise_trap
+from wasi_nn_wasmtime.hostcalls import CallerMemory
 
-_FORWARDED = ("path_open", "fd_close", "fd_renumber", "fd_read")
+_FORWARDED = ("path_open", "fd_close", "fd_renumber", "fd_read", "fd_write")
 _FAULT = 21
-_TRAP = ctypes.POINTER(ffi.wasm_trap_t)
 _call = lean(
     "wasmtime_func_call_unchecked", POINTER, POINTER, POINTER, POINTER, ctypes.c_size_t, POINTER
 )
@@ -33,28 +32,26 @@ _OPENED_AT = 8
 
 
 class Gate:
-    """wasmtime's own functions, for a guest that imports WASI as ``module``. Make it before the
-    linker's functions are replaced."""
+    """wasmtime's own functions, for a guest that imports WASI as ``module``."""
 
     def __init__(
         self,
-        engine: wasmtime.Engine,
-        linker: wasmtime.Linker,
         store: wasmtime.Store,
         module: str,
-        calls: HostCalls,
+        memory: CallerMemory,
+        check_stopped: Callable[[], None],
     ) -> None:
-        self._engine = engine
         self._store = store
-        self._calls = calls
-        self._theirs = [linker.get(store, module, name) for name in _FORWARDED]
+        self._check_stopped = check_stopped
+        self._module = module
+        self._memory = memory
         # The gate's functions, once the guest's memory is known.
         self._gate: dict[str, int] = {}
         self._kept: list[wasmtime.Func] = []
 
     def call(self, name: str, *arguments: int) -> int:
         """Call a function within a host call. Returns the errno."""
-        memory = self._calls.guest_memory
+        memory = self._memory.exported
         if memory is None:
             return _FAULT
         if not self._gate:
@@ -63,23 +60,27 @@ class Gate:
         slots = (ctypes.c_uint64 * (2 * len(arguments)))()
         slots[::2] = list(arguments)
         trap = POINTER()
-        raise_error(
-            _call(
-                self._calls.context,
-                self._gate[name],
-                ctypes.addressof(slots),
-                len(arguments),
-                ctypes.addressof(trap),
-            )
+        error = _call(
+            self._memory.context,
+            self._gate[name],
+            ctypes.addressof(slots),
+            len(arguments),
+            ctypes.addressof(trap),
         )
-        if trap.value:
-            raise GuestTrap(str(wasmtime.Trap._from_ptr(ctypes.cast(trap, _TRAP))))
+        try:
+            raise_error(error)
+            raise_trap(trap.value)
+        except (wasmtime.Trap, wasmtime.WasmtimeError) as failure:
+            self._check_stopped()
+            raise GuestTrap(str(failure)) from None
         return slots[0] & 0xFFFFFFFF
 
     def _open(self, memory: wasmtime.Memory) -> None:
-        items = [*self._theirs, memory]
-        gate = wasmtime.Instance(self._store, _gate_module(self._engine), items)
-        exports = gate.exports(self._store)
+        engine, store = self._store.engine, self._store
+        linker = _wasi(engine)
+        theirs = [linker.get(store, self._module, name) for name in _FORWARDED]
+        gate = wasmtime.Instance(store, _gate_module(engine), [*theirs, memory])
+        exports = gate.exports(store)
         for name in _FORWARDED:
             function = exports[name]
             assert isinstance(function, wasmtime.Func)
@@ -87,26 +88,66 @@ class Gate:
             self._gate[name] = ctypes.addressof(function._func)
 
 
-def counted(gate: Gate, limit: int) -> dict[str, Callable[..., int]]:
-    """The functions that open and close files, by name, for at most ``limit`` files at one time.
-    Each gets the guest's memory and the parameters."""
-    count = OpenFiles(limit)
+class Descriptors:
+    """The functions that open, close and write, for a guest whose own are not wasmtime's."""
 
-    def path_open(memory: BufferMemory | None, *arguments: int) -> int:
+    def __init__(self, gate: Gate, write: Callable[..., int] | None, limit: int | None) -> None:
+        """``write`` is the host's ``fd_write`` for the descriptors 1 and 2. With None, wasmtime
+        writes them. The guest may have ``limit`` files open, if it can open any."""
+        self._gate = gate
+        self._write = write
+        # Which of the guest's descriptors are its outputs: it can close and renumber them.
+        self._outputs = {1: 1, 2: 2}
+        self._files = None if limit is None else OpenFiles(limit)
+
+    def functions(self) -> dict[str, Callable[..., int]]:
+        """By name. Each gets the guest's memory and the parameters."""
+        made: dict[str, Callable[..., int]] = {}
+        if self._write is not None or self._files is not None:
+            made = {"fd_close": self._fd_close, "fd_renumber": self._fd_renumber}
+        if self._write is not None:
+            made["fd_write"] = self._fd_write
+        if self._files is not None:
+            made["path_open"] = self._path_open
+        return made
+
+    def _fd_write(self, memory: GuestMemory | None, descriptor: int, *where: int) -> int:
+        output = self._outputs.get(descriptor)
+        if output is None or self._write is None:
+            return self._gate.call("fd_write", descriptor, *where)
+        return self._write(memory, output, *where)
+
+    def _path_open(self, memory: BufferMemory | None, *arguments: int) -> int:
         def opened() -> int:
             assert memory is not None
             return int.from_bytes(memory.read(arguments[_OPENED_AT], 4), "little")
 
-        return count.path_open(partial(gate.call, "path_open", *arguments), opened)
+        assert self._files is not None
+        return self._files.path_open(partial(self._gate.call, "path_open", *arguments), opened)
 
-    def fd_close(memory: BufferMemory | None, descriptor: int) -> int:
-        return count.fd_close(partial(gate.call, "fd_close", descriptor), descriptor)
+    def _fd_close(self, memory: GuestMemory | None, descriptor: int) -> int:
+        call = partial(self._gate.call, "fd_close", descriptor)
+        errno = call() if self._files is None else self._files.fd_close(call, descriptor)
+        if not errno:
+            self._outputs.pop(descriptor, None)
+        return errno
 
-    def fd_renumber(memory: BufferMemory | None, source: int, target: int) -> int:
-        call = partial(gate.call, "fd_renumber", source, target)
-        return count.fd_renumber(call, source, target)
+    def _fd_renumber(self, memory: GuestMemory | None, source: int, target: int) -> int:
+        call = partial(self._gate.call, "fd_renumber", source, target)
+        errno = call() if self._files is None else self._files.fd_renumber(call, source, target)
+        if not errno and source != target:
+            self._outputs.pop(target, None)
+            if source in self._outputs:
+                self._outputs[target] = self._outputs.pop(source)
+        return errno
 
-    return {"path_open": path_open, "fd_close": fd_close, "fd_renumber": fd_renumber}
+
+@lru_cache(maxsize=4)
+def _wasi(engine: wasmtime.Engine) -> wasmtime.Linker:
+    """wasmtime's own WASI."""
+    linker = wasmtime.Linker(engine)
+    linker.define_wasi()
+    return linker
 
 
 @lru_cache(maxsize=4)

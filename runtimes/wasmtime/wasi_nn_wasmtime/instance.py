@@ -2,21 +2,50 @@
 
 from __future__ import annotations
 
+import ctypes
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import wasmtime
+from wasmtime import _ffi as ffi
 
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
-from wasi_nn.runtime.engine import WASI_MODULES, missing_export, proc_exit
+from wasi_nn.runtime.engine import missing_export
 from wasi_nn.runtime.wasi_streams import Preview1, may_wait
-from wasi_nn_wasmtime.files import Gate, counted
-from wasi_nn_wasmtime.hostcalls import HostCalls
+from wasi_nn_wasmtime.capi import POINTER, lean, raise_error, raise_trap
+from wasi_nn_wasmtime.files import Descriptors, Gate
+from wasi_nn_wasmtime.modules import Code
 from wasi_nn_wasmtime.store import StoreInstance
+from wasi_nn_wasmtime.wasi import configured
 
 _MAX_TABLES = 4
+
+_instantiate = lean(
+    "wasmtime_instance_pre_instantiate", POINTER, POINTER, POINTER, POINTER, POINTER
+)
+_export_get = lean(
+    "wasmtime_instance_export_get",
+    ctypes.c_bool,
+    POINTER,
+    POINTER,
+    ctypes.c_char_p,
+    ctypes.c_size_t,
+    ctypes.POINTER(ffi.wasmtime_extern_t),
+)
+_call = lean(
+    "wasmtime_func_call",
+    POINTER,
+    POINTER,
+    POINTER,
+    POINTER,
+    ctypes.c_size_t,
+    POINTER,
+    ctypes.c_size_t,
+    POINTER,
+)
 
 
 class WasmtimeInstance(StoreInstance):
@@ -24,61 +53,78 @@ class WasmtimeInstance(StoreInstance):
 
     def __init__(
         self,
-        engine: wasmtime.Engine,
-        module: wasmtime.Module,
+        code: Code,
         functions: Sequence[HostFunction],
         wasi: WasiConfig,
         limits: EngineLimits,
     ) -> None:
-        super().__init__(engine, limits, wasmtime.Linker(engine))
-        self._module = module
-        self._instance: wasmtime.Instance | None = None
-        self._calls = HostCalls(self._linker, self)
+        super().__init__(code.engine, limits)
+        self._code = code
+        self._instance: ffi.wasmtime_instance_t | None = None
         try:
             self._bound(_MAX_TABLES, memories=1, instances=2)
-            self._configure(wasi)
-            self._linker.define_wasi()
-            self._define_wasi(module, wasi, limits.files)
+            self._store.set_wasi(configured(wasi))
+            for module, names in code.wasi.items():
+                self._replace_wasi(module, names, wasi, limits.files)
             for function in functions:
-                self._calls.define(function)
+                self.imports.add(function)
         except BaseException:
             self.close()
             raise
 
-    def _define_wasi(self, module: wasmtime.Module, wasi: WasiConfig, files: int | None) -> None:
+    def _replace_wasi(
+        self, module: str, names: frozenset[str], wasi: WasiConfig, files: int | None
+    ) -> None:
         """Replace functions of wasmtime's WASI: those in which a guest could wait past its
-        deadline, those that open files, and proc_exit, which traps for codes above 125."""
-        imported = {(item.module, item.name) for item in module.imports}
-        self._linker.allow_shadowing = True
-        for name in {name for name, _ in imported} & set(WASI_MODULES):
-            preview1 = Preview1(wasi, self.output_failures, self.pause, self._clock_start)
-            ours = [proc_exit(name), *preview1.waiting_functions(name)]
-            if wasi.preopens and (name, "path_open") in imported:
-                gate = Gate(self._engine, self._linker, self._store, name, self._calls)
-                preview1.files["fd_read"] = partial(gate.call, "fd_read")
-                if files is not None:
-                    for opening, call in counted(gate, files).items():
-                        self._calls.define_wasi(name, opening, call)
-            for function in ours:
-                # wasmtime's own reads of files are faster.
-                if function.name == "fd_read" and not may_wait(wasi.stdin):
-                    continue
-                if (name, function.name) in imported:
-                    self._calls.define(function)
+        deadline, those that open files or write to a callable, and proc_exit, which traps for codes
+        above 125."""
+        # The guest's monotonic clock has just started.
+        preview1 = Preview1(wasi, self.output_failures, self.pause, time.monotonic_ns())
+        gate = Gate(self._store, module, self.imports.memory, self.check_stopped)
+        if wasi.preopens:
+            preview1.files["fd_read"] = partial(gate.call, "fd_read")
+        ours = ["proc_exit", "poll_oneoff"]
+        # wasmtime's own reads of files are faster.
+        if may_wait(wasi.stdin):
+            ours.append("fd_read")
+        for name in ours:
+            if name in names:
+                self.imports.add(preview1.function(module, name))
+        captures = callable(wasi.stdout) or callable(wasi.stderr)
+        write = preview1.function(module, "fd_write").call if captures else None
+        opens = wasi.preopens and "path_open" in names
+        descriptors = Descriptors(gate, write, files if opens else None)
+        for name, call in descriptors.functions().items():
+            if name in names:
+                self.imports.add_wasi(module, name, call)
 
     def refresh_memory(self) -> None:
-        self._calls.follow_memory()
+        self.imports.memory.refresh()
 
     def link(self) -> None:
-        self._instance = self._instantiated(self._module)
+        instance = ffi.wasmtime_instance_t()
+        trap = POINTER()
+        with self._starting():
+            # (Its callbacks must live as long as the store.)
+            self._linked = self._code.linked(tuple(self.imports.signatures))
+            pointers = ctypes.addressof(instance), ctypes.addressof(trap)
+            raise_error(_instantiate(self._linked.pointer, self._context, *pointers))
+            raise_trap(trap.value)
+        self._instance = instance
 
     def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         if self._instance is None:
             raise UsageError("the guest was not instantiated")
-        function = self._instance.exports(self._store).get(export)
-        if not isinstance(function, wasmtime.Func):
+        extern, name = ffi.wasmtime_extern_t(), export.encode()
+        instance_at = ctypes.addressof(self._instance)
+        found = _export_get(self._context, instance_at, name, len(name), ctypes.byref(extern))
+        kind: Any = extern.kind
+        if not found or kind != ffi.WASMTIME_EXTERN_FUNC.value:
             raise missing_export(export)
+        function = wasmtime.Func._from_raw(extern.of.func)
         try:
+            if self._code.is_plain(export, function, self._store):
+                return self._call_plain(function)
             result = function(self._store, *arguments)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
             raise self._translate(error) from None
@@ -86,5 +132,10 @@ class WasmtimeInstance(StoreInstance):
             return ()
         return tuple(result) if isinstance(result, list) else (result,)
 
-    def free(self) -> None:
-        self._calls.close()
+    def _call_plain(self, function: wasmtime.Func) -> tuple[()]:
+        """Call a function without parameters and results, without wasmtime-py's conversions."""
+        trap = POINTER()
+        at, trap_at = ctypes.addressof(function._func), ctypes.addressof(trap)
+        raise_error(_call(self._context, at, None, 0, None, 0, trap_at))
+        raise_trap(trap.value)
+        return ()

@@ -8,7 +8,6 @@ guest, and each store's callback decides whether its own guest must stop.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,12 +15,9 @@ from wasi_nn.backend import installed_version, missing_library
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import (
     EngineLimits,
-    HostFunction,
-    Instance,
     Module,
     Runtime,
     RuntimeFeatures,
-    WasiConfig,
 )
 from wasi_nn.types import Availability
 
@@ -55,9 +51,13 @@ class WasmtimeRuntime(Runtime):
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
         import wasmtime
 
-        engine = self._engine(fuel=limits.fuel is not None)
+        from wasi_nn_wasmtime.modules import WasmtimeModule
+
+        counts_fuel = limits.fuel is not None
+        engine = self._engine(counts_fuel)
         try:
-            return WasmtimeModule(engine, wasmtime.Module(engine, wasm), limits.fuel is not None)
+            module = wasmtime.Module(engine, wasm)
+            return WasmtimeModule(engine, module, _ALL_FUEL if counts_fuel else None)
         except wasmtime.WasmtimeError as error:
             raise UsageError(f"wasmtime cannot compile the module: {error}") from error
 
@@ -104,21 +104,3 @@ def _make_engine(fuel: bool, memories: bool) -> wasmtime.Engine:
         create_memories(config)
     enable_cache(config)
     return wasmtime.Engine(config)
-
-
-class WasmtimeModule(Module):
-    """A compiled module, which any thread may use."""
-
-    def __init__(self, engine: wasmtime.Engine, module: wasmtime.Module, fuel: bool) -> None:
-        self._engine = engine
-        self._counts_fuel = fuel
-        self._module = module
-
-    def prepare(
-        self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
-    ) -> Instance:
-        from wasi_nn_wasmtime.instance import WasmtimeInstance
-
-        if self._counts_fuel and limits.fuel is None:
-            limits = limits._replace(fuel=_ALL_FUEL)
-        return WasmtimeInstance(self._engine, self._module, functions, wasi, limits)

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import wasmtime
-from wasmtime import _ffi as ffi
 
 from wasi_nn.errors import GuestError, GuestTrap, LimitExceeded, LinkError, OutOfFuel
-from wasi_nn.runtime import EngineLimits, WasiConfig
+from wasi_nn.runtime import EngineLimits
 from wasi_nn.runtime.engine import EngineInstance, GuestExit
-from wasi_nn_wasmtime import wasi as wasi_setup
-from wasi_nn_wasmtime.capi import POINTER, lean
-from wasi_nn_wasmtime.streams import OutputStream
+from wasi_nn_wasmtime.capi import POINTER, error_new, lean
+from wasi_nn_wasmtime.hostcalls import Imports, guests
 
 _EPOCH_CALLBACK: Any = ctypes.CFUNCTYPE(
     ctypes.c_size_t,
@@ -34,22 +34,20 @@ _LINKING = ("unknown import", "incompatible import", "matching implementation", 
 class StoreInstance(EngineInstance):
     """A guest in its own store. Translates wasmtime's errors to ours."""
 
-    def __init__(self, engine: wasmtime.Engine, limits: EngineLimits, linker: Any) -> None:
+    def __init__(self, engine: wasmtime.Engine, limits: EngineLimits) -> None:
         super().__init__()
         self._engine = engine
-        self._linker = linker
         self._memory_limit = limits.memory
-        self._streams: list[OutputStream] = []
         self._store = wasmtime.Store(engine)
-        self._epoch_callback = self._watch_epoch()
+        self._context: int = ctypes.cast(self._store._context(), POINTER).value or 0
+        #: What the guest imports from us.
+        self.imports = Imports()
+        guests[self._context] = weakref.ref(self)
+        # A callback stops this store if it was interrupted. Other stores continue.
+        _on_epoch(ctypes.cast(self._store.ptr(), POINTER), _reached, None, None)
+        self._store.set_epoch_deadline(1)
         if limits.fuel is not None:
             self._store.set_fuel(limits.fuel)
-
-    def _configure(self, wasi: WasiConfig) -> None:
-        config, self._streams = wasi_setup.configure(wasi, self.output_failures)
-        self._store.set_wasi(config)
-        # The guest's monotonic clock starts here.
-        self._clock_start = time.monotonic_ns()
 
     def _bound(self, tables: int, memories: int, instances: int) -> None:
         """Hold the limit on memory, with at most so many of each."""
@@ -63,10 +61,11 @@ class StoreInstance(EngineInstance):
                 memories=memories,
             )
 
-    def _instantiated(self, code: Any) -> Any:
-        """A new instance of the code, in the store."""
+    @contextmanager
+    def _starting(self) -> Iterator[None]:
+        """Translate what wasmtime raises when it links and instantiates."""
         try:
-            return self._linker.instantiate(self._store, code)
+            yield
         except wasmtime.Trap as error:
             raise self._translate(error) from None
         except wasmtime.WasmtimeError as error:
@@ -80,15 +79,13 @@ class StoreInstance(EngineInstance):
                 ) from None
             raise self._translate(error) from None
 
-    def free(self) -> None:
-        """Free what the store and the linker used. They are closed already."""
-
     def close(self) -> None:
+        if self._context:
+            # (Its address may be another store's soon.)
+            del guests[self._context]
+            self._context = 0
         self._store.close()
-        self._linker.close()
-        self.free()
-        for stream in self._streams:
-            stream.wait()
+        self.imports.close()
 
     def stop_guest(self) -> None:
         self._engine.increment_epoch()
@@ -105,18 +102,15 @@ class StoreInstance(EngineInstance):
         lines = [line.strip() for line in cause.splitlines() if line.strip()]
         return GuestTrap("\n".join([*lines, backtrace.rstrip()]))
 
-    def _watch_epoch(self) -> Any:
-        """Set a callback that stops this store if it was interrupted. Other stores continue."""
 
-        def reached(context: Any, data: Any, delta: Any, kind: Any) -> int:
-            delta[0] = 1
-            kind[0] = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE
-            if not self.stopped:
-                return 0
-            error = ffi.wasmtime_error_new(b"interrupted")
-            return ctypes.cast(error, ctypes.c_void_p).value or 0
+def _on_reached(context: int, data: Any, delta: Any, kind: Any) -> int:
+    delta[0] = 1
+    kind[0] = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE
+    guest = guests[context]()
+    if guest is None or not guest.stopped:
+        return 0
+    error: int = error_new(b"interrupted")
+    return error
 
-        callback = _EPOCH_CALLBACK(reached)
-        _on_epoch(ctypes.cast(self._store.ptr(), POINTER), callback, None, None)
-        self._store.set_epoch_deadline(1)
-        return callback
+
+_reached = _EPOCH_CALLBACK(_on_reached)

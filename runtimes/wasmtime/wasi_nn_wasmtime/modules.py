@@ -1,0 +1,66 @@
+"""A compiled core module, and what its guests share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import wasmtime
+
+from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
+from wasi_nn.runtime.engine import WASI_MODULES
+from wasi_nn_wasmtime.hostcalls import LinkedModule, Signature
+
+
+class Code:
+    """Compiled code, with what was made of it once. Any thread may use it."""
+
+    def __init__(self, engine: wasmtime.Engine, module: wasmtime.Module) -> None:
+        self.engine = engine
+        self._module = module
+        imported: dict[str, set[str]] = {}
+        for item in module.imports:
+            if item.module in WASI_MODULES and item.name is not None:
+                imported.setdefault(item.module, set()).add(item.name)
+        #: The names of the functions of WASI that guests import, by WASI's module.
+        self.wasi = {module: frozenset(names) for module, names in imported.items()}
+        # By the signatures of the functions that come from us: guests with directories, or with
+        # outputs that go to Python, have more of them.
+        self._linked: dict[tuple[Signature, ...], LinkedModule] = {}
+        self._plain: dict[str, bool] = {}
+
+    def linked(self, signatures: tuple[Signature, ...]) -> LinkedModule:
+        """The module, linked with host functions of these signatures. Raises ``WasmtimeError`` for
+        an import that nothing meets."""
+        linked = self._linked.get(signatures)
+        if linked is None:
+            linker = wasmtime.Linker(self.engine)
+            linker.define_wasi()
+            linked = LinkedModule(linker, self._module, signatures)
+            # (Two threads may link at once. Both results are right, and each keeps its own.)
+            self._linked[signatures] = linked
+        return linked
+
+    def is_plain(self, export: str, function: wasmtime.Func, store: wasmtime.Store) -> bool:
+        """Whether an exported function has neither parameters nor results."""
+        if export not in self._plain:
+            kind = function.type(store)
+            self._plain[export] = not kind.params and not kind.results
+        return self._plain[export]
+
+
+class WasmtimeModule(Module):
+    """A compiled module, which any thread may use."""
+
+    def __init__(self, engine: wasmtime.Engine, module: wasmtime.Module, fuel: int | None) -> None:
+        """``fuel`` is what a guest without a limit gets, of code that counts it."""
+        self._code = Code(engine, module)
+        self._all_fuel = fuel
+
+    def prepare(
+        self, functions: Sequence[HostFunction], wasi: WasiConfig, limits: EngineLimits
+    ) -> Instance:
+        from wasi_nn_wasmtime.instance import WasmtimeInstance
+
+        if limits.fuel is None:
+            limits = limits._replace(fuel=self._all_fuel)
+        return WasmtimeInstance(self._code, functions, wasi, limits)
