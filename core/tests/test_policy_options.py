@@ -61,7 +61,7 @@ def test_each_rule_has_an_option():
         *("--max-host-memory", "2K", "--fuel", "3", "--max-graphs", "4", "--max-contexts", "5"),
         *("--max-model-bytes", "6K", "--max-tensor-bytes", "7K", "--compute-timeout", "80ms"),
         *("--max-compute-seconds", "9", "--max-tokens", "10", "--max-files", "11"),
-        *("--max-wasm-bytes", "12K"),
+        *("--max-wasm-bytes", "12K", "--tokens-per-second", "13.5", "--priority", "-14"),
     )
     assert policy == Policy(
         own_models=True,
@@ -71,6 +71,7 @@ def test_each_rule_has_an_option():
         isolation={"onnx": "guest", "a": "none"},
         unsandboxed_programs=True,
         pins={"a": digest},
+        priority=-14,
         limits=Limits(
             timeout=5,
             memory=1 << 10,
@@ -85,6 +86,7 @@ def test_each_rule_has_an_option():
             tokens=10,
             files=11,
             wasm_bytes=12 << 10,
+            tokens_per_second=13.5,
         ),
     )
     # The streams of a command are not captured.

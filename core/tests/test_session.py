@@ -12,7 +12,7 @@ from wasi_nn import Limits, Policy, Tensor, TensorType, limits
 from wasi_nn._host.model import Context
 from wasi_nn._models.registry import NamedModel, Registry
 from wasi_nn._session.session import Session
-from wasi_nn.backend import Backend, ExecutionContext, Graph, Reserve, memory
+from wasi_nn.backend import Backend, ExecutionContext, Graph, Reserve, Schedule, memory
 from wasi_nn.backend.config import known_config
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, NnError, RuntimeFailure, Unavailable
 from wasi_nn.hookspecs import hookimpl
@@ -494,7 +494,7 @@ class TestMemoryOfControlGroups:
 def test_a_cancelled_context_of_a_model_can_only_be_closed():
     backend = Recorder()
     session = open_session(backend)
-    with Context(session.graphs[load(session)], Limits()) as context:
+    with Context(session.graphs[load(session)], Limits(), Schedule()) as context:
         context.set_input(0, ONE)
         context.cancel()
         for operation in (lambda: context.set_input(0, ONE), context.compute):

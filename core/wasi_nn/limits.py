@@ -51,6 +51,8 @@ class Limits(NamedTuple):
       without its result.
     - ``compute_seconds``: seconds of all computations, or None for no limit. The guest ends.
     - ``tokens``: how many tokens the guest's language models may generate in all.
+    - ``tokens_per_second``: how many tokens its language models may generate in a second on
+      average, or None for no limit. The guest waits.
     - ``wasm_bytes``: bytes of the guest's binary. A compiler takes many times as much memory.
     - ``files``: how many files the guest may have open at one time. (A component is not limited.)
 
@@ -79,6 +81,7 @@ class Limits(NamedTuple):
     compute_timeout: float | None = None
     compute_seconds: float | None = None
     tokens: int = _Default(1 << 20)
+    tokens_per_second: float | None = None
     wasm_bytes: int = _Default(128 << 20)
     files: int = _Default(256)
     loosen: bool = False
@@ -128,6 +131,12 @@ class Limits(NamedTuple):
                 )
         for name in _FIELDS:
             value = getattr(self, name)
+            if name == "tokens_per_second" and value is not None:
+                if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+                    raise UsageError(
+                        f"the limit {name} is {value!r}, and must be a number above 0 or None"
+                    )
+                continue
             if name in _SECONDS or (value is None and name in _OPTIONAL):
                 continue
             if (
@@ -142,4 +151,4 @@ class Limits(NamedTuple):
 
 _FIELDS = Limits._fields[:-1]
 _SECONDS = ("timeout", "compute_timeout", "compute_seconds")
-_OPTIONAL = ("memory", "fuel", "host_memory")
+_OPTIONAL = ("memory", "fuel", "host_memory", "tokens_per_second")

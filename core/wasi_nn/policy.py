@@ -30,6 +30,8 @@ class Policy(NamedTuple):
       machine without a complete sandbox. None stands for False.
     - ``pins``: the digests of named models: ``sha256:HEX`` of each of a model's files, in order,
       with commas between them. A model of another digest is refused before a library reads it.
+    - ``priority``: where several guests wait for one language model, a higher one computes first.
+      None stands for 0.
     - ``limits``: see ``Limits``.
 
     A run's policy is laid over its host's, rule by rule, and can only tighten it. With ``loosen``
@@ -47,6 +49,7 @@ class Policy(NamedTuple):
     isolation: Isolation | tuple[Isolation, ...] | None = None
     unsandboxed_programs: bool | None = None
     pins: Mapping[str, str] = {}
+    priority: int | None = None
     limits: Limits = Limits()
     loosen: bool = False
 
@@ -75,6 +78,7 @@ class Policy(NamedTuple):
             isolation=tuple(map(values.isolations, self._layers())) or None,
             unsandboxed_programs=values.boolean("unsandboxed_programs", self.unsandboxed_programs),
             pins={name: values.digest(digest) for name, digest in pins.items()},
+            priority=values.priority(self.priority),
         )
 
     def over(self, host: Policy) -> Policy:
@@ -87,7 +91,9 @@ class Policy(NamedTuple):
 
         def laid(rule: str) -> Any:
             mine, outer = getattr(own, rule), getattr(host, rule)
-            return outer if mine is None else mine if outer is None or loosen else mine & outer
+            if mine is None or outer is None or loosen:
+                return outer if mine is None else mine
+            return mine & outer if isinstance(mine, frozenset) else min(mine, outer)
 
         isolation = (*(() if loosen and own.isolation else host._layers()), *own._layers())
         limits = own.limits._replace(loosen=True) if loosen else own.limits
@@ -99,6 +105,7 @@ class Policy(NamedTuple):
             isolation=isolation or None,
             unsandboxed_programs=laid("unsandboxed_programs"),
             pins={**host.pins, **own.pins},
+            priority=laid("priority"),
             limits=limits.over(host.limits),
         )
 

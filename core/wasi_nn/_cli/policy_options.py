@@ -107,6 +107,13 @@ _LIMITS = {
         metavar="N",
         help="The most tokens that language models generate in all.",
     ),
+    "tokens_per_second": click.option(
+        "--tokens-per-second",
+        "rule_tokens_per_second",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="N",
+        help="The most tokens that language models generate in a second on average.",
+    ),
     "wasm_bytes": click.option(
         "--max-wasm-bytes",
         "rule_wasm_bytes",
@@ -164,6 +171,13 @@ _RIGHTS = {
         is_flag=True,
         default=None,
         help="Accept models that are programs (pytorch) from a guest without a sandbox.",
+    ),
+    "priority": click.option(
+        "--priority",
+        "rule_priority",
+        type=int,
+        metavar="N",
+        help="Which guest's text comes first where several wait for a model; 0 without it.",
     ),
     "pins": click.option(
         "--pin",

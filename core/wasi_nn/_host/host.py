@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -23,7 +24,7 @@ from wasi_nn._policy import values
 from wasi_nn._policy.values import target as target_of
 from wasi_nn._process.fork import OfOneProcess, keep, use
 from wasi_nn._process.signals import attend_or_leave
-from wasi_nn._session.session import Session
+from wasi_nn._session.session import Session, schedule_of
 from wasi_nn.backend import LoadOptions
 from wasi_nn.backend.shared import never
 from wasi_nn.errors import InvalidEncoding, UsageError
@@ -86,6 +87,8 @@ class Host(OfOneProcess, Closing):
         self._allow_fallback = allow_fallback
         self._runtime_name = runtime
         self._runtime: Runtime | None = None
+        # No run of another host has this name by chance.
+        self._tenant = f"host {os.urandom(8).hex()}"
 
     @property
     def limits(self) -> Limits:
@@ -205,7 +208,8 @@ class Host(OfOneProcess, Closing):
         # Imported here: the start of a guest does not need it.
         from wasi_nn._host.model import Model
 
-        return Model(attend_or_leave(load), self.limits.given())
+        schedule = schedule_of(self.policy, self._tenant)
+        return Model(attend_or_leave(load), self.limits.given(), schedule)
 
     # Guests
 
@@ -324,8 +328,11 @@ class Host(OfOneProcess, Closing):
         host's."""
         return self._session(laid_over(self.policy, policy, limits, None))
 
-    def _session(self, policy: Policy) -> Session:
-        return Session(self.plugins, self.registry, policy, self._allow_fallback)
+    def _session(self, policy: Policy, tenant: str | None = None) -> Session:
+        if tenant is not None and not isinstance(tenant, str):
+            raise UsageError(f"the tenant is {tenant!r}, and must be a name (str)")
+        named = tenant or self._tenant
+        return Session(self.plugins, self.registry, policy, self._allow_fallback, named)
 
     def close(self) -> None:
         """Free the named models. Guests that still run keep theirs until they end."""

@@ -28,8 +28,10 @@ _CANNOT = {
 }
 
 
-def own_limits(limits: Limits | None, timeout: float | None) -> Limits:
-    """A run's limits, with its ``timeout`` where that is shorter.
+def own_limits(
+    limits: Limits | None, timeout: float | None, tokens_per_second: float | None = None
+) -> Limits:
+    """A run's limits, with its ``timeout`` and ``tokens_per_second`` where these are lower.
 
     Raises ``UsageError`` as ``Limits.check`` does."""
     if limits is None:
@@ -37,13 +39,10 @@ def own_limits(limits: Limits | None, timeout: float | None) -> Limits:
     elif not isinstance(limits, Limits):
         raise UsageError(f"the limits are {limits!r}, and must be Limits(…) or None")
     limits.check()
-    if timeout is None:
+    if timeout is None and tokens_per_second is None:
         return limits
-    with_timeout = limits._replace(timeout=timeout)
-    with_timeout.check()
-    if limits.timeout is not None and limits.timeout < timeout:
-        return limits
-    return with_timeout
+    short = limits._replace(timeout=timeout, tokens_per_second=tokens_per_second, loosen=False)
+    return short.over(limits)._replace(loosen=limits.loosen)
 
 
 def policy_of_host(policy: Policy | None, limits: Limits) -> Policy:
@@ -61,7 +60,12 @@ def policy_of_host(policy: Policy | None, limits: Limits) -> Policy:
 
 
 def laid_over(
-    host: Policy, policy: Policy | None, limits: Limits | None, timeout: float | None
+    host: Policy,
+    policy: Policy | None,
+    limits: Limits | None,
+    timeout: float | None,
+    priority: int | None = None,
+    tokens_per_second: float | None = None,
 ) -> Policy:
     """The options of a run laid over its host's policy. Raises ``UsageError`` for a value that is
     not an option's."""
@@ -69,7 +73,9 @@ def laid_over(
         if not isinstance(policy, Policy):
             raise UsageError(f"the policy is {policy!r}, and must be Policy(…) or None")
         host = policy.over(host)
-    return host._replace(limits=own_limits(limits, timeout).over(host.limits))
+    if priority is not None:
+        host = Policy(priority=priority).over(host)
+    return host._replace(limits=own_limits(limits, timeout, tokens_per_second).over(host.limits))
 
 
 def unenforced(limits: Limits, runtime: Runtime) -> list[str]:

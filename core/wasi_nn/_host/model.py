@@ -18,6 +18,7 @@ from wasi_nn._session.cancellation import Cancellation
 from wasi_nn._session.execution import Execution
 from wasi_nn._session.ledger import Ledger
 from wasi_nn._session.meter import Meter
+from wasi_nn.backend import Schedule
 from wasi_nn.errors import EndOfSequence, InvalidArgument, NnError, UnsupportedOperation
 from wasi_nn.limits import Limits
 from wasi_nn.types import Tensor, TensorInfo, TensorType
@@ -34,13 +35,13 @@ class Context(OfOneProcess, Closing):
     it: open one for each thread. The arrays that it returns are copies. The limits that its host
     was given hold for each context: host memory, tensors, tokens and seconds of computing."""
 
-    def __init__(self, loaded: LoadedGraph, limits: Limits) -> None:
+    def __init__(self, loaded: LoadedGraph, limits: Limits, schedule: Schedule) -> None:
         self._loaded = loaded
         self._open = True
         self._forked = False
         self._meter = Meter(limits)
         self._execution = Execution(
-            loaded, Ledger(limits), self._meter, Cancellation(), python_output()
+            loaded, Ledger(limits), self._meter, Cancellation(), python_output(), schedule
         )
         if not loaded.backend.survives_fork:
             keep(self)
@@ -163,9 +164,12 @@ class Context(OfOneProcess, Closing):
 class Model(OfOneProcess):
     """A loaded graph for Python callers. Any number of threads may open contexts of it."""
 
-    def __init__(self, loaded: LoadedGraph, limits: Limits) -> None:
+    def __init__(
+        self, loaded: LoadedGraph, limits: Limits, schedule: Schedule = Schedule()
+    ) -> None:
         self._loaded = loaded
         self._limits = limits
+        self._schedule = schedule
 
     def __repr__(self) -> str:
         try:
@@ -209,7 +213,7 @@ class Model(OfOneProcess):
 
     def init_execution_context(self) -> Context:
         """A new execution context."""
-        return Context(self._loaded, self._limits)
+        return Context(self._loaded, self._limits, self._schedule)
 
     def run(
         self, inputs: Mapping[int | str, Any] | Any = None, /, **named: Any

@@ -34,6 +34,13 @@ class GuestOptions(TypedDict, total=False):
     limits: Limits | None
     #: Short for a limit: the deadline, in seconds of wall-clock time.
     timeout: float | None
+    #: Whom it runs for: who shares a cache of prompts, and takes turns with the other tenants. By
+    #: default its host.
+    tenant: str | None
+    #: Short for a policy's ``priority``.
+    priority: int | None
+    #: Short for a limit: tokens of language models in a second.
+    tokens_per_second: float | None
     #: Time each wasi-nn function, for ``RunResult.calls``.
     stats: bool
     #: Log every wasi-nn call.

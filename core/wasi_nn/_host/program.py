@@ -234,7 +234,8 @@ class Program(OfOneProcess):
         return guest
 
     def _policy(self, options: GuestOptions) -> Policy:
-        given = options.get("policy"), options.get("limits"), options.get("timeout")
+        names = "policy", "limits", "timeout", "priority", "tokens_per_second"
+        given: list[Any] = [options.get(name) for name in names]
         return laid_over(self._host.policy, *given)
 
     def _prepare(
@@ -250,7 +251,7 @@ class Program(OfOneProcess):
             raise UsageError("the program was compiled without fuel: give Host a limit on fuel")
         check_enforced(limits, runtime)
         observer = Observer(timed=options.get("stats", False), traced=options.get("trace", False))
-        session = self._host._session(policy)
+        session = self._host._session(policy, options.get("tenant"))
         try:
             linked = self._binary.link(session, runtime, observer, options.get("dialect"), extra)
             bounds = EngineLimits(limits.memory, limits.fuel, limits.files)

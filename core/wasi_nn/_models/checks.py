@@ -106,6 +106,20 @@ def checked_flag(what: str, value: object) -> bool:
     return value
 
 
+def checked_statistics(statistics: object) -> Mapping[str, float]:
+    """Return a graph's ``statistics`` as floats. Raises ``BrokenContract``; use it within a
+    ``Blame``."""
+    if (
+        isinstance(statistics, Mapping)
+        and len(statistics) <= _MAX_KEYS
+        and all(isinstance(k, str) and isinstance(v, Real) for k, v in statistics.items())
+    ):
+        return {name: float(value) for name, value in statistics.items()}
+    raise BrokenContract(
+        f"statistics gave {statistics!r:.200}, and must give at most {_MAX_KEYS} numbers by name"
+    )
+
+
 def checked_choices(choices: object) -> Mapping[str, Sequence[str]]:
     """Return a graph's ``choices`` as tuples. Raises ``BrokenContract``; use it within a
     ``Blame``."""

@@ -27,18 +27,28 @@ from wasi_nn._models.checks import (
     checked_context,
     checked_flag,
     checked_infos,
+    checked_statistics,
 )
 from wasi_nn._models.file_versions import FilesChanged, versions
 from wasi_nn._models.isolation import uses_device
 from wasi_nn._process.fork import keep, refusal, use
 from wasi_nn._process.signals import raised_by_handler
-from wasi_nn.backend import Backend, Builder, ExecutionContext, Graph, LoadOptions, Reserve
+from wasi_nn.backend import (
+    Backend,
+    Builder,
+    ExecutionContext,
+    Graph,
+    LoadOptions,
+    Reserve,
+    Schedule,
+)
 from wasi_nn.backend.config import known_config
 from wasi_nn.backend.files import Version
 from wasi_nn.backend.shared import Lock, MadeOnce, Stopped, never
 from wasi_nn.errors import (
     InvalidArgument,
     InvalidEncoding,
+    NnError,
     RuntimeFailure,
     Unavailable,
     UsageError,
@@ -143,19 +153,35 @@ class LoadedGraph:
         """Whether its process has ended."""
         return self.worker is not None and bool(self.worker.lost)
 
+    def statistics(self) -> Mapping[str, float]:
+        """What the graph counts of its work. A backend's failure is logged, and then it is
+        empty."""
+        if self.lost:
+            return {}
+        try:
+            with self.blame:
+                return checked_statistics(self.graph.statistics())
+        except NnError as error:
+            log.warning("%s does not count: %s", self.backend.title, error)
+            return {}
+
     def forked(self) -> None:
         """This is a child process now, and the graph is the parent's."""
         self.lock = self.blame = _Refusal(self.backend)
 
-    def open_context(self, reserve: Reserve, stopped: Stopped) -> ExecutionContext:
+    def open_context(
+        self, reserve: Reserve, stopped: Stopped, schedule: Schedule
+    ) -> ExecutionContext:
         """Open a context. Raises what the backend raises; in a worker, ``RuntimeFailure`` once
         ``stopped`` says so, and then its inputs can be set no more."""
         if self.worker is None:
-            return checked_context(self.graph.init_execution_context(reserve))
+            context = checked_context(self.graph.init_execution_context(reserve))
+            context.schedule = schedule
+            return context
         from wasi_nn._worker.remote import RemoteGraph
 
         assert isinstance(self.graph, RemoteGraph)
-        return self.graph.init_execution_context(reserve, stopped)
+        return self.graph.init_execution_context(reserve, stopped, schedule)
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:

@@ -188,6 +188,13 @@ class Registry:
             entry.graph = loaded
         return loaded
 
+    def statistics(self) -> Mapping[str, Mapping[str, float]]:
+        """What the graphs of the models count of their work (``Graph.statistics``), by the models'
+        names. Models that are not loaded, or count nothing, are left out."""
+        graphs = {name: entry.graph for name, entry in list(self._entries.items())}
+        found = {name: graph.statistics() for name, graph in graphs.items() if graph is not None}
+        return {name: counted for name, counted in found.items() if counted}
+
     def kind(self, name: str) -> tuple[str, ExecutionTarget]:
         """The encoding and the execution target of a named model. Raises ``NotFound``."""
         entry = self._entries.get(name)

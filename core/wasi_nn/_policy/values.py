@@ -16,6 +16,7 @@ ISOLATIONS = ("none", "shared", "guest")
 #: One of ``ISOLATIONS`` for every model, or one for each encoding or named model.
 Isolation = Union[str, Mapping[str, str]]
 
+_MAX_PRIORITY = 1000
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}(?:,sha256:[0-9a-f]{64})*")
 
 
@@ -57,6 +58,18 @@ def boolean(what: str, value: object) -> bool | None:
     if value is None or isinstance(value, bool):
         return value
     raise UsageError(f"the policy's {what} is {value!r}, and must be True or False")
+
+
+def priority(value: object) -> int | None:
+    """A priority, or None. Raises ``UsageError`` for anything else."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) > _MAX_PRIORITY:
+        raise UsageError(
+            f"the priority is {value!r}, and must be a whole number from -{_MAX_PRIORITY} to "
+            f"{_MAX_PRIORITY}"
+        )
+    return value
 
 
 def names(what: str, given: Any, each: Callable[[Any], T]) -> frozenset[T] | None:

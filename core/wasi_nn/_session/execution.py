@@ -23,7 +23,7 @@ from wasi_nn._session.cancellation import Cancellation
 from wasi_nn._session.ended import EndedContext
 from wasi_nn._session.ledger import Ledger, Reservation
 from wasi_nn._session.meter import TIMES, Meter
-from wasi_nn.backend import ExecutionContext, Generation, StreamingContext
+from wasi_nn.backend import ExecutionContext, Generation, Schedule, StreamingContext
 from wasi_nn.backend.shared import Stopped, acquire_unless_stopped, never
 from wasi_nn.errors import (
     ForkedProcess,
@@ -51,6 +51,7 @@ class Execution:
         meter: Meter,
         cancellation: Cancellation,
         stdout: Callable[[bytes], object],
+        schedule: Schedule = Schedule(),
     ) -> None:
         """Open a context, which prints to ``stdout``. Raises ``NnError``, and then nothing stays
         reserved."""
@@ -76,6 +77,7 @@ class Execution:
                 loaded.open_context,
                 reserve,
                 self._stopped,
+                schedule,
             )
         except BaseException:
             self._reservation.release()

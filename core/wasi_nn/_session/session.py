@@ -25,7 +25,7 @@ from wasi_nn._session.execution import Execution
 from wasi_nn._session.ledger import Ledger
 from wasi_nn._session.meter import Meter
 from wasi_nn._session.workers import Workers
-from wasi_nn.backend import Builder, Generation, LoadOptions, discard
+from wasi_nn.backend import Builder, Generation, LoadOptions, Schedule, discard
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, QuotaExceeded
 from wasi_nn.plugins import Plugins
@@ -87,6 +87,7 @@ class Session(Closing):
         registry: Registry,
         policy: Policy,
         allow_fallback: bool = False,
+        tenant: str = "",
     ) -> None:
         #: What the guest may do: its host's policy, with its own laid over it.
         self.policy = policy
@@ -96,6 +97,7 @@ class Session(Closing):
         self._allow_fallback = allow_fallback
         self._cancellation = Cancellation()
         self._generated: Generation | None = None
+        self._schedule = schedule_of(policy, tenant)
         self.ledger = Ledger(limits)
         self.meter = Meter(limits)
         #: Where contexts write that print for the guest. The host sets it before the guest runs.
@@ -182,7 +184,9 @@ class Session(Closing):
         loaded = self.graphs[graph]
         self.contexts.check()
         self._check(0)
-        execution = Execution(loaded, self.ledger, self.meter, self._cancellation, self.stdout)
+        execution = Execution(
+            loaded, self.ledger, self.meter, self._cancellation, self.stdout, self._schedule
+        )
         handle = self.contexts.add(execution)
         self._graph_of[handle] = graph
         return handle
@@ -239,6 +243,11 @@ class Session(Closing):
             GraphUse(loaded.backend.name, options.encoding, str(options.target), seconds)
         )
         return self.graphs.add(loaded)
+
+
+def schedule_of(policy: Policy, tenant: str) -> Schedule:
+    """How the contexts of a guest are scheduled: as its policy says, for a tenant."""
+    return Schedule(tenant, policy.priority or 0, policy.limits.tokens_per_second or 0.0)
 
 
 def _autodetected(builders: Sequence[Builder], encoding: str | None) -> str:

@@ -89,6 +89,7 @@ class RemoteContext(ExecutionContext):
         self,
         graph: RemoteGraph,
         number: int,
+        step: int,
         reserve: Reserve,
         generated: Generation | None,
         stopped: Stopped = never,
@@ -100,6 +101,8 @@ class RemoteContext(ExecutionContext):
         self._given_up = False
         self._worker = graph.worker
         self._number = number
+        #: The number of its byte in the worker's ``steps``.
+        self._step = step
         self._reserve = reserve
         self._slots: dict[int, _Slot] = {}
         #: The inputs that the worker does not have yet.
@@ -296,7 +299,7 @@ class RemoteContext(ExecutionContext):
         if self._stale and not self._calling and not self._given_up and not self._worker.lost:
             self._stale = False
             try:
-                answer = self._call(COUNT, b"", stopped=_after(_CLOSE_SECONDS))
+                answer = self._call(COUNT, b"", stopped=after(_CLOSE_SECONDS))
                 self._worker.parsed(lambda: self._read(answer, self._outputs))
             except RuntimeFailure:
                 # It has ended, and what it told last holds.
@@ -311,11 +314,13 @@ class RemoteContext(ExecutionContext):
             try:
                 # The worker closes it after a call that is still under way.
                 wait = 0.0 if self._given_up else _CLOSE_SECONDS
-                self._call(CLOSE, b"", stopped=_after(wait))
+                self._call(CLOSE, b"", stopped=after(wait))
             except RuntimeFailure:
                 # It has ended, and nothing is left to close.
                 if not self._given_up and not self._worker.lost:
                     raise
+        if self._worker.steps is not None:
+            self._worker.steps.give_back(self._step)
 
     def _call(
         self,
@@ -344,11 +349,12 @@ class RemoteStream(RemoteContext, StreamingContext):
         self,
         graph: RemoteGraph,
         number: int,
+        step: int,
         reserve: Reserve,
         generated: Generation | None,
         stopped: Stopped = never,
     ) -> None:
-        super().__init__(graph, number, reserve, generated, stopped)
+        super().__init__(graph, number, step, reserve, generated, stopped)
         self._pieces = _Wanted(GET_SINGLE)
         self._tokens = -1
 
@@ -385,6 +391,7 @@ def later(stopped: Stopped) -> Stopped:
     return stopped_long_ago
 
 
-def _after(seconds: float) -> Stopped:
+def after(seconds: float) -> Stopped:
+    """A ``Stopped`` that waits for so long."""
     until = time.monotonic() + seconds
     return lambda: time.monotonic() > until

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from wasi_nn._models.checks import checked_choices, checked_flag, checked_infos
+from wasi_nn._models.checks import (
+    checked_choices,
+    checked_flag,
+    checked_infos,
+    checked_statistics,
+)
 from wasi_nn._worker.messages import MAX_MESSAGE, as_json, from_json
 from wasi_nn.backend import Generation, Graph
 from wasi_nn.errors import RuntimeFailure
@@ -79,6 +84,12 @@ def generation(numbers: Sequence[float] | None) -> Generation | None:
         int(value) if is_whole else float(value)
         for value, is_whole in zip(numbers, whole, strict=True)
     )
+
+
+def statistics(body: memoryview) -> Mapping[str, float]:
+    """What a graph in a worker counts. Raises what reading nonsense raises, and
+    ``BrokenContract``."""
+    return checked_statistics(from_json(body))
 
 
 def checked(value: Any, kind: type) -> Any:

@@ -3,13 +3,14 @@
 A message is ``{u8 kind, u32 subject, u32 length}`` and its bytes, little-endian. The subject is the
 number of a graph or a context. Descriptors come with a message's first byte.
 
-On the control connection, the host sends CHANNEL (with a socket), CANCEL and DROP. They have no
-answer. The worker ends when this connection closes.
+On the control connection, the host sends STEPS (with the memory of ``steps``), CHANNEL (with a
+socket), CANCEL and DROP. They have no answer. The worker ends when this connection closes.
 
 On each channel, one side waits for the other. The host sends a request: LOAD, OPEN, SET, COMPUTE,
-SINGLE, FINISH, GET, GET_SINGLE, COUNT or CLOSE. Before it answers with OK or ERROR, the worker may
-send RESERVE (answered with OK or ERROR), LOG and OUTPUT. An error is JSON: the name of a class of
-``wasi_nn.errors``, and a text. Everything that a worker sends may come from a hostile model.
+SINGLE, FINISH, GET, GET_SINGLE, COUNT, CLOSE or STATISTICS. Before it answers with OK or ERROR, the
+worker may send RESERVE (answered with OK or ERROR), LOG and OUTPUT. An error is JSON: the name of a
+class of ``wasi_nn.errors``, and a text. Everything that a worker sends may come from a hostile
+model.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ from wasi_nn._worker.patience import Patience
 from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.types import Tensor, TensorType
 
-CHANNEL, CANCEL, DROP = range(1, 4)
+STEPS, CHANNEL, CANCEL, DROP = range(4)
 LOAD, OPEN, SET, COMPUTE, SINGLE, FINISH, GET, GET_SINGLE, COUNT, CLOSE = range(4, 14)
+STATISTICS = 14
 OK, ERROR, RESERVE, LOG, OUTPUT = range(32, 37)
 #: Requests to the process that workers are forked from.
 FORK, STATUS = range(64, 66)

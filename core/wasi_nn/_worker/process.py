@@ -39,6 +39,7 @@ from wasi_nn._worker.messages import (
 )
 from wasi_nn._worker.prepared import Started, prepared
 from wasi_nn._worker.records import Records
+from wasi_nn._worker.steps import Steps
 from wasi_nn._worker.unawaited import Unawaited
 from wasi_nn.backend import Backend, Builder, LoadOptions, Reserve, discard, unlimited
 from wasi_nn.backend.shared import Stopped, never
@@ -114,6 +115,8 @@ class Worker:
         self._finalizer = weakref.finalize(self, _end, self._started, self._idle, self._unawaited)
         # At the end of the program, streams may still be closed. The workers end with the process.
         self._finalizer.atexit = False
+        #: Who is at work in a worker of several guests.
+        self.steps = None if private else Steps(self._control)
         keep(self)
 
     def forked(self) -> None:

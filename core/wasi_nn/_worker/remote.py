@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from wasi_nn._worker.context import RemoteContext, RemoteStream, later
+from wasi_nn._worker import description
+from wasi_nn._worker.context import RemoteContext, RemoteStream, after, later
 from wasi_nn._worker.description import Description, checked, generation
 from wasi_nn._worker.messages import (
     OPEN,
-    U32,
+    STATISTICS,
+    as_json,
     from_json,
 )
 from wasi_nn._worker.process import GivenUp, Memory, Worker
@@ -18,9 +20,13 @@ from wasi_nn.backend import (
     Graph,
     LoadOptions,
     Reserve,
+    Schedule,
 )
 from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.types import TensorInfo
+
+# How long a worker may take to count, in seconds.
+_STATISTICS_SECONDS = 2.0
 
 
 class RemoteGraph(Graph):
@@ -50,27 +56,37 @@ class RemoteGraph(Graph):
         )
 
     def init_execution_context(
-        self, reserve: Reserve, stopped: Stopped = never
+        self, reserve: Reserve, stopped: Stopped = never, schedule: Schedule = Schedule()
     ) -> ExecutionContext:
         """Open a context. Once ``stopped`` says so, this and each ``set_input`` give up."""
         number = self.worker.number()
-        body = U32.pack(self.number)
+        steps = self.worker.steps
+        step = 0 if steps is None else steps.take()
+        wanted = {"graph": self.number, "schedule": schedule, "step": step, "alone": False}
         until = stopped if self.concurrent_contexts else later(stopped)
         try:
-            answer = self.worker.call(OPEN, number, body, reserve=reserve, stopped=until)
-        except GivenUp:
-            if not self.concurrent_contexts:
+            answer = self.worker.call(OPEN, number, as_json(wanted), reserve=reserve, stopped=until)
+        except BaseException as error:
+            if isinstance(error, GivenUp) and not self.concurrent_contexts:
                 # No other guest can use the graph meanwhile.
                 self.worker.kill("a context of a graph that has one at a time took too long")
+            if steps is not None:
+                steps.give_back(step)
             raise
 
         def context() -> ExecutionContext:
             found = from_json(answer)
             kind = RemoteStream if checked(found["streams"], bool) else RemoteContext
-            return kind(self, number, reserve, generation(found["generation"]), stopped)
+            numbers = generation(found["generation"])
+            return kind(self, number, step, reserve, numbers, stopped)
 
         opened: ExecutionContext = self.worker.parsed(context)
         return opened
+
+    def statistics(self) -> Mapping[str, float]:
+        answer = self.worker.call(STATISTICS, self.number, stopped=after(_STATISTICS_SECONDS))
+        found: Mapping[str, float] = self.worker.parsed(lambda: description.statistics(answer))
+        return found
 
     def close(self) -> None:
         self.worker.drop(self.number)

@@ -7,88 +7,40 @@ import os
 import socket
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wasi_nn._models.checks import Blame, checked_context, counted
+from wasi_nn._models.checks import Blame, checked_context, checked_statistics, counted
 from wasi_nn._worker import asking, description
 from wasi_nn._worker import memory as shared_memory
 from wasi_nn._worker.messages import (
     CANCEL,
     CHANNEL,
     CLOSE,
-    COMPUTE,
-    COUNT,
     DROP,
     ERROR,
-    FINISH,
-    GENERATION,
-    GET,
-    GET_SINGLE,
-    I64,
-    INPUT,
     LOAD,
     OK,
     OPEN,
-    SET,
-    SHARED,
-    SINGLE,
-    TURN,
-    U32,
+    STATISTICS,
+    STEPS,
     Channel,
-    OutputMessage,
     as_json,
     from_json,
 )
-from wasi_nn.backend import (
-    Backend,
-    ExecutionContext,
-    Graph,
-    LoadOptions,
-    StreamingContext,
-)
+from wasi_nn._worker.served import Served
+from wasi_nn._worker.steps import Mark
+from wasi_nn.backend import Backend, Graph, LoadOptions, Schedule
 from wasi_nn.backend.files import hold
-from wasi_nn.errors import InvalidArgument, RuntimeFailure, WasiNnError
+from wasi_nn.errors import RuntimeFailure, WasiNnError
 from wasi_nn.escaping import logger, trace_of
-from wasi_nn.types import ExecutionTarget, Tensor, TensorType
+from wasi_nn.types import ExecutionTarget
 
 log = logger("wasi_nn")
 
-_TYPES = {str(kind): kind for kind in TensorType}
 # The host may send as much as it likes.
 _MAX_REQUEST = 1 << 32
-
-
-class _Slot:
-    """An input that was set before: what it looks like, and whether the library reads it in
-    place: from shared memory, or from memory that the bytes in messages are copied to."""
-
-    def __init__(self, key: int | str, tensor: Tensor, in_place: bool) -> None:
-        self.key, self.tensor, self.in_place = key, tensor, in_place
-
-
-#: The key of an output, and what the host is told of it.
-_Wanted = dict[int, tuple[int | str, OutputMessage]]
-
-
-class _Opened:
-    """An execution context of the host's."""
-
-    def __init__(self, context: ExecutionContext, graph: int) -> None:
-        self.context = context
-        self.graph = graph
-        self.streams = isinstance(context, StreamingContext)
-        self.counts = type(context).generation is not ExecutionContext.generation
-        # The host may have given up on a call that still runs.
-        self.lock = threading.Lock()
-        #: The latest call.
-        self.turn = 0
-        self.slots: dict[int, _Slot] = {}
-        #: The outputs that the host has asked for, by its numbers of them.
-        self.wanted: _Wanted = {}
-        self.wanted_pieces: _Wanted = {}
 
 
 class Service:
@@ -99,22 +51,11 @@ class Service:
         self._control = Channel(control, _MAX_REQUEST)
         self._graphs: dict[int, Graph] = {}
         self._dropped: set[int] = set()
-        self._contexts: dict[int, _Opened] = {}
+        self._contexts: dict[int, Served] = {}
         #: How many contexts each graph has.
         self._users: Counter[int] = Counter()
         self._memories: dict[int, object] = {}
-        self._handlers: dict[int, Callable[[int, memoryview, list[int]], bytes]] = {
-            LOAD: self._load,
-            OPEN: self._open,
-            SET: self._set,
-            COMPUTE: self._compute,
-            SINGLE: self._single,
-            FINISH: self._finish,
-            GET: self._get,
-            GET_SINGLE: self._get_single,
-            COUNT: self._count,
-            CLOSE: self._close,
-        }
+        self._steps: memoryview | None = None
         logging.getLogger().handlers = [asking.Forward()]
         # The host drops what it does not log. A model's prints are of this level.
         logging.getLogger("wasi_nn").setLevel(logging.INFO)
@@ -132,14 +73,19 @@ class Service:
                     log.error("%s failed\n  %s", self._backend.title, trace_of(error))
 
     def _control_one(self, kind: int, subject: int, fds: list[int]) -> None:
-        if kind == CHANNEL:
+        if kind == STEPS:
+            try:
+                self._steps = shared_memory.map_shared(fds[0])
+            finally:
+                os.close(fds[0])
+        elif kind == CHANNEL:
             # Without memory for a thread, or a descriptor, the host sees a closed channel.
             channel = Channel(socket.socket(fileno=fds[0]), _MAX_REQUEST)
             threading.Thread(target=self._serve, args=(channel,), daemon=True).start()
         elif kind == CANCEL:
-            opened = self._contexts.get(subject)
-            if opened is not None:
-                opened.context.cancel()
+            served = self._contexts.get(subject)
+            if served is not None:
+                served.context.cancel()
         elif kind == DROP:
             self._dropped.add(subject)
             self._free(subject)
@@ -164,16 +110,17 @@ class Service:
                         os.close(descriptor)
 
     def _handle(self, kind: int, subject: int, body: memoryview, fds: list[int]) -> bytes:
-        handler = self._handlers[kind]
-        if kind in (LOAD, OPEN):
-            return handler(subject, body, fds)
-        opened = self._contexts[subject]
-        (turn,) = TURN.unpack_from(body)
-        with opened.lock:
-            if turn <= opened.turn:
-                raise InvalidArgument("the host has given up on this call, and made another one")
-            opened.turn = turn
-            return handler(subject, body[TURN.size :], fds)
+        if kind == LOAD:
+            return self._load(subject, body, fds)
+        if kind == OPEN:
+            return self._open(subject, body)
+        if kind == CLOSE:
+            self._close(subject)
+            return b""
+        if kind == STATISTICS:
+            with Blame(self._backend):
+                return as_json(checked_statistics(self._graphs[subject].statistics()))
+        return self._contexts[subject].handle(kind, body, fds)
 
     def _answer(self, channel: Channel, kind: int, subject: int, answer: bytes) -> None:
         try:
@@ -184,7 +131,7 @@ class Service:
                 self._dropped.add(subject)
                 self._free(subject)
             elif kind == OPEN:
-                self._close(subject, memoryview(b""), [])
+                self._close(subject)
             raise
 
     def _explained(self, error: BaseException) -> dict[str, str]:
@@ -255,139 +202,30 @@ class Service:
 
     # Contexts
 
-    def _open(self, number: int, body: memoryview, fds: list[int]) -> bytes:
-        (graph,) = U32.unpack(body)
-
-        with Blame(self._backend):
-            context = checked_context(self._graphs[graph].init_execution_context(asking.reserve))
-        context.stdout = asking.write_out
-        self._users[graph] += 1
-        self._contexts[number] = _Opened(context, graph)
-        return as_json(
-            {
-                "streams": self._contexts[number].streams,
-                "generation": counted(self._backend, context),
-            }
-        )
-
-    def _set(self, number: int, body: memoryview, fds: list[int]) -> bytes:
-        (length,) = U32.unpack_from(body)
-        wanted = from_json(body[4 : 4 + length])
-        size = wanted["size"]
-        opened, key = self._contexts[number], wanted["key"]
-        again = wanted["slot"] is not None
-        if fds:
-            data = shared_memory.map_shared(fds[0])[:size]
-        else:
-            data = body[4 + length :]
-            # Later ones come in messages too.
-            data = memoryview(bytearray(data)) if again else data
-        tensor = Tensor(_TYPES[wanted["type"]], tuple(wanted["dims"]), data)
-        in_place = again and size > 0 and opened.context.read_from(key, tensor)
-        if not in_place:
-            opened.context.set_input(key, tensor)
-        if again:
-            opened.slots[wanted["slot"]] = _Slot(key, tensor, in_place)
-        return b""
-
-    def _set_again(self, opened: _Opened, body: memoryview) -> None:
-        """Set the inputs that look as they did before."""
-        at = 0
-        while at < len(body):
-            number, length = INPUT.unpack_from(body, at)
-            at += INPUT.size
-            slot = opened.slots[number]
-            if length != SHARED:
-                slot.tensor.data[:] = body[at : at + length]
-                at += length
-            if not slot.in_place:
-                opened.context.set_input(slot.key, slot.tensor)
-
-    def _compute(self, number: int, body: memoryview, fds: list[int]) -> bytes:
-        opened = self._contexts[number]
-        self._set_again(opened, _allowed(opened, body))
-        opened.context.compute()
-        return self._done(opened, opened.wanted, opened.context.get_output)
-
-    def _single(self, number: int, body: memoryview, fds: list[int]) -> bytes:
-        opened = self._contexts[number]
-        self._set_again(opened, _allowed(opened, body))
-        stream = _stream(opened)
-        stream.compute_single()
-        return self._done(opened, opened.wanted_pieces, stream.get_output_single)
-
-    def _finish(self, number: int, body: memoryview, fds: list[int]) -> bytes:
-        opened = self._contexts[number]
-        _stream(opened).fini_single()
-        return self._done(opened, {}, opened.context.get_output)
-
-    def _count(self, number: int, body: memoryview, fds: list[int]) -> bytes:
-        opened = self._contexts[number]
-        return self._done(opened, {}, opened.context.get_output)
-
-    def _done(
-        self,
-        opened: _Opened,
-        wanted: _Wanted,
-        get: Callable[[int | str], Tensor],
-    ) -> bytes:
-        """The answer to a computation: what the context has generated, and the outputs that the
-        host has asked for before."""
-        generation = counted(self._backend, opened.context) if opened.counts else None
-        answer = b"\0" if generation is None else b"\1" + GENERATION.pack(*generation)
-        for key, output in wanted.values():
-            try:
-                answer += output.pack(get(key))
-            except WasiNnError:
-                # The host asks again, and learns what is wrong.
-                continue
-        return answer
-
-    def _get(self, number: int, body: memoryview, fds: list[int]) -> bytes:
-        opened = self._contexts[number]
-        return _answer(body, fds, opened.wanted, opened.context.get_output)
-
-    def _get_single(self, number: int, body: memoryview, fds: list[int]) -> bytes:
-        opened = self._contexts[number]
-        return _answer(body, fds, opened.wanted_pieces, _stream(opened).get_output_single)
-
-    def _close(self, number: int, body: memoryview, fds: list[int]) -> bytes:
-        opened = self._contexts[number]
-        del self._contexts[number]
+    def _open(self, number: int, body: memoryview) -> bytes:
+        wanted = from_json(body)
+        graph = wanted["graph"]
+        mark = Mark(self._steps, wanted["step"], wanted["alone"])
+        mark.request(True)
         try:
-            opened.context.close()
+            with Blame(self._backend):
+                made = self._graphs[graph].init_execution_context(asking.reserve)
+                context = checked_context(made)
+            context.stdout = asking.write_out
+            context.schedule = Schedule(*wanted["schedule"])
+            context.stepping = mark
+            generation = counted(self._backend, context)
         finally:
-            self._users[opened.graph] -= 1
-            self._free(opened.graph)
-        return b""
+            mark.request(False)
+        self._users[graph] += 1
+        served = self._contexts[number] = Served(self._backend, context, graph, mark)
+        return as_json({"streams": served.streams, "generation": generation})
 
-
-def _answer(
-    body: memoryview, fds: Sequence[int], wanted: _Wanted, get: Callable[[int | str], Tensor]
-) -> bytes:
-    asked = from_json(body)
-    number, key = asked["number"], asked["key"]
-    output = OutputMessage(number, shared_memory.map_shared(fds[0]) if fds else None)
-    for obsolete in asked["forget"]:
-        wanted.pop(obsolete, None)
-    answer = output.pack(get(key))
-    if asked["keep"]:
-        wanted[number] = key, output
-    return answer
-
-
-def _allowed(opened: _Opened, body: memoryview) -> memoryview:
-    """Tell a context that streams how many tokens it may generate. Returns the rest of the
-    request."""
-    if not opened.streams:
-        return body
-    (most,) = I64.unpack_from(body)
-    if most >= 0:
-        _stream(opened).allow_tokens(most)
-    return body[I64.size :]
-
-
-def _stream(opened: _Opened) -> StreamingContext:
-    if not isinstance(opened.context, StreamingContext):
-        raise InvalidArgument("the context does not stream")
-    return opened.context
+    def _close(self, number: int) -> None:
+        served = self._contexts[number]
+        try:
+            served.close()
+        finally:
+            del self._contexts[number]
+            self._users[served.graph] -= 1
+            self._free(served.graph)

@@ -1,0 +1,85 @@
+"""Who is at work in a worker: one byte for each context, which the host can read after the worker
+has died."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from contextlib import suppress
+from itertools import count
+
+from wasi_nn._worker import memory as shared_memory
+from wasi_nn._worker.messages import STEPS, Channel
+from wasi_nn.errors import RuntimeFailure
+
+#: The values of a context's byte. A context that is ``alone`` may have ended an earlier worker, and
+#: no step of it has succeeded since.
+WAITING, AT_WORK, WAITING_ALONE, AT_WORK_ALONE = range(4)
+# Contexts of one worker at one time. (The kernel gives memory only for what is written.)
+_MAX_CONTEXTS = 1 << 20
+
+
+class Steps:
+    """The bytes of all contexts of a worker, as the host sees them. Thread-safe."""
+
+    def __init__(self, control: Channel) -> None:
+        """Share them over a worker's control connection. Raises ``RuntimeFailure`` if there is no
+        memory."""
+        descriptor = shared_memory.make(_MAX_CONTEXTS)
+        try:
+            self._bytes = shared_memory.map_shared(descriptor)
+            # If the worker has ended, the first request finds out.
+            with suppress(EOFError):
+                control.send(STEPS, 0, b"", [descriptor])
+        finally:
+            os.close(descriptor)
+        self._free: deque[int] = deque()
+        self._next = count()
+
+    def take(self) -> int:
+        """The number of a context's byte. Raises ``RuntimeFailure`` if there is none left."""
+        try:
+            number = self._free.popleft()
+        except IndexError:
+            number = next(self._next)
+        if number >= _MAX_CONTEXTS:
+            raise RuntimeFailure(f"the worker has {_MAX_CONTEXTS} contexts, the most that it may")
+        return number
+
+    def give_back(self, number: int) -> None:
+        """Let another context have the byte."""
+        self._free.append(number)
+
+    def of(self, number: int) -> int:
+        """The byte of a context, one of the values above."""
+        return self._bytes[number]
+
+
+class Mark:
+    """The byte of one context in the worker: the ``stepping`` of the context. It also tells of the
+    requests that the service works on, for libraries that compute each context by itself."""
+
+    __slots__ = ("_bytes", "_number", "_offset", "_stepped")
+
+    def __init__(self, steps: memoryview | None, number: int, alone: bool) -> None:
+        # Without the host's memory, nobody looks.
+        self._bytes = memoryview(bytearray(1)) if steps is None else steps
+        self._number = 0 if steps is None else number
+        self._offset = WAITING_ALONE if alone else WAITING
+        self._stepped = False
+
+    def __call__(self, at_work: bool) -> None:
+        """See ``ExecutionContext.stepping``."""
+        if at_work:
+            self._stepped = True
+        elif self._stepped:
+            self._offset = WAITING
+        self._bytes[self._number] = self._offset + at_work
+
+    def request(self, at_work: bool) -> None:
+        """The service works on a request of the context."""
+        self._bytes[self._number] = self._offset + at_work
+
+    def computed(self) -> None:
+        """A computation has succeeded."""
+        self._offset = WAITING
