@@ -72,6 +72,21 @@ def run_python(
 
 ROOT = Path(__file__).resolve().parent
 IDENTITY = "wasi-nn:identity"
+# Copies its standard input to its standard output. Ends with a trap for an empty one.
+CAT = """(module
+  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (func (export "_start") (local $all i32)
+    (loop $next
+      (i32.store (i32.const 0) (i32.const 64))
+      (i32.store (i32.const 4) (i32.const 4096))
+      (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
+      (i32.store (i32.const 4) (i32.load (i32.const 8)))
+      (local.set $all (i32.add (local.get $all) (i32.load (i32.const 8))))
+      (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 12)))
+      (br_if $next (i32.load (i32.const 8))))
+    (if (i32.eqz (local.get $all)) (then unreachable))))"""
 
 
 def pytest_configure() -> None:

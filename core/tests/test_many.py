@@ -14,7 +14,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from conftest import needs, run_python
+from conftest import CAT, needs, run_python
 
 from wasi_nn import GuestError, Host, Limits, UsageError
 from wasi_nn.errors import GuestTrap, LinkError
@@ -24,21 +24,6 @@ GRAPHS = Path(__file__).parents[2] / "conformance" / "graphs"
 # A bound against a hang, in seconds.
 _HANG = 60
 LOOP = '(module (memory (export "memory") 1) (func (export "_start") (loop $l (br $l))))'
-# Copies its standard input to its standard output. Ends with a trap for an empty one.
-CAT = """(module
-  (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
-  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
-  (memory (export "memory") 1)
-  (func (export "_start") (local $all i32)
-    (loop $next
-      (i32.store (i32.const 0) (i32.const 64))
-      (i32.store (i32.const 4) (i32.const 4096))
-      (drop (call $read (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 8)))
-      (i32.store (i32.const 4) (i32.load (i32.const 8)))
-      (local.set $all (i32.add (local.get $all) (i32.load (i32.const 8))))
-      (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 12)))
-      (br_if $next (i32.load (i32.const 8))))
-    (if (i32.eqz (local.get $all)) (then unreachable))))"""
 
 
 def until(condition):

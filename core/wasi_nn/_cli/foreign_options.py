@@ -269,6 +269,11 @@ class ForeignOptionsCommand(click.Command):
                 if not value.isdecimal():
                     raise UsageError(f"{given}: write -v, or a level as in -v=5")
                 ours += ["-v"] * (int(value) >= _IWASM_DEBUG)
+            elif name == "--each" and not equals:
+                from wasi_nn._cli.each import files_before_guest
+
+                files, rest = files_before_guest(rest)
+                ours += [part for file in files for part in ("--each", file)]
             elif name in _VALUE_TO_DROP:
                 ours.append(name)
             else:

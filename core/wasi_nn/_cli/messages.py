@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import warnings
+from contextvars import ContextVar
 from typing import Any
 
 import click
@@ -15,6 +16,11 @@ import click
 from wasi_nn.escaping import trace_of, visible, visible_lines
 
 _MAX_FAILURES = 20
+#: What the log is about, such as the file of a run. Empty for a command that does one thing.
+subject: ContextVar[str] = ContextVar("subject", default="")
+# The line that stays below all others on a terminal.
+_row = ""
+_row_lock = threading.RLock()
 
 
 def tell(text: str) -> None:
@@ -27,8 +33,28 @@ def complain(text: str) -> None:
     write(f"wasi-nn: {visible_lines(text)}\n")
 
 
+def show_row(text: str) -> None:
+    """Show a line below all others, in place of the present one, if stderr is a terminal that can
+    erase it. An empty text erases it."""
+    global _row
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    if terminal and os.environ.get("TERM") != "dumb":
+        with _row_lock:
+            erase, _row = _erase(), text and f"wasi-nn: {visible(text)}"
+            _write(erase + _row)
+
+
 def write(text: str) -> None:
-    """Write to stderr. A closed stream is not an error."""
+    """Write to stderr, above the row. A closed stream is not an error."""
+    with _row_lock:
+        _write(_erase() + text + _row)
+
+
+def _erase() -> str:
+    return "\r\x1b[K" if _row else ""
+
+
+def _write(text: str) -> None:
     if sys.stderr is None:
         return
     try:
@@ -56,7 +82,8 @@ class _Lines(logging.Handler):
             self._left -= 1
             if self._left < 0:
                 return
-        complain(self.format(record))
+        about = subject.get()
+        complain(f"{visible(about)}: {self.format(record)}" if about else self.format(record))
 
 
 class _Brief(logging.Handler):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
-import os
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
+from wasi_nn._cli.foreground import in_thread
 from wasi_nn._cli.foreign_options import (
     ForeignOptionsCommand,
     accept_others,
@@ -49,11 +46,9 @@ EXAMPLES = """Examples:
   wasi-nn run -S nn-graph=onnx::models/mobilenet --timeout 10 guest.wasm
   wasi-nn run --policy guests.toml --graph m=model.onnx guest.wasm
   wasi-nn run --runtime wasmer --python python3.10 guest.wasm
+  wasi-nn run --graph net=m.onnx --each photos/*.raw classify.wasm name:net {} 1,3,224,224
+  find photos -name '*.raw' | wasi-nn run --jobs 4 --each - filter.wasm > answers.txt
 """
-
-# No engine can interrupt a guest in a system call. After this many seconds the process exits.
-_GRACE_SECONDS = 2.0
-_POLL_SECONDS = 0.25
 
 
 @click.command(
@@ -111,6 +106,21 @@ _POLL_SECONDS = 0.25
     "export",
     metavar="NAME",
     help="Call this export with ARGS (numbers) and print its results.",
+)
+@click.option(
+    "--each",
+    "files",
+    multiple=True,
+    metavar="FILE…",
+    help="Run the guest once for each FILE (or quoted pattern; - reads names from stdin). {} in "
+    "ARGS is the file's path; without it, the file is the guest's standard input.",
+)
+@click.option(
+    "--jobs",
+    "-j",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --each, the most runs at one time. Default: as many as there are cores.",
 )
 @click.option("--reactor", is_flag=True, hidden=True)
 @click.option("-W", "--wasm", "wasm", multiple=True, hidden=True)
@@ -176,6 +186,8 @@ def run(
     stats: bool,
     verbose: bool,
     export: str | None,
+    files: tuple[str, ...],
+    jobs: int | None,
     reactor: bool,
     wasm: tuple[str, ...],
     debug: tuple[str, ...],
@@ -192,7 +204,7 @@ def run(
     """Run a guest (.wasm), a core module or a component, with its own ARGS.
 
     The exit code is the guest's. It is 134 after a trap, 124 after the deadline, 130 after Ctrl-C,
-    and 2 for a mistake on the command line."""
+    and 2 for a mistake on the command line. With --each it is 1 if a run has failed, else 0."""
     set_up_logging(verbose)
     asked, nn_graphs = wasmtime_settings(wasmtime_options, wasm, debug)
     # WasmEdge's --time-limit is in milliseconds, and 0 means no limit.
@@ -233,22 +245,23 @@ def run(
     preopens = [preopen(text) for text in dirs]
     preopens += [mapped(text) for text in mapdirs]
     preopens += [volume(text) for text in volumes]
-    result = _run_in_thread(
-        program,
-        list(args),
-        {
-            "env": environment(variables, inherits),
-            "dirs": preopens,
-            "invoke": call,
-            "stdin": "inherit",
-            "stdout": "inherit",
-            "stderr": "inherit",
-            "dialect": dialect,
-            "stats": stats or statistics,
-            "trace": verbose,
-        },
-        rules.limits.timeout,
-    )
+    options: RunOptions = {
+        "env": environment(variables, inherits),
+        "dirs": preopens,
+        "dialect": dialect,
+        "stats": stats or statistics,
+        "trace": verbose,
+    }
+    if files:
+        if call is not None:
+            raise UsageError("--each runs programs, and --invoke calls an export: give one of them")
+        from wasi_nn._cli.each import run_each
+
+        return run_each(program, files, args, options, jobs)
+    if jobs is not None:
+        raise UsageError("--jobs is for --each FILE…: without it, there is one run")
+    options |= {"invoke": call, "stdin": "inherit", "stdout": "inherit", "stderr": "inherit"}
+    result = _run(program, args, options, rules.limits.timeout)
     if result.error is not None:
         complain(str(result.error))
     if call is not None:
@@ -296,43 +309,21 @@ def named_models(
     return [model._replace(config=by_name.get(model.name, {})) for model in models]
 
 
-def _run_in_thread(
-    program: Program, args: list[str], options: RunOptions, timeout: float | None
+def _run(
+    program: Program, args: Sequence[str], options: RunOptions, timeout: float | None
 ) -> RunResult:
-    """Run the guest in another thread, so that the main thread can handle Ctrl-C."""
-    outcome: list[RunResult | BaseException] = []
     guests: list[Guest] = []
     options["on_start"] = guests.append
-    # Not Thread.join: up to Python 3.12, a join that Ctrl-C interrupts marks the thread as ended.
-    ended = threading.Event()
 
-    def work() -> None:
-        try:
-            with patience(program.name):
-                outcome.append(program.run(args, **options))
-        except BaseException as error:
-            outcome.append(error)
-        ended.set()
+    def work() -> RunResult:
+        with patience(program.name):
+            return program.run(args, **options)
 
-    try:
-        threading.Thread(target=work, name="guest", daemon=True).start()
-        # A Ctrl-C just before a wait is handled only after the wait, so the waits are short.
-        latest = math.inf if timeout is None else time.monotonic() + timeout + _GRACE_SECONDS
-        while not ended.wait(_POLL_SECONDS) and time.monotonic() < latest:
-            pass
-    except KeyboardInterrupt:
+    def interrupt() -> None:
         for guest in guests:
             guest.interrupt()
-            ended.wait(_GRACE_SECONDS)
-        if not outcome:
-            _leave(130, "interrupted")
-    if not outcome:
-        _leave(
-            124, f"the guest ran past its deadline of {timeout} s, in a call that cannot be stopped"
-        )
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0]
+
+    return in_thread(work, interrupt, timeout)
 
 
 def _swapped(guest: Path, args: Sequence[str], said: str) -> str:
@@ -344,11 +335,6 @@ def _swapped(guest: Path, args: Sequence[str], said: str) -> str:
         return ""
     swapped = behind and "--graph" in said
     return f": wasi-nn run --graph NAME={guest} {args[0]}" if swapped else ""
-
-
-def _leave(code: int, text: str) -> None:
-    complain(text)
-    os._exit(code)
 
 
 def _first(*values: Any) -> Any:
