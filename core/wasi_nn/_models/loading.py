@@ -174,14 +174,14 @@ class LoadedGraph:
     ) -> ExecutionContext:
         """Open a context. Raises what the backend raises; in a worker, ``RuntimeFailure`` once
         ``stopped`` says so, and then its inputs can be set no more."""
-        if self.worker is None:
-            context = checked_context(self.graph.init_execution_context(reserve))
-            context.schedule = schedule
-            return context
-        from wasi_nn._worker.remote import RemoteGraph
+        if self.worker is not None:
+            from wasi_nn._worker.remote import RemoteGraph
 
-        assert isinstance(self.graph, RemoteGraph)
-        return self.graph.init_execution_context(reserve, stopped, schedule)
+            if isinstance(self.graph, RemoteGraph):
+                return self.graph.init_execution_context(reserve, stopped, schedule)
+        context = checked_context(self.graph.init_execution_context(reserve))
+        context.schedule = schedule
+        return context
 
     @property
     def inputs(self) -> Sequence[TensorInfo]:
