@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import wasmtime
@@ -14,13 +15,14 @@ from wasi_nn.escaping import logger
 from wasi_nn.runtime import EngineLimits, WasiConfig
 from wasi_nn.runtime.component import Component, Function, Interface, is_wasi
 from wasi_nn.runtime.engine import HOST_TRAP, GuestExit
-from wasi_nn.wasm.component import RUN
+from wasi_nn.wasm.component import RUN, parse
 from wasi_nn_wasmtime.bytes_through_memory.component_types import NotRewritable
 from wasi_nn_wasmtime.bytes_through_memory.memories import SUPPORTED, LinearMemory, memories_into
 from wasi_nn_wasmtime.bytes_through_memory.rewriting import ASK_LENGTH, lower_bytes_through_memory
 from wasi_nn_wasmtime.capi import POINTER, error_new, lean, raise_error
 from wasi_nn_wasmtime.declarations import Declarations
 from wasi_nn_wasmtime.store import StoreInstance
+from wasi_nn_wasmtime.strand import Strand, can_wait
 from wasi_nn_wasmtime.streams import OutputStream
 from wasi_nn_wasmtime.values import SIZE, Reader, read_u32, reader, write_place, writer
 from wasi_nn_wasmtime.wasi import configured
@@ -64,6 +66,7 @@ class _Compiled(NamedTuple):
     engine: wasmtime.Engine
     component: wasmtime.component.Component
     declarations: Declarations
+    can_wait: bool
 
 
 class WasmtimeComponent(Component):
@@ -98,19 +101,21 @@ class WasmtimeComponent(Component):
 
 
 def _compile(engine: Callable[..., wasmtime.Engine], wasm: bytes) -> _Compiled:
+    waits = can_wait(parse(wasm).imports)
     if SUPPORTED:
         creating = engine(memories=True)
         try:
             lowered = lower_bytes_through_memory(wasm, is_wasi)
             component = wasmtime.component.Component(creating, lowered.wasm)
             declarations = Declarations(creating, component, lowered.returns_bytes, memory=True)
-            return _Compiled(creating, component, declarations)
+            return _Compiled(creating, component, declarations, waits)
         except (NotRewritable, wasmtime.WasmtimeError) as error:
             # If the component itself is wrong, the next compilation raises that error.
             log.debug("lists of bytes go through wasmtime's C API: %s", error)
     plain = engine()
     component = wasmtime.component.Component(plain, wasm)
-    return _Compiled(plain, component, Declarations(plain, component, frozenset(), memory=False))
+    declarations = Declarations(plain, component, frozenset(), memory=False)
+    return _Compiled(plain, component, declarations, waits)
 
 
 class WasmtimeComponentInstance(StoreInstance):
@@ -128,6 +133,7 @@ class WasmtimeComponentInstance(StoreInstance):
         self._linker = wasmtime.component.Linker(compiled.engine)
         self._streams: list[OutputStream] = []
         self._component = compiled.component
+        self._strand = Strand() if compiled.can_wait else None
         self._returns_bytes = compiled.declarations.returns_bytes
         self._memories: list[LinearMemory] = []
         self._run_export = run
@@ -158,11 +164,22 @@ class WasmtimeComponentInstance(StoreInstance):
         raise UsageError("a component is run as a command")
 
     def close(self) -> None:
+        if self._strand is None:
+            self._close()
+        else:
+            self._strand.after(self._close)
+
+    def _close(self) -> None:
         super().close()
         self._linker.close()
         self._kept.clear()
         for stream in self._streams:
             stream.wait()
+
+    def stop_guest(self) -> None:
+        super().stop_guest()
+        if self._strand is not None:
+            self._strand.stop()
 
     def _translate(self, error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestError | GuestExit:
         if "fuel allocated for hostcalls" in str(error):
@@ -178,10 +195,19 @@ class WasmtimeComponentInstance(StoreInstance):
         return super()._translate(error)
 
     def link(self) -> None:
+        self._endable(self._link)
+
+    def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+        return (self._endable(partial(self._call, export)),)
+
+    def _endable(self, work: Callable[[], Any]) -> Any:
+        return work() if self._strand is None else self._strand.call(work)
+
+    def _link(self) -> None:
         with self._starting(), memories_into(self._memories):
             self._instance = self._linker.instantiate(self._store, self._component)
 
-    def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
+    def _call(self, export: str) -> Any:
         if self._instance is None:
             raise UsageError("the guest was not instantiated")
         store = self._store
@@ -191,7 +217,7 @@ class WasmtimeComponentInstance(StoreInstance):
         if function is None:
             raise UsageError(f"{RUN} has no function run")
         try:
-            return (function(store),)
+            return function(store)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
             raise self._translate(error) from None
 
@@ -221,7 +247,7 @@ class WasmtimeComponentInstance(StoreInstance):
                         raise_error(_add_function(at, name, len(name), callback, None, None))
 
     def _trampoline(self, function: Function, numbers: dict[str, int]) -> Callable[..., int | None]:
-        call = function.call
+        call = self._within(function.call)
         readers = self._readers(function)
         write = None if function.result is None else writer(function.result, numbers)
 
@@ -243,7 +269,7 @@ class WasmtimeComponentInstance(StoreInstance):
     def _bytes_function(self, function: Function) -> Callable[..., int | None]:
         """A function that returns bytes through a shim. The shim first asks for their number, and
         then passes the address where they must go."""
-        call = function.call
+        call = self._within(function.call)
         readers = self._readers(function)
         last = SIZE * len(readers)
         pending: bytes | None = None
@@ -277,7 +303,12 @@ class WasmtimeComponentInstance(StoreInstance):
     def _view(self, pointer: int, length: int) -> memoryview:
         return self._memories[0].view(pointer, length)
 
+    def _within(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        return function if self._strand is None else self._strand.within(function)
+
     def _dropper(self, drop: Callable[[int], None]) -> Callable[..., int | None]:
+        drop = self._within(drop)
+
         def dropped(data: int, context: int, number: int) -> int | None:
             try:
                 drop(number)
