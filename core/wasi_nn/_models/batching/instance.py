@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar, Union
 
 from wasi_nn._models.batching.request import Batch, Key, NotSeparable, Outputs, Request
-from wasi_nn._models.checks import checked_context
-from wasi_nn.backend import ExecutionContext, unlimited
+from wasi_nn.backend import ExecutionContext, Schedule, unlimited
+from wasi_nn.backend.shared import never
 from wasi_nn.errors import InvalidArgument, NnError, RuntimeFailure, UnsupportedOperation
 from wasi_nn.types import Tensor, byte_size
 
@@ -28,7 +28,7 @@ _Found = Union[Tensor, NnError]
 
 def opened(loaded: LoadedGraph) -> ExecutionContext:
     """A context of the graph, which counts against nobody: its members count their shares."""
-    return checked_context(loaded.graph.init_execution_context(unlimited))
+    return loaded.open_context(unlimited, never, Schedule())
 
 
 def alone_in(loaded: LoadedGraph, function: Callable[[], T]) -> T:
@@ -85,8 +85,9 @@ class Instance:
 
     def _open(self, keys: frozenset[Key]) -> ExecutionContext:
         if self._context is not None and self._keys != keys:
-            self._context.close()
-            self._context = None
+            # (``cancel`` must not find one that is closed.)
+            before, self._context = self._context, None
+            before.close()
         if self._context is None:
             self._context, self._keys = opened(self._loaded), keys
         if self._cancelled:
