@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from wasi_nn._host.options import Call, GuestOptions, RunInput, RunOptions
     from wasi_nn._host.program import Program
     from wasi_nn._host.result import RunResult, Timings
+    from wasi_nn._host.statistics import ModelStatistics, Statistics
     from wasi_nn._session.session import GraphUse
     from wasi_nn.backend import Generation
     from wasi_nn.errors import DeadlineExceeded, GuestError, NnError, UsageError, WasiNnError
@@ -41,6 +42,7 @@ __all__ = [
     "Host",
     "Limits",
     "Model",
+    "ModelStatistics",
     "NnError",
     "Outcome",
     "Policy",
@@ -50,6 +52,7 @@ __all__ = [
     "RunOptions",
     "RunResult",
     "Runs",
+    "Statistics",
     "Tensor",
     "TensorInfo",
     "TensorType",
@@ -78,6 +81,8 @@ _MODULES = {
     "Program": "_host.program",
     "RunResult": "_host.result",
     "Timings": "_host.result",
+    "ModelStatistics": "_host.statistics",
+    "Statistics": "_host.statistics",
     "GraphUse": "_session.session",
     "Generation": "backend",
     "DeadlineExceeded": "errors",
@@ -96,7 +101,8 @@ _MODULES = {
 }
 
 _SUBMODULES = frozenset(
-    "backend encodings errors escaping hookspecs limits plugins policy runtime types wasm".split()
+    "backend encodings errors escaping hookspecs limits plugins policy prometheus runtime types "
+    "wasm".split()
 )
 
 if not TYPE_CHECKING:

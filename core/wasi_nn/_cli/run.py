@@ -257,7 +257,12 @@ def run(
             raise UsageError("--each runs programs, and --invoke calls an export: give one of them")
         from wasi_nn._cli.each import run_each
 
-        return run_each(program, files, args, options, jobs)
+        code = run_each(program, files, args, options, jobs)
+        if stats or statistics:
+            from wasi_nn._cli.stats import print_totals
+
+            print_totals(host.statistics())
+        return code
     if jobs is not None:
         raise UsageError("--jobs is for --each FILE…: without it, there is one run")
     options |= {"invoke": call, "stdin": "inherit", "stdout": "inherit", "stderr": "inherit"}
@@ -273,7 +278,7 @@ def run(
     if stats or statistics:
         from wasi_nn._cli.stats import print_stats
 
-        print_stats(result)
+        print_stats(result, host.statistics())
     host.close()
     return result.exit_code
 

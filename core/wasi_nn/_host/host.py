@@ -15,6 +15,7 @@ from wasi_nn._host.compiling import Code
 from wasi_nn._host.guest_module import GuestModule
 from wasi_nn._host.limit_policy import enforcing, laid_over, policy_of_host
 from wasi_nn._host.program import Program
+from wasi_nn._host.statistics import RunCounts, Statistics
 from wasi_nn._models import loading
 from wasi_nn._models.batching import settings as batching
 from wasi_nn._models.isolation import isolation_of
@@ -87,6 +88,8 @@ class Host(OfOneProcess, Closing):
         self._allow_fallback = allow_fallback
         self._runtime_name = runtime
         self._runtime: Runtime | None = None
+        #: Counts its programs' runs.
+        self.counts = RunCounts()
         # No run of another host has this name by chance.
         self._tenant = f"host {os.urandom(8).hex()}"
 
@@ -333,6 +336,10 @@ class Host(OfOneProcess, Closing):
             raise UsageError(f"the tenant is {tenant!r}, and must be a name (str)")
         named = tenant or self._tenant
         return Session(self.plugins, self.registry, policy, self._allow_fallback, named)
+
+    def statistics(self) -> Statistics:
+        """What this host has done until now. Asks the models' backends, also those in workers."""
+        return self.counts.statistics(self.registry.loaded())
 
     def close(self) -> None:
         """Free the named models. Guests that still run keep theirs until they end."""

@@ -94,16 +94,24 @@ class Program(OfOneProcess):
         wasi = wasi_config((self.name, *args), options, captured)
         invoke, on_start = options.get("invoke"), options.get("on_start")
         interrupt = Interruption()
-        # (Python's own handler raises anywhere, also while a binding makes or frees something.)
-        with ForwardSigint(interrupt), self._prepare(wasi, policy, options) as guest:
-            interrupt.aim(guest.interrupt)
-            if invoke is None:
-                self._binary.check_command()
-            else:
-                self._binary.check_export(invoke.export)
-            if on_start is not None:
-                on_start(guest)
-            return self._run(guest, invoke, captured)
+        counts = self._host.counts
+        counts.begin()
+        try:
+            # (Python's own handler raises anywhere, also while a binding makes or frees something.)
+            with ForwardSigint(interrupt), self._prepare(wasi, policy, options) as guest:
+                interrupt.aim(guest.interrupt)
+                if invoke is None:
+                    self._binary.check_command()
+                else:
+                    self._binary.check_export(invoke.export)
+                if on_start is not None:
+                    on_start(guest)
+                result = self._run(guest, invoke, captured)
+        except BaseException as error:
+            counts.fail(error)
+            raise
+        counts.end(result)
+        return result
 
     def _run(self, guest: Guest, invoke: Call | None, captured: Capture) -> RunResult:
         error: GuestError | None = None

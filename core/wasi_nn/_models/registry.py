@@ -7,6 +7,7 @@ is first used, and its files stay paths until a backend opens them.
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -59,13 +60,15 @@ class NamedModel(NamedTuple):
 
 
 class _Entry:
-    __slots__ = ("backend", "encoding", "graph", "model")
+    __slots__ = ("backend", "encoding", "graph", "graphs", "model")
 
     def __init__(self, model: NamedModel, backend: Backend, encoding: str) -> None:
         self.model = model
         self.backend = backend
         self.encoding = encoding
         self.graph: LoadedGraph | None = None
+        #: All that are in use, of guests' own configs too.
+        self.graphs: weakref.WeakSet[LoadedGraph] = weakref.WeakSet()
 
 
 class Registry:
@@ -181,19 +184,29 @@ class Registry:
             graph = load(backend, paths, options, worker, stopped)
             if pins and versions(backend, paths, options.config) != files:
                 raise FilesChanged("the files of the model were replaced while it was loaded")
+            self._use(entry, graph)
             return graph
         loaded = load_shared(backend, paths, options, stopped, isolation, pins)
+        self._use(entry, loaded)
         if not config:
             # This reference keeps the graph loaded between guests.
             entry.graph = loaded
         return loaded
 
-    def statistics(self) -> Mapping[str, Mapping[str, float]]:
-        """What the graphs of the models count of their work (``Graph.statistics``), by the models'
-        names. Models that are not loaded, or count nothing, are left out."""
-        graphs = {name: entry.graph for name, entry in list(self._entries.items())}
-        found = {name: graph.statistics() for name, graph in graphs.items() if graph is not None}
-        return {name: counted for name, counted in found.items() if counted}
+    def loaded(self) -> Mapping[str, Sequence[LoadedGraph]]:
+        """The graphs of the models that are loaded, by the models' names. Of those that share their
+        memory, there is one."""
+        with self._lock:
+            graphs = {name: list(entry.graphs) for name, entry in self._entries.items()}
+        found = {
+            name: [*{id(graph.memory): graph for graph in those if not graph.lost}.values()]
+            for name, those in graphs.items()
+        }
+        return {name: those for name, those in found.items() if those}
+
+    def _use(self, entry: _Entry, graph: LoadedGraph) -> None:
+        with self._lock:
+            entry.graphs.add(graph)
 
     def kind(self, name: str) -> tuple[str, ExecutionTarget]:
         """The encoding and the execution target of a named model. Raises ``NotFound``."""

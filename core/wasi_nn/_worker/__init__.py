@@ -6,3 +6,8 @@ process that has imported the library already. ``template`` runs in that process
 ``asking`` in the worker. ``messages``, ``patience``, ``description`` and ``memory`` are what both
 sides share.
 """
+
+from collections import Counter
+
+#: The workers of this process that have ended and that nobody has ended, by backend.
+deaths: Counter[str] = Counter()

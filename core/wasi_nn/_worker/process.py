@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from wasi_nn import errors
 from wasi_nn._process.fork import keep, refusal
-from wasi_nn._worker import description
+from wasi_nn._worker import deaths, description
 from wasi_nn._worker import memory as shared_memory
 from wasi_nn._worker.description import Description
 from wasi_nn._worker.messages import (
@@ -295,6 +295,7 @@ class Worker:
                 first = not self._lost
                 self._lost = self._lost or lost
             if first and self._killed != _STOPPED:
+                deaths[self.backend.name] += 1
                 log.error("%s", lost)
         return RuntimeFailure(self._lost)
 
