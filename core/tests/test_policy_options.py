@@ -62,6 +62,7 @@ def test_each_rule_has_an_option():
         *("--max-model-bytes", "6K", "--max-tensor-bytes", "7K", "--compute-timeout", "80ms"),
         *("--max-compute-seconds", "9", "--max-tokens", "10", "--max-files", "11"),
         *("--max-wasm-bytes", "12K", "--tokens-per-second", "13.5", "--priority", "-14"),
+        *("--max-workers", "15"),
     )
     assert policy == Policy(
         own_models=True,
@@ -87,6 +88,7 @@ def test_each_rule_has_an_option():
             files=11,
             wasm_bytes=12 << 10,
             tokens_per_second=13.5,
+            workers=15,
         ),
     )
     # The streams of a command are not captured.

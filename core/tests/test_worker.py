@@ -349,3 +349,45 @@ def endless_model() -> bytes:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     return model.SerializeToString()
+
+
+def test_the_guests_of_a_host_have_so_many_workers_together_and_no_more():
+    with new_host(limits=Limits(workers=2)) as host, new_host() as neighbour:
+        with host.open_session() as first, host.open_session() as second:
+            load(first)
+            load(second)
+            load(first)
+            with host.open_session() as third:
+                with pytest.raises(QuotaExceeded, match="have 2 workers") as refused:
+                    load(third)
+                assert refused.value.rule == "workers"
+                # A worker that has ended makes room, when its guest notices or ends.
+                worker_of(first).kill()
+                assert ended(worker_of(first).process)
+                load(first)
+                second.close()
+                load(third)
+            with neighbour.open_session() as other:
+                load(other)
+
+
+def test_a_worker_that_does_not_start_is_not_counted(monkeypatch):
+    from wasi_nn._worker import process
+
+    def fails(*_):
+        raise RuntimeFailure("no worker can start")
+
+    with new_host(limits=Limits(workers=1)) as host, host.open_session() as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(process, "prepared", fails)
+            with pytest.raises(RuntimeFailure, match="no worker can start"):
+                load(session)
+        load(session)
+
+
+def test_an_abandoned_session_is_not_counted():
+    with new_host(limits=Limits(workers=1)) as host:
+        load(host.open_session())
+        gc.collect()
+        with host.open_session() as session:
+            load(session)

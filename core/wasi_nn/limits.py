@@ -56,6 +56,9 @@ class Limits(NamedTuple):
     - ``wasm_bytes``: bytes of the guest's binary. A compiler takes many times as much memory.
     - ``files``: how many files the guest may have open at one time. (A component is not limited.)
 
+    - ``workers``: how many workers the guests of the host may have together when this guest needs
+      one more. (A worker that guests share is not counted.)
+
     The limits of a run are laid over those of its host, field by field. Where the run gives no
     value, the host's value holds. Where both give one, the lower value holds. With ``loosen`` the
     run's own value holds, even if it allows more::
@@ -84,6 +87,7 @@ class Limits(NamedTuple):
     tokens_per_second: float | None = None
     wasm_bytes: int = _Default(128 << 20)
     files: int = _Default(256)
+    workers: int = _Default(256)
     loosen: bool = False
 
     def host_memory_bytes(self) -> int:

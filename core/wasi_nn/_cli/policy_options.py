@@ -128,6 +128,13 @@ _LIMITS = {
         metavar="N",
         help="The most files that it has open at one time.",
     ),
+    "workers": click.option(
+        "--max-workers",
+        "rule_workers",
+        type=_Count,
+        metavar="N",
+        help="The most workers of guests, each of one guest, at one time.",
+    ),
 }
 #: Each right's option, by the field of ``Policy``.
 _RIGHTS = {

@@ -26,6 +26,7 @@ from wasi_nn._policy.values import target as target_of
 from wasi_nn._process.fork import OfOneProcess, keep, use
 from wasi_nn._process.signals import attend_or_leave
 from wasi_nn._session.session import Session, schedule_of
+from wasi_nn._session.workers import HostWorkers
 from wasi_nn.backend import LoadOptions
 from wasi_nn.backend.shared import never
 from wasi_nn.errors import InvalidEncoding, UsageError
@@ -86,6 +87,7 @@ class Host(OfOneProcess, Closing):
         self.policy = policy_of_host(policy, limits)
         self.registry = Registry(self.plugins, allow_fallback)
         self._allow_fallback = allow_fallback
+        self._workers = HostWorkers()
         self._runtime_name = runtime
         self._runtime: Runtime | None = None
         #: Counts its programs' runs.
@@ -335,7 +337,9 @@ class Host(OfOneProcess, Closing):
         if tenant is not None and not isinstance(tenant, str):
             raise UsageError(f"the tenant is {tenant!r}, and must be a name (str)")
         named = tenant or self._tenant
-        return Session(self.plugins, self.registry, policy, self._allow_fallback, named)
+        return Session(
+            self.plugins, self.registry, policy, self._allow_fallback, named, self._workers
+        )
 
     def statistics(self) -> Statistics:
         """What this host has done until now. Asks the models' backends, also those in workers."""

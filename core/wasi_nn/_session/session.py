@@ -24,7 +24,7 @@ from wasi_nn._session.cancellation import Cancellation
 from wasi_nn._session.execution import Execution
 from wasi_nn._session.ledger import Ledger
 from wasi_nn._session.meter import Meter
-from wasi_nn._session.workers import Workers
+from wasi_nn._session.workers import HostWorkers, Workers
 from wasi_nn.backend import Builder, Generation, LoadOptions, Schedule, discard
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, QuotaExceeded
@@ -88,7 +88,9 @@ class Session(Closing):
         policy: Policy,
         allow_fallback: bool = False,
         tenant: str = "",
+        workers: HostWorkers | None = None,
     ) -> None:
+        """``workers`` are those of all guests of the host."""
         #: What the guest may do: its host's policy, with its own laid over it.
         self.policy = policy
         limits = policy.limits
@@ -102,7 +104,7 @@ class Session(Closing):
         self.meter = Meter(limits)
         #: Where contexts write that print for the guest. The host sets it before the guest runs.
         self.stdout: Callable[[bytes], object] = discard
-        self._workers = Workers(policy, self._cancellation)
+        self._workers = Workers(policy, self._cancellation, workers or HostWorkers())
         #: The graphs that were not unloaded.
         self.graphs: Handles[LoadedGraph] = Handles("graph", "graphs", limits.graphs)
         #: The open contexts: set inputs, compute and get outputs there.

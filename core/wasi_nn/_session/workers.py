@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+import weakref
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wasi_nn._models.isolation import check_programs, isolation_of
+from wasi_nn._process.fork import keep
 from wasi_nn._session.cancellation import Cancellation
 from wasi_nn.backend import Backend, Builder
-from wasi_nn.errors import RuntimeFailure
+from wasi_nn.errors import QuotaExceeded, RuntimeFailure
 from wasi_nn.policy import Policy
 
 if TYPE_CHECKING:
@@ -19,11 +22,49 @@ if TYPE_CHECKING:
 _MAX_WORKERS = 64
 
 
+class HostWorkers:
+    """The workers that belong to the guests of one host, each to one guest. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.forked()
+        keep(self)
+
+    def forked(self) -> None:
+        """This is a child process now, and the workers are the parent's."""
+        self._lock = threading.Lock()
+        self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
+        self._starting = 0
+
+    def start(self, make: Callable[[], Worker], limit: int) -> Worker:
+        """Start a worker. Raises ``QuotaExceeded`` if there are ``limit`` of them."""
+        with self._lock:
+            if len(self._workers) + self._starting >= limit:
+                raise QuotaExceeded(
+                    "workers",
+                    f"the guests of this host have {limit} workers, the most that they may",
+                )
+            self._starting += 1
+        try:
+            worker = make()
+            self._workers.add(worker)
+        finally:
+            with self._lock:
+                self._starting -= 1
+        return worker
+
+    def close(self, worker: Worker) -> None:
+        """End a worker."""
+        worker.close()
+        self._workers.discard(worker)
+
+
 class Workers:
     """The workers that belong to one guest: one for each backend of its own models, and one for
     each named model that runs apart for each guest. Used by one thread at a time."""
 
-    def __init__(self, policy: Policy, cancellation: Cancellation) -> None:
+    def __init__(self, policy: Policy, cancellation: Cancellation, all: HostWorkers) -> None:
+        """``all`` are those of all guests."""
+        self._all = all
         self._policy = policy
         self._cancellation = cancellation
         self._workers: dict[tuple[str, str | None], Worker] = {}
@@ -58,7 +99,7 @@ class Workers:
     def close(self) -> None:
         """End them all, and free what the host has for them."""
         while self._workers:
-            self._workers.popitem()[1].close()
+            self._all.close(self._workers.popitem()[1])
 
     def _worker(
         self, backend: Backend, name: str | None, read: Sequence[Path], confined: bool = True
@@ -70,13 +111,15 @@ class Workers:
         if worker is not None and not worker.lost:
             return worker
         if worker is not None:
-            worker.close()
+            self._all.close(self._workers.pop(key))
         self._started += 1
         if self._started > _MAX_WORKERS:
             raise RuntimeFailure(
                 f"the guest's models have ended {_MAX_WORKERS} workers: it gets no other one"
             )
-        memory = self._policy.limits.host_memory_bytes()
-        stopped = self._cancellation.is_requested
-        worker = self._workers[key] = Worker(backend, read, memory, True, stopped, confined)
+        limits, stopped = self._policy.limits, self._cancellation.is_requested
+        memory = limits.host_memory_bytes()
+        worker = self._workers[key] = self._all.start(
+            lambda: Worker(backend, read, memory, True, stopped, confined), limits.workers
+        )
         return worker
