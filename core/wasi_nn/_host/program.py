@@ -84,9 +84,9 @@ class Program(OfOneProcess):
 
         ``args`` come after the program's name. ``RunOptions`` describes the options: ``env``,
         ``dirs``, ``stdin``, ``stdout``, ``stderr``, ``capture``, ``dialect``, ``policy``,
-        ``limits``, ``timeout``, ``stats``, ``trace``, ``on_start``, ``invoke``. Raises
-        ``LinkError`` and ``UsageError`` for what keeps the guest from starting; what ends it later
-        is in the result."""
+        ``limits``, ``timeout``, ``tenant``, ``priority``, ``tokens_per_second``, ``stats``,
+        ``trace``, ``on_start``, ``invoke``. Raises ``LinkError`` and ``UsageError`` for what keeps
+        the guest from starting; what ends it later is in the result."""
         check_options(options, RunOptions)
         check_args(args)
         policy = self._policy(options)
@@ -225,7 +225,8 @@ class Program(OfOneProcess):
         """A guest whose exports can be called (a reactor). Close it, or use it in a ``with`` block.
 
         ``extra`` are host functions of your own. ``GuestOptions`` describes the options:
-        ``dialect``, ``policy``, ``limits``, ``timeout``, ``stats``, ``trace``. Raises
+        ``dialect``, ``policy``, ``limits``, ``timeout``, ``tenant``, ``priority``,
+        ``tokens_per_second``, ``stats``, ``trace``. Raises
         ``LinkError``, and the kinds of ``GuestError`` if its start function fails."""
         check_options(options, GuestOptions)
         self._binary.check_export(None)
