@@ -322,7 +322,7 @@ def test_a_worker_that_reads_nothing_ends_with_its_guest(session):
 
 EMPTY = (
     b'{"inputs": [], "outputs": [], "concurrent_contexts": true, "untyped_bytes": false, '
-    b'"choices": {}, "memory": null}'
+    b'"stateless": false, "choices": {}, "memory": null}'
 )
 
 

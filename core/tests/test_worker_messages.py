@@ -7,8 +7,13 @@ import threading
 
 import pytest
 
-from wasi_nn._worker.messages import OK, Channel
+from wasi_nn._session.ledger import Ledger, Reservation
+from wasi_nn._worker import asking
+from wasi_nn._worker.asking import BLOCK, Account
+from wasi_nn._worker.messages import ERROR, I64, OK, Channel, as_json
 from wasi_nn._worker.patience import Patience
+from wasi_nn.errors import QuotaExceeded, RuntimeFailure
+from wasi_nn.limits import Limits
 
 
 @pytest.fixture
@@ -62,3 +67,65 @@ def test_messages_of_any_length_arrive_in_order(channels):
     got = [channel.receive() for _ in sent]
     thread.join()
     assert [(subject, bytes(body)) for _, subject, body in got] == sent
+
+
+class _Counting:
+    """A host that counts what a worker's context reserves, and how often it is asked."""
+
+    def __init__(self, channel: Channel, limit: int) -> None:
+        self.ledger = Ledger(Limits(host_memory=limit))
+        self.asked = 0
+        self._channel = channel
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        reservation = Reservation(self.ledger, self)
+        while True:
+            try:
+                _, _, body = self._channel.receive()
+            except EOFError:
+                return
+            self.asked += 1
+            try:
+                reservation.reserve(*I64.unpack(body))
+            except QuotaExceeded as error:
+                self._channel.send(ERROR, 0, as_json(str(error)))
+            else:
+                self._channel.send(OK)
+
+
+@pytest.fixture
+def counting(channels, monkeypatch):
+    channel, other = channels
+    monkeypatch.setattr(asking.here, "channel", other)
+    return lambda limit: _Counting(channel, limit)
+
+
+def test_a_context_asks_once_for_many_small_reservations(counting):
+    host, account = counting(1 << 30), Account()
+    for _ in range(BLOCK):
+        account.reserve(1)
+    assert host.asked == 1
+    assert BLOCK <= host.ledger.reserved <= 2 * BLOCK
+
+
+def test_a_context_takes_every_byte_below_the_limit_and_none_above(counting):
+    limit = 3 * BLOCK + 7
+    host, account = counting(limit), Account()
+    for taken in range(100, limit, 100):
+        account.reserve(100)
+        assert taken <= host.ledger.reserved <= limit
+    with pytest.raises(RuntimeFailure, match="host holds"):
+        account.reserve(100)
+    account.reserve(limit % 100)
+    with pytest.raises(RuntimeFailure, match="host holds"):
+        account.reserve(1)
+    assert host.ledger.reserved == limit
+
+
+def test_what_a_context_gives_back_is_the_guests_again(counting):
+    host, account = counting(1 << 30), Account()
+    for size in (50 * BLOCK, BLOCK // 2, 9 * BLOCK):
+        account.reserve(size)
+        account.reserve(-size)
+        assert host.ledger.reserved <= 2 * BLOCK

@@ -9,6 +9,8 @@ from wasi_nn._worker.messages import I64, LOG, OK, OUTPUT, RESERVE, Channel, as_
 from wasi_nn.errors import RuntimeFailure
 from wasi_nn.escaping import MAX_LINES
 
+#: Bytes that a context reserves ahead: about a thousand tokens of text.
+BLOCK = 4096
 _MAX_OUTPUT = 1 << 20
 
 
@@ -22,8 +24,35 @@ class _Here(threading.local):
 here = _Here()
 
 
-def reserve(size: int) -> None:
-    """The ``backend.Reserve`` of the contexts in a worker: the host counts."""
+class Account:
+    """What a context takes, for the host to count. Used by one thread at a time.
+
+    It asks for a block more than the context needs, and gives back what is more than two, so that a
+    language model does not ask for each token. The context never has more than the host counts,
+    and the host never counts more than two blocks too many."""
+
+    def __init__(self) -> None:
+        #: The bytes that the host counts and the context does not take.
+        self._spare = 0
+
+    def reserve(self, size: int) -> None:
+        """The ``backend.Reserve`` of the context."""
+        spare = self._spare - size
+        if spare < 0:
+            try:
+                _ask(BLOCK - spare)
+                spare = BLOCK
+            except RuntimeFailure:
+                # There may be room for what the context needs.
+                _ask(-spare)
+                spare = 0
+        elif spare > 2 * BLOCK:
+            _ask(BLOCK - spare)
+            spare = BLOCK
+        self._spare = spare
+
+
+def _ask(size: int) -> None:
     channel = here.channel
     if channel is None:
         raise RuntimeFailure("only the thread that was called can reserve memory")

@@ -209,8 +209,8 @@ class Service:
         mark.request(True)
         try:
             with Blame(self._backend):
-                made = self._graphs[graph].init_execution_context(asking.reserve)
-                context = checked_context(made)
+                reserve = asking.Account().reserve
+                context = checked_context(self._graphs[graph].init_execution_context(reserve))
             context.stdout = asking.write_out
             context.schedule = Schedule(*wanted["schedule"])
             context.stepping = mark
