@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
 from importlib.machinery import PathFinder
 from pkgutil import resolve_name
 from typing import Any, NamedTuple
@@ -44,17 +46,24 @@ def entry_points(group: str) -> list[EntryPoint]:
 
 def installed_version(distribution: str) -> str:
     """The version of a distribution, or "" if it is not installed. Costs a program's start less
-    than ``importlib.metadata.version``."""
-    folders = _folders()
-    if folders is None:
-        from importlib import metadata
+    than ``importlib.metadata.version``, and nothing the next time."""
+    with suppress(LookupError):
+        return _version(distribution, tuple(map(str, sys.path)))
+    return ""
 
-        try:
-            return metadata.version(distribution)
-        except metadata.PackageNotFoundError:
-            return ""
-    folder = folders.get(_normal(distribution))
-    return "" if folder is None else _header(folder).get("version", "")
+
+@lru_cache
+def _version(distribution: str, paths: tuple[str, ...]) -> str:
+    """Raises ``LookupError`` if it is not installed, which may change."""
+    folders = _folders()
+    if folders is not None:
+        return _header(folders[_normal(distribution)]).get("version", "")
+    from importlib import metadata
+
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        raise LookupError from None
 
 
 def _folders() -> dict[str, str] | None:

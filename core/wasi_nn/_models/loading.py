@@ -221,10 +221,10 @@ def load(
         _use(backend)
     options = options._replace(config=known_config(backend, options.config))
     try:
-        found = availability(backend)
-        if not found.usable:
-            raise Unavailable(found.detail)
         if worker is None:
+            found = availability(backend)
+            if not found.usable:
+                raise Unavailable(found.detail)
             graph = backend.load(builders, options)
         else:
             from wasi_nn._worker import remote
