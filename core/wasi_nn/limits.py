@@ -55,7 +55,6 @@ class Limits(NamedTuple):
       average, or None for no limit. The guest waits.
     - ``wasm_bytes``: bytes of the guest's binary. A compiler takes many times as much memory.
     - ``files``: how many files the guest may have open at one time. (A component is not limited.)
-
     - ``workers``: how many workers the guests of the host may have together when this guest needs
       one more. (A worker that guests share is not counted.)
 

@@ -39,18 +39,18 @@ class HostWorkers:
         """Start a worker. Raises ``QuotaExceeded`` if there are ``limit`` of them."""
         with self._lock:
             if len(self._workers) + self._starting >= limit:
-                raise QuotaExceeded(
-                    "workers",
-                    f"the guests of this host have {limit} workers, the most that they may",
-                )
+                text = f"the guests of this host have {limit} workers, the most that they may"
+                raise QuotaExceeded("workers", text)
             self._starting += 1
+        worker: Worker | None = None
         try:
             worker = make()
-            self._workers.add(worker)
+            return worker
         finally:
             with self._lock:
                 self._starting -= 1
-        return worker
+                if worker is not None:
+                    self._workers.add(worker)
 
     def close(self, worker: Worker) -> None:
         """End a worker."""
