@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import CAT, needs
+from conftest import CAT, needs, run_python
 
 from wasi_nn import Host, Limits, Policy
 from wasi_nn._cli.stats import figures
@@ -82,6 +82,33 @@ class TestRuns:
         assert list(now.durations.values()) == sorted(now.durations.values())
         assert now.durations[math.inf] == 2
         assert 0 < now.run_seconds < _HANG
+
+    FORK = """
+import os, sys, threading, warnings
+from wasi_nn import Host
+warnings.simplefilter("ignore")
+host, began, guests = Host(), threading.Event(), []
+
+def on_start(guest):
+    guests.append(guest)
+    began.set()
+
+thread = threading.Thread(target=lambda: host.run(sys.argv[1], on_start=on_start))
+thread.start()
+began.wait()
+child = os.fork()
+if not child:
+    os._exit(host.statistics().running)
+print(os.waitpid(child, 0)[1], host.statistics().running)
+guests[0].interrupt()
+thread.join()
+"""
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+    def test_those_under_way_stay_in_the_parent_of_a_fork(self, wat, tmp_path):
+        (tmp_path / "loop.wasm").write_bytes(wat(LOOP))
+        ended = run_python(self.FORK, tmp_path / "loop.wasm")
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, "0 1\n", "")
 
     def test_what_calls_and_rules_refuse_is_summed(self, plugins, guests, identity_model):
         with Host(plugins=plugins, policy=Policy(models={"echo"})) as host:
@@ -165,7 +192,7 @@ def test_stats_show_means_and_units():
         ("sequences", "2"),
         ("steps", "4"),
         ("step tokens", "10"),
-        ("queue", "12.500 ms"),
+        ("queue in all", "12.500 ms"),
         ("prefix hits", "1"),
         ("weight", "0.500"),
     ]

@@ -129,7 +129,7 @@ def figures(counts: Mapping[str, float]) -> list[tuple[str, str]]:
     for name, value in left.items():
         title = name.replace("_", " ")
         if name.endswith("_seconds"):
-            found.append((title.removesuffix(" seconds"), _milliseconds(value)))
+            found.append((f"{title.removesuffix(' seconds')} in all", _milliseconds(value)))
         else:
             found.append((title, f"{value:.0f}" if value.is_integer() else f"{value:.3f}"))
     return found

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from wasi_nn import _worker
 from wasi_nn._host.result import RunResult
 from wasi_nn._models.loading import LoadedGraph
+from wasi_nn._process.fork import keep
 from wasi_nn.backend import Generation
 from wasi_nn.errors import (
     DeadlineExceeded,
@@ -104,6 +105,12 @@ class RunCounts:
         self._failed_calls = 0
         self._refused: Counter[str] = Counter()
         self._generation = Generation()
+        keep(self)
+
+    def forked(self) -> None:
+        """This is a child process now, and the runs under way stayed in the parent."""
+        self._lock = threading.Lock()
+        self._running = 0
 
     def begin(self) -> None:
         """A run begins."""
