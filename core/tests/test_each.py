@@ -79,6 +79,25 @@ def test_the_guest_opens_the_file_under_the_path_that_was_given(guests, folder, 
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
+def test_a_symbolic_link_is_followed_for_the_guest(guests, folder, run):
+    needs("onnxruntime")
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "blob").write_bytes(struct.pack("<4f", 1, 2, 3, 4))
+    (folder / "in" / "link.raw").symlink_to("../elsewhere/blob")
+    model, guest = GRAPHS / "onnx/matmul.onnx", guests / "classify/classify.wasm"
+    code, out, err = run(
+        *("--graph", f"net={model}", "--each", "in/link.raw", guest, "name:net", "{}", "1,4")
+    )
+    assert (code, out.count("\n"), err) == (0, 3, "")
+
+
+def test_many_failures_are_counted_and_the_first_are_named(run):
+    code, _, err = run("--each", "-", "cat.wasm", stdin=b"missing\n" * 12)
+    names = ", ".join(["missing"] * 10)
+    assert code == 1
+    assert err.splitlines()[-1] == f"wasi-nn: 12 of 12 runs failed: {names} and 2 more"
+
+
 def test_without_a_place_in_the_arguments_the_file_is_standard_input(run):
     """As a shell makes it of in/*.txt, as a pattern, and with the names on standard input."""
     names = [f"in/{number}.txt" for number in range(5)]

@@ -132,10 +132,19 @@ def _runs(
         with open(path, "rb"):
             # It must be a file that can be read.
             pass
+        path = _without_links(path)
         own = [] if _can_open(dirs, path) else [_folder(path)]
         return {"args": [text.replace(PLACE, path) for text in args], "dirs": [*dirs, *own]}
 
     return program.run_many(files, prepare, args=args, jobs=jobs, ordered=True, **options)
+
+
+def _without_links(path: str) -> str:
+    """The path of the file itself, if it is a symbolic link: a guest can follow none that leads out
+    of the folder."""
+    real = os.path.realpath(path)
+    folder, name = os.path.split(path)
+    return path if real == os.path.join(os.path.realpath(folder), name) else real
 
 
 def _folder(path: str) -> Preopen:
@@ -160,7 +169,8 @@ def _can_open(dirs: Sequence[Preopen], path: str) -> bool:
 def _show(runs: Iterable[Outcome[str]], total: int | None) -> int:
     """Write each run's output, whole, and what went wrong. Returns the exit code: 1 if a run has
     failed. Raises ``UsageError`` if the first run shows that the command is wrong."""
-    done = 0
+    done = failures = 0
+    # The first of them.
     failed: list[str] = []
     of = "" if total is None else f" of {total}"
     # The row would erase the start of a line that a guest has not ended.
@@ -181,15 +191,17 @@ def _show(runs: Iterable[Outcome[str]], total: int | None) -> int:
         done += 1
         reason = _failure(outcome)
         if reason:
-            failed.append(visible(outcome.input))
-            complain(f"{failed[-1]}: {reason}")
+            name = visible(outcome.input)
+            complain(f"{name}: {reason}")
+            failures += 1
+            failed += [name] * (failures <= _MAX_NAMES)
         if not within_line:
-            show_row(f"{done}{of} done" + (f", {len(failed)} failed" if failed else ""))
+            show_row(f"{done}{of} done" + (f", {failures} failed" if failures else ""))
     show_row("")
-    if failed:
-        more = f" and {len(failed) - _MAX_NAMES} more" if failed[_MAX_NAMES:] else ""
-        complain(f"{len(failed)} of {done} runs failed: {', '.join(failed[:_MAX_NAMES])}{more}")
-    return 1 if failed else 0
+    if failures:
+        more = f" and {failures - _MAX_NAMES} more" if failures > _MAX_NAMES else ""
+        complain(f"{failures} of {done} runs failed: {', '.join(failed)}{more}")
+    return 1 if failures else 0
 
 
 def _failure(outcome: Outcome[str]) -> str:
