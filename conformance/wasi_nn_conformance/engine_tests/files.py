@@ -49,6 +49,9 @@ _MFILE = 33
 
 
 class Files(Engine):
+    #: Whether a guest's files are counted, and not only limited by the system.
+    counts_files = True
+
     def _opened(self, host: Host, wasm: bytes, folder: Path) -> tuple[int, int, bytes]:
         """How many files the guest opened, the last errno, and what it read from the last one."""
         (folder / "a").write_text("!")
@@ -56,6 +59,8 @@ class Files(Engine):
             result = host.run(wasm, dirs=[Preopen(folder, "/")], limits=Limits(files=_LIMIT))
         assert result.error is None
         out = result.stdout
+        refused = 200 - int.from_bytes(out[:4], "little")
+        assert result.refused.get("files", 0) == (refused if self.counts_files else 0)
         return int.from_bytes(out[:4], "little"), int.from_bytes(out[4:8], "little"), out[24:25]
 
     def test_a_guest_opens_only_so_many_files(self, host: Host, wat: Wat, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
@@ -200,6 +200,10 @@ class PendingInstance(Instance, Generic[T]):
     def close(self) -> None:
         if self._instance is not None:
             self._instance.close()
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        return {} if self._instance is None else self._instance.refused
 
     def _present(self) -> Instance:
         if self._instance is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -82,6 +82,11 @@ class Guest(Closing):
     def bench(self) -> tuple[float, ...]:
         """The latest 10,000 spans that the guest marked, in seconds."""
         return tuple(self._linked.bench.spans)
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How often a limit that its engine holds has refused it something, by the rule."""
+        return self._instance.refused
 
     @property
     def graphs(self) -> tuple[GraphUse, ...]:

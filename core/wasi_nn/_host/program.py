@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -129,7 +130,7 @@ class Program(OfOneProcess):
         except GuestError as raised:
             error, exit_code = raised, raised.exit_code
         ran = time.perf_counter() - started - guest.instantiate_seconds
-        refused = guest.observer.refused + captured.refused
+        refused = guest.observer.refused + captured.refused + Counter(guest.refused)
         if error is not None and error.rule:
             refused[error.rule] += 1
         # What was compiled within the run came before the instance.

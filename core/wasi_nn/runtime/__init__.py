@@ -14,7 +14,7 @@ WASI preview 1. An engine without WASI of its own can use ``wasi_nn.runtime.wasi
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Union
 
 from wasi_nn._attribute import attribute
@@ -202,6 +202,11 @@ class Instance(ABC):
     Exits are not traps. ``instantiate`` and ``start`` return the code of a guest that called
     ``proc_exit``, and ``call`` raises ``GuestExited``. A trap raises ``GuestTrap``. In a runtime
     that uses ``EngineInstance``, the exception ``GuestExit`` carries the code to these methods."""
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """How often a limit gave the guest an errno of WASI, by the limit's name (``files``)."""
+        return {}
 
     @abstractmethod
     def instantiate(self) -> int | None:

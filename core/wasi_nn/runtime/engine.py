@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from wasi_nn.errors import (
@@ -115,6 +116,8 @@ class EngineInstance(Instance):
         self.inside = False
         #: What a host function raised, until it is raised again.
         self.raised: BaseException | None = None
+        #: What ``refused`` returns.
+        self.refusals: Counter[str] = Counter()
         #: What output callbacks raised, until the guest returns.
         self.output_failures: list[BaseException] = []
 
@@ -122,6 +125,10 @@ class EngineInstance(Instance):
         # A guest that nobody closed. (If the constructor failed, close may miss attributes.)
         with contextlib.suppress(AttributeError):
             self.close()
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        return self.refusals
 
     @abstractmethod
     def link(self) -> None:

@@ -6,6 +6,7 @@ then the host itself can open nothing.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from wasi_nn.escaping import logger
@@ -13,7 +14,7 @@ from wasi_nn.runtime import WasiConfig
 from wasi_nn.runtime.engine import WASI_MODULES
 from wasi_nn.wasm.module import WasmFile
 
-__all__ = ["OpenFiles", "opens_files"]
+__all__ = ["OpenFiles", "opens_files", "warn"]
 
 log = logger("wasi_nn")
 #: WASI's errno for too many open files.
@@ -28,21 +29,27 @@ def opens_files(file: WasmFile, wasi: WasiConfig) -> bool:
     )
 
 
+def warn(limit: int) -> None:
+    """Log that a guest has all of its files open."""
+    log.warning("quota files: the guest has %d files open, the most that it may", limit)
+
+
 class OpenFiles:
     """The descriptors that a guest has opened, at most ``limit``. The functions of WASI go through
     its methods, which return the errno."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, refused: Counter[str]) -> None:
+        """``refused`` counts what the limit refuses."""
         self._limit = limit
+        self._refused = refused
         self._open: set[int] = set()
-        self._said = False
 
     def path_open(self, call: Callable[[], int], opened: Callable[[], int]) -> int:
         """``call`` opens a file and returns the errno. ``opened`` gives its descriptor."""
         if len(self._open) >= self._limit:
-            if not self._said:
-                self._said = True
-                log.warning("the guest has %d files open, its limit (files)", self._limit)
+            self._refused["files"] += 1
+            if self._refused["files"] == 1:
+                warn(self._limit)
             return _MFILE
         errno = call()
         if errno == _SUCCESS:

@@ -32,6 +32,8 @@ class Files {
   // ``memory`` gives the guest's memory. At most ``most`` descriptors can be open.
   constructor(most, memory) {
     this.most = most;
+    // How often that was more than it may.
+    this.refused = 0;
     this.memory = memory;
     // By number: {stream} is a standard stream, {directory} and {file} are open here.
     this.table = new Map([0, 1, 2].map((stream) => [stream, { stream }]));
@@ -127,7 +129,10 @@ class Files {
   }
 
   open(entry, pointer, length, follow, oflags, rights, flags) {
-    if (this.table.size >= this.most) fail("EMFILE");
+    if (this.table.size >= this.most) {
+      this.refused++;
+      fail("EMFILE");
+    }
     const reads = rights & READ, changes = oflags & TRUNCATE || rights & WRITE;
     if ((changes || oflags & CREATE) && !entry.writable) fail("EPERM");
     if (oflags & DIRECTORY && oflags & (CREATE | EXCLUSIVE | TRUNCATE)) fail("EINVAL");

@@ -13,6 +13,8 @@ const STREAMS = 3;
 const NO_MEMORY = new WebAssembly.Memory({ initial: 0 });
 
 let memory = null;
+// The guest's files, if it has directories.
+let files = null;
 // What ends the guest. It is kept, because a guest can catch every JavaScript exception.
 let ending = null;
 // A terminal sends Ctrl-C to this process too, but the host decides what it means.
@@ -134,24 +136,24 @@ function hostFunction(index, hasResult) {
 
 function openFiles({ preopens, files: most }) {
   const { Files } = require("./files.cjs");
-  const files = new Files((most ?? Infinity) + STREAMS + preopens.length, () => memory ?? NO_MEMORY);
+  const opened = new Files((most ?? Infinity) + STREAMS + preopens.length, () => memory ?? NO_MEMORY);
   for (const [name, path, writable] of preopens) {
     try {
-      files.preopen(name, path, writable);
+      opened.preopen(name, path, writable);
     } catch ({ code }) {
       throw new Refused(code === "ENOSYS"
         ? "V8 needs a /proc that shows open files, as on Linux, to give directories to a guest"
         : `cannot open the directory ${path}: ${code}`);
     }
   }
-  return files;
+  return opened;
 }
 
 function system(options, module) {
   const wanted = new Set(WebAssembly.Module.imports(module).map((one) => one.module));
   const modules = {};
   // Most guests have no directories, and start without these functions some milliseconds earlier.
-  const files = options.preopens.length ? openFiles(options) : null;
+  files = options.preopens.length ? openFiles(options) : null;
   for (const [name, version] of [["wasi_snapshot_preview1", "preview1"],
     ["wasi_unstable", "unstable"]]) {
     if (!wanted.has(name)) continue;
@@ -205,20 +207,22 @@ function call(instance, { name, parameters, results, values }) {
   return { results: results.map((kind, at) => toRaw(made[at], kind)) };
 }
 
+const state = () => ({ size: memorySize(0), refused: files?.refused ?? 0 });
+
 function guarded(work) {
   const before = ending;
   ending = null;
   try {
     const answer = work() ?? {};
     if (ending) throw ending;
-    sendJson(OK, { ...answer, size: memorySize(0) });
+    sendJson(OK, { ...answer, ...state() });
   } catch (thrown) {
     const error = ending ?? thrown;
     const kind = error instanceof Exit ? "exit" : error instanceof Stopped ? "stopped"
       : error instanceof Refused ? "usage" : error instanceof WebAssembly.LinkError ? "link"
         : error instanceof WebAssembly.CompileError ? "compile" : "trap";
     const text = kind === "usage" ? error.message : `${error?.name}: ${error?.message ?? error}`;
-    sendJson(FAILED, { kind, code: error?.code, text, size: memorySize(0) });
+    sendJson(FAILED, { kind, code: error?.code, text, ...state() });
   } finally {
     ending = before;
   }

@@ -23,6 +23,7 @@ RECURSION = '(module (memory (export "memory") 1) (func $f (export "_start") (ca
 
 class TestWasmEdge(EngineTests):
     runtime = "wasmedge"
+    counts_files = False
     # Without redirection most guests have a process of their own.
     share = 1.0 if api().redirects else 0.02
 

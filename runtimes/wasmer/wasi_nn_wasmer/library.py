@@ -88,11 +88,11 @@ class LibraryInstance(CApiInstance):
     ) -> None:
         refuse_read_only("wasmer", wasi.preopens)
         self._wasi = wasi
-        # wasmer does not limit files.
-        self._count = None if files is None else OpenFiles(files)
         self._named = Vector()
         self._environment = 0
         super().__init__(module, functions)
+        # wasmer does not limit files.
+        self._count = None if files is None else OpenFiles(files, self.refusals)
         self._wasi_name = module.wasi
         self._streams = Preview1(wasi, self.output_failures, self.pause)
         if module.wasi is not None:

@@ -91,14 +91,16 @@ class Gate:
 class Descriptors:
     """The functions that open, close and write, for a guest whose own are not wasmtime's."""
 
-    def __init__(self, gate: Gate, write: Callable[..., int] | None, limit: int | None) -> None:
+    def __init__(
+        self, gate: Gate, write: Callable[..., int] | None, files: OpenFiles | None
+    ) -> None:
         """``write`` is the host's ``fd_write`` for the descriptors 1 and 2. With None, wasmtime
-        writes them. The guest may have ``limit`` files open, if it can open any."""
+        writes them. ``files`` are those that the guest opens, if it can open any."""
         self._gate = gate
         self._write = write
         # Which of the guest's descriptors are its outputs: it can close and renumber them.
         self._outputs = {1: 1, 2: 2}
-        self._files = None if limit is None else OpenFiles(limit)
+        self._files = files
 
     def functions(self) -> dict[str, Callable[..., int]]:
         """By name. Each gets the guest's memory and the parameters."""

@@ -14,6 +14,7 @@ from wasmtime import _ffi as ffi
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
 from wasi_nn.runtime.engine import missing_export
+from wasi_nn.runtime.open_files import OpenFiles
 from wasi_nn.runtime.wasi_streams import Preview1, may_wait
 from wasi_nn_wasmtime.capi import POINTER, lean, raise_error, raise_trap
 from wasi_nn_wasmtime.files import Descriptors, Gate
@@ -93,7 +94,8 @@ class WasmtimeInstance(StoreInstance):
         captures = callable(wasi.stdout) or callable(wasi.stderr)
         write = preview1.function(module, "fd_write").call if captures else None
         opens = wasi.preopens and "path_open" in names
-        descriptors = Descriptors(gate, write, files if opens else None)
+        counted = OpenFiles(files, self.refusals) if opens and files is not None else None
+        descriptors = Descriptors(gate, write, counted)
         for name, call in descriptors.functions().items():
             if name in names:
                 self.imports.add_wasi(module, name, call)

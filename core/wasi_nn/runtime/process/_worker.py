@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from importlib import import_module
 from pathlib import Path
@@ -70,6 +70,7 @@ class Worker:
         # Set by PREPARE and LINK, which come first.
         self._module: Module
         self._instance: Instance
+        self._refused: Mapping[str, int] = {}
         self._memory: GuestMemory | None = None
 
     def run(self) -> None:
@@ -111,6 +112,7 @@ class Worker:
         ]
         limits = EngineLimits(options["memory"], options["fuel"], options["files"])
         self._instance = self._module.prepare(functions, wasi, limits)
+        self._refused = self._instance.refused
         code = self._instance.instantiate()
         if code is not None:
             raise _Exit(code)
@@ -161,7 +163,8 @@ class Worker:
             kind = FAILED
             answer = {"kind": _kind(error), "text": text, "code": getattr(error, "code", None)}
         size = 0 if self._memory is None else self._memory.size
-        self._channel.send(kind, as_json({**answer, "size": size}))
+        refused = self._refused.get("files", 0)
+        self._channel.send(kind, as_json({**answer, "size": size, "refused": refused}))
 
 
 def _kind(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from wasi_nn.errors import (
 from wasi_nn.escaping import logger
 from wasi_nn.runtime import EngineLimits, HostFunction, Module, WasiConfig
 from wasi_nn.runtime.engine import EngineInstance, GuestExit, missing_export
+from wasi_nn.runtime.open_files import warn
 from wasi_nn.runtime.process._protocol import (
     CALL,
     CALL_HEAD,
@@ -196,11 +197,17 @@ class RemoteInstance(EngineInstance):
             with self._understood():
                 answer: dict[str, Any] = dict(json.loads(bytes(data)))
                 self._size = int(answer["size"])
+                self._count_refused(int(answer.get("refused", 0)))
                 if kind != OK:
                     failure = _failure(answer) if kind == FAILED else self._child.nonsense()
             if failure is not None:
                 raise failure
             return answer
+
+    def _count_refused(self, files: int) -> None:
+        if files and not self.refusals["files"]:
+            warn(self._limits.files or 0)
+        self.refusals["files"] = files
 
     @contextmanager
     def _understood(self) -> Iterator[None]:
