@@ -30,7 +30,7 @@ from wasi_nn._sandbox.libraries import library_paths
 if sys.platform == "linux":
     from wasi_nn._sandbox import descriptors, landlock, privileges, resources, syscalls
 
-__all__ = ["Confinement", "Offered", "confine", "library_paths", "offered"]
+__all__ = ["Confinement", "Offered", "confine", "library_paths", "offered", "prepare"]
 
 _ELSEWHERE = "run wasi-nn on Linux 5.13 or newer for it"
 
@@ -64,16 +64,20 @@ class Offered(NamedTuple):
 
 @functools.cache
 def offered() -> Offered:
-    """What this kernel and the installed packages offer. Never raises.
-
-    A process that forks confined children calls this first: it loads what the children need, and
-    starts ``ldconfig`` to find it."""
+    """What this kernel and the installed packages offer. Never raises. May start ``ldconfig``."""
     if sys.platform != "linux":
         missing = f"this system ({sys.platform}) has no {{}}: {_ELSEWHERE}"
         memory = missing.format("limit for private memory")
         return Offered(missing.format("Landlock"), *[missing.format("seccomp")] * 2, memory)
     filters = syscalls.missing()
     return Offered(landlock.missing(), filters, filters, "")
+
+
+def prepare() -> None:
+    """Load and make what the children of this process need to confine themselves: they cannot load
+    it, and need not make it each time. Raises what ``confine`` raises."""
+    if not offered().system_calls:
+        syscalls.rules()
 
 
 def confine(confinement: Confinement) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import functools
 import mmap
 import os
 import socket
@@ -78,32 +79,46 @@ def restrict() -> None:
     The process must not be forked afterwards: signals may go only to what is this process now."""
     import pyseccomp
 
-    rules = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.EPERM))
+    # So that abort() ends the process as everywhere.
+    for name in ("kill", "tgkill"):
+        _add(rules(), pyseccomp.ALLOW, name, (0, _INT, os.getpid()))
+    rules().load()
+
+
+@functools.cache
+def rules() -> Any:
+    """The rules that are the same for each process. It takes longer to make them than to load
+    them, so a process makes them before it forks others. Raises ``OSError``."""
+    import pyseccomp
+
+    made = pyseccomp.SyscallFilter(pyseccomp.ERRNO(errno.EPERM))
     # Calls of another architecture, such as 32-bit ones, have other numbers.
-    rules.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
-
-    def add(action: int, name: str, *arguments: tuple[int, int, int]) -> None:
-        number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
-        if number >= 0:
-            compared: list[Any] = [
-                pyseccomp.Arg(position, pyseccomp.MASKED_EQ, mask, value)
-                for position, mask, value in arguments
-            ]
-            rules.add_rule(action, number, *compared)
-
+    made.set_attr(pyseccomp.Attr.ACT_BADARCH, pyseccomp.KILL_PROCESS)
     for name in _ALLOWED:
-        add(pyseccomp.ALLOW, name)
-    for name, arguments in _conditional(os.getpid()):
-        add(pyseccomp.ALLOW, name, *arguments)
+        _add(made, pyseccomp.ALLOW, name)
+    for name, arguments in _conditional():
+        _add(made, pyseccomp.ALLOW, name, *arguments)
     # Libraries bind their threads to processors, and complain if they cannot. By its number, a
     # thread may be another process's: let them believe that it worked.
-    add(pyseccomp.ERRNO(0), "sched_setaffinity")
+    _add(made, pyseccomp.ERRNO(0), "sched_setaffinity")
     # glibc starts threads with clone if there is no clone3, whose flags a filter cannot see.
-    add(pyseccomp.ERRNO(errno.ENOSYS), "clone3")
-    rules.load()
+    _add(made, pyseccomp.ERRNO(errno.ENOSYS), "clone3")
+    return made
 
 
-def _conditional(pid: int) -> Iterator[_Rule]:
+def _add(to: Any, action: int, name: str, *arguments: tuple[int, int, int]) -> None:
+    import pyseccomp
+
+    number = pyseccomp.resolve_syscall(pyseccomp.Arch.NATIVE, name)
+    if number >= 0:
+        compared = [
+            pyseccomp.Arg(position, pyseccomp.MASKED_EQ, mask, value)
+            for position, mask, value in arguments
+        ]
+        to.add_rule(action, number, *compared)
+
+
+def _conditional() -> Iterator[_Rule]:
     """The calls that are allowed with some arguments only."""
     # Landlock alone would do, where it is there.
     yield "open", ((1, _O_WRITES, os.O_RDONLY),)
@@ -113,9 +128,6 @@ def _conditional(pid: int) -> Iterator[_Rule]:
     for kind in (mmap.MAP_PRIVATE, mmap.MAP_PRIVATE | mmap.MAP_ANON, mmap.MAP_SHARED):
         yield "mmap", ((3, kinds, kind),)
     yield "clone", ((0, _CLONE_THREAD | _CLONE_NAMESPACES, _CLONE_THREAD),)
-    # So that abort() ends the process as everywhere.
-    yield "kill", ((0, _INT, pid),)
-    yield "tgkill", ((0, _INT, pid),)
     # Limits can be read, but not set.
     yield "prlimit64", ((0, _INT, 0), (2, (1 << 64) - 1, 0))
     # Nothing out of band, and no address beside the peer's.

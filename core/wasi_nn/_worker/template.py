@@ -15,7 +15,9 @@ from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
+from wasi_nn._sandbox import Confinement, confine, library_paths, prepare
 from wasi_nn._worker.messages import ERROR, FORK, OK, Channel, as_json, from_json
+from wasi_nn._worker.service import Service
 from wasi_nn.backend import Backend
 
 _PR_SET_PDEATHSIG = 1
@@ -36,7 +38,8 @@ def main(connection: str, plugin: str, name: str, origin: str) -> None:
         backend.origin = origin
         backend.prepare()
         _check_threads(backend)
-        paths = _library_paths()
+        prepare()
+        paths = library_paths()
         # What is there now is never collected, so that no worker copies it only to look at it.
         gc.collect()
         gc.freeze()
@@ -52,14 +55,6 @@ def main(connection: str, plugin: str, name: str, origin: str) -> None:
 def _backend(plugin: str, name: str) -> Backend:
     brought: Iterable[Backend] = import_module(plugin).wasi_nn_backends()
     return next(backend for backend in brought if backend.name == name)
-
-
-def _library_paths() -> tuple[str, ...]:
-    from wasi_nn._sandbox import library_paths, offered
-
-    # It loads what a worker needs to restrict itself.
-    offered()
-    return library_paths()
 
 
 def _check_threads(backend: Backend) -> None:
@@ -152,9 +147,6 @@ def _become_worker(
         _end_with_parent()
         os.dup2(errors, 2)
         os.close(errors)
-        from wasi_nn._sandbox import Confinement, confine
-        from wasi_nn._worker.service import Service
-
         connection = socket.socket(fileno=control)
         if os.getppid() == parent:
             if wanted["confined"]:
