@@ -76,6 +76,24 @@ def test_a_model_has_its_name_and_its_backend_as_labels(registry, host, monkeypa
     assert found[f"wasi_nn_model_load_seconds{labels}"] > 0
 
 
+def test_what_our_own_models_count_has_a_type_and_a_text(registry, host, guests, tmp_path):
+    needs("onnxruntime")
+    needs("xllamacpp")
+    read = collected(registry, host)
+    batching = {"max_batch_size": 4, "max_queue_delay_ms": 1}
+    host.add_model("net", GRAPHS / "onnx/batch.onnx", config={"batching": batching})
+    host.add_model("chat", GRAPHS / "ggml/tiny.gguf")
+    (tmp_path / "in.raw").write_bytes(bytes(16))
+    args = ["name:net", "/in/in.raw", "1,4"]
+    host.run(guests / "classify/classify.wasm", args, dirs={"/in": tmp_path}).check()
+    args = ["--config", '{"n-predict": 4}', "chat"]
+    host.run(guests / "chat/chat.wasm", args, stdin=b"once\n").check()
+    found = read()
+    assert found['wasi_nn_model_requests_total{backend="onnx",model="net"}'] == 1
+    assert found["wasi_nn_generation_tokens_total"] > 0
+    assert [metric.name for metric in registry.collect() if metric.type == "unknown"] == []
+
+
 def test_each_name_keeps_prometheus_conventions(registry, host):
     read = collected(registry, host)
     read()

@@ -160,6 +160,8 @@ class TestModels:
             assert deaths >= 1
             context = parrot.opened(session)
             say(context, b"a")
+            assert host.statistics().workers == 1
+        assert host.statistics().workers == 0
         # A worker that its guest ends does not count.
         assert host.statistics().worker_deaths["parrot"] == before + deaths
 

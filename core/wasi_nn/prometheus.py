@@ -44,7 +44,7 @@ _COUNTS: Mapping[str, str] = MappingProxyType(
 )
 _LEVELS: Mapping[str, str] = MappingProxyType(
     {
-        "sequences": "Texts under way.",
+        "sequences": "Open contexts of the language model.",
         "kv_cells": "Cells of the KV cache.",
         "kv_cells_used": "Cells of the KV cache that are in use.",
     }
@@ -72,7 +72,7 @@ class Collector:
         collector for them."""
         from wasi_nn._host.statistics import RunCounts
 
-        return list(self._of_host(RunCounts().statistics({}))) + list(self._of_models({}))
+        return list(self._of_host(RunCounts().statistics({}, 0))) + list(self._of_models({}))
 
     def collect(self) -> Iterator[Any]:
         """The metrics, as they are now."""
@@ -112,6 +112,7 @@ class Collector:
             ),
         ):
             yield self._counter(f"generation_{name}", text, value)
+        yield self._gauge("guest_workers", "Workers of one guest each.", now.workers)
         deaths = "Workers that have ended by themselves, or for what they did."
         yield self._counter("worker_deaths", deaths, now.worker_deaths, "backend")
 

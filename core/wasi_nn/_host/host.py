@@ -343,7 +343,7 @@ class Host(OfOneProcess, Closing):
 
     def statistics(self) -> Statistics:
         """What this host has done until now. Asks the models' backends, also those in workers."""
-        return self.counts.statistics(self.registry.loaded())
+        return self.counts.statistics(self.registry.loaded(), self._workers.count())
 
     def close(self) -> None:
         """Free the named models. Guests that still run keep theirs until they end."""

@@ -46,8 +46,8 @@ class ModelStatistics(NamedTuple):
     of their work since then (``backend.Graph.statistics``); a backend's README lists the names.
     These are in use:
 
-    - ``sequences``, ``kv_cells`` and ``kv_cells_used`` are at this moment: the texts under way, and
-      the cells of the cache.
+    - ``sequences``, ``kv_cells`` and ``kv_cells_used`` are at this moment: the open contexts of
+      language models, and the cells of their cache.
     - ``steps`` of the decode loop have computed ``step_tokens`` of prompts and texts.
     - ``prefix_hits`` prompts began as another one did, and were copied that far.
     - ``batches`` were computed for ``requests``, with ``rows`` along the first dimension.
@@ -75,6 +75,7 @@ class Statistics(NamedTuple):
     - ``failed_calls`` gave guests an errno. ``refused`` counts what the rules of the policy
       refused, by the rules' names.
     - ``generation`` is what language models did for the guests.
+    - ``workers`` belong to one guest each at this moment (``Limits.workers`` bounds them).
     - ``worker_deaths`` are workers that ended by themselves, or for what they did, by backend.
     - ``models`` are the named models that are loaded.
 
@@ -89,6 +90,7 @@ class Statistics(NamedTuple):
     failed_calls: int
     refused: Mapping[str, int]
     generation: Generation
+    workers: int
     worker_deaths: Mapping[str, int]
     models: Mapping[str, ModelStatistics]
 
@@ -136,8 +138,8 @@ class RunCounts:
             if result.generation is not None:
                 self._generation = self._generation.plus(result.generation)
 
-    def statistics(self, models: Mapping[str, Iterable[LoadedGraph]]) -> Statistics:
-        """All of it, with what the graphs of the models count."""
+    def statistics(self, models: Mapping[str, Iterable[LoadedGraph]], workers: int) -> Statistics:
+        """All of it, with what the graphs of the models count, and the number of workers."""
         described = {name: _described(list(graphs)) for name, graphs in models.items()}
         with self._lock:
             return Statistics(
@@ -148,6 +150,7 @@ class RunCounts:
                 self._failed_calls,
                 dict(self._refused),
                 self._generation,
+                workers,
                 dict(_worker.deaths),
                 described,
             )

@@ -35,6 +35,12 @@ class HostWorkers:
         self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
         self._starting = 0
 
+    def count(self) -> int:
+        """How many of them live."""
+        with self._lock:
+            workers = list(self._workers)
+        return sum(not worker.lost for worker in workers)
+
     def start(self, make: Callable[[], Worker], limit: int) -> Worker:
         """Start a worker. Raises ``QuotaExceeded`` if there are ``limit`` of them."""
         with self._lock:
@@ -55,7 +61,8 @@ class HostWorkers:
     def close(self, worker: Worker) -> None:
         """End a worker."""
         worker.close()
-        self._workers.discard(worker)
+        with self._lock:
+            self._workers.discard(worker)
 
 
 class Workers:
