@@ -27,6 +27,7 @@ def main() -> None:
         folder = Path(scratch)
         steps = [
             ("host calls", hosting.host_call),
+            ("many runs", hosting.run_many),
             ("the check of outputs", hosting.output_check),
             ("the look for signal handlers", hosting.attending),
             ("engines", engines.overhead),

@@ -8,13 +8,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 
 import wasmtime
 
 from benchmarks import models
 from benchmarks.figures import ROOT, Figure, interleaved, paired_ratio, per_call, resident
-from wasi_nn import Host, Policy
+from wasi_nn import Host, Policy, RunInput
 from wasi_nn._session.execution import call
 from wasi_nn.runtime import HostFunction
 from wasi_nn.types import ExecutionTarget, Tensor, TensorType
@@ -68,6 +70,32 @@ def host_call() -> list[Figure]:
         Figure("host_call_us", fast * 1e6, "µs", 2.0, note="an empty host call"),
         Figure("host_call_ratio", stock / fast, "×", note="define_func takes so much longer"),
     ]
+
+
+def run_many() -> list[Figure]:
+    """Runs of a small guest in eight threads, against a pool of eight threads by hand. CPU time."""
+    jobs, runs = 8, 200
+    with Host(runtime="wasmtime") as host:
+        program = host.compile(HELLO)
+        nothing: RunInput = {}
+
+        def ours() -> float:
+            started = time.process_time()
+            for outcome in program.run_many(repeat(nothing, runs), jobs=jobs):
+                outcome.check()
+            return (time.process_time() - started) / runs
+
+        def theirs() -> float:
+            started = time.process_time()
+            with ThreadPoolExecutor(jobs) as pool:
+                for future in [pool.submit(program.run) for _ in range(runs)]:
+                    future.result().check()
+            return (time.process_time() - started) / runs
+
+        ours()
+        ratio, many, pool = paired_ratio(ROUNDS, ours, theirs)
+    note = f"run_many: {many * 1e6:.0f} µs of CPU for a run, a pool by hand {pool * 1e6:.0f}"
+    return [Figure(f"many_ratio/{jobs}", ratio, "×", 1.1, note=note)]
 
 
 def output_check() -> list[Figure]:
