@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wasi_nn._abi.guard import Observer
 from wasi_nn._closing import Closing
-from wasi_nn._host.compiling import StillCompiling
+from wasi_nn._host.deadline import Deadline
 from wasi_nn._process.fork import keep, refusal
 from wasi_nn._process.interrupts import ForwardSigint
 from wasi_nn._process.signals import attend
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from wasi_nn._host.linkable import Linkable, Linked
 
 T = TypeVar("T")
+_ATTENDED = nullcontext()
 # The guest that this thread runs.
 _running: ContextVar[Guest | None] = ContextVar("running", default=None)
 
@@ -60,6 +61,8 @@ class Guest(Closing):
         self.instantiate_seconds = 0.0
         #: Whether ``interrupt`` was called, by a deadline too.
         self.interrupted = False
+        #: Whether its owner calls ``interrupt`` after Ctrl-C, as long as the guest is open.
+        self.attended = False
         # The guests that a host function of this guest runs.
         self._inner: set[Guest] = set()
         self._forked = False
@@ -142,13 +145,16 @@ class Guest(Closing):
 
     def _bounded(self, work: Callable[[], T]) -> T:
         try:
-            with ForwardSigint(self.interrupt), Deadline(self.interrupt, self._timeout):
+            with self._forwarding(self.interrupt), Deadline(self.interrupt, self._timeout):
                 result = work()
         except Interrupted:
             self._check_computed()
             raise
         self._check_computed()
         return result
+
+    def _forwarding(self, interrupt: Callable[[], None]) -> AbstractContextManager[None]:
+        return _ATTENDED if self.attended else ForwardSigint(interrupt)
 
     def _end_computing(self) -> None:
         self._computed = True
@@ -214,41 +220,10 @@ class Guest(Closing):
     def close(self) -> None:
         """Free the guest's graphs, contexts and store."""
         if not self._forked:
-            with ForwardSigint(_nothing):
+            with self._forwarding(_nothing):
                 self._session.close()
                 self._instance.close()
 
 
 def _nothing() -> None:
     """The interrupt of work that ends soon by itself."""
-
-
-class Deadline:
-    """Calls ``interrupt`` if the ``with`` block takes longer than ``seconds``, and then raises
-    ``DeadlineExceeded`` at the end of the block."""
-
-    def __init__(self, interrupt: Callable[[], None], seconds: float | None) -> None:
-        self._interrupt = interrupt
-        self._seconds = seconds
-        self._timer: threading.Timer | None = None
-        self._passed = False
-
-    def __enter__(self) -> None:
-        if self._seconds is not None:
-            self._timer = threading.Timer(self._seconds, self._pass)
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _pass(self) -> None:
-        self._passed = True
-        self._interrupt()
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        # A guest that ends by itself after its deadline does so after a cancelled computation.
-        if self._passed and (error is None or isinstance(error, Interrupted)):
-            compiling = isinstance(error, StillCompiling)
-            does = "was still being compiled at" if compiling else "ran past"
-            text = f"quota timeout: the guest {does} its deadline of {self._seconds} s"
-            raise DeadlineExceeded(text) from None

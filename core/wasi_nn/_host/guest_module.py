@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from wasi_nn._abi.bench import BenchTimer
-from wasi_nn._abi.core.selection import select_abi
+from wasi_nn._abi.core.selection import Selection, select_abi
 from wasi_nn._abi.guard import Observer
 from wasi_nn._host.imports import link
 from wasi_nn._host.linkable import Linked, checked
@@ -27,6 +27,9 @@ class GuestModule:
         self.signatures = self.file.signatures
         #: Whether it has a start section, which runs when it is instantiated.
         self.has_start = self.file.has_start
+        # What guests of a dialect share: its ABI and, once one was linked, what they import.
+        self._selected: dict[str | None, Selection | None] = {}
+        self._imported: dict[tuple[Runtime, str | None], list[tuple[str, str]]] = {}
 
     def compile(self, runtime: Runtime, wasm: bytes, limits: EngineLimits) -> Any:
         """The engine's code of the binary, whose bytes are ``wasm``. Raises ``UsageError`` if the
@@ -57,9 +60,24 @@ class GuestModule:
         """Meet every import. Raises ``LinkError``, and ``UsageError`` for a dialect that the binary
         cannot have."""
         bench = BenchTimer()
-        abi = select_abi(self.file, dialect, session)
-        ours = abi.host_functions(observer) if abi is not None else []
-        needed = link(self.file, [*bench.host_functions(), *ours, *extra], runtime)
+        if dialect not in self._selected:
+            self._selected[dialect] = select_abi(self.file, dialect)
+        selection = self._selected[dialect]
+        abi = None if selection is None else selection.for_guest(session)
+        imported = None if extra else self._imported.get((runtime, dialect))
+        offered = bench.host_functions()
+        if abi is not None:
+            names = None if imported is None else {name for _, name in imported}
+            offered += abi.host_functions(observer, names)
+        offered += extra
+        if imported is None:
+            needed = link(self.file, offered, runtime)
+            if not extra:
+                imported = [(function.module, function.name) for function in needed]
+                self._imported[runtime, dialect] = imported
+        else:
+            by_name = {(function.module, function.name): function for function in offered}
+            needed = [by_name[each] for each in imported]
         return Linked(
             needed, lambda: abi.negotiation.dialect.name if abi is not None else None, bench
         )

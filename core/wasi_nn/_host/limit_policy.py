@@ -50,13 +50,12 @@ def policy_of_host(policy: Policy | None, limits: Limits) -> Policy:
     ``UsageError`` as ``Policy.checked`` does."""
     limits = own_limits(limits, None)
     if policy is None:
-        return Policy(own_models=False, limits=limits)
+        return Policy(own_models=False, limits=Limits().over(limits))
     if not isinstance(policy, Policy):
         raise UsageError(f"the policy is {policy!r}, and must be Policy(…) or None")
     policy = policy.checked()
-    if limits != Limits():
-        policy = policy._replace(limits=limits.over(policy.limits))
-    return policy._replace(own_models=bool(policy.own_models))
+    laid = limits.over(policy.limits)
+    return policy._replace(own_models=bool(policy.own_models), limits=laid)
 
 
 def laid_over(
@@ -69,6 +68,8 @@ def laid_over(
 ) -> Policy:
     """The options of a run laid over its host's policy. Raises ``UsageError`` for a value that is
     not an option's."""
+    if policy is None and limits is None and timeout is None:
+        return host
     if policy is not None:
         if not isinstance(policy, Policy):
             raise UsageError(f"the policy is {policy!r}, and must be Policy(…) or None")

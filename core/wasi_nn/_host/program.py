@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from wasi_nn._abi.guard import Observer
 from wasi_nn._host.capture import Capture
 from wasi_nn._host.compiling import Code, Waiter, instance_of
-from wasi_nn._host.guest import Deadline, Guest
+from wasi_nn._host.deadline import Deadline
+from wasi_nn._host.guest import Guest
 from wasi_nn._host.limit_policy import check_enforced, laid_over
 from wasi_nn._host.linkable import checked
 from wasi_nn._host.options import Call, GuestOptions, RunOptions, check_args, check_options
@@ -101,6 +102,7 @@ class Program(OfOneProcess):
             # (Python's own handler raises anywhere, also while a binding makes or frees something.)
             with ForwardSigint(interrupt), self._prepare(wasi, policy, options) as guest:
                 interrupt.aim(guest.interrupt)
+                guest.attended = True
                 if invoke is None:
                     self._binary.check_command()
                 else:

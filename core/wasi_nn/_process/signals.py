@@ -21,6 +21,7 @@ import signal
 import threading
 from collections.abc import Callable
 from importlib import import_module
+from itertools import zip_longest
 from threading import get_ident
 from types import FrameType
 from typing import Generic, TypeVar
@@ -120,7 +121,8 @@ def _handled() -> bool:
     handlers = [*map(_present, _SIGNALS)]
     if handlers == _plain:
         return False
-    own = [handler for handler in handlers if not _is_plain(handler)]
+    changed = (now for now, before in zip_longest(handlers, _plain) if now is not before)
+    own = [handler for handler in changed if not _is_plain(handler)]
     if not own:
         _plain = handlers
     return not all(map(_ours, own))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import partial
 from struct import Struct
 from typing import ClassVar
@@ -35,13 +35,16 @@ class CoreAbi(ABC):
     def table(self) -> dict[str, tuple[int, Callable[..., None]]]:
         """Every function by name, with its number of parameters."""
 
-    def host_functions(self, observer: Observer) -> list[HostFunction]:
-        """The functions, each behind its guard."""
+    def host_functions(
+        self, observer: Observer, names: Container[str] | None = None
+    ) -> list[HostFunction]:
+        """The functions, or those with these names, each behind its guard."""
         return [
             HostFunction(
                 self.module, name, parameters, True, guard(name, call, self.negotiation, observer)
             )
             for name, (parameters, call) in self.table().items()
+            if names is None or name in names
         ]
 
     def open_graph(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from copy import copy
+from typing import NamedTuple
+
 from wasi_nn._abi.core.common import CoreAbi
 from wasi_nn._abi.core.detection import detect_dialect
 from wasi_nn._abi.core.dialects import LEGACY, dialect
@@ -13,7 +16,18 @@ from wasi_nn.errors import UsageError
 from wasi_nn.wasm.module import WasmFile
 
 
-def select_abi(file: WasmFile, name: str | None, session: Session) -> CoreAbi | None:
+class Selection(NamedTuple):
+    """An ABI for all guests of a module. Each one negotiates for itself."""
+
+    abi: type[CoreAbi]
+    negotiation: DialectNegotiation
+
+    def for_guest(self, session: Session) -> CoreAbi:
+        """The ABI for one guest, whose negotiation begins."""
+        return self.abi(session, copy(self.negotiation))
+
+
+def select_abi(file: WasmFile, name: str | None) -> Selection | None:
     """The ABI of a module, or None if it imports no wasi-nn. ``name`` is a dialect; with None or
     ``auto`` it is detected. Raises ``UsageError`` for a dialect of another ABI."""
     chosen = None if name is None or name == "auto" else dialect(name)
@@ -29,4 +43,4 @@ def select_abi(file: WasmFile, name: str | None, session: Session) -> CoreAbi | 
             )
         candidates = (chosen,)
     abi: type[CoreAbi] = WamrLegacy if imported == LEGACY else Witx
-    return abi(session, DialectNegotiation(candidates))
+    return Selection(abi, DialectNegotiation(candidates))
