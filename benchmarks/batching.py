@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -23,11 +23,23 @@ from wasi_nn import Host, Model, Tensor
 
 GUESTS = 16
 DELAY_MS = 2.0
-BATCHING = {"batching": {"max_batch_size": GUESTS, "max_queue_delay_ms": DELAY_MS}}
 ROUNDS = 7
-#: Requests of each guest in a round, by the network.
-REQUESTS = {"perceptron": 20, "convolution": 3}
-ROWS = {"perceptron": (models.PERCEPTRON[0],), "convolution": models.LARGE_DIMS[1:]}
+
+
+class Network(NamedTuple):
+    """A model, the dimensions of a row, the rows of a batch, and the requests of each guest in a
+    round. A convolution is computed in small batches: those of many images do not fit a cache."""
+
+    make: Callable[[Path], Path]
+    row: tuple[int, ...]
+    batch: int
+    requests: int
+
+
+NETWORKS = {
+    "perceptron": Network(models.perceptron, (models.PERCEPTRON[0],), GUESTS, 20),
+    "convolution": Network(models.convolution, models.LARGE_DIMS[1:], 4, 2),
+}
 
 Direct = Callable[[Path], Callable[[Any], object]]
 
@@ -39,11 +51,8 @@ def figures(folder: Path) -> list[Figure]:
         if find_spec(package) is None:
             print(f"batching: {name} is not measured, {package} is not installed")
             continue
-        for network, make in (
-            ("perceptron", models.perceptron),
-            ("convolution", models.convolution),
-        ):
-            found += _figures(name, network, make(folder), direct)
+        for network in NETWORKS:
+            found += _figures(name, network, direct, folder)
     return found
 
 
@@ -73,15 +82,17 @@ _LIBRARIES: dict[str, tuple[str, Direct]] = {
 }
 
 
-def _figures(name: str, network: str, path: Path, direct: Direct) -> list[Figure]:
-    call, requests = direct(path), REQUESTS[network]
-    one, many = (np.full((n, *ROWS[network]), 0.5, np.float32) for n in (1, GUESTS))
-    call(one), call(many)
+def _figures(name: str, network: str, direct: Direct, folder: Path) -> list[Figure]:
+    make, row, rows, requests = NETWORKS[network]
+    path = make(folder)
+    call = direct(path)
+    one, many = (np.full((count, *row), 0.5, np.float32) for count in (1, rows))
+    call(many)
+    batching = {"max_batch_size": rows, "max_queue_delay_ms": DELAY_MS}
     gains, own, waits, batches = [], [], [], []
     with Host() as host:
-        host.add_model("plain", path, encoding=name)
-        host.add_model("batched", path, encoding=name, config=BATCHING)
-        plain, batched = host.model("plain"), host.model("batched")
+        plain = host.load(path, encoding=name)
+        batched = host.load(path, encoding=name, config={"batching": batching})
         for turn in range(ROUNDS + 1):
             single = per_call(lambda: call(one), requests)
             batch = per_call(lambda: call(many), requests)
@@ -90,31 +101,21 @@ def _figures(name: str, network: str, path: Path, direct: Direct) -> list[Figure
             if turn:
                 # (The first round warms up.)
                 gains.append(without / with_batches)
-                own.append(single * GUESTS / batch)
+                own.append(single * rows / batch)
                 batches.append(batch)
                 waits += each
     gain, library = statistics.median(gains), statistics.median(own)
+    note = f"{library:.2f} × by the library's own batches of {rows}; {network}"
+    if network != "perceptron":
+        title = f"batch_ratio/{name}-{GUESTS}-{network}"
+        return [Figure(title, gain, "×", 0.95, at_least=True, note=note)]
     batch_ms = statistics.median(batches) * 1e3
     waits.sort()
     p50, p99 = (waits[int(share * (len(waits) - 1))] * 1e3 for share in (0.5, 0.99))
-    memory_bound = network == "perceptron"
-    title = f"{name}-{GUESTS}" + ("" if memory_bound else f"-{network}")
+    waited = f"p50 {p50:.1f} ms; a batch of {rows} takes the library {batch_ms:.1f} ms"
     return [
-        Figure(
-            f"batch_ratio/{title}",
-            gain,
-            "×",
-            0.8 * library if memory_bound else 0.95,
-            at_least=True,
-            note=f"{library:.2f} × by the library's own batch; {network}",
-        ),
-        Figure(
-            f"batch_p99_ms/{title}",
-            p99,
-            "ms",
-            2 * DELAY_MS + batch_ms,
-            note=f"p50 {p50:.1f} ms; a batch of {GUESTS} takes the library {batch_ms:.1f} ms",
-        ),
+        Figure(f"batch_ratio/{name}-{GUESTS}", gain, "×", 0.8 * library, at_least=True, note=note),
+        Figure(f"batch_p99_ms/{name}-{GUESTS}", p99, "ms", 2 * DELAY_MS + batch_ms, note=waited),
     ]
 
 
@@ -134,7 +135,8 @@ def _guests(model: Model, rows: Any, requests: int) -> tuple[float, list[float]]
                 context.compute()
                 context.get_output(0)
                 own.append(time.perf_counter() - started)
-            waits.extend(own)
+            # (The first one finds no guest that has computed before.)
+            waits.extend(own[1:])
 
     threads = [threading.Thread(target=guest) for _ in range(GUESTS)]
     for thread in threads:

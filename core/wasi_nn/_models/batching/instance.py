@@ -7,14 +7,14 @@ the batch starts. An output is copied twice too, because the next batch overwrit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar, Union
 
-from wasi_nn._models.batching.request import Batch, Key, NotSeparable, Outputs, Request
+from wasi_nn._models.batching.request import Batch, Key, NotSeparable, Request
 from wasi_nn.backend import ExecutionContext, Schedule, unlimited
 from wasi_nn.backend.shared import never
 from wasi_nn.errors import InvalidArgument, NnError, RuntimeFailure, UnsupportedOperation
-from wasi_nn.types import Tensor, byte_size
+from wasi_nn.types import Tensor
 
 if TYPE_CHECKING:
     from wasi_nn._models.loading import LoadedGraph
@@ -124,19 +124,29 @@ class Instance:
                 found[number] = self._read(context, number)
                 if isinstance(found[number], InvalidArgument):
                     break
-        if len(members) > 1:
-            rows = sum(member.rows for member in members)
-            for key, output in found.items():
-                if isinstance(output, Tensor) and output.dims[:1] != (rows,):
-                    raise NotSeparable(
-                        f"output {key} has the dimensions {list(output.dims)} for inputs of {rows} "
-                        "rows, and its first one must be the number of rows"
-                    )
+        errors = {key: error for key, error in found.items() if isinstance(error, NnError)}
+        tensors = {key: output for key, output in found.items() if isinstance(output, Tensor)}
+        if len(members) == 1:
+            for member in members:
+                kept = {key: _kept(member, key, output) for key, output in tensors.items()}
+                member.outputs = {**kept, **errors}
+            return
+        rows = sum(member.rows for member in members)
+        for key, output in tensors.items():
+            if output.dims[:1] != (rows,):
+                raise NotSeparable(
+                    f"output {key} has the dimensions {list(output.dims)} for inputs of {rows} "
+                    "rows, and its first one must be the number of rows"
+                )
         at = 0
         for member in members:
             end = at + member.rows
-            rest = dict(_slices(found, at, end)) if len(members) > 1 else found
-            member.outputs = {key: _kept(rest[key], member.buffers.get(key)) for key in rest}
+            outputs: dict[Key, _Found] = {**errors}
+            for key, (kind, dims, data) in tensors.items():
+                size = len(data) // rows
+                part = Tensor(kind, (member.rows, *dims[1:]), data[at * size : end * size])
+                outputs[key] = _kept(member, key, part)
+            member.outputs = outputs
             at = end
 
     def _read(self, context: ExecutionContext, key: Key) -> _Found:
@@ -148,22 +158,11 @@ class Instance:
         return output
 
 
-def _slices(found: Outputs, start: int, end: int) -> Iterator[tuple[Key, _Found]]:
-    """The rows from ``start`` to ``end`` of each output."""
-    for key, output in found.items():
-        if isinstance(output, Tensor):
-            kind, dims, data = output
-            size = byte_size(kind, dims[1:])
-            part = data[start * size : end * size]
-            output = Tensor(kind, (end - start, *dims[1:]), part)
-        yield key, output
-
-
-def _kept(output: _Found, before: _Found | None) -> _Found:
-    """The output in its context's own memory: the next batch overwrites the library's."""
-    if not isinstance(output, Tensor):
-        return output
-    if isinstance(before, Tensor) and len(before.data) == len(output.data):
-        before.data[:] = output.data
-        return output._replace(data=before.data)
-    return output._replace(data=memoryview(bytearray(output.data)))
+def _kept(member: Request, key: Key, output: Tensor) -> Tensor:
+    """An output in its context's own memory: the next batch overwrites the library's."""
+    before = member.buffers.get(key)
+    kind, dims, data = output
+    if isinstance(before, Tensor) and before.dims == dims and before.type is kind:
+        before.data[:] = data
+        return before
+    return Tensor(kind, dims, memoryview(bytearray(data)))

@@ -92,7 +92,6 @@ class Queue:
                 request.woken.acquire(timeout=left)
         if request.error is not None:
             raise request.error
-        self.use(request.thread)
 
     def cancel(self, request: Request, error: Exception) -> None:
         """Take a request out, from any thread. What others compute is not lost."""
@@ -229,6 +228,8 @@ class Queue:
         if error is None:
             for member in left:
                 member.finish(None)
+                # Not in its own thread: the first one back must know that the others come too.
+                self.use(member.thread)
         elif batch.stopped or interrupted:
             self._again(left, None)
         elif isinstance(error, NotSeparable):
