@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from wasi_nn import Host, Limits
+from wasi_nn.errors import DeadlineExceeded
+from wasi_nn.plugins import Plugins
 from wasi_nn.runtime import Preopen
 from wasi_nn_conformance.engine_tests.common import Engine, Wat, skip_if_refused
 
@@ -72,6 +76,21 @@ class Files(Engine):
         assert (errno, read) == (_MFILE, b"!")
         if before:
             assert len(os.listdir("/proc/self/fd")) <= len(before) + 8
+
+    @pytest.mark.parametrize("rights", [2, 64], ids=["read", "write"])
+    def test_a_fifo_does_not_hold_a_guest(
+        self, plugins: Plugins, host: Host, wat: Wat, tmp_path: Path, rights: int
+    ) -> None:
+        """Opening it waits for its other side."""
+        self.needs(host, "wasi")
+        if not host.runtime.features.interrupt:
+            self.needs_process()
+        os.mkfifo(tmp_path / "a")
+        wasm = wat(_OPENS.replace("CLOSE", "").replace("(i64.const 2)", f"(i64.const {rights})"))
+        limited = Host(plugins=plugins, runtime=self.runtime, limits=Limits(timeout=2))
+        with limited, skip_if_refused():
+            result = limited.run(wasm, dirs=[Preopen(tmp_path, "/")])
+        assert result.error is None or isinstance(result.error, DeadlineExceeded)
 
     def test_a_closed_file_does_not_count(self, host: Host, wat: Wat, tmp_path: Path) -> None:
         self.needs(host, "wasi")

@@ -16,19 +16,31 @@ from functools import lru_cache, partial
 import wasmtime
 
 from wasi_nn.errors import GuestTrap
+from wasi_nn.escaping import logger
 from wasi_nn.runtime import BufferMemory, GuestMemory
 from wasi_nn.runtime.open_files import OpenFiles
 from wasi_nn.wasm.wasi_signatures import SIGNATURES
 from wasi_nn_wasmtime.capi import POINTER, lean, raise_error, raise_trap
 from wasi_nn_wasmtime.hostcalls import CallerMemory
 
-_FORWARDED = ("path_open", "fd_close", "fd_renumber", "fd_read", "fd_write")
-_FAULT = 21
+_FORWARDED = (
+    "path_open",
+    "path_filestat_get",
+    "fd_close",
+    "fd_renumber",
+    "fd_read",
+    "fd_write",
+)
+_FAULT, _NOT_SUPPORTED = 21, 58
 _call = lean(
     "wasmtime_func_call_unchecked", POINTER, POINTER, POINTER, POINTER, ctypes.c_size_t, POINTER
 )
 # The parameter of path_open that says where the guest wants the descriptor.
 _OPENED_AT = 8
+# A filestat has at most so many bytes, and a file's type at 16. A FIFO is of no type that WASI has.
+_FILESTAT, _TYPE_AT, _UNKNOWN = 64, 16, 0
+
+log = logger("wasi_nn")
 
 
 class Gate:
@@ -101,6 +113,7 @@ class Descriptors:
         # Which of the guest's descriptors are its outputs: it can close and renumber them.
         self._outputs = {1: 1, 2: 2}
         self._files = files
+        self._said = False
 
     def functions(self) -> dict[str, Callable[..., int]]:
         """By name. Each gets the guest's memory and the parameters."""
@@ -124,8 +137,25 @@ class Descriptors:
             assert memory is not None
             return int.from_bytes(memory.read(arguments[_OPENED_AT], 4), "little")
 
+        if self._is_fifo(memory, *arguments[:4]):
+            if not self._said:
+                self._said = True
+                log.warning("the guest opens a FIFO, where nothing could end its wait: refused")
+            return _NOT_SUPPORTED
         assert self._files is not None
         return self._files.path_open(partial(self._gate.call, "path_open", *arguments), opened)
+
+    def _is_fifo(self, memory: BufferMemory | None, *path: int) -> bool:
+        """Whether the parameters of path_open name a FIFO. (Opening one waits for its other side.
+        wasmtime reads files at offsets, which a FIFO does not have.)"""
+        if memory is None or memory.size < _FILESTAT:
+            return False
+        kept = bytes(memory.read(0, _FILESTAT))
+        try:
+            errno = self._gate.call("path_filestat_get", *path, 0)
+            return errno == 0 and memory.read(_TYPE_AT, 1)[0] == _UNKNOWN
+        finally:
+            memory.write(0, kept)
 
     def _fd_close(self, memory: GuestMemory | None, descriptor: int) -> int:
         call = partial(self._gate.call, "fd_close", descriptor)

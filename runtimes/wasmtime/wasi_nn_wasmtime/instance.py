@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -94,7 +95,8 @@ class WasmtimeInstance(StoreInstance):
         captures = callable(wasi.stdout) or callable(wasi.stderr)
         write = preview1.function(module, "fd_write").call if captures else None
         opens = wasi.preopens and "path_open" in names
-        counted = OpenFiles(files, self.refusals) if opens and files is not None else None
+        most = sys.maxsize if files is None else files
+        counted = OpenFiles(most, self.refusals) if opens else None
         descriptors = Descriptors(gate, write, counted)
         for name, call in descriptors.functions().items():
             if name in names:
