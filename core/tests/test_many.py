@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib
 import os
 import queue
 import struct
@@ -123,6 +124,19 @@ class TestOutcomes:
         kinds = [type(None), GuestTrap, TypeError, UsageError, UsageError, type(None)]
         assert [type(outcome.error) for outcome in outcomes] == kinds
         assert outcomes[1].result.exit_code == 134
+
+    def test_a_model_that_ends_its_worker_costs_one_input(self, guests, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(Path(__file__).parent / "plugins")
+        parrot = importlib.import_module("parrot")
+        words = ["a", "abort-set", "b", "abort-set", "c", "d"]
+        with parrot.new_host(tmp_path, isolation="guest") as host:
+            inputs = [["bird", word] for word in words]
+            runs = host.run_many(guests / "echo/echo.wasm", inputs, jobs=3, ordered=True)
+            outcomes = list(runs)
+        for word, outcome in zip(words, outcomes, strict=True):
+            bad = word == "abort-set"
+            assert bool(outcome.check().exit_code) == bad
+            assert bad or word.encode() in outcome.result.stdout.split()
 
     def test_a_guest_that_cannot_start_fails_for_each_input(self, host, wat):
         guest = wat('(module (import "env" "missing" (func)) (func (export "_start")))')

@@ -88,6 +88,8 @@ import os, sys, threading, warnings
 from wasi_nn import Host
 warnings.simplefilter("ignore")
 host, began, guests = Host(), threading.Event(), []
+host.add_model("net", sys.argv[2])
+host.model("net")
 
 def on_start(guest):
     guests.append(guest)
@@ -106,8 +108,9 @@ thread.join()
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
     def test_those_under_way_stay_in_the_parent_of_a_fork(self, wat, tmp_path):
+        needs("onnxruntime")
         (tmp_path / "loop.wasm").write_bytes(wat(LOOP))
-        ended = run_python(self.FORK, tmp_path / "loop.wasm")
+        ended = run_python(self.FORK, tmp_path / "loop.wasm", GRAPHS / "onnx/matmul.onnx")
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, "0 1\n", "")
 
     def test_what_calls_and_rules_refuse_is_summed(self, plugins, guests, identity_model):

@@ -6,6 +6,7 @@ import threading
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from wasi_nn._process.fork import keep
 from wasi_nn.backend import Generation
 from wasi_nn.errors import (
     DeadlineExceeded,
+    ForkedProcess,
     GuestError,
     GuestTrap,
     Interrupted,
@@ -170,7 +172,9 @@ def _described(graphs: list[LoadedGraph]) -> ModelStatistics:
     """One model, of one graph or, with configs of guests, several."""
     counts: Counter[str] = Counter()
     for graph in graphs:
-        counts.update(graph.statistics())
+        # (In a child of a fork, it is the parent's.)
+        with suppress(ForkedProcess):
+            counts.update(graph.statistics())
     first = graphs[0]
     options = first.options
     described = first.backend.name, options.encoding, str(options.target), first.isolation
