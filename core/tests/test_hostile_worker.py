@@ -327,9 +327,9 @@ EMPTY = (
 
 
 def test_a_session_ends_although_its_worker_closes_nothing(session, monkeypatch):
-    from wasi_nn._worker import context
+    from wasi_nn._worker import seat
 
-    monkeypatch.setattr(context, "_CLOSE_SECONDS", 0.2)
+    monkeypatch.setattr(seat, "_CLOSE_SECONDS", 0.2)
     go(session, at("close", SLEEP))
     thread = threading.Thread(target=session.close, daemon=True)
     thread.start()

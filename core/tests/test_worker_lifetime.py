@@ -114,7 +114,7 @@ def test_an_answer_stays_after_the_next_request():
             execution = context_of(session, graph)
             execution.set_input(0, tensor(8, fill))
             execution.compute()
-            contexts.append(execution.context._number)
+            contexts.append(execution.context._seat._number)
         ask = as_json({"number": 0, "key": 0, "keep": False, "forget": []})
         asked = TURN.pack(1 << 40) + ask
         one, other = (worker.call(GET, number, asked) for number in contexts)

@@ -13,7 +13,7 @@ from numbers import Integral, Real
 
 from wasi_nn._process import exit as python_exit
 from wasi_nn._process.signals import raised_by_handler
-from wasi_nn.backend import Backend, ExecutionContext, Generation, Graph
+from wasi_nn.backend import Backend, ExecutionContext, Generation, Graph, Journal
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, WasiNnError
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.types import Tensor, TensorInfo, TensorType, check_length
@@ -104,6 +104,14 @@ def checked_flag(what: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise BrokenContract(f"{what} is {value!r}, and must be True or False")
     return value
+
+
+def checked_journal(journal: object) -> Journal:
+    """Return a context's ``journal()`` unchanged. Raises ``BrokenContract``; use it within a
+    ``Blame``."""
+    if not isinstance(journal, Journal) or not isinstance(journal.data, bytes):
+        raise BrokenContract(f"journal gave {journal!r:.200}, and must give a Journal of bytes")
+    return journal
 
 
 def checked_statistics(statistics: object) -> Mapping[str, float]:

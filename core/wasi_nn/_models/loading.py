@@ -30,9 +30,11 @@ from wasi_nn._models.checks import (
     checked_statistics,
 )
 from wasi_nn._models.file_versions import FilesChanged, versions
-from wasi_nn._models.isolation import uses_device
+from wasi_nn._models.shared_worker import kind_of, shared_worker
 from wasi_nn._process.fork import keep, refusal, use
 from wasi_nn._process.signals import raised_by_handler
+from wasi_nn._worker.endings import WorkerEnded
+from wasi_nn._worker.offences import Offences
 from wasi_nn.backend import (
     Backend,
     Builder,
@@ -55,10 +57,11 @@ from wasi_nn.errors import (
 )
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.plugins import availability
-from wasi_nn.types import ExecutionTarget, TensorInfo
+from wasi_nn.types import TensorInfo
 
 if TYPE_CHECKING:
     from wasi_nn._worker.process import Worker
+    from wasi_nn._worker.remote import RemoteGraph, Restart
 
 log = logger("wasi_nn")
 
@@ -107,11 +110,11 @@ class LoadedGraph:
         backend: Backend,
         options: LoadOptions,
         seconds: float,
-        worker: Worker | None = None,
+        home: RemoteGraph | None = None,
     ) -> None:
         self.graph = graph
-        #: The process that the graph lives in; None for the host's own.
-        self.worker = worker
+        #: The graph in a worker that this is, or stands in front of; None in the host's process.
+        self.home = home
         # Not at the end of the program: its threads may still be in the library.
         weakref.finalize(self, graph.close).atexit = False
         #: A block of calls into the backend.
@@ -137,9 +140,14 @@ class LoadedGraph:
         #: The versions of all files that it was loaded from; none for a model of bytes.
         self.files: tuple[Version, ...] = ()
         #: Whether a child process can use it, or load it again.
-        self.survives_fork = backend.survives_fork or worker is not None
+        self.survives_fork = backend.survives_fork or home is not None
         if not self.survives_fork:
             keep(self)
+
+    @property
+    def worker(self) -> Worker | None:
+        """The process that the graph lives in now; None for the host's own."""
+        return None if self.home is None else self.home.worker
 
     @property
     def isolation(self) -> str:
@@ -150,8 +158,8 @@ class LoadedGraph:
 
     @property
     def lost(self) -> bool:
-        """Whether its process has ended."""
-        return self.worker is not None and bool(self.worker.lost)
+        """Whether its process has ended, and no other one can take its place."""
+        return self.home is not None and self.home.lost
 
     def statistics(self) -> Mapping[str, float]:
         """What the graph counts of its work. A backend's failure is logged, and then it is
@@ -170,15 +178,13 @@ class LoadedGraph:
         self.lock = self.blame = _Refusal(self.backend)
 
     def open_context(
-        self, reserve: Reserve, stopped: Stopped, schedule: Schedule
+        self, reserve: Reserve, stopped: Stopped, schedule: Schedule, by: Offences | None = None
     ) -> ExecutionContext:
-        """Open a context. Raises what the backend raises; in a worker, ``RuntimeFailure`` once
-        ``stopped`` says so, and then its inputs can be set no more."""
-        if self.worker is not None:
-            from wasi_nn._worker.remote import RemoteGraph
-
-            if isinstance(self.graph, RemoteGraph):
-                return self.graph.init_execution_context(reserve, stopped, schedule)
+        """Open a context, for the guest with the offences ``by``. Raises what the backend raises;
+        in a worker, ``RuntimeFailure`` once ``stopped`` says so, and then its inputs can be set no
+        more."""
+        if self.home is not None and self.graph is self.home:
+            return self.home.init_execution_context(reserve, stopped, schedule, by)
         context = checked_context(self.graph.init_execution_context(reserve))
         context.schedule = schedule
         return context
@@ -212,8 +218,10 @@ def load(
     options: LoadOptions,
     worker: Worker | None = None,
     stopped: Stopped = never,
+    restart: Restart | None = None,
 ) -> LoadedGraph:
     """Load a graph, in a worker or in this process. What the library raises becomes an ``NnError``.
+    If the worker dies, ``restart`` gives the next one.
 
     Every model reaches its library here, and nowhere else."""
     started = time.perf_counter()
@@ -221,21 +229,23 @@ def load(
         _use(backend)
     options = options._replace(config=known_config(backend, options.config))
     try:
+        home, graph = None, None
         if worker is None:
             found = availability(backend)
             if not found.usable:
                 raise Unavailable(found.detail)
             graph = backend.load(builders, options)
         else:
-            from wasi_nn._worker import remote
+            from wasi_nn._worker.remote import RemoteGraph
 
-            graph = remote.load(worker, builders, options, stopped)
+            graph = home = RemoteGraph(worker, builders, options, stopped, restart)
     except BaseException as error:
         raised = raised_by_handler(error)
         if raised is not None:
             raise raised from None
         if isinstance(error, RuntimeFailure):
-            raise RuntimeFailure(_explained(builders, backend, options, str(error))) from error
+            kind = WorkerEnded if isinstance(error, WorkerEnded) else RuntimeFailure
+            raise kind(_explained(builders, backend, options, str(error))) from error
         if isinstance(error, PASSING):
             raise
         log.error("%s failed to load a model\n  %s", backend.title, trace_of(error))
@@ -245,7 +255,7 @@ def load(
         raise RuntimeFailure(
             f"{backend.title}: load gave {type(graph).__name__}, and must give a Graph"
         )
-    return LoadedGraph(graph, backend, options, time.perf_counter() - started, worker)
+    return LoadedGraph(graph, backend, options, time.perf_counter() - started, home)
 
 
 def _explained(
@@ -295,7 +305,7 @@ def batched(
 
         with loaded.blame:
             graph = BatchingGraph(loaded, settings)
-        found = LoadedGraph(graph, loaded.backend, loaded.options, loaded.seconds, loaded.worker)
+        found = LoadedGraph(graph, loaded.backend, loaded.options, loaded.seconds, loaded.home)
         found.files = loaded.files
         if found.survives_fork:
             # Its queue has threads of the parent.
@@ -308,37 +318,6 @@ def batched(
 
 _loaded: MadeOnce[LoadedGraph] = MadeOnce()
 _batched: MadeOnce[LoadedGraph] = MadeOnce()
-_workers: MadeOnce[Worker] = MadeOnce()
-
-
-def readable(backend: Backend, paths: Sequence[Path], files: Sequence[Version]) -> list[Path]:
-    """What a model's worker may read: the model's files, and their folder if a config may name
-    files there."""
-    beside = [path.parent for path in paths] if backend.reads_beside else []
-    return [*(Path(file.path) for file in files), *paths, *beside]
-
-
-def _shared_worker(
-    backend: Backend,
-    paths: Sequence[Path],
-    files: tuple[Version, ...],
-    target: ExecutionTarget,
-    stopped: Stopped,
-) -> Worker:
-    """The worker for a model of files, one for all guests and all configs."""
-    from wasi_nn._worker.process import Worker
-
-    read, confined = readable(backend, paths, files), not uses_device(target)
-    return _workers.get(
-        (_kind(backend), tuple(paths), files[: len(paths)], confined),
-        lambda: Worker(backend, read, stopped=stopped, confined=confined),
-        stopped,
-        lambda worker: not worker.lost,
-    )
-
-
-def _kind(backend: Backend) -> str:
-    return f"{type(backend).__module__}.{type(backend).__qualname__}"
 
 
 def load_shared(
@@ -371,13 +350,23 @@ def load_shared(
         def same() -> bool:
             return versions(backend, paths, config) == files
 
+        def worker(stopped: Stopped) -> Worker:
+            if not same():
+                raise FilesChanged("the model's files have changed since")
+            return shared_worker(backend, paths, files, options.target, stopped)
+
         # The files may change while this thread waits for another one, and during the load.
         if same():
             try:
-                worker = None
-                if in_worker:
-                    worker = _shared_worker(backend, paths, files, options.target, stopped)
-                loaded = load(backend, paths, options, worker, stopped)
+                if not in_worker:
+                    loaded = load(backend, paths, options)
+                else:
+                    model = backend, paths, options
+                    try:
+                        loaded = load(*model, worker(stopped), stopped, worker)
+                    except WorkerEnded:
+                        # Another guest may have ended it.
+                        loaded = load(*model, worker(stopped), stopped, worker)
             except RuntimeFailure:
                 if same():
                     raise
@@ -390,7 +379,7 @@ def load_shared(
     for _ in range(_MAX_LOADS):
         files = versions(backend, paths, config)
         key = (
-            _kind(backend),
+            kind_of(backend),
             in_worker,
             files,
             options.encoding,

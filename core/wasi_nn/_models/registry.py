@@ -23,8 +23,8 @@ from wasi_nn._models.loading import (
     check_guest_config,
     load,
     load_shared,
-    readable,
 )
+from wasi_nn._models.shared_worker import readable
 from wasi_nn._policy import values
 from wasi_nn.backend import Backend, LoadOptions
 from wasi_nn.backend.shared import Stopped, never

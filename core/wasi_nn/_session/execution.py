@@ -23,6 +23,7 @@ from wasi_nn._session.cancellation import Cancellation
 from wasi_nn._session.ended import EndedContext
 from wasi_nn._session.ledger import Ledger, Reservation
 from wasi_nn._session.meter import TIMES, Meter
+from wasi_nn._worker.offences import Offences
 from wasi_nn.backend import ExecutionContext, Generation, Schedule, StreamingContext
 from wasi_nn.backend.shared import Stopped, acquire_unless_stopped, never
 from wasi_nn.errors import (
@@ -52,6 +53,7 @@ class Execution:
         cancellation: Cancellation,
         stdout: Callable[[bytes], object],
         schedule: Schedule = Schedule(),
+        offences: Offences | None = None,
     ) -> None:
         """Open a context, which prints to ``stdout``. Raises ``NnError``, and then nothing stays
         reserved."""
@@ -78,6 +80,7 @@ class Execution:
                 reserve,
                 self._stopped,
                 schedule,
+                offences,
             )
         except BaseException:
             self._reservation.release()

@@ -25,6 +25,7 @@ from wasi_nn._session.execution import Execution
 from wasi_nn._session.ledger import Ledger
 from wasi_nn._session.meter import Meter
 from wasi_nn._session.workers import HostWorkers, Workers
+from wasi_nn._worker.offences import Offences
 from wasi_nn.backend import Builder, Generation, LoadOptions, Schedule, discard
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, QuotaExceeded
@@ -104,6 +105,7 @@ class Session(Closing):
         self.meter = Meter(limits)
         #: Where contexts write that print for the guest. The host sets it before the guest runs.
         self.stdout: Callable[[bytes], object] = discard
+        self._offences = Offences()
         self._workers = Workers(policy, self._cancellation, workers or HostWorkers())
         #: The graphs that were not unloaded.
         self.graphs: Handles[LoadedGraph] = Handles("graph", "graphs", limits.graphs)
@@ -156,7 +158,7 @@ class Session(Closing):
         self.graphs.check()
         self._check(0)
         started = time.perf_counter()
-        with loading.guest_facing_errors():
+        with loading.guest_facing_errors(), self._offences.of_load():
             self.policy.check_graph(*self._registry.kind(name))
             loaded = self._registry.graph(
                 name,
@@ -187,7 +189,13 @@ class Session(Closing):
         self.contexts.check()
         self._check(0)
         execution = Execution(
-            loaded, self.ledger, self.meter, self._cancellation, self.stdout, self._schedule
+            loaded,
+            self.ledger,
+            self.meter,
+            self._cancellation,
+            self.stdout,
+            self._schedule,
+            self._offences,
         )
         handle = self.contexts.add(execution)
         self._graph_of[handle] = graph

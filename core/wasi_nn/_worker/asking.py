@@ -5,7 +5,18 @@ from __future__ import annotations
 import logging
 import threading
 
-from wasi_nn._worker.messages import I64, LOG, OK, OUTPUT, RESERVE, Channel, as_json, from_json
+from wasi_nn._worker.messages import (
+    I64,
+    JOURNAL,
+    LOG,
+    OK,
+    OUTPUT,
+    RESERVE,
+    Channel,
+    as_json,
+    from_json,
+)
+from wasi_nn.backend import Journal
 from wasi_nn.errors import RuntimeFailure
 from wasi_nn.escaping import MAX_LINES
 
@@ -71,6 +82,12 @@ class Forward(logging.Handler):
             text = record.getMessage()[:MAX_LINES]
             said = {"name": record.name, "level": level, "text": text}
             here.channel.send(LOG, here.subject, as_json(said))
+
+
+def tell_journal(journal: Journal) -> None:
+    """Tell the host what it must keep of the present text."""
+    if here.channel is not None:
+        here.channel.send(JOURNAL, here.subject, bytes([journal.begins]) + journal.data)
 
 
 def write_out(data: bytes) -> None:

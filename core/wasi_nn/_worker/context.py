@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Sequence
 from itertools import count
 from typing import TYPE_CHECKING
 
 from wasi_nn._worker import memory as shared_memory
 from wasi_nn._worker.description import generation
+from wasi_nn._worker.endings import CANCEL_SECONDS
+from wasi_nn._worker.journal import Input
 from wasi_nn._worker.messages import (
-    CLOSE,
     COMPUTE,
     COUNT,
     FINISH,
@@ -20,17 +20,14 @@ from wasi_nn._worker.messages import (
     GET,
     GET_SINGLE,
     I64,
-    INLINE,
     INPUT,
-    SET,
     SHARED,
     SINGLE,
-    TURN,
-    U32,
     as_json,
     unpack_outputs,
 )
-from wasi_nn._worker.process import GARBLED, GivenUp
+from wasi_nn._worker.process import GARBLED
+from wasi_nn._worker.seat import Seat
 from wasi_nn.backend import (
     ExecutionContext,
     Generation,
@@ -38,30 +35,16 @@ from wasi_nn.backend import (
     StreamingContext,
     position,
 )
-from wasi_nn.backend.shared import Stopped, never
-from wasi_nn.errors import InvalidArgument, NnError, RuntimeFailure
+from wasi_nn.backend.shared import Stopped
+from wasi_nn.errors import InvalidArgument, NnError
 from wasi_nn.types import Tensor
 
 if TYPE_CHECKING:
     from wasi_nn._worker.remote import RemoteGraph
 
-# How long a library may take to end a computation, in seconds.
-_CANCEL_SECONDS = 2.0
-# How long a worker may take to close a context, or to say what it has counted, in seconds.
-_CLOSE_SECONDS = 10.0
+# How long a worker may take to say what it has counted, in seconds.
+_COUNT_SECONDS = 10.0
 _MAX_WANTED = 64
-
-
-class _Slot:
-    """An input as the worker last accepted it. ``memory`` is what both processes share; None if the
-    bytes travel in messages."""
-
-    __slots__ = ("dims", "memory", "number", "type")
-
-    def __init__(self, number: int, tensor: Tensor, memory: memoryview | None) -> None:
-        self.number = number
-        self.type, self.dims = tensor.type, tuple(tensor.dims)
-        self.memory = memory
 
 
 class _Wanted:
@@ -85,34 +68,19 @@ class RemoteContext(ExecutionContext):
     An input that looks like the last one of its key is kept here until the computation, in shared
     memory if it is large. So a cycle of set_input, compute and get_output is one round trip."""
 
-    def __init__(
-        self,
-        graph: RemoteGraph,
-        number: int,
-        step: int,
-        reserve: Reserve,
-        generated: Generation | None,
-        stopped: Stopped = never,
-    ) -> None:
+    def __init__(self, graph: RemoteGraph, seat: Seat, reserve: Reserve, stopped: Stopped) -> None:
         self._graph = graph
+        self._seat = seat
         # (If contexts run one at a time, the next one must not start: ``cancel`` ends the worker.)
         self._stopped = stopped if graph.concurrent_contexts else None
-        #: Whether the worker may still be busy with a call that the host has given up on.
-        self._given_up = False
-        self._worker = graph.worker
-        self._number = number
-        #: The number of its byte in the worker's ``steps``.
-        self._step = step
         self._reserve = reserve
-        self._slots: dict[int, _Slot] = {}
+        self._slots: dict[int, Input] = {}
         #: The inputs that the worker does not have yet.
         self._dirty: dict[int, bytes | None] = {}
         self._outputs = _Wanted(GET)
-        self._generation = generated
         #: Whether the worker has counted more: a computation has failed.
         self._stale = False
         self._calling = False
-        self._turns = count(1)
 
     def set_input(self, key: int | str, tensor: Tensor) -> None:
         number: int | None = key if type(key) is int and key in self._slots else None
@@ -125,56 +93,40 @@ class RemoteContext(ExecutionContext):
                 # The backend may know more than it describes, and says what is wrong.
         slot = None if number is None else self._slots.get(number)
         kind, dims, data = tensor
-        if slot is None or slot.type is not kind or slot.dims != dims or self._graph.untyped_bytes:
+        known = slot is not None and slot.type is kind and slot.dims == dims
+        if number is None or slot is None or not known or self._graph.untyped_bytes:
             self._set(key, tensor, number)
-        elif slot.memory is None:
-            self._dirty[slot.number] = bytes(data)
+            return
+        self._seat.computed = False
+        if isinstance(slot.data, bytes):
+            slot.data = self._dirty[number] = bytes(data)
         else:
-            slot.memory[:] = data
-            self._dirty[slot.number] = None
+            slot.data[:] = data
+            self._dirty[number] = None
 
     def _set(self, key: int | str, tensor: Tensor, number: int | None) -> None:
-        size = tensor.data.nbytes
-        said = as_json(
-            {
-                "slot": number,
-                "key": key,
-                "type": str(tensor.type),
-                "dims": [int(count) for count in tensor.dims],
-                "size": size,
-            }
-        )
         # Until the answer has come, nobody knows which tensor is set.
         earlier = None if number is None else self._slots.pop(number, None)
         waiting = number in self._dirty
         data = None if number is None else self._dirty.pop(number, None)
-        memory = None
+        given = Input(key, number, tensor)
+        self._calling = True
         try:
-            if size <= INLINE:
-                body = U32.pack(len(said)) + said + bytes(tensor.data)
-                self._call(SET, body, stopped=self._stopped)
-            else:
-                # New memory: if the worker refuses this tensor, the earlier one must still be
-                # there.
-                descriptor = shared_memory.make(size)
-                try:
-                    memory = shared_memory.map_shared(descriptor)
-                    memory[:] = tensor.data
-                    body = U32.pack(len(said)) + said
-                    self._call(SET, body, [descriptor], self._stopped)
-                finally:
-                    os.close(descriptor)
+            self._seat.set(given, self._stopped)
         except NnError:
-            if earlier is not None:
-                self._slots[earlier.number] = earlier
+            if earlier is not None and number is not None:
+                self._slots[number] = earlier
                 if waiting:
-                    self._dirty[earlier.number] = data
+                    self._dirty[number] = data
             raise
+        finally:
+            self._calling = False
         if number is not None:
-            self._slots[number] = _Slot(number, tensor, memory)
+            self._slots[number] = given
 
     def compute(self) -> None:
         self._compute(COMPUTE, self._outputs)
+        self._seat.computed = True
 
     def get_output(self, key: int | str) -> Tensor:
         return self._get(self._outputs, key)
@@ -197,7 +149,7 @@ class RemoteContext(ExecutionContext):
         try:
             self._read(answer, wanted)
         except GARBLED:
-            raise self._worker.nonsense() from None
+            raise self._seat.worker.nonsense() from None
 
     def _allowance(self) -> bytes:
         """The beginning of a request to compute."""
@@ -212,7 +164,7 @@ class RemoteContext(ExecutionContext):
         if answer[0]:
             numbers = GENERATION.unpack_from(answer, at)
             at += GENERATION.size
-            self._generation = generation(numbers)
+            self._seat.journal.count(generation(numbers))
         for number, output in unpack_outputs(answer[at:], wanted.memory.get):
             if isinstance(output, Tensor):
                 wanted.known[number] = output
@@ -232,7 +184,7 @@ class RemoteContext(ExecutionContext):
         if isinstance(output, int):
             output = self._ask(wanted, key, output)
         if isinstance(output, int):
-            raise self._worker.nonsense()
+            raise self._seat.worker.nonsense()
         return output
 
     def _ask(self, wanted: _Wanted, key: int | str, size: int = 0) -> Tensor | int:
@@ -256,7 +208,7 @@ class RemoteContext(ExecutionContext):
                 raise ValueError("an output that nobody has asked for")
             return output
 
-        output: Tensor | int = self._worker.parsed(read)
+        output: Tensor | int = self._seat.worker.parsed(read)
         for earlier in obsolete:
             memory = wanted.memory.pop(earlier, None)
             if memory is not None:
@@ -285,59 +237,34 @@ class RemoteContext(ExecutionContext):
         return descriptor
 
     def cancel(self) -> None:
-        self._worker.cancel(self._number)
+        self._seat.cancel()
         if self._calling:
-            timer = threading.Timer(_CANCEL_SECONDS, self._give_up)
+            timer = threading.Timer(CANCEL_SECONDS, self._give_up)
             timer.daemon = True
             timer.start()
 
     def _give_up(self) -> None:
         if self._calling:
-            self._worker.kill()
+            self._seat.worker.kill()
 
     def generation(self) -> Generation | None:
-        if self._stale and not self._calling and not self._given_up and not self._worker.lost:
+        if self._stale and not self._calling and not self._seat.given_up:
             self._stale = False
-            try:
-                answer = self._call(COUNT, b"", stopped=after(_CLOSE_SECONDS))
-                self._worker.parsed(lambda: self._read(answer, self._outputs))
-            except RuntimeFailure:
-                # It has ended, and what it told last holds.
-                if not self._worker.lost:
-                    raise
-        return self._generation
+            # If it has ended, what it told last holds.
+            answer = self._seat.ask_last(COUNT, _COUNT_SECONDS)
+            if answer is not None:
+                self._seat.worker.parsed(lambda: self._read(answer, self._outputs))
+        return self._seat.journal.generation
 
     def close(self) -> None:
         self._slots.clear()
         self._outputs = _Wanted(GET)
-        if not self._worker.lost:
-            try:
-                # The worker closes it after a call that is still under way.
-                wait = 0.0 if self._given_up else _CLOSE_SECONDS
-                self._call(CLOSE, b"", stopped=after(wait))
-            except RuntimeFailure:
-                # It has ended, and nothing is left to close.
-                if not self._given_up and not self._worker.lost:
-                    raise
-        if self._worker.steps is not None:
-            self._worker.steps.give_back(self._step)
+        self._seat.close()
 
-    def _call(
-        self,
-        kind: int,
-        body: bytes,
-        fds: Sequence[int] = (),
-        stopped: Stopped | None = None,
-    ) -> memoryview:
+    def _call(self, kind: int, body: bytes, fds: Sequence[int] = ()) -> memoryview:
         self._calling = True
-        body = TURN.pack(next(self._turns)) + body
         try:
-            return self._worker.call(
-                kind, self._number, body, fds, self._reserve, stopped, self.stdout
-            )
-        except GivenUp:
-            self._given_up = True
-            raise
+            return self._seat.call(kind, body, fds, None, self.stdout)
         finally:
             self._calling = False
 
@@ -345,16 +272,8 @@ class RemoteContext(ExecutionContext):
 class RemoteStream(RemoteContext, StreamingContext):
     """A context in a worker that also gives its output in pieces."""
 
-    def __init__(
-        self,
-        graph: RemoteGraph,
-        number: int,
-        step: int,
-        reserve: Reserve,
-        generated: Generation | None,
-        stopped: Stopped = never,
-    ) -> None:
-        super().__init__(graph, number, step, reserve, generated, stopped)
+    def __init__(self, graph: RemoteGraph, seat: Seat, reserve: Reserve, stopped: Stopped) -> None:
+        super().__init__(graph, seat, reserve, stopped)
         self._pieces = _Wanted(GET_SINGLE)
         self._tokens = -1
 
@@ -376,22 +295,3 @@ class RemoteStream(RemoteContext, StreamingContext):
 
     def fini_single(self) -> None:
         self._run(FINISH, b"", self._pieces)
-
-
-def later(stopped: Stopped) -> Stopped:
-    """Says so when ``stopped`` has said so for as long as a library may take to end a
-    computation."""
-    since: list[float] = []
-
-    def stopped_long_ago() -> bool:
-        if stopped() and not since:
-            since.append(time.monotonic())
-        return bool(since) and time.monotonic() > since[0] + _CANCEL_SECONDS
-
-    return stopped_long_ago
-
-
-def after(seconds: float) -> Stopped:
-    """A ``Stopped`` that waits for so long."""
-    until = time.monotonic() + seconds
-    return lambda: time.monotonic() > until

@@ -7,10 +7,10 @@ On the control connection, the host sends STEPS (with the memory of ``steps``), 
 socket), CANCEL and DROP. They have no answer. The worker ends when this connection closes.
 
 On each channel, one side waits for the other. The host sends a request: LOAD, OPEN, SET, COMPUTE,
-SINGLE, FINISH, GET, GET_SINGLE, COUNT, CLOSE or STATISTICS. Before it answers with OK or ERROR, the
-worker may send RESERVE (answered with OK or ERROR), LOG and OUTPUT. An error is JSON: the name of a
-class of ``wasi_nn.errors``, and a text. Everything that a worker sends may come from a hostile
-model.
+SINGLE, FINISH, GET, GET_SINGLE, COUNT, RESUME, CLOSE or STATISTICS. Before it answers with OK or
+ERROR, the worker may send RESERVE (answered with OK or ERROR), LOG, OUTPUT and JOURNAL. An error is
+JSON: the name of a class of ``wasi_nn.errors``, and a text. Everything that a worker sends may come
+from a hostile model.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from wasi_nn.types import Tensor, TensorType
 
 STEPS, CHANNEL, CANCEL, DROP = range(4)
 LOAD, OPEN, SET, COMPUTE, SINGLE, FINISH, GET, GET_SINGLE, COUNT, CLOSE = range(4, 14)
-STATISTICS = 14
-OK, ERROR, RESERVE, LOG, OUTPUT = range(32, 37)
+STATISTICS, RESUME = 14, 15
+OK, ERROR, RESERVE, LOG, OUTPUT, JOURNAL = range(32, 38)
 #: Requests to the process that workers are forked from.
 FORK, STATUS = range(64, 66)
 

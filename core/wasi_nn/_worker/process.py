@@ -21,12 +21,14 @@ from wasi_nn._process.fork import keep, refusal
 from wasi_nn._worker import deaths, description
 from wasi_nn._worker import memory as shared_memory
 from wasi_nn._worker.description import Description
+from wasi_nn._worker.endings import GivenUp, WorkerEnded
 from wasi_nn._worker.messages import (
     CANCEL,
     CHANNEL,
     DROP,
     ERROR,
     I64,
+    JOURNAL,
     LOAD,
     LOG,
     OK,
@@ -62,10 +64,6 @@ _MAX_UNAWAITED = 8
 log = logger("wasi_nn")
 
 
-class GivenUp(RuntimeFailure):
-    """A guest was stopped while it waited for its model."""
-
-
 class Worker:
     """A process with one backend. Any number of threads may use it.
 
@@ -89,7 +87,8 @@ class Worker:
         self.private = private
         self._lost = self._killed = ""
         self._stopped = stopped if private else never
-        self._is_parents = False
+        #: Whether this is a child process of the one that has the worker.
+        self.is_parents = False
         self._prepared = prepared(backend, stopped)
         confinement = {
             "confined": confined,
@@ -121,7 +120,7 @@ class Worker:
 
     def forked(self) -> None:
         """This is a child process now, and only the parent may hold the connections."""
-        self._is_parents = True
+        self.is_parents = True
         self._lost = "the worker belongs to the parent process"
         self._finalizer.detach()
         # Another thread of the parent may have had it.
@@ -185,9 +184,11 @@ class Worker:
         reserve: Reserve = unlimited,
         stopped: Stopped | None = None,
         stdout: Callable[[bytes], object] = discard,
+        journal: Callable[[bytes], object] = discard,
     ) -> memoryview:
-        """Send a request and return its answer. Raises what the worker answers, ``RuntimeFailure``
-        if the worker ends, and ``GivenUp`` once ``stopped`` says so: then a private worker is
+        """Send a request and return its answer; ``journal`` gets what the context tells the host to
+        keep. Raises what the worker answers, ``RuntimeFailure`` if the worker ends (``WorkerEnded``
+        if it is not private), and ``GivenUp`` once ``stopped`` says so: then a private worker is
         ended, and another one finishes the request on its own."""
         stopped = stopped or self._stopped
         try:
@@ -203,6 +204,9 @@ class Worker:
                     raise ValueError("an answer to another request")
                 if said in (OK, ERROR):
                     break
+                if said == JOURNAL:
+                    journal(bytes(answer))
+                    continue
                 told = self._serve(said, answer, channel, reserve, stopped, stdout)
                 refused = told or refused
                 # It may send without end.
@@ -287,7 +291,7 @@ class Worker:
 
     def ended(self) -> WasiNnError:
         """The error for a worker that has ended."""
-        if self._is_parents:
+        if self.is_parents:
             return refusal(f"a model of {self.backend.title}")
         if not self._lost:
             lost = f"the worker of {self.backend.title} has ended: {self._reason()}"
@@ -297,7 +301,7 @@ class Worker:
             if first and self._killed != _STOPPED:
                 deaths[self.backend.name] += 1
                 log.error("%s", lost)
-        return RuntimeFailure(self._lost)
+        return (RuntimeFailure if self.private else WorkerEnded)(self._lost)
 
     def nonsense(self) -> WasiNnError:
         """End a worker that does not keep to the protocol."""

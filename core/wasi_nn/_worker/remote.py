@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 
+from wasi_nn._models.file_versions import FilesChanged
 from wasi_nn._worker import description
-from wasi_nn._worker.context import RemoteContext, RemoteStream, after, later
-from wasi_nn._worker.description import Description, checked, generation
-from wasi_nn._worker.messages import (
-    OPEN,
-    STATISTICS,
-    as_json,
-    from_json,
-)
-from wasi_nn._worker.process import GivenUp, Memory, Worker
+from wasi_nn._worker.context import RemoteContext, RemoteStream
+from wasi_nn._worker.endings import WorkerEnded, after
+from wasi_nn._worker.messages import STATISTICS
+from wasi_nn._worker.offences import Offences
+from wasi_nn._worker.process import Memory, Worker
+from wasi_nn._worker.seat import Seat
 from wasi_nn.backend import (
     Builder,
     ExecutionContext,
@@ -22,9 +21,17 @@ from wasi_nn.backend import (
     Reserve,
     Schedule,
 )
-from wasi_nn.backend.shared import Stopped, never
+from wasi_nn.backend.shared import Stopped, acquire_unless_stopped, never
+from wasi_nn.errors import RuntimeFailure
+from wasi_nn.escaping import logger
 from wasi_nn.types import TensorInfo
 
+log = logger("wasi_nn")
+#: Gives a worker for the graph, in place of one that has died. Raises ``FilesChanged`` if another
+#: model is in its files now.
+Restart = Callable[[Stopped], Worker]
+# How often it is loaded again while the worker dies of that.
+_MAX_LOADS = 2
 # How long a worker may take to count, in seconds.
 _STATISTICS_SECONDS = 2.0
 
@@ -40,9 +47,22 @@ class RemoteGraph(Graph):
     choices: Mapping[str, Sequence[str]]
     shared_memory: object | None
 
-    def __init__(self, worker: Worker, number: int, described: Description) -> None:
-        self.worker = worker
-        self.number = number
+    def __init__(
+        self,
+        worker: Worker,
+        builders: Sequence[Builder],
+        options: LoadOptions,
+        stopped: Stopped,
+        restart: Restart | None,
+    ) -> None:
+        number, described = worker.load(builders, options, stopped)
+        self._builders, self._options = builders if restart is not None else (), options
+        self._restart = restart
+        self._lock = threading.Lock()
+        #: Why it cannot be loaded again.
+        self._gone = ""
+        #: The worker that it is in now, and its number there.
+        self.place = worker, number
         self.inputs = described.inputs
         self.outputs = described.outputs
         self.concurrent_contexts = described.concurrent_contexts
@@ -55,47 +75,78 @@ class RemoteGraph(Graph):
             else worker.memories.setdefault(described.memory, Memory())
         )
 
+    @property
+    def worker(self) -> Worker:
+        """The worker that it is in now."""
+        return self.place[0]
+
+    @property
+    def revivable(self) -> bool:
+        """Whether it is loaded again in another worker if this one dies."""
+        return self._restart is not None
+
+    @property
+    def lost(self) -> bool:
+        """Whether it has gone for good."""
+        if self.revivable:
+            return bool(self._gone) or self.worker.is_parents
+        return bool(self.worker.lost)
+
+    def renew(self, ended: Worker, stopped: Stopped) -> None:
+        """Load the graph in another worker, unless that has happened since ``ended`` has. Raises
+        ``RuntimeFailure``."""
+        assert self._restart is not None
+        acquire_unless_stopped(self._lock, stopped)
+        try:
+            loads = 0
+            while self.worker is ended and not self._gone:
+                loads += 1
+                try:
+                    worker = self._restart(stopped)
+                    number, described = worker.load(self._builders, self._options, stopped)
+                except (FilesChanged, WorkerEnded) as error:
+                    if isinstance(error, FilesChanged) or loads == _MAX_LOADS:
+                        self._gone = str(error)
+                    continue
+                if described.memory is not None and isinstance(self.shared_memory, Memory):
+                    worker.memories.setdefault(described.memory, self.shared_memory)
+                self.place = worker, number
+                log.warning("%s goes on in another worker", worker.backend.title)
+            if self._gone:
+                raise RuntimeFailure(f"the model cannot be loaded again: {self._gone}")
+        finally:
+            self._lock.release()
+
     def init_execution_context(
-        self, reserve: Reserve, stopped: Stopped = never, schedule: Schedule = Schedule()
+        self,
+        reserve: Reserve,
+        stopped: Stopped = never,
+        schedule: Schedule = Schedule(),
+        offences: Offences | None = None,
     ) -> ExecutionContext:
         """Open a context. Once ``stopped`` says so, this and each ``set_input`` give up."""
-        number = self.worker.number()
-        steps = self.worker.steps
-        step = 0 if steps is None else steps.take()
-        wanted = {"graph": self.number, "schedule": schedule, "step": step, "alone": False}
-        until = stopped if self.concurrent_contexts else later(stopped)
-        try:
-            answer = self.worker.call(OPEN, number, as_json(wanted), reserve=reserve, stopped=until)
-        except BaseException as error:
-            if isinstance(error, GivenUp) and not self.concurrent_contexts:
-                # No other guest can use the graph meanwhile.
-                self.worker.kill("a context of a graph that has one at a time took too long")
-            if steps is not None:
-                steps.give_back(step)
-            raise
-
-        def context() -> ExecutionContext:
-            found = from_json(answer)
-            kind = RemoteStream if checked(found["streams"], bool) else RemoteContext
-            numbers = generation(found["generation"])
-            return kind(self, number, step, reserve, numbers, stopped)
-
-        opened: ExecutionContext = self.worker.parsed(context)
-        return opened
+        seat = Seat(self, reserve, stopped, schedule, offences or Offences())
+        kind = RemoteStream if seat.streams else RemoteContext
+        return kind(self, seat, reserve, stopped)
 
     def statistics(self) -> Mapping[str, float]:
-        answer = self.worker.call(STATISTICS, self.number, stopped=after(_STATISTICS_SECONDS))
-        found: Mapping[str, float] = self.worker.parsed(lambda: description.statistics(answer))
+        worker, number = self.place
+        answer = worker.call(STATISTICS, number, stopped=after(_STATISTICS_SECONDS))
+        found: Mapping[str, float] = worker.parsed(lambda: description.statistics(answer))
         return found
 
     def close(self) -> None:
-        self.worker.drop(self.number)
+        worker, number = self.place
+        worker.drop(number)
 
 
 def load(
-    worker: Worker, builders: Sequence[Builder], options: LoadOptions, stopped: Stopped = never
+    worker: Worker,
+    builders: Sequence[Builder],
+    options: LoadOptions,
+    stopped: Stopped = never,
+    restart: Restart | None = None,
 ) -> RemoteGraph:
-    """Load a graph in a worker. Raises what ``Backend.load`` raises, and ``RuntimeFailure`` if the
-    worker ends."""
-    number, described = worker.load(builders, options, stopped)
-    return RemoteGraph(worker, number, described)
+    """Load a graph in a worker. ``restart`` gives the next one if it dies. Raises what
+    ``Backend.load`` raises, and ``RuntimeFailure`` if the worker ends."""
+    return RemoteGraph(worker, builders, options, stopped, restart)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from wasi_nn._models.checks import counted
+from wasi_nn._models.checks import Blame, checked_journal, counted
+from wasi_nn._worker import asking
 from wasi_nn._worker import memory as shared_memory
 from wasi_nn._worker.messages import (
     COMPUTE,
@@ -16,6 +17,7 @@ from wasi_nn._worker.messages import (
     GET_SINGLE,
     I64,
     INPUT,
+    RESUME,
     SET,
     SHARED,
     SINGLE,
@@ -59,6 +61,12 @@ class Served:
         self._counts = type(context).generation is not ExecutionContext.generation
         # The host may have given up on a call that still runs.
         self._lock = threading.Lock()
+        #: Whether the host keeps the text, to go on after this process has died.
+        self.journals = (
+            mark.shared
+            and isinstance(context, StreamingContext)
+            and type(context).journal is not StreamingContext.journal
+        )
         #: The latest call.
         self._turn = 0
         self._slots: dict[int, _Slot] = {}
@@ -73,6 +81,7 @@ class Served:
             GET: self._get,
             GET_SINGLE: self._get_single,
             COUNT: self._count,
+            RESUME: self._resume,
         }
 
     def handle(self, kind: int, body: memoryview, fds: list[int]) -> bytes:
@@ -88,6 +97,18 @@ class Served:
                 return self._handlers[kind](body[TURN.size :], fds)
             finally:
                 self._mark.request(False)
+                if self.journals:
+                    self._tell_journal()
+
+    def _tell_journal(self) -> None:
+        with Blame(self._backend):
+            journal = checked_journal(self._stream().journal())
+        if journal.data or journal.begins:
+            asking.tell_journal(journal)
+
+    def _resume(self, body: memoryview, fds: list[int]) -> bytes:
+        self._stream().resume(bytes(body[1:]), bool(body[0]))
+        return b""
 
     def close(self) -> None:
         """Close the context, once no call of it runs."""
@@ -113,7 +134,7 @@ class Served:
             self.context.set_input(key, tensor)
         if again:
             self._slots[wanted["slot"]] = _Slot(key, tensor, in_place)
-        return b""
+        return bytes([bool(self.context.accumulates(key))])
 
     def _set_again(self, body: memoryview) -> None:
         """Set the inputs that look as they did before."""

@@ -219,7 +219,8 @@ class Service:
             mark.request(False)
         self._users[graph] += 1
         served = self._contexts[number] = Served(self._backend, context, graph, mark)
-        return as_json({"streams": served.streams, "generation": generation})
+        told = {"streams": served.streams, "journals": served.journals, "generation": generation}
+        return as_json(told)
 
     def _close(self, number: int) -> None:
         served = self._contexts[number]

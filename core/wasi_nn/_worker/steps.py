@@ -4,6 +4,7 @@ has died."""
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from contextlib import suppress
 from itertools import count
@@ -33,8 +34,41 @@ class Steps:
                 control.send(STEPS, 0, b"", [descriptor])
         finally:
             os.close(descriptor)
+        self._lock = threading.Lock()
+        #: The context whose turn it is to show that it does not end the worker.
+        self._alone: int | None = None
+        self._most = 0
         self._free: deque[int] = deque()
         self._next = count()
+
+    def try_alone(self, number: int) -> bool:
+        """Let one context at a time show that it does not end the worker. Returns whether it is
+        this one's turn, until a step of it has succeeded or ``over`` is called."""
+        with self._lock:
+            other = self._alone
+            if other is not None and self._bytes[other] >= WAITING_ALONE:
+                return False
+            self._alone = number
+            self._bytes[number] = WAITING_ALONE
+            return True
+
+    def over(self, number: int) -> bool:
+        """The request is over in which the context was to show it. Returns whether it has not."""
+        with self._lock:
+            if self._alone == number:
+                self._alone = None
+        return self._bytes[number] >= WAITING_ALONE
+
+    def at_work(self, number: int) -> bool:
+        """Whether the context was at work when the worker ended."""
+        return self._bytes[number] in (AT_WORK, AT_WORK_ALONE)
+
+    def ended_alone(self, number: int) -> bool:
+        """Whether the context, which had to show that it does not end the worker, was the only one
+        at work when the worker ended."""
+        others = bytes(self._bytes[: self._most])
+        working = sum(byte in (AT_WORK, AT_WORK_ALONE) for byte in others)
+        return self._bytes[number] == AT_WORK_ALONE and working == 1
 
     def take(self) -> int:
         """The number of a context's byte. Raises ``RuntimeFailure`` if there is none left."""
@@ -42,31 +76,30 @@ class Steps:
             number = self._free.popleft()
         except IndexError:
             number = next(self._next)
+            self._most = max(self._most, number + 1)
         if number >= _MAX_CONTEXTS:
             raise RuntimeFailure(f"the worker has {_MAX_CONTEXTS} contexts, the most that it may")
         return number
 
     def give_back(self, number: int) -> None:
         """Let another context have the byte."""
+        self._bytes[number] = WAITING
         self._free.append(number)
-
-    def of(self, number: int) -> int:
-        """The byte of a context, one of the values above."""
-        return self._bytes[number]
 
 
 class Mark:
     """The byte of one context in the worker: the ``stepping`` of the context. It also tells of the
     requests that the service works on, for libraries that compute each context by itself."""
 
-    __slots__ = ("_bytes", "_number", "_offset", "_stepped")
+    __slots__ = ("_bytes", "_number", "_offset", "_stepped", "shared")
 
     def __init__(self, steps: memoryview | None, number: int, alone: bool) -> None:
-        # Without the host's memory, nobody looks.
         self._bytes = memoryview(bytearray(1)) if steps is None else steps
         self._number = 0 if steps is None else number
         self._offset = WAITING_ALONE if alone else WAITING
         self._stepped = False
+        #: Whether the host looks.
+        self.shared = steps is not None
 
     def __call__(self, at_work: bool) -> None:
         """See ``ExecutionContext.stepping``."""

@@ -158,7 +158,8 @@ class StreamingContext(ExecutionContext):
     def journal(self) -> Journal:
         """What the host must keep to go on with the present text in another process: what is new
         since the last call. Core asks after each ``set_input``, ``compute``, ``compute_single`` and
-        ``fini_single`` in a worker, failed or not. A context that returns nothing begins again."""
+        ``fini_single`` in a worker, failed or not. A context whose class does not override this is
+        not made again if its worker dies."""
         return Journal()
 
     def resume(self, journal: bytes, alone: bool) -> None:
