@@ -68,7 +68,8 @@ def laid_over(
 ) -> Policy:
     """The options of a run laid over its host's policy. Raises ``UsageError`` for a value that is
     not an option's."""
-    if policy is None and limits is None and timeout is None:
+    given = policy, limits, timeout, priority, tokens_per_second
+    if given == (None,) * len(given):
         return host
     if policy is not None:
         if not isinstance(policy, Policy):
