@@ -20,9 +20,10 @@ from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml.backend import GgmlBackend
 from wasi_nn_ggml.guard import estimates
 from wasi_nn_ggml.guard.estimates import Shape, fitting
-from wasi_nn_ggml.llama.kv_cache import c_library, common_prefix
+from wasi_nn_ggml.llama.kv_cache import common_prefix
 from wasi_nn_ggml.llama.metadata import Metadata
 from wasi_nn_ggml.llama.model import Model
+from wasi_nn_ggml.llama.native_context import c_library
 from wasi_nn_ggml.llama.vision import Picture
 from wasi_nn_ggml.settings import ContextSettings, ModelSettings
 

@@ -22,6 +22,7 @@ class GgmlBackend(Backend):
     name = "ggml"
     encodings = ("ggml",)
     config_keys = keys.KEYS
+    host_only_keys = keys.HOST_ONLY
     always_in_worker = True
     reads_beside = True
 

@@ -42,8 +42,11 @@ ssl-file-key ssl-file-cert slot-save-path context-files chunk-separator out-file
 cvector-dimre-method cvector-positive-file cvector-negative-file json_schema
 """.split()
 
+#: What only the operator may set, since it concerns other guests.
+HOST_ONLY = frozenset(("kv-memory", "share-prefixes"))
+
 # WasmEdge's example programs read these keys themselves and send them to the host too.
 PROGRAMS = ("llama3",)
 
 BY_TYPE: dict[type, list[str]] = {bool: FLAGS, int: WHOLE, float: NUMBERS, str: TEXTS}
-KEYS = frozenset([*FLAGS, *WHOLE, *NUMBERS, *TEXTS, *PROGRAMS])
+KEYS = frozenset([*FLAGS, *WHOLE, *NUMBERS, *TEXTS, *PROGRAMS, *HOST_ONLY])

@@ -25,6 +25,8 @@ RANK = 4
 #: llama.cpp's attention type of tokens that also see later ones.
 NON_CAUSAL = 1
 
+_FACTORS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
 RANDOM_SEED = 0xFFFFFFFF
 
 
@@ -100,12 +102,21 @@ class SamplerSettings(NamedTuple):
     json_schema: str = ""
 
 
+class SharedSettings(NamedTuple):
+    """What the operator says about the memory that guests share. ``kv_memory`` is in bytes; 0 is a
+    quarter of what is free. With ``prefixes``, tenants know each other's beginnings of prompts."""
+
+    kv_memory: int = 0
+    prefixes: bool = False
+
+
 class Settings(NamedTuple):
     """Everything that a config says."""
 
     model: ModelSettings = ModelSettings()
     context: ContextSettings = ContextSettings()
     sampler: SamplerSettings = SamplerSettings()
+    shared: SharedSettings = SharedSettings()
     n_predict: int = -1
     reverse_prompt: str = ""
     stream_stdout: bool = False
@@ -183,6 +194,7 @@ def read(given: Config) -> Settings:
             grammar=text(given, "grammar"),
             json_schema=text(given, "json-schema"),
         ),
+        SharedSettings(_size(given, "kv-memory"), flag(given, "share-prefixes", False)),
         n_predict=whole_number(given, "n-predict", -1, -(1 << 63), (1 << 63) - 1),
         reverse_prompt=text(given, "reverse-prompt"),
         stream_stdout=flag(given, "stream-stdout", False),
@@ -193,12 +205,36 @@ def read(given: Config) -> Settings:
     )
 
 
+def of_guest(config: Config) -> Config:
+    """A guest's config. Raises ``InvalidArgument`` if it has keys that only the operator may
+    set."""
+    refused = sorted(config.keys() & keys.HOST_ONLY)
+    if refused:
+        raise InvalidArgument(
+            f"a guest's config may not set {', '.join(refused)}: give it with the model "
+            "(--config NAME=JSON; from Python, config=…)"
+        )
+    return config
+
+
 def decode(data: memoryview, what: str) -> str:
     """The text of a guest's bytes. Raises ``InvalidArgument`` if they are not UTF-8."""
     try:
         return bytes(data).decode("utf-8")
     except UnicodeDecodeError as error:
         raise InvalidArgument(f"the {what} is not UTF-8: {error}") from error
+
+
+def _size(given: Config, key: str) -> int:
+    """A number of bytes, as a whole number or a text like ``2G``; 0 by default."""
+    if not isinstance(given.get(key), str):
+        return whole_number(given, key, 0, 1, 1 << 50)
+    value = text(given, key).strip().upper().removesuffix("B").removesuffix("I").rstrip()
+    factor = _FACTORS.get(value[-1:], 0)
+    number = value[:-1].rstrip() if factor else value
+    if not (number.isascii() and number.isdecimal() and 0 < len(number) < 16):
+        raise InvalidArgument(f"config {key!r} must be a size like '2G', not {value[:20]!r}")
+    return int(number) * (factor or 1)
 
 
 def _threads(given: Config, key: str) -> int:

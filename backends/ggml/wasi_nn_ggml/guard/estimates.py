@@ -117,11 +117,23 @@ def whole_blocks(n_ctx: int) -> int:
     return -(-n_ctx // _BLOCK) * _BLOCK
 
 
-def fitting(shape: Shape, settings: ContextSettings, n_ctx_train: int) -> tuple[int, int]:
+def most_tokens(shape: Shape, settings: ContextSettings, size: int) -> int:
+    """The most tokens of a context that takes at most ``size`` bytes, in whole blocks."""
+    fixed, block = shape.bytes(settings, _BLOCK), shape.bytes(settings, 1 << 20)
+    # (A context of a million tokens has all the costs that do not depend on its size.)
+    each = (block - fixed) / ((1 << 20) - _BLOCK)
+    return max(0, int((size - fixed) / each) // _BLOCK * _BLOCK + _BLOCK)
+
+
+def fitting(
+    shape: Shape, settings: ContextSettings, n_ctx_train: int, most: int = 0
+) -> tuple[int, int]:
     """The number of tokens for a context, and its estimated bytes. Raises ``RuntimeFailure`` if it
-    does not fit the memory."""
+    does not fit the memory, or takes more than ``most`` bytes (0: any number)."""
     # Use at most half of what is free: the host has other guests.
     room = (available() - _SPARE_BYTES) / 2
+    if most:
+        room = min(room, most)
     n_ctx = settings.n_ctx
     if n_ctx:
         size = shape.bytes(settings, n_ctx)

@@ -106,7 +106,7 @@ CONTEXT_PARAMS: tuple[type[c.Structure], ...] = (ContextParams, ContextParams06)
 
 class Batch(c.Structure):
     """``struct llama_batch``. If only ``token`` is set, llama.cpp continues the positions, uses
-    sequence 0, and computes logits for the last token."""
+    sequence 0, and computes logits for the last token. ``seq_id`` has a pointer for each token."""
 
     _fields_ = (
         ("n_tokens", c.c_int32),
@@ -119,8 +119,14 @@ class Batch(c.Structure):
     )
 
 
+class TokenData(c.Structure):
+    """``struct llama_token_data``."""
+
+    _fields_ = (("id", c.c_int32), ("logit", c.c_float), ("p", c.c_float))
+
+
 class TokenDataArray(c.Structure):
-    """``struct llama_token_data_array``; an element is {i32 id, f32 logit, f32 p}."""
+    """``struct llama_token_data_array``."""
 
     _fields_ = (
         ("data", Pointer),
@@ -213,6 +219,8 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_model_free": (None, (Pointer,)),
     "llama_model_get_vocab": (Pointer, (Pointer,)),
     "llama_model_has_encoder": (_bool, (Pointer,)),
+    "llama_model_is_recurrent": (_bool, (Pointer,)),
+    "llama_model_is_hybrid": (_bool, (Pointer,)),
     "llama_model_n_ctx_train": (_i32, (Pointer,)),
     "llama_model_n_embd": (_i32, (Pointer,)),
     "llama_model_n_head": (_i32, (Pointer,)),
@@ -242,6 +250,12 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_get_memory": (Pointer, (Pointer,)),
     "llama_memory_clear": (None, (Pointer, _bool)),
     "llama_memory_seq_rm": (_bool, (Pointer, _i32, _i32, _i32)),
+    "llama_memory_seq_cp": (None, (Pointer, _i32, _i32, _i32, _i32)),
+    "llama_memory_seq_pos_min": (_i32, (Pointer, _i32)),
+    "llama_state_seq_get_size": (_size, (Pointer, _i32)),
+    "llama_state_seq_get_data": (_size, (Pointer, Pointer, _size, _i32)),
+    "llama_state_seq_set_data": (_size, (Pointer, Pointer, _size, _i32)),
+    "llama_set_n_threads": (None, (Pointer, _i32, _i32)),
     "llama_decode": (_i32, (Pointer, Batch)),
     "llama_get_logits_ith": (Pointer, (Pointer, _i32)),
     "llama_get_embeddings_ith": (Pointer, (Pointer, _i32)),

@@ -131,6 +131,15 @@ class Model:
         self.positions = self.n_ctx_train if b"position_embd.weight" in tensors else None
         #: Whether a token sees only earlier ones, as far as the file says.
         self.causal = metadata.text(f"{metadata.architecture}.attention.causal") != "false"
+        #: Whether several texts can share one context: each can be cut back, and the size of the
+        #: context changes nothing.
+        self.shares = (
+            self.causal
+            and not native.llama_model_is_recurrent(self.pointer)
+            and not native.llama_model_is_hybrid(self.pointer)
+            and b"rope_factors_long.weight" not in tensors
+            and metadata.text(f"{metadata.architecture}.rope.scaling.type") != "longrope"
+        )
 
     def tokenize(self, text: bytes) -> array[int]:
         """The tokens of a prompt, with the special tokens that the model adds and those that the

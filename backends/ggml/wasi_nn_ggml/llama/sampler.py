@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from wasi_nn.backend import Reserve, unlimited
 from wasi_nn.errors import InvalidArgument, RuntimeFailure
 from wasi_nn_ggml.grammar.matcher import Matcher
-from wasi_nn_ggml.llama.bindings import LogitBias, TokenDataArray
+from wasi_nn_ggml.llama.bindings import LogitBias, TokenData, TokenDataArray
 from wasi_nn_ggml.llama.loader import Library, error_log, freed_with
 from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.reservation import Reservation
@@ -72,20 +72,51 @@ class Sampler:
         if self._grammar is not None:
             self._grammar.reset()
 
-    def sample(self, context: int) -> int:
-        """The token after those that the context has decoded. Raises ``RuntimeFailure`` if no token
-        of the vocabulary continues the grammar."""
-        native = self._native
+    @property
+    def guided(self) -> bool:
+        """Whether a grammar says which tokens may come next."""
+        return self._grammar is not None
+
+    def sample(self, context: int, index: int = -1) -> int:
+        """The token after the one at ``index`` of the last batch that the context has decoded.
+        Raises ``RuntimeFailure`` if no token of the vocabulary continues the grammar."""
         if self._grammar is None:
-            return int(native.llama_sampler_sample(self.chain, context, -1))
-        logits = native.llama_get_logits_ith(context, -1)
-        token = _choose(native, self.chain, logits, self._grammar.allowed())
+            return int(self._native.llama_sampler_sample(self.chain, context, index))
+        return self.choose(self._view(context, index))
+
+    def row(self, context: int, index: int) -> NDArray[Any]:
+        """A copy of the logits from which ``choose`` chooses."""
+        row: NDArray[Any] = self._view(context, index).copy()
+        return row
+
+    def _view(self, context: int, index: int) -> NDArray[Any]:
+        import numpy as np
+
+        address = self._native.llama_get_logits_ith(context, index)
+        pointer = ctypes.cast(address, ctypes.POINTER(ctypes.c_float))
+        view: NDArray[Any] = np.ctypeslib.as_array(pointer, (self._model.n_vocab,))
+        return view
+
+    def choose(self, logits: NDArray[Any]) -> int:
+        """The same as ``sample``, from logits, for a grammar."""
+        assert self._grammar is not None
+        token = _choose(self._native, self.chain, logits, self._grammar.allowed())
         self._grammar.accept(token)
-        native.llama_sampler_accept(self.chain, token)
+        self._native.llama_sampler_accept(self.chain, token)
         return token
 
+    def advance(self, token: int) -> None:
+        """Continue the text with a token that was chosen elsewhere. The random numbers go on as if
+        it had been chosen here; Mirostat's state does not. Raises ``RuntimeFailure``."""
+        candidate = TokenData(token, 0.0, 0.0)
+        array = TokenDataArray(ctypes.addressof(candidate), 1, -1, False)
+        self._native.llama_sampler_apply(self.chain, ctypes.byref(array))
+        if self._grammar is not None:
+            self._grammar.accept(token)
+        self._native.llama_sampler_accept(self.chain, token)
 
-def _choose(native: Library, chain: int, logits: int, allowed: NDArray[Any]) -> int:
+
+def _choose(native: Library, chain: int, logits: NDArray[Any], allowed: NDArray[Any]) -> int:
     """One of the allowed tokens. (``llama_sampler_sample`` takes the whole vocabulary, and ends the
     process if the chain chooses none.)"""
     import numpy as np
@@ -94,8 +125,7 @@ def _choose(native: Library, chain: int, logits: int, allowed: NDArray[Any]) -> 
         raise RuntimeFailure("no token of the model's vocabulary continues the grammar")
     candidates = np.zeros(allowed.size, [("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])
     candidates["id"] = allowed
-    pointer = ctypes.cast(logits, ctypes.POINTER(ctypes.c_float))
-    candidates["logit"] = np.ctypeslib.as_array(pointer, (int(allowed[-1]) + 1,))[allowed]
+    candidates["logit"] = logits[allowed]
     array = TokenDataArray(candidates.ctypes.data, allowed.size, -1, False)
     native.llama_sampler_apply(chain, ctypes.byref(array))
     if 0 <= array.selected < array.size:

@@ -8,26 +8,27 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from wasi_nn.backend import Generation, Reserve, StreamingContext, position
+from wasi_nn.backend import Generation, Journal, Reserve, StreamingContext, position
 from wasi_nn.backend.config import known_config, parse
 from wasi_nn.errors import (
     EndOfSequence,
     InvalidArgument,
     OutOfTokens,
     PromptTooLong,
-    RuntimeFailure,
 )
 from wasi_nn.types import Tensor, TensorType
 from wasi_nn_ggml import settings
 from wasi_nn_ggml.guard.estimates import whole_blocks
-from wasi_nn_ggml.llama.kv_cache import KvCache
 from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.llama.sampler import Sampler
 from wasi_nn_ggml.protocol import embedding
 from wasi_nn_ggml.protocol import prompt as prompts
 from wasi_nn_ggml.protocol.counters import Counters
+from wasi_nn_ggml.protocol.output import Output, read_journal
 from wasi_nn_ggml.protocol.prompt import Projection, Prompt
+from wasi_nn_ggml.protocol.writer import CacheWriter, Call, LoopWriter, Writer
 from wasi_nn_ggml.reservation import Reservation
+from wasi_nn_ggml.room.room import Room, room_of
 from wasi_nn_ggml.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 CONFIG, METADATA = 1, 1
 # Tokens that WasmEdge leaves free in a context for special tokens.
 _MARGIN = 4
+# Tokens that are computed before a guest asks for them, in a stream and in ``compute``.
+_AHEAD, _AHEAD_OF_COMPUTE = 4, 2
 # In bytes. A config may contain a grammar.
 _MAX_CONFIG = 1 << 20
 
@@ -53,20 +56,21 @@ class GgmlContext(StreamingContext):
         self.model = graph.model
         #: The bytes of a model that is not the graph's.
         self._model_reservation: Reservation | None = None
-        self._cache: KvCache | None = None
+        self._writer: CacheWriter | LoopWriter | None = None
         self._sampler: Sampler | None = None
+        #: Whether the sampler has seen nothing of the text that it continues.
+        self._fresh = True
         self._projection: Projection | None = None
         self._prompt: Prompt | None = None
         # The prompt as the guest gave it, until it is computed: a config may change its meaning.
         self._prompt_text: str | None = None
-        self._output = bytearray()
-        #: Bytes of the output that are reserved.
-        self._output_reserved = 0
-        self._n_output = 0
-        self._piece = b""
-        #: The last token of a stream, which is not in the cache yet; None outside a stream.
-        self._pending: int | None = None
+        # (Tests and embedders may replace ``reserve``.)
+        self._output = Output(lambda size: self.reserve(size))
+        #: Whether the next ``compute_single`` continues the output.
+        self._streaming = False
         self._stopped = False
+        #: Whether the next step must be without other guests.
+        self._alone = False
         #: The tokens that the present call may still generate.
         self._allowed = sys.maxsize
         self._counters = Counters()
@@ -77,63 +81,86 @@ class GgmlContext(StreamingContext):
         else:
             self._set_prompt_text(_text(tensor, "prompt", prompts.MAX_BYTES))
 
+    def accumulates(self, key: int | str) -> bool:
+        return position(key, self._graph.inputs, "input") == CONFIG
+
     def compute(self) -> None:
         self._begin()
         if self._settings.context.embedding:
             self._embed()
             return
-        sampler = self._evaluate()
         most = self._settings.n_predict if self._settings.n_predict >= 0 else sys.maxsize
+        writer = self._evaluate(_AHEAD_OF_COMPUTE, min(most, self._allowed))
         stop = self._settings.reverse_prompt.encode("utf-8")
-        while self._n_output < most:
-            before = len(self._output)
-            last = self._sample(sampler)
-            if self._settings.stream_stdout:
-                self.stdout(self._piece)
-            # Earlier tokens may have begun the reverse prompt.
-            if stop and self._output.find(stop, max(0, before - len(stop))) >= 0:
-                return
-            if last is None:
-                return
-            self._append(last)
+        try:
+            output = self._output
+            while len(output.tokens) < most:
+                before = len(output.text)
+                ended = self._take(writer, most - len(output.tokens))
+                if self._settings.stream_stdout:
+                    self.stdout(output.piece)
+                # Earlier tokens may have begun the reverse prompt.
+                found = stop and output.text.find(stop, max(0, before - len(stop))) >= 0
+                if found or ended:
+                    return
+        finally:
+            writer.abandon()
 
     def compute_single(self) -> None:
         if self._settings.context.embedding:
             raise InvalidArgument("an embedding is computed at once: use compute")
         try:
-            if self._pending is not None and self._sampler is not None:
-                sampler = self._sampler
-                self._append(self._pending)
-            else:
+            writer = self._writer
+            if not self._streaming:
                 self._begin()
-                sampler = self._evaluate()
-            self._pending = self._sample(sampler)
+            if not self._streaming or writer is None or self._fresh:
+                # (If a config has changed how tokens are chosen, those that the guest has not asked
+                # for are forgotten.)
+                writer = self._evaluate(_AHEAD, self._allowed)
+            self._streaming = not self._take(writer, sys.maxsize)
         except BaseException:
-            self._pending = None
+            self._streaming = True
+            self._leave_stream()
             raise
-        if self._pending is None:
+        if not self._streaming:
             raise EndOfSequence("the model has ended its text")
 
     def allow_tokens(self, most: int) -> None:
         self._allowed = most
 
     def get_output(self, key: int | str) -> Tensor:
-        return self._result(key, memoryview(self._output).toreadonly)
+        return self._result(key, memoryview(self._output.text).toreadonly)
 
     def get_output_single(self, key: int | str) -> Tensor:
-        return self._result(key, lambda: memoryview(self._piece))
+        return self._result(key, lambda: memoryview(self._output.piece))
 
     def fini_single(self) -> None:
-        self._pending = None
+        self._leave_stream()
         # Call nothing native: an abandoned stream may end after its context's native memory is
         # freed. The sampler is reset when the next text begins.
-        self._clear_output()
+        self._output.clear()
+
+    def journal(self) -> Journal:
+        return self._output.journal(self._streaming)
+
+    def resume(self, journal: bytes, alone: bool) -> None:
+        self._alone = alone
+        tokens, continues = read_journal(journal)
+        if self._prompt is None or not tokens:
+            return
+        self._begin()
+        sampler = self._sampler = self._sampler or self._make_sampler(self.model, self._settings)
+        sampler.reset()
+        for token in tokens:
+            sampler.advance(token)
+            self._output.add(token, self.model.piece(token))
+        self._streaming, self._fresh = continues, True
 
     def cancel(self) -> None:
         self._stopped = True
-        cache = self._cache
-        if cache is not None:
-            cache.stop()
+        writer = self._writer
+        if writer is not None:
+            writer.stop()
 
     @property
     def n_prompt_tokens(self) -> int:
@@ -144,8 +171,8 @@ class GgmlContext(StreamingContext):
         return self._counters.total()
 
     def close(self) -> None:
-        self._free_cache()
-        self._clear_output()
+        self._free_writer()
+        self._output.clear()
         self._replace_prompt(None)
         self._replace_projection(None)
         if self._model_reservation is not None:
@@ -156,7 +183,8 @@ class GgmlContext(StreamingContext):
     def _configure(self, text: str) -> None:
         """Merge a config into the present one. Everything that can fail comes first, so that a
         mistake changes nothing."""
-        config = {**self._config, **known_config(self._graph.backend, parse(text))}
+        given = settings.of_guest(parse(text))
+        config = {**self._config, **known_config(self._graph.backend, given)}
         wanted, current = self._graph.read(config), self._settings
         with ExitStack() as undo:
             model, reservation = self.model, self._model_reservation
@@ -175,7 +203,7 @@ class GgmlContext(StreamingContext):
                 prompt = self._read(model, wanted, self._prompt_text)
             undo.pop_all()
         if wanted.model != current.model or wanted.context != current.context:
-            self._free_cache()
+            self._free_writer()
         if model is not self.model:
             # A projector keeps the model alive that it was made for.
             if self._projection is not None:
@@ -209,13 +237,16 @@ class GgmlContext(StreamingContext):
     def _replace_sampler(self, sampler: Sampler | None) -> None:
         if self._sampler is not None:
             self._sampler.close()
-        self._sampler = sampler
+        self._sampler, self._fresh = sampler, True
+
+    def _room(self) -> Room:
+        return self._graph.room if self.model is self._graph.model else room_of(self.model)
 
     def _set_prompt_text(self, text: str) -> None:
-        self._pending = None
+        self._leave_stream()
         self._replace_prompt(None)
         self._prompt_text = None
-        self._clear_output()
+        self._output.clear()
         self._set_prompt(self._read(self.model, self._settings, text))
         self._prompt_text = text
 
@@ -225,8 +256,8 @@ class GgmlContext(StreamingContext):
         )
 
     def _set_prompt(self, prompt: Prompt) -> None:
-        self._pending = None
-        self._clear_output()
+        self._leave_stream()
+        self._output.clear()
         self._replace_prompt(prompt)
         if prompt.projection is not None:
             self._replace_projection(prompt.projection)
@@ -247,88 +278,76 @@ class GgmlContext(StreamingContext):
         if self._prompt is None:
             raise InvalidArgument("the prompt, input 0, has not been set")
         self._prompt_text = None
-        self._pending = None
-        self._clear_output()
+        self._leave_stream()
+        self._output.clear()
 
-    def _ensure_cache(self) -> KvCache:
-        if self._cache is None:
-            self._cache = KvCache(self.model, self._settings.context, self.reserve)
+    def _leave_stream(self) -> None:
+        if self._streaming and self._writer is not None:
+            self._writer.abandon()
+        self._streaming = False
+
+    def _ensure_writer(self, private: bool) -> CacheWriter | LoopWriter:
+        writer, wanted = self._writer, self._settings.context
+        if writer is None or isinstance(writer, CacheWriter) is not private:
+            if writer is not None:
+                self._free_writer()
+            if private:
+                writer = CacheWriter(self.model, wanted, self.reserve)
+            else:
+                shared = self._settings.shared
+                writer = LoopWriter(self._room(), wanted, shared, self.schedule, self.reserve)
+            self._writer = writer
         if self._stopped:
-            self._cache.stop()
-        return self._cache
+            writer.stop()
+        return writer
 
-    def _evaluate(self) -> Sampler:
-        """Decode the prompt into the cache. Returns the sampler, reset."""
-        cache = self._ensure_cache()
-        if cache.memory is None:
-            raise RuntimeFailure(
-                "the model writes no text: it is for embeddings (set the config's embedding)"
-            )
+    def _evaluate(self, ahead: int, limit: int) -> CacheWriter | LoopWriter:
+        """Read the prompt, and what was written after it."""
+        prompt = self._prompt
+        assert prompt is not None
+        shares = self.model.shares and not self._settings.context.at_once
+        writer = self._ensure_writer(prompt.picture is not None or not shares)
         sampler = self._sampler
         if sampler is None:
             sampler = self._sampler = self._make_sampler(self.model, self._settings)
-        else:
-            sampler.reset()
-        prompt = self._prompt
-        assert prompt is not None
-        if prompt.n_tokens > cache.n_ctx - _MARGIN:
+        if prompt.n_tokens > writer.n_ctx - _MARGIN:
             raise PromptTooLong(
-                f"the prompt has {prompt.n_tokens} tokens; {cache.n_ctx - _MARGIN} fit the "
-                f"context of {cache.n_ctx} (config ctx-size)"
+                f"the prompt has {prompt.n_tokens} tokens; {writer.n_ctx - _MARGIN} fit the "
+                f"context of {writer.n_ctx} (config ctx-size)"
             )
-        started = time.perf_counter()
-        computed = prompt.n_tokens
-        if prompt.picture is not None:
-            prompt.picture.evaluate(cache)
-            # In some models an image has fewer positions than tokens.
-            cache.mark_filled(prompt.n_tokens)
-        elif prompt.tokens:
-            computed = cache.evaluate(prompt.tokens)
-        else:
+        if not prompt.n_tokens:
             raise InvalidArgument("the prompt has no tokens")
-        self._counters.prompt(computed, prompt.n_tokens - computed, started)
-        if not self.model.native.llama_get_logits_ith(cache.context, -1):
-            if prompt.picture is not None:
-                raise InvalidArgument("the prompt ends with an image: let text follow")
-            raise RuntimeFailure("the model gives no logits: it is for embeddings")
-        return sampler
+        started = time.perf_counter()
+        if isinstance(writer, LoopWriter):
+            writer.attach(self.stepping, self._alone)
+            self._alone = False
+        ends = not self._settings.sampler.ignore_eos
+        call = Call(sampler, not self._output.tokens, ends, ahead, limit)
+        self._fresh = False
+        computed = writer.begin(prompt, self._output.tokens, call)
+        if not self._output.tokens:
+            self._counters.prompt(computed, prompt.n_tokens - computed, started)
+        return writer
 
-    def _sample(self, sampler: Sampler) -> int | None:
-        """Choose a token and write its bytes; None if it ends the text."""
+    def _take(self, writer: Writer, most: int) -> bool:
+        """Write the next token, after which ``most - 1`` others may follow. Returns whether it ends
+        the text."""
         if self._allowed <= 0:
             raise OutOfTokens
+        started = time.perf_counter()
+        token = writer.take(min(most, self._allowed))
         self._allowed -= 1
-        assert self._cache is not None
-        started = time.perf_counter()
-        token = sampler.sample(self._cache.context)
-        self._piece = self.model.piece(token)
-        self._write(self._piece)
-        self._n_output += 1
+        self._output.add(token, self.model.piece(token))
         self._counters.token(started)
-        if not self._settings.sampler.ignore_eos and self.model.is_end(token):
-            return None
-        return token
-
-    def _write(self, data: bytes) -> None:
-        self.reserve(len(data))
-        self._output_reserved += len(data)
-        try:
-            self._output += data
-        except BufferError:
-            # An embedder still holds a view of an earlier output. That one stays as it is.
-            self._output = self._output + data
-
-    def _append(self, token: int) -> None:
-        assert self._cache is not None
-        started = time.perf_counter()
-        self._cache.append(token)
-        self._counters.decoded(started)
+        return not self._settings.sampler.ignore_eos and self.model.is_end(token)
 
     def _embed(self) -> None:
         tokens = self._prompt.tokens if self._prompt is not None else None
         if tokens is None:
             raise InvalidArgument("an embedding is of a text: the prompt has an image")
-        cache = self._ensure_cache()
+        writer = self._ensure_writer(True)
+        assert isinstance(writer, CacheWriter)
+        cache = writer.cache
         most = min(cache.n_batch, cache.n_ctx)
         if len(tokens) > most:
             raise PromptTooLong(
@@ -339,7 +358,7 @@ class GgmlContext(StreamingContext):
             raise InvalidArgument("the prompt has no tokens")
         cache.clear()
         cache.evaluate(tokens)
-        self._write(embedding.as_json(self.model, cache))
+        self._output.write(embedding.as_json(self.model, cache))
 
     # Outputs
 
@@ -351,26 +370,18 @@ class GgmlContext(StreamingContext):
         return Tensor(TensorType.U8, (len(data),), data)
 
     def _metadata(self) -> bytes:
-        native = self.model.native
+        native, written = self.model.native, len(self._output.tokens)
         return (
-            f'{{"input_tokens": {self.n_prompt_tokens}, "output_tokens": {self._n_output}, '
+            f'{{"input_tokens": {self.n_prompt_tokens}, "output_tokens": {written}, '
             f'"llama_build_number": {native.build_number}, "llama_commit": "{native.commit}"}}'
         ).encode()
 
-    def _clear_output(self) -> None:
-        reserved, self._output_reserved = self._output_reserved, 0
-        if reserved:
-            self.reserve(-reserved)
-        self._output = bytearray()
-        self._piece = b""
-        self._n_output = 0
-
-    def _free_cache(self) -> None:
-        if self._cache is not None:
-            self._cache.close()
-        self._cache = None
+    def _free_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
         self._replace_sampler(None)
-        self._pending = None
+        self._streaming = False
 
 
 def _text(tensor: Tensor, what: str, most: int) -> str:

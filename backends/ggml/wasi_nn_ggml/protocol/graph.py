@@ -34,6 +34,7 @@ from wasi_nn_ggml.llama.sampler import Sampler
 from wasi_nn_ggml.llama.vision import Projector, check_projector
 from wasi_nn_ggml.protocol import embedding
 from wasi_nn_ggml.protocol.context import GgmlContext
+from wasi_nn_ggml.room.room import room_of
 
 # Of an image file, in bytes.
 _MAX_IMAGE = 32 << 20
@@ -50,7 +51,7 @@ _OUTPUTS = (
 
 
 class GgmlGraph(Graph):
-    """A model with a config. Each context has its own KV cache, and contexts run in parallel."""
+    """A model with a config. Its contexts compute together, in the decode loops of its model."""
 
     untyped_bytes = True
     inputs = _INPUTS
@@ -72,6 +73,7 @@ class GgmlGraph(Graph):
         self.settings = self.read(config)
         self.model: Model = source.model(self.settings.model)
         self.shared_memory = self.model
+        self.room = room_of(self.model)
         self._projector_path = projector
         #: The projectors that contexts use now, by file and model.
         self.projectors: weakref.WeakValueDictionary[tuple[Version, int], Projector] = (
@@ -90,6 +92,9 @@ class GgmlGraph(Graph):
 
     def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
         return GgmlContext(self, reserve)
+
+    def statistics(self) -> Mapping[str, float]:
+        return self.room.statistics()
 
     def projector_path(self, wanted: settings.Settings) -> Path:
         """The path of the projector. Raises ``InvalidArgument`` if there is none, and
@@ -162,7 +167,8 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
             check_projector(second)
             projector = second
         else:
-            config.update(known_config(backend, parse(settings.decode(second, "config"))))
+            given = settings.of_guest(parse(settings.decode(second, "config")))
+            config.update(known_config(backend, given))
     source = Source(builders[0])
     try:
         return GgmlGraph(backend, source, projector, config, gpu)
