@@ -75,6 +75,12 @@ EXAMPLES = """Examples:
     help='A named model\'s config, as in m={"threads":2}.',
 )
 @click.option(
+    "--kv-memory",
+    metavar="SIZE",
+    help="What the guests of a language model may take together for their texts, such as 2G. "
+    "Default: a quarter of what is free.",
+)
+@click.option(
     "--nn-preload",
     "preloads",
     multiple=True,
@@ -174,6 +180,7 @@ def run(
     args: tuple[str, ...],
     graphs: tuple[str, ...],
     configs: tuple[str, ...],
+    kv_memory: str | None,
     preloads: tuple[str, ...],
     wasmtime_options: tuple[str, ...],
     dirs: tuple[str, ...],
@@ -228,8 +235,9 @@ def run(
             raise click.UsageError("--python needs --runtime, the engine that runs there")
         engine = engine.isolated(python)
     host = Host(runtime=engine, policy=rules, allow_fallback=allow_fallback)
+    shared = {} if kv_memory is None else {"kv-memory": size("--kv-memory", kv_memory)}
     for model in named_models(graphs, configs, preloads, nn_graphs):
-        host.registry.add(model)
+        host.registry.add(model, defaults=shared)
     served = {encoding for backend in host.plugins.backends for encoding in backend.encodings}
     policy.check_names(host.models, served)
     for reason in host.registry.missing_libraries():

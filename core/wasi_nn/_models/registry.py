@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wasi_nn import encodings
@@ -91,9 +92,15 @@ class Registry:
             if self._entries.pop(name, None) is None:
                 raise self._not_found(name)
 
-    def add(self, model: NamedModel, replace: bool = False) -> None:
+    def add(
+        self,
+        model: NamedModel,
+        replace: bool = False,
+        defaults: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         """Register a model. It is loaded when it is first used. With ``replace``, it takes the name
-        from the model that has it.
+        from the model that has it. Of ``defaults``, its config gets the keys that its backend lists
+        and that it does not have.
 
         Raises ``UsageError`` if the name is taken, if there is no file, if a file that must exist
         does not, and if no installed backend serves the encoding."""
@@ -125,6 +132,10 @@ class Registry:
             backend, encoding = self._resolve(model)
         except InvalidEncoding as error:
             raise UsageError(f"model {model.name!r}: {error}") from error
+        known = backend.config_keys or ()
+        more = {key: value for key, value in defaults.items() if key in known}
+        if more:
+            model = model._replace(config={**more, **model.config})
         with self._lock:
             if model.name in self._entries and not replace:
                 raise UsageError(
