@@ -347,6 +347,26 @@ def test_a_guest_that_is_cancelled_while_another_loads_the_model_again_ends_at_o
         assert not waiting.is_alive()
 
 
+def test_a_guest_that_is_cancelled_while_its_context_is_made_again_computes_nothing(
+    birds, monkeypatch
+):
+    bird = birds()
+    bird.prompt(words(10_000))
+    bird.piece()
+    bird.kill()
+    graph = bird.session.graphs[0].home
+    renew = graph.renew
+
+    def cancelled(ended, stopped):
+        renew(ended, stopped)
+        bird.session.cancel()
+
+    monkeypatch.setattr(graph, "renew", cancelled)
+    with pytest.raises(RuntimeFailure, match="stopped"):
+        bird.context.context.compute()
+    assert not graph.worker.lost
+
+
 def test_what_a_lost_context_has_reserved_is_given_back(birds):
     bird = birds()
     bird.prompt(words(5))

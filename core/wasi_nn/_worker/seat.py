@@ -84,6 +84,8 @@ class Seat:
         #: Whether the worker knows the context, and has it as the journal says.
         self._known = self._ready = False
         self.worker, self._number, self._step = graph.worker, 0, 0
+        # What ``cancel`` cancels: the number is another context's in another worker.
+        self._cancels = self.worker, self._number
         if graph.revivable:
             offences.check()
         self._survive(OPEN, lambda: None)
@@ -117,7 +119,8 @@ class Seat:
     def cancel(self) -> None:
         """Make a call that is under way fail soon. Callable from any thread."""
         self._cancelled = True
-        self.worker.cancel(self._number)
+        worker, number = self._cancels
+        worker.cancel(number)
 
     def ask_last(self, kind: int, seconds: float) -> memoryview | None:
         """Send a request that is not worth another worker. None if the worker has ended, or is
@@ -207,6 +210,10 @@ class Seat:
     def _is_stopped(self) -> bool:
         return self._cancelled or self._stopped()
 
+    def _check_stopped(self) -> None:
+        if self._is_stopped():
+            raise RuntimeFailure("the guest was stopped while it waited for its model")
+
     def _enter(self, kind: int) -> None:
         """Open the context in the graph's worker, as the journal says."""
         if self._known:
@@ -220,12 +227,12 @@ class Seat:
         if worker.steps is not None:
             self._step = worker.steps.take()
             while self._alone and not worker.steps.try_alone(self._step):
-                if self._is_stopped():
-                    raise RuntimeFailure("the guest was stopped while it waited for its model")
+                self._check_stopped()
                 if worker.lost:
                     raise worker.ended()
                 time.sleep(_WAIT_SECONDS)
         self._known = True
+        self._cancels = worker, self._number
         until = self._stopped if graph.concurrent_contexts else later(self._stopped)
         try:
             self._open(of, until)
@@ -235,6 +242,8 @@ class Seat:
                 # No other guest can use the graph meanwhile.
                 worker.kill("a context of a graph that has one at a time took too long")
             raise
+        # (What was cancelled before the worker knew the context must not be computed.)
+        self._check_stopped()
         self._ready = True
 
     def _replay(self, kind: int, stopped: Stopped) -> None:

@@ -74,7 +74,16 @@ class Instance:
             alone_in(self._loaded, context.close)
 
     def _compute(self, members: Sequence[Request]) -> None:
-        context = self._open(frozenset(members[0].inputs))
+        try:
+            self._compute_in(self._open(frozenset(members[0].inputs)), members)
+        except RuntimeFailure:
+            # A context that has ended its worker computes nothing more.
+            context, self._context = self._context, None
+            if context is not None:
+                context.close()
+            raise
+
+    def _compute_in(self, context: ExecutionContext, members: Sequence[Request]) -> None:
         if len(members) == 1:
             for key, tensor in members[0].inputs.items():
                 context.set_input(key, tensor)
