@@ -16,6 +16,7 @@ import pytest
 
 from wasi_nn import ExecutionTarget, Host, Limits, Policy, TensorInfo, TensorType, UsageError
 from wasi_nn._host.model import Model
+from wasi_nn._models.batching import queue
 from wasi_nn.backend import (
     Backend,
     ExecutionContext,
@@ -188,7 +189,9 @@ class Setting:
 
 
 @pytest.fixture
-def setting(tmp_path: Path) -> Iterator[Setting]:
+def setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Setting]:
+    # The batches that these tests hold are not slow ones.
+    monkeypatch.setattr(queue, "_SLOW_SECONDS", 1e6)
     made = Setting(tmp_path)
     yield made
     made.end()
@@ -200,8 +203,8 @@ def rows(*numbers: float) -> Any:
 
 def waiting(model: Model, count: int) -> None:
     """Wait until so many requests wait for a batch."""
-    queue = model._loaded.graph.queue
-    eventually(lambda: len(queue._waiting) == count)
+    requests = model._loaded.graph.queue
+    eventually(lambda: len(requests._waiting) == count)
 
 
 def eventually(true: Callable[[], bool]) -> None:
@@ -520,6 +523,57 @@ def test_a_guest_at_its_deadline_leaves_the_queue(setting):
     assert "being stopped" in str(setting.results[1])
     setting.end()
     assert setting.backend.computed == [1]
+
+
+def test_a_batch_that_takes_much_longer_than_usual_holds_nobody_up(setting, monkeypatch):
+    model = setting.model()
+    setting.block(model)
+    setting.backend.held = {1}
+    monkeypatch.setattr(queue, "_SLOW_SECONDS", 0.01)
+    for number in (2, 3, 4):
+        setting.start(number, lambda n=number: model.run(rows(*range(n))))
+    eventually(lambda: setting.results.keys() == {2, 3, 4})
+    assert setting.backend.inside == 1
+    results = setting.end()
+    assert all(same(results[n], rows(*range(n))) for n in (2, 3, 4))
+
+
+def test_guests_that_come_fail_and_leave_at_random_do_not_change_the_results_of_others(setting):
+    setting.backend.infos = [], []
+    model = setting.model(max_batch_size=5, max_queue_delay_ms=1, instances=2)
+
+    wrong = []
+
+    def guest(number: int) -> None:
+        choice = np.random.default_rng(number)
+        context = model.init_execution_context()
+        for _ in range(20):
+            dims = choice.choice([0, 1, 1, 2, 3, 7]), choice.choice([2, 2, 3])
+            given = np.full(dims, choice.choice([1, 2, 3, POISON]), np.float32)
+            leaves = choice.random() < 0.1
+            timer = threading.Timer(choice.random() / 500, context.cancel)
+            if leaves:
+                timer.start()
+            try:
+                context.set_input(0, given)
+                context.compute()
+                if (given == POISON).any() or not np.array_equal(context.get_output(0), given * 2):
+                    wrong.append(given)
+            except RuntimeFailure as error:
+                if not leaves and not ((given == POISON).any() and "poison" in str(error)):
+                    wrong.append(error)
+            if leaves:
+                timer.join()
+                context.close()
+                context = model.init_execution_context()
+        context.close()
+
+    for number in range(8):
+        setting.start(number, lambda n=number: guest(n))
+    assert setting.end() == dict.fromkeys(range(8))
+    assert not wrong
+    requests = model._loaded.graph.queue
+    assert (len(requests._waiting), requests._running, requests._leader) == (0, [], None)
 
 
 def test_a_graph_whose_contexts_compute_one_at_a_time_is_batched_too(setting):

@@ -411,3 +411,19 @@ def test_outputs_are_found_by_name_and_an_argument_with_a_default_may_be_left_ou
         context.set_input("scale", np.float32(3))
         context.compute()
         assert np.array_equal(context.get_output("scaled"), x * 3)
+
+
+def test_guests_in_an_engine_are_batched(host):
+    needs("onnxruntime")
+    needs("wasmtime")
+    host.add_model("net", GRAPHS / "onnx/batch.onnx", config=BATCHING)
+    program = host.compile(GRAPHS.parent / "guests/cycle/cycle.wasm")
+    codes = []
+    guest = ["net", "32", "20", "2", "4"]
+    together([lambda: codes.append(program.run(guest).exit_code)] * 4)
+    assert codes == [0] * 4
+    counts = host.model("net")._loaded.statistics()
+    # (The guest computes once more before it measures.)
+    assert counts["rows"] == 2 * counts["requests"]
+    assert counts["requests"] >= 4 * 20
+    assert counts["batches"] < counts["requests"]

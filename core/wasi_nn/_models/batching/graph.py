@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Union
@@ -34,7 +33,6 @@ class BatchingGraph(Graph):
     def __init__(self, loaded: LoadedGraph, settings: Settings) -> None:
         self._loaded = loaded
         self._check_graph(settings)
-        concurrent = loaded.lock is None
         self._outputs: list[Key] = list(range(len(loaded.outputs)))
         self._described_outputs = bool(loaded.outputs)
         # What a guest sets is tried here first, so that its mistakes are its own.
@@ -46,7 +44,7 @@ class BatchingGraph(Graph):
             raise self._refusal("its contexts stream")
         self.queue = Queue(
             settings,
-            (os.cpu_count() or 1) if concurrent else 1,
+            loaded.lock is None,
             lambda: Instance(loaded, self._outputs),
             self._report,
         )

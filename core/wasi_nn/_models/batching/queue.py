@@ -8,11 +8,15 @@ Triton always waits for the delay. Here a thread is expected only if it used a c
 a moment ago and is not waiting itself, so a guest that is alone never waits. The delay begins when
 the batch could start: requests that came during another batch wait for its members, who often come
 back at once. If they did not wait, two groups would take turns forever.
+
+A batch that takes much longer than usual does not hold the others up: they are computed beside it,
+if contexts of the graph may compute at the same time. Its guests' own limits end it.
 """
 
 from __future__ import annotations
 
 import _thread
+import os
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from time import monotonic
@@ -24,6 +28,8 @@ from wasi_nn.errors import WasiNnError
 
 # A thread is expected for this many delays after it used a context.
 _EXPECTED_DELAYS = 10
+# A batch that takes this many times as long as usual, and this many seconds, is a slow one.
+_SLOW_TIMES, _SLOW_SECONDS = 4, 0.1
 # The most looks whose requests are computed one by one. With more, all requests are.
 _MAX_SINGLE = 64
 
@@ -31,19 +37,20 @@ _MAX_SINGLE = 64
 class Queue:
     """The requests of one graph, whose batches are computed by instances that ``make`` makes.
 
-    ``report`` is told why requests are computed one by one from then on. If all of them are, up to
-    ``most`` are computed at the same time."""
+    ``concurrent``: contexts of the graph may compute at the same time. ``report`` is told why
+    requests are computed one by one from then on."""
 
     def __init__(
         self,
         settings: Settings,
-        most: int,
+        concurrent: bool,
         make: Callable[[], Instance],
         report: Callable[[str], None],
     ) -> None:
         self._settings = settings
-        self._instances = min(settings.instances, most)
-        self._most = most
+        self._concurrent = concurrent
+        self._most = (os.cpu_count() or 1) if concurrent else 1
+        self._instances = min(settings.instances, self._most)
         self._make = make
         self._report = report
         self._mutex = _thread.allocate_lock()
@@ -54,7 +61,9 @@ class Queue:
         #: The rows that the leader's batch has now, and whether it is complete.
         self._rows = 0
         self._complete = False
-        self._running = 0
+        self._running: list[Batch] = []
+        #: The seconds that a batch takes, on average.
+        self._usual = 0.0
         #: The instances that do not compute.
         self._idle: list[Instance] = []
         self._separable = True
@@ -87,7 +96,9 @@ class Queue:
             if batch is not None:
                 self._lead(batch)
             elif not leads:
-                request.woken.acquire()
+                if not request.woken.acquire(timeout=self._patience()):
+                    with self._mutex:
+                        self._arrange()
             elif left > 0:
                 request.woken.acquire(timeout=left)
         if request.error is not None:
@@ -168,11 +179,22 @@ class Queue:
             self._used.pop(thread, None)
         return False
 
+    def _patience(self) -> float:
+        """The seconds after which a batch is a slow one."""
+        return max(_SLOW_SECONDS, _SLOW_TIMES * self._usual)
+
+    def _busy(self) -> int:
+        """The instances that are computing, without those of slow batches."""
+        if not self._concurrent:
+            return len(self._running)
+        since = monotonic() - self._patience()
+        return sum(batch.began > since for batch in self._running)
+
     def _arrange(self) -> None:
         """Wake the thread that must do something. (Called with the mutex, after each change.)"""
         leader = self._leader
         if leader is None:
-            if not self._waiting or self._running >= self._instances:
+            if not self._waiting or self._busy() >= self._instances:
                 return
             leader = self._leader = self._waiting[0]
             self._due = monotonic() + self._settings.delay
@@ -191,13 +213,13 @@ class Queue:
             member.batch = batch
         self._waiting = deque(other for other in self._waiting if other.batch is None)
         self._leader = None
-        self._running += 1
+        self._running.append(batch)
         self._count(batch)
         self._arrange()
         return batch
 
     def _count(self, batch: Batch) -> None:
-        now, counts = monotonic(), self.counts
+        now, counts = batch.began, self.counts
         counts["batches"] += 1
         counts["requests"] += len(batch.members)
         counts["rows"] += sum(member.rows for member in batch.members)
@@ -210,7 +232,10 @@ class Queue:
         except BaseException as raised:
             error = raised
         with self._mutex:
-            self._running -= 1
+            self._running.remove(batch)
+            if error is None:
+                seconds = monotonic() - batch.began
+                self._usual += (seconds - self._usual) / 8 if self._usual else seconds
             keep = not batch.stopped and isinstance(error, (WasiNnError, type(None)))
             if keep:
                 self._idle.append(batch.instance)
@@ -227,9 +252,9 @@ class Queue:
         left = [member for member in batch.members if not member.done]
         if error is None:
             for member in left:
-                member.finish(None)
                 # Not in its own thread: the first one back must know that the others come too.
                 self.use(member.thread)
+                member.finish(None)
         elif batch.stopped or interrupted:
             self._again(left, None)
         elif isinstance(error, NotSeparable):

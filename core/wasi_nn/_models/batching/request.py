@@ -95,6 +95,7 @@ class Batch:
         self.members = members
         self.instance = instance
         self.stopped = False
+        self.began = monotonic()
 
     def stop(self) -> None:
         """Make the computation fail soon, where the library can. (With the queue's mutex: the
