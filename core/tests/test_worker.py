@@ -394,3 +394,17 @@ def test_an_abandoned_session_is_not_counted():
         gc.collect()
         with host.open_session() as session:
             load(session)
+
+
+def test_models_that_a_guest_brings_stand_back_behind_the_operators():
+    host = new_host()
+    host.add_model("named", GRAPHS / "onnx/add.onnx", isolation="guest")
+
+    def niceness(worker) -> int:
+        return os.getpriority(os.PRIO_PROCESS, worker.process)
+
+    here = os.getpriority(os.PRIO_PROCESS, 0)
+    with host, host.open_session() as session:
+        own, named = load(session), session.load_by_name("named")
+        assert niceness(worker_of(session, named)) == here
+        assert niceness(worker_of(session, own)) == min(here + 5, 19)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 # A guest whose models end this many workers gets no other one.
 _MAX_WORKERS = 64
+# The niceness of a worker for models that a guest brings: it gets a third of what a busy thread of
+# the host gets, and does not interrupt what the operator's models compute.
+_OWN_NICE = 5
 
 
 class HostWorkers:
@@ -90,7 +93,7 @@ class Workers:
             return None if isolation == "none" else self._worker(backend, str(paths), paths)
         isolation = isolation_of(backend, encoding, self._policy)
         check_programs(backend, encoding, self._policy, isolation)
-        return None if isolation == "none" else self._worker(backend, None, ())
+        return None if isolation == "none" else self._worker(backend, None, (), nice=_OWN_NICE)
 
     def of_named_model(
         self, backend: Backend, name: str, read: Sequence[Path], confined: bool
@@ -109,7 +112,12 @@ class Workers:
             self._all.close(self._workers.popitem()[1])
 
     def _worker(
-        self, backend: Backend, name: str | None, read: Sequence[Path], confined: bool = True
+        self,
+        backend: Backend,
+        name: str | None,
+        read: Sequence[Path],
+        confined: bool = True,
+        nice: int = 0,
     ) -> Worker:
         from wasi_nn._worker.process import Worker
 
@@ -127,6 +135,6 @@ class Workers:
         limits, stopped = self._policy.limits, self._cancellation.is_requested
         memory = limits.host_memory_bytes()
         worker = self._workers[key] = self._all.start(
-            lambda: Worker(backend, read, memory, True, stopped, confined), limits.workers
+            lambda: Worker(backend, read, memory, True, stopped, confined, nice), limits.workers
         )
         return worker

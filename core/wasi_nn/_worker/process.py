@@ -77,9 +77,11 @@ class Worker:
         private: bool = False,
         stopped: Stopped = never,
         confined: bool = True,
+        nice: int = 0,
     ) -> None:
         """Start the process. If it is ``confined``, it may read the files and folders ``read``, and
-        take ``memory`` bytes beside what its library takes. Raises ``RuntimeFailure``."""
+        take ``memory`` bytes beside what its library takes. ``nice`` is how far it stands back
+        where others want the processor (nice(2)). Raises ``RuntimeFailure``."""
         found = availability(backend)
         if not found.usable:
             raise Unavailable(found.detail)
@@ -95,6 +97,7 @@ class Worker:
             "read": [os.path.realpath(path) for path in read],
             "memory": memory,
             "descriptors": 1024,
+            "nice": nice,
         }
         self._started = self._prepared.fork(confinement, stopped)
         self.process = self._started.process

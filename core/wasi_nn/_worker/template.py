@@ -145,6 +145,7 @@ def _become_worker(
     """Restrict this process and serve the host; never returns."""
     try:
         _end_with_parent()
+        os.nice(wanted["nice"])
         os.dup2(errors, 2)
         os.close(errors)
         connection = socket.socket(fileno=control)
