@@ -28,7 +28,8 @@ from wasi_nn._worker.messages import (
 )
 from wasi_nn.backend import Backend
 from wasi_nn.backend.shared import MadeOnce, Stopped, acquire_unless_stopped, never
-from wasi_nn.errors import RuntimeFailure, UsageError
+from wasi_nn.errors import RuntimeFailure, Unavailable, UsageError
+from wasi_nn.plugins import availability
 
 # Python would search the current directory first, and a guest may be able to write to it. So the
 # process sets its sys.path to this process's before any import (importing sys opens no file).
@@ -261,7 +262,11 @@ _prepared: MadeOnce[Prepared] = MadeOnce()
 
 
 def prepared(backend: Backend, stopped: Stopped = never) -> Prepared:
-    """The process for the backend of an installed plugin."""
+    """The process for the backend of an installed plugin. Raises ``Unavailable`` without its
+    library."""
+    found = availability(backend)
+    if not found.usable:
+        raise Unavailable(found.detail)
     named = backend.plugin, backend.name, backend.origin
     # A module of that name may come from another place later.
     key = *named, getattr(sys.modules.get(backend.plugin), "__file__", None)

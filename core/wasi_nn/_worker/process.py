@@ -47,7 +47,6 @@ from wasi_nn.backend import Backend, Builder, LoadOptions, Reserve, discard, unl
 from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.errors import NnError, RuntimeFailure, Unavailable, WasiNnError
 from wasi_nn.escaping import logger
-from wasi_nn.plugins import availability
 
 # The errors of reading nonsense, from a process that a model has taken over.
 GARBLED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error)
@@ -81,10 +80,8 @@ class Worker:
     ) -> None:
         """Start the process. If it is ``confined``, it may read the files and folders ``read``, and
         take ``memory`` bytes beside what its library takes. ``nice`` is how far it stands back
-        where others want the processor (nice(2)). Raises ``RuntimeFailure``."""
-        found = availability(backend)
-        if not found.usable:
-            raise Unavailable(found.detail)
+        where others want the processor (nice(2)). Raises ``RuntimeFailure``, and
+        ``Unavailable`` without the library."""
         self.backend = backend
         self.private = private
         self._lost = self._killed = ""
