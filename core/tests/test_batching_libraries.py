@@ -17,6 +17,7 @@ from authoring.flatbuffer import FlatModel
 from authoring.saving import save_onnx, save_torchscript
 from wasi_nn import Host, Limits, Policy
 from wasi_nn._models.batching.instance import Instance
+from wasi_nn._worker.context import RemoteContext
 from wasi_nn.errors import InvalidArgument, QuotaExceeded, RuntimeFailure, WasiNnError
 from wasi_nn_conformance.engine_tests.common import together
 
@@ -427,3 +428,59 @@ def test_guests_in_an_engine_are_batched(host):
     assert counts["rows"] == 2 * counts["requests"]
     assert counts["requests"] >= 4 * 20
     assert counts["batches"] < counts["requests"]
+
+
+def test_large_inputs_are_joined_in_the_memory_that_a_worker_reads(host, monkeypatch):
+    needs("onnxruntime")
+    config = {"batching": {"max_batch_size": 2000, "max_queue_delay_ms": 10_000}}
+    model = host.load(GRAPHS / "onnx/batch.onnx", isolation="shared", config=config)
+    shared = []
+    ask = RemoteContext.input_memory
+
+    def spy(self, key, kind, dims):
+        memory = ask(self, key, kind, dims)
+        shared.append(memory is not None)
+        return memory
+
+    monkeypatch.setattr(RemoteContext, "input_memory", spy)
+    barrier = threading.Barrier(2)
+    right = []
+
+    def guest(number: int) -> None:
+        with model.init_execution_context() as context:
+            for turn in range(3):
+                given = np.full((1000, 4), 10 * turn + number, np.float32)
+                context.set_input(0, given)
+                barrier.wait()
+                context.compute()
+                right.append(np.array_equal(context.get_output(0), given * 2))
+
+    together([partial(guest, number) for number in range(2)])
+    assert shared == [False, True, True]
+    assert right == [True] * 6
+
+
+@pytest.mark.parametrize("kind", ["stream", "untyped_bytes", "prints"])
+def test_the_identity_model_is_batched_unless_it_streams_or_prints(host, tmp_path, kind):
+    path = tmp_path / "echo.identity"
+    path.write_text("wasi-nn:identity\n")
+    config = {"batching": {"max_batch_size": 4, "max_queue_delay_ms": 10_000}}
+    model = host.load(path, config=config)
+    barrier = threading.Barrier(3)
+    right = []
+
+    def guest(number: int) -> None:
+        with model.init_execution_context() as context:
+            one, other = np.full((number, 2), number), np.full((number, 3), number, np.uint8)
+            context.set_input(3, one)
+            context.set_input("0", other)
+            barrier.wait()
+            context.compute()
+            right.append(np.array_equal(context.get_output(0), other))
+            right.append(np.array_equal(context.get_output("3"), one))
+
+    together([partial(guest, number) for number in (1, 2)] + [barrier.wait])
+    assert right == [True] * 4
+    assert model._loaded.statistics()["rows"] >= 3
+    with pytest.raises(InvalidArgument, match="config 'batching'"):
+        host.load(path, config={**config, kind: 1 if kind == "stream" else True})

@@ -37,7 +37,7 @@ from wasi_nn.backend import (
 )
 from wasi_nn.backend.shared import Stopped
 from wasi_nn.errors import InvalidArgument, NnError
-from wasi_nn.types import Tensor
+from wasi_nn.types import Tensor, TensorType
 
 if TYPE_CHECKING:
     from wasi_nn._worker.remote import RemoteGraph
@@ -103,6 +103,18 @@ class RemoteContext(ExecutionContext):
         else:
             slot.data[:] = data
             self._dirty[number] = None
+
+    def input_memory(
+        self, key: int | str, kind: TensorType, dims: tuple[int, ...]
+    ) -> memoryview | None:
+        slot = self._slots.get(key) if isinstance(key, int) else None
+        if slot is None or slot.type is not kind or slot.dims != dims:
+            return None
+        if isinstance(slot.data, bytes):
+            return None
+        self._seat.computed = False
+        self._dirty[int(key)] = None
+        return slot.data
 
     def _set(self, key: int | str, tensor: Tensor, number: int | None) -> None:
         # Until the answer has come, nobody knows which tensor is set.
