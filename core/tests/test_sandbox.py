@@ -86,9 +86,11 @@ def threads() -> object:
     return sorted(found)
 
 
-def pass_a_descriptor(room: Room) -> object:
-    with open(room.model, "rb") as file:
-        socket.send_fds(room.peer, [b"file"], [file.fileno()])
+def send_a_descriptor(room: Room) -> object:
+    return socket.send_fds(room.peer, [b"file"], [0])
+
+
+def take_a_descriptor(room: Room) -> object:
     _, descriptors, _, _ = socket.recv_fds(room.peer, 4, 1)
     return os.read(descriptors[0], 99).decode()
 
@@ -125,6 +127,7 @@ REFUSED: dict[str, Attempt] = {
     "link a file": lambda room: os.link(room.model, room.open / "other"),
     "make a symlink": lambda room: os.symlink("x", room.open / "other"),
     "make a folder": lambda room: os.mkdir(room.open / "folder"),
+    "send a descriptor": send_a_descriptor,
     "make a fifo": lambda room: os.mkfifo(room.open / "fifo"),
     "change a mode": lambda room: os.chmod(room.model, 0o600),
     "change an owner": lambda room: os.chown(room.model, os.getuid(), os.getgid()),
@@ -200,7 +203,7 @@ ALLOWED: dict[str, tuple[Attempt, object]] = {
     "start threads": (lambda room: threads(), [0, 1, 2, 3]),
     "use numpy": (lambda room: numpy(), 64.0**3),
     "send and receive": (ping, "ping"),
-    "pass a descriptor": (pass_a_descriptor, "model"),
+    "take a descriptor": (take_a_descriptor, "model"),
     "allocate a little": (lambda room: len(bytearray(_MEMORY // 2)), _MEMORY // 2),
     "read a limit": (lambda room: resource.getrlimit(resource.RLIMIT_NOFILE)[0], 256),
     "signal itself": (lambda room: os.kill(os.getpid(), 0), None),
@@ -258,9 +261,11 @@ def outcome(attempt: Attempt, how: str, folder: Path) -> dict[str, object]:
         child(attempt, how, Room(folder, theirs, memory, log), answer)
     os.close(answer)
     theirs.close()
-    if attempt in (ping, pass_a_descriptor):
-        data, descriptors, _, _ = socket.recv_fds(ours, 4, 1)
-        socket.send_fds(ours, [data], descriptors)
+    if attempt is ping:
+        ours.sendall(ours.recv(4))
+    if attempt is take_a_descriptor:
+        with open(folder / "open" / "model", "rb") as model:
+            socket.send_fds(ours, [b"file"], [model.fileno()])
     with ours, listener, open(answers) as file:
         found = json.loads(file.read() or "{}")
     os.close(memory)
