@@ -475,6 +475,16 @@ def test_an_output_that_nobody_has_read_is_computed_again():
             assert context.get_output(0).tolist() == [[4] * 4]
 
 
+def test_a_worker_that_tells_journals_without_end_is_ended(birds):
+    bird, other = birds(), birds()
+    other.prompt("a b")
+    other.piece()
+    bird.prompt("chatter")
+    with pytest.raises(RuntimeFailure, match="what no worker sends"):
+        bird.piece()
+    assert other.piece() == "b "
+
+
 def test_a_text_of_a_backend_without_a_journal_does_not_begin_again(birds, monkeypatch):
     bird = birds()
     # The worker says so when it opens the context.

@@ -13,6 +13,7 @@ import threading
 import time
 
 from wasi_nn import Host
+from wasi_nn._worker import asking
 from wasi_nn.backend import Backend, ExecutionContext, Generation, Graph, Journal, StreamingContext
 from wasi_nn.errors import EndOfSequence, InvalidArgument
 from wasi_nn.hookspecs import hookimpl
@@ -111,6 +112,9 @@ class Parrot(StreamingContext):
             self.stdout(self.piece)
 
     def compute_single(self):
+        if self.words[self.said : self.said + 1] == ["chatter"]:
+            for _ in range(2):
+                asking.tell_journal(Journal(b"x"))
         if self.said == len(self.words):
             raise EndOfSequence("that was the last word")
         self._say()

@@ -206,9 +206,9 @@ class Worker:
                     break
                 if said == JOURNAL:
                     journal(bytes(answer))
-                    continue
-                told = self._serve(said, answer, channel, reserve, stopped, stdout)
-                refused = told or refused
+                else:
+                    told = self._serve(said, answer, channel, reserve, stopped, stdout)
+                    refused = told or refused
                 # It may send without end.
                 if stopped():
                     raise Interrupted

@@ -155,7 +155,14 @@ class Seat:
     ) -> memoryview:
         body = TURN.pack(next(self._turns)) + body
         told: list[bytes] = []
-        journal = told.append if keep and self.journal.whole else discard
+
+        def tell(text: bytes) -> None:
+            if told:
+                # It could tell without end.
+                raise ValueError("a request has more than one journal")
+            told.append(text)
+
+        journal = tell if keep and self.journal.whole else discard
         try:
             answer = self.worker.call(
                 kind, self._number, body, fds, self._reserve, stopped, stdout, journal
