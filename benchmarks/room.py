@@ -4,7 +4,6 @@ other."""
 from __future__ import annotations
 
 import ctypes
-import json
 import statistics
 import threading
 import time
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from wasi_nn_ggml.protocol.graph import GgmlGraph
 
 _GUESTS = (4, 8, 16)
-_TOKENS = 32
+_TOKENS = 24
 _ROUNDS = 3
 _LONG = "All work and no play makes Jack a dull boy. "
 
@@ -137,7 +136,7 @@ def _stall(model: Model) -> Figure:
     """The slowest gap between two tokens of a guest while another one's prompt of 2,000 tokens is
     read, over its usual gap."""
     ratios, notes = [], []
-    for _ in range(_ROUNDS):
+    for _ in range(2):
         with model.init_execution_context() as context:
             context.set_input("config", '{"ignore-eos": true}')
             context.set_input("prompt", "Question 1: why is the sky blue?")
@@ -154,7 +153,7 @@ def _stall(model: Model) -> Figure:
 
             thread = threading.Thread(target=prompt)
             thread.start()
-            gaps = _gaps(stream, read.is_set, 900)
+            gaps = _gaps(stream, read.is_set, 300)
             thread.join()
         ratios.append(max(gaps) / statistics.median(usual))
         notes.append(f"{max(gaps) * 1e3:.0f}/{statistics.median(usual) * 1e3:.0f}")
@@ -183,7 +182,7 @@ def _single(graph: GgmlGraph) -> Figure:
         def run() -> float:
             graph.model.shares = shared
             context = graph.init_execution_context(unlimited)
-            for key, value in ((1, json.dumps({"n-predict": 64})), (0, "Why is the sky blue?")):
+            for key, value in ((1, '{"n-predict": 64, "ignore-eos": true}'), (0, "The sky is")):
                 data = memoryview(value.encode())
                 context.set_input(key, Tensor(TensorType.U8, (1,), data))
             started = time.perf_counter()
