@@ -152,6 +152,15 @@ def test_a_config_reaches_the_backend(guests, echo):
     assert err.count("compute_single(0) -> 0 in") == 1
 
 
+def test_the_memory_of_texts_concerns_only_backends_that_know_it(guests, echo):
+    arguments = (guests / "echo/echo.wasm", "echo", "hello world")
+    code, _, err = wasi_nn("run", "--kv-memory", "1K", "--graph", f"echo={echo}", *arguments)
+    assert (code, err) == (0, "")
+    code, _, err = wasi_nn("run", "--kv-memory", "much", "--graph", f"echo={echo}", *arguments)
+    assert code == 2
+    assert "--kv-memory takes a size" in err
+
+
 STARTS = """(module
   (import "wasi_snapshot_preview1" "fd_write" (func $w (param i32 i32 i32 i32) (result i32)))
   (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))

@@ -12,6 +12,7 @@ import pytest
 from conftest import needs
 
 from wasi_nn import Host
+from wasi_nn._models.registry import NamedModel
 from wasi_nn.errors import DeadlineExceeded, GuestTrap, InvalidArgument, UnsupportedOperation
 from wasi_nn.limits import Limits
 from wasi_nn_conformance.engine_tests.common import together
@@ -86,6 +87,14 @@ class TestChat:
         result = tiny.compile(chat).run(args, stdin=stdin)
         assert result.exit_code == code
         assert result.stderr
+
+    def test_the_operator_limits_the_memory_of_texts(self, host, chat):
+        """As ``--kv-memory`` does."""
+        model = NamedModel("default", (TINY,), config=GREEDY)
+        host.registry.add(model, defaults={"kv-memory": 1 << 20})
+        result = host.compile(chat).run(stdin=b"Hello\n")
+        assert result.exit_code == 1
+        assert "ctx-size" in result.failures[-1].reason
 
     def test_two_guests_run_in_two_threads(self, tiny, chat):
         program = tiny.compile(chat)
