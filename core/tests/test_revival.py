@@ -509,6 +509,19 @@ def test_a_text_of_a_backend_without_a_journal_does_not_begin_again(birds, monke
         other.piece()
 
 
+def test_a_graph_counts_nothing_until_a_guest_uses_it_again(birds, caplog):
+    bird = birds()
+    bird.prompt("a b")
+    bird.piece()
+    graph = bird.session.graphs[0]
+    assert graph.statistics()["steps"] == 1
+    bird.kill()
+    assert graph.statistics() == {}
+    assert "does not count" not in caplog.text
+    bird.piece()
+    assert graph.statistics()["steps"] == 1
+
+
 def test_a_guests_own_model_is_not_loaded_again(parrot, tmp_path):
     with parrot.new_host(tmp_path, isolation="guest") as host, host.open_session() as session:
         context = parrot.opened(session)

@@ -131,6 +131,9 @@ class RemoteGraph(Graph):
 
     def statistics(self) -> Mapping[str, float]:
         worker, number = self.place
+        if worker.lost:
+            # It counts from 0 when a guest uses it again.
+            return {}
         answer = worker.call(STATISTICS, number, stopped=after(_STATISTICS_SECONDS))
         found: Mapping[str, float] = worker.parsed(lambda: description.statistics(answer))
         return found
