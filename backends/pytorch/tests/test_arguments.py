@@ -466,3 +466,29 @@ def test_programs_describe_what_can_be_set_and_read(host, tmp_path):
             context.compute()
         with pytest.raises(InvalidArgument, match=r"no input named 'y'; the graph has: x, inside"):
             context.set_input("y", f32(1))
+
+
+class Shifted(Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1
+
+
+def test_a_module_reads_an_argument_where_it_lies(tmp_path):
+    import wasi_nn
+    from wasi_nn.backend import LoadOptions, unlimited
+    from wasi_nn_pytorch.backend import PytorchBackend
+
+    path = tmp_path / "shifted.pt"
+    path.write_bytes(script(Shifted()))
+    context = (
+        PytorchBackend().load([path], LoadOptions("pytorch")).init_execution_context(unlimited)
+    )
+    memory = np.zeros(3, np.float32)
+    assert context.read_from(0, wasi_nn.Tensor.of(memory))
+    for value in (1, 5):
+        memory[:] = value
+        context.compute()
+        assert np.frombuffer(context.get_output(0).data, np.float32).tolist() == [value + 1] * 3
+    context.set_input(0, wasi_nn.Tensor.of(f32(7, 8, 9)))
+    assert memory.tolist() == [7, 8, 9]
+    context.close()

@@ -48,13 +48,21 @@ class PytorchContext(ExecutionContext):
     ) -> memoryview | None:
         return self._bound(key, Tensor(kind, dims, memoryview(b"")))
 
-    def _bound(self, key: int | str, tensor: Tensor) -> memoryview:
-        """The memory of an input of the tensor's type and dimensions."""
+    def read_from(self, key: int | str, tensor: Tensor) -> bool:
+        self._bind_input(self._slot(key), tensor, in_place=True)
+        return True
+
+    def _slot(self, key: int | str) -> Slot:
         slot = self._slots.get(key)
         if slot is None:
             slot = self._signature.slot(key)
             if len(self._slots) < _MAX_INPUTS:
                 self._slots[key] = slot
+        return slot
+
+    def _bound(self, key: int | str, tensor: Tensor) -> memoryview:
+        """The memory of an input of the tensor's type and dimensions."""
+        slot = self._slot(key)
         bound = self._inputs.get(slot.path)
         if bound is None or bound.dims != tensor.dims or bound.type is not tensor.type:
             bound = self._bind_input(slot, tensor)
@@ -109,7 +117,7 @@ class PytorchContext(ExecutionContext):
                 return result.clone()
         return result
 
-    def _bind_input(self, slot: Slot, tensor: Tensor) -> Tensor:
+    def _bind_input(self, slot: Slot, tensor: Tensor, in_place: bool = False) -> Tensor:
         if slot.info is not None:
             check_input(slot.info, tensor)
         if slot.reader is not None:
@@ -120,8 +128,11 @@ class PytorchContext(ExecutionContext):
         own = slot.dtype is not None and slot.dtype != "bool"
         dtype = getattr(torch, slot.dtype) if own and slot.dtype else torch_dtype(tensor.type)
         try:
-            memory = torch.empty(tensor.dims, dtype=dtype)
-        except (RuntimeError, TypeError) as error:
+            if in_place:
+                memory = torch.frombuffer(tensor.data, dtype=dtype).reshape(tensor.dims)
+            else:
+                memory = torch.empty(tensor.dims, dtype=dtype)
+        except (RuntimeError, TypeError, ValueError) as error:
             dims = list(tensor.dims)
             raise InvalidArgument(f"torch takes no tensor of dimensions {dims}: {error}") from error
         bound = Tensor(tensor.type, tensor.dims, _bytes_of(memory))
