@@ -5,8 +5,9 @@ from __future__ import annotations
 import socket
 from time import perf_counter
 
-# Longer than the other side needs for a small model, and than a guest needs for its next call.
-_LOOK_SECONDS = 50e-6
+# Longer than a small model takes if the other side sleeps and must be woken: with less, both sides
+# would look in vain as soon as both have slept once.
+_LOOK_SECONDS = 150e-6
 _MAX_PAUSE = 1023
 # Other systems do not have it: there, each wait sleeps.
 _LOOK = getattr(socket, "MSG_DONTWAIT", 0)
