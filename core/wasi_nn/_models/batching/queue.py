@@ -236,7 +236,9 @@ class Queue:
             if error is None:
                 seconds = monotonic() - batch.began
                 self._usual += (seconds - self._usual) / 8 if self._usual else seconds
-            keep = not batch.stopped and isinstance(error, (WasiNnError, type(None)))
+            usable = not batch.stopped and isinstance(error, (WasiNnError, type(None)))
+            # (There were more of them while slow batches ran.)
+            keep = usable and len(self._idle) < self._instances
             if keep:
                 self._idle.append(batch.instance)
             self._settle(batch, error)
