@@ -24,6 +24,7 @@ from wasi_nn.errors import (
 from wasi_nn.types import Tensor, TensorType
 from wasi_nn_conformance.engine_tests.common import together
 from wasi_nn_ggml.backend import GgmlBackend
+from wasi_nn_ggml.grammar.matcher import Matcher
 from wasi_nn_ggml.settings import ContextSettings
 
 needs("xllamacpp")
@@ -174,6 +175,26 @@ class TestTogether:
             assert Guest(graph).answer(prompt) == alone[prompt]
 
         together([partial(write, n) for n in range(4)] + [partial(free, p) for p in PROMPTS[:4]])
+
+    def test_a_guest_with_a_slow_grammar_holds_nobody_up(self, load, alone, monkeypatch):
+        graph = load()
+        guest, steady = Guest(graph), Guest(graph)
+        guest.configure(grammar='root ::= "slow and steady"')
+        guest.put("Hello")
+        written = threading.Event()
+        allowed = Matcher.allowed
+
+        def slow(matcher):
+            assert written.wait(60)
+            return allowed(matcher)
+
+        monkeypatch.setattr(Matcher, "allowed", slow)
+        thread = threading.Thread(target=guest.context.compute)
+        thread.start()
+        assert steady.answer(PROMPTS[6]) == alone[PROMPTS[6]]
+        written.set()
+        thread.join()
+        assert guest.text() == b"slow and steady<|im_end|>"
 
     def test_each_guest_has_its_own_seed(self, load):
         wanted = [_alone("Hello", temp=3.0, seed=seed) for seed in range(4)]

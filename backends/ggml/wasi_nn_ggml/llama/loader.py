@@ -26,8 +26,12 @@ from wasi_nn_ggml.llama.provider import INSTALL, Provider, find
 log = logger("wasi_nn.ggml")
 
 _ERROR, _WARNING, _CONTINUED = 4, 3, 5
-# What llama.cpp logs as warnings and errors when a computation is stopped on request.
-_CANCELLED = ("removing memory module entries", "failed to decode, ret = 2")
+# What llama.cpp logs as warnings and errors when a computation is stopped on request, or finds its
+# memory full, which is then made larger or emptied.
+_EXPECTED = (
+    "removing memory module entries", "failed to decode, ret = 2", "failed to decode, ret = 1",
+    "failed to find a memory slot",
+)  # fmt: skip
 
 
 class Library:
@@ -172,7 +176,7 @@ def _receive(level: int, text: bytes | None, _: Any) -> None:
             error_log.lines.append(line.strip())
             del error_log.lines[:-8]
         if line.strip(". "):
-            notable = level >= _WARNING and not any(words in line for words in _CANCELLED)
+            notable = level >= _WARNING and not any(words in line for words in _EXPECTED)
             log.log(logging.INFO if notable else logging.DEBUG, "llama.cpp: %s", line)
     except Exception:  # an exception must not cross into C
         log.exception("llama.cpp's log could not be written")

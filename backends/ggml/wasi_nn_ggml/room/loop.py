@@ -18,6 +18,7 @@ from wasi_nn.escaping import logger, trace_of
 from wasi_nn_ggml.llama.loader import error_log
 from wasi_nn_ggml.llama.native_context import ABORTED, NO_ROOM
 from wasi_nn_ggml.room.batch import StepBatch
+from wasi_nn_ggml.room.grace import Grace
 from wasi_nn_ggml.room.planner import Part, Planner, is_awaited
 from wasi_nn_ggml.room.sequence import Logits, Sequence, Text
 from wasi_nn_ggml.room.slots import Slots, needed
@@ -52,6 +53,9 @@ class DecodeLoop:
         self._batch = StepBatch(slots.context.n_batch)
         self._threads = (0, 0)
         self._planner = Planner(sharing)
+        self._grace = Grace()
+        #: The duration of the last step.
+        self._seconds = 0.0
         self._ended = self._blocked = False
         self._begun = 0
         # What is decoded now, for those who want to abort it.
@@ -100,7 +104,7 @@ class DecodeLoop:
         """Fail what is under way, and end the thread, which frees the context. Callable from any
         thread, and while Python collects garbage."""
         self._ended = True
-        self._inbox.put(self._nothing)
+        self._inbox.put(lambda: None)
 
     def wait(self, seconds: float) -> None:
         """Abort the present step, and wait until the thread has ended."""
@@ -135,18 +139,14 @@ class DecodeLoop:
                 self._receive()
                 if self._ended:
                     break
+                now, size = time.perf_counter(), self._batch.size
                 step = self._planner.plan(
-                    self._active,
-                    self._parked,
-                    self._members,
-                    self._slots,
-                    time.perf_counter(),
-                    self._batch.size,
+                    self._active, self._parked, self._members, self._slots, now, size
                 )
                 self._blocked = not step
                 if step:
                     self._step(step)
-                elif not is_awaited(self._members, time.perf_counter()):
+                elif not is_awaited(self._members, now):
                     self._parked.clear()
             except Exception as error:
                 log.error("the decode loop failed\n  %s", trace_of(error))
@@ -162,6 +162,8 @@ class DecodeLoop:
             if self._blocked:
                 patience = max(patience, _AGAIN)
         with suppress(Empty):
+            while self._active and (left := self._grace.left(time.perf_counter())) > 0:
+                self._inbox.get(timeout=left)()
             if patience > 0 and self._inbox.empty():
                 try:
                     request = self._inbox.get(timeout=patience)
@@ -189,6 +191,7 @@ class DecodeLoop:
     def _begin(self, sequence: Sequence, text: Text) -> None:
         if sequence not in self._members:
             return
+        self._grace.forget(sequence)
         sequence.text = text
         sequence.placed = False
         self._begun += 1
@@ -206,6 +209,7 @@ class DecodeLoop:
 
     def _chosen(self, sequence: Sequence, text: Text, token: int) -> None:
         if sequence.text is text:
+            self._grace.answered(sequence, time.perf_counter())
             self._active[sequence] = None
             self._deliver(sequence, text, token)
 
@@ -214,11 +218,9 @@ class DecodeLoop:
             sequence.text = None
             self._rest(sequence)
 
-    def _nothing(self) -> None:
-        pass
-
     def _rest(self, sequence: Sequence) -> None:
         """The sequence has nothing to compute for now."""
+        self._grace.forget(sequence)
         self._active.pop(sequence, None)
         self._parked.clear()
 
@@ -285,7 +287,8 @@ class DecodeLoop:
                 self._fail(member, error)
         writing = sum(part == 1 for _, part in step)
         reading = sum(part for _, part in step) - writing
-        self._planner.pace.note(time.perf_counter() - started, writing, reading)
+        self._seconds = time.perf_counter() - started
+        self._planner.pace.note(self._seconds, writing, reading)
 
     def _continue(self, sequence: Sequence, text: Text, index: int) -> None:
         """All tokens of a text are decoded: choose the next one."""
@@ -299,6 +302,7 @@ class DecodeLoop:
             self._pause(sequence, text)
         elif text.sampler.guided:
             self._active.pop(sequence, None)
+            self._grace.asked(sequence, time.perf_counter(), self._seconds)
             text.results.put(Logits(text.sampler.row(context, index)))
         else:
             token = text.sampler.sample(context, index)

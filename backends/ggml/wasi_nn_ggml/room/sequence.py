@@ -82,6 +82,8 @@ class Sequence:
         self.placed_at = 0
         #: The turn in which its prompt was last read.
         self.served = 0
+        #: The seconds in which the guest chooses a token itself.
+        self.chooses_in = 0.0
         #: Falls with each text that begins in the loop: the earlier text has the higher number.
         self.number = 0
         #: The time before which it may write no further token.
