@@ -494,3 +494,17 @@ def test_a_call_that_ends_after_its_guest_counts_no_longer(host, tmp_path, monke
                 time.sleep(0.01)
         assert infer(other) == 16
         assert not worker.lost
+
+
+def test_the_last_line_of_a_library_that_wrote_much_is_its_reason(session):
+    lines = (
+        "for number in range(200):",
+        "    try: os.write(2, b'noise\\n' * 1000)",
+        "    except OSError: pass",
+        "    time.sleep(0.002)",
+        "time.sleep(0.5)",
+        "os.write(2, b'this is the reason\\n')",
+        "os.abort()",
+    )
+    with pytest.raises(RuntimeFailure, match=r"SIGABRT \(this is the reason\)"):
+        go(session, at("compute", *lines))

@@ -17,6 +17,7 @@ from typing import Any
 import wasi_nn
 from wasi_nn._process import exit as python_exit
 from wasi_nn._process.interrupts import shielded_from_sigint
+from wasi_nn._worker import stderr
 from wasi_nn._worker.messages import (
     FORK,
     OK,
@@ -158,13 +159,10 @@ class Prepared:
             try:
                 control, theirs = socket.socketpair()
                 made += (control.detach(), theirs.detach())
-                made += os.pipe()
+                made += stderr.pipe()
             except OSError as error:
                 raise _unavailable(error) from error
             ours, theirs_in, errors, errors_in = made
-            # What a library writes must never stop it, nor what the host reads of it the host.
-            os.set_blocking(errors_in, False)
-            os.set_blocking(errors, False)
             answer = self._ask(FORK, 0, confinement, [theirs_in, errors_in], fds, stopped)
             if answer["handle"] and not fds:
                 # The worker ends, since nobody holds its connection.

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 from wasi_nn import errors
 from wasi_nn._process.fork import keep, refusal
-from wasi_nn._worker import deaths, description
+from wasi_nn._worker import deaths, description, stderr
 from wasi_nn._worker import memory as shared_memory
 from wasi_nn._worker.description import Description
 from wasi_nn._worker.endings import GivenUp, WorkerEnded
@@ -52,8 +52,6 @@ from wasi_nn.escaping import logger
 GARBLED = (ValueError, TypeError, LookupError, AttributeError, OverflowError, struct.error)
 _CONTROL_SECONDS = 5.0
 _MAX_TEXT = 4000
-# The bytes that a pipe keeps of what a library writes to stderr.
-_MAX_ERRORS = 64 << 10
 _STOPPED = "the guest was stopped"
 # Connections that are kept for the next requests.
 _MAX_IDLE = 8
@@ -320,12 +318,8 @@ class Worker:
         if status not in (-signal.SIGABRT, 1):
             # Only a process that ends itself says why.
             return reason
-        with suppress(OSError):
-            said = os.read(self._started.errors, _MAX_ERRORS)
-            lines = said.decode("utf-8", "replace").split("\n")
-            last = [line for line in lines if line.strip()][-1:]
-            reason += "".join(f" ({line.strip()[:_MAX_TEXT]})" for line in last)
-        return reason
+        said = stderr.last_line(self._started.errors)
+        return f"{reason} ({said})" if said else reason
 
     def _connect(self) -> Channel:
         if self._lost:

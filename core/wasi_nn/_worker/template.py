@@ -16,6 +16,7 @@ from importlib import import_module
 from typing import Any
 
 from wasi_nn._sandbox import Confinement, confine, library_paths, prepare
+from wasi_nn._worker import stderr
 from wasi_nn._worker.messages import ERROR, FORK, OK, Channel, as_json, from_json
 from wasi_nn._worker.service import Service
 from wasi_nn.backend import Backend
@@ -148,11 +149,15 @@ def _become_worker(
         os.nice(wanted["nice"])
         os.dup2(errors, 2)
         os.close(errors)
+        # (The pipe's other end.)
+        reader = os.open("/proc/self/fd/2", os.O_RDONLY | os.O_NONBLOCK)
         connection = socket.socket(fileno=control)
         if os.getppid() == parent:
             if wanted["confined"]:
                 read = (*paths, *wanted["read"])
                 confine(Confinement(read, wanted["memory"], descriptors=wanted["descriptors"]))
+            # A thread is as restricted as the one that starts it.
+            stderr.keep_end(reader)
             Service(backend, connection).run()
     except BaseException as error:
         sys.stderr.write(f"{type(error).__name__}: {error}\n")
