@@ -335,6 +335,8 @@ def test_an_interrupted_call_leaves_the_other_calls_their_answers():
 
 
 def test_a_worker_gets_no_secret_and_no_module_of_the_current_folder(tmp_path, monkeypatch):
+    # The host itself imports its plugin from where Python finds it: do that before.
+    the_prepared().close()
     for name in ("json", "wasi_nn", "wasi_nn_identity", "ctypes"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('imported')")
     monkeypatch.chdir(tmp_path)
@@ -342,7 +344,6 @@ def test_a_worker_gets_no_secret_and_no_module_of_the_current_folder(tmp_path, m
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     monkeypatch.syspath_prepend("")
-    the_prepared().close()
     with host() as made, made.open_session() as session:
         load(session)
         environment = Path(f"/proc/{the_prepared()._process.pid}/environ").read_bytes()
