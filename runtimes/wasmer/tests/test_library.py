@@ -8,6 +8,8 @@ real library if WASI_NN_LIBWASMER names it.
 from __future__ import annotations
 
 import ctypes
+import threading
+from itertools import count
 
 import pytest
 
@@ -42,11 +44,15 @@ def stand_in(monkeypatch) -> tuple[ours.WasmerApi, StandIn]:
     library = StandIn()
     real = library._real
     found = lambda name, result, *types: _typed(real, name, result, *types)  # noqa: E731
-    named: list[tuple[bytes, bytes, int]] = []
+    # By environment: several threads make some at the same time.
+    named: dict[int, tuple[bytes, bytes, int]] = {}
+    environments, lock = count(77), threading.Lock()
 
     def environment(store, config):
         library.calls.append("env_new")
-        library.alive += 1
+        with lock:
+            library.alive += 1
+            number = next(environments)
         # One function, for files. It reports that each write has 7 bytes.
         kind = _i32s(found, 4), _i32s(found, 1)
         functype = found("wasm_functype_new", POINTER, POINTER, POINTER)(
@@ -64,19 +70,19 @@ def stand_in(monkeypatch) -> tuple[ours.WasmerApi, StandIn]:
             store, functype, callback
         )
         extern = found("wasm_func_as_extern", POINTER, POINTER)(func)
-        named.append((b"wasi_snapshot_preview1", b"fd_write", extern))
-        return 77
+        named[number] = (b"wasi_snapshot_preview1", b"fd_write", extern)
+        return number
 
     def imports(env, module, vector):
         library.calls.append("get_imports")
-        items = (ctypes.c_void_p * len(named))(*range(1, len(named) + 1))
+        items = (ctypes.c_void_p * 1)(env)
         library.kept.append(items)
-        vector.contents.size, vector.contents.data = len(named), ctypes.addressof(items)
+        vector.contents.size, vector.contents.data = 1, ctypes.addressof(items)
         return True
 
     def name_of(which):
         def get(item):
-            vector = bytes_vector(named[item - 1][which])
+            vector = bytes_vector(named[item][which])
             library.kept.append(vector)
             return ctypes.addressof(vector)
 
@@ -90,7 +96,8 @@ def stand_in(monkeypatch) -> tuple[ours.WasmerApi, StandIn]:
         return called
 
     def delete(env):
-        library.alive -= 1
+        with lock:
+            library.alive -= 1
 
     functions = {
         "wasmer_version": lambda: b"0.0.0-stand-in",
@@ -101,7 +108,7 @@ def stand_in(monkeypatch) -> tuple[ours.WasmerApi, StandIn]:
         "wasi_get_unordered_imports": imports,
         "wasmer_named_extern_module": lambda item: _pointer(name_of(0)(item)),
         "wasmer_named_extern_name": lambda item: _pointer(name_of(1)(item)),
-        "wasmer_named_extern_unwrap": lambda item: named[item - 1][2],
+        "wasmer_named_extern_unwrap": lambda item: named[item][2],
         "wasmer_named_extern_vec_delete": say("imports_delete", None),
         "wasi_env_delete": delete,
     }
