@@ -34,6 +34,7 @@ def main() -> None:
             ("checks for traps", traps.checks),
             ("component calls", components.calls),
             ("a component on another host", native.components),
+            ("a guest on another host", native.cycles),
             ("backends", lambda: backends.cycles(folder)),
             ("batching", lambda: batching.figures(folder)),
             ("fresh guests", lambda: fresh.figures(folder)),

@@ -20,11 +20,14 @@ CYCLE = ROOT / "conformance" / "guests" / "cycle" / "cycle.wasm"
 ROUNDS = 9
 PAIRS = 24
 THREADS = 4
+#: The goals for the overhead, in cycles of the host alone: microseconds depend on the machine.
+OVERHEADS = {"onnx": 1.0, "openvino": 1.2, "tflite": 1.2, "pytorch": 1.5}
 
 
 def cycles(folder: Path) -> list[Figure]:
     """The figures of every backend whose library is installed."""
     figures = _host_alone(folder)
+    alone = figures[0].value
     for name, (package, make) in SUBJECTS.items():
         if find_spec(package) is None:
             print(f"{name}: not measured, {package} is not installed")
@@ -33,7 +36,7 @@ def cycles(folder: Path) -> list[Figure]:
         with Host() as host:
             host.add_model("small", *small.paths, config=ONE_THREAD)
             host.add_model("large", *large.paths, config=ONE_THREAD)
-            figures += _cycle(host, name, small, large)
+            figures += _cycle(host, name, small, large, alone)
             figures += _parallel(name, host.model("large"), large)
     return figures
 
@@ -48,7 +51,8 @@ def _host_alone(folder: Path) -> list[Figure]:
     return [Figure("cycle_us/identity", seconds * 1e6, "µs", note="the host alone, 16 bytes")]
 
 
-def _cycle(host: Host, name: str, small: Network, large: Network) -> list[Figure]:
+def _cycle(host: Host, name: str, small: Network, large: Network, alone: float) -> list[Figure]:
+    """``alone`` is a cycle of the host alone, in microseconds."""
     direct_small, direct_large = small.direct(), large.direct()
     ours, direct = interleaved(
         ROUNDS, guest(host, "small", small, 3000), lambda: per_call(direct_small, 3000)
@@ -63,6 +67,13 @@ def _cycle(host: Host, name: str, small: Network, large: Network) -> list[Figure
             "µs",
             12.0 if name == "onnx" else 15.0,
             note=f"{ours * 1e6:.1f} µs a cycle, {direct * 1e6:.1f} µs direct",
+        ),
+        Figure(
+            f"cycle_overhead_ratio/{name}",
+            (ours - direct) * 1e6 / alone,
+            "×",
+            OVERHEADS[name],
+            note="the overhead over a cycle of the host alone, cycle_us/identity",
         ),
         Figure(
             f"large_input_ratio/{name}",

@@ -1,4 +1,4 @@
-"""A component and an OpenVINO model, here and on wasmtime's own command line."""
+"""Guests with OpenVINO models, here and on wasmtime's own command line."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from math import prod
 from pathlib import Path
 
+from benchmarks.backends import CYCLE
 from benchmarks.figures import ROOT, Figure, paired_ratio
+from wasi_nn import Host
 from wasi_nn_conformance.graphs import GraphSet
 from wasi_nn_conformance.hosts import Job
 from wasi_nn_conformance.hosts.wasmtime import Wasmtime
@@ -30,7 +33,7 @@ def components() -> list[Figure]:
         return []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        graphs = _graph(folder)
+        graphs = _graphs(folder, {"large": _DIMS})
         module = guest("interpreter-wit")
 
         def ours(turns: int) -> float:
@@ -46,6 +49,46 @@ def components() -> list[Figure]:
         ratio, here, there = paired_ratio(_ROUNDS, _turn(ours), _turn(theirs))
     note = f"a turn takes {here * 1e3:.2f} ms here, {there * 1e3:.2f} ms on wasmtime's command line"
     return [Figure("component_turn_ratio/native-wasmtime", ratio, "", note=note)]
+
+
+def cycles() -> list[Figure]:
+    """The time of one cycle (set_input, compute, get_output) of a core module, on 4 floats and on
+    602,112 bytes."""
+    native = Wasmtime()
+    if native.unavailable() is not None:
+        return []
+    figures = []
+    sizes: dict[str, tuple[tuple[int, ...], int, float]] = {
+        "small": ((1, 4), 3000, 2.0),
+        "large": (_DIMS, 200, 0.95),
+    }
+    with tempfile.TemporaryDirectory() as name, Host(runtime="wasmtime") as host:
+        folder = Path(name)
+        graphs = _graphs(folder, {size: dims for size, (dims, _, _) in sizes.items()})
+        program = host.compile(CYCLE)
+        for size, (dims, turns, goal) in sizes.items():
+            host.add_model(size, *graphs.files[size])
+            arguments = [size, str(4 * prod(dims)), str(turns), *map(str, dims)]
+
+            def ours(arguments: list[str] = arguments) -> bytes:
+                return program.run(arguments).check().stdout
+
+            def theirs(arguments: list[str] = arguments) -> bytes:
+                line = [*native.line(Job(CYCLE, b"", args=tuple(arguments)), graphs, folder)]
+                environment = {**os.environ, **native.environment(folder)}
+                return subprocess.run(
+                    line, check=True, stdout=subprocess.PIPE, env=environment
+                ).stdout
+
+            def cycle(run: Callable[[], bytes], turns: int = turns) -> Callable[[], float]:
+                return lambda: int(run().split()[0]) * 1e-9 / turns
+
+            ratio, here, there = paired_ratio(_ROUNDS, cycle(ours), cycle(theirs))
+            note = f"{here * 1e6:.1f} µs here, {there * 1e6:.1f} µs on wasmtime's command line"
+            figures.append(
+                Figure(f"cycle_ratio/native-openvino-{size}", ratio, "×", goal, note=note)
+            )
+    return figures
 
 
 def _turn(run: Callable[[int], float]) -> Callable[[], float]:
@@ -85,15 +128,17 @@ def _script(turns: int) -> bytes:
     return ("\n".join(begin + turn * turns) + "\n").encode()
 
 
-def _graph(folder: Path) -> GraphSet:
-    """y = x + x."""
+def _graphs(folder: Path, sizes: Mapping[str, tuple[int, ...]]) -> GraphSet:
+    """y = x + x, for each name with its dimensions."""
     import openvino
     from openvino import opset13 as ops
 
-    x = ops.parameter(list(_DIMS), openvino.Type.f32, "x")
-    x.output(0).set_names({"x"})
-    y = ops.add(x, x)
-    y.output(0).set_names({"y"})
-    paths = (folder / "large.xml", folder / "large.bin")
-    openvino.serialize(openvino.Model([ops.result(y)], [x], "large"), *paths)
-    return GraphSet("openvino", folder, {"large": paths})
+    files = {}
+    for name, dims in sizes.items():
+        x = ops.parameter(list(dims), openvino.Type.f32, "x")
+        x.output(0).set_names({"x"})
+        y = ops.add(x, x)
+        y.output(0).set_names({"y"})
+        paths = files[name] = (folder / f"{name}.xml", folder / f"{name}.bin")
+        openvino.serialize(openvino.Model([ops.result(y)], [x], name), *paths)
+    return GraphSet("openvino", folder, files)
