@@ -229,9 +229,9 @@ def test_inspect_lists_the_signatures(tmp_path, monkeypatch, config, shows):
 
 def test_the_layout_of_each_subgraph_is_read():
     model = several()
-    assert layout(model, 0)[1:] == ([0, 1], [2])
-    assert layout(model, 1)[1:] == ([1, 0], [4, 2, 0])
-    assert layout(model, 2) == ({}, (), ())
+    assert layout(model, 0)[1:] == ([0, 1], [2], True)
+    assert layout(model, 1)[1:] == ([1, 0], [4, 2, 0], True)
+    assert layout(model, 2) == ({}, (), (), False)
 
 
 def test_a_signature_may_have_smaller_elements_and_scalars(host):
