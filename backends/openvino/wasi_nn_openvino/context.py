@@ -7,6 +7,7 @@ place.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import openvino
 
@@ -29,6 +30,9 @@ class OpenvinoContext(BufferedContext):
     ) -> None:
         super().__init__(inputs, outputs)
         self._request = compiled.create_infer_request()
+        # The method of Python's class first converts inputs, of which it is given none.
+        native: Any = super(openvino.InferRequest, self._request)
+        self._infer = native.infer
         # The request's own tensors, reshaped when the dimensions change. A replacement tensor could
         # be freed while an output of a later run is still in it.
         self._inputs = [self._request.get_input_tensor(i) for i in range(len(inputs))]
@@ -54,7 +58,8 @@ class OpenvinoContext(BufferedContext):
 
     def run(self) -> None:
         try:
-            self._request.infer(share_outputs=True)
+            # (No inputs, and outputs that are shared and not decoded.)
+            self._infer({}, True, False)
         except RuntimeError as error:
             raise RuntimeFailure(f"OpenVINO failed to compute: {said(error)}") from error
         if self._rebound:

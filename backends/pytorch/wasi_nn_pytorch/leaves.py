@@ -54,6 +54,8 @@ class Leaf(NamedTuple):
             )
         if str(value.dtype) not in ELEMENTS:
             raise self._refusal(f"{value.dtype}, which wasi-nn has no tensor type for")
+        if value.is_cpu and value.is_contiguous() and value.is_inference() and not value.is_neg():
+            return value
         # A negated view keeps its sign in a flag, and a strided view is not contiguous.
         return value.detach().resolve_neg().cpu().contiguous()
 

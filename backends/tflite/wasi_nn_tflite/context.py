@@ -35,9 +35,12 @@ class TfliteContext(BufferedContext):
         self._input_at = subgraph.inputs
         self._output_at = subgraph.outputs
         self.aliased_outputs = [i for i, at in enumerate(self._output_at) if at in self._input_at]
-        # The functions that return the inputs' arrays, and the last known addresses.
+        # The functions that return the tensors' arrays, and the last known addresses of inputs.
         self._arrays = [subgraph.array(at) for at in self._input_at]
+        self._output_arrays = [subgraph.array(at) for at in self._output_at]
         self._addresses = [0] * len(inputs)
+        # The last value of each output, and its address.
+        self._last: dict[int, tuple[int, Tensor]] = {}
         # The interpreter returns a copy of a tensor without dimensions, so set it before each run.
         self._scalars: dict[int, NDArray[Any]] = {}
         self._resized = False
@@ -70,12 +73,28 @@ class TfliteContext(BufferedContext):
             self._follow()
 
     def read(self, index: int) -> Tensor:
-        return self._look(self._output_at[index], self.output_infos[index])
+        last = self._last.get(index)
+        if last is not None and self._is_there(index, *last):
+            return last[1]
+        output = self._look(self._output_at[index], self.output_infos[index])
+        if output.dims and output.data.nbytes:
+            address = _address_of(self._output_arrays[index]())
+            self._last[index] = address, output
+        return output
+
+    def _is_there(self, index: int, address: int, output: Tensor) -> bool:
+        """Whether the library still has an output at an address, with the same dimensions."""
+        try:
+            array = self._output_arrays[index]()
+        except ValueError:
+            # The library has no array for an empty result.
+            return False
+        return bool(array.shape == output.dims and _address_of(array) == address)
 
     def close(self) -> None:
         self.reset()
         self._subgraph = None
-        self._arrays = []
+        self._arrays, self._output_arrays, self._last = [], [], {}
 
     def _resize(self) -> None:
         """Give every input its new dimensions and its bytes."""
@@ -102,20 +121,15 @@ class TfliteContext(BufferedContext):
     def _follow(self) -> None:
         """Find the inputs that the library has moved."""
         for index, bound in enumerate(self.bound):
-            if bound is not None and bound.dims and self._address(index) != self._addresses[index]:
+            if bound is not None and bound.dims and self._moved(index):
                 self.bound[index] = self._look_at_input(index)
 
     def _look_at_input(self, index: int) -> Tensor:
-        self._addresses[index] = self._address(index)
+        self._addresses[index] = _address_of(self._arrays[index]())
         return self._look(self._input_at[index], self.input_infos[index])
 
-    def _address(self, index: int) -> int:
-        """The current address of an input. (An array's ``ctypes`` takes three times as long.)"""
-        array = self._arrays[index]()
-        if not array.size:
-            return 0
-        # As bytes, because the buffer protocol does not know bfloat16.
-        return ctypes.addressof(ctypes.c_char.from_buffer(array.view(np.uint8)))
+    def _moved(self, index: int) -> bool:
+        return _address_of(self._arrays[index]()) != self._addresses[index]
 
     def _look(self, at: int, info: TensorInfo) -> Tensor:
         """The current value of a tensor, by reference."""
@@ -138,3 +152,14 @@ class TfliteContext(BufferedContext):
         if not dims:
             return Tensor(info.type, dims, memoryview(array.tobytes()))
         return Tensor(info.type, dims, view_at(array.ctypes.data, array.nbytes))
+
+
+def _address_of(array: Any) -> int:
+    """Where an array's elements are. (An array's ``ctypes`` takes three times as long.)"""
+    if not array.size:
+        return 0
+    try:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    except ValueError:
+        # The buffer protocol does not know bfloat16.
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.view(np.uint8)))
