@@ -42,7 +42,8 @@ def in_thread(
     except KeyboardInterrupt:
         interrupt()
         ended.wait(_GRACE_SECONDS)
-        if not outcome:
+        # (The terminal tells child processes too, and what they end for is no other error.)
+        if not outcome or outcome[0][1] is not None:
             _leave(130, "interrupted")
     if not outcome:
         _leave(
