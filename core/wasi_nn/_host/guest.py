@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from wasi_nn._abi.guard import Observer
 from wasi_nn._closing import Closing
 from wasi_nn._host.deadline import Deadline
-from wasi_nn._process.fork import keep, refusal
+from wasi_nn._process.fork import keep, let_go, refusal
 from wasi_nn._process.interrupts import ForwardSigint
 from wasi_nn._process.signals import attend
 from wasi_nn._session.session import GraphUse, Session
-from wasi_nn.backend import Generation
-from wasi_nn.errors import DeadlineExceeded, GuestExited, Interrupted
+from wasi_nn.backend import Generation, discard
+from wasi_nn.errors import DeadlineExceeded, GuestExited, Interrupted, UsageError
 from wasi_nn.runtime import Instance
 from wasi_nn.wasm.arguments import check_call
 
@@ -222,7 +222,34 @@ class Guest(Closing):
         if not self._forked:
             with self._forwarding(_nothing):
                 self._session.close()
-                self._instance.close()
+                self._session.stdout = discard
+                instance, self._instance = self._instance, _CLOSED
+                instance.close()
+                # Its finalizer runs here: Python loses what a signal's handler raises in one.
+                del instance
+                let_go(self)
+
+
+class _Closed(Instance):
+    """What remains of a guest's instance."""
+
+    def instantiate(self) -> int | None:
+        raise UsageError("the guest was closed")
+
+    def start(self) -> int:
+        raise UsageError("the guest was closed")
+
+    def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
+        raise UsageError("the guest was closed")
+
+    def interrupt(self) -> None:
+        """It has ended."""
+
+    def close(self) -> None:
+        """It is closed."""
+
+
+_CLOSED = _Closed()
 
 
 def _nothing() -> None:

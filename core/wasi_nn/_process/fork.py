@@ -43,6 +43,12 @@ def keep(owner: object) -> None:
     _kept.add(owner)
 
 
+def let_go(owner: object) -> None:
+    """``owner`` has nothing left that a child must not free. (What is kept leaves with a callback
+    in Python, which loses what a signal's handler raises in it.)"""
+    _kept.discard(owner)
+
+
 def refusal(title: str) -> ForkedProcess:
     """The error for something that the parent process has used."""
     return ForkedProcess(
