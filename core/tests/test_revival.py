@@ -16,6 +16,7 @@ import pytest
 
 from wasi_nn import Host, Limits, Policy
 from wasi_nn._worker import messages, remote, seat
+from wasi_nn._worker.steps import AT_WORK, WAITING, Mark
 from wasi_nn.errors import (
     EndOfSequence,
     InvalidArgument,
@@ -531,3 +532,16 @@ def test_a_guests_own_model_is_not_loaded_again(parrot, tmp_path):
             context.compute()
         with pytest.raises(RuntimeFailure, match="has ended: SIGKILL"):
             context.compute()
+
+
+def test_a_step_that_computes_ahead_outlasts_its_request():
+    byte = memoryview(bytearray(1))
+    mark = Mark(byte, 0, alone=False)
+    mark.request(True)
+    mark(False)
+    assert byte[0] == WAITING
+    mark(True)
+    mark.request(False)
+    assert byte[0] == AT_WORK
+    mark(False)
+    assert byte[0] == WAITING

@@ -91,18 +91,19 @@ class Mark:
     """The byte of one context in the worker: the ``stepping`` of the context. It also tells of the
     requests that the service works on, for libraries that compute each context by itself."""
 
-    __slots__ = ("_bytes", "_number", "_offset", "_stepped", "shared")
+    __slots__ = ("_bytes", "_in_step", "_number", "_offset", "_stepped", "shared")
 
     def __init__(self, steps: memoryview | None, number: int, alone: bool) -> None:
         self._bytes = memoryview(bytearray(1)) if steps is None else steps
         self._number = 0 if steps is None else number
         self._offset = WAITING_ALONE if alone else WAITING
-        self._stepped = False
+        self._stepped = self._in_step = False
         #: Whether the host looks.
         self.shared = steps is not None
 
     def __call__(self, at_work: bool) -> None:
         """See ``ExecutionContext.stepping``."""
+        self._in_step = at_work
         if at_work:
             self._stepped = True
         elif self._stepped:
@@ -110,8 +111,9 @@ class Mark:
         self._bytes[self._number] = self._offset + at_work
 
     def request(self, at_work: bool) -> None:
-        """The service works on a request of the context."""
-        self._bytes[self._number] = self._offset + at_work
+        """The service works on a request of the context. A step may go on without one: it computes
+        ahead."""
+        self._bytes[self._number] = self._offset + (at_work or self._in_step)
 
     def computed(self) -> None:
         """A computation has succeeded."""
