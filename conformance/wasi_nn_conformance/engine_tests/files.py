@@ -70,8 +70,11 @@ class Files(Engine):
     def test_a_guest_opens_only_so_many_files(self, host: Host, wat: Wat, tmp_path: Path) -> None:
         """Otherwise it could take all descriptors of the host."""
         self.needs(host, "wasi")
+        wasm = wat(_OPENS.replace("CLOSE", ""))
+        # (An engine keeps some for itself from its first run on.)
+        self._opened(host, wasm, tmp_path)
         before = os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd") else []
-        count, errno, read = self._opened(host, wat(_OPENS.replace("CLOSE", "")), tmp_path)
+        count, errno, read = self._opened(host, wasm, tmp_path)
         assert _LIMIT <= count <= _LIMIT + _SLACK
         assert (errno, read) == (_MFILE, b"!")
         if before:
