@@ -605,7 +605,8 @@ class TestMemory:
         size = TINY.stat().st_size
         apart = Tensor(TensorType.U8, (1,), memoryview(b'{"use-mmap": false}'))
         again = Tensor(TensorType.U8, (1,), memoryview(b'{"use-mmap": true}'))
-        with host.open_session(Limits(host_memory=size + 100)) as session:
+        # (Beside it, a worker reserves blocks ahead, and the host remembers configs.)
+        with host.open_session(Limits(host_memory=size + 20_000)) as session:
             graph = session.load_by_name("tiny")
             first, second = (session.init_execution_context(graph) for _ in range(2))
             session.contexts[first].set_input(1, apart)
