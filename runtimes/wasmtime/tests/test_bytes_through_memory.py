@@ -170,10 +170,12 @@ def test_rewritten_guests_run_in_two_threads(host: Host) -> None:
 
 def test_memories_are_freed_with_their_guests(host: Host) -> None:
     program = host.compile(built(component(SMALL.format(address=0, size=0))))
+    # (Components of other tests may sleep for ever.)
+    others = set(memories._memories)
     for _ in range(20):
         assert program.run().exit_code == 0
     gc.collect()
-    assert not memories._memories
+    assert set(memories._memories) <= others
 
 
 def test_an_access_outside_the_memory_traps(host: Host) -> None:
