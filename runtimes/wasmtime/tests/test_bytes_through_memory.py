@@ -170,7 +170,7 @@ def test_rewritten_guests_run_in_two_threads(host: Host) -> None:
 
 def test_memories_are_freed_with_their_guests(host: Host) -> None:
     program = host.compile(built(component(SMALL.format(address=0, size=0))))
-    # (Components of other tests may sleep for ever.)
+    # (Components of other tests may sleep forever.)
     others = set(memories._memories)
     for _ in range(20):
         assert program.run().exit_code == 0
