@@ -141,15 +141,3 @@ class RemoteGraph(Graph):
     def close(self) -> None:
         worker, number = self.place
         worker.drop(number)
-
-
-def load(
-    worker: Worker,
-    builders: Sequence[Builder],
-    options: LoadOptions,
-    stopped: Stopped = never,
-    restart: Restart | None = None,
-) -> RemoteGraph:
-    """Load a graph in a worker. ``restart`` gives the next one if it dies. Raises what
-    ``Backend.load`` raises, and ``RuntimeFailure`` if the worker ends."""
-    return RemoteGraph(worker, builders, options, stopped, restart)
