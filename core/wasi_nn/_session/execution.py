@@ -17,6 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 from wasi_nn._models.checks import counted
 from wasi_nn._models.loading import LoadedGraph
+from wasi_nn._models.turns import in_turn
 from wasi_nn._process.fork import keep
 from wasi_nn._process.signals import raised_by_handler
 from wasi_nn._session.cancellation import Cancellation
@@ -25,7 +26,7 @@ from wasi_nn._session.ledger import Ledger, Reservation
 from wasi_nn._session.meter import TIMES, Meter
 from wasi_nn._worker.offences import Offences
 from wasi_nn.backend import ExecutionContext, Generation, Schedule, StreamingContext
-from wasi_nn.backend.shared import Stopped, acquire_unless_stopped, never
+from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.errors import (
     ForkedProcess,
     InvalidArgument,
@@ -239,17 +240,7 @@ def call(loaded: LoadedGraph, stopped: Stopped, function: Callable[..., T], *arg
         lock = loaded.lock
         if lock is None:
             return function(*arguments)
-        try:
-            acquire_unless_stopped(lock, stopped)
-            return function(*arguments)
-        finally:
-            # A signal's handler can raise right after the lock was acquired, so only the lock knows
-            # whether it was. It can raise in any Python code before the release, so there is none.
-            try:
-                lock.release()
-            except RuntimeError as error:
-                if raised_by_handler(error) is not None:
-                    raise
+        return in_turn(lock, stopped, function, *arguments)
     except BaseException as error:
         loaded.blame.report(error)
         raise

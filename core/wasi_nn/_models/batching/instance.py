@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar, Union
 
 from wasi_nn._models.batching.request import Batch, Key, NotSeparable, Request
+from wasi_nn._models.turns import in_turn
 from wasi_nn.backend import ExecutionContext, Schedule, unlimited
 from wasi_nn.backend.shared import never
 from wasi_nn.errors import InvalidArgument, NnError, RuntimeFailure, UnsupportedOperation
@@ -33,13 +34,7 @@ def opened(loaded: LoadedGraph) -> ExecutionContext:
 
 def alone_in(loaded: LoadedGraph, function: Callable[[], T]) -> T:
     """Call into the graph, one context at a time where the graph needs that."""
-    if loaded.lock is None:
-        return function()
-    loaded.lock.acquire()
-    try:
-        return function()
-    finally:
-        loaded.lock.release()
+    return function() if loaded.lock is None else in_turn(loaded.lock, never, function)
 
 
 class Instance:
