@@ -32,6 +32,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from wasi_nn._host.many import Crew, Job, Outcome
+from wasi_nn._host.options import starting_with
 from wasi_nn._process.fork import OfOneProcess
 from wasi_nn._process.interrupts import Interruption
 from wasi_nn.errors import UsageError
@@ -123,14 +124,8 @@ async def run_guest(
 ) -> RunResult:
     """``run(args, **options)`` in a thread; a cancelled task interrupts the guest."""
     stop = Interruption()
-    on_start = options.get("on_start")
-
-    def begin(guest: Guest) -> None:
-        stop.aim(guest.interrupt)
-        if on_start is not None:
-            on_start(guest)
-
-    return await in_thread(partial(run, args, **{**options, "on_start": begin}), stop)
+    options = starting_with(options, lambda guest: stop.aim(guest.interrupt))
+    return await in_thread(partial(run, args, **options), stop)
 
 
 async def each(
@@ -176,7 +171,7 @@ class Running:
             raise UsageError("this guest was started before: call Program.start for each run")
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
-        options = {**self._options, "stdout": self._write, "on_start": self._begin}
+        options = starting_with({**self._options, "stdout": self._write}, self._begin)
         self._task = asyncio.ensure_future(run_guest(self._run, self._args, options))
         self._task.add_done_callback(lambda task: self._news.set())
         return self
@@ -225,8 +220,6 @@ class Running:
 
     def _begin(self, guest: Guest) -> None:
         self._guest = guest
-        if (on_start := self._options.get("on_start")) is not None:
-            on_start(guest)
 
     def _write(self, piece: bytes) -> None:
         with self._room:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypedDict, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, Union
 
 from wasi_nn._suggestion import did_you_mean
 from wasi_nn.errors import UsageError
@@ -85,6 +85,18 @@ def check_args(args: object) -> None:
     looks.)"""
     if isinstance(args, (str, bytes, Mapping)) or not isinstance(args, Iterable):
         raise UsageError(f"args is {args!r}, and must be a list of texts, as in ['name:net']")
+
+
+def starting_with(options: Mapping[str, Any], begin: Callable[[Guest], object]) -> dict[str, Any]:
+    """The options of a run that calls ``begin`` with its guest, before their own ``on_start``."""
+    on_start = options.get("on_start")
+
+    def start(guest: Guest) -> None:
+        begin(guest)
+        if on_start is not None:
+            on_start(guest)
+
+    return {**options, "on_start": start}
 
 
 def check_options(given: Mapping[str, object], known: type) -> None:
