@@ -7,7 +7,6 @@ the next input (from a queue, for example) keeps no outcome from its reader.
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,14 +15,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from wasi_nn._closing import Closing
-from wasi_nn._host.options import RunInput, RunOptions, check_args, check_options
+from wasi_nn._host.options import (
+    RunInput,
+    RunOptions,
+    check_args,
+    check_options,
+    starting_with,
+)
 from wasi_nn._process import exit as python_exit
 from wasi_nn._process.fork import OfOneProcess, keep, refusal
 from wasi_nn._process.interrupts import Interruption
+from wasi_nn.backend import cores
 from wasi_nn.errors import UsageError
 
 if TYPE_CHECKING:
-    from wasi_nn._host.guest import Guest
     from wasi_nn._host.options import Input
     from wasi_nn._host.result import RunResult
 
@@ -122,14 +127,7 @@ class Job(Generic[T]):
         """Run the input; ``stop`` interrupts its guest."""
         prepared: object = given if self._prepare is None else self._prepare(given)
         options = {**self._common, **_options(prepared)}
-        on_start = options.get("on_start")
-
-        def begin(guest: Guest) -> None:
-            stop.aim(guest.interrupt)
-            if on_start is not None:
-                on_start(guest)
-
-        return self._run(**{**options, "on_start": begin})
+        return self._run(**starting_with(options, lambda guest: stop.aim(guest.interrupt)))
 
 
 def _options(given: object) -> Mapping[str, Any]:
@@ -157,7 +155,7 @@ class Crew(Generic[T]):
         jobs: int | None,
         ordered: bool,
     ) -> None:
-        jobs = _cores() if jobs is None else jobs
+        jobs = cores() if jobs is None else jobs
         if isinstance(jobs, bool) or not isinstance(jobs, int) or jobs < 1:
             raise UsageError(f"jobs is {jobs!r}, and must be a number from 1, or None")
         self._job = job
@@ -311,13 +309,6 @@ class Crew(Generic[T]):
             self._over = True
             self._error = self._error or error
         self._tell()
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def _nothing() -> None:

@@ -39,6 +39,7 @@ You may set the attributes of a contract as class attributes, as properties, or 
 from __future__ import annotations
 
 import importlib.util
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -71,6 +72,7 @@ __all__ = [
     "Schedule",
     "StreamingContext",
     "check_input",
+    "cores",
     "discard",
     "installed_version",
     "missing_library",
@@ -281,6 +283,14 @@ def missing_library(package: str, extra: str) -> str | None:
     if found is not None:
         return None
     return f'{package} is not installed; pip install "wasi-nn[{extra}]"'
+
+
+def cores() -> int:
+    """The processor's cores that this process may use, where the system says so."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
 
 
 def position(key: int | str, tensors: Sequence[TensorInfo], what: str) -> int:

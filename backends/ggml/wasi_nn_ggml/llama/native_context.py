@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 
+from wasi_nn.backend import cores
 from wasi_nn.errors import RuntimeFailure
 from wasi_nn_ggml.llama.bindings import Batch
 from wasi_nn_ggml.llama.loader import error_log, freed_with
@@ -96,15 +97,8 @@ class NativeContext:
 
 def threads(settings: ContextSettings) -> tuple[int, int]:
     """The threads for one token, and for more of them at once."""
-    single = settings.threads if settings.threads > 0 else _cores()
+    single = settings.threads if settings.threads > 0 else cores()
     return single, settings.threads_batch if settings.threads_batch > 0 else single
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def c_library(system: str) -> str | None:
