@@ -205,18 +205,6 @@ def read(given: Config) -> Settings:
     )
 
 
-def of_guest(config: Config) -> Config:
-    """A guest's config. Raises ``InvalidArgument`` if it has keys that only the operator may
-    set."""
-    refused = sorted(config.keys() & keys.HOST_ONLY)
-    if refused:
-        raise InvalidArgument(
-            f"a guest's config may not set {', '.join(refused)}: give it with the model "
-            "(--config NAME=JSON; from Python, config=…)"
-        )
-    return config
-
-
 def decode(data: memoryview, what: str) -> str:
     """The text of a guest's bytes. Raises ``InvalidArgument`` if they are not UTF-8."""
     try:

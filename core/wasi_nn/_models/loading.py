@@ -44,7 +44,7 @@ from wasi_nn.backend import (
     Reserve,
     Schedule,
 )
-from wasi_nn.backend.config import known_config
+from wasi_nn.backend.config import check_host_only, known_config
 from wasi_nn.backend.files import Version
 from wasi_nn.backend.shared import Lock, MadeOnce, Stopped, never
 from wasi_nn.errors import (
@@ -204,12 +204,7 @@ class LoadedGraph:
 
 def check_guest_config(backend: Backend, config: Mapping[str, Any]) -> None:
     """Raise ``InvalidArgument`` for a guest's config with a key that only the operator may set."""
-    refused = sorted(config.keys() & (backend.host_only_keys | {batching.KEY}))
-    if refused:
-        raise InvalidArgument(
-            f"a guest's config may not set {', '.join(refused)}: "
-            "give it with the model (--config NAME=JSON; from Python, config=…)"
-        )
+    check_host_only(config, backend.host_only_keys | {batching.KEY})
 
 
 def load(

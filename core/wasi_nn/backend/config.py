@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Config",
+    "check_host_only",
     "choice",
     "flag",
     "known_config",
@@ -99,6 +100,16 @@ def known_config(backend: Backend, config: Config) -> dict[str, Any]:
             f"; it knows: {', '.join(known)}" if known else "",
         )
     return {key: value for key, value in config.items() if key in keys}
+
+
+def check_host_only(config: Config, host_only: frozenset[str]) -> None:
+    """Raise ``InvalidArgument`` for a guest's config with a key that only the operator may set."""
+    refused = sorted(config.keys() & host_only)
+    if refused:
+        raise InvalidArgument(
+            f"a guest's config may not set {', '.join(refused)}: "
+            "give it with the model (--config NAME=JSON; from Python, config=…)"
+        )
 
 
 def whole_number(config: Config, key: str, default: int, least: int = 0, most: int = 1024) -> int:

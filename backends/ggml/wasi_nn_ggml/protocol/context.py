@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.backend import Generation, Journal, Reserve, StreamingContext, position
-from wasi_nn.backend.config import known_config, parse
+from wasi_nn.backend.config import check_host_only, known_config, parse
 from wasi_nn.errors import (
     EndOfSequence,
     InvalidArgument,
@@ -183,8 +183,9 @@ class GgmlContext(StreamingContext):
     def _configure(self, text: str) -> None:
         """Merge a config into the present one. Everything that can fail comes first, so that a
         mistake changes nothing."""
-        given = settings.of_guest(parse(text))
-        config = {**self._config, **known_config(self._graph.backend, given)}
+        backend, given = self._graph.backend, parse(text)
+        check_host_only(given, backend.host_only_keys)
+        config = {**self._config, **known_config(backend, given)}
         wanted, current = self._graph.read(config), self._settings
         with ExitStack() as undo:
             model, reservation = self.model, self._model_reservation

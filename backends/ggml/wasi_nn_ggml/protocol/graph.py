@@ -18,7 +18,7 @@ from wasi_nn.backend import (
     LoadOptions,
     Reserve,
 )
-from wasi_nn.backend.config import known_config, parse
+from wasi_nn.backend.config import check_host_only, known_config, parse
 from wasi_nn.backend.files import Version, version
 from wasi_nn.errors import (
     InvalidArgument,
@@ -167,7 +167,8 @@ def load(backend: Backend, builders: Sequence[Builder], options: LoadOptions) ->
             check_projector(second)
             projector = second
         else:
-            given = settings.of_guest(parse(settings.decode(second, "config")))
+            given = parse(settings.decode(second, "config"))
+            check_host_only(given, backend.host_only_keys)
             config.update(known_config(backend, given))
     source = Source(builders[0])
     try:
