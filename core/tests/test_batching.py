@@ -201,6 +201,17 @@ def rows(*numbers: float) -> Any:
     return np.array([[number, -number] for number in numbers], np.float32)
 
 
+def compute_behind(setting: Setting, model: Model, count: int) -> list[Any]:
+    """Contexts that wait for a batch with one row each, in their order, while another computes."""
+    setting.block(model)
+    contexts = [model.init_execution_context() for _ in range(count)]
+    for number, context in enumerate(contexts):
+        context.set_input(0, rows(number))
+        setting.start(number, lambda context=context: (context.compute(), context.get_output(0)))
+        waiting(model, number + 1)
+    return contexts
+
+
 def waiting(model: Model, count: int) -> None:
     """Wait until so many requests wait for a batch."""
     requests = model._loaded.graph.queue
@@ -428,12 +439,7 @@ def test_a_model_whose_outputs_have_other_rows_is_reported_once_and_not_batched(
 
 def test_a_guest_that_is_cancelled_in_the_queue_leaves_it(setting):
     model = setting.model()
-    setting.block(model)
-    contexts = [model.init_execution_context() for _ in range(3)]
-    for number, context in enumerate(contexts):
-        context.set_input(0, rows(number))
-        setting.start(number, lambda context=context: (context.compute(), context.get_output(0)))
-        waiting(model, number + 1)
+    contexts = compute_behind(setting, model, 3)
     # The first one would lead the next batch.
     contexts[0].cancel()
     eventually(lambda: 0 in setting.results)
@@ -451,12 +457,7 @@ def test_the_others_of_a_batch_get_their_results_if_the_one_that_computes_is_can
 ):
     setting.backend.cancels = cancels
     model = setting.model()
-    setting.block(model)
-    contexts = [model.init_execution_context() for _ in range(3)]
-    for number, context in enumerate(contexts):
-        context.set_input(0, rows(number))
-        setting.start(number, lambda context=context: (context.compute(), context.get_output(0)))
-        waiting(model, number + 1)
+    contexts = compute_behind(setting, model, 3)
     setting.backend.held = {3}
     eventually(lambda: setting.backend.computed == [1, 3])
     contexts[0].cancel()
@@ -474,12 +475,7 @@ def test_a_guest_that_is_cancelled_while_another_one_computes_its_batch_leaves_a
 ):
     setting.backend.cancels = cancels
     model = setting.model(max_batch_size=2)
-    setting.block(model)
-    contexts = [model.init_execution_context() for _ in range(2)]
-    for number, context in enumerate(contexts):
-        context.set_input(0, rows(number))
-        setting.start(number, lambda context=context: (context.compute(), context.get_output(0)))
-        waiting(model, number + 1)
+    contexts = compute_behind(setting, model, 2)
     setting.backend.held = {2}
     eventually(lambda: setting.backend.computed == [1, 2])
     contexts[1].cancel()

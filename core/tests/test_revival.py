@@ -442,38 +442,42 @@ def test_neighbours_that_were_at_work_are_tried_one_after_the_other(birds, monke
     assert guilty == [many[0].session._offences]
 
 
-def test_tensors_of_a_graph_without_a_journal_are_set_and_computed_again():
-    np = pytest.importorskip("numpy")
+@pytest.fixture
+def adding():
+    """A context that adds two tensors, in a worker that guests share."""
+    pytest.importorskip("numpy")
     pytest.importorskip("onnxruntime")
     path = Path(__file__).parents[2] / "conformance/graphs/onnx/add.onnx"
     with Host(policy=Policy(isolation="shared")) as host:
         host.add_model("add", path)
         with host.model("add").init_execution_context() as context:
-            worker = context._loaded.worker
-            for number in range(3):
-                context.set_input(0, np.full((1, 4), number, np.float32))
-                context.set_input(1, np.full((1, 4), 10, np.float32))
-                context.compute()
-            os.kill(worker.process, signal.SIGKILL)
-            assert context.get_output(0).tolist() == [[12] * 4]
-            context.set_input(0, np.full((1, 4), 5, np.float32))
-            context.compute()
-            assert context.get_output(0).tolist() == [[15] * 4]
-            assert context._loaded.worker is not worker
+            yield context
 
 
-def test_an_output_that_nobody_has_read_is_computed_again():
-    np = pytest.importorskip("numpy")
-    pytest.importorskip("onnxruntime")
-    path = Path(__file__).parents[2] / "conformance/graphs/onnx/add.onnx"
-    with Host(policy=Policy(isolation="shared")) as host:
-        host.add_model("add", path)
-        with host.model("add").init_execution_context() as context:
-            for key in (0, 1):
-                context.set_input(key, np.full((1, 4), 2, np.float32))
-            context.compute()
-            os.kill(context._loaded.worker.process, signal.SIGKILL)
-            assert context.get_output(0).tolist() == [[4] * 4]
+def test_tensors_of_a_graph_without_a_journal_are_set_and_computed_again(adding):
+    import numpy as np
+
+    worker = adding._loaded.worker
+    for number in range(3):
+        adding.set_input(0, np.full((1, 4), number, np.float32))
+        adding.set_input(1, np.full((1, 4), 10, np.float32))
+        adding.compute()
+    os.kill(worker.process, signal.SIGKILL)
+    assert adding.get_output(0).tolist() == [[12] * 4]
+    adding.set_input(0, np.full((1, 4), 5, np.float32))
+    adding.compute()
+    assert adding.get_output(0).tolist() == [[15] * 4]
+    assert adding._loaded.worker is not worker
+
+
+def test_an_output_that_nobody_has_read_is_computed_again(adding):
+    import numpy as np
+
+    for key in (0, 1):
+        adding.set_input(key, np.full((1, 4), 2, np.float32))
+    adding.compute()
+    os.kill(adding._loaded.worker.process, signal.SIGKILL)
+    assert adding.get_output(0).tolist() == [[4] * 4]
 
 
 def test_a_worker_that_tells_journals_without_end_is_ended(birds):
