@@ -25,6 +25,8 @@ from wasi_nn.types import Tensor, TensorType
 from wasi_nn_conformance.engine_tests.common import together
 from wasi_nn_ggml.backend import GgmlBackend
 from wasi_nn_ggml.grammar.matcher import Matcher
+from wasi_nn_ggml.llama.native_context import NativeContext
+from wasi_nn_ggml.room.pace import Pace
 from wasi_nn_ggml.settings import ContextSettings
 
 needs("xllamacpp")
@@ -341,6 +343,26 @@ class TestMemory:
         for number in range(3):
             assert found[number] == _alone(PROMPTS[number], ctx_size=256, n_predict=220)
 
+    def test_a_loop_grows_before_its_memory_is_full(self, load, monkeypatch):
+        statuses, decode = set(), NativeContext.decode
+
+        def note(context, batch):
+            for thread in threading.enumerate():
+                if thread.name == "growth":
+                    thread.join()
+            statuses.add(decode(context, batch))
+            return min(statuses)
+
+        monkeypatch.setattr(NativeContext, "decode", note)
+        graph = load(ctx_size=256, n_predict=40)
+        writer, reader = Guest(graph), Guest(graph)
+        writer.put(PROMPTS[0])
+        text = writer.stream(20)
+        long = "la " * 70
+        assert reader.answer(long) == _alone(long, n_predict=40)
+        assert (text + writer.stream(20), statuses) == (_alone(PROMPTS[0]), {0})
+        assert graph.statistics()["kv_cells"] == 512
+
     def test_guests_between_two_turns_give_their_memory_up(self, load):
         size = load().model.shape.bytes(ContextSettings(flash_attention=0), 512)
         graph = load(kv_memory=size, n_predict=200)
@@ -375,6 +397,22 @@ class TestMemory:
 
 
 class TestFairness:
+    def test_a_prompt_that_is_read_token_by_token_is_not_a_text_that_is_written(
+        self, load, monkeypatch
+    ):
+        notes = []
+        monkeypatch.setattr(Pace, "most", lambda pace, whole, writing: 1)
+        monkeypatch.setattr(Pace, "note", lambda pace, *step: notes.append(step[1:]))
+        graph = load()
+        writer, reader = Guest(graph), Guest(graph)
+        writer.put(PROMPTS[0])
+        writer.next()
+        before = len(notes)
+        reader.put(PROMPTS[9])
+        reader.next()
+        tokens = reader.context.n_prompt_tokens
+        assert all(reading for _, reading in notes[before : before + tokens - 5])
+
     def test_a_higher_priority_computes_alone(self, load):
         graph = load(n_predict=-1, ctx_size=4096)
         low, high = Guest(graph, Schedule("", 0)), Guest(graph, Schedule("", 1))

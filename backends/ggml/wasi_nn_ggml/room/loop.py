@@ -19,9 +19,10 @@ from wasi_nn_ggml.llama.loader import error_log
 from wasi_nn_ggml.llama.native_context import ABORTED, NO_ROOM
 from wasi_nn_ggml.room.batch import StepBatch
 from wasi_nn_ggml.room.grace import Grace
+from wasi_nn_ggml.room.growth import Growth
 from wasi_nn_ggml.room.planner import Part, Planner, is_awaited
 from wasi_nn_ggml.room.sequence import Logits, Sequence, Text
-from wasi_nn_ggml.room.slots import Slots, needed
+from wasi_nn_ggml.room.slots import Slots
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +45,6 @@ class DecodeLoop:
         #: Those that have something to compute.
         self._active: dict[Sequence, None] = {}
         slots.is_busy = self._is_busy
-        self._most = most
         self._model = slots.model
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._members: dict[Sequence, None] = {}
@@ -54,6 +54,7 @@ class DecodeLoop:
         self._threads = (0, 0)
         self._planner = Planner(sharing)
         self._grace = Grace()
+        self._growth = Growth(slots, most)
         #: The duration of the last step.
         self._seconds = 0.0
         self._ended = self._blocked = False
@@ -119,7 +120,7 @@ class DecodeLoop:
             "step_tokens": float(self.tokens),
             "queue_seconds": self.queue_seconds,
             "kv_cells": float(self._slots.context.n_ctx),
-            "kv_cells_used": float(self._slots.n_tokens),
+            "kv_cells_used": float(self._slots.n_cells),
             "prefix_hits": float(self._slots.hits),
         }
 
@@ -139,10 +140,13 @@ class DecodeLoop:
                 self._receive()
                 if self._ended:
                     break
+                if self._growth.is_ready:
+                    self._grow()
                 now, size = time.perf_counter(), self._batch.size
                 step = self._planner.plan(
                     self._active, self._parked, self._members, self._slots, now, size
                 )
+                self._growth.foresee(self._members, self._active)
                 self._blocked = not step
                 if step:
                     self._step(step)
@@ -152,6 +156,7 @@ class DecodeLoop:
                 log.error("the decode loop failed\n  %s", trace_of(error))
                 self._fail_all(f"the decode loop failed: {type(error).__name__}: {error}")
         self._fail_all("the model is being unloaded")
+        self._growth.end()
         self._slots.context.close()
 
     def _receive(self) -> None:
@@ -260,8 +265,7 @@ class DecodeLoop:
 
     def _succeeded(self, step: list[Part], started: float) -> None:
         self.steps += 1
-        self.tokens += sum(part for _, part in step)
-        at, ready = 0, []
+        at, writing, ready = 0, 0, []
         for member, part in step:
             slot, text = member.slot, member.text
             assert slot is not None
@@ -276,8 +280,10 @@ class DecodeLoop:
                 text.waits_since = 0.0
             if text.computed is not None:
                 text.computed += part
-            if len(slot.tokens) == len(text.tokens):
+            if not member.pending:
                 ready.append((member, text, at - 1))
+                writing += part == 1
+        self.tokens += at
         # A guest with a grammar chooses meanwhile.
         ready.sort(key=lambda each: not each[1].sampler.guided)
         for member, text, index in ready:
@@ -285,10 +291,8 @@ class DecodeLoop:
                 self._continue(member, text, index)
             except RuntimeFailure as error:
                 self._fail(member, error)
-        writing = sum(part == 1 for _, part in step)
-        reading = sum(part for _, part in step) - writing
         self._seconds = time.perf_counter() - started
-        self._planner.pace.note(self._seconds, writing, reading)
+        self._planner.pace.note(self._seconds, writing, at - writing)
 
     def _continue(self, sequence: Sequence, text: Text, index: int) -> None:
         """All tokens of a text are decoded: choose the next one."""
@@ -345,9 +349,8 @@ class DecodeLoop:
                 return
             reason = f"the memory for texts of all guests is full ({self._slots.context.n_ctx})"
         else:
-            tokens = sum(part for _, part in step)
-            reason = f"llama.cpp could not decode {tokens} tokens ({status}): "
-            reason += error_log.take("it gives no reason")
+            tokens, why = self._batch.native.n_tokens, error_log.take("it gives no reason")
+            reason = f"llama.cpp could not decode {tokens} tokens ({status}): {why}"
         if len(step) > 1:
             # Find out whose fault it is.
             for member, _ in step:
@@ -357,16 +360,7 @@ class DecodeLoop:
 
     def _make_room(self, members: list[Sequence]) -> bool:
         """Make room for a step. Returns whether it may fit now."""
-        size = self._slots.context.n_ctx
-        # As much as the guests have reserved, but no more than the operator gives.
-        wanted = min(self._most, needed(self._members))
-        if size < wanted:
-            if self._slots.grow(wanted):
-                self._threads = (0, 0)
-                self._batch = StepBatch(self._slots.context.n_batch)
-                return True
-            self._most = size
-        if self._slots.give_up_one():
+        if self._grow() or self._slots.give_up_one():
             return True
         # All are in use: the one whose prompt was read last waits.
         rivals = [each for each in self._members if each.slot is not None and self._is_busy(each)]
@@ -377,6 +371,14 @@ class DecodeLoop:
         self._slots.forget(last.slot)
         self._parked[last] = None
         return True
+
+    def _grow(self) -> bool:
+        """Make the memory larger. Returns whether it could be."""
+        grown = self._growth.finish(self._members)
+        if grown:
+            self._threads = (0, 0)
+            self._batch = StepBatch(self._slots.context.n_batch)
+        return grown
 
     def _is_busy(self, sequence: Sequence) -> bool:
         return sequence in self._active or is_awaited((sequence,), time.perf_counter())

@@ -37,15 +37,21 @@ _MIN_SHARED = 16
 class Slot:
     """One of llama.cpp's sequences, with the tokens that it has decoded."""
 
-    __slots__ = ("id", "owner", "tenant", "tokens", "used")
+    __slots__ = ("id", "owner", "shared", "tenant", "tokens", "used")
 
     def __init__(self, number: int) -> None:
         self.id = number
         self.tokens = array("i")
+        #: So many of the first ones are another slot's too.
+        self.shared = 0
         self.owner: sequences.Sequence | None = None
         self.tenant = ""
         #: The step in which it was last used.
         self.used = 0
+
+    def empty(self) -> None:
+        """It has no tokens any more."""
+        self.tokens, self.shared = array("i"), 0
 
 
 class Slots:
@@ -68,9 +74,9 @@ class Slots:
         self.hits = 0
 
     @property
-    def n_tokens(self) -> int:
-        """The tokens that are decoded, at most the size of the context."""
-        return min(self.context.n_ctx, sum(len(slot.tokens) for slot in self._slots))
+    def n_cells(self) -> int:
+        """The memory in use, in tokens. (More, if the first one of those that share has gone.)"""
+        return sum(max(0, len(slot.tokens) - slot.shared) for slot in self._slots)
 
     def place(self, sequence: sequences.Sequence, tokens: array[int], sharing: bool) -> bool:
         """Give a text that begins, or has lost its slot, one with as many of its tokens decoded as
@@ -94,7 +100,8 @@ class Slots:
                 self.forget(own)
                 self._native.llama_memory_seq_cp(self._memory, source.id, own.id, 0, shared)
                 own.tokens = source.tokens[:shared]
-                kept, self.hits = shared, self.hits + 1
+                kept = own.shared = shared
+                self.hits += 1
         own.owner, own.tenant = sequence, sequence.tenant
         sequence.slot = own
         assert sequence.text is not None
@@ -178,9 +185,10 @@ class Slots:
             removed = self._native.llama_memory_seq_rm(memory, slot.id, length, -1)
         if removed:
             del slot.tokens[length:]
+            slot.shared = min(slot.shared, length)
         else:
             self._native.llama_memory_seq_rm(memory, slot.id, -1, -1)
-            slot.tokens = array("i")
+            slot.empty()
 
     def roll_back(self, slot: Slot) -> None:
         """Remove what a failed step may have left."""
@@ -208,7 +216,7 @@ class Slots:
             slot.owner = None
         if slot.tokens:
             self._native.llama_memory_seq_rm(self._memory, slot.id, -1, -1)
-            slot.tokens = array("i")
+            slot.empty()
             if not any(slot.tokens for slot in self._slots):
                 # Nobody's data stays behind.
                 self._native.llama_memory_clear(self._memory, True)
@@ -219,37 +227,30 @@ class Slots:
             if slot.owner is None and slot.tokens:
                 self.forget(slot)
 
-    def grow(self, n_ctx: int) -> bool:
-        """Make the context larger. The texts of present guests move. Returns whether it could
-        be."""
-        states = [(slot, self._state(slot)) for slot in self._slots if slot.owner is not None]
-        before = self.context.n_ctx
-        self.context.close()
-        grown = True
-        try:
-            self.context = NativeContext(self.model, self._settings, n_ctx, COUNT)
-        except RuntimeFailure:
-            self.context = NativeContext(self.model, self._settings, before, COUNT)
-            grown = False
-        for slot in self._slots:
-            if slot.owner is None:
-                slot.tokens = array("i")
-        restore = self._native.llama_state_seq_set_data
-        for slot, state in states:
-            address = ctypes.addressof(state)
-            if not slot.tokens or not restore(self.context.pointer, address, len(state), slot.id):
-                # It is decoded again.
-                self._native.llama_memory_seq_rm(self._memory, slot.id, -1, -1)
-                slot.tokens = array("i")
-        return grown
+    def larger(self, n_ctx: int) -> NativeContext:
+        """A context for more tokens. Callable from any thread. Raises ``RuntimeFailure``."""
+        return NativeContext(self.model, self._settings, n_ctx, COUNT)
 
-    def _state(self, slot: Slot) -> ctypes.Array[ctypes.c_char]:
-        pointer = self.context.pointer
-        size = self._native.llama_state_seq_get_size(pointer, slot.id) if slot.tokens else 0
-        buffer = ctypes.create_string_buffer(size or 1)
-        if size:
-            self._native.llama_state_seq_get_data(pointer, ctypes.addressof(buffer), size, slot.id)
-        return buffer
+    def move(self, context: NativeContext) -> None:
+        """Go on in a larger context, to which the texts of present guests move."""
+        old, self.context = self.context, context
+        for slot in self._slots:
+            if slot.tokens and not (slot.owner is not None and self._copied(old, slot)):
+                # If it has an owner, it is decoded again.
+                self._native.llama_memory_seq_rm(self._memory, slot.id, -1, -1)
+                slot.empty()
+            slot.shared = 0
+        old.close()
+
+    def _copied(self, old: NativeContext, slot: Slot) -> bool:
+        """Copy the memory of a slot from another context. Returns whether it could be."""
+        native = self._native
+        size = native.llama_state_seq_get_size(old.pointer, slot.id)
+        state = ctypes.create_string_buffer(size)
+        address = ctypes.addressof(state)
+        native.llama_state_seq_get_data(old.pointer, address, size, slot.id)
+        restored = native.llama_state_seq_set_data(self.context.pointer, address, size, slot.id)
+        return bool(restored)
 
     @property
     def _memory(self) -> int:
