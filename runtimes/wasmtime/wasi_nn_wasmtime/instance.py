@@ -60,8 +60,9 @@ class WasmtimeInstance(StoreInstance):
         wasi: WasiConfig,
         limits: EngineLimits,
     ) -> None:
-        super().__init__(code.engine, limits)
         self._code = code
+        self._slots = code.slots
+        super().__init__(code.engine, limits)
         self._instance: ffi.wasmtime_instance_t | None = None
         try:
             self._bound(_MAX_TABLES, memories=1, instances=2)
@@ -101,6 +102,14 @@ class WasmtimeInstance(StoreInstance):
         for name, call in descriptors.functions().items():
             if name in names:
                 self.imports.add_wasi(module, name, call)
+
+    def close(self) -> None:
+        slots, self._slots = self._slots, None
+        try:
+            super().close()
+        finally:
+            if slots is not None:
+                slots.give_back()
 
     def refresh_memory(self) -> None:
         self.imports.memory.refresh()

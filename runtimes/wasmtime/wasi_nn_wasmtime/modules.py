@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from threading import Lock
 
 import wasmtime
 
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
 from wasi_nn.runtime.engine import WASI_MODULES
 from wasi_nn_wasmtime.hostcalls import LinkedModule, Signature
+from wasi_nn_wasmtime.pool import Slots
 
 
 class Code:
     """Compiled code, with what was made of it once. Any thread may use it."""
 
-    def __init__(self, engine: wasmtime.Engine, module: wasmtime.Module) -> None:
+    def __init__(
+        self, engine: wasmtime.Engine, module: wasmtime.Module, slots: Slots | None = None
+    ) -> None:
+        """``slots`` are those of the engine, if each guest takes one."""
         self.engine = engine
+        self.slots = slots
         self._module = module
         imported: dict[str, set[str]] = {}
         for item in module.imports:
@@ -27,6 +33,10 @@ class Code:
         # outputs that go to Python, have more of them.
         self._linked: dict[tuple[Signature, ...], LinkedModule] = {}
         self._plain: dict[str, bool] = {}
+
+    def on(self, engine: wasmtime.Engine) -> Code:
+        """The same code for another engine, which has no slots."""
+        return Code(engine, wasmtime.Module.deserialize(engine, self._module.serialize()))
 
     def linked(self, signatures: tuple[Signature, ...]) -> LinkedModule:
         """The module, linked with host functions of these signatures. Raises ``WasmtimeError`` for
@@ -51,9 +61,15 @@ class Code:
 class WasmtimeModule(Module):
     """A compiled module, which any thread may use."""
 
-    def __init__(self, engine: wasmtime.Engine, module: wasmtime.Module, fuel: int | None) -> None:
-        """``fuel`` is what a guest without a limit gets, of code that counts it."""
-        self._code = Code(engine, module)
+    def __init__(
+        self, code: Code, unpooled: Callable[[], wasmtime.Engine], fuel: int | None
+    ) -> None:
+        """``unpooled`` gives the engine of the guests that come when all slots are taken. ``fuel``
+        is what a guest without a limit gets, of code that counts it."""
+        self._code = code
+        self._unpooled = unpooled
+        self._unpooled_code: Code | None = None
+        self._lock = Lock()
         self._all_fuel = fuel
 
     def prepare(
@@ -63,4 +79,13 @@ class WasmtimeModule(Module):
 
         if limits.fuel is None:
             limits = limits._replace(fuel=self._all_fuel)
-        return WasmtimeInstance(self._code, functions, wasi, limits)
+        code, slots = self._code, self._code.slots
+        if slots is not None and not slots.take():
+            code = self._without_slot()
+        return WasmtimeInstance(code, functions, wasi, limits)
+
+    def _without_slot(self) -> Code:
+        with self._lock:
+            if self._unpooled_code is None:
+                self._unpooled_code = self._code.on(self._unpooled())
+            return self._unpooled_code

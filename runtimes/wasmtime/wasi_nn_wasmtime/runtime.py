@@ -1,13 +1,15 @@
 """The runtime that drives wasmtime, through the PyPI package `wasmtime` (wasmtime-py).
 
-All stores share a few engines: with and without fuel, for modules and for components. Every engine
-has epochs, so that a guest can always be stopped. An epoch is incremented only to interrupt a
-guest, and each store's callback decides whether its own guest must stop.
+All stores share a few engines: with and without fuel, for modules in the slots of a pool, for other
+modules, and for components. Every engine has epochs, so that a guest can always be stopped. An
+epoch is incremented only to interrupt a guest, and each store's callback decides whether its own
+guest must stop.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -20,11 +22,13 @@ from wasi_nn.runtime import (
     RuntimeFeatures,
 )
 from wasi_nn.types import Availability
+from wasi_nn.wasm.module import parse
 
 if TYPE_CHECKING:
     import wasmtime
 
     from wasi_nn.runtime.component import Component
+    from wasi_nn_wasmtime.pool import Slots
 
 # Code that counts fuel stops without any. This amount never runs out.
 _ALL_FUEL = (1 << 64) - 1
@@ -40,6 +44,7 @@ class WasmtimeRuntime(Runtime):
 
     def __init__(self) -> None:
         self._engines: dict[tuple[bool, bool], wasmtime.Engine] = {}
+        self._pools: dict[bool, tuple[wasmtime.Engine, Slots] | None] = {}
         self._lock = threading.Lock()
 
     def availability(self) -> Availability:
@@ -51,13 +56,16 @@ class WasmtimeRuntime(Runtime):
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
         import wasmtime
 
-        from wasi_nn_wasmtime.modules import WasmtimeModule
+        from wasi_nn_wasmtime import pool
+        from wasi_nn_wasmtime.modules import Code, WasmtimeModule
 
         counts_fuel = limits.fuel is not None
-        engine = self._engine(counts_fuel)
+        unpooled = partial(self._engine, counts_fuel)
+        pooled = self._pooled(counts_fuel) if pool.fits(parse(wasm)) else None
         try:
-            module = wasmtime.Module(engine, wasm)
-            return WasmtimeModule(engine, module, _ALL_FUEL if counts_fuel else None)
+            engine, slots = pooled or (unpooled(), None)
+            code = Code(engine, wasmtime.Module(engine, wasm), slots)
+            return WasmtimeModule(code, unpooled, _ALL_FUEL if counts_fuel else None)
         except wasmtime.WasmtimeError as error:
             raise UsageError(f"wasmtime cannot compile the module: {error}") from error
 
@@ -74,15 +82,33 @@ class WasmtimeRuntime(Runtime):
         except wasmtime.WasmtimeError as error:
             raise UsageError(f"wasmtime cannot compile the component: {error}") from error
 
+    def _pooled(self, fuel: bool) -> tuple[wasmtime.Engine, Slots] | None:
+        """An engine for modules in slots; None if this process may not have so many addresses."""
+        from wasi_nn_wasmtime.pool import Slots, has_addresses, reserve_slots
+
+        with self._lock:
+            if fuel not in self._pools:
+                possible = has_addresses()
+                made = (_make_engine(fuel, reserve_slots), Slots()) if possible else None
+                self._pools[fuel] = made
+            return self._pools[fuel]
+
     def _engine(self, fuel: bool, memories: bool = False) -> wasmtime.Engine:
         """An engine whose code counts fuel or not, and whose memories we allocate or not."""
         with self._lock:
             if (fuel, memories) not in self._engines:
-                self._engines[fuel, memories] = _make_engine(fuel, memories)
+                more = [_create_memories] if memories else []
+                self._engines[fuel, memories] = _make_engine(fuel, *more)
             return self._engines[fuel, memories]
 
 
-def _make_engine(fuel: bool, memories: bool) -> wasmtime.Engine:
+def _create_memories(config: wasmtime.Config) -> None:
+    from wasi_nn_wasmtime.bytes_through_memory.memories import create_memories
+
+    create_memories(config)
+
+
+def _make_engine(fuel: bool, *more: Callable[[wasmtime.Config], None]) -> wasmtime.Engine:
     import wasmtime
 
     from wasi_nn_wasmtime.cache import enable_cache
@@ -98,9 +124,7 @@ def _make_engine(fuel: bool, memories: bool) -> wasmtime.Engine:
     # fails if other code in this process handles these signals too (faulthandler, a JVM): then a
     # guest's trap ends the process.
     trap_by_signals(config, False)
-    if memories:
-        from wasi_nn_wasmtime.bytes_through_memory.memories import create_memories
-
-        create_memories(config)
+    for configure in more:
+        configure(config)
     enable_cache(config)
     return wasmtime.Engine(config)
