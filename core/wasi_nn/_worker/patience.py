@@ -9,6 +9,8 @@ from time import perf_counter
 # would look in vain as soon as both have slept once.
 _LOOK_SECONDS = 150e-6
 _MAX_PAUSE = 1023
+# The first messages of a connection load a graph and open a context, which takes longer.
+_FIRST = 2
 # Other systems do not have it: there, each wait sleeps.
 _LOOK = getattr(socket, "MSG_DONTWAIT", 0)
 
@@ -22,7 +24,7 @@ class Patience:
     one that looked in vain sleep at once: 1 of them, then 3, 7 and up to 1023."""
 
     def __init__(self) -> None:
-        self._pause = self._left = 0
+        self._pause, self._left = 0, _FIRST
         self._until = 0.0
 
     def begin(self) -> int:

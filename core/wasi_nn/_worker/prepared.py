@@ -262,13 +262,18 @@ _prepared: MadeOnce[Prepared] = MadeOnce()
 def prepared(backend: Backend, stopped: Stopped = never) -> Prepared:
     """The process for the backend of an installed plugin. Raises ``Unavailable`` without its
     library."""
-    found = availability(backend)
-    if not found.usable:
-        raise Unavailable(found.detail)
     named = backend.plugin, backend.name, backend.origin
+
+    def start() -> Prepared:
+        # (It looks for files, which takes as long as the rest of a worker's start in this process.)
+        found = availability(backend)
+        if not found.usable:
+            raise Unavailable(found.detail)
+        return Prepared(*named)
+
     # A module of that name may come from another place later.
     key = *named, getattr(sys.modules.get(backend.plugin), "__file__", None)
-    return _prepared.get(key, lambda: Prepared(*named), stopped, lambda one: one.alive)
+    return _prepared.get(key, start, stopped, lambda one: one.alive)
 
 
 def _leave() -> None:
