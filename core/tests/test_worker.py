@@ -396,15 +396,16 @@ def test_an_abandoned_session_is_not_counted():
             load(session)
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="the system has no such policy")
 def test_models_that_a_guest_brings_stand_back_behind_the_operators():
     host = new_host()
     host.add_model("named", GRAPHS / "onnx/add.onnx", isolation="guest")
 
-    def niceness(worker) -> int:
-        return os.getpriority(os.PRIO_PROCESS, worker.process)
+    def standing(worker) -> tuple[int, int]:
+        return os.getpriority(os.PRIO_PROCESS, worker.process), os.sched_getscheduler(worker.process)
 
     here = os.getpriority(os.PRIO_PROCESS, 0)
     with host, host.open_session() as session:
         own, named = load(session), session.load_by_name("named")
-        assert niceness(worker_of(session, named)) == here
-        assert niceness(worker_of(session, own)) == min(here + 5, 19)
+        assert standing(worker_of(session, named)) == (here, os.SCHED_OTHER)
+        assert standing(worker_of(session, own)) == (min(here + 5, 19), os.SCHED_BATCH)

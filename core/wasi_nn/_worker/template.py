@@ -146,7 +146,8 @@ def _become_worker(
     """Restrict this process and serve the host; never returns."""
     try:
         _end_with_parent()
-        os.nice(wanted["nice"])
+        if wanted["nice"]:
+            _stand_back(wanted["nice"])
         os.dup2(errors, 2)
         os.close(errors)
         # (The pipe's other end.)
@@ -164,6 +165,15 @@ def _become_worker(
         sys.stderr.flush()
         os._exit(1)
     os._exit(0)
+
+
+def _stand_back(nice: int) -> None:
+    """Get less of the processor, and interrupt nobody (sched(7)): a thread of the host that is
+    interrupted while it has Python's lock makes all others wait."""
+    os.nice(nice)
+    with suppress(OSError, AttributeError):
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def _end_with_parent() -> None:
