@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import sys
+from unittest import mock
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 
 from wasi_nn import UsageError
 from wasi_nn._abi.core.dialects import DIALECTS
+from wasi_nn._session import failures
 
 SIZE = 1 << 12
 MODEL = b'wasi-nn:identity {"stream": 2}'
@@ -76,6 +79,7 @@ def test_any_tensor_record_gives_an_errno(caller, model, fields, index, output):
     guest.session.close()
 
 
+@mock.patch.object(failures, "AT_ONCE", sys.maxsize)
 @FUZZ
 @given(models=st.lists(st.binary(max_size=64), max_size=3), encoding=st.integers(0, 20))
 def test_any_bytes_as_a_model_give_an_errno(caller, models, encoding):

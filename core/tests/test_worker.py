@@ -7,12 +7,14 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from conftest import needs
 
 from wasi_nn import Host, Limits, Policy
+from wasi_nn._session import failures
 from wasi_nn.errors import InvalidArgument, NotAllowed, QuotaExceeded, RuntimeFailure
 from wasi_nn.types import ExecutionTarget, Tensor
 
@@ -396,13 +398,57 @@ def test_an_abandoned_session_is_not_counted():
             load(session)
 
 
+def test_a_guest_waits_when_models_have_failed_and_its_neighbours_do_not(monkeypatch):
+    class Clock:
+        now = 0.0
+
+        def monotonic(self) -> float:
+            return self.now
+
+        def sleep(self, seconds: float) -> None:
+            self.now += seconds
+
+        def takes(self, work) -> float:
+            before = self.now
+            with suppress(RuntimeFailure, InvalidArgument):
+                work()
+            return self.now - before
+
+    clock = Clock()
+    monkeypatch.setattr(failures, "time", clock)
+    monkeypatch.setattr(failures, "AT_ONCE", 3)
+    monkeypatch.setattr(failures, "PER_SECOND", 4)
+    broken = memoryview(bytes(ADD[:-1]))
+
+    def end_worker(session) -> None:
+        graph = load(session)
+        context = session.contexts[session.init_execution_context(graph)]
+        context.set_input(0, four(1, 2, 3, 4))
+        os.kill(worker_of(session, graph).process, signal.SIGKILL)
+        context.compute()
+
+    with new_host() as host, host.open_session() as session:
+        fails = [lambda: load(session, broken), lambda: end_worker(session)] * 2
+        waited = [clock.takes(work) for work in fails]
+        with host.open_session() as other:
+            assert clock.takes(lambda: load(other)) == 0
+            waited.append(clock.takes(lambda: load(other, broken)))
+        session.cancel()
+        assert waited == pytest.approx([0, 0, 0, 0.25, 0.25])
+        assert clock.takes(lambda: host._workers.failures.wait(lambda: True)) == 0
+        clock.now += 10
+        assert clock.takes(lambda: host._workers.failures.wait(lambda: False)) == 0
+
+
 @pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="the system has no such policy")
 def test_models_that_a_guest_brings_stand_back_behind_the_operators():
     host = new_host()
     host.add_model("named", GRAPHS / "onnx/add.onnx", isolation="guest")
 
     def standing(worker) -> tuple[int, int]:
-        return os.getpriority(os.PRIO_PROCESS, worker.process), os.sched_getscheduler(worker.process)
+        return os.getpriority(os.PRIO_PROCESS, worker.process), os.sched_getscheduler(
+            worker.process
+        )
 
     here = os.getpriority(os.PRIO_PROCESS, 0)
     with host, host.open_session() as session:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from wasi_nn._models.isolation import check_programs, isolation_of
 from wasi_nn._process.fork import keep
 from wasi_nn._session.cancellation import Cancellation
+from wasi_nn._session.failures import Failures
 from wasi_nn.backend import Backend, Builder
 from wasi_nn.errors import QuotaExceeded, RuntimeFailure
 from wasi_nn.policy import Policy
@@ -37,6 +38,8 @@ class HostWorkers:
         self._lock = threading.Lock()
         self._workers: weakref.WeakSet[Worker] = weakref.WeakSet()
         self._starting = 0
+        #: Those of the models that guests bring.
+        self.failures = Failures()
 
     def count(self) -> int:
         """How many of them live."""
@@ -93,7 +96,7 @@ class Workers:
             return None if isolation == "none" else self._worker(backend, str(paths), paths)
         isolation = isolation_of(backend, encoding, self._policy)
         check_programs(backend, encoding, self._policy, isolation)
-        return None if isolation == "none" else self._worker(backend, None, (), nice=_OWN_NICE)
+        return None if isolation == "none" else self._worker(backend, None, (), own=True)
 
     def of_named_model(
         self, backend: Backend, name: str, read: Sequence[Path], confined: bool
@@ -117,7 +120,7 @@ class Workers:
         name: str | None,
         read: Sequence[Path],
         confined: bool = True,
-        nice: int = 0,
+        own: bool = False,
     ) -> Worker:
         from wasi_nn._worker.process import Worker
 
@@ -134,7 +137,9 @@ class Workers:
             )
         limits, stopped = self._policy.limits, self._cancellation.is_requested
         memory = limits.host_memory_bytes()
+        nice, failed = (_OWN_NICE, self._all.failures.wait) if own else (0, None)
         worker = self._workers[key] = self._all.start(
-            lambda: Worker(backend, read, memory, True, stopped, confined, nice), limits.workers
+            lambda: Worker(backend, read, memory, True, stopped, confined, nice, failed),
+            limits.workers,
         )
         return worker

@@ -75,15 +75,18 @@ class Worker:
         stopped: Stopped = never,
         confined: bool = True,
         nice: int = 0,
+        failed: Callable[[Stopped], object] | None = None,
     ) -> None:
         """Start the process. If it is ``confined``, it may read the files and folders ``read``, and
         take ``memory`` bytes beside what its library takes. ``nice`` is how far it stands back
-        where others want the processor (nice(2)). Raises ``RuntimeFailure``, and
+        where others want the processor (nice(2)). ``failed`` is called when a model cannot be
+        loaded or ends the worker, before the guest learns it. Raises ``RuntimeFailure``, and
         ``Unavailable`` without the library."""
         self.backend = backend
         self.private = private
         self._lost = self._killed = ""
         self._stopped = stopped if private else never
+        self._failed = failed
         #: Whether this is a child process of the one that has the worker.
         self.is_parents = False
         self._prepared = prepared(backend, stopped)
@@ -108,7 +111,7 @@ class Worker:
         self._numbers = count()
         self._records = Records(backend)
         #: What takes the memory of graphs, by the worker's number of it.
-        self.memories: weakref.WeakValueDictionary[int, Memory] = weakref.WeakValueDictionary()
+        self.memories: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
         self._finalizer = weakref.finalize(self, _end, self._started, self._idle, self._unawaited)
         # At the end of the program, streams may still be closed. The workers end with the process.
         self._finalizer.atexit = False
@@ -121,8 +124,9 @@ class Worker:
         self.is_parents = True
         self._lost = "the worker belongs to the parent process"
         self._finalizer.detach()
-        # Another thread of the parent may have had it.
+        # Another thread of the parent may have had them.
         self._lock = threading.Lock()
+        self._failed = None
         self._started.forked()
         self._unawaited.close()
         while self._idle:
@@ -163,11 +167,10 @@ class Worker:
             "config": dict(options.config),
             "allow_fallback": options.allow_fallback,
         }
-        body = as_json(wanted)
         number = self.number()
         fds = [shared_memory.pack(parts)] if parts else []
         try:
-            answer = self.call(LOAD, number, body, fds, stopped=stopped)
+            answer = self.call(LOAD, number, as_json(wanted), fds, stopped=stopped)
         finally:
             for descriptor in fds:
                 os.close(descriptor)
@@ -223,8 +226,14 @@ class Worker:
             self._raise(raised)
         self._keep(channel)
         if error is not None:
+            if kind == LOAD:
+                self._tell_failed()
             raise error
         return answer
+
+    def _tell_failed(self) -> None:
+        if self._failed is not None:
+            self._failed(self._stopped)
 
     def _raise(self, error: BaseException) -> NoReturn:
         """Raise what the caller of a request sees of ``error``."""
@@ -233,6 +242,7 @@ class Worker:
                 self.stop()
             raise GivenUp("the guest was stopped while it waited for its model") from None
         if isinstance(error, EOFError):
+            self._tell_failed()
             raise self.ended() from None
         if isinstance(error, GARBLED):
             raise self.nonsense() from None
@@ -379,10 +389,6 @@ class Worker:
             with suppress(TypeError):
                 return kind(text)
         return RuntimeFailure(text)
-
-
-class Memory:
-    """What takes a graph's memory in a worker."""
 
 
 def _end(started: Started, idle: list[Channel], unawaited: Unawaited) -> None:

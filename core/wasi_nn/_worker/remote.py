@@ -11,7 +11,7 @@ from wasi_nn._worker.context import RemoteContext, RemoteStream
 from wasi_nn._worker.endings import WorkerEnded, after
 from wasi_nn._worker.messages import STATISTICS
 from wasi_nn._worker.offences import Offences
-from wasi_nn._worker.process import Memory, Worker
+from wasi_nn._worker.process import Worker
 from wasi_nn._worker.seat import Seat
 from wasi_nn.backend import (
     Builder,
@@ -34,6 +34,10 @@ Restart = Callable[[Stopped], Worker]
 _MAX_LOADS = 2
 # How long a worker may take to count, in seconds.
 _STATISTICS_SECONDS = 2.0
+
+
+class Memory:
+    """What takes a graph's memory in a worker."""
 
 
 class RemoteGraph(Graph):
