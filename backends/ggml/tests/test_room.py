@@ -286,6 +286,19 @@ class TestPrefixes:
         assert kept > 150
         assert second.text() == _alone(SYSTEM + "What?")
 
+    def test_the_same_text_is_kept_once(self, load):
+        graph = load()
+        used = []
+        for _ in range(3):
+            guest = Guest(graph)
+            guest.answer("la la")
+            guest.context.close()
+            used.append(graph.statistics()["kv_cells_used"])
+        guest = Guest(graph)
+        guest.answer(PROMPTS[0])
+        assert graph.statistics()["kv_cells_used"] < 2.5 * used[0]
+        assert used[0] > 16
+
     def test_a_beginning_is_shared_with_a_guest_that_writes(self, load):
         graph = load()
         first = Guest(graph)
@@ -411,7 +424,7 @@ class TestFairness:
         reader.put(PROMPTS[9])
         reader.next()
         tokens = reader.context.n_prompt_tokens
-        assert all(reading for _, reading in notes[before : before + tokens - 5])
+        assert sum(reading for _, reading in notes[before:]) >= tokens - 1
 
     def test_a_higher_priority_computes_alone(self, load):
         graph = load(n_predict=-1, ctx_size=4096)

@@ -11,7 +11,8 @@ from concurrent.futures import Future
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from wasi_nn_ggml.room.slots import Slots, needed
+from wasi_nn_ggml.guard.estimates import whole_blocks
+from wasi_nn_ggml.room.slots import Slots
 
 if TYPE_CHECKING:
     from wasi_nn_ggml.llama.native_context import NativeContext
@@ -28,28 +29,30 @@ class Growth:
         """``most`` is what the operator gives, in tokens."""
         self._slots = slots
         self._most = most
+        #: What the guests have reserved, in tokens.
+        self.reserved = 0
         self._larger: Future[NativeContext] | None = None
 
-    def foresee(self, members: Iterable[Sequence], active: Iterable[Sequence]) -> None:
+    def foresee(self, active: Iterable[Sequence]) -> None:
         """Begin, if the texts that are computed will soon need more."""
-        if self._larger is None:
-            slots, coming = self._slots, _MARGIN
+        slots, coming = self._slots, _MARGIN
+        if self._larger is None and self._wanted > slots.context.n_ctx:
             for member in active:
                 assert member.text is not None
                 known = len(member.slot.tokens) if member.slot is not None else 0
                 coming += len(member.text.tokens) - known
             if slots.n_cells + coming > slots.context.n_ctx:
-                self._begin(members)
+                self._begin()
 
     @property
     def is_ready(self) -> bool:
         """Whether ``finish`` need not wait."""
         return self._larger is not None and self._larger.done()
 
-    def finish(self, members: Iterable[Sequence]) -> bool:
+    def finish(self) -> bool:
         """Go on in a larger memory. Returns whether there was one to be had."""
-        if self._larger is None:
-            self._begin(members)
+        if self._larger is None and self._wanted > self._slots.context.n_ctx:
+            self._begin()
         larger, self._larger = self._larger, None
         if larger is None:
             return False
@@ -66,12 +69,15 @@ class Growth:
         if larger is not None and larger.exception() is None:
             larger.result().close()
 
-    def _begin(self, members: Iterable[Sequence]) -> None:
-        wanted = min(self._most, needed(members))
-        if wanted > self._slots.context.n_ctx:
-            made: Future[NativeContext] = Future()
-            Thread(target=self._make, args=(made, wanted), name="growth", daemon=True).start()
-            self._larger = made
+    @property
+    def _wanted(self) -> int:
+        return min(self._most, whole_blocks(self.reserved))
+
+    def _begin(self) -> None:
+        made: Future[NativeContext] = Future()
+        arguments = made, self._wanted
+        Thread(target=self._make, args=arguments, name="growth", daemon=True).start()
+        self._larger = made
 
     def _make(self, made: Future[NativeContext], n_ctx: int) -> None:
         try:

@@ -52,7 +52,7 @@ class DecodeLoop:
         self._parked: dict[Sequence, None] = {}
         self._batch = StepBatch(slots.context.n_batch)
         self._threads = (0, 0)
-        self._planner = Planner(sharing)
+        self._planner = Planner(slots, sharing)
         self._grace = Grace()
         self._growth = Growth(slots, most)
         #: The duration of the last step.
@@ -143,10 +143,8 @@ class DecodeLoop:
                 if self._growth.is_ready:
                     self._grow()
                 now, size = time.perf_counter(), self._batch.size
-                step = self._planner.plan(
-                    self._active, self._parked, self._members, self._slots, now, size
-                )
-                self._growth.foresee(self._members, self._active)
+                step = self._planner.plan(self._active, self._parked, self._members, now, size)
+                self._growth.foresee(self._active)
                 self._blocked = not step
                 if step:
                     self._step(step)
@@ -161,31 +159,34 @@ class DecodeLoop:
 
     def _receive(self) -> None:
         """Do what was requested. Waits if there is nothing to compute."""
+        inbox = self._inbox
+        with suppress(Empty):
+            while self._active and (left := self._grace.left(time.perf_counter())) > 0:
+                inbox.get(timeout=left)()
+        if (self._blocked or not self._active) and inbox.empty():
+            self._wait()
+        while not inbox.empty():
+            inbox.get()()
+
+    def _wait(self) -> None:
         patience = _KEEP_SECONDS
         if self._active:
             patience = min(member.due for member in self._active) - time.perf_counter()
-            if self._blocked:
-                patience = max(patience, _AGAIN)
+            patience = patience if patience > 0 else _AGAIN
         with suppress(Empty):
-            while self._active and (left := self._grace.left(time.perf_counter())) > 0:
-                self._inbox.get(timeout=left)()
-            if patience > 0 and self._inbox.empty():
-                try:
-                    request = self._inbox.get(timeout=patience)
-                except Empty:
-                    if not self._active:
-                        self._slots.forget_retired()
-                    return
-                request()
-            while True:
-                self._inbox.get_nowait()()
+            self._inbox.get(timeout=patience)()
+            return
+        if not self._active:
+            self._slots.forget_retired()
 
     def _join(self, sequence: Sequence) -> None:
         self._members[sequence] = None
+        self._growth.reserved += sequence.n_ctx
 
     def _leave(self, sequence: Sequence) -> None:
         if sequence in self._members:
             del self._members[sequence]
+            self._growth.reserved -= sequence.n_ctx
             self.left += 1
             sequence.text = None
             self._rest(sequence)
@@ -318,8 +319,7 @@ class DecodeLoop:
         text.produced += 1
         text.tokens.append(token)
         if sequence.tokens_per_second > 0:
-            now = time.perf_counter()
-            sequence.due = max(sequence.due, now) + 1 / sequence.tokens_per_second
+            sequence.due = max(sequence.due, time.perf_counter()) + 1 / sequence.tokens_per_second
         if (text.ends and self._model.is_end(token)) or len(text.tokens) > sequence.n_ctx:
             text.ended = True
             self._rest(sequence)
@@ -374,7 +374,7 @@ class DecodeLoop:
 
     def _grow(self) -> bool:
         """Make the memory larger. Returns whether it could be."""
-        grown = self._growth.finish(self._members)
+        grown = self._growth.finish()
         if grown:
             self._threads = (0, 0)
             self._batch = StepBatch(self._slots.context.n_batch)

@@ -27,10 +27,10 @@ _IN_COMMON = 16
 class Planner:
     """Plans steps. Used by one thread."""
 
-    def __init__(self, sharing: bool) -> None:
+    def __init__(self, slots: Slots, sharing: bool) -> None:
         """With ``sharing``, tenants know each other's beginnings of prompts."""
         self.pace = Pace()
-        self._sharing = sharing
+        self._slots, self._sharing = slots, sharing
         self._turns = count(1)
         #: The turn in which a prompt of each tenant was last read.
         self._served: dict[str, int] = {}
@@ -40,7 +40,6 @@ class Planner:
         active: Iterable[Sequence],
         parked: Container[Sequence],
         members: Iterable[Sequence],
-        slots: Slots,
         now: float,
         size: int,
     ) -> list[Part]:
@@ -49,11 +48,11 @@ class Planner:
         ready = [each for each in active if each.due <= now and each not in parked]
         if not ready:
             return []
-        highest = max(each.priority for each in ready)
+        highest = max([each.priority for each in ready])
         if is_awaited(members, now, highest + 1):
             # A guest of a higher class has just got a token, and asks for the next one at once.
             return []
-        ready = [each for each in ready if each.priority == highest and self._place(each, slots)]
+        ready = [each for each in ready if each.priority == highest and self._place(each)]
         # (One that is placed may take the slot of another one.)
         ready = [each for each in ready if each.slot is not None]
         for member in ready:
@@ -72,17 +71,17 @@ class Planner:
         """The last sequence of a tenant has left."""
         self._served.pop(tenant, None)
 
-    def _place(self, sequence: Sequence, slots: Slots) -> bool:
+    def _place(self, sequence: Sequence) -> bool:
         """Whether a text has a slot, and so can be in a step."""
         text = sequence.text
         assert text is not None
         if sequence.slot is None or not sequence.placed:
-            if not slots.place(sequence, text.tokens, self._sharing):
+            if not self._slots.place(sequence, text.tokens, self._sharing):
                 return False
             sequence.placed = True
         elif not sequence.pending:
             # The guest had no quota for a token when it could have been chosen.
-            slots.truncate(sequence.slot, len(text.tokens) - 1)
+            self._slots.truncate(sequence.slot, len(text.tokens) - 1)
         return True
 
     def _parts(self, reading: list[Sequence], room: int) -> list[Part]:
@@ -121,11 +120,10 @@ def is_awaited(
 ) -> bool:
     """Whether a guest of at least this priority, which has asked for a token within these seconds,
     may want the next one soon."""
-    return any(
-        member.text is not None
-        and member.priority >= priority
-        and member.text.computed is None
-        and not member.text.ended
-        and now - member.asked < seconds
-        for member in members
-    )
+    for member in members:
+        text = member.text
+        if text is None or text.ended or text.computed is not None:
+            continue
+        if member.priority >= priority and now - member.asked < seconds:
+            return True
+    return False

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import ctypes
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from wasi_nn.errors import RuntimeFailure
-from wasi_nn_ggml.guard.estimates import whole_blocks
 from wasi_nn_ggml.llama.kv_cache import common_prefix
 from wasi_nn_ggml.llama.model import Model
 from wasi_nn_ggml.llama.native_context import NativeContext
@@ -201,13 +200,21 @@ class Slots:
             slot.owner = None
             if len(slot.tokens) < _MIN_SHARED:
                 self.forget(slot)
-            retired = [slot for slot in self._slots if slot.owner is None and slot.tokens]
-            retired.sort(key=lambda slot: slot.used)
-            kept = sum(len(slot.tokens) for slot in retired)
-            for slot in retired[:-1]:
-                if kept > _MOST_RETIRED:
-                    kept -= len(slot.tokens)
-                    self.forget(slot)
+            kept = len(slot.tokens)
+            for other in self._retired():
+                tokens = other.tokens
+                if other is slot:
+                    continue
+                known = other.tenant == slot.tenant and slot.tokens[: len(tokens)] == tokens
+                if known or kept + len(tokens) > _MOST_RETIRED:
+                    self.forget(other)
+                else:
+                    kept += len(tokens)
+
+    def _retired(self) -> list[Slot]:
+        """The slots of those who have gone, the last one first."""
+        retired = [slot for slot in self._slots if slot.owner is None and slot.tokens]
+        return sorted(retired, key=lambda slot: -slot.used)
 
     def forget(self, slot: Slot) -> None:
         """Free a slot and its tokens."""
@@ -223,9 +230,8 @@ class Slots:
 
     def forget_retired(self) -> None:
         """Free the tokens of those who have gone."""
-        for slot in self._slots:
-            if slot.owner is None and slot.tokens:
-                self.forget(slot)
+        for slot in self._retired():
+            self.forget(slot)
 
     def larger(self, n_ctx: int) -> NativeContext:
         """A context for more tokens. Callable from any thread. Raises ``RuntimeFailure``."""
@@ -257,11 +263,6 @@ class Slots:
         memory = self.context.memory
         assert memory is not None
         return memory
-
-
-def needed(members: Iterable[sequences.Sequence]) -> int:
-    """The tokens of which each of these sequences can fill its share."""
-    return whole_blocks(sum(member.n_ctx for member in members))
 
 
 def _never(sequence: sequences.Sequence) -> bool:
