@@ -55,6 +55,7 @@ class Limits(NamedTuple):
       average, or None for no limit. The guest waits.
     - ``wasm_bytes``: bytes of the guest's binary. A compiler takes many times as much memory.
     - ``files``: how many files the guest may have open at one time. (A component is not limited.)
+    - ``sockets``: how many sockets the guest may have at one time.
     - ``workers``: how many workers the guests of the host may have together when this guest needs
       one more. (A worker that guests share is not counted.)
 
@@ -86,6 +87,7 @@ class Limits(NamedTuple):
     tokens_per_second: float | None = None
     wasm_bytes: int = _Default(128 << 20)
     files: int = _Default(256)
+    sockets: int = _Default(256)
     workers: int = _Default(256)
     loosen: bool = False
 

@@ -30,6 +30,11 @@ class Policy(NamedTuple):
       machine without a complete sandbox. None stands for False.
     - ``pins``: the digests of named models: ``sha256:HEX`` of each of a model's files, in order,
       with commas between them. A model of another digest is refused before a library reads it.
+    - ``listen``: what a guest may bind: rules ``ADDRESS:PORT``. Port 0 is one that the system
+      chooses, and ``*`` is any. None is nothing.
+    - ``connect``: what a guest may reach, and which names it may resolve: rules ``HOST:PORT``, or
+      networks (``10.0.0.0/8``), or ``*``. None is nothing.
+    - ``inherit_network``: True is short for ``*`` in both.
     - ``priority``: where several guests wait for one language model, a higher one computes first.
       None stands for 0.
     - ``limits``: see ``Limits``.
@@ -49,6 +54,9 @@ class Policy(NamedTuple):
     isolation: Isolation | tuple[Isolation, ...] | None = None
     unsandboxed_programs: bool | None = None
     pins: Mapping[str, str] = {}
+    listen: Collection[str] | tuple[frozenset[str], ...] | None = None
+    connect: Collection[str] | tuple[frozenset[str], ...] | None = None
+    inherit_network: bool | None = None
     priority: int | None = None
     limits: Limits = Limits()
     loosen: bool = False
@@ -79,6 +87,7 @@ class Policy(NamedTuple):
             unsandboxed_programs=values.boolean("unsandboxed_programs", self.unsandboxed_programs),
             pins={name: values.digest(digest) for name, digest in pins.items()},
             priority=values.priority(self.priority),
+            **self._network(),
         )
 
     def over(self, host: Policy) -> Policy:
@@ -95,6 +104,12 @@ class Policy(NamedTuple):
                 return outer if mine is None else mine
             return mine & outer if isinstance(mine, frozenset) else min(mine, outer)
 
+        def stacked(rule: str) -> Any:
+            mine, outer = getattr(own, rule), getattr(host, rule)
+            if mine is None or outer is None or loosen:
+                return outer if mine is None else mine
+            return (*outer, *mine)
+
         isolation = (*(() if loosen and own.isolation else host._layers()), *own._layers())
         limits = own.limits._replace(loosen=True) if loosen else own.limits
         return Policy(
@@ -105,6 +120,8 @@ class Policy(NamedTuple):
             isolation=isolation or None,
             unsandboxed_programs=laid("unsandboxed_programs"),
             pins={**host.pins, **own.pins},
+            listen=stacked("listen"),
+            connect=stacked("connect"),
             priority=laid("priority"),
             limits=limits.over(host.limits),
         )
@@ -154,6 +171,20 @@ class Policy(NamedTuple):
             raise NotAllowed("encodings", f"a guest may use {allowed}, not {encoding}")
         if self.targets is not None and target not in self.targets:
             raise NotAllowed("targets", f"a guest may use {listed(self.targets)}, not {target}")
+
+    def _network(self) -> dict[str, Any]:
+        """The rules for the network, checked: each must allow what a guest does."""
+        everything = values.boolean("inherit_network", self.inherit_network)
+        if self.listen is None and self.connect is None and everything is None:
+            return {}
+        # (Reading addresses takes a module that most hosts do not need.)
+        from wasi_nn._policy import network
+
+        return {
+            "listen": network.layers("listen", self.listen, everything, network.listening),
+            "connect": network.layers("connect", self.connect, everything, network.connecting),
+            "inherit_network": None,
+        }
 
     def _layers(self) -> tuple[Isolation, ...]:
         """The isolation of a host, and of the policies that were laid over it."""

@@ -128,6 +128,13 @@ _LIMITS = {
         metavar="N",
         help="The most files that it has open at one time.",
     ),
+    "sockets": click.option(
+        "--max-sockets",
+        "rule_sockets",
+        type=_Count,
+        metavar="N",
+        help="The most sockets that it has at one time.",
+    ),
     "workers": click.option(
         "--max-workers",
         "rule_workers",
@@ -179,6 +186,27 @@ _RIGHTS = {
         default=None,
         help="Accept models that are programs (pytorch) from a guest without a sandbox.",
     ),
+    "listen": click.option(
+        "--listen",
+        "rule_listen",
+        multiple=True,
+        metavar="ADDRESS:PORT",
+        help="An address that it may bind, as in 127.0.0.1:8080. Port 0 is any free one.",
+    ),
+    "connect": click.option(
+        "--connect",
+        "rule_connect",
+        multiple=True,
+        metavar="HOST:PORT|CIDR",
+        help="What it may reach, as in example.org:443 or 10.0.0.0/8.",
+    ),
+    "inherit_network": click.option(
+        "--inherit-network",
+        "rule_inherit_network",
+        is_flag=True,
+        default=None,
+        help="It may bind and reach everything that this machine can.",
+    ),
     "priority": click.option(
         "--priority",
         "rule_priority",
@@ -210,6 +238,8 @@ class PolicyOptions:
         limits = {name: self._first(name, others) for name in _LIMITS}
         rights = {name: self._given[name] for name in _RIGHTS}
         rights["isolation"] = _isolation(rights["isolation"])
+        for name in ("listen", "connect"):
+            rights[name] = rights[name] or None
         pins = {**policy.pins, **dict(_pair("--pin", text) for text in rights.pop("pins"))}
         policy = policy._replace(**{name: v for name, v in rights.items() if v is not None})
         return policy._replace(

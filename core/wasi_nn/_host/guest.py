@@ -214,6 +214,8 @@ class Guest(Closing):
         inner, self._inner = self._inner, set()
         self._instance.interrupt()
         self._session.cancel()
+        if self._linked.sockets is not None:
+            self._linked.sockets.stop()
         for guest in inner:
             guest.interrupt()
 
@@ -225,6 +227,8 @@ class Guest(Closing):
                 self._session.stdout = discard
                 instance, self._instance = self._instance, _CLOSED
                 instance.close()
+                if self._linked.sockets is not None:
+                    self._linked.sockets.close()
                 # Its finalizer runs here: Python loses what a signal's handler raises in one.
                 del instance
                 let_go(self)

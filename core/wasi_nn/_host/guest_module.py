@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wasi_nn._abi.bench import BenchTimer
 from wasi_nn._abi.core.selection import Selection, select_abi
@@ -14,7 +14,11 @@ from wasi_nn._session.session import Session
 from wasi_nn._suggestion import did_you_mean
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Module, Runtime
+from wasi_nn.runtime.engine import WASI_MODULES
 from wasi_nn.wasm import module as wasm_module
+
+if TYPE_CHECKING:
+    from wasi_nn._sockets.sockets import Sockets
 
 
 class GuestModule:
@@ -29,6 +33,10 @@ class GuestModule:
         self.has_start = self.file.has_start
         # What guests of a dialect share: its ABI and, once one was linked, what they import.
         self._selected: dict[str | None, Selection | None] = {}
+        self._uses_sockets = any(
+            item.name.startswith("sock_") and item.module in WASI_MODULES
+            for item in self.file.imports
+        )
         self._imported: dict[tuple[Runtime, str | None], list[tuple[str, str]]] = {}
 
     def compile(self, runtime: Runtime, wasm: bytes, limits: EngineLimits) -> Any:
@@ -69,6 +77,9 @@ class GuestModule:
         if abi is not None:
             names = None if imported is None else {name for _, name in imported}
             offered += abi.host_functions(observer, names)
+        sockets = self._sockets(session, observer) if self._uses_sockets else None
+        if sockets is not None:
+            offered += sockets.functions(self.file.imports)
         offered += extra
         if imported is None:
             needed = link(self.file, offered, runtime)
@@ -79,8 +90,18 @@ class GuestModule:
             by_name = {(function.module, function.name): function for function in offered}
             needed = [by_name[each] for each in imported]
         return Linked(
-            needed, lambda: abi.negotiation.dialect.name if abi is not None else None, bench
+            needed,
+            lambda: abi.negotiation.dialect.name if abi is not None else None,
+            bench,
+            sockets,
         )
+
+    @staticmethod
+    def _sockets(session: Session, observer: Observer) -> Sockets:
+        # (Few guests have sockets.)
+        from wasi_nn._sockets.sockets import Sockets
+
+        return Sockets(session.policy, observer)
 
     def check_link(self, linked: Linked, code: Callable[[], Any]) -> None:
         """``link`` has compared the types already."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from wasi_nn._abi.bench import BenchTimer
     from wasi_nn._host.guest_component import GuestComponent
     from wasi_nn._host.guest_module import GuestModule
+    from wasi_nn._sockets.sockets import Sockets
     from wasi_nn.runtime import Runtime
 
 T = TypeVar("T")
@@ -26,6 +27,8 @@ class Linked(NamedTuple):
     #: The dialect as far as it is known; None for a guest without wasi-nn.
     dialect: Callable[[], str | None]
     bench: BenchTimer
+    #: Those of a guest that imports functions of sockets.
+    sockets: Sockets | None = None
 
 
 def checked(runtime: Runtime, method: str, made: T, kind: type) -> T:

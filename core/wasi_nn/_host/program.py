@@ -272,6 +272,8 @@ class Program(OfOneProcess):
                 made: Instance = code.prepare(linked.imports, wasi, bounds)
                 instance: Instance = checked(runtime, "prepare", made, Instance)
                 session.stdout = guest_output(wasi, instance)
+                if linked.sockets is not None:
+                    linked.sockets.begin(instance, wasi)
                 return instance
 
             instance = instance_of(self._code, prepare)

@@ -21,7 +21,7 @@ else:
 
 # What only a run's own policy can have.
 _RUNS_ALONE = "loosen"
-_LISTS = ("encodings", "models", "targets")
+_LISTS = ("encodings", "models", "targets", "listen", "connect")
 _SIZES = ("wasm_bytes", "memory", "host_memory", "output", "model_bytes", "tensor_bytes")
 _SECONDS = ("timeout", "compute_timeout", "compute_seconds")
 
@@ -38,7 +38,7 @@ def read(path: str | os.PathLike[str]) -> Policy:
         given = _fields(found, Policy._fields, "")
         for name in _LISTS:
             if name in given and not isinstance(given[name], list):
-                raise UsageError(f"{name} is {given[name]!r}, and must be a list of names")
+                raise UsageError(f"{name} is {given[name]!r}, and must be a list of texts")
         if "limits" in given:
             given["limits"] = _limits(given["limits"])
         return Policy(**given).checked()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from wasi_nn.runtime.component import Component
 
 __all__ = [
+    "PASS_ON",
     "BufferMemory",
     "EngineLimits",
     "GuestMemory",
@@ -102,6 +103,10 @@ def outside(pointer: int, length: int, size: int) -> InvalidArgument:
     )
 
 
+#: What a host function of WASI returns to leave a call to the runtime's own function.
+PASS_ON = 0xFFFFFFFF
+
+
 class HostFunction(NamedTuple):
     """A function that a guest can import. All parameters are i32, passed as unsigned ints.
 
@@ -110,6 +115,9 @@ class HostFunction(NamedTuple):
     size, or None if it exports none. Look it up at each call: it may have grown since the last one,
     and the start function calls before ``instantiate`` returns. The function may call
     ``Instance.call`` of its own guest.
+
+    A function of WASI preview 1 among them comes before the runtime's own one. If it returns
+    ``PASS_ON``, the runtime calls its own with the same arguments, and returns what that returns.
 
     What ``call`` raises must end the guest. The runtime traps, and raises the same exception from
     ``Instance.instantiate``, ``start`` or ``call``. ``EngineInstance.raised`` does that.
@@ -208,6 +216,11 @@ class Instance(ABC):
         """How often a limit gave the guest an errno of WASI, by the limit's name (``files``)."""
         return {}
 
+    @property
+    def clock_start(self) -> int:
+        """``time.monotonic_ns()`` at the moment at which the guest's monotonic clock shows 0."""
+        return 0
+
     @abstractmethod
     def instantiate(self) -> int | None:
         """Link the module, and run its start function. Called before ``start`` and ``call``.
@@ -246,7 +259,8 @@ class Module(ABC):
     ) -> Instance:
         """A guest in a store of its own. Runs nothing of it.
 
-        ``functions`` are the host functions that the module imports, WASI's not among them. Raises
+        ``functions`` are the host functions that the module imports. Some may take the place of
+        functions of WASI (see ``HostFunction``). Raises
         ``UsageError`` for a WASI configuration that the engine cannot honour: directories if its
         WASI has none, read-only ones if it would let the guest write. Never give a guest more than
         ``wasi`` allows."""

@@ -1,17 +1,22 @@
-"""Waiting in a host function, for a time or for standard input."""
+"""Waiting in a host function, for a time or for descriptors of the host."""
 
 from __future__ import annotations
 
+import os
 import select
 import threading
 import time
+from collections.abc import Mapping
 
 from wasi_nn.errors import Interrupted
 
-__all__ = ["Pause"]
+__all__ = ["READABLE", "WRITABLE", "Pause"]
 
-# How often a guest that waits for a descriptor checks whether it must stop, in seconds.
-_POLL_SECONDS = 0.05
+#: What to wait for at a descriptor. (They are ``poll``'s, where the system has it.)
+READABLE, WRITABLE = 1, 4
+_NOTHING: Mapping[int, int] = {}
+# ``poll`` takes a C int.
+_MAX_MILLISECONDS = (1 << 31) - 1
 
 
 class Pause:
@@ -22,33 +27,67 @@ class Pause:
 
     def __init__(self) -> None:
         self._stopped = threading.Event()
+        # Made by the first wait for a descriptor. A byte in it ends that wait.
+        self._bell: _Bell | None = None
 
     def stop(self) -> None:
         """End the wait of another thread, and all later ones."""
         self._stopped.set()
+        bell = self._bell
+        if bell is not None:
+            bell.ring()
 
-    def wait(self, seconds: float | None, descriptor: int | None = None) -> bool:
-        """Wait for ``seconds`` (None for no limit) or, if a ``descriptor`` is given, until it can
-        be read. Returns whether it can. Raises ``Interrupted`` when the guest must stop."""
-        end = threading.TIMEOUT_MAX if seconds is None else time.monotonic() + seconds
-        while True:
-            left = min(max(0.0, end - time.monotonic()), threading.TIMEOUT_MAX)
-            readable = False
-            if descriptor is None:
-                self._stopped.wait(left)
-            else:
-                readable = _is_readable(descriptor, min(left, _POLL_SECONDS))
-            if self._stopped.is_set():
-                raise Interrupted("the guest was interrupted")
-            if readable or time.monotonic() >= end:
-                return readable
+    def wait(
+        self, seconds: float | None, descriptors: Mapping[int, int] = _NOTHING
+    ) -> Mapping[int, int]:
+        """Wait for ``seconds`` (None for no limit) or, if there are ``descriptors``, until one of
+        them is ready. They are descriptors of the host, each with ``READABLE``, ``WRITABLE`` or
+        both. Returns those that are ready, with the events of ``poll`` (an error and an end count).
+        Raises ``Interrupted`` when the guest must stop."""
+        ready = _NOTHING
+        if not descriptors:
+            self._stopped.wait(None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+        else:
+            if self._bell is None and seconds != 0:
+                self._bell = _Bell()
+            # (In this order: whoever stops finds the bell, or we find that we are stopped.)
+            if not self._stopped.is_set():
+                ready = _ready(descriptors, self._bell, seconds)
+        if self._stopped.is_set():
+            raise Interrupted("the guest was interrupted")
+        return ready
 
 
-def _is_readable(descriptor: int, seconds: float) -> bool:
-    """Whether a read returns at once, within ``seconds``. An error and an end of the file count."""
+class _Bell:
+    """A pipe that is readable once it was rung."""
+
+    def __init__(self) -> None:
+        self.descriptor, self._rope = os.pipe()
+
+    def ring(self) -> None:
+        os.write(self._rope, b"!")
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+        os.close(self._rope)
+
+
+def _ready(
+    descriptors: Mapping[int, int], bell: _Bell | None, seconds: float | None
+) -> Mapping[int, int]:
     if not hasattr(select, "poll"):
-        # Windows: only sockets can be waited for.
-        return True
+        # Windows: only sockets can be waited for, and standard input is not one.
+        return descriptors
     poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(seconds * 1000))
+    for descriptor, events in descriptors.items():
+        poll.register(descriptor, events)
+    if bell is not None:
+        poll.register(bell.descriptor, READABLE)
+    end = None if seconds is None else time.monotonic() + seconds
+    while True:
+        left = None if end is None else max(0.0, end - time.monotonic())
+        found = dict(poll.poll(None if left is None else min(left * 1000, _MAX_MILLISECONDS)))
+        if bell is not None:
+            found.pop(bell.descriptor, None)
+        if found or left is None or left <= _MAX_MILLISECONDS / 1000:
+            return found

@@ -19,8 +19,8 @@ from struct import Struct
 from wasi_nn.errors import InvalidArgument
 from wasi_nn.runtime import GuestMemory, HostFunction, Stdin, Stdout, WasiConfig
 from wasi_nn.runtime.engine import proc_exit
-from wasi_nn.runtime.pause import Pause
-from wasi_nn.runtime.wasi_polls import Polls
+from wasi_nn.runtime.pause import READABLE, Pause
+from wasi_nn.runtime.wasi_polls import Polls, of_stdin
 
 __all__ = ["OF_FILES", "Preview1", "may_wait"]
 
@@ -66,7 +66,7 @@ class Preview1:
     ) -> None:
         self._failures = failures
         self._pause = pause
-        self._polls = Polls(wasi.stdin, pause, clock_start)
+        self._polls = Polls(of_stdin(wasi.stdin), pause, clock_start)
         self._stdin = memoryview(wasi.stdin) if isinstance(wasi.stdin, bytes) else None
         self._inherits_stdin = wasi.stdin == "inherit"
         self._outputs: dict[int, Stdout] = {1: wasi.stdout, 2: wasi.stderr}
@@ -198,7 +198,7 @@ class Preview1:
 
     def _read(self, most: int) -> bytes | memoryview:
         if self._inherits_stdin:
-            self._pause.wait(None, 0)
+            self._pause.wait(None, {0: READABLE})
             try:
                 return os.read(0, min(most, _MOST_AT_ONCE))
             except OSError:

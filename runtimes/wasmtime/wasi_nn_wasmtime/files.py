@@ -23,7 +23,8 @@ from wasi_nn.wasm.wasi_signatures import SIGNATURES
 from wasi_nn_wasmtime.capi import POINTER, lean, raise_error, raise_trap
 from wasi_nn_wasmtime.hostcalls import CallerMemory
 
-_FORWARDED = (
+#: wasmtime's functions that a gate calls, unless it is told of others.
+FORWARDED = (
     "path_open",
     "path_filestat_get",
     "fd_close",
@@ -31,6 +32,8 @@ _FORWARDED = (
     "fd_read",
     "fd_write",
 )
+#: Those that a guest with sockets needs besides.
+OF_DESCRIPTORS = ("fd_fdstat_get", "fd_fdstat_set_flags", "fd_filestat_get")
 _FAULT, _NOT_SUPPORTED = 21, 58
 _call = lean(
     "wasmtime_func_call_unchecked", POINTER, POINTER, POINTER, POINTER, ctypes.c_size_t, POINTER
@@ -52,7 +55,9 @@ class Gate:
         module: str,
         memory: CallerMemory,
         check_stopped: Callable[[], None],
+        forwarded: tuple[str, ...] = FORWARDED,
     ) -> None:
+        self._forwarded = forwarded
         self._store = store
         self._check_stopped = check_stopped
         self._module = module
@@ -90,10 +95,10 @@ class Gate:
     def _open(self, memory: wasmtime.Memory) -> None:
         engine, store = self._store.engine, self._store
         linker = _wasi(engine)
-        theirs = [linker.get(store, self._module, name) for name in _FORWARDED]
-        gate = wasmtime.Instance(store, _gate_module(engine), [*theirs, memory])
+        theirs = [linker.get(store, self._module, name) for name in self._forwarded]
+        gate = wasmtime.Instance(store, _gate_module(engine, self._forwarded), [*theirs, memory])
         exports = gate.exports(store)
-        for name in _FORWARDED:
+        for name in self._forwarded:
             function = exports[name]
             assert isinstance(function, wasmtime.Func)
             self._kept.append(function)
@@ -182,10 +187,10 @@ def _wasi(engine: wasmtime.Engine) -> wasmtime.Linker:
     return linker
 
 
-@lru_cache(maxsize=4)
-def _gate_module(engine: wasmtime.Engine) -> wasmtime.Module:
+@lru_cache(maxsize=8)
+def _gate_module(engine: wasmtime.Engine, names: tuple[str, ...]) -> wasmtime.Module:
     imports = exports = ""
-    for name in _FORWARDED:
+    for name in names:
         parameters = SIGNATURES[name].parameters
         kind = f"(param {' '.join(parameters)}) (result i32)"
         values = " ".join(f"(local.get {i})" for i in range(len(parameters)))

@@ -96,6 +96,13 @@ class Imports:
         self.signatures.append(Signature(module, name, SIGNATURES[name].parameters, True))
         self.calls.append(call)
 
+    def find(self, module: str, name: str) -> int | None:
+        """The number of a function; None if the guest imports it from wasmtime."""
+        for number, signature in enumerate(self.signatures):
+            if (signature.module, signature.name) == (module, name):
+                return number
+        return None
+
     def close(self) -> None:
         """Let go of the functions, after the store is closed."""
         self.calls.clear()

@@ -13,12 +13,12 @@ import wasmtime
 from wasmtime import _ffi as ffi
 
 from wasi_nn.errors import UsageError
-from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
-from wasi_nn.runtime.engine import missing_export
+from wasi_nn.runtime import PASS_ON, EngineLimits, HostFunction, WasiConfig
+from wasi_nn.runtime.engine import WASI_MODULES, missing_export
 from wasi_nn.runtime.open_files import OpenFiles
 from wasi_nn.runtime.wasi_streams import Preview1, may_wait
 from wasi_nn_wasmtime.capi import POINTER, lean, raise_error, raise_trap
-from wasi_nn_wasmtime.files import Descriptors, Gate
+from wasi_nn_wasmtime.files import FORWARDED, OF_DESCRIPTORS, Descriptors, Gate
 from wasi_nn_wasmtime.modules import Code
 from wasi_nn_wasmtime.store import StoreInstance
 from wasi_nn_wasmtime.wasi import configured
@@ -62,28 +62,38 @@ class WasmtimeInstance(StoreInstance):
     ) -> None:
         self._code = code
         self._slots = code.slots
+        self._clock_start = 0
         super().__init__(code.engine, limits)
         self._instance: ffi.wasmtime_instance_t | None = None
         try:
             self._bound(_MAX_TABLES, memories=1, instances=2)
             self._store.set_wasi(configured(wasi))
+            before = [function for function in functions if function.module in WASI_MODULES]
             for module, names in code.wasi.items():
-                self._replace_wasi(module, names, wasi, limits.files)
+                self._replace_wasi(module, names, wasi, limits.files, before)
             for function in functions:
-                self.imports.add(function)
+                if function.module not in WASI_MODULES:
+                    self.imports.add(function)
         except BaseException:
             self.close()
             raise
 
     def _replace_wasi(
-        self, module: str, names: frozenset[str], wasi: WasiConfig, files: int | None
+        self,
+        module: str,
+        names: frozenset[str],
+        wasi: WasiConfig,
+        files: int | None,
+        before: Sequence[HostFunction],
     ) -> None:
         """Replace functions of wasmtime's WASI: those in which a guest could wait past its
         deadline, those that open files or write to a callable, and proc_exit, which traps for codes
-        above 125."""
+        above 125. The host's own come ``before`` them."""
         # The guest's monotonic clock has just started.
-        preview1 = Preview1(wasi, self.output_failures, self.pause, time.monotonic_ns())
-        gate = Gate(self._store, module, self.imports.memory, self.check_stopped)
+        self._clock_start = time.monotonic_ns()
+        preview1 = Preview1(wasi, self.output_failures, self.pause, self._clock_start)
+        forwarded = FORWARDED + OF_DESCRIPTORS if before else FORWARDED
+        gate = Gate(self._store, module, self.imports.memory, self.check_stopped, forwarded)
         if wasi.preopens:
             preview1.files["fd_read"] = partial(gate.call, "fd_read")
         ours = ["proc_exit", "poll_oneoff"]
@@ -102,6 +112,33 @@ class WasmtimeInstance(StoreInstance):
         for name, call in descriptors.functions().items():
             if name in names:
                 self.imports.add_wasi(module, name, call)
+        for function in before:
+            if function.module == module:
+                self._put_before(function, gate)
+
+    def _put_before(self, function: HostFunction, gate: Gate) -> None:
+        imports, call = self.imports, function.call
+        number = imports.find(function.module, function.name)
+        if number is None:
+            imports.add(function)
+            number = len(imports.calls) - 1
+            name = function.name
+
+            def own(memory: Any, *arguments: int) -> int:
+                return gate.call(name, *arguments)
+
+        else:
+            own = imports.calls[number]
+
+        def first(memory: Any, *arguments: int) -> Any:
+            result = call(memory, *arguments)
+            return own(memory, *arguments) if result == PASS_ON else result
+
+        imports.calls[number] = first
+
+    @property
+    def clock_start(self) -> int:
+        return self._clock_start
 
     def close(self) -> None:
         slots, self._slots = self._slots, None

@@ -1,0 +1,1 @@
+"""WasmEdge's sockets, for guests on every engine."""
