@@ -16,7 +16,7 @@ def imports(wat, module, name, kind="(func (param i32) (result i32))"):
     [
         ("wasi_ephemeral_nn", "compute_twice", "no wasi-nn host is known"),
         ("wasi_ephemeral_tensorflow", "create_session", "WasmEdge's TensorFlow plugin"),
-        ("wasi_snapshot_preview1", "sock_open", "WasmEdge's socket extension"),
+        ("wasi_snapshot_preview1", "sock_lookup_ip", "WasmEdge's older sockets"),
         ("wasi_snapshot_preview1", "fd_explode", "not in WASI preview 1"),
         ("env", "emscripten_sleep", "the program that the guest was made for"),
         ("my_plugin", "go", "nothing that this host knows"),

@@ -62,7 +62,8 @@ def test_each_rule_has_an_option():
         *("--max-model-bytes", "6K", "--max-tensor-bytes", "7K", "--compute-timeout", "80ms"),
         *("--max-compute-seconds", "9", "--max-tokens", "10", "--max-files", "11"),
         *("--max-wasm-bytes", "12K", "--tokens-per-second", "13.5", "--priority", "-14"),
-        *("--max-workers", "15"),
+        *("--max-workers", "15", "--max-sockets", "16", "--listen", "127.0.0.1:80"),
+        *("--listen", "[::1]:0", "--connect", "10.0.0.0/8", "--inherit-network"),
     )
     assert policy == Policy(
         own_models=True,
@@ -72,6 +73,9 @@ def test_each_rule_has_an_option():
         isolation={"onnx": "guest", "a": "none"},
         unsandboxed_programs=True,
         pins={"a": digest},
+        listen=("127.0.0.1:80", "[::1]:0"),
+        connect=("10.0.0.0/8",),
+        inherit_network=True,
         priority=-14,
         limits=Limits(
             timeout=5,
@@ -89,6 +93,7 @@ def test_each_rule_has_an_option():
             wasm_bytes=12 << 10,
             tokens_per_second=13.5,
             workers=15,
+            sockets=16,
         ),
     )
     # The streams of a command are not captured.

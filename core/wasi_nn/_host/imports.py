@@ -96,7 +96,7 @@ def _provider(item: Import, runtime: Runtime, ours: set[str]) -> str:
     """Who has an import, as the text after "which"."""
     if item.module in runtime.wasi_modules:
         if item.name.startswith("sock_"):
-            return "{is} in WasmEdge's socket extension and not in WASI preview 1"
+            return "{is} in WasmEdge's older sockets alone"
         return "{is} not in WASI preview 1"
     if item.module in (EPHEMERAL, LEGACY) and item.module in ours:
         return "no wasi-nn host is known to have"
