@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from functools import partial
 
 import pytest
@@ -42,6 +43,21 @@ class TestWasmtime(EngineTests):
             assert isinstance(program.run().error, OutOfFuel)
             assert isinstance(program.run(limits=Limits(fuel=10**6)).error, OutOfFuel)
             assert program.run(limits=Limits(fuel=10**6, loosen=True)).error is None
+
+    def test_a_run_leaves_no_cycle_to_the_collector(self, host, wat):
+        program = host.compile(
+            wat('(module (memory (export "memory") 1) (func (export "_start")))')
+        )
+        program.run()
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(50):
+                program.run(["argument"])
+            # (ctypes makes a type for each size of an array, once.)
+            assert gc.collect() < 50
+        finally:
+            gc.enable()
 
     def test_two_engines_run_in_one_process(self, plugins, wat):
         """A FuncType of wasmtime-py that two engines use aborts the process."""

@@ -27,9 +27,13 @@ def lean(name: str, result: Any, *arguments: Any) -> Any:
 
 
 _trap_by_signals = lean("wasmtime_config_signals_based_traps_set", None, POINTER, ctypes.c_bool)
-
-
 error_new = lean("wasmtime_error_new", POINTER, ctypes.c_char_p)
+
+
+def address(pointer: Any) -> int:
+    """Where a typed pointer points. (``ctypes.cast`` leaves a cycle to Python's collector.)"""
+    found: int = POINTER.from_buffer(pointer).value or 0
+    return found
 
 
 def raise_error(error: int | None) -> None:
@@ -49,4 +53,4 @@ def raise_trap(trap: int | None) -> None:
 def trap_by_signals(config: wasmtime.Config, enabled: bool) -> None:
     """Choose whether traps come through signal handlers of the process (wasmtime's default), or
     from checks in the compiled code."""
-    _trap_by_signals(ctypes.cast(config.ptr(), POINTER), enabled)
+    _trap_by_signals(address(config.ptr()), enabled)

@@ -19,7 +19,7 @@ from wasi_nn.wasm.component import RUN, parse
 from wasi_nn_wasmtime.bytes_through_memory.component_types import NotRewritable
 from wasi_nn_wasmtime.bytes_through_memory.memories import SUPPORTED, LinearMemory, memories_into
 from wasi_nn_wasmtime.bytes_through_memory.rewriting import ASK_LENGTH, lower_bytes_through_memory
-from wasi_nn_wasmtime.capi import POINTER, error_new, lean, raise_error
+from wasi_nn_wasmtime.capi import POINTER, address, error_new, lean, raise_error
 from wasi_nn_wasmtime.declarations import Declarations
 from wasi_nn_wasmtime.store import StoreInstance
 from wasi_nn_wasmtime.strand import Strand, can_wait
@@ -229,13 +229,13 @@ class WasmtimeComponentInstance(StoreInstance):
         with self._linker.root() as root:
             for interface in interfaces:
                 with root.add_instance(interface.name) as linker:
-                    at = ctypes.cast(linker.ptr(), POINTER)
+                    at = address(linker.ptr())
                     for resource in interface.resources:
                         kind = wasmtime.component.ResourceType.host(numbers[resource.name])
                         drop = _DROP(self._dropper(resource.drop))
                         self._kept += (drop, kind)
                         name = resource.name.encode()
-                        type_at = ctypes.cast(kind.ptr(), POINTER)
+                        type_at = address(kind.ptr())
                         raise_error(_add_resource(at, name, len(name), type_at, drop, None, None))
                     for function in interface.functions:
                         call = self._trampoline(function, numbers)

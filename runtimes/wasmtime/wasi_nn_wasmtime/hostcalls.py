@@ -30,7 +30,7 @@ from wasi_nn.runtime import BufferMemory, HostFunction
 from wasi_nn.runtime.engine import HOST_TRAP
 from wasi_nn.runtime.library import view_at
 from wasi_nn.wasm.wasi_signatures import SIGNATURES
-from wasi_nn_wasmtime.capi import POINTER, lean, raise_error
+from wasi_nn_wasmtime.capi import POINTER, address, lean, raise_error
 
 _CALLBACK: Any = ctypes.CFUNCTYPE(
     POINTER, POINTER, POINTER, ctypes.POINTER(ctypes.c_uint32), ctypes.c_size_t
@@ -173,11 +173,11 @@ class LinkedModule:
         import that nothing meets."""
         self._kept: list[Any] = []
         linker.allow_shadowing = True
-        linker_at = ctypes.cast(linker.ptr(), POINTER)
+        linker_at = address(linker.ptr())
         for index, signature in enumerate(signatures):
             self._define(linker_at, index, signature)
         linked = POINTER()
-        module_at = ctypes.cast(module.ptr(), POINTER)
+        module_at = address(module.ptr())
         raise_error(_link(linker_at, module_at, ctypes.byref(linked)))
         #: A ``wasmtime_instance_pre_t*``.
         self.pointer: int = linked.value or 0
@@ -198,7 +198,7 @@ class LinkedModule:
         )
         self._kept += (callback, kind)
         module, name = signature.module.encode(), signature.name.encode()
-        kind_at = ctypes.cast(kind.ptr(), POINTER)
+        kind_at = address(kind.ptr())
         raise_error(
             _define_func(
                 linker, module, len(module), name, len(name), kind_at, callback, None, None

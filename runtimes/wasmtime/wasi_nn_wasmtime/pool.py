@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from wasi_nn.wasm.module import PAGE, WasmFile
-from wasi_nn_wasmtime.capi import POINTER, lean
+from wasi_nn_wasmtime.capi import POINTER, address, lean
 
 if TYPE_CHECKING:
     import wasmtime
@@ -75,7 +75,7 @@ def reserve_slots(config: wasmtime.Config) -> None:
     pool = _new()
     for name, (kind, value) in _SETTINGS.items():
         lean(f"wasmtime_pooling_allocation_config_{name}_set", None, POINTER, kind)(pool, value)
-    _use(ctypes.cast(config.ptr(), POINTER), pool)
+    _use(address(config.ptr()), pool)
     _delete(pool)
 
 

@@ -13,7 +13,7 @@ import wasmtime
 from wasi_nn.errors import GuestError, GuestTrap, LimitExceeded, LinkError, OutOfFuel
 from wasi_nn.runtime import EngineLimits
 from wasi_nn.runtime.engine import EngineInstance, GuestExit
-from wasi_nn_wasmtime.capi import POINTER, error_new, lean
+from wasi_nn_wasmtime.capi import POINTER, address, error_new, lean
 from wasi_nn_wasmtime.hostcalls import Imports, guests
 
 _EPOCH_CALLBACK: Any = ctypes.CFUNCTYPE(
@@ -39,12 +39,12 @@ class StoreInstance(EngineInstance):
         self._engine = engine
         self._memory_limit = limits.memory
         self._store = wasmtime.Store(engine)
-        self._context: int = ctypes.cast(self._store._context(), POINTER).value or 0
+        self._context: int = address(self._store._context())
         #: What the guest imports from us.
         self.imports = Imports()
         guests[self._context] = weakref.ref(self)
         # A callback stops this store if it was interrupted. Other stores continue.
-        _on_epoch(ctypes.cast(self._store.ptr(), POINTER), _reached, None, None)
+        _on_epoch(address(self._store.ptr()), _reached, None, None)
         self._store.set_epoch_deadline(1)
         if limits.fuel is not None:
             self._store.set_fuel(limits.fuel)

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from wasi_nn_wasmtime.capi import POINTER, lean
+from wasi_nn_wasmtime.capi import POINTER, address, lean
 
 _WRITE: Any = ctypes.CFUNCTYPE(ctypes.c_ssize_t, POINTER, POINTER, ctypes.c_size_t)
 _DROP: Any = ctypes.CFUNCTYPE(None, POINTER)
@@ -44,7 +44,7 @@ class OutputStream:
     def attach(self, config: Any, name: str) -> None:
         """Set it as the guest's ``stdout`` or ``stderr``."""
         _streams[self._number] = self
-        _SETTERS[name](ctypes.cast(config.ptr(), POINTER), _write, self._number, _drop)
+        _SETTERS[name](address(config.ptr()), _write, self._number, _drop)
 
     def write(self, piece: bytes) -> int:
         try:

@@ -12,7 +12,7 @@ from wasmtime import _ffi as ffi
 
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import WasiConfig
-from wasi_nn_wasmtime.capi import POINTER, lean
+from wasi_nn_wasmtime.capi import POINTER, address, lean
 
 _TEXTS = ctypes.POINTER(ctypes.c_char_p)
 _set_argv = lean("wasi_config_set_argv", ctypes.c_bool, POINTER, ctypes.c_size_t, _TEXTS)
@@ -23,7 +23,7 @@ def configured(wasi: WasiConfig) -> wasmtime.WasiConfig:
     """wasmtime's configuration for ours, in which outputs that go to a callable are missing. Raises
     ``UsageError`` for a directory that wasmtime refuses."""
     config = wasmtime.WasiConfig()
-    at = ctypes.cast(config.ptr(), POINTER)
+    at = address(config.ptr())
     _set_argv(at, len(wasi.args), _texts(wasi.args))
     if wasi.env:
         names, values = zip(*wasi.env, strict=True)
