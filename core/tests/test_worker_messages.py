@@ -25,24 +25,27 @@ def channels():
         one.close()
 
 
-@pytest.mark.skipif(not hasattr(socket, "MSG_DONTWAIT"), reason="nothing looks before it sleeps")
 def test_a_wait_looks_less_and_less_often_while_it_looks_in_vain():
     patience = Patience()
 
-    def sleeps() -> int:
-        """How many waits sleep at once until one looks, in vain."""
-        count = 0
-        while not patience.begin():
-            count += 1
-        while patience.again():
-            pass
-        return count
+    def sleeps(found: bool = False) -> int:
+        """How many waits sleep at once until one looks."""
+        looks: list[int] = []
+
+        def ready(wait: int) -> bool:
+            looks.append(wait)
+            return found
+
+        for count in range(2000):
+            patience.look(ready)
+            if looks:
+                return count
+        raise AssertionError("no wait looks any more")
 
     # (The first messages load a graph and open a context.)
     assert [sleeps() for _ in range(5)] == [2, 1, 3, 7, 15]
-    for _ in range(4):
-        patience.found()
-    assert [sleeps() for _ in range(2)] == [31, 3]
+    assert [sleeps(found=True) for _ in range(4)] == [31, 0, 0, 0]
+    assert [sleeps() for _ in range(2)] == [0, 3]
 
 
 def test_a_message_arrives_at_once_or_late(channels):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Callable
 from time import perf_counter
 
 # Longer than a small model takes if the other side sleeps and must be woken: with less, both sides
@@ -11,8 +11,6 @@ _LOOK_SECONDS = 150e-6
 _MAX_PAUSE = 1023
 # The first messages of a connection load a graph and open a context, which takes longer.
 _FIRST = 2
-# Other systems do not have it: there, each wait sleeps.
-_LOOK = getattr(socket, "MSG_DONTWAIT", 0)
 
 
 class Patience:
@@ -25,23 +23,16 @@ class Patience:
 
     def __init__(self) -> None:
         self._pause, self._left = 0, _FIRST
-        self._until = 0.0
 
-    def begin(self) -> int:
-        """The flags of the first attempt to receive: other than 0 to look."""
+    def look(self, ready: Callable[[int], object]) -> None:
+        """Look for a moment, or do not. ``ready``, which is called with 0, says whether there is a
+        message."""
         if self._left:
             self._left -= 1
-            return 0
-        self._until = perf_counter() + _LOOK_SECONDS
-        return _LOOK
-
-    def again(self) -> int:
-        """The flags of the next attempt, where nothing was found."""
-        if perf_counter() < self._until:
-            return _LOOK
-        self._left = self._pause = min(2 * self._pause + 1, _MAX_PAUSE)
-        return 0
-
-    def found(self) -> None:
-        """To look has helped."""
+            return
+        until = perf_counter() + _LOOK_SECONDS
+        while not ready(0):
+            if perf_counter() >= until:
+                self._left = self._pause = min(2 * self._pause + 1, _MAX_PAUSE)
+                return
         self._pause //= 2
