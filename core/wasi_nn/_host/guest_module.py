@@ -14,7 +14,7 @@ from wasi_nn._session.session import Session
 from wasi_nn._suggestion import did_you_mean
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Module, Runtime
-from wasi_nn.runtime.engine import WASI_MODULES
+from wasi_nn.runtime.engine import uses_sockets
 from wasi_nn.wasm import module as wasm_module
 
 if TYPE_CHECKING:
@@ -33,10 +33,7 @@ class GuestModule:
         self.has_start = self.file.has_start
         # What guests of a dialect share: its ABI and, once one was linked, what they import.
         self._selected: dict[str | None, Selection | None] = {}
-        self._uses_sockets = any(
-            item.name.startswith("sock_") and item.module in WASI_MODULES
-            for item in self.file.imports
-        )
+        self._uses_sockets = uses_sockets(self.file.imports)
         self._imported: dict[tuple[Runtime, str | None], list[tuple[str, str]]] = {}
 
     def compile(self, runtime: Runtime, wasm: bytes, limits: EngineLimits) -> Any:

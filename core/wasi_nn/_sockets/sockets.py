@@ -21,7 +21,7 @@ from wasi_nn._sockets.table import STREAMS, Table
 from wasi_nn.errors import InvalidArgument, UsageError
 from wasi_nn.policy import Policy
 from wasi_nn.runtime import PASS_ON, GuestMemory, HostFunction, Instance, WasiConfig
-from wasi_nn.runtime.engine import WASI_MODULES
+from wasi_nn.runtime.engine import BESIDE_SOCKETS, WASI_MODULES
 from wasi_nn.runtime.pause import Pause
 from wasi_nn.runtime.wasi_polls import Polls, Source, of_stdin, subscribed
 from wasi_nn.wasm.module import Import
@@ -56,15 +56,15 @@ class Sockets:
         versions: dict[str, list[int]] = {}
         for name, count in served:
             versions.setdefault(name, []).append(count)
-        beside: dict[str, tuple[int, Callable[..., int]]] = {
-            "fd_close": (1, self._close),
-            "fd_fdstat_get": (2, self._status),
-            "fd_fdstat_set_flags": (2, self._set_flags),
-            "fd_filestat_get": (2, self._file_status),
-            "fd_read": (4, self._read),
-            "fd_renumber": (2, self._renumber),
-            "fd_write": (4, self._write),
-            "poll_oneoff": (4, self._poll),
+        beside: dict[str, Callable[..., int]] = {
+            "fd_close": self._close,
+            "fd_fdstat_get": self._status,
+            "fd_fdstat_set_flags": self._set_flags,
+            "fd_filestat_get": self._file_status,
+            "fd_read": self._read,
+            "fd_renumber": self._renumber,
+            "fd_write": self._write,
+            "poll_oneoff": self._poll,
         }
         made = []
         imports = [*imports]
@@ -74,9 +74,9 @@ class Sockets:
         for item in imports:
             if item.module not in WASI_MODULES:
                 continue
-            if item.name in beside:
-                count, call = beside[item.name]
-                made.append(self._function(item, count, call))
+            if item.name in BESIDE_SOCKETS:
+                count = BESIDE_SOCKETS[item.name]
+                made.append(self._function(item, count, beside[item.name]))
                 continue
             name = item.name.removeprefix(PREFIX).removesuffix(_VERSION_2)
             if item.name.startswith(PREFIX) and name in versions:

@@ -6,7 +6,7 @@ import contextlib
 import threading
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from wasi_nn.errors import (
@@ -16,24 +16,39 @@ from wasi_nn.errors import (
     LimitExceeded,
     UsageError,
 )
-from wasi_nn.runtime import GuestMemory, HostFunction, Instance, Preopen
+from wasi_nn.runtime import PASS_ON, GuestMemory, HostFunction, Instance, Preopen
 from wasi_nn.runtime.pause import Pause
-from wasi_nn.wasm.module import PAGE, WasmFile
+from wasi_nn.wasm.module import PAGE, Import, WasmFile
 
 __all__ = [
+    "BESIDE_SOCKETS",
     "HOST_TRAP",
     "PAGE",
     "WASI_MODULES",
     "EngineInstance",
     "GuestExit",
+    "before",
     "check_start_memory",
     "missing_export",
     "proc_exit",
     "refuse_read_only",
+    "uses_sockets",
 ]
 
 #: The import modules of WASI preview 1, and of snapshot 0, which has the same functions.
 WASI_MODULES = ("wasi_snapshot_preview1", "wasi_unstable")
+#: The functions of WASI that take the descriptors of sockets too, and how many parameters they
+#: have. The host's come before an engine's own for a guest that ``uses_sockets``.
+BESIDE_SOCKETS = {
+    "fd_close": 1,
+    "fd_fdstat_get": 2,
+    "fd_fdstat_set_flags": 2,
+    "fd_filestat_get": 2,
+    "fd_read": 4,
+    "fd_renumber": 2,
+    "fd_write": 4,
+    "poll_oneoff": 4,
+}
 #: The text of the trap that ends a guest whose host function raised; the exception is kept.
 HOST_TRAP = "a host function ended the guest"
 # Until a guest that may have missed its stop is stopped again.
@@ -56,6 +71,23 @@ def proc_exit(module: str) -> HostFunction:
         raise GuestExit(code)
 
     return HostFunction(module, "proc_exit", 1, False, leave)
+
+
+def uses_sockets(imports: Iterable[Import]) -> bool:
+    """Whether a module with these imports has functions of sockets, which the host provides."""
+    return any(item.name.startswith("sock_") and item.module in WASI_MODULES for item in imports)
+
+
+def before(function: HostFunction, own: Callable[..., Any]) -> HostFunction:
+    """A host function of WASI, with the runtime's ``own`` one for the calls that it passes on.
+    ``own`` gets the same parameters."""
+    call = function.call
+
+    def first(memory: GuestMemory | None, *arguments: int) -> Any:
+        result = call(memory, *arguments)
+        return own(memory, *arguments) if result == PASS_ON else result
+
+    return function._replace(call=first)
 
 
 def missing_export(export: str) -> UsageError:

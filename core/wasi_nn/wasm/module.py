@@ -17,6 +17,7 @@ __all__ = [
     "MAGIC",
     "PAGE",
     "Extent",
+    "FileReader",
     "Import",
     "Reader",
     "Signature",
@@ -143,7 +144,7 @@ def parse(data: bytes) -> WasmFile:
             f"begin with {MAGIC + _CORE_VERSION!r}"
         )
     try:
-        return _FileReader(memoryview(data)).module()
+        return FileReader(memoryview(data)).module()
     except (IndexError, ValueError, UnicodeDecodeError) as error:
         raise UsageError(f"the WebAssembly module is damaged: {error}") from error
 
@@ -245,7 +246,9 @@ def leb(number: int) -> bytes:
     return bytes((*out, number))
 
 
-class _FileReader(Reader):
+class FileReader(Reader):
+    """Reads a core module."""
+
     def __init__(self, data: memoryview) -> None:
         super().__init__(data)
         self.types: list[Signature | None] = []

@@ -10,6 +10,8 @@ const OK = 1, FAILED = 2, HOST_CALL = 3, DATA = 4;
 // The bytes at each argument that a call carries, so that structs and short strings need no READ.
 const PEEK = 64;
 const STREAMS = 3;
+// What a host function of WASI returns to leave a call to the function here (PASS_ON, as an i32).
+const PASS_ON = -1;
 const NO_MEMORY = new WebAssembly.Memory({ initial: 0 });
 
 let memory = null;
@@ -172,7 +174,11 @@ function instantiate(module, options) {
   const imports = {};
   for (const [name, one] of Object.entries(modules)) imports[name] = { ...one.imports };
   options.functions.forEach(({ module: name, name: field, hasResult }, index) => {
-    (imports[name] ??= {})[field] = hostFunction(index, hasResult);
+    const served = hostFunction(index, hasResult), own = modules[name]?.imports[field];
+    (imports[name] ??= {})[field] = own === undefined ? served : (...values) => {
+      const result = served(...values);
+      return result === PASS_ON ? own(...values) : result;
+    };
   });
   // A start function may call the system before the instance is there to give its memory.
   const instance = new WebAssembly.Instance(module, imports);

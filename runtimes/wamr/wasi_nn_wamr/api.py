@@ -9,9 +9,10 @@ from __future__ import annotations
 import ctypes
 import signal
 import threading
+from collections.abc import Callable
 from functools import partial
 
-from wasi_nn.errors import Unavailable
+from wasi_nn.errors import Unavailable, UsageError
 from wasi_nn.runtime.library import POINTER, Once, holding_gil, lean, load
 from wasi_nn.runtime.process import in_own_process
 from wasi_nn.runtime.values import Value
@@ -20,6 +21,8 @@ VARIABLE = "WASI_NN_LIBIWASM"
 _HELP = "build WAMR's shared library (libiwasm, see runtimes/wamr/README.md)"
 _U32, _STRING = ctypes.c_uint32, ctypes.c_char_p
 _FATAL = 0
+# WASI's errno for a pointer outside the memory.
+_FAULT = 21
 
 #: ``void (*)(wasm_exec_env_t, uint64_t *)``: a raw native function. Its values are 8 bytes apart.
 NATIVE = ctypes.CFUNCTYPE(None, POINTER, ctypes.POINTER(ctypes.c_uint32))
@@ -105,6 +108,12 @@ class Api:
         self.memory_pages = quick("wasm_memory_get_cur_page_count", ctypes.c_uint64, POINTER)
         self.page_bytes = quick("wasm_memory_get_bytes_per_page", ctypes.c_uint64, POINTER)
         self.memory_base = quick("wasm_memory_get_base_address", POINTER, POINTER)
+        # The functions of its WASI, which most builds show.
+        self._wasi_functions: Callable[..., int] | None = None
+        if _has(library, "get_libc_wasi_export_apis"):
+            self._wasi_functions = quick(
+                "get_libc_wasi_export_apis", _U32, ctypes.POINTER(ctypes.POINTER(NativeSymbol))
+            )
         three = (ctypes.POINTER(_U32),) * 3
         version = quick("wasm_runtime_get_version", None, *three)
         # Only a library built with the thread manager checks for a request to stop.
@@ -133,6 +142,39 @@ class Api:
             if not self.init_thread():
                 raise MemoryError("WAMR could not prepare the thread")
             self._prepared.yet = True
+
+    def own_wasi(self, name: str) -> Callable[..., int]:
+        """A function of WAMR's WASI. Its parameters are the execution environment, the address and
+        the size of the guest's memory, and then the guest's own. Raises ``UsageError`` for a
+        library that does not show it."""
+        if self._wasi_functions is not None:
+            symbols = ctypes.POINTER(NativeSymbol)()
+            for number in range(self._wasi_functions(ctypes.byref(symbols))):
+                symbol = symbols[number]
+                if symbol.symbol == name.encode():
+                    return _native(symbol)
+        raise UsageError(
+            f"this libiwasm does not show its {name}, which a guest with sockets needs; build it "
+            "as runtimes/wamr/README.md says"
+        )
+
+
+def _native(symbol: NativeSymbol) -> Callable[..., int]:
+    kinds = symbol.signature.decode().partition(")")[0].removeprefix("(")
+    types = [ctypes.c_void_p if kind == "*" else _U32 for kind in kinds]
+    function = ctypes.CFUNCTYPE(_U32, POINTER, *types)(symbol.function)
+    pointers = [kind == "*" for kind in kinds]
+
+    def call(exec_env: int, base: int, size: int, *arguments: int) -> int:
+        given = []
+        for argument, is_pointer in zip(arguments, pointers, strict=True):
+            if is_pointer and argument >= size:
+                return _FAULT
+            given.append(base + argument if is_pointer else argument)
+        errno: int = function(exec_env, *given)
+        return errno
+
+    return call
 
 
 def _load() -> ctypes.CDLL:

@@ -19,9 +19,11 @@ from wasi_nn.errors import (
 )
 from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig, values
 from wasi_nn.runtime.engine import (
+    BESIDE_SOCKETS,
     PAGE,
     WASI_MODULES,
     EngineInstance,
+    before,
     check_start_memory,
     missing_export,
     proc_exit,
@@ -77,12 +79,10 @@ class WamrInstance(EngineInstance):
         self._module = module
         self._limits = limits
         self._wasi = wasi
-        available: dict[tuple[str, str], Callable[..., Any]] = {
-            (function.module, function.name): function.call
-            for function in (*functions, *self._own_wasi(module, wasi))
-        }
+        own = {(f.module, f.name): f.call for f in self._own_wasi(module, wasi)}
+        given = {(function.module, function.name): function for function in functions}
         #: The host functions that the module's callbacks call, by the module's numbers for them.
-        self.functions = [available[key] for key in module.served]
+        self.functions = [self._function(key, given.get(key), own) for key in module.served]
         self._handle: int | None = None
         self._exec_env = 0
         self._memory = BufferMemory()
@@ -105,6 +105,29 @@ class WamrInstance(EngineInstance):
                 yield from preview1.waiting_functions(name)
                 # WAMR's own one waits forever for a lock that it holds.
                 yield HostFunction(name, "fd_renumber", 2, True, lambda *_: _NOTSUP)
+
+    def _function(
+        self,
+        key: tuple[str, str],
+        given: HostFunction | None,
+        own: dict[tuple[str, str], Callable[..., Any]],
+    ) -> Callable[..., Any]:
+        if given is not None and key[0] not in WASI_MODULES:
+            return given.call
+        call = own.get(key)
+        if call is None and key[1] in BESIDE_SOCKETS:
+            theirs = self._api.own_wasi(key[1])
+
+            def call(memory: BufferMemory | None, *arguments: int) -> int:
+                size = 0 if memory is None else memory.size
+                base = self._api.memory_base(self._memory_at) if self._memory_at else 0
+                errno: int = theirs(self._exec_env, base, size, *arguments)
+                return errno
+
+        if given is None:
+            assert call is not None
+            return call
+        return given.call if call is None else before(given, call).call
 
     def memory_now(self, exec_env: int) -> BufferMemory | None:
         """The guest's memory at its current size and address, without a copy. None if the guest

@@ -97,6 +97,15 @@ class Api:
             POINTER,
             POINTER,
         )
+        self.register = slow(
+            "WasmEdge_ExecutorRegister",
+            _U32,
+            POINTER,
+            ctypes.POINTER(POINTER),
+            POINTER,
+            POINTER,
+            String,
+        )
         self.invoke = slow(
             "WasmEdge_ExecutorInvoke", _U32, POINTER, POINTER, POINTER, _U32, POINTER, _U32
         )

@@ -6,6 +6,7 @@ import ctypes
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from wasi_nn.errors import GuestTrap, LinkError, OutOfFuel, UsageError
@@ -15,6 +16,7 @@ from wasi_nn.runtime.engine import (
     WASI_MODULES,
     EngineInstance,
     GuestExit,
+    before,
     check_start_memory,
     missing_export,
     refuse_read_only,
@@ -24,6 +26,8 @@ from wasi_nn.runtime.process import in_own_process
 from wasi_nn.runtime.streams import Streams
 from wasi_nn.runtime.wasi_streams import Preview1, may_wait
 from wasi_nn.wasm.arguments import I32
+from wasi_nn.wasm.deferred_start import START
+from wasi_nn.wasm.forwarding import GUEST
 from wasi_nn_wasmedge.api import HOST_FUNCTION, Api, String, Value
 
 if TYPE_CHECKING:
@@ -34,8 +38,11 @@ _TERMINATED, _COST_LIMIT, _LINKING = 0x01, 0x03, 0x03
 # Our own result, in the category of user-level errors.
 _HOST_FAILED = 0x01000001
 _MEMORY = String.of("memory")
-# WASI's errno "notsup".
-_NOTSUP = 58
+# WASI's errnos "fault" and "notsup".
+_FAULT, _NOTSUP = 21, 58
+#: The module from which a guest with sockets imports the functions that the host puts before
+#: WasmEdge's.
+FIRST = "wasi-nn:first"
 
 
 class WasmEdgeInstance(EngineInstance):
@@ -56,6 +63,7 @@ class WasmEdgeInstance(EngineInstance):
         self._owned: list[tuple[str, int]] = []
         self._callbacks: list[Any] = []
         self._instance: int | None = None
+        self._gate = 0
         self._memory = BufferMemory()
         self._memory_at = 0
         # Held while another thread uses the executor, and while it is cleared.
@@ -70,7 +78,7 @@ class WasmEdgeInstance(EngineInstance):
             self._executor: int | None = self._make_executor(limits)
             self._store = self._own("Store", api.store())
             self._wasi = self._register_wasi(wasi) if module.imports_wasi else 0
-            self._register(functions)
+            self._register([self._first(function) for function in functions])
         except BaseException:
             self.close()
             raise
@@ -110,11 +118,45 @@ class WasmEdgeInstance(EngineInstance):
         limit = self._limits.memory
         check_start_memory(self._module.file, limit)
         found = POINTER()
+        given = self._executor, ctypes.byref(found), self._store
         with self._module.within(limit) as module:
-            result = self._api.instantiate(self._executor, ctypes.byref(found), self._store, module)
+            if self._module.has_sockets:
+                result = self._api.register(*given, module, String.of(GUEST))
+            else:
+                result = self._api.instantiate(*given, module)
         if result:
             self._fail(result)
         self._instance = self._own("ModuleInstance", found.value)
+        if self._module.has_sockets and ("memory", "memory") in self._module.file.exports:
+            self._open_gate()
+        if self._module.deferred:
+            self.invoke(START, ())
+
+    def _open_gate(self) -> None:
+        """Make what calls WasmEdge's WASI with the guest's memory."""
+        found = POINTER()
+        module = self._module.forwarder()
+        try:
+            result = self._api.instantiate(self._executor, ctypes.byref(found), self._store, module)
+        finally:
+            self._api.delete["ASTModule"](module)
+        if result:
+            self._fail(result)
+        self._gate = self._own("ModuleInstance", found.value)
+
+    def _first(self, function: HostFunction) -> HostFunction:
+        """The host's function of WASI, which the guest imports from a module of its own."""
+        if function.module not in WASI_MODULES:
+            return function
+        own = partial(self._theirs, function.name)
+        return before(function, own)._replace(module=FIRST)
+
+    def _theirs(self, name: str, memory: object, *arguments: int) -> int:
+        """Call a function of WasmEdge's WASI."""
+        if not self._gate:
+            return _FAULT
+        (errno,) = self._call(self._api.find_function(self._gate, String.of(name)), arguments)
+        return int(errno)
 
     def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         api = self._api
@@ -123,6 +165,10 @@ class WasmEdgeInstance(EngineInstance):
         function = api.find_function(self._instance, String.of(export))
         if not function:
             raise missing_export(export)
+        return self._call(function, arguments)
+
+    def _call(self, function: int, arguments: Sequence[int]) -> tuple[Any, ...]:
+        api = self._api
         kind = api.type_of(function)
         given = self._values(api.parameters(kind), arguments)
         results = (Value * len(api.results(kind)))()

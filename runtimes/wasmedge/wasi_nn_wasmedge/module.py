@@ -10,14 +10,18 @@ from contextlib import contextmanager
 
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
-from wasi_nn.runtime.engine import WASI_MODULES
+from wasi_nn.runtime.engine import BESIDE_SOCKETS, WASI_MODULES, uses_sockets
 from wasi_nn.runtime.library import POINTER
 from wasi_nn.runtime.open_files import opens_files
 from wasi_nn.runtime.process import in_own_process
 from wasi_nn.wasm import module as wasm_module
+from wasi_nn.wasm.deferred_start import defer_start
+from wasi_nn.wasm.forwarding import forwarder
 from wasi_nn.wasm.memory_bound import bounded
+from wasi_nn.wasm.module import Import
+from wasi_nn.wasm.renamed_imports import rename_modules
 from wasi_nn_wasmedge.api import Api, String
-from wasi_nn_wasmedge.instance import WasmEdgeInstance
+from wasi_nn_wasmedge.instance import FIRST, WasmEdgeInstance
 
 _ELEMENT = 16
 _UNLIMITED = 1 << 32
@@ -31,14 +35,24 @@ class WasmEdgeModule(Module):
         """``isolated`` is the same module for guests in their own processes."""
         self._api = api
         self._isolated = isolated
-        self._wasm = wasm
         file = wasm_module.parse(wasm)
         self.file = file
+        #: Whether the host's functions of WASI come before WasmEdge's.
+        self.has_sockets = uses_sockets(file.imports)
+        self.deferred = False
+        if self.has_sockets:
+            # WasmEdge offers its WASI whole. What calls it is made once the guest has a memory.
+            named = rename_modules(wasm, comes_first, FIRST)
+            wasm = defer_start(named)
+            self.deferred = wasm is not named
+        self._wasm = wasm
         #: The size in bytes that its tables may grow to. WasmEdge does not limit them.
         self._table_bytes = _ELEMENT * sum(
             _UNLIMITED if table.maximum is None else table.maximum for table in file.tables
         )
-        self.imports_wasi = any(item.module in WASI_MODULES for item in file.imports)
+        #: The WASI that it imports, if any. (No known guest imports both.)
+        self.wasi = next((i.module for i in file.imports if i.module in WASI_MODULES), "")
+        self.imports_wasi = bool(self.wasi)
         self.handle = self._parsed(wasm)
         finalizer = weakref.finalize(self, api.delete["ASTModule"], self.handle)
         # When the program ends, threads may still instantiate the module.
@@ -56,6 +70,11 @@ class WasmEdgeModule(Module):
             yield handle
         finally:
             self._api.delete["ASTModule"](handle)
+
+    def forwarder(self) -> int:
+        """An AST module that calls WasmEdge's WASI, for its caller to free."""
+        names = {i.name for i in self.file.imports if comes_first(i)} & BESIDE_SOCKETS.keys()
+        return self._parsed(forwarder(self.wasi, sorted(names)))
 
     def _parsed(self, wasm: bytes) -> int:
         api = self._api
@@ -88,6 +107,12 @@ class WasmEdgeModule(Module):
             return False
         streams = self._api.redirects or _has_own_streams(wasi)
         return not streams or opens_files(self.file, wasi)
+
+
+def comes_first(item: Import) -> bool:
+    """Whether an import is a function of WASI that the host provides to guests with sockets."""
+    ours = item.name in BESIDE_SOCKETS or item.name.startswith("sock_")
+    return ours and item.module in WASI_MODULES
 
 
 def _has_own_streams(wasi: WasiConfig) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 from wasi_nn.errors import GuestTrap, UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, WasiConfig
-from wasi_nn.runtime.engine import WASI_MODULES, refuse_read_only
+from wasi_nn.runtime.engine import WASI_MODULES, before, refuse_read_only
 from wasi_nn.runtime.library import POINTER, Once, holding_gil, lean, load
 from wasi_nn.runtime.open_files import OpenFiles, opens_files
 from wasi_nn.runtime.wasi_streams import OF_FILES, Preview1
@@ -90,6 +90,7 @@ class LibraryInstance(CApiInstance):
         self._wasi = wasi
         self._named = Vector()
         self._environment = 0
+        self._found: dict[tuple[str, str], int] = {}
         super().__init__(module, functions)
         # wasmer does not limit files.
         self._count = None if files is None else OpenFiles(files, self.refusals)
@@ -97,7 +98,12 @@ class LibraryInstance(CApiInstance):
         self._streams = Preview1(wasi, self.output_failures, self.pause)
         if module.wasi is not None:
             ours = self._streams.functions(module.wasi)
+            first = {key: f for key, f in self._functions.items() if key[0] == module.wasi}
             self._functions |= {(f.module, f.name): f for f in ours}
+            for key, function in first.items():
+                own = self._functions.get(key)
+                call = partial(self._theirs, key) if own is None else own.call
+                self._functions[key] = before(function, call)
 
     def foreign(self, module: int) -> Mapping[tuple[str, str], int]:
         if self._wasi_name is None:
@@ -115,7 +121,7 @@ class LibraryInstance(CApiInstance):
             raise UsageError(f"wasmer cannot open the directory {refused[0]}")
         if not api.wasi_imports(self._environment, module, ctypes.byref(self._named)):
             return {}
-        found = {}
+        self._found = found = {}
         count = self._named.size
         for item in (ctypes.c_void_p * count).from_address(self._named.data) if count else ():
             key = _text(api.import_module(item)), _text(api.import_name(item))
@@ -180,6 +186,10 @@ class LibraryInstance(CApiInstance):
                 return self.host_trap(exception)
 
         return self.make_function(kinds, [I32], trampoline)
+
+    def _theirs(self, key: tuple[str, str], memory: object, *arguments: int) -> int:
+        """Call a function of wasmer's WASI."""
+        return self._file_function(self._found[key])(*arguments)
 
     def _file_function(self, extern: int) -> Callable[..., int]:
         def call(*arguments: int) -> int:

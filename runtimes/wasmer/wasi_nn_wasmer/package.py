@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import wasmer
@@ -31,33 +32,27 @@ from wasi_nn.runtime import (
     values,
 )
 from wasi_nn.runtime.engine import (
+    BESIDE_SOCKETS,
     HOST_TRAP,
     PAGE,
     WASI_MODULES,
     EngineInstance,
+    before,
     missing_export,
 )
 from wasi_nn.runtime.library import view_at
 from wasi_nn.runtime.wasi_streams import OF_FILES, Preview1
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.deferred_start import START, defer_start
+from wasi_nn.wasm.forwarding import GUEST, forwarder
+
+# (What waits comes from us.)
+_FORWARDED = {name: n for name, n in BESIDE_SOCKETS.items() if name != "poll_oneoff"}
 
 
-def _files() -> bytes:
-    """A module that forwards calls about files, and exports the guest's memory as its own."""
-    imports = exports = ""
-    for name, count in OF_FILES.items():
-        kind = f"(param {'i32 ' * count}) (result i32)"
-        values = " ".join(f"(local.get {i})" for i in range(count))
-        imports += f'(import "wasi" "{name}" (func ${name} {kind}))\n'
-        exports += f'(func (export "{name}") {kind} (call ${name} {values}))\n'
-    memory = '(import "guest" "memory" (memory 0))'
-    text = f'(module {memory}\n{imports}(export "memory" (memory 0))\n{exports})'
-    wasm: bytes = wasmer.wat2wasm(text)
-    return wasm
-
-
-_FILES = _files()
+_FILES = forwarder("wasi", _FORWARDED)
+# WASI's errno of a guest without memory.
+_FAULT = 21
 _VERSIONS = {
     "wasi_snapshot_preview1": wasmer_wasi.Version.SNAPSHOT1,
     "wasi_unstable": wasmer_wasi.Version.SNAPSHOT0,
@@ -154,7 +149,7 @@ class PackageInstance(EngineInstance):
         if module.wasi is not None:
             own = self._own_wasi(module.wasi)
             imports[module.wasi] = dict(own)
-            functions = [*functions, *self._streams.functions(module.wasi)]
+            functions = self._with_wasi(module.wasi, functions)
         for function in functions:
             if (function.module, function.name) in module.own:
                 members = imports.setdefault(function.module, {})
@@ -162,13 +157,28 @@ class PackageInstance(EngineInstance):
         self._instance = self._entered(wasmer.Instance, compiled.module, imports)
         self._exported = self._export("memory", wasmer.Memory)
         if own and self._exported is not None:
-            given = {"guest": {"memory": self._exported}, "wasi": own}
+            given = {GUEST: {"memory": self._exported}, "wasi": own}
             self._files = wasmer.Instance(compiled.files, given)
             self._streams.files = {
                 name: _unsigned(getattr(self._files.exports, name)) for name in OF_FILES
             }
         if module.deferred:
             self.invoke(START, ())
+
+    def _with_wasi(self, name: str, functions: list[HostFunction]) -> list[HostFunction]:
+        """The functions with ours of WASI, which those that the host put before them replace."""
+        ours = {function.name: function for function in self._streams.functions(name)}
+        first = {function.name: function for function in functions if function.module == name}
+        for one, function in first.items():
+            own = ours[one].call if one in ours else partial(self._theirs, one)
+            ours[one] = before(function, own)
+        return [*(f for f in functions if f.module != name), *ours.values()]
+
+    def _theirs(self, name: str, memory: object, *arguments: int) -> int:
+        """Call a function of wasmer's WASI."""
+        if self._files is None:
+            return _FAULT
+        return _unsigned(getattr(self._files.exports, name))(*arguments)
 
     def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         if self._instance is None:

@@ -19,7 +19,7 @@ from wasi_nn.errors import GuestTrap
 from wasi_nn.escaping import logger
 from wasi_nn.runtime import BufferMemory, GuestMemory
 from wasi_nn.runtime.open_files import OpenFiles
-from wasi_nn.wasm.wasi_signatures import SIGNATURES
+from wasi_nn.wasm.forwarding import forwarder
 from wasi_nn_wasmtime.capi import POINTER, lean, raise_error, raise_trap
 from wasi_nn_wasmtime.hostcalls import CallerMemory
 
@@ -189,13 +189,4 @@ def _wasi(engine: wasmtime.Engine) -> wasmtime.Linker:
 
 @lru_cache(maxsize=8)
 def _gate_module(engine: wasmtime.Engine, names: tuple[str, ...]) -> wasmtime.Module:
-    imports = exports = ""
-    for name in names:
-        parameters = SIGNATURES[name].parameters
-        kind = f"(param {' '.join(parameters)}) (result i32)"
-        values = " ".join(f"(local.get {i})" for i in range(len(parameters)))
-        imports += f'(import "wasi" "{name}" (func ${name} {kind}))\n'
-        exports += f'(func (export "{name}") {kind} (call ${name} {values}))\n'
-    memory = '(import "guest" "memory" (memory 0))'
-    text = f'(module {imports}{memory}\n(export "memory" (memory 0))\n{exports})'
-    return wasmtime.Module(engine, bytes(wasmtime.wat2wasm(text)))
+    return wasmtime.Module(engine, forwarder("wasi", names))

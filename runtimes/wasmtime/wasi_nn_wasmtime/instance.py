@@ -13,8 +13,8 @@ import wasmtime
 from wasmtime import _ffi as ffi
 
 from wasi_nn.errors import UsageError
-from wasi_nn.runtime import PASS_ON, EngineLimits, HostFunction, WasiConfig
-from wasi_nn.runtime.engine import WASI_MODULES, missing_export
+from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
+from wasi_nn.runtime.engine import WASI_MODULES, before, missing_export
 from wasi_nn.runtime.open_files import OpenFiles
 from wasi_nn.runtime.wasi_streams import Preview1, may_wait
 from wasi_nn_wasmtime.capi import POINTER, lean, raise_error, raise_trap
@@ -68,9 +68,9 @@ class WasmtimeInstance(StoreInstance):
         try:
             self._bound(_MAX_TABLES, memories=1, instances=2)
             self._store.set_wasi(configured(wasi))
-            before = [function for function in functions if function.module in WASI_MODULES]
+            first = [function for function in functions if function.module in WASI_MODULES]
             for module, names in code.wasi.items():
-                self._replace_wasi(module, names, wasi, limits.files, before)
+                self._replace_wasi(module, names, wasi, limits.files, first)
             for function in functions:
                 if function.module not in WASI_MODULES:
                     self.imports.add(function)
@@ -84,15 +84,15 @@ class WasmtimeInstance(StoreInstance):
         names: frozenset[str],
         wasi: WasiConfig,
         files: int | None,
-        before: Sequence[HostFunction],
+        first: Sequence[HostFunction],
     ) -> None:
         """Replace functions of wasmtime's WASI: those in which a guest could wait past its
         deadline, those that open files or write to a callable, and proc_exit, which traps for codes
-        above 125. The host's own come ``before`` them."""
+        above 125. The host's come ``first``."""
         # The guest's monotonic clock has just started.
         self._clock_start = time.monotonic_ns()
         preview1 = Preview1(wasi, self.output_failures, self.pause, self._clock_start)
-        forwarded = FORWARDED + OF_DESCRIPTORS if before else FORWARDED
+        forwarded = FORWARDED + OF_DESCRIPTORS if first else FORWARDED
         gate = Gate(self._store, module, self.imports.memory, self.check_stopped, forwarded)
         if wasi.preopens:
             preview1.files["fd_read"] = partial(gate.call, "fd_read")
@@ -112,12 +112,12 @@ class WasmtimeInstance(StoreInstance):
         for name, call in descriptors.functions().items():
             if name in names:
                 self.imports.add_wasi(module, name, call)
-        for function in before:
+        for function in first:
             if function.module == module:
                 self._put_before(function, gate)
 
     def _put_before(self, function: HostFunction, gate: Gate) -> None:
-        imports, call = self.imports, function.call
+        imports = self.imports
         number = imports.find(function.module, function.name)
         if number is None:
             imports.add(function)
@@ -130,11 +130,7 @@ class WasmtimeInstance(StoreInstance):
         else:
             own = imports.calls[number]
 
-        def first(memory: Any, *arguments: int) -> Any:
-            result = call(memory, *arguments)
-            return own(memory, *arguments) if result == PASS_ON else result
-
-        imports.calls[number] = first
+        imports.calls[number] = before(function, own).call
 
     @property
     def clock_start(self) -> int:
