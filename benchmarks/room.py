@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _GUESTS = (4, 8, 16)
 _TOKENS = 12
 _ROUNDS, _TURNS = 3, 4
-_REQUESTS = 12
+_REQUESTS = 6
 _FLOOD = 4
 _LONG = "All work and no play makes Jack a dull boy. "
 _SHORT = "Question {}: why?"
@@ -163,7 +163,7 @@ def _priority(host: Host) -> Figure:
     high, low = of_tenant(host, "high", 1), of_tenant(host, "low")
     alone: list[float] = []
     beside: list[float] = []
-    for _ in range(_ROUNDS):
+    for _ in range(2 * _ROUNDS):
         alone += _answers(high)
         with ExitStack() as stack:
             for number in range(_FLOOD):

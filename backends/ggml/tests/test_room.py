@@ -26,7 +26,9 @@ from wasi_nn_conformance.engine_tests.common import together
 from wasi_nn_ggml.backend import GgmlBackend
 from wasi_nn_ggml.grammar.matcher import Matcher
 from wasi_nn_ggml.llama.native_context import NativeContext
+from wasi_nn_ggml.llama.sampler import Sampler
 from wasi_nn_ggml.room.pace import Pace
+from wasi_nn_ggml.room.sequence import Text
 from wasi_nn_ggml.settings import ContextSettings
 
 needs("xllamacpp")
@@ -162,6 +164,40 @@ class TestTogether:
         with pytest.raises(RuntimeFailure, match="no token"):
             wrong.answer("Hello")
         assert text + steady.stream(39) == alone[PROMPTS[3]]
+
+    def test_a_text_that_fails_can_be_read_as_far_as_it_came(self, load, alone, monkeypatch):
+        sample, tokens = Sampler.sample, []
+
+        def fail(sampler, context, index):
+            if len(tokens) == 5:
+                raise RuntimeFailure("no more")
+            tokens.append(sample(sampler, context, index))
+            return tokens[-1]
+
+        monkeypatch.setattr(Sampler, "sample", fail)
+        guest = Guest(load())
+        with pytest.raises(RuntimeFailure, match="no more"):
+            guest.answer(PROMPTS[0])
+        pieces = b"".join(guest.graph.model.piece(token) for token in tokens)
+        assert alone[PROMPTS[0]].startswith(guest.text())
+        assert guest.text() == pieces != b""
+
+    def test_a_whole_text_wakes_its_guest_for_several_tokens_at_once(self, load, monkeypatch):
+        flush, groups = Text.flush, []
+
+        def note(text, error=None):
+            groups.append(len(text.group))
+            flush(text, error)
+
+        monkeypatch.setattr(Text, "flush", note)
+        guest = Guest(load(n_predict=20, ignore_eos=True))
+        guest.answer(PROMPTS[0])
+        # (The first one shows how long it took.)
+        assert groups == [1, 8, 8, 3]
+        groups.clear()
+        guest.put(PROMPTS[0])
+        guest.stream(5)
+        assert set(groups) == {1}
 
     def test_each_guest_has_its_own_grammar(self, load, alone):
         graph = load()

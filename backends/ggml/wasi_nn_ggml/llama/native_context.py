@@ -71,10 +71,17 @@ class NativeContext:
         self._stop = ctypes.create_string_buffer(2)
         native.llama_set_abort_callback(self.pointer, _STRLEN, ctypes.addressof(self._stop))
         self._decode = native.llama_decode
+        self._threads = threads(settings)
 
     def decode(self, batch: Batch) -> int:
         """Decode a batch: 0, ``NO_ROOM``, ``ABORTED``, or llama.cpp's number of a failure."""
         return int(self._decode(self.pointer, batch))
+
+    def set_threads(self, single: int, batch: int) -> None:
+        """The threads for one token, and for more of them at once."""
+        if self._threads != (single, batch):
+            self._threads = single, batch
+            self._native.llama_set_n_threads(self.pointer, single, batch)
 
     def stop(self) -> None:
         """Make the present call of ``decode``, and every later one, give ``ABORTED``. Callable from

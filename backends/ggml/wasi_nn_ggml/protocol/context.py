@@ -26,7 +26,7 @@ from wasi_nn_ggml.protocol import prompt as prompts
 from wasi_nn_ggml.protocol.counters import Counters
 from wasi_nn_ggml.protocol.output import Output, read_journal
 from wasi_nn_ggml.protocol.prompt import Projection, Prompt
-from wasi_nn_ggml.protocol.writer import CacheWriter, Call, LoopWriter, Writer
+from wasi_nn_ggml.protocol.writer import Ahead, CacheWriter, Call, LoopWriter, Writer
 from wasi_nn_ggml.reservation import Reservation
 from wasi_nn_ggml.room.room import Room, room_of
 from wasi_nn_ggml.settings import Settings
@@ -38,8 +38,9 @@ if TYPE_CHECKING:
 CONFIG, METADATA = 1, 1
 # Tokens that WasmEdge leaves free in a context for special tokens.
 _MARGIN = 4
-# Tokens that are computed before a guest asks for them, in a stream and in ``compute``.
-_AHEAD, _AHEAD_OF_COMPUTE = 4, 2
+# What is computed before a guest asks for it: in a stream, in a ``compute`` of which each token is
+# looked at, and in one that only ends at the end of the text.
+_STREAM, _LOOKED_AT, _WHOLE = Ahead(4), Ahead(2), Ahead(16, at_once=8)
 # In bytes. A config may contain a grammar.
 _MAX_CONFIG = 1 << 20
 
@@ -90,8 +91,9 @@ class GgmlContext(StreamingContext):
             self._embed()
             return
         most = self._settings.n_predict if self._settings.n_predict >= 0 else sys.maxsize
-        writer = self._evaluate(_AHEAD_OF_COMPUTE, min(most, self._allowed))
         stop = self._settings.reverse_prompt.encode("utf-8")
+        ahead = _LOOKED_AT if stop or self._settings.stream_stdout else _WHOLE
+        writer = self._evaluate(ahead, min(most, self._allowed))
         try:
             output = self._output
             while len(output.tokens) < most:
@@ -116,7 +118,7 @@ class GgmlContext(StreamingContext):
             if not self._streaming or writer is None or self._fresh:
                 # (If a config has changed how tokens are chosen, those that the guest has not asked
                 # for are forgotten.)
-                writer = self._evaluate(_AHEAD, self._allowed)
+                writer = self._evaluate(_STREAM, self._allowed)
             self._streaming = not self._take(writer, sys.maxsize)
         except BaseException:
             self._streaming = True
@@ -302,7 +304,7 @@ class GgmlContext(StreamingContext):
             writer.stop()
         return writer
 
-    def _evaluate(self, ahead: int, limit: int) -> CacheWriter | LoopWriter:
+    def _evaluate(self, ahead: Ahead, limit: int) -> CacheWriter | LoopWriter:
         """Read the prompt, and what was written after it."""
         prompt = self._prompt
         assert prompt is not None

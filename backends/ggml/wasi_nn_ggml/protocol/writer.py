@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from weakref import finalize
 
 from wasi_nn.backend import Reserve, Schedule
@@ -42,11 +42,19 @@ class Writer(Protocol):
         """Free the memory. Call it once."""
 
 
+class Ahead(NamedTuple):
+    """How many tokens the loop may be before a guest, and how many it gives it at once."""
+
+    tokens: int
+    at_once: int = 1
+
+
 class Call:
     """How a text is written: by which sampler, ``fresh`` if that has seen nothing of the text;
-    whether a token can end it; and how many tokens may be computed before their guest asks."""
+    whether a token can end it; how many tokens may be computed before their guest asks, and how
+    many the guest gets at once."""
 
-    def __init__(self, sampler: Sampler, fresh: bool, ends: bool, ahead: int, limit: int) -> None:
+    def __init__(self, sampler: Sampler, fresh: bool, ends: bool, ahead: Ahead, limit: int) -> None:
         self.sampler, self.fresh, self.ends = sampler, fresh, ends
         self.ahead, self.limit = ahead, limit
 
@@ -81,7 +89,7 @@ class LoopWriter:
     def begin(self, prompt: Prompt, written: array[int], text: Call) -> int:
         assert prompt.tokens is not None
         tokens = prompt.tokens + written
-        wanted = Text(tokens, text.sampler, text.ends, text.ahead, text.limit)
+        wanted = Text(tokens, text.sampler, text.ends, *text.ahead, text.limit)
         wanted.fresh = text.fresh
         return self._sequence.begin(wanted)
 

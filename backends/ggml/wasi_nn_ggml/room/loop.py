@@ -31,6 +31,8 @@ log = logger("wasi_nn.ggml")
 
 # Without texts for these seconds, the tokens of those who have gone are freed.
 _KEEP_SECONDS = 600.0
+# Every so many steps are planned in any case.
+_PLANNED = 8
 # How soon a step is planned again if nobody could have a slot, in seconds.
 _AGAIN = 0.002
 
@@ -51,18 +53,17 @@ class DecodeLoop:
         #: Those that wait until another one needs less room.
         self._parked: dict[Sequence, None] = {}
         self._batch = StepBatch(slots.context.n_batch)
-        self._threads = (0, 0)
         self._planner = Planner(slots, sharing)
         self._grace = Grace()
         self._growth = Growth(slots, most)
-        #: The duration of the last step.
-        self._seconds = 0.0
+        #: The next step, if it is as the last one.
+        self._again: list[Part] = []
+        self._step_seconds = 0.0
         self._ended = self._blocked = False
-        self._begun = 0
         # What is decoded now, for those who want to abort it.
         self._guard = threading.RLock()
         self._running: list[Sequence] = []
-        self.steps = self.tokens = 0
+        self._begun = self.steps = self.tokens = 0
         self.queue_seconds = 0.0
         #: How many sequences have come and gone.
         self.joined = self.left = 0
@@ -135,21 +136,14 @@ class DecodeLoop:
     # The thread
 
     def _run(self) -> None:
-        while True:
+        while not self._ended:
             try:
-                self._receive()
-                if self._ended:
-                    break
-                if self._growth.is_ready:
-                    self._grow()
-                now, size = time.perf_counter(), self._batch.size
-                step = self._planner.plan(self._active, self._parked, self._members, now, size)
-                self._growth.foresee(self._active)
-                self._blocked = not step
-                if step:
+                if not (self._again and self._inbox.empty()):
+                    self._receive()
+                    self._again = self._plan()
+                step, self._again = self._again, []
+                if step and not self._ended:
                     self._step(step)
-                elif not is_awaited(self._members, now):
-                    self._parked.clear()
             except Exception as error:
                 log.error("the decode loop failed\n  %s", trace_of(error))
                 self._fail_all(f"the decode loop failed: {type(error).__name__}: {error}")
@@ -157,16 +151,26 @@ class DecodeLoop:
         self._growth.end()
         self._slots.context.close()
 
+    def _plan(self) -> list[Part]:
+        if self._growth.is_ready:
+            self._grow()
+        now, size = time.perf_counter(), self._batch.size
+        step = self._planner.plan(self._active, self._parked, self._members, now, size)
+        self._growth.foresee(self._active)
+        self._blocked = not step
+        if not step and not is_awaited(self._members, now):
+            self._parked.clear()
+        return step
+
     def _receive(self) -> None:
         """Do what was requested. Waits if there is nothing to compute."""
-        inbox = self._inbox
         with suppress(Empty):
             while self._active and (left := self._grace.left(time.perf_counter())) > 0:
-                inbox.get(timeout=left)()
-        if (self._blocked or not self._active) and inbox.empty():
+                self._inbox.get(timeout=left)()
+        if (self._blocked or not self._active) and self._inbox.empty():
             self._wait()
-        while not inbox.empty():
-            inbox.get()()
+        while not self._inbox.empty():
+            self._inbox.get()()
 
     def _wait(self) -> None:
         patience = _KEEP_SECONDS
@@ -235,8 +239,8 @@ class DecodeLoop:
     def _step(self, step: list[Part]) -> None:
         started = time.perf_counter()
         members = [member for member, _ in step]
-        self._set_threads(members)
         batch, context = self._batch, self._slots.context
+        context.set_threads(*map(max, zip(*[member.threads for member in members], strict=True)))
         batch.fill(step)
         with self._guard:
             self._running = members
@@ -254,15 +258,6 @@ class DecodeLoop:
             self._failed(step, status)
             return
         self._succeeded(step, started)
-
-    def _set_threads(self, members: list[Sequence]) -> None:
-        wanted = (
-            max(member.threads[0] for member in members),
-            max(member.threads[1] for member in members),
-        )
-        if wanted != self._threads:
-            self._threads = wanted
-            self._model.native.llama_set_n_threads(self._slots.context.pointer, *wanted)
 
     def _succeeded(self, step: list[Part], started: float) -> None:
         self.steps += 1
@@ -292,8 +287,11 @@ class DecodeLoop:
                 self._continue(member, text, index)
             except RuntimeFailure as error:
                 self._fail(member, error)
-        self._seconds = time.perf_counter() - started
-        self._planner.pace.note(self._seconds, writing, at - writing)
+        steady = len(step) == writing == len(self._active) == len(self._members)
+        if steady and self.steps % _PLANNED and not any(member.due for member, _ in step):
+            self._again = step
+        self._step_seconds = time.perf_counter() - started
+        self._planner.pace.note(self._step_seconds, writing, at - writing)
 
     def _continue(self, sequence: Sequence, text: Text, index: int) -> None:
         """All tokens of a text are decoded: choose the next one."""
@@ -307,11 +305,11 @@ class DecodeLoop:
             self._pause(sequence, text)
         elif text.sampler.guided:
             self._active.pop(sequence, None)
-            self._grace.asked(sequence, time.perf_counter(), self._seconds)
+            self._grace.asked(sequence, time.perf_counter(), self._step_seconds)
             text.results.put(Logits(text.sampler.row(context, index)))
         else:
             token = text.sampler.sample(context, index)
-            text.results.put(token)
+            text.group.append(token)
             self._deliver(sequence, text, token)
 
     def _deliver(self, sequence: Sequence, text: Text, token: int) -> None:
@@ -320,10 +318,13 @@ class DecodeLoop:
         text.tokens.append(token)
         if sequence.tokens_per_second > 0:
             sequence.due = max(sequence.due, time.perf_counter()) + 1 / sequence.tokens_per_second
-        if (text.ends and self._model.is_end(token)) or len(text.tokens) > sequence.n_ctx:
-            text.ended = True
+        text.ended = (text.ends and self._model.is_end(token)) or len(text.tokens) > sequence.n_ctx
+        waits = not text.may_go_on
+        if text.ended or waits or text.produced == 1 or len(text.group) >= text.at_once:
+            text.flush()
+        if text.ended:
             self._rest(sequence)
-        elif not text.may_go_on:
+        elif waits:
             self._pause(sequence, text)
 
     def _pause(self, sequence: Sequence, text: Text) -> None:
@@ -376,7 +377,6 @@ class DecodeLoop:
         """Make the memory larger. Returns whether it could be."""
         grown = self._growth.finish()
         if grown:
-            self._threads = (0, 0)
             self._batch = StepBatch(self._slots.context.n_batch)
         return grown
 
@@ -389,12 +389,12 @@ class DecodeLoop:
         if sequence.slot is not None:
             self._slots.forget(sequence.slot)
         if text is not None:
-            text.results.put(error)
+            text.flush(error)
 
     def _fail_all(self, reason: str) -> None:
         for member in [*self._members]:
             if member.text is not None:
-                member.text.results.put(RuntimeFailure(reason))
+                member.text.flush(RuntimeFailure(reason))
                 member.text = None
         self._active.clear()
         self._parked.clear()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-# A step with parts of prompts takes about this many times as long as one without.
-_SLOWER = 2.2
+# A step with parts of prompts takes at most this many times as long as one without.
+_SLOWER = 2.4
 # How much a new measurement counts, of a step without parts of prompts and of a prompt's token.
 _PLAIN_WEIGHT, _TOKEN_WEIGHT = 0.2, 0.5
 # A measurement counts as at most this many times what is known: others use the machine too.
@@ -46,7 +46,7 @@ class Pace:
             return 0
         if not self._token or not self._plain:
             return 1
-        fair = round((_SLOWER - 1) * self._usual(writing) / self._token)
+        fair = int((_SLOWER - 1) * self._usual(writing) / self._token)
         return max(1, min(whole, fair, 2 * self._last))
 
     def _usual(self, writing: int) -> float:

@@ -30,12 +30,19 @@ class Text:
     """Tokens to read and to continue.
 
     The loop writes ``tokens`` and ``produced``, and puts results: the number of tokens that it had
-    to compute until it could choose the first one, then tokens or ``Logits``, or an exception. The
-    guest's thread writes ``taken`` and ``limit``. The loop is never more than ``ahead`` tokens
-    before the guest, and never beyond ``limit``."""
+    to compute until it could choose the first one, then tokens or ``Logits``, or an exception. It
+    puts ``at_once`` tokens together, so that the guest's thread need not wake for each. The guest's
+    thread writes ``taken`` and ``limit``. The loop is never more than ``ahead`` tokens before the
+    guest, and never beyond ``limit``."""
 
     def __init__(
-        self, tokens: array[int], sampler: Sampler, ends: bool, ahead: int, limit: int
+        self,
+        tokens: array[int],
+        sampler: Sampler,
+        ends: bool,
+        ahead: int,
+        at_once: int,
+        limit: int,
     ) -> None:
         self.tokens = tokens
         self.sampler = sampler
@@ -43,8 +50,13 @@ class Text:
         #: Whether a token that ends the generation ends the text.
         self.ends = ends
         self.ahead = ahead
+        self.at_once = at_once
         self.limit = limit
-        self.results: SimpleQueue[int | Logits | Exception] = SimpleQueue()
+        self.results: SimpleQueue[int | list[int] | Logits | Exception] = SimpleQueue()
+        #: The tokens that were not put into ``results`` yet.
+        self.group: list[int] = []
+        #: The tokens that the guest's thread got but has not taken, the next one last.
+        self.got: list[int] = []
         #: Tokens that were computed before the first one could be chosen; None once that is told.
         self.computed: int | None = 0
         self.produced = self.taken = 0
@@ -61,6 +73,14 @@ class Text:
     def may_go_on(self) -> bool:
         """Whether the next token may be chosen now."""
         return self.produced < min(self.taken + self.ahead, self.limit)
+
+    def flush(self, error: Exception | None = None) -> None:
+        """Let the guest have the tokens that were chosen, and then an error."""
+        if self.group:
+            self.results.put(self.group)
+            self.group = []
+        if error is not None:
+            self.results.put(error)
 
 
 class Sequence:
@@ -133,21 +153,24 @@ class Sequence:
         if text.taken and text.n_prompt + text.taken > self.n_ctx:
             raise ContextFull(f"the context of {self.n_ctx} tokens is full")
         text.limit = text.taken + allowed
-        self.asked = time.perf_counter()
-        self._nudge(text)
-        result = text.results.get()
-        if isinstance(result, Exception):
-            raise result
-        if isinstance(result, Logits):
-            self.stepping(True)
-            result = text.sampler.choose(result.row)
-            self.stepping(False)
-            text.taken += 1
-            self._loop.chosen(self, text, result)
-            return result
+        if not text.got:
+            self.asked = time.perf_counter()
+            self._nudge(text)
+            result = text.results.get()
+            if isinstance(result, Exception):
+                raise result
+            if isinstance(result, Logits):
+                self.stepping(True)
+                token = text.sampler.choose(result.row)
+                self.stepping(False)
+                text.taken += 1
+                self._loop.chosen(self, text, token)
+                return token
+            assert isinstance(result, list)
+            text.got = result[::-1]
         text.taken += 1
         self._nudge(text)
-        return result
+        return text.got.pop()
 
     def _nudge(self, text: Text) -> None:
         if text.paused and text.may_go_on:
