@@ -10,8 +10,9 @@ import pytest
 
 from wasi_nn import Host, Limits, Tensor, TensorType
 from wasi_nn._models.file_versions import versions
+from wasi_nn._worker import memory
 from wasi_nn.backend import Backend, ExecutionContext, Graph
-from wasi_nn.backend.files import Kept, version
+from wasi_nn.backend.files import Kept, hold, version
 from wasi_nn.errors import ModelNotFound, RuntimeFailure
 from wasi_nn.hookspecs import hookimpl
 from wasi_nn.plugins import Plugins
@@ -331,3 +332,16 @@ def test_a_kept_file_stays_the_one_that_was_loaded(tmp_path, monkeypatch, system
     file.write_bytes(b"longer")
     with pytest.raises(RuntimeFailure, match="load the graph again"):
         kept.path  # noqa: B018
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no folder of open files")
+def test_what_a_builder_holds_is_read_from_there_and_not_copied(tmp_path):
+    data = memoryview(b"model")
+    assert Kept.of(data) == b"model"
+    (tmp_path / "file").write_bytes(data)
+    descriptor = memory.pack([data])
+    (view,) = memory.unpack(descriptor, [len(data)])
+    hold(view, descriptor)
+    found = [Kept.of(tmp_path / "file"), Kept.of(view)]
+    os.close(descriptor)
+    assert [Path(kept.path).read_bytes() for kept in found] == [data, data]

@@ -107,7 +107,7 @@ def _device(options: LoadOptions) -> str:
 def _torchscript(builder: Builder, device: str) -> Graph:
     import torch
 
-    source = Kept(builder) if isinstance(builder, Path) else bytes(builder)
+    source = Kept.of(builder)
 
     # (Code of the module runs, where it has a __setstate__: here and when it is frozen.)
     @logged()

@@ -18,7 +18,7 @@ needs("ai_edge_litert")
 from authoring import mutants  # noqa: E402
 from authoring.flatbuffer import FlatModel  # noqa: E402
 from authoring.networks import reference, sample, tflite  # noqa: E402
-from wasi_nn import Host, Tensor, TensorType  # noqa: E402
+from wasi_nn import ExecutionTarget, Host, Policy, Tensor, TensorType  # noqa: E402
 from wasi_nn._models import loading  # noqa: E402
 from wasi_nn.backend import LoadOptions  # noqa: E402
 from wasi_nn.errors import (  # noqa: E402
@@ -539,3 +539,20 @@ def test_a_rewritten_file_is_noticed(host, tmp_path):
     old.init_execution_context().close()  # It was made with the graph.
     with pytest.raises(RuntimeFailure, match=r"m\.tflite was changed .* load the graph again"):
         answer(old)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there, a worker copies the model")
+def test_a_worker_reads_a_guests_model_where_the_host_has_put_it():
+    # (A flatbuffer may have anything behind it.)
+    model = memoryview(concatenated("float32") + bytes(64 << 20))
+    with Host(policy=Policy(own_models=True)) as host, host.open_session() as session:
+        graph = session.load([model], "tensorflowlite", ExecutionTarget.CPU)
+        # A second context reads the model again.
+        first, second = (session.contexts[session.init_execution_context(graph)] for _ in range(2))
+        for context in (first, second):
+            context.set_input(0, Tensor.of(np.ones((2, 3), np.float32)))
+            context.compute()
+            assert np.all(np.frombuffer(context.get_output(0).data, np.float32) == 1)
+        status = Path(f"/proc/{session.graphs[graph].worker.process}/status").read_text()
+    (private,) = (line.split()[1] for line in status.splitlines() if line.startswith("RssAnon"))
+    assert int(private) << 10 < len(model)

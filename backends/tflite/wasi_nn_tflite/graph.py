@@ -100,7 +100,7 @@ def load(builder: Builder, options: LoadOptions) -> Graph:
     threads = number_of_threads(options.config)
     if threads:
         settings["num_threads"] = threads
-    model = Kept(builder) if isinstance(builder, Path) else bytes(builder)
+    model = Kept.of(builder)
     try:
         return TfliteGraph(model, settings, options.config)
     except (ValueError, RuntimeError) as error:

@@ -14,9 +14,12 @@ import weakref
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from wasi_nn.errors import ModelNotFound, RuntimeFailure
+
+if TYPE_CHECKING:
+    from wasi_nn.backend import Builder
 
 __all__ = ["Kept", "Version", "descriptor_of", "hold", "version", "versions"]
 
@@ -79,14 +82,32 @@ class Kept:
                 descriptor = os.open(path, os.O_RDONLY)
             except OSError as error:
                 raise ModelNotFound(f"model file {path}: {error.strerror or error}") from error
-            weakref.finalize(self, os.close, descriptor)
-            self._place = f"{_DESCRIPTORS}/{descriptor}"
-        self._seen = self._look()
+            self._hold(descriptor)
+        self._seen: tuple[int, int, int] | None = self._look()
+
+    @classmethod
+    def of(cls, builder: Builder) -> Kept | bytes:
+        """What a graph reads its model from: the builder's file, the one of ``descriptor_of``, or a
+        copy of the bytes. Raises ``ModelNotFound``."""
+        if isinstance(builder, Path):
+            return cls(builder)
+        descriptor = descriptor_of(builder)
+        if descriptor is None or not os.path.isdir(_DESCRIPTORS):
+            return bytes(builder)
+        kept = cls.__new__(cls)
+        kept._hold(os.dup(descriptor))
+        # Nobody can change it.
+        kept._seen = None
+        return kept
+
+    def _hold(self, descriptor: int) -> None:
+        weakref.finalize(self, os.close, descriptor)
+        self._place = f"{_DESCRIPTORS}/{descriptor}"
 
     @property
     def path(self) -> str:
         """A path of the file. Raises ``RuntimeFailure`` when its contents have changed."""
-        if self._look() != self._seen:
+        if self._seen is not None and self._look() != self._seen:
             raise RuntimeFailure(
                 f"{self._name} was changed after the graph was loaded: load the graph again"
             )
