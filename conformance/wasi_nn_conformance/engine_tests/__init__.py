@@ -16,7 +16,7 @@ from __future__ import annotations
 import pytest
 
 _MODULES = """common directories files garbage hostcalls limits memory policies preopens programs
-    signals starts streams tasks waits wasi""".split()
+    signals standins starts streams tasks waits wasi""".split()
 # So that their asserts say what they saw.
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in _MODULES))
 
@@ -29,6 +29,7 @@ from wasi_nn_conformance.engine_tests.memory import Memory  # noqa: E402
 from wasi_nn_conformance.engine_tests.policies import Policies  # noqa: E402
 from wasi_nn_conformance.engine_tests.programs import Programs  # noqa: E402
 from wasi_nn_conformance.engine_tests.signals import Signals  # noqa: E402
+from wasi_nn_conformance.engine_tests.standins import StandIns  # noqa: E402
 from wasi_nn_conformance.engine_tests.starts import Starts  # noqa: E402
 from wasi_nn_conformance.engine_tests.streams import StandardStreams  # noqa: E402
 from wasi_nn_conformance.engine_tests.tasks import Tasks  # noqa: E402
@@ -52,6 +53,7 @@ class EngineTests(
     Signals,
     Memory,
     HostCalls,
+    StandIns,
     Garbage,
 ):
     """Inherit it and name your ``runtime``. ``share`` and ``installed`` are optional.

@@ -45,6 +45,7 @@ EXAMPLES = """Examples:
   wasi-nn run --nn-preload default:ONNX:CPU:model.onnx --dir .:. guest.wasm default
   wasi-nn run -S nn-graph=onnx::models/mobilenet --timeout 10 guest.wasm
   wasi-nn run --policy guests.toml --graph m=model.onnx guest.wasm
+  wasi-nn run --listen 127.0.0.1:8080 --graph llm=model.gguf llama-api-server.wasm -p chatml
   wasi-nn run --runtime wasmer --python python3.10 guest.wasm
   wasi-nn run --graph net=m.onnx --each photos/*.raw classify.wasm name:net {} 1,3,224,224
   find photos -name '*.raw' | wasi-nn run --jobs 4 --each - filter.wasm > answers.txt
@@ -168,6 +169,11 @@ EXAMPLES = """Examples:
     help="Let a model whose execution target is not available run on the CPU.",
 )
 @click.option(
+    "--allow-unknown-imports",
+    is_flag=True,
+    help="Let a guest start that imports functions which nothing provides. Calling one ends it.",
+)
+@click.option(
     *("--enable-all-statistics", "--enable-time-measuring", "--enable-gas-measuring"),
     *("--enable-instruction-count", "statistics"),
     is_flag=True,
@@ -190,6 +196,7 @@ def run(
     dialect: str,
     policy: PolicyOptions,
     allow_fallback: bool,
+    allow_unknown_imports: bool,
     stats: bool,
     verbose: bool,
     export: str | None,
@@ -259,6 +266,7 @@ def run(
         "dialect": dialect,
         "stats": stats or statistics,
         "trace": verbose,
+        "allow_unknown_imports": allow_unknown_imports,
     }
     if files:
         if call is not None:

@@ -51,6 +51,7 @@ class GuestComponent:
         observer: Observer,
         dialect: str | None = None,
         extra: Sequence[HostFunction] = (),
+        stand_ins: bool = False,
     ) -> Linked:
         version = self._version()
         chosen = DIALECTS[0] if dialect in (None, "auto") else dialect

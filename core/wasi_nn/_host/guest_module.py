@@ -18,7 +18,10 @@ from wasi_nn.runtime.engine import uses_sockets
 from wasi_nn.wasm import module as wasm_module
 
 if TYPE_CHECKING:
+    from wasi_nn._abi.logging import GuestLog
     from wasi_nn._sockets.sockets import Sockets
+
+_LOGGING = "wasi:logging/logging"
 
 
 class GuestModule:
@@ -34,6 +37,7 @@ class GuestModule:
         # What guests of a dialect share: its ABI and, once one was linked, what they import.
         self._selected: dict[str | None, Selection | None] = {}
         self._uses_sockets = uses_sockets(self.file.imports)
+        self._logs = any(item.module == _LOGGING for item in self.file.imports)
         self._imported: dict[tuple[Runtime, str | None], list[tuple[str, str]]] = {}
 
     def compile(self, runtime: Runtime, wasm: bytes, limits: EngineLimits) -> Any:
@@ -61,15 +65,17 @@ class GuestModule:
         observer: Observer,
         dialect: str | None = None,
         extra: Sequence[HostFunction] = (),
+        stand_ins: bool = False,
     ) -> Linked:
-        """Meet every import. Raises ``LinkError``, and ``UsageError`` for a dialect that the binary
-        cannot have."""
+        """Meet every import, with ``stand_ins`` for what nothing provides. Raises ``LinkError``,
+        and ``UsageError`` for a dialect that the binary cannot have."""
         bench = BenchTimer()
         if dialect not in self._selected:
             self._selected[dialect] = select_abi(self.file, dialect)
         selection = self._selected[dialect]
         abi = None if selection is None else selection.for_guest(session)
-        imported = None if extra else self._imported.get((runtime, dialect))
+        special = bool(extra) or stand_ins
+        imported = None if special else self._imported.get((runtime, dialect))
         offered = bench.host_functions()
         if abi is not None:
             names = None if imported is None else {name for _, name in imported}
@@ -77,10 +83,13 @@ class GuestModule:
         sockets = self._sockets(session, observer) if self._uses_sockets else None
         if sockets is not None:
             offered += sockets.functions(self.file.imports)
+        log = self._log() if self._logs else None
+        if log is not None:
+            offered += log.functions(_LOGGING)
         offered += extra
         if imported is None:
-            needed = link(self.file, offered, runtime)
-            if not extra:
+            needed = link(self.file, offered, runtime, stand_ins)
+            if not special:
                 imported = [(function.module, function.name) for function in needed]
                 self._imported[runtime, dialect] = imported
         else:
@@ -91,7 +100,15 @@ class GuestModule:
             lambda: abi.negotiation.dialect.name if abi is not None else None,
             bench,
             sockets,
+            log,
         )
+
+    @staticmethod
+    def _log() -> GuestLog:
+        # (So do few log.)
+        from wasi_nn._abi.logging import GuestLog
+
+        return GuestLog()
 
     @staticmethod
     def _sockets(session: Session, observer: Observer) -> Sockets:

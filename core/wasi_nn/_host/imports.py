@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from wasi_nn._abi.core.dialects import EPHEMERAL, LEGACY
-from wasi_nn.errors import LinkError
-from wasi_nn.runtime import HostFunction, Runtime
+from wasi_nn.errors import GuestTrap, LinkError
+from wasi_nn.runtime import GuestMemory, HostFunction, Runtime
 from wasi_nn.wasm.module import Import, Signature, WasmFile
 from wasi_nn.wasm.wasi_signatures import SIGNATURES
 
@@ -29,25 +29,40 @@ _ELSEWHERE = {
 }
 # How many names a message lists.
 _MAX_LISTED = 100
+_NUMBERS = frozenset({"i32", "i64", "f32", "f64"})
+_STAND_IN = (
+    ". If it can do without them, give --allow-unknown-imports (in Python, "
+    "allow_unknown_imports=True)"
+)
 _WITHOUT_THREADS = ". It is built for threads: build it for wasm32-wasip1, without -pthread"
 
 
 def link(
-    module: WasmFile, functions: Iterable[HostFunction], runtime: Runtime
+    module: WasmFile,
+    functions: Iterable[HostFunction],
+    runtime: Runtime,
+    stand_ins: bool = False,
 ) -> list[HostFunction]:
     """The ``functions`` that the guest imports. Raises ``LinkError``, which names every import that
-    neither they nor the runtime's WASI provide, and a memory that the runtime cannot make."""
+    neither they nor the runtime's WASI provide, and a memory that the runtime cannot make.
+
+    With ``stand_ins``, a function that nothing provides ends the guest when it is called."""
     offered = {(function.module, function.name): function for function in functions}
     ours = {module for module, _ in offered}
     problems: list[str] = []
     # What nothing here provides, by who provides it.
     missing: dict[str, list[str]] = {}
+    unmet: list[Import] = []
     needed: dict[tuple[str, str], HostFunction] = {}
     for item in module.imports:
         function = offered.get((item.module, item.name))
-        signature = _signature(function) if function is not None else _wasi(item, runtime)
+        signature = function.types if function is not None else _wasi(item, runtime)
+        if signature is None and stand_ins and _has_numbers(item):
+            needed[item.module, item.name] = _stand_in(item)
+            continue
         if signature is None:
             missing.setdefault(_provider(item, runtime, ours), []).append(_name(item))
+            unmet.append(item)
             continue
         problem = _mismatch(item, signature)
         if problem is not None:
@@ -65,12 +80,28 @@ def link(
     if problems:
         threads = any(memory.shared for memory in module.memories)
         advice = _WITHOUT_THREADS if threads else ""
+        if not advice and len(problems) == len(missing) and all(map(_has_numbers, unmet)):
+            advice = _STAND_IN
         raise LinkError("the guest cannot start: " + "; ".join(dict.fromkeys(problems)) + advice)
     return list(needed.values())
 
 
-def _signature(function: HostFunction) -> Signature:
-    return Signature(("i32",) * function.parameters, ("i32",) * function.has_result)
+def _has_numbers(item: Import) -> bool:
+    """Whether an import is a function whose values are all numbers."""
+    signature = item.signature
+    return signature is not None and _NUMBERS.issuperset(signature.parameters + signature.results)
+
+
+def _stand_in(item: Import) -> HostFunction:
+    text = (
+        f"it called {_name(item)}, which nothing here provides: a stand-in took its place "
+        "(--allow-unknown-imports)"
+    )
+
+    def end(memory: GuestMemory | None, *numbers: int) -> None:
+        raise GuestTrap(text)
+
+    return HostFunction(item.module, item.name, 0, False, end, item.signature)
 
 
 def _mismatch(item: Import, ours: Signature) -> str | None:

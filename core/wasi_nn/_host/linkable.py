@@ -9,6 +9,7 @@ from wasi_nn.errors import Unavailable
 
 if TYPE_CHECKING:
     from wasi_nn._abi.bench import BenchTimer
+    from wasi_nn._abi.logging import GuestLog
     from wasi_nn._host.guest_component import GuestComponent
     from wasi_nn._host.guest_module import GuestModule
     from wasi_nn._sockets.sockets import Sockets
@@ -29,6 +30,8 @@ class Linked(NamedTuple):
     bench: BenchTimer
     #: Those of a guest that imports functions of sockets.
     sockets: Sockets | None = None
+    #: The log of a guest that imports one.
+    log: GuestLog | None = None
 
 
 def checked(runtime: Runtime, method: str, made: T, kind: type) -> T:

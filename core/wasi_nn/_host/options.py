@@ -41,6 +41,9 @@ class GuestOptions(TypedDict, total=False):
     priority: int | None
     #: Short for a limit: tokens of language models in a second.
     tokens_per_second: float | None
+    #: Let a guest start that imports functions which nothing provides. Calling one ends it. (A
+    #: component must have all of its imports.)
+    allow_unknown_imports: bool
     #: Time each wasi-nn function, for ``RunResult.calls``.
     stats: bool
     #: Log every wasi-nn call.

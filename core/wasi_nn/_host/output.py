@@ -11,12 +11,15 @@ from wasi_nn.runtime import Instance, WasiConfig
 from wasi_nn.runtime.engine import EngineInstance
 
 
-def guest_output(wasi: WasiConfig, instance: Instance) -> Callable[[bytes], None]:
-    """A function that writes to the guest's stdout, after what the guest itself has written.
+def guest_output(
+    wasi: WasiConfig, instance: Instance, descriptor: int = 1
+) -> Callable[[bytes], None]:
+    """A function that writes to the guest's stdout, or to its stderr (2), after what the guest
+    itself has written.
 
     What the stream's callable raises is raised when the guest has ended, as for the guest's own
     output. Nothing is written after it."""
-    stream = wasi.stdout
+    stream = wasi.stdout if descriptor == 1 else wasi.stderr
     failures = instance.output_failures if isinstance(instance, EngineInstance) else []
 
     def write(data: bytes) -> None:
@@ -28,7 +31,7 @@ def guest_output(wasi: WasiConfig, instance: Instance) -> Callable[[bytes], None
             if callable(stream):
                 stream(data)
             else:
-                _write_all(1, data)
+                _write_all(descriptor, data)
         except BaseException as error:
             failures.append(error)
 

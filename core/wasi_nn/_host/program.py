@@ -87,8 +87,9 @@ class Program(OfOneProcess):
         ``args`` come after the program's name. ``RunOptions`` describes the options: ``env``,
         ``dirs``, ``stdin``, ``stdout``, ``stderr``, ``capture``, ``dialect``, ``policy``,
         ``limits``, ``timeout``, ``tenant``, ``priority``, ``tokens_per_second``, ``stats``,
-        ``trace``, ``on_start``, ``invoke``. Raises ``LinkError`` and ``UsageError`` for what keeps
-        the guest from starting; what ends it later is in the result."""
+        ``trace``, ``allow_unknown_imports``, ``on_start``, ``invoke``. Raises ``LinkError`` and
+        ``UsageError`` for what keeps the guest from starting; what ends it later is in the
+        result."""
         check_options(options, RunOptions)
         check_args(args)
         policy = self._policy(options)
@@ -229,7 +230,7 @@ class Program(OfOneProcess):
 
         ``extra`` are host functions of your own. ``GuestOptions`` describes the options:
         ``dialect``, ``policy``, ``limits``, ``timeout``, ``tenant``, ``priority``,
-        ``tokens_per_second``, ``stats``, ``trace``. Raises
+        ``tokens_per_second``, ``stats``, ``trace``, ``allow_unknown_imports``. Raises
         ``LinkError``, and the kinds of ``GuestError`` if its start function fails."""
         check_options(options, GuestOptions)
         self._binary.check_export(None)
@@ -265,13 +266,22 @@ class Program(OfOneProcess):
         observer = Observer(timed=options.get("stats", False), traced=options.get("trace", False))
         session = self._host._session(policy, options.get("tenant"))
         try:
-            linked = self._binary.link(session, runtime, observer, options.get("dialect"), extra)
+            linked = self._binary.link(
+                session,
+                runtime,
+                observer,
+                options.get("dialect"),
+                extra,
+                options.get("allow_unknown_imports", False),
+            )
             bounds = EngineLimits(limits.memory, limits.fuel, limits.files)
 
             def prepare(code: Any) -> Instance:
                 made: Instance = code.prepare(linked.imports, wasi, bounds)
                 instance: Instance = checked(runtime, "prepare", made, Instance)
                 session.stdout = guest_output(wasi, instance)
+                if linked.log is not None:
+                    linked.log.outputs = session.stdout, guest_output(wasi, instance, 2)
                 if linked.sockets is not None:
                     linked.sockets.begin(instance, wasi)
                 return instance

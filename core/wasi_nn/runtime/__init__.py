@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Union
 from wasi_nn._attribute import attribute
 from wasi_nn.errors import InvalidArgument, UsageError
 from wasi_nn.types import Availability
+from wasi_nn.wasm.module import Signature
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,6 +120,9 @@ class HostFunction(NamedTuple):
     A function of WASI preview 1 among them comes before the runtime's own one. If it returns
     ``PASS_ON``, the runtime calls its own with the same arguments, and returns what that returns.
 
+    A function that only ends the guest may have a ``signature`` of other numbers than i32. Then
+    ``call`` gets none of them.
+
     What ``call`` raises must end the guest. The runtime traps, and raises the same exception from
     ``Instance.instantiate``, ``start`` or ``call``. ``EngineInstance.raised`` does that.
     """
@@ -128,6 +132,14 @@ class HostFunction(NamedTuple):
     parameters: int
     has_result: bool
     call: Callable[..., Any]
+    signature: Signature | None = None
+
+    @property
+    def types(self) -> Signature:
+        """The types of its parameters and of its result."""
+        if self.signature is not None:
+            return self.signature
+        return Signature(("i32",) * self.parameters, ("i32",) * self.has_result)
 
 
 #: Standard input: None for an empty one, ``"inherit"``, or the bytes themselves.

@@ -22,7 +22,7 @@ from wasi_nn.runtime import BufferMemory, HostFunction, Module, values
 from wasi_nn.runtime.engine import HOST_TRAP, EngineInstance, missing_export
 from wasi_nn.runtime.library import POINTER, holding_gil, lean, view_at
 from wasi_nn.wasm import module as wasm_module
-from wasi_nn.wasm.arguments import I32, check_results
+from wasi_nn.wasm.arguments import I32, KINDS, check_results
 from wasi_nn.wasm.deferred_start import START, defer_start
 
 __all__ = ["CALLBACK", "CApi", "CApiInstance", "CApiModule", "Vector", "bytes_vector"]
@@ -235,8 +235,8 @@ class CApiInstance(EngineInstance):
         return [self.api.valtype_kind(item) for item in items]
 
     def _function(self, function: HostFunction) -> int:
-        results = [I32] * function.has_result
-        return self.make_function([I32] * function.parameters, results, self._trampoline(function))
+        parameters, results = ([KINDS[kind] for kind in each] for each in function.types)
+        return self.make_function(parameters, results, self._trampoline(function))
 
     def make_function(
         self, parameters: Sequence[int], results: Sequence[int], trampoline: Callable[..., Any]

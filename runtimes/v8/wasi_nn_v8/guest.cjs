@@ -96,11 +96,12 @@ const sendJson = (kind, value) => send(kind, Buffer.from(JSON.stringify(value)))
 // The protocol has 32 bits for a size: a memory of 4 GiB counts as one byte smaller.
 const memorySize = (without) => memory ? Math.min(memory.buffer.byteLength, 0xffffffff) : without;
 
-function hostFunction(index, hasResult) {
-  return (...values) => {
+function hostFunction(index, parameters, hasResult) {
+  return (...given) => {
     if (asking) leave();
     if (ending) throw ending;
     asking = true;
+    const values = given.slice(0, parameters);
     const size = memorySize(0xffffffff);
     const head = Buffer.allocUnsafe(12 + 8 * values.length);
     head.writeUInt32LE(index, 0);
@@ -173,8 +174,8 @@ function instantiate(module, options) {
   const modules = system(options, module);
   const imports = {};
   for (const [name, one] of Object.entries(modules)) imports[name] = { ...one.imports };
-  options.functions.forEach(({ module: name, name: field, hasResult }, index) => {
-    const served = hostFunction(index, hasResult), own = modules[name]?.imports[field];
+  options.functions.forEach(({ module: name, name: field, parameters, hasResult }, index) => {
+    const served = hostFunction(index, parameters, hasResult), own = modules[name]?.imports[field];
     (imports[name] ??= {})[field] = own === undefined ? served : (...values) => {
       const result = served(...values);
       return result === PASS_ON ? own(...values) : result;

@@ -25,6 +25,7 @@ from wasi_nn.runtime.open_files import opens_files
 from wasi_nn.runtime.process import in_own_process
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.deferred_start import defer_start, rename_exports
+from wasi_nn.wasm.wasi_signatures import SIGNATURES
 from wasi_nn_wamr.api import NATIVE, Api, NativeSymbol
 from wasi_nn_wamr.instance import WamrInstance, own_wasi, running
 
@@ -118,17 +119,15 @@ def _table_bytes(table: wasm_module.Extent) -> int:
 
 def _callable_imports(file: wasm_module.WasmFile) -> dict[str, dict[str, tuple[int, bool]]]:
     """The imports that a host function can serve, by module and name: the number of parameters, and
-    whether there is a result. All values must be i32. WAMR serves most of WASI itself."""
+    whether there is a result. WAMR serves most of WASI itself."""
     found: dict[str, dict[str, tuple[int, bool]]] = {}
     own = own_wasi()
     if uses_sockets(file.imports):
         own |= {*BESIDE_SOCKETS, *(i.name for i in file.imports if i.name.startswith("sock_"))}
     for item in file.imports:
         signature = item.signature
-        if signature is None or (item.module in WASI_MODULES and item.name not in own):
-            continue
-        kinds = {*signature.parameters, *signature.results}
-        if kinds <= {"i32"} and len(signature.results) <= 1:
+        theirs = item.module in WASI_MODULES and item.name in SIGNATURES and item.name not in own
+        if signature is not None and not theirs:
             shape = (len(signature.parameters), bool(signature.results))
             found.setdefault(item.module, {})[item.name] = shape
     return found

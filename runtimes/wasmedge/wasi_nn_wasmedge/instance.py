@@ -25,7 +25,7 @@ from wasi_nn.runtime.library import POINTER, strings, view_at
 from wasi_nn.runtime.process import in_own_process
 from wasi_nn.runtime.streams import Streams
 from wasi_nn.runtime.wasi_streams import Preview1, may_wait
-from wasi_nn.wasm.arguments import I32
+from wasi_nn.wasm.arguments import KINDS
 from wasi_nn.wasm.deferred_start import START
 from wasi_nn.wasm.forwarding import GUEST
 from wasi_nn_wasmedge.api import HOST_FUNCTION, Api, String, Value
@@ -120,14 +120,14 @@ class WasmEdgeInstance(EngineInstance):
         found = POINTER()
         given = self._executor, ctypes.byref(found), self._store
         with self._module.within(limit) as module:
-            if self._module.has_sockets:
+            if self._module.passed_on:
                 result = self._api.register(*given, module, String.of(GUEST))
             else:
                 result = self._api.instantiate(*given, module)
         if result:
             self._fail(result)
         self._instance = self._own("ModuleInstance", found.value)
-        if self._module.has_sockets and ("memory", "memory") in self._module.file.exports:
+        if self._module.passed_on and ("memory", "memory") in self._module.file.exports:
             self._open_gate()
         if self._module.deferred:
             self.invoke(START, ())
@@ -280,14 +280,11 @@ class WasmEdgeInstance(EngineInstance):
 
     def _function(self, function: HostFunction) -> int:
         api = self._api
-        i32 = api.kinds[I32]
-        parameters = (ctypes.c_uint64 * max(1, function.parameters))(*[i32] * function.parameters)
-        results = (ctypes.c_uint64 * 1)(i32)
+        lists = [[api.kinds[KINDS[kind]] for kind in each] for each in function.types]
+        arrays = [(ctypes.c_uint64 * max(1, len(kinds)))(*kinds) for kinds in lists]
+        counted = [x for pair in zip(arrays, lists, strict=True) for x in pair]
         kind = api.function_type(
-            ctypes.addressof(parameters),
-            function.parameters,
-            ctypes.addressof(results),
-            int(function.has_result),
+            *(len(x) if isinstance(x, list) else ctypes.addressof(x) for x in counted)
         )
         callback = HOST_FUNCTION(self._trampoline(function))
         self._callbacks.append(callback)

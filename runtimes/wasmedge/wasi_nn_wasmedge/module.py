@@ -20,6 +20,7 @@ from wasi_nn.wasm.forwarding import forwarder
 from wasi_nn.wasm.memory_bound import bounded
 from wasi_nn.wasm.module import Import
 from wasi_nn.wasm.renamed_imports import rename_modules
+from wasi_nn.wasm.wasi_signatures import SIGNATURES
 from wasi_nn_wasmedge.api import Api, String
 from wasi_nn_wasmedge.instance import FIRST, WasmEdgeInstance
 
@@ -37,12 +38,13 @@ class WasmEdgeModule(Module):
         self._isolated = isolated
         file = wasm_module.parse(wasm)
         self.file = file
-        #: Whether the host's functions of WASI come before WasmEdge's.
-        self.has_sockets = uses_sockets(file.imports)
         self.deferred = False
-        if self.has_sockets:
+        self._firsts = _firsts(file.imports)
+        #: Functions of WASI that a guest with sockets gets from the host, before WasmEdge's own.
+        self.passed_on = {name for _, name in self._firsts} & BESIDE_SOCKETS.keys()
+        if self._firsts:
             # WasmEdge offers its WASI whole. What calls it is made once the guest has a memory.
-            named = rename_modules(wasm, comes_first, FIRST)
+            named = rename_modules(wasm, lambda i: (i.module, i.name) in self._firsts, FIRST)
             wasm = defer_start(named)
             self.deferred = wasm is not named
         self._wasm = wasm
@@ -73,8 +75,7 @@ class WasmEdgeModule(Module):
 
     def forwarder(self) -> int:
         """An AST module that calls WasmEdge's WASI, for its caller to free."""
-        names = {i.name for i in self.file.imports if comes_first(i)} & BESIDE_SOCKETS.keys()
-        return self._parsed(forwarder(self.wasi, sorted(names)))
+        return self._parsed(forwarder(self.wasi, sorted(self.passed_on)))
 
     def _parsed(self, wasm: bytes) -> int:
         api = self._api
@@ -109,10 +110,19 @@ class WasmEdgeModule(Module):
         return not streams or opens_files(self.file, wasi)
 
 
-def comes_first(item: Import) -> bool:
-    """Whether an import is a function of WASI that the host provides to guests with sockets."""
-    ours = item.name in BESIDE_SOCKETS or item.name.startswith("sock_")
-    return ours and item.module in WASI_MODULES
+def _firsts(imports: Sequence[Import]) -> set[tuple[str, str]]:
+    """The functions of WASI's modules that come from the host: those that WASI lacks, and what a
+    guest with sockets needs."""
+    sockets = uses_sockets(imports)
+    return {
+        (item.module, item.name)
+        for item in imports
+        if item.module in WASI_MODULES
+        and (
+            item.name not in SIGNATURES
+            or (sockets and (item.name in BESIDE_SOCKETS or item.name.startswith("sock_")))
+        )
+    }
 
 
 def _has_own_streams(wasi: WasiConfig) -> bool:

@@ -53,6 +53,12 @@ _FORWARDED = {name: n for name, n in BESIDE_SOCKETS.items() if name != "poll_one
 _FILES = forwarder("wasi", _FORWARDED)
 # WASI's errno of a guest without memory.
 _FAULT = 21
+_TYPES = {
+    "i32": wasmer.Type.I32,
+    "i64": wasmer.Type.I64,
+    "f32": wasmer.Type.F32,
+    "f64": wasmer.Type.F64,
+}
 _VERSIONS = {
     "wasi_snapshot_preview1": wasmer_wasi.Version.SNAPSHOT1,
     "wasi_unstable": wasmer_wasi.Version.SNAPSHOT0,
@@ -234,11 +240,13 @@ class PackageInstance(EngineInstance):
     def _function(self, function: HostFunction) -> Any:
         call = function.call
         memory_now = self._memory_now
-        i32 = wasmer.Type.I32
-        kind = wasmer.FunctionType([i32] * function.parameters, [i32] * function.has_result)
+        kind = wasmer.FunctionType(*([_TYPES[one] for one in each] for each in function.types))
 
-        def trampoline(*numbers: int) -> Any:
+        count = function.parameters
+
+        def trampoline(*given: int) -> Any:
             try:
+                numbers = given[:count]
                 self.check_stopped()
                 result = call(memory_now(), *[number & 0xFFFFFFFF for number in numbers])
                 if result is None:

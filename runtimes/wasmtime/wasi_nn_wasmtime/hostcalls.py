@@ -73,7 +73,7 @@ class Signature(NamedTuple):
     module: str
     name: str
     parameters: tuple[str, ...]
-    has_result: bool
+    results: tuple[str, ...]
 
 
 class Imports:
@@ -86,14 +86,12 @@ class Imports:
         self.memory = CallerMemory()
 
     def add(self, function: HostFunction) -> None:
-        parameters = ("i32",) * function.parameters
-        signature = Signature(function.module, function.name, parameters, function.has_result)
-        self.signatures.append(signature)
+        self.signatures.append(Signature(function.module, function.name, *function.types))
         self.calls.append(function.call)
 
     def add_wasi(self, module: str, name: str, call: Callable[..., int]) -> None:
         """Add a function of WASI preview 1, which may have i64 parameters."""
-        self.signatures.append(Signature(module, name, SIGNATURES[name].parameters, True))
+        self.signatures.append(Signature(module, name, *SIGNATURES[name]))
         self.calls.append(call)
 
     def find(self, module: str, name: str) -> int | None:
@@ -191,11 +189,8 @@ class LinkedModule:
         callback = _CALLBACK((_plain if plain else _wide)(index, signature))
         # A FuncType belongs to the first engine that uses it. A second engine would abort the
         # process, so every definition gets a new one.
-        types = {"i32": wasmtime.ValType.i32, "i64": wasmtime.ValType.i64}
-        kind = wasmtime.FuncType(
-            [types[kind]() for kind in signature.parameters],
-            [wasmtime.ValType.i32()] if signature.has_result else [],
-        )
+        both = signature.parameters, signature.results
+        kind = wasmtime.FuncType(*([getattr(wasmtime.ValType, k)() for k in each] for each in both))
         self._kept += (callback, kind)
         module, name = signature.module.encode(), signature.name.encode()
         kind_at = address(kind.ptr())
@@ -209,7 +204,7 @@ class LinkedModule:
 def _plain(index: int, signature: Signature) -> Callable[..., int | None]:
     """A callback for parameters that are all i32."""
     stop = 4 * len(signature.parameters)
-    has_result = signature.has_result
+    has_result = bool(signature.results)
 
     def trampoline(env: int, caller: int, slots: Any, count: int) -> int | None:
         try:

@@ -47,6 +47,7 @@ from wasi_nn.runtime.process._protocol import (
     from_raws,
     to_raws,
 )
+from wasi_nn.wasm.module import Signature
 
 _LINK_PREFIX = "the guest cannot start: "
 
@@ -107,6 +108,7 @@ class Worker:
                 one["parameters"],
                 one["hasResult"],
                 self._host_function(number, one["hasResult"]),
+                one["signature"] and Signature(*map(tuple, one["signature"])),
             )
             for number, one in enumerate(options["functions"])
         ]

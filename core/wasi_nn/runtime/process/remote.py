@@ -150,6 +150,7 @@ class RemoteInstance(EngineInstance):
                     "name": f.name,
                     "parameters": f.parameters,
                     "hasResult": f.has_result,
+                    "signature": f.signature,
                 }
                 for f in self._functions
             ],
