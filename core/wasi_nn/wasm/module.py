@@ -392,12 +392,9 @@ class FileReader(Reader):
                 return False
 
     def export_entry(self) -> tuple[str, str, int]:
-        name = self.name()
-        kind = self.byte()
-        number = self.number()
+        name, kind, number = self.name(), self.byte(), self.number()
         return name, _KINDS[kind] if kind < len(_KINDS) else "unknown", number
 
     def limits(self) -> Extent:
-        flags = self.byte()
-        minimum = self.number()
+        flags, minimum = self.byte(), self.number()
         return Extent(minimum, self.number() if flags & 1 else None, bool(flags & 2))

@@ -22,7 +22,6 @@ from wasi_nn.runtime import (
     RuntimeFeatures,
 )
 from wasi_nn.types import Availability
-from wasi_nn.wasm.module import parse
 
 if TYPE_CHECKING:
     import wasmtime
@@ -56,6 +55,7 @@ class WasmtimeRuntime(Runtime):
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
         import wasmtime
 
+        from wasi_nn.wasm.module import parse
         from wasi_nn_wasmtime import pool
         from wasi_nn_wasmtime.modules import Code, WasmtimeModule
 
