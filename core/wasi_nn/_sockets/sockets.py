@@ -17,13 +17,13 @@ from wasi_nn._sockets.calls import Calls, gather, read_vectors, scatter
 from wasi_nn._sockets.endpoint import DATAGRAM, STREAM, Endpoint
 from wasi_nn._sockets.errnos import WasiError, of_error
 from wasi_nn._sockets.rights import Rights
-from wasi_nn._sockets.table import STREAMS, Table
+from wasi_nn._sockets.table import FIRST, STREAMS, Table
 from wasi_nn.errors import InvalidArgument, UsageError
 from wasi_nn.policy import Policy
 from wasi_nn.runtime import PASS_ON, GuestMemory, HostFunction, Instance, WasiConfig
 from wasi_nn.runtime.engine import BESIDE_SOCKETS, WASI_MODULES
 from wasi_nn.runtime.pause import Pause
-from wasi_nn.runtime.wasi_polls import Polls, Source, of_stdin, subscribed
+from wasi_nn.runtime.wasi_polls import AtOnce, Polls, Source, of_stdin, subscribed
 from wasi_nn.wasm.module import Import
 
 #: Every function of sockets starts so. WasmEdge has another name for its version 2 of most.
@@ -137,13 +137,15 @@ class Sockets:
 
     def _source(self, descriptor: int, reads: bool) -> Source:
         found = self._table.find(descriptor)
+        if found is None and descriptor >= FIRST:
+            return AtOnce(errnos.BADF)
         return self._other(descriptor, reads) if found is None else found
 
     def _poll(
         self, memory: GuestMemory, subscriptions: int, events: int, count: int, out: int
     ) -> int:
-        ours = self._table
-        if not ours or not any(each in ours for each in subscribed(memory, subscriptions, count)):
+        descriptors = subscribed(memory, subscriptions, count)
+        if not any(each >= FIRST or each in self._table for each in descriptors):
             return PASS_ON
         return self._polls.poll_oneoff(memory, subscriptions, events, count, out)
 

@@ -57,7 +57,7 @@ class Table:
         moved = self._open.get(source)
         if moved is None:
             # An engine cannot give one of its files a number of ours.
-            raise WasiError(NOTSUP)
+            raise WasiError(BADF if source >= FIRST else NOTSUP)
         if target not in self._open and target >= STREAMS:
             raise WasiError(BADF if target >= FIRST else NOTSUP)
         if source != target:
