@@ -16,7 +16,8 @@ from __future__ import annotations
 import pytest
 
 _MODULES = """common directories files garbage hostcalls limits memory policies preopens programs
-    signals standins starts streams tasks waits wasi""".split()
+    servers signals socket_garbage socket_steps sockets standins starts streams tasks waits
+    wasi""".split()
 # So that their asserts say what they saw.
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in _MODULES))
 
@@ -28,7 +29,10 @@ from wasi_nn_conformance.engine_tests.limits import Limited  # noqa: E402
 from wasi_nn_conformance.engine_tests.memory import Memory  # noqa: E402
 from wasi_nn_conformance.engine_tests.policies import Policies  # noqa: E402
 from wasi_nn_conformance.engine_tests.programs import Programs  # noqa: E402
+from wasi_nn_conformance.engine_tests.servers import Servers  # noqa: E402
 from wasi_nn_conformance.engine_tests.signals import Signals  # noqa: E402
+from wasi_nn_conformance.engine_tests.socket_garbage import SocketGarbage  # noqa: E402
+from wasi_nn_conformance.engine_tests.sockets import Sockets  # noqa: E402
 from wasi_nn_conformance.engine_tests.standins import StandIns  # noqa: E402
 from wasi_nn_conformance.engine_tests.starts import Starts  # noqa: E402
 from wasi_nn_conformance.engine_tests.streams import StandardStreams  # noqa: E402
@@ -47,6 +51,8 @@ class EngineTests(
     Files,
     Wasi,
     Waits,
+    Sockets,
+    Servers,
     Limited,
     Policies,
     Tasks,
@@ -55,6 +61,7 @@ class EngineTests(
     HostCalls,
     StandIns,
     Garbage,
+    SocketGarbage,
 ):
     """Inherit it and name your ``runtime``. ``share`` and ``installed`` are optional.
 

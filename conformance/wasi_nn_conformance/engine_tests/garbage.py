@@ -25,7 +25,7 @@ VALUES = st.one_of(
 
 
 # One program serves all examples, and several classes inherit the method.
-_MEANT = [
+MEANT = [
     HealthCheck.function_scoped_fixture,
     HealthCheck.too_slow,
     HealthCheck.differing_executors,
@@ -56,7 +56,7 @@ class Garbage(Engine):
     """Whatever a guest passes, it gets an errno."""
 
     @pytest.mark.parametrize("abi", [Witx, WamrLegacy])
-    @settings(max_examples=60, deadline=None, suppress_health_check=_MEANT)
+    @settings(max_examples=60, deadline=None, suppress_health_check=MEANT)
     @given(data=st.data())
     def test_any_call_gives_an_errno(
         self, host: Host, wat: Wat, abi: type[CoreAbi], data: st.DataObject
@@ -73,11 +73,11 @@ class Garbage(Engine):
                 name = data.draw(st.sampled_from(sorted(table)))
                 arguments = data.draw(st.tuples(*[VALUES] * table[name]))
                 try:
-                    (errno,) = guest.call(name, *map(_signed, arguments))
+                    (errno,) = guest.call(name, *map(signed, arguments))
                 except GuestError as error:
                     pytest.fail(f"{name}{arguments} ended the guest: {error}")
                 assert errno in {0, *range(1, 9), 100, 101, 102, 103}
 
 
-def _signed(number: int) -> int:
+def signed(number: int) -> int:
     return number - (1 << 32) if number >> 31 else number

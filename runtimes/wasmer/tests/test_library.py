@@ -216,6 +216,10 @@ class TestLibrary(EngineTests):
     def place(self):
         pytest.skip("the stand-in has no directories")
 
+    @pytest.fixture
+    def sockets(self):
+        pytest.skip("the guests need functions beside sockets, which the stand-in has not")
+
     def test_every_wasi_function_can_be_imported(self):
         pytest.skip("the stand-in has one function")
 
