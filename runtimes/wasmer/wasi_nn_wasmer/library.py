@@ -97,11 +97,11 @@ class LibraryInstance(CApiInstance):
         self._wasi_name = module.wasi
         self._streams = Preview1(wasi, self.output_failures, self.pause)
         if module.wasi is not None:
-            ours = self._streams.functions(module.wasi)
+            ours = {(f.module, f.name): f for f in self._streams.functions(module.wasi)}
             first = {key: f for key, f in self._functions.items() if key[0] == module.wasi}
-            self._functions |= {(f.module, f.name): f for f in ours}
+            self._functions |= ours
             for key, function in first.items():
-                own = self._functions.get(key)
+                own = ours.get(key)
                 call = partial(self._theirs, key) if own is None else own.call
                 self._functions[key] = before(function, call)
 
