@@ -13,7 +13,15 @@ from numbers import Integral, Real
 
 from wasi_nn._process import exit as python_exit
 from wasi_nn._process.signals import raised_by_handler
-from wasi_nn.backend import Backend, ExecutionContext, Generation, Graph, Journal
+from wasi_nn.backend import (
+    Backend,
+    Builder,
+    ExecutionContext,
+    Generation,
+    Graph,
+    Journal,
+    LoadOptions,
+)
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, WasiNnError
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.types import Tensor, TensorInfo, TensorType, check_length
@@ -29,12 +37,14 @@ _MAX_KEYS = 64
 class Blame:
     """A ``with`` block for calls into a backend. ``WasiNnError``, ``KeyboardInterrupt``,
     ``GeneratorExit`` and whatever a signal handler raises pass unchanged. Anything else is logged
-    with its traceback and raised as a ``RuntimeFailure`` that names the backend."""
+    with its traceback and raised as a ``RuntimeFailure`` that names the backend and says that it
+    ``failed``."""
 
-    __slots__ = ("_backend",)
+    __slots__ = ("_backend", "_failed")
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, failed: str = "failed") -> None:
         self._backend = backend
+        self._failed = failed
 
     def __enter__(self) -> None:
         return None
@@ -53,15 +63,23 @@ class Blame:
         if isinstance(error, BrokenContract):
             raise RuntimeFailure(f"{self._backend.title}: {error}") from error
         if not isinstance(error, PASSING):
-            log.error("%s failed\n  %s", self._backend.title, trace_of(error))
-            raise RuntimeFailure(
-                f"{self._backend.title} failed: {type(error).__name__}: {error}"
-            ) from error
+            what = f"{self._backend.title} {self._failed}"
+            log.error("%s\n  %s", what, trace_of(error))
+            raise RuntimeFailure(f"{what}: {type(error).__name__}: {error}") from error
 
 
 class BrokenContract(Exception):
     """A backend returned something that its contract does not allow. The text says what it
     returned and what it must return."""
+
+
+def checked_graph(backend: Backend, builders: Sequence[Builder], options: LoadOptions) -> Graph:
+    """The graph that a backend loads. Raises what ``Backend.load`` may raise."""
+    with Blame(backend, "could not load the model"):
+        graph = backend.load(builders, options)
+        if not isinstance(graph, Graph):
+            raise BrokenContract(f"load gave {_kind(graph)}, and must give a Graph")
+        return graph
 
 
 def checked_context(context: object) -> ExecutionContext:

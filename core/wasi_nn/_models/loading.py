@@ -20,19 +20,18 @@ from typing import TYPE_CHECKING, Any
 from wasi_nn._models import digests
 from wasi_nn._models.batching import settings as batching
 from wasi_nn._models.checks import (
-    PASSING,
     Blame,
     Outputs,
     checked_choices,
     checked_context,
     checked_flag,
+    checked_graph,
     checked_infos,
     checked_statistics,
 )
 from wasi_nn._models.file_versions import FilesChanged, versions
 from wasi_nn._models.shared_worker import kind_of, shared_worker
 from wasi_nn._process.fork import keep, refusal, use
-from wasi_nn._process.signals import raised_by_handler
 from wasi_nn._worker.endings import WorkerEnded
 from wasi_nn._worker.offences import Offences
 from wasi_nn.backend import (
@@ -55,7 +54,7 @@ from wasi_nn.errors import (
     Unavailable,
     UsageError,
 )
-from wasi_nn.escaping import logger, trace_of
+from wasi_nn.escaping import logger
 from wasi_nn.plugins import availability
 from wasi_nn.types import TensorInfo
 
@@ -223,33 +222,21 @@ def load(
     if worker is None:
         _use(backend)
     options = options._replace(config=known_config(backend, options.config))
+    home: RemoteGraph | None = None
     try:
-        home, graph = None, None
         if worker is None:
             found = availability(backend)
             if not found.usable:
                 raise Unavailable(found.detail)
-            graph = backend.load(builders, options)
+            graph = checked_graph(backend, builders, options)
         else:
             from wasi_nn._worker.remote import RemoteGraph
 
-            graph = home = RemoteGraph(worker, builders, options, stopped, restart)
-    except BaseException as error:
-        raised = raised_by_handler(error)
-        if raised is not None:
-            raise raised from None
-        if isinstance(error, RuntimeFailure):
-            kind = WorkerEnded if isinstance(error, WorkerEnded) else RuntimeFailure
-            raise kind(_explained(builders, backend, options, str(error))) from error
-        if isinstance(error, PASSING):
-            raise
-        log.error("%s failed to load a model\n  %s", backend.title, trace_of(error))
-        reason = f"{backend.title} could not load the model: {type(error).__name__}: {error}"
-        raise RuntimeFailure(_explained(builders, backend, options, reason)) from error
-    if not isinstance(graph, Graph):
-        raise RuntimeFailure(
-            f"{backend.title}: load gave {type(graph).__name__}, and must give a Graph"
-        )
+            with Blame(backend):
+                graph = home = RemoteGraph(worker, builders, options, stopped, restart)
+    except RuntimeFailure as error:
+        kind = WorkerEnded if isinstance(error, WorkerEnded) else RuntimeFailure
+        raise kind(_explained(builders, backend, options, str(error))) from error
     return LoadedGraph(graph, backend, options, time.perf_counter() - started, home)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from wasi_nn._models.checks import Blame, checked_journal, counted
+from wasi_nn._models.checks import checked_journal, counted
 from wasi_nn._worker import asking
 from wasi_nn._worker import memory as shared_memory
 from wasi_nn._worker.messages import (
@@ -101,8 +101,7 @@ class Served:
                     self._tell_journal()
 
     def _tell_journal(self) -> None:
-        with Blame(self._backend):
-            journal = checked_journal(self._stream().journal())
+        journal = checked_journal(self._stream().journal())
         if journal.data or journal.begins:
             asking.tell_journal(journal)
 

@@ -11,7 +11,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from wasi_nn._models.checks import Blame, checked_context, checked_statistics, counted
+from wasi_nn._models.checks import (
+    Blame,
+    checked_context,
+    checked_graph,
+    checked_statistics,
+    counted,
+)
 from wasi_nn._worker import asking, description
 from wasi_nn._worker import memory as shared_memory
 from wasi_nn._worker.messages import (
@@ -33,7 +39,6 @@ from wasi_nn._worker.served import Served
 from wasi_nn._worker.steps import Mark
 from wasi_nn.backend import Backend, Graph, LoadOptions, Schedule
 from wasi_nn.backend.files import hold
-from wasi_nn.errors import RuntimeFailure, WasiNnError
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.types import ExecutionTarget
 
@@ -48,6 +53,7 @@ class Service:
 
     def __init__(self, backend: Backend, control: Any) -> None:
         self._backend = backend
+        self._blame = Blame(backend)
         self._control = Channel(control, _MAX_REQUEST)
         self._graphs: dict[int, Graph] = {}
         self._dropped: set[int] = set()
@@ -98,11 +104,11 @@ class Service:
                 kind, subject, body = channel.receive(fds)
                 asking.here.subject = subject
                 try:
-                    answer = self._handle(kind, subject, body, fds)
-                except EOFError:
-                    raise
+                    with self._blame:
+                        answer = self._handle(kind, subject, body, fds)
                 except BaseException as error:
-                    channel.send(ERROR, subject, as_json(self._explained(error)))
+                    said = {"error": type(error).__name__, "text": str(error)}
+                    channel.send(ERROR, subject, as_json(said))
                 else:
                     self._answer(channel, kind, subject, answer)
                 finally:
@@ -118,8 +124,7 @@ class Service:
             self._close(subject)
             return b""
         if kind == STATISTICS:
-            with Blame(self._backend):
-                return as_json(checked_statistics(self._graphs[subject].statistics()))
+            return as_json(checked_statistics(self._graphs[subject].statistics()))
         return self._contexts[subject].handle(kind, body, fds)
 
     def _answer(self, channel: Channel, kind: int, subject: int, answer: bytes) -> None:
@@ -133,13 +138,6 @@ class Service:
             elif kind == OPEN:
                 self._close(subject)
             raise
-
-    def _explained(self, error: BaseException) -> dict[str, str]:
-        if isinstance(error, WasiNnError):
-            return {"error": type(error).__name__, "text": str(error)}
-        log.error("%s failed\n  %s", self._backend.title, trace_of(error))
-        text = f"{self._backend.title} failed: {type(error).__name__}: {error}"
-        return {"error": RuntimeFailure.__name__, "text": text}
 
     # Graphs
 
@@ -161,22 +159,8 @@ class Service:
             wanted["config"],
             wanted["allow_fallback"],
         )
-        try:
-            graph = self._backend.load(builders, options)
-        except WasiNnError:
-            raise
-        except BaseException as error:
-            title = self._backend.title
-            log.error("%s failed to load a model\n  %s", title, trace_of(error))
-            raise RuntimeFailure(
-                f"{title} could not load the model: {type(error).__name__}: {error}"
-            ) from error
-        if not isinstance(graph, Graph):
-            raise RuntimeFailure(
-                f"{self._backend.title}: load gave {type(graph).__name__}, and must give a Graph"
-            )
-        with Blame(self._backend):
-            described = description.write(graph, self._memory(graph.shared_memory))
+        graph = checked_graph(self._backend, builders, options)
+        described = description.write(graph, self._memory(graph.shared_memory))
         self._graphs[number] = graph
         return described
 
@@ -209,9 +193,8 @@ class Service:
         mark = Mark(self._steps, wanted["step"], wanted["alone"])
         mark.request(True)
         try:
-            with Blame(self._backend):
-                reserve = asking.Account().reserve
-                context = checked_context(self._graphs[graph].init_execution_context(reserve))
+            reserve = asking.Account().reserve
+            context = checked_context(self._graphs[graph].init_execution_context(reserve))
             context.stdout = asking.write_out
             context.schedule = Schedule(*wanted["schedule"])
             context.stepping = mark
