@@ -175,12 +175,21 @@ def test_nonsense_ends_the_worker_and_is_an_error_of_the_guest(session, step, wh
     assert go(session, "").data.nbytes == 16
 
 
+@pytest.mark.parametrize("step", STEPS)
+def test_what_a_library_raises_is_not_taken_for_the_end_of_its_worker(session, step):
+    graph = load(session, "")
+    with pytest.raises(RuntimeFailure, match=": EOFError: no more"):
+        go(session, at(step, "raise EOFError('no more')"))
+    assert not session.graphs[graph].worker.lost
+
+
 def description(**changes) -> str:
     said = {
         "inputs": [],
         "outputs": [],
         "concurrent_contexts": True,
         "untyped_bytes": False,
+        "stateless": False,
         "choices": {},
         "memory": None,
         **changes,
@@ -199,6 +208,10 @@ def info(**changes) -> dict:
         **changes,
     }
     return {"inputs": [said]}
+
+
+def test_a_right_description_is_taken(session):
+    assert session.graphs[load(session, description(**info()))].inputs[0].name == "x"
 
 
 @pytest.mark.parametrize(
