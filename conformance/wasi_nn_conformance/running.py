@@ -93,6 +93,7 @@ def _program_job(program: dict[str, Any], dialect: str) -> Job:
         tuple(program.get("args", ())),
         program.get("models", {}),
         program.get("configs", {}),
+        network=program.get("network", False),
     )
 
 

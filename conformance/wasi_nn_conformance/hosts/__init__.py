@@ -14,7 +14,8 @@ from wasi_nn_conformance.transcript import Ending
 
 class Job(NamedTuple):
     """One guest to run: a module, its arguments and standard input. ``models`` maps the names of
-    models to graphs (empty: the graphs under their own names)."""
+    models to graphs (empty: the graphs under their own names). With ``network``, it may use the
+    loopback addresses."""
 
     module: Path
     stdin: bytes
@@ -22,6 +23,7 @@ class Job(NamedTuple):
     models: Mapping[str, str] = {}
     configs: Mapping[str, Mapping[str, Any]] = {}
     seconds: float = 30.0
+    network: bool = False
 
 
 class Subject(ABC):

@@ -21,6 +21,9 @@ from wasi_nn_conformance.wit import NAME as WIT
 
 # More than any case takes.
 _MOST_MEMORY = 1 << 30
+_LOOPBACK = Policy(
+    listen=("127.0.0.1:*", "[::1]:*"), connect=("127.0.0.1:*", "[::1]:*", "localhost:*")
+)
 
 
 class OwnHost(HostUnderTest):
@@ -105,6 +108,7 @@ class _Guests(Subject):
                     stdin=job.stdin,
                     dirs={MOUNT: self._graphs.folder} if opens_files else {},
                     dialect=self._dialect,
+                    policy=_LOOPBACK if job.network else None,
                     limits=limits,
                 )
         except UsageError as refused:
