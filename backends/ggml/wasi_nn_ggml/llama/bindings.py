@@ -269,6 +269,7 @@ FUNCTIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "llama_sampler_accept": (None, (Pointer, _i32)),
     "llama_sampler_reset": (None, (Pointer,)),
     "llama_sampler_free": (None, (Pointer,)),
+    "llama_sampler_init_greedy": (Pointer, ()),
     "llama_sampler_init_dist": (Pointer, (_u32,)),
     "llama_sampler_init_top_k": (Pointer, (_i32,)),
     "llama_sampler_init_top_p": (Pointer, (_f32, _size)),

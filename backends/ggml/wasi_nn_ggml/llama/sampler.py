@@ -190,6 +190,10 @@ def _chain(native: Library, model: Model, s: SamplerSettings, last_n: int) -> in
                 len(_BREAKERS),
             )
         )
+    if s.temp <= 0 and s.dynatemp_range <= 0 and s.xtc_probability <= 0 and s.typ_p == 1.0:
+        # The others of the chain would leave the likeliest token, after sorting thousands.
+        add(native.llama_sampler_init_greedy())
+        return int(chain)
     add(native.llama_sampler_init_top_k(s.top_k))
     if s.typ_p != 1.0:
         add(native.llama_sampler_init_typical(s.typ_p, s.min_keep))
