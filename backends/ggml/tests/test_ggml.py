@@ -268,7 +268,8 @@ class TestProtocol:
 
     def test_a_chat_template_renders_messages(self, talk):
         messages = [{"role": "user", "content": "you and you"}]
-        guest = talk()
+        # (The second prompt is known. Flash attention rounds its last token otherwise.)
+        guest = talk(flash_attn="off")
         text = guest.answer("<|im_start|>user\nyou and you<|im_end|>\n<|im_start|>assistant\n")
         guest.configure(enable_chat_template=True)
         assert guest.answer(json.dumps(messages)) == text
