@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 # A step with parts of prompts takes at most this many times as long as one without.
-_SLOWER = 2.4
+_SLOWER = 2.0
 # How much a new measurement counts, of a step without parts of prompts and of a prompt's token.
 _PLAIN_WEIGHT, _TOKEN_WEIGHT = 0.2, 0.5
 # A measurement counts as at most this many times what is known: others use the machine too.
