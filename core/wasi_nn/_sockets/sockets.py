@@ -144,6 +144,9 @@ class Sockets:
     def _poll(
         self, memory: GuestMemory, subscriptions: int, events: int, count: int, out: int
     ) -> int:
+        if count == 0:
+            # (WasmEdge waits forever, or returns.)
+            return errnos.INVAL
         descriptors = subscribed(memory, subscriptions, count)
         if not any(each >= FIRST or each in self._table for each in descriptors):
             return PASS_ON
