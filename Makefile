@@ -15,10 +15,11 @@ OLD := build/python3.10
 PYTEST := -m pytest -n auto --dist worksteal
 SLOW := slow or fuzz
 
-.PHONY: api audit demo demo-chat fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
+.PHONY: api audit demo demo-chat demo-server fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
+	@echo "make demo-server  set up, start a guest that serves a language model, and ask it"
 	@echo "make test    set up and run the tests, but for the slow ones"
 	@echo "make test-slow  run the slow tests, and the engines with Python 3.10"
 	@echo "make test-wasmedge  run WasmEdge's tests in a Debian 13, which packages it"
@@ -66,6 +67,9 @@ demo: $(VENV)/.demo
 
 demo-chat: $(VENV)/.chat
 	@$(BIN)/python examples/chat/demo.py $(if $(QUESTION),"$(QUESTION)")
+
+demo-server: $(VENV)/.chat
+	@$(BIN)/python examples/server/demo.py
 
 test: $(VENV)/.dev test310
 	$(BIN)/python $(PYTEST) -m "not ($(SLOW))"

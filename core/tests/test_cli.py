@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -689,6 +690,20 @@ def test_a_missing_library_names_the_extra(guests, relu, tmp_path):
     code, out, _ = wasi_nn("inspect", relu, env=hidden)
     assert (code, f"loads here:    no: {advice}\n" in out) == (1, True)
     assert f"  unavailable: {advice}\n" in wasi_nn("plugins", env=hidden)[1]
+
+
+def test_inspect_tells_of_sockets_and_of_the_options_that_they_need(guests):
+    code, out, _ = wasi_nn("inspect", guests / "chat-server/chat-server.wasm")
+    assert code == 0
+    assert re.search(r"^sockets: +sock_accept, sock_bind, ", out, re.M)
+    assert "may need:      --listen ADDRESS:PORT" in out
+    assert "--connect" not in out
+    code, out, _ = wasi_nn("inspect", guests / "sockets/sockets.wasm")
+    assert "may need:      --listen ADDRESS:PORT" in out
+    assert "may need:      --connect HOST:PORT" in out
+    out = wasi_nn("inspect", guests / "hello/hello.wasm")[1]
+    assert "may need" not in out
+    assert "sockets" not in out
 
 
 def test_inspect(guests, relu, wat, tmp_path):

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -23,6 +23,7 @@ from wasi_nn._models.spec import resolve_path
 from wasi_nn.backend.config import Config, parse
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import LinkError, NnError, UsageError, WasiNnError
+from wasi_nn.runtime.engine import WASI_MODULES
 from wasi_nn.wasm import component as wasm_component
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.component import RUN
@@ -141,6 +142,15 @@ def _inspect_guest(host: Host, data: bytes, path: Path) -> bool:
             _line("imports", f"{name}: {', '.join(functions)}")
     others = sorted({item.module for item in module.imports} - {EPHEMERAL, LEGACY})
     _line("also imports", ", ".join(others) or "nothing")
+    sockets = sorted(
+        item.name
+        for item in module.imports
+        if item.module in WASI_MODULES and item.name.startswith("sock_")
+    )
+    if sockets:
+        _line("sockets", ", ".join(sockets))
+    for option in _options(module):
+        _line("may need", option)
     if inferred.candidates:
         likely, *others = (dialect.name for dialect in inferred.candidates)
         maybe = f" (or {', '.join(others)}: its tensors will tell)" if others else ""
@@ -160,6 +170,21 @@ def _inspect_guest(host: Host, data: bytes, path: Path) -> bool:
         return False
     _line("call one with", f"wasi-nn run --invoke NAME {path} [NUMBER...]")
     return _starts_here(host, data, path, " by --invoke")
+
+
+def _options(module: wasm_module.WasmFile) -> Iterator[str]:
+    """What the guest may need of the command that runs it."""
+    names = {item.name for item in module.imports if item.module in WASI_MODULES}
+    if names & {"sock_bind", "sock_bind_v2", "sock_listen", "sock_listen_v2"}:
+        yield "--listen ADDRESS:PORT to bind a socket"
+    elif "sock_accept" in names:
+        yield "--listen ADDRESS:PORT for each socket that it accepts connections at"
+    if names & {"sock_connect", "sock_connect_v2", "sock_send_to", "sock_send_to_v2"}:
+        yield "--connect HOST:PORT to reach another host"
+    elif "sock_getaddrinfo" in names:
+        yield "--connect HOST:PORT to resolve a name"
+    if "path_open" in names:
+        yield "--dir HOST::GUEST to open files"
 
 
 def _served(host: Host, named: Sequence[str]) -> None:
