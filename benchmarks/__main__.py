@@ -17,6 +17,7 @@ from benchmarks import (
     language,
     native,
     neighbours,
+    sockets,
     traps,
 )
 from benchmarks.figures import report
@@ -40,6 +41,7 @@ def main() -> None:
             ("fresh guests", lambda: fresh.figures(folder)),
             ("workers", lambda: isolation.figures(folder)),
             ("language models", language.figures),
+            ("servers", lambda: sockets.figures(folder)),
             ("neighbours", lambda: neighbours.figures(folder)),
             ("start-up", hosting.start),
             ("memory", lambda: hosting.memory(folder)),

@@ -6,7 +6,7 @@ import ctypes
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -77,40 +77,46 @@ def in_process(host: Host) -> GgmlGraph:
 
 def _direct(host: Host) -> Callable[[], float]:
     """The same text from a plain loop over llama.cpp's own functions, in this process."""
+
+    def run() -> float:
+        started = time.perf_counter()
+        text = b"".join(pieces(host, QUESTION))
+        assert text
+        return time.perf_counter() - started
+
+    in_process(host)
+    return run
+
+
+def pieces(host: Host, question: str, most: int = CONTEXT) -> Iterator[bytes]:
+    """The answer's pieces, from a plain loop over llama.cpp's own functions in this process."""
     from wasi_nn_ggml.llama.bindings import Batch
     from wasi_nn_ggml.llama.sampler import Sampler
 
     graph = in_process(host)
     model = graph.model
     native, vocab = model.native, model.vocab
-    prompt = f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n".encode()
-
-    def run() -> float:
-        started = time.perf_counter()
-        params = native.llama_context_default_params()
-        params.n_ctx, params.n_threads, params.n_threads_batch = CONTEXT, 1, 1
-        context = native.llama_init_from_model(model.pointer, params)
-        chain = Sampler(model, graph.settings.sampler)
-        tokens = model.tokenize(prompt)
-        array = (ctypes.c_int32 * len(tokens))(*tokens)
-        native.llama_decode(context, Batch(len(tokens), ctypes.addressof(array)))
-        token = ctypes.c_int32()
-        single = Batch(1, ctypes.addressof(token))
-        piece = ctypes.create_string_buffer(256)
-        text = b""
-        while True:
-            token.value = native.llama_sampler_sample(chain.chain, context, -1)
-            if native.llama_vocab_is_eog(vocab, token.value):
-                break
-            length = native.llama_token_to_piece(
-                vocab, token.value, ctypes.addressof(piece), 256, 0, True
-            )
-            text += piece.raw[:length]
-            native.llama_decode(context, single)
-        native.llama_free(context)
-        return time.perf_counter() - started
-
-    return run
+    prompt = f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n".encode()
+    params = native.llama_context_default_params()
+    params.n_ctx, params.n_threads, params.n_threads_batch = CONTEXT, 1, 1
+    context = native.llama_init_from_model(model.pointer, params)
+    chain = Sampler(model, graph.settings.sampler)
+    tokens = model.tokenize(prompt)
+    array = (ctypes.c_int32 * len(tokens))(*tokens)
+    native.llama_decode(context, Batch(len(tokens), ctypes.addressof(array)))
+    token = ctypes.c_int32()
+    single = Batch(1, ctypes.addressof(token))
+    piece = ctypes.create_string_buffer(256)
+    for _ in range(most):
+        token.value = native.llama_sampler_sample(chain.chain, context, -1)
+        if native.llama_vocab_is_eog(vocab, token.value):
+            break
+        length = native.llama_token_to_piece(
+            vocab, token.value, ctypes.addressof(piece), 256, 0, True
+        )
+        yield piece.raw[:length]
+        native.llama_decode(context, single)
+    native.llama_free(context)
 
 
 def _second_turn(host: Host) -> Figure:

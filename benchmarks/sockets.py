@@ -139,10 +139,10 @@ def _streamed(port: int) -> Iterator[object]:
     peer.request("POST", "/v1/chat/completions", json.dumps(body))
     with peer.getresponse() as response:
         for line in response:
-            if line.startswith(b"data: {") and json.loads(line[6:])["choices"][0]["delta"].get(
-                "content"
-            ):
-                yield line
+            if line.startswith(b"data: {"):
+                choice = json.loads(line[6:])["choices"][0]
+                if choice["delta"].get("content"):
+                    yield line
     peer.close()
 
 
