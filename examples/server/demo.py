@@ -1,4 +1,4 @@
-"""The server demo: a WebAssembly guest of 40 KB serves a language model over HTTP.
+"""The server demo: a WebAssembly guest of 24 KB serves a language model over HTTP.
 
 It runs the command from the README with a tiny model that is in this repository, waits for the
 guest's first line, and asks the server as any client would.
