@@ -37,7 +37,8 @@ from wasi_nn_ggml.llama import bindings, loader, provider
 needs("xllamacpp")
 
 TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
-GREEDY = {"temp": 0.0, "threads": 1, "ctx-size": 512, "n-predict": 24}
+# (Flash attention rounds differently in batches of different sizes.)
+GREEDY = {"temp": 0.0, "threads": 1, "ctx-size": 512, "n-predict": 24, "flash-attn": "off"}
 YES = 'root ::= "yes"'
 
 
@@ -268,8 +269,7 @@ class TestProtocol:
 
     def test_a_chat_template_renders_messages(self, talk):
         messages = [{"role": "user", "content": "you and you"}]
-        # (The second prompt is known. Flash attention rounds its last token otherwise.)
-        guest = talk(flash_attn="off")
+        guest = talk()
         text = guest.answer("<|im_start|>user\nyou and you<|im_end|>\n<|im_start|>assistant\n")
         guest.configure(enable_chat_template=True)
         assert guest.answer(json.dumps(messages)) == text
@@ -472,7 +472,7 @@ class TestConfig:
         assert talk(cache_type_k=0, cache_type_v=0).answer("Hello") == talk().answer("Hello")
         # Blocks of 32 do not divide this model's heads of 16.
         with pytest.raises(RuntimeFailure, match="q8_0"):
-            talk(cache_type_k=8).answer("Hello")
+            talk(cache_type_k=8, flash_attn="auto").answer("Hello")
 
 
 class TestGrammar:
@@ -906,7 +906,8 @@ class TestHost:
         host.add_model("tiny", TINY)
         prompt = Tensor(TensorType.U8, (1,), memoryview(b"Hello"))
         with host.open_session(Limits(host_memory=8 << 20)) as session:
-            graph = session.load_by_name("tiny", GREEDY)
+            # (Without flash attention, one context takes more than that.)
+            graph = session.load_by_name("tiny", {**GREEDY, "flash-attn": "auto"})
             first, second = (session.init_execution_context(graph) for _ in range(2))
             for context in (first, second):
                 session.contexts[context].set_input(0, prompt)

@@ -167,8 +167,12 @@ class TestTogether:
 
     def test_a_text_that_fails_can_be_read_as_far_as_it_came(self, load, alone, monkeypatch):
         sample, tokens = Sampler.sample, []
+        # (A loop of an earlier test may still be a few tokens before its guest.)
+        others = {*threading.enumerate()}
 
         def fail(sampler, context, index):
+            if threading.current_thread() in others:
+                return sample(sampler, context, index)
             if len(tokens) == 5:
                 raise RuntimeFailure("no more")
             tokens.append(sample(sampler, context, index))
@@ -184,16 +188,21 @@ class TestTogether:
 
     def test_a_whole_text_wakes_its_guest_for_several_tokens_at_once(self, load, monkeypatch):
         flush, groups = Text.flush, []
+        others = {*threading.enumerate()}
 
         def note(text, error=None):
-            groups.append(len(text.group))
+            if threading.current_thread() not in others:
+                groups.append(len(text.group))
             flush(text, error)
 
         monkeypatch.setattr(Text, "flush", note)
         guest = Guest(load(n_predict=20, ignore_eos=True))
         guest.answer(PROMPTS[0])
-        # (The first one shows how long it took.)
-        assert groups == [1, 8, 8, 3]
+        # (The first one shows how long it took. A guest that is slow to wake lets the loop be 16
+        # tokens before it, which are then given at once.)
+        assert groups[:2] == [1, 8]
+        assert sum(groups) == 20
+        assert len(groups) <= 5
         groups.clear()
         guest.put(PROMPTS[0])
         guest.stream(5)
