@@ -101,6 +101,8 @@ class Sockets:
     def close(self) -> None:
         """Close the sockets of a guest that has ended."""
         self._table.close_all()
+        # (An engine may keep the functions until Python's collector finds them.)
+        self.pause.close()
 
     def _open_listeners(self, first: int | None) -> None:
         """Give sockets that listen to a guest that can open none, from ``first`` on."""

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Union
 from wasi_nn._attribute import attribute
 from wasi_nn.errors import InvalidArgument, UsageError
 from wasi_nn.types import Availability
-from wasi_nn.wasm.module import Signature
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from wasi_nn.runtime.component import Component
+    from wasi_nn.wasm.module import Signature
 
 __all__ = [
     "PASS_ON",
@@ -137,6 +137,9 @@ class HostFunction(NamedTuple):
     @property
     def types(self) -> Signature:
         """The types of its parameters and of its result."""
+        # (Listing the plugins does not need it.)
+        from wasi_nn.wasm.module import Signature
+
         if self.signature is not None:
             return self.signature
         return Signature(("i32",) * self.parameters, ("i32",) * self.has_result)

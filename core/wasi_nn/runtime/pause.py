@@ -37,6 +37,10 @@ class Pause:
         if bell is not None:
             bell.ring()
 
+    def close(self) -> None:
+        """Let go of what waits took. Only where no thread waits."""
+        self._bell = None
+
     def wait(
         self, seconds: float | None, descriptors: Mapping[int, int] = _NOTHING
     ) -> Mapping[int, int]:
