@@ -214,7 +214,8 @@ class Servers(SocketSteps):
     ) -> None:
         if not sockets.runtime.features.interrupt:
             self.needs_process()
-        limits = Limits(timeout=0.5)
+        # (A process needs longer to start, and must have come as far as to the wait.)
+        limits = Limits(timeout=0.5 if sockets.runtime.features.interrupt else 3.0)
         with (
             no_answer() as port,
             Host(plugins=plugins, runtime=self.runtime, limits=limits, policy=LOOPBACK) as host,
