@@ -77,7 +77,9 @@ class Instance(EngineInstance):
         def call(machine, arguments):
             try:
                 self.check_stopped()
-                numbers = (number & 0xFFFFFFFF for number in arguments)
+                # (A function that only ends the guest takes none of its numbers.)
+                given = arguments[: function.parameters]
+                numbers = (number & 0xFFFFFFFF for number in given)
                 result = function.call(machine.guest_memory(), *numbers)
             except BaseException as error:
                 self.raised = error  # start and call raise it in place of the trap
