@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from functools import partial
 from struct import Struct
-from typing import Any
 
+from wasi_nn._policy.network import Address
 from wasi_nn._sockets import errnos, names, options
 from wasi_nn._sockets.addresses import (
     INET4,
@@ -45,15 +46,15 @@ class Calls:
         self._rights = rights
         self._pause = pause
 
-    def functions(self) -> dict[tuple[str, int], Callable[..., None]]:
+    def functions(self) -> dict[tuple[str, int], Callable[..., object]]:
         """By name and number of parameters: a guest's import says which version it means."""
-        found: dict[tuple[str, int], Callable[..., None]] = {
+        return {
             ("accept", 2): self.accept_1,
             ("accept", 3): self.accept,
-            ("getlocaladdr", 4): self.local_1,
-            ("getlocaladdr", 3): self.local,
-            ("getpeeraddr", 4): self.peer_1,
-            ("getpeeraddr", 3): self.peer,
+            ("getlocaladdr", 4): partial(self._name_1, Endpoint.local),
+            ("getlocaladdr", 3): partial(self._name, Endpoint.local),
+            ("getpeeraddr", 4): partial(self._name_1, Endpoint.peer),
+            ("getpeeraddr", 3): partial(self._name, Endpoint.peer),
             ("recv_from", 7): self.receive_from_1,
             ("recv_from", 8): self.receive_from,
             ("open", 3): self.open,
@@ -66,9 +67,8 @@ class Calls:
             ("shutdown", 2): self.shutdown,
             ("getsockopt", 5): self.get_option,
             ("setsockopt", 5): self.set_option,
-            ("getaddrinfo", 8): self.resolve,
+            ("getaddrinfo", 8): partial(names.resolve, self._rights),
         }
-        return found
 
     def open(self, memory: GuestMemory, family: int, kind: int, out: int) -> None:
         memory.check(aligned(out), 4)
@@ -116,6 +116,29 @@ class Calls:
         self._rights.check_connect(address, port)
         endpoint.connect(for_system(address, port, endpoint.family))
 
+    def receive_from_1(
+        self, memory: GuestMemory, descriptor: int, vectors: int, count: int, *rest: int
+    ) -> None:
+        pointer, flags, *outs = rest
+        at, length = buffer_of(memory, pointer)
+        name = self.receive(memory, descriptor, vectors, count, flags, *outs)
+        # (WasmEdge's version 1 takes a buffer of any length, and writes what fits.)
+        if (found := of_system(name)) and length >= len(found[0].packed):
+            memory.write(at, found[0].packed)
+
+    def receive_from(
+        self, memory: GuestMemory, descriptor: int, vectors: int, count: int, *rest: int
+    ) -> None:
+        pointer, flags, port_out, *outs = rest
+        at, length = buffer_of(memory, pointer)
+        memory.check(aligned(port_out, 2), 2)
+        if length not in (4, 16, LARGE):
+            raise WasiError(errnos.INVAL)
+        name = self.receive(memory, descriptor, vectors, count, flags, *outs)
+        if found := of_system(name):
+            write_address(memory, at, length, found[0])
+            memory.write(port_out, _U16.pack(found[1]))
+
     def receive(
         self,
         memory: GuestMemory,
@@ -125,57 +148,8 @@ class Calls:
         flags: int,
         out: int,
         out_flags: int,
-    ) -> None:
-        self._receive(memory, descriptor, vectors, count, flags, out, out_flags)
-
-    def receive_from_1(
-        self,
-        memory: GuestMemory,
-        descriptor: int,
-        vectors: int,
-        count: int,
-        pointer: int,
-        flags: int,
-        out: int,
-        out_flags: int,
-    ) -> None:
-        at, length = buffer_of(memory, pointer)
-        name = self._receive(memory, descriptor, vectors, count, flags, out, out_flags)
-        # (WasmEdge's version 1 takes a buffer of any length, and writes what fits.)
-        if (found := of_system(name)) and length >= len(found[0].packed):
-            memory.write(at, found[0].packed)
-
-    def receive_from(
-        self,
-        memory: GuestMemory,
-        descriptor: int,
-        vectors: int,
-        count: int,
-        pointer: int,
-        flags: int,
-        port_out: int,
-        out: int,
-        out_flags: int,
-    ) -> None:
-        at, length = buffer_of(memory, pointer)
-        memory.check(aligned(port_out, 2), 2)
-        if length not in (4, 16, LARGE):
-            raise WasiError(errnos.INVAL)
-        name = self._receive(memory, descriptor, vectors, count, flags, out, out_flags)
-        if found := of_system(name):
-            write_address(memory, at, length, found[0])
-            memory.write(port_out, _U16.pack(found[1]))
-
-    def _receive(
-        self,
-        memory: GuestMemory,
-        descriptor: int,
-        vectors: int,
-        count: int,
-        flags: int,
-        out: int,
-        out_flags: int,
     ) -> object:
+        """Returns the sender's name, as Python's sockets give it."""
         memory.check(aligned(out), 4)
         memory.check(aligned(out_flags, 2), 2)
         pieces = read_vectors(memory, aligned(vectors), count)
@@ -249,54 +223,42 @@ class Calls:
         value = bytes(memory.read(at, min(size, options.LONGEST)))
         options.put(self._table.socket(descriptor), level, option, value)
 
-    def local_1(
-        self, memory: GuestMemory, descriptor: int, pointer: int, kind: int, port: int
-    ) -> None:
-        self._name_1(memory, pointer, kind, port, lambda: self._table.socket(descriptor).local())
-
-    def peer_1(
-        self, memory: GuestMemory, descriptor: int, pointer: int, kind: int, port: int
-    ) -> None:
-        self._name_1(memory, pointer, kind, port, lambda: self._table.socket(descriptor).peer())
-
-    def local(self, memory: GuestMemory, descriptor: int, pointer: int, port: int) -> None:
-        self._name(memory, pointer, port, lambda: self._table.socket(descriptor).local())
-
-    def peer(self, memory: GuestMemory, descriptor: int, pointer: int, port: int) -> None:
-        self._name(memory, pointer, port, lambda: self._table.socket(descriptor).peer())
-
-    @staticmethod
     def _name_1(
-        memory: GuestMemory, pointer: int, kind: int, port: int, name: Callable[[], Any]
+        self,
+        name: Callable[[Endpoint], tuple[Address, int]],
+        memory: GuestMemory,
+        descriptor: int,
+        pointer: int,
+        kind: int,
+        port: int,
     ) -> None:
+        """``getlocaladdr`` or ``getpeeraddr``, as ``name`` says, of version 1."""
         at, length = buffer_of(memory, pointer)
         memory.check(aligned(kind), 4)
         memory.check(aligned(port), 4)
         if length not in (4, 16):
             raise WasiError(errnos.INVAL)
-        address, number = name()
+        address, number = name(self._table.socket(descriptor))
         write_address(memory, at, length, address)
         # (Version 1 says 4 or 6.)
         memory.write(kind, _U32.pack(address.version))
         memory.write(port, _U32.pack(number))
 
-    @staticmethod
-    def _name(memory: GuestMemory, pointer: int, port: int, name: Callable[[], Any]) -> None:
+    def _name(
+        self,
+        name: Callable[[Endpoint], tuple[Address, int]],
+        memory: GuestMemory,
+        descriptor: int,
+        pointer: int,
+        port: int,
+    ) -> None:
         at, length = buffer_of(memory, pointer)
         memory.check(aligned(port), 4)
         if length != LARGE:
             raise WasiError(errnos.INVAL)
-        address, number = name()
+        address, number = name(self._table.socket(descriptor))
         write_address(memory, at, length, address)
         memory.write(port, _U32.pack(number))
-
-    def resolve(self, memory: GuestMemory, *parameters: int) -> None:
-        node, node_size, service, service_size, hints, first, most, count = parameters
-        names.resolve(
-            memory,
-            self._rights,
-            (node, node_size, service, service_size, hints, first, most, count),
-        )
 
 
 def read_vectors(memory: GuestMemory, at: int, count: int) -> list[tuple[int, int]]:

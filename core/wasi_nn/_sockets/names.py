@@ -9,6 +9,7 @@ and a pointer at 8 to the port in network order and what comes after it (wasmedg
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 from struct import Struct
 
 from wasi_nn._policy.network import Address
@@ -69,8 +70,6 @@ class _Wanted:
             raise socket.gaierror(socket.EAI_SERVICE, "not a service") from None
 
     def addresses(self, rights: Rights) -> list[Address]:
-        from ipaddress import ip_address
-
         if not self.node:
             texts = ("0.0.0.0", "::") if self.flags & _PASSIVE else ("127.0.0.1", "::1")
             found = [ip_address(text) for text in texts]
@@ -90,10 +89,18 @@ class _Wanted:
 
 
 def resolve(
-    memory: GuestMemory, rights: Rights, parameters: tuple[int, int, int, int, int, int, int, int]
+    rights: Rights,
+    memory: GuestMemory,
+    node: int,
+    node_size: int,
+    service: int,
+    service_size: int,
+    hints: int,
+    first: int,
+    most: int,
+    count: int,
 ) -> None:
     """Answer ``sock_getaddrinfo``. Raises ``WasiError``, ``OSError`` and ``InvalidArgument``."""
-    node, node_size, service, service_size, hints, first, most, count = parameters
     for pointer in (hints, first, count):
         aligned(pointer)
     memory.check(count, 4)

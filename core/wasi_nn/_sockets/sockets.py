@@ -58,12 +58,12 @@ class Sockets:
             versions.setdefault(name, []).append(count)
         beside: dict[str, Callable[..., int]] = {
             "fd_close": self._close,
-            "fd_fdstat_get": self._status,
-            "fd_fdstat_set_flags": self._set_flags,
+            "fd_fdstat_get": self._on_socket(_status),
+            "fd_fdstat_set_flags": self._on_socket(_set_flags),
             "fd_filestat_get": self._file_status,
-            "fd_read": self._read,
+            "fd_read": self._on_socket(_read),
             "fd_renumber": self._renumber,
-            "fd_write": self._write,
+            "fd_write": self._on_socket(_write),
             "poll_oneoff": self._poll,
         }
         made = []
@@ -167,49 +167,6 @@ class Sockets:
         self._table.renumber(source, target)
         return 0
 
-    def _read(
-        self, memory: GuestMemory, descriptor: int, vectors: int, count: int, out: int
-    ) -> int:
-        endpoint = self._table.find(descriptor)
-        if endpoint is None:
-            return PASS_ON
-        memory.check(out, _U32.size)
-        pieces = read_vectors(memory, vectors, count)
-        data, _, _ = endpoint.receive(sum(length for _, length in pieces), 0, False)
-        scatter(memory, pieces, data)
-        memory.write(out, _U32.pack(len(data)))
-        return 0
-
-    def _write(
-        self, memory: GuestMemory, descriptor: int, vectors: int, count: int, out: int
-    ) -> int:
-        endpoint = self._table.find(descriptor)
-        if endpoint is None:
-            return PASS_ON
-        memory.check(out, _U32.size)
-        data = gather(memory, read_vectors(memory, vectors, count))
-        memory.write(out, _U32.pack(endpoint.send(data)))
-        return 0
-
-    def _status(self, memory: GuestMemory, descriptor: int, out: int) -> int:
-        endpoint = self._table.find(descriptor)
-        if endpoint is None:
-            return PASS_ON
-        flags = _NONBLOCK if endpoint.nonblocking else 0
-        memory.write(out, _STATUS.pack(_TYPES[endpoint.kind], flags, _RIGHTS, _RIGHTS))
-        return 0
-
-    def _set_flags(self, memory: GuestMemory, descriptor: int, flags: int) -> int:
-        endpoint = self._table.find(descriptor)
-        if endpoint is None:
-            return PASS_ON
-        if flags & ~_ALL_FLAGS:
-            return errnos.INVAL
-        if flags & ~(_NONBLOCK | _APPEND):
-            return errnos.NOTCAPABLE
-        endpoint.nonblocking = bool(flags & _NONBLOCK)
-        return 0
-
     def _file_status(self, memory: GuestMemory, descriptor: int, out: int) -> int:
         endpoint = self._table.find(descriptor)
         if endpoint is None:
@@ -218,8 +175,47 @@ class Sockets:
         memory.write(out, _FILE_STATUS.pack(0, descriptor, kind, 1, 0, 0, 0, 0))
         return 0
 
+    def _on_socket(self, call: Callable[..., None]) -> Callable[..., int]:
+        """A function of WASI that ``call`` serves for a socket, and the engine for the rest."""
 
-def _none(call: Callable[..., None]) -> Callable[..., int]:
+        def called(memory: GuestMemory, descriptor: int, *arguments: int) -> int:
+            endpoint = self._table.find(descriptor)
+            if endpoint is None:
+                return PASS_ON
+            call(memory, endpoint, *arguments)
+            return 0
+
+        return called
+
+
+def _read(memory: GuestMemory, endpoint: Endpoint, vectors: int, count: int, out: int) -> None:
+    memory.check(out, _U32.size)
+    pieces = read_vectors(memory, vectors, count)
+    data, _, _ = endpoint.receive(sum(length for _, length in pieces), 0, False)
+    scatter(memory, pieces, data)
+    memory.write(out, _U32.pack(len(data)))
+
+
+def _write(memory: GuestMemory, endpoint: Endpoint, vectors: int, count: int, out: int) -> None:
+    memory.check(out, _U32.size)
+    data = gather(memory, read_vectors(memory, vectors, count))
+    memory.write(out, _U32.pack(endpoint.send(data)))
+
+
+def _status(memory: GuestMemory, endpoint: Endpoint, out: int) -> None:
+    flags = _NONBLOCK if endpoint.nonblocking else 0
+    memory.write(out, _STATUS.pack(_TYPES[endpoint.kind], flags, _RIGHTS, _RIGHTS))
+
+
+def _set_flags(memory: GuestMemory, endpoint: Endpoint, flags: int) -> None:
+    if flags & ~_ALL_FLAGS:
+        raise WasiError(errnos.INVAL)
+    if flags & ~(_NONBLOCK | _APPEND):
+        raise WasiError(errnos.NOTCAPABLE)
+    endpoint.nonblocking = bool(flags & _NONBLOCK)
+
+
+def _none(call: Callable[..., object]) -> Callable[..., int]:
     """A function that returns the errno of success."""
 
     def called(*arguments: Any) -> int:
