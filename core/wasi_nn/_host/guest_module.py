@@ -14,7 +14,7 @@ from wasi_nn._session.session import Session
 from wasi_nn._suggestion import did_you_mean
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Module, Runtime
-from wasi_nn.runtime.engine import uses_sockets
+from wasi_nn.runtime.engine import socket_functions
 from wasi_nn.wasm import module as wasm_module
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class GuestModule:
         self.has_start = self.file.has_start
         # What guests of a dialect share: its ABI and, once one was linked, what they import.
         self._selected: dict[str | None, Selection | None] = {}
-        self._uses_sockets = uses_sockets(self.file.imports)
+        self._uses_sockets = bool(socket_functions(self.file.imports))
         self._logs = any(item.module == _LOGGING for item in self.file.imports)
         self._imported: dict[tuple[Runtime, str | None], list[tuple[str, str]]] = {}
 
@@ -105,7 +105,7 @@ class GuestModule:
 
     @staticmethod
     def _log() -> GuestLog:
-        # (So do few log.)
+        # (Few guests log.)
         from wasi_nn._abi.logging import GuestLog
 
         return GuestLog()

@@ -32,13 +32,13 @@ __all__ = [
     "missing_export",
     "proc_exit",
     "refuse_read_only",
-    "uses_sockets",
+    "socket_functions",
 ]
 
 #: The import modules of WASI preview 1, and of snapshot 0, which has the same functions.
 WASI_MODULES = ("wasi_snapshot_preview1", "wasi_unstable")
 #: The functions of WASI that take the descriptors of sockets too, and how many parameters they
-#: have. The host's come before an engine's own for a guest that ``uses_sockets``.
+#: have. The host's come before an engine's own for a guest that has ``socket_functions``.
 BESIDE_SOCKETS = {
     "fd_close": 1,
     "fd_fdstat_get": 2,
@@ -73,9 +73,13 @@ def proc_exit(module: str) -> HostFunction:
     return HostFunction(module, "proc_exit", 1, False, leave)
 
 
-def uses_sockets(imports: Iterable[Import]) -> bool:
-    """Whether a module with these imports has functions of sockets, which the host provides."""
-    return any(item.name.startswith("sock_") and item.module in WASI_MODULES for item in imports)
+def socket_functions(imports: Iterable[Import]) -> set[tuple[str, str]]:
+    """The functions of WASI that the host provides to a guest with sockets, by module and name: of
+    sockets, and ``BESIDE_SOCKETS``. Empty for a guest that imports none of sockets."""
+    found = {(item.module, item.name) for item in imports if item.module in WASI_MODULES}
+    if not any(name.startswith("sock_") for _, name in found):
+        return set()
+    return {each for each in found if each[1].startswith("sock_") or each[1] in BESIDE_SOCKETS}
 
 
 def before(function: HostFunction, own: Callable[..., Any]) -> HostFunction:

@@ -20,7 +20,7 @@ from typing import Any
 
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
-from wasi_nn.runtime.engine import BESIDE_SOCKETS, HOST_TRAP, WASI_MODULES, uses_sockets
+from wasi_nn.runtime.engine import HOST_TRAP, WASI_MODULES, socket_functions
 from wasi_nn.runtime.open_files import opens_files
 from wasi_nn.runtime.process import in_own_process
 from wasi_nn.wasm import module as wasm_module
@@ -121,9 +121,7 @@ def _callable_imports(file: wasm_module.WasmFile) -> dict[str, dict[str, tuple[i
     """The imports that a host function can serve, by module and name: the number of parameters, and
     whether there is a result. WAMR serves most of WASI itself."""
     found: dict[str, dict[str, tuple[int, bool]]] = {}
-    own = own_wasi()
-    if uses_sockets(file.imports):
-        own |= {*BESIDE_SOCKETS, *(i.name for i in file.imports if i.name.startswith("sock_"))}
+    own = own_wasi() | {name for _, name in socket_functions(file.imports)}
     for item in file.imports:
         signature = item.signature
         theirs = item.module in WASI_MODULES and item.name in SIGNATURES and item.name not in own

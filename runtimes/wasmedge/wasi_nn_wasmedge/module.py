@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
-from wasi_nn.runtime.engine import BESIDE_SOCKETS, WASI_MODULES, uses_sockets
+from wasi_nn.runtime.engine import BESIDE_SOCKETS, WASI_MODULES, socket_functions
 from wasi_nn.runtime.library import POINTER
 from wasi_nn.runtime.open_files import opens_files
 from wasi_nn.runtime.process import in_own_process
@@ -113,16 +113,12 @@ class WasmEdgeModule(Module):
 def _firsts(imports: Sequence[Import]) -> set[tuple[str, str]]:
     """The functions of WASI's modules that come from the host: those that WASI lacks, and what a
     guest with sockets needs."""
-    sockets = uses_sockets(imports)
-    return {
+    lacking = {
         (item.module, item.name)
         for item in imports
-        if item.module in WASI_MODULES
-        and (
-            item.name not in SIGNATURES
-            or (sockets and (item.name in BESIDE_SOCKETS or item.name.startswith("sock_")))
-        )
+        if item.module in WASI_MODULES and item.name not in SIGNATURES
     }
+    return lacking | socket_functions(imports)
 
 
 def _has_own_streams(wasi: WasiConfig) -> bool:
