@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Union
 
 from wasi_nn._attribute import attribute
@@ -137,12 +138,15 @@ class HostFunction(NamedTuple):
     @property
     def types(self) -> Signature:
         """The types of its parameters and of its result."""
-        # (Listing the plugins does not need it.)
-        from wasi_nn.wasm.module import Signature
+        return self.signature or _of_i32(self.parameters, self.has_result)
 
-        if self.signature is not None:
-            return self.signature
-        return Signature(("i32",) * self.parameters, ("i32",) * self.has_result)
+
+@lru_cache(maxsize=64)
+def _of_i32(parameters: int, has_result: bool) -> Signature:
+    # (Listing the plugins does not need it.)
+    from wasi_nn.wasm.module import Signature
+
+    return Signature(("i32",) * parameters, ("i32",) * has_result)
 
 
 #: Standard input: None for an empty one, ``"inherit"``, or the bytes themselves.

@@ -108,8 +108,9 @@ class Api:
         self.memory_pages = quick("wasm_memory_get_cur_page_count", ctypes.c_uint64, POINTER)
         self.page_bytes = quick("wasm_memory_get_bytes_per_page", ctypes.c_uint64, POINTER)
         self.memory_base = quick("wasm_memory_get_base_address", POINTER, POINTER)
-        # The functions of its WASI, which most builds show.
+        # The functions of its WASI, which most builds show, and those that were asked for.
         self._wasi_functions: Callable[..., int] | None = None
+        self._natives: dict[str, Callable[..., int]] = {}
         if _has(library, "get_libc_wasi_export_apis"):
             self._wasi_functions = quick(
                 "get_libc_wasi_export_apis", _U32, ctypes.POINTER(ctypes.POINTER(NativeSymbol))
@@ -147,12 +148,16 @@ class Api:
         """A function of WAMR's WASI. Its parameters are the execution environment, the address and
         the size of the guest's memory, and then the guest's own. Raises ``UsageError`` for a
         library that does not show it."""
+        if name in self._natives:
+            return self._natives[name]
         if self._wasi_functions is not None:
             symbols = ctypes.POINTER(NativeSymbol)()
             for number in range(self._wasi_functions(ctypes.byref(symbols))):
                 symbol = symbols[number]
                 if symbol.symbol == name.encode():
-                    return _native(symbol)
+                    # (Two threads may make it at once. Both are right.)
+                    self._natives[name] = _native(symbol)
+                    return self._natives[name]
         raise UsageError(
             f"this libiwasm does not show its {name}, which a guest with sockets needs; build it "
             "as runtimes/wamr/README.md says"

@@ -280,11 +280,13 @@ class WasmEdgeInstance(EngineInstance):
 
     def _function(self, function: HostFunction) -> int:
         api = self._api
-        lists = [[api.kinds[KINDS[kind]] for kind in each] for each in function.types]
-        arrays = [(ctypes.c_uint64 * max(1, len(kinds)))(*kinds) for kinds in lists]
-        counted = [x for pair in zip(arrays, lists, strict=True) for x in pair]
+        parameters, results = (
+            (ctypes.c_uint64 * len(each))(*(api.kinds[KINDS[kind]] for kind in each))
+            for each in function.types
+        )
         kind = api.function_type(
-            *(len(x) if isinstance(x, list) else ctypes.addressof(x) for x in counted)
+            *(ctypes.addressof(parameters), len(parameters)),
+            *(ctypes.addressof(results), len(results)),
         )
         callback = HOST_FUNCTION(self._trampoline(function))
         self._callbacks.append(callback)

@@ -47,10 +47,7 @@ from wasi_nn.wasm.deferred_start import START, defer_start
 from wasi_nn.wasm.forwarding import GUEST, forwarder
 
 # (What waits comes from us.)
-_FORWARDED = {name: n for name, n in BESIDE_SOCKETS.items() if name != "poll_oneoff"}
-
-
-_FILES = forwarder("wasi", _FORWARDED)
+_FILES = forwarder("wasi", [name for name in BESIDE_SOCKETS if name != "poll_oneoff"])
 # WASI's errno of a guest without memory.
 _FAULT = 21
 _TYPES = {
