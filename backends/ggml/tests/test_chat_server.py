@@ -112,8 +112,10 @@ def test_several_ask_at_the_same_time(server):
 
 
 def test_a_request_has_its_own_temperature(server):
-    cold, hot = server.answer(), server.answer(temperature=1.5)
-    assert hot["choices"] != cold["choices"] == server.answer()["choices"]
+    cold, *hot = (server.answer(temperature=t)["choices"] for t in (0.0, *[1.5] * 8))
+    # One of them may be the cold text by chance.
+    assert any(choices != cold for choices in hot)
+    assert server.answer()["choices"] == cold
 
 
 def test_a_peer_that_goes_frees_the_model(server):
