@@ -70,6 +70,22 @@ def run_python(
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, **options)
 
 
+#: What takes long to import, so tests of other things hide it.
+LIBRARIES = ("torch", "openvino", "onnxruntime", "ai_edge_litert")
+
+
+def hide(folder: Path, *modules: str) -> None:
+    """Let these modules be missing in each Python that has the folder in its PYTHONPATH."""
+    (folder / "sitecustomize.py").write_text(
+        "import importlib.abc, sys\n"
+        "class Hide(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        f"        if name in {modules!r}:\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Hide())\n"
+    )
+
+
 ROOT = Path(__file__).resolve().parent
 IDENTITY = "wasi-nn:identity"
 # Copies its standard input to its standard output. Ends with a trap for an empty one.

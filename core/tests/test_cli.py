@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from conftest import needs
+from conftest import LIBRARIES, hide, needs
 from onnx import TensorProto, helper
 
 COMMAND = [sys.executable, "-m", "wasi_nn"]
@@ -665,15 +665,7 @@ def test_a_mistake_is_one_clear_line_and_exit_code_2(guests, echo, tmp_path, arg
 
 
 def test_a_missing_library_names_the_extra(guests, relu, tmp_path):
-    # A finder that hides onnxruntime, as if it were not installed.
-    (tmp_path / "sitecustomize.py").write_text(
-        "import importlib.abc, sys\n"
-        "class Hide(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'onnxruntime':\n"
-        "            raise ModuleNotFoundError(name)\n"
-        "sys.meta_path.insert(0, Hide())\n"
-    )
+    hide(tmp_path, *LIBRARIES)
     code, _, err = wasi_nn(
         *("run", "--graph", f"m={relu}", guests / "hello/hello.wasm"),
         env={"PYTHONPATH": str(tmp_path)},
@@ -889,8 +881,9 @@ def test_inspect_reports_a_plugin_that_raises_in_one_line(tmp_path, sniff):
     assert "backend broken (brk 1)" in told[0]
 
 
-def test_the_table_of_engines_fits_a_terminal_and_cuts_no_name():
-    _, out, _ = wasi_nn("plugins")
+def test_the_table_of_engines_fits_a_terminal_and_cuts_no_name(tmp_path):
+    hide(tmp_path, *LIBRARIES)
+    _, out, _ = wasi_nn("plugins", env={"PYTHONPATH": str(tmp_path)})
     table = out.split("\n\n")[-1].splitlines()
     assert max(map(len, table)) <= 80
     assert {"wasmtime", "wasmedge", "wasmer", "wamr", "v8"} <= set(table[0].split())
@@ -898,8 +891,9 @@ def test_the_table_of_engines_fits_a_terminal_and_cuts_no_name():
     assert "…" not in out
 
 
-def test_plugins_prints_a_line_for_each_plugin():
-    _, out, _ = wasi_nn("plugins")
+def test_plugins_prints_a_line_for_each_plugin(tmp_path):
+    hide(tmp_path, *LIBRARIES)
+    _, out, _ = wasi_nn("plugins", env={"PYTHONPATH": str(tmp_path)})
     lines = out.split("\n\n")[0].splitlines()
     (line,) = (line for line in lines if "runtime wasmtime" in line)
     assert line.startswith("wasmtime (wasi-nn ")

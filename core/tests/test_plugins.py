@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import run_python
+from conftest import LIBRARIES, hide, run_python
 
 from wasi_nn import ExecutionTarget, Host, Policy, hookimpl
 from wasi_nn._models.registry import detect, missing
@@ -155,6 +155,7 @@ def test_a_backends_name_chooses_between_two_of_one_encoding(folder):
 )
 def test_the_command_reports_a_broken_plugin(folder, module, says):
     distribution(folder, "broken_plugin", module)
+    hide(folder, *LIBRARIES)
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     for command, code in (("plugins", 0), ("doctor", 1)):
         run = subprocess.run(
@@ -375,6 +376,7 @@ def test_a_runtime_that_gives_odd_code_is_broken(folder, made, says):
 )
 def test_every_command_reports_odd_answers_in_one_line(folder, command, answers, code, says):
     odd_plugins(folder, **answers)
+    hide(folder, *LIBRARIES)
     (folder / "model").write_bytes(b"sound")
     run = subprocess.run(
         [sys.executable, "-m", "wasi_nn", command, *(["model"] if command == "inspect" else [])],

@@ -16,7 +16,7 @@ from xml.etree import ElementTree as xml
 
 import onnx
 import pytest
-from conftest import needs
+from conftest import hide, needs
 from onnx import TensorProto, helper
 
 from wasi_nn._cli import main
@@ -335,6 +335,7 @@ def plugin(tmp_path, monkeypatch):
         )
         (info / "entry_points.txt").write_text("[wasi_nn]\nevil_plugin = evil_plugin\n")
         (folder / "evil_plugin.py").write_text(module)
+        hide(folder, "torch", "openvino")
         monkeypatch.syspath_prepend(str(folder))
         return {"PYTHONPATH": str(folder)}
 
