@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import needs
+from conftest import LIBRARIES, hide, needs
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "docs/examples/wasi-nn-linear"
@@ -31,7 +31,9 @@ def install(example, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    return install(EXAMPLE, tmp_path_factory)
+    target = install(EXAMPLE, tmp_path_factory)
+    hide(target, *LIBRARIES)
+    return target
 
 
 @pytest.fixture
