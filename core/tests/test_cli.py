@@ -898,7 +898,10 @@ def test_plugins_prints_a_line_for_each_plugin(tmp_path):
     (line,) = (line for line in lines if "runtime wasmtime" in line)
     assert line.startswith("wasmtime (wasi-nn ")
     assert "): runtime wasmtime; wasmtime " in line
-    assert all(line.startswith("  unavailable: ") or "): " in line for line in lines)
+    assert all("): " in line for line in lines)
+    (line,) = (line for line in lines if "backend onnx" in line)
+    assert line.endswith("; onnxruntime is not installed")
+    assert "wasi-nn doctor says what is missing" in out
 
 
 def test_plugins_and_doctor():

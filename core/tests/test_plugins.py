@@ -362,7 +362,7 @@ def test_a_runtime_that_gives_odd_code_is_broken(folder, made, says):
 @pytest.mark.parametrize(
     ("command", "answers", "code", "says"),
     [
-        ("plugins", {"availability": "None"}, 0, "unavailable: the plugin is broken: availability"),
+        ("plugins", {"availability": "None"}, 0, "the plugin is broken: availability"),
         ("doctor", {"availability": "None"}, 1, "[broken]  backend sound: the plugin is broken: a"),
         ("doctor", {"features": "1 / 0"}, 1, "[broken]  runtime engine: the plugin is broken: Zer"),
         (

@@ -10,6 +10,7 @@ from typing import Any
 
 import pluggy
 
+from wasi_nn import _plugin_choice as plugin_choice
 from wasi_nn import hookspecs
 from wasi_nn._distributions import EntryPoint, entry_points
 from wasi_nn._suggestion import did_you_mean
@@ -57,17 +58,28 @@ class Plugins:
 
     def __init__(self) -> None:
         self.records: list[PluginRecord] = []
+        #: The names of installed plugins that ``WASI_NN_PLUGINS`` leaves out.
+        self.left_out: list[str] = []
 
     @classmethod
     def installed(cls) -> Plugins:
-        """All plugins that the installed distributions name, including our own."""
+        """All plugins that the installed distributions name, including our own.
+
+        The environment variable ``WASI_NN_PLUGINS`` can choose among them: ``onnx,wasmtime`` are
+        the only ones, and ``no:NAME`` leaves one out. What is left out is not imported. Raises
+        ``UsageError`` for a name that is not installed."""
         plugins = cls()
+        found = sorted(entry_points(hookspecs.GROUP), key=_rank)
+        names = plugin_choice.chosen({entry.name for entry in found})
         # An editable install can list its distribution twice on sys.path: the first one counts.
         seen: set[tuple[str, str]] = set()
-        for entry in sorted(entry_points(hookspecs.GROUP), key=_rank):
+        for entry in found:
             if (entry.name, entry.value) not in seen:
                 seen.add((entry.name, entry.value))
-                plugins._load_entry(entry)
+                if entry.name in names:
+                    plugins._load_entry(entry)
+                else:
+                    plugins.left_out.append(entry.name)
         return plugins
 
     def register(self, plugin: Any, name: str, distribution: str = "", version: str = "") -> None:
@@ -145,7 +157,13 @@ class Plugins:
         served = sorted({name for backend in self.backends for name in backend.encodings})
         here = ", ".join(served) or "nothing"
         hint = did_you_mean(encoding, served)
-        return f"no backend serves {encoding}{hint}; installed backends serve: {here}"
+        return (
+            f"no backend serves {encoding}{hint}; installed backends serve: {here}{self._absent()}"
+        )
+
+    def _absent(self) -> str:
+        out = ", ".join(self.left_out)
+        return f" ({plugin_choice.LEFT_OUT}: {out})" if out else ""
 
     def runtime(self, name: str | RuntimeName | None = None) -> Runtime:
         """The runtime called ``name``, or the first usable one for None or ``auto``.
@@ -168,11 +186,15 @@ class Plugins:
             known = [runtime.name for runtime in runtimes]
             hint = did_you_mean(wanted.plugin, known)
             listed = ", ".join(known) or "none"
-            raise UsageError(f"there is no runtime {str(wanted)!r}{hint}; known: {listed}")
+            raise UsageError(
+                f"there is no runtime {str(wanted)!r}{hint}; known: {listed}{self._absent()}"
+            )
         for runtime in runtimes:
             if availability(runtime).usable:
                 return runtime
-        raise Unavailable('no Wasm engine is installed; pip install "wasi-nn[wasmtime]"')
+        raise Unavailable(
+            f'no Wasm engine is installed; pip install "wasi-nn[wasmtime]"{self._absent()}'
+        )
 
 
 def _call_hooks(plugin: object) -> tuple[list[Any], list[Any]]:

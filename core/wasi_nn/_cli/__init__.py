@@ -11,6 +11,7 @@ import click
 
 from wasi_nn import __version__
 from wasi_nn._cli.messages import complain, speak_for_python
+from wasi_nn._cli.shared_options import leave_out, plugin_option
 from wasi_nn.errors import UsageError, WasiNnError
 from wasi_nn.escaping import trace_of
 
@@ -38,6 +39,10 @@ class _Group(click.Group):
         return super().get_command(ctx, cmd_name)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        while args[:1] == ["-p"] and len(args) > 1:
+            # Here, so that what follows can be a guest or an option of ``run``.
+            leave_out(args[1])
+            args = args[2:]
         first = args[0] if args else ""
         is_file = first.endswith(".wasm") or Path(first).is_file()
         if first not in self.list_commands(ctx):
@@ -61,6 +66,7 @@ class _Group(click.Group):
 @click.group(
     cls=_Group, no_args_is_help=True, context_settings={"help_option_names": ["-h", "--help"]}
 )
+@plugin_option
 @click.version_option(__version__, prog_name="wasi-nn", message="%(prog)s %(version)s")
 def app() -> None:
     """Run WebAssembly programs that do machine learning through wasi-nn."""

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -16,6 +17,7 @@ from wasi_nn._abi.core.detection import detect_dialect
 from wasi_nn._abi.core.dialects import EPHEMERAL, LEGACY
 from wasi_nn._cli.messages import complain, set_up_logging, tell
 from wasi_nn._cli.progress import patience
+from wasi_nn._cli.shared_options import is_stdout, json_option, plugin_option, write_json
 from wasi_nn._host.host import Host
 from wasi_nn._models import recognition
 from wasi_nn._models.registry import detect, missing
@@ -24,6 +26,7 @@ from wasi_nn.backend.config import Config, parse
 from wasi_nn.encodings import AUTODETECT
 from wasi_nn.errors import LinkError, NnError, UsageError, WasiNnError
 from wasi_nn.runtime.engine import WASI_MODULES
+from wasi_nn.types import TensorInfo
 from wasi_nn.wasm import component as wasm_component
 from wasi_nn.wasm import module as wasm_module
 from wasi_nn.wasm.component import RUN
@@ -37,14 +40,31 @@ EXAMPLES = """Examples:
   wasi-nn inspect --config '{"signature": "encode"}' model.tflite
 """
 
+
+class Report:
+    """What is said of one file: lines for the reader, and facts for ``--json``."""
+
+    def __init__(self, quiet: bool) -> None:
+        self.quiet = quiet
+        self.facts: dict[str, Any] = {}
+
+    def line(self, title: str, text: str, **facts: Any) -> None:
+        """Print a line, and keep its facts: by default, the text under the title."""
+        self.facts |= facts or {title.replace(" ", "_"): text}
+        if not self.quiet:
+            tell(f"{title + ':':<14} {text}")
+
+
 # The file name of a part of a split GGUF model.
 _PART = re.compile(r"(.*)-\d{5}(-of-\d{5}\.gguf)")
 
 
 @click.command(epilog=EXAMPLES, no_args_is_help=True)
 @click.argument("files", nargs=-1, required=True)
+@json_option("what is found, a list with an object for each block,")
+@plugin_option
 @click.option("--config", default="", metavar="JSON", help="The config to load models with.")
-def inspect(files: tuple[str, ...], config: str) -> int:
+def inspect(files: tuple[str, ...], config: str, json_file: Path | None) -> int:
     """Show what guests (.wasm) and models are, and whether this installation can run them.
 
     Prints a block for each file. The weights after an OpenVINO model belong to its block, and so do
@@ -53,24 +73,33 @@ def inspect(files: tuple[str, ...], config: str) -> int:
     set_up_logging(brief=True)
     settings = parse(config)
     code = 0
+    found: list[dict[str, Any]] = []
     with Host() as host:
         blocks = _blocks(host, files)
         for number, names in enumerate(blocks):
+            report = Report(quiet=is_stdout(json_file))
             if len(blocks) > 1:
-                click.echo("\n" * bool(number), nl=False)
-                _line("file", ", ".join(names))
+                if not report.quiet:
+                    click.echo("\n" * bool(number), nl=False)
+                report.line("file", ", ".join(names))
+            report.facts = {"files": names}
+            found.append(report.facts)
             try:
                 paths = [resolve_path(name) for name in names]
-                runnable = _inspect(host, paths, settings)
+                runnable = _inspect(report, host, paths, settings)
             except BrokenPipeError:
                 raise  # It is our output's, not the file's.
             except (WasiNnError, OSError) as error:
                 sys.stdout.flush()
                 which = "" if names[0] in str(error) else f"{names[0]}: "
                 complain(f"{which}{error}")
+                report.facts |= {"runs_here": None, "error": str(error)}
                 code = 2
             else:
+                report.facts["runs_here"] = runnable
                 code = max(code, 0 if runnable else 1)
+    if json_file is not None:
+        write_json(json_file, found)
     return code
 
 
@@ -119,57 +148,68 @@ def _is_guest(path: Path) -> bool:
         return wasm_module.is_wasm(file.read(8))
 
 
-def _inspect(host: Host, paths: Sequence[Path], config: Config) -> bool:
+def _inspect(report: Report, host: Host, paths: Sequence[Path], config: Config) -> bool:
     try:
         is_guest = not paths[0].is_dir() and _is_guest(paths[0])
         guest = paths[0].read_bytes() if is_guest else None
     except OSError as error:
         raise UsageError(f"cannot read {paths[0]}: {error.strerror}") from error
     if guest is None:
-        return _inspect_model(host, paths, config)
-    return _inspect_guest(host, guest, paths[0])
+        return _inspect_model(report, host, paths, config)
+    return _inspect_guest(report, host, guest, paths[0])
 
 
-def _inspect_guest(host: Host, data: bytes, path: Path) -> bool:
+def _inspect_guest(report: Report, host: Host, data: bytes, path: Path) -> bool:
     if wasm_module.is_component(data):
-        return _inspect_component(host, data, path)
+        return _inspect_component(report, host, data, path)
     module = wasm_module.parse(data)
     inferred = detect_dialect(module)
-    _line("kind", f"core module, {_entry(module)}")
+    report.line("kind", f"core module, {_entry(module)}")
+    imported: dict[str, list[str]] = {}
     for name in (EPHEMERAL, LEGACY):
         functions = sorted(module.imported(name))
         if functions:
-            _line("imports", f"{name}: {', '.join(functions)}")
+            imported[name] = functions
+            report.line("imports", f"{name}: {', '.join(functions)}", imports=imported)
     others = sorted({item.module for item in module.imports} - {EPHEMERAL, LEGACY})
-    _line("also imports", ", ".join(others) or "nothing")
+    report.line("also imports", ", ".join(others) or "nothing", also_imports=others)
     sockets = sorted(
         item.name
         for item in module.imports
         if item.module in WASI_MODULES and item.name.startswith("sock_")
     )
     if sockets:
-        _line("sockets", ", ".join(sockets))
-    for option in _options(module):
-        _line("may need", option)
+        report.line("sockets", ", ".join(sockets), sockets=sockets)
+    needs = list(_options(module))
+    for option in needs:
+        report.line("may need", option, may_need=needs)
     if inferred.candidates:
         likely, *others = (dialect.name for dialect in inferred.candidates)
         maybe = f" (or {', '.join(others)}: its tensors will tell)" if others else ""
-        _line("dialect", f"{likely}{maybe}, because {inferred.evidence}")
+        report.line(
+            "dialect",
+            f"{likely}{maybe}, because {inferred.evidence}",
+            dialects=[likely, *others],
+            evidence=inferred.evidence,
+        )
         named = [e for e in inferred.candidates[0].encodings.values() if e != AUTODETECT]
-        _line("encodings", f"can name {', '.join(named)}")
-        _served(host, named)
+        report.line("encodings", f"can name {', '.join(named)}", encodings=named)
+        _served(report, host, named)
     else:
-        _line("dialect", f"none: {inferred.evidence}")
+        report.line(
+            "dialect", f"none: {inferred.evidence}", dialects=[], evidence=inferred.evidence
+        )
     if module.is_command:
-        return _starts_here(host, data, path)
+        return _starts_here(report, host, data, path)
     callable_ = [name for name in module.functions if name != "_initialize"]
     for name in callable_:
-        _line("export", f"{name}{module.signatures[name] or ''}")
+        text = f"{name}{module.signatures[name] or ''}"
+        report.line("export", text, exports=[*report.facts.get("exports", ()), text])
     if not callable_:
-        _line("starts here", f"no: {wasm_module.no_command(module)}")
+        report.line("starts here", f"no: {wasm_module.no_command(module)}")
         return False
-    _line("call one with", f"wasi-nn run --invoke NAME {path} [NUMBER...]")
-    return _starts_here(host, data, path, " by --invoke")
+    report.line("call one with", f"wasi-nn run --invoke NAME {path} [NUMBER...]")
+    return _starts_here(report, host, data, path, " by --invoke")
 
 
 def _options(module: wasm_module.WasmFile) -> Iterator[str]:
@@ -187,7 +227,7 @@ def _options(module: wasm_module.WasmFile) -> Iterator[str]:
         yield "--dir HOST::GUEST to open files"
 
 
-def _served(host: Host, named: Sequence[str]) -> None:
+def _served(report: Report, host: Host, named: Sequence[str]) -> None:
     """Which encodings have a backend whose library is installed, and what the others lack."""
     why: dict[str, str | None] = {}
     for backend in host.plugins.backends:
@@ -196,14 +236,14 @@ def _served(host: Host, named: Sequence[str]) -> None:
             if lacks is None or encoding not in why:
                 why[encoding] = lacks
     served = [encoding for encoding in named if why.get(encoding, "") is None]
-    _line("served here", ", ".join(served) or "none of them")
+    report.line("served here", ", ".join(served) or "none of them", served_here=served)
     others: dict[str, list[str]] = {}
     for encoding in named:
         if encoding not in served:
             reason = why.get(encoding) or "no plugin has a backend for it"
             others.setdefault(reason, []).append(encoding)
     for reason, encodings in others.items():
-        _line("not here", f"{', '.join(encodings)}: {reason}")
+        report.line("not here", f"{', '.join(encodings)}: {reason}", not_here=others)
 
 
 def _entry(module: wasm_module.WasmFile) -> str:
@@ -216,21 +256,21 @@ def _entry(module: wasm_module.WasmFile) -> str:
     )
 
 
-def _inspect_component(host: Host, data: bytes, path: Path) -> bool:
+def _inspect_component(report: Report, host: Host, data: bytes, path: Path) -> bool:
     component = wasm_component.parse(data)
     entry = "a command" if component.is_command else f"not a command: it does not export {RUN}"
-    _line("kind", f"component, {entry}")
+    report.line("kind", f"component, {entry}")
     nn = [name for name in component.imports if name.startswith(PACKAGE)]
-    _line("imports", ", ".join(nn) or "no wasi:nn")
-    others = ", ".join(name for name in component.imports if name not in nn)
-    _line("also imports", others or "nothing")
+    report.line("imports", ", ".join(nn) or "no wasi:nn", imports=nn)
+    others = [name for name in component.imports if name not in nn]
+    report.line("also imports", ", ".join(others) or "nothing", also_imports=others)
     if not component.is_command:
-        _line("starts here", f"no: {wasm_component.no_command(component)}")
+        report.line("starts here", f"no: {wasm_component.no_command(component)}")
         return False
-    return _starts_here(host, data, path)
+    return _starts_here(report, host, data, path)
 
 
-def _starts_here(host: Host, data: bytes, path: Path, how: str = "") -> bool:
+def _starts_here(report: Report, host: Host, data: bytes, path: Path, how: str = "") -> bool:
     try:
         program = host.program(data)
         program.name = path.name
@@ -239,54 +279,68 @@ def _starts_here(host: Host, data: bytes, path: Path, how: str = "") -> bool:
             program.link()
             program.compile()
     except (LinkError, UsageError) as error:
-        _line("starts here", f"no: {error}")
+        report.line("starts here", f"no: {error}")
         return False
-    _line("starts here", f"yes,{how} on {host.runtime.name}")
+    report.line("starts here", f"yes,{how} on {host.runtime.name}")
     return True
 
 
-def _inspect_model(host: Host, files: Sequence[Path], config: Config) -> bool:
+def _inspect_model(report: Report, host: Host, files: Sequence[Path], config: Config) -> bool:
     encoding = detect(host.plugins, files)
     if encoding is None:
-        return _inspect_unknown(files)
-    _line("kind", "model")
-    _line("encoding", encoding)
+        return _inspect_unknown(report, files)
+    report.line("kind", "model")
+    report.line("encoding", encoding)
     log = logging.getLogger("wasi_nn")
     # Failures are in the report, so do not log them too.
     log.disabled = True
     try:
         lacks = missing(host.plugins.backend_for(encoding))
         if lacks is not None:
-            _line("loads here", f"no: {lacks}")
+            report.line("loads here", f"no: {lacks}")
             return False
         model = host.load(*files, config=config)
-        _line("loaded by", f"{model.backend} in {model.load_seconds * 1e3:.1f} ms")
+        report.line(
+            "loaded by",
+            f"{model.backend} in {model.load_seconds * 1e3:.1f} ms",
+            loaded_by=model.backend,
+            load_seconds=model.load_seconds,
+        )
         for title, infos in (("input", model.inputs), ("output", model.outputs)):
+            report.facts[f"{title}s"] = [_tensor(info) for info in infos]
             for index, info in enumerate(infos):
                 also = f" (also {', '.join(info.aliases)})" if info.aliases else ""
-                _line(f"{title} {index}", info.describe() + also)
+                tensors = report.facts[f"{title}s"]
+                report.line(f"{title} {index}", info.describe() + also, **{f"{title}s": tensors})
         for key, values in model.choices.items():
             hint = f" (choose with {json.dumps({key: values[-1]})})" if len(values) > 1 else ""
-            _line(key, ", ".join(values) + hint)
+            choices = {**report.facts.get("choices", {}), key: list(values)}
+            report.line(key, ", ".join(values) + hint, choices=choices)
     except NnError as error:
-        _line("loads here", f"no: {error}")
+        report.line("loads here", f"no: {error}")
         return False
     finally:
         log.disabled = False
     return True
 
 
-def _inspect_unknown(files: Sequence[Path]) -> bool:
+def _inspect_unknown(report: Report, files: Sequence[Path]) -> bool:
     found = recognition.look(files[0])
-    _line("kind", found.what if found else "unknown")
-    _line("encoding", "not recognised")
+    report.line("kind", found.what if found else "unknown")
+    report.line("encoding", "not recognised")
     if found is None:
-        _line("runs here", f"no: {recognition.undetected(files)}")
+        report.line("runs here", f"no: {recognition.undetected(files)}")
     else:
         advice = found.advice or found.for_guest
-        _line("runs here", f"no: {advice}" if advice else "no")
+        report.line("runs here", f"no: {advice}" if advice else "no")
     return False
 
 
-def _line(title: str, text: str) -> None:
-    tell(f"{title + ':':<14} {text}")
+def _tensor(info: TensorInfo) -> dict[str, Any]:
+    return {
+        "name": info.name,
+        "type": None if info.type is None else str(info.type),
+        "native_type": info.native_type,
+        "dimensions": None if info.dims is None else list(info.dims),
+        "aliases": list(info.aliases),
+    }

@@ -23,6 +23,13 @@ from wasi_nn._cli.invoke import call_of, shown
 from wasi_nn._cli.messages import complain, set_up_logging
 from wasi_nn._cli.policy_options import PolicyOptions, policy_options
 from wasi_nn._cli.progress import patience
+from wasi_nn._cli.shared_options import (
+    json_option,
+    plain,
+    plugin_option,
+    stats_of,
+    write_json,
+)
 from wasi_nn._host.guest import Guest
 from wasi_nn._host.host import Host
 from wasi_nn._host.options import RunOptions
@@ -180,6 +187,8 @@ EXAMPLES = """Examples:
     hidden=True,
 )
 @click.option("--stats", is_flag=True, help="Print times and counts afterwards, to stderr.")
+@json_option("times and counts (as with --stats)")
+@plugin_option
 @click.option("-v", "--verbose", is_flag=True, help="Print every wasi-nn call, to stderr.")
 def run(
     guest: Path,
@@ -214,6 +223,7 @@ def run(
     gas_limit: int | None,
     memory_page_limit: int | None,
     statistics: bool,
+    json_file: Path | None,
 ) -> int:
     """Run a guest (.wasm), a core module or a component, with its own ARGS.
 
@@ -264,7 +274,7 @@ def run(
         "env": environment(variables, inherits),
         "dirs": preopens,
         "dialect": dialect,
-        "stats": stats or statistics,
+        "stats": stats or statistics or json_file is not None,
         "trace": verbose,
         "allow_unknown_imports": allow_unknown_imports,
     }
@@ -278,6 +288,8 @@ def run(
             from wasi_nn._cli.stats import print_totals
 
             print_totals(host.statistics())
+        if json_file is not None:
+            write_json(json_file, {"totals": plain(host.statistics())})
         return code
     if jobs is not None:
         raise UsageError("--jobs is for --each FILE…: without it, there is one run")
@@ -295,6 +307,8 @@ def run(
         from wasi_nn._cli.stats import print_stats
 
         print_stats(result, host.statistics())
+    if json_file is not None:
+        write_json(json_file, {"run": stats_of(result), "totals": plain(host.statistics())})
     host.close()
     return result.exit_code
 

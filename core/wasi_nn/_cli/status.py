@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import platform
+from pathlib import Path
+from typing import Any
 
 import click
 
+from wasi_nn import __version__
 from wasi_nn._cli.messages import tell
+from wasi_nn._cli.shared_options import is_stdout, json_option, plugin_option, write_json
+from wasi_nn._plugin_choice import LEFT_OUT
 from wasi_nn._sandbox import Offered, offered
 from wasi_nn.backend import Backend
 from wasi_nn.plugins import PluginRecord, Plugins, availability, check_engine, is_broken
@@ -31,34 +36,75 @@ _HOLDS = Offered(
 
 
 @click.command()
-def plugins() -> int:
-    """List the plugins and what the engines can do."""
+@plugin_option
+@json_option("the list")
+def plugins(json_file: Path | None) -> int:
+    """List the plugins and what the engines can do.
+
+    WASI_NN_PLUGINS=NAME,… in the environment leaves out all other plugins, and no:NAME leaves one
+    out."""
     installed = Plugins.installed()
-    for record in installed.records:
-        brings = [f"backend {b.name} ({', '.join(b.encodings)})" for b in record.backends]
-        brings += [f"runtime {r.name}" for r in record.runtimes]
-        origin = f"{record.distribution} {record.version}".strip()
-        title = f"{record.name} ({origin}): {', '.join(brings) or 'nothing'}"
-        usable, trouble = _states(record)
-        tell("; ".join([title, *usable]))
-        for state in trouble:
-            tell(f"  {state}")
+    described = [_described(record) for record in installed.records]
+    if json_file is not None:
+        write_json(json_file, {"plugins": described, "left_out": installed.left_out})
+    if is_stdout(json_file):
+        return 0
+    lacking = False
+    for record in described:
+        brings = [f"backend {b['name']} ({', '.join(b['encodings'])})" for b in record["backends"]]
+        brings += [f"runtime {r['name']}" for r in record["runtimes"]]
+        items = record["backends"] + record["runtimes"]
+        # A line for each plugin. doctor has the details of what is not usable.
+        states = [i["detail"] if i["usable"] else i["detail"].partition(";")[0] for i in items]
+        states += ["broken"] if record["error"] else []
+        lacking = lacking or bool(record["error"]) or not all(item["usable"] for item in items)
+        tell(f"{_title(record)}: {'; '.join([', '.join(brings), *states] if brings else states)}")
+    for name in installed.left_out:
+        tell(f"{name}: {LEFT_OUT}")
+    if lacking:
+        click.echo()
+        tell("wasi-nn doctor says what is missing or broken, and what to do.")
     click.echo()
     for row in _engines(installed.runtimes):
         tell(row)
     return 0
 
 
-def _states(record: PluginRecord) -> tuple[list[str], list[str]]:
-    """The usable libraries of a plugin, and its problems."""
-    if record.error:
-        return [], [f"broken: {record.error}"]
-    found = [availability(backend, deep=True) for backend in record.backends]
-    found += [availability(runtime) for runtime in record.runtimes]
-    return (
-        [one.detail for one in found if one.usable],
-        [f"unavailable: {one.detail}" for one in found if not one.usable],
-    )
+def _title(record: dict[str, Any]) -> str:
+    origin = f"{record['distribution']} {record['version']}".strip()
+    return f"{record['name']} ({origin})"
+
+
+def _described(record: PluginRecord) -> dict[str, Any]:
+    """A plugin, its backends and its runtimes, with what is usable."""
+    backends, runtimes = [], []
+    for backend in record.backends:
+        found = availability(backend, deep=True)
+        backends.append(
+            {
+                "name": backend.name,
+                "encodings": list(backend.encodings),
+                **_state(found),
+                "devices": list(found.devices),
+            }
+        )
+    for runtime in record.runtimes:
+        features = _features(runtime)
+        able = None if features is None else features._asdict()
+        state = _state(availability(runtime))
+        runtimes.append({"name": runtime.name, **state, "features": able})
+    return {
+        "name": record.name,
+        "distribution": record.distribution,
+        "version": record.version,
+        "error": record.error,
+        "backends": backends,
+        "runtimes": runtimes,
+    }
+
+
+def _state(found: Availability) -> dict[str, Any]:
+    return {"usable": found.usable, "broken": is_broken(found), "detail": found.detail}
 
 
 def _engines(runtimes: list[Runtime]) -> list[str]:
@@ -87,33 +133,48 @@ def _able(field: str, value: bool) -> str:
 
 
 @click.command()
-def doctor() -> int:
+@plugin_option
+@json_option("the findings")
+def doctor(json_file: Path | None) -> int:
     """Check the installation. The exit code is 1 if a plugin is broken or no engine is usable."""
-    tell(f"Python {platform.python_version()} on {platform.platform()}")
     installed = Plugins.installed()
-    sound = True
-    for record in installed.records:
-        if record.error:
-            sound = False
-            origin = f"{record.distribution} {record.version}".strip()
-            tell(f"[broken]  plugin {record.name} of {origin}: {record.error}")
-        for backend in record.backends:
-            found = availability(backend, deep=True)
-            sound = sound and not is_broken(found)
-            on = f"; runs on {', '.join(found.devices)}" if found.devices else ""
-            tell(f"{_mark(found)} backend {backend.name}: {found.detail}{on}")
-        for runtime in record.runtimes:
-            found = availability(runtime)
-            sound = sound and not is_broken(found)
-            tell(f"{_mark(found)} runtime {runtime.name}: {found.detail}")
-    for line in sandbox_lines(
-        offered(), [b for record in installed.records for b in record.backends]
-    ):
+    described = [_described(record) for record in installed.records]
+    items = [one for record in described for one in (*record["backends"], *record["runtimes"])]
+    engine = any(one["usable"] for record in described for one in record["runtimes"])
+    broken = any(r["error"] for r in described) or any(one["broken"] for one in items)
+    code = 0 if engine and not broken else 1
+    have = offered()
+    if json_file is not None:
+        findings = {
+            "sound": code == 0,
+            "version": __version__,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "plugins": described,
+            "left_out": installed.left_out,
+            # The reason for each part that is missing, or null.
+            "sandbox": {part: lacks or None for part, lacks in have._asdict().items()},
+        }
+        write_json(json_file, findings)
+    if is_stdout(json_file):
+        return code
+    tell(f"Python {platform.python_version()} on {platform.platform()}")
+    for record in described:
+        if record["error"]:
+            origin = f"{record['distribution']} {record['version']}".strip()
+            tell(f"[broken]  plugin {record['name']} of {origin}: {record['error']}")
+        for one in record["backends"]:
+            on = f"; runs on {', '.join(one['devices'])}" if one["devices"] else ""
+            tell(f"{_mark(one)} backend {one['name']}: {one['detail']}{on}")
+        for one in record["runtimes"]:
+            tell(f"{_mark(one)} runtime {one['name']}: {one['detail']}")
+    for name in installed.left_out:
+        tell(f"[left out] plugin {name}: {LEFT_OUT}")
+    for line in sandbox_lines(have, installed.backends):
         tell(line)
-    if not any(availability(runtime).usable for runtime in installed.runtimes):
-        sound = False
+    if not engine:
         tell('[broken]  there is no Wasm engine: pip install "wasi-nn[wasmtime]"')
-    return 0 if sound else 1
+    return code
 
 
 def sandbox_lines(have: Offered, backends: list[Backend]) -> list[str]:
@@ -133,7 +194,7 @@ def sandbox_lines(have: Offered, backends: list[Backend]) -> list[str]:
     return lines
 
 
-def _mark(found: Availability) -> str:
-    if is_broken(found):
+def _mark(item: dict[str, Any]) -> str:
+    if item["broken"]:
         return "[broken] "
-    return "[ok]     " if found.usable else "[missing]"
+    return "[ok]     " if item["usable"] else "[missing]"
