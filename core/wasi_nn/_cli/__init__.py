@@ -16,7 +16,13 @@ from wasi_nn.errors import UsageError, WasiNnError
 from wasi_nn.escaping import trace_of
 
 # The commands, by their modules. Each is imported when it is used.
-_MODULES = {"run": "run", "inspect": "inspect", "plugins": "status", "doctor": "status"}
+_MODULES = {
+    "run": "run",
+    "inspect": "inspect",
+    "plugins": "status",
+    "doctor": "status",
+    "completion": "completion",
+}
 # Commands of other hosts, and what to use here instead.
 _ELSEWHERE = {
     "compile": "a guest is compiled when it runs: wasi-nn run GUEST",

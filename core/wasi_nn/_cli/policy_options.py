@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from wasi_nn import _units
+from wasi_nn._cli.shared_options import values
 from wasi_nn._policy.values import ISOLATIONS
 from wasi_nn._suggestion import did_you_mean
 from wasi_nn.errors import UsageError
@@ -155,6 +156,7 @@ _RIGHTS = {
         "--encodings",
         "rule_encodings",
         callback=_names,
+        shell_complete=values("encodings"),
         metavar="NAME,…",
         help="The only encodings it may use.",
     ),
@@ -162,6 +164,7 @@ _RIGHTS = {
         "--models",
         "rule_models",
         callback=_names,
+        shell_complete=values("models"),
         metavar="NAME,…",
         help="The only named models it may use.",
     ),
@@ -169,6 +172,7 @@ _RIGHTS = {
         "--targets",
         "rule_targets",
         callback=_names,
+        shell_complete=values("targets"),
         metavar="NAME,…",
         help="The only targets it may use.",
     ),
@@ -217,6 +221,7 @@ _RIGHTS = {
     "pins": click.option(
         "--pin",
         "rule_pins",
+        shell_complete=values("model_options"),
         multiple=True,
         metavar="NAME=sha256:HEX",
         help="The digest that a named model must have.",

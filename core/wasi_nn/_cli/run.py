@@ -28,6 +28,7 @@ from wasi_nn._cli.shared_options import (
     plain,
     plugin_option,
     stats_of,
+    values,
     write_json,
 )
 from wasi_nn._host.guest import Guest
@@ -80,6 +81,7 @@ EXAMPLES = """Examples:
     "configs",
     multiple=True,
     metavar="NAME=JSON",
+    shell_complete=values("model_options"),
     help='A named model\'s config, as in m={"threads":2}.',
 )
 @click.option(
@@ -108,6 +110,7 @@ EXAMPLES = """Examples:
     "dirs",
     multiple=True,
     metavar="HOST[::GUEST]",
+    shell_complete=values("folders"),
     help="A directory that the guest can use (also WasmEdge's GUEST:HOST). Add :readonly to make "
     "it read-only.",
 )
@@ -156,7 +159,12 @@ EXAMPLES = """Examples:
     metavar="NAME[=VALUE]",
     help="An environment variable for the guest. Without a value, it is copied from this shell.",
 )
-@click.option("--runtime", metavar="NAME", help="The engine; see wasi-nn plugins.")
+@click.option(
+    "--runtime",
+    metavar="NAME",
+    shell_complete=values("runtimes"),
+    help="The engine; see wasi-nn plugins.",
+)
 @click.option(
     "--python",
     metavar="PYTHON",
@@ -167,6 +175,7 @@ EXAMPLES = """Examples:
     default="auto",
     show_default=True,
     metavar="NAME",
+    shell_complete=values("dialects"),
     help="The guest's dialect. auto detects it (see wasi-nn inspect).",
 )
 @policy_options

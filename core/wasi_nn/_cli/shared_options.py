@@ -15,6 +15,7 @@ from wasi_nn._host.result import RunResult
 from wasi_nn._plugin_choice import CHOICE
 from wasi_nn.errors import UsageError
 
+_Complete = Callable[[click.Context, click.Parameter, str], Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -26,9 +27,20 @@ def leave_out(text: str) -> None:
     os.environ[CHOICE] = f"{os.environ.get(CHOICE, '')},{text}"
 
 
-def _each(_: click.Context, __: click.Parameter, texts: tuple[str, ...]) -> None:
-    for text in texts:
+def _each(context: click.Context, _: click.Parameter, texts: tuple[str, ...]) -> None:
+    for text in () if context.resilient_parsing else texts:
         leave_out(text)
+
+
+def values(kind: str) -> _Complete:
+    """A function of ``_cli.completion``, which is imported when the shell asks."""
+
+    def complete(context: click.Context, parameter: click.Parameter, incomplete: str) -> Any:
+        from wasi_nn._cli import completion
+
+        return getattr(completion, kind)(context, parameter, incomplete)
+
+    return complete
 
 
 plugin_option = click.option(
@@ -37,6 +49,7 @@ plugin_option = click.option(
     metavar="no:NAME",
     expose_value=False,
     callback=_each,
+    shell_complete=values("plugins"),
     help="Leave this plugin out (see WASI_NN_PLUGINS).",
 )
 

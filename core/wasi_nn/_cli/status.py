@@ -56,7 +56,7 @@ def plugins(json_file: Path | None) -> int:
         items = record["backends"] + record["runtimes"]
         # A line for each plugin. doctor has the details of what is not usable.
         states = [i["detail"] if i["usable"] else i["detail"].partition(";")[0] for i in items]
-        states += ["broken"] if record["error"] else []
+        states += [f"broken: {record['error']}"] if record["error"] else []
         lacking = lacking or bool(record["error"]) or not all(item["usable"] for item in items)
         tell(f"{_title(record)}: {'; '.join([', '.join(brings), *states] if brings else states)}")
     for name in installed.left_out:
