@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from wasi_nn._abi.guard import CallStats, Failure
-    from wasi_nn._host.asynchronous import AsyncRuns
+    from wasi_nn._host.asynchronous import AsyncRuns, Running
     from wasi_nn._host.guest import Guest
     from wasi_nn._host.host import Host
     from wasi_nn._host.many import Outcome, Runs
@@ -51,6 +51,7 @@ __all__ = [
     "RunInput",
     "RunOptions",
     "RunResult",
+    "Running",
     "Runs",
     "Statistics",
     "Tensor",
@@ -68,6 +69,7 @@ _MODULES = {
     "CallStats": "_abi.guard",
     "Failure": "_abi.guard",
     "AsyncRuns": "_host.asynchronous",
+    "Running": "_host.asynchronous",
     "Guest": "_host.guest",
     "Host": "_host.host",
     "Outcome": "_host.many",

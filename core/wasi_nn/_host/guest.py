@@ -63,6 +63,8 @@ class Guest(Closing):
         self.interrupted = False
         #: Whether its owner calls ``interrupt`` after Ctrl-C, as long as the guest is open.
         self.attended = False
+        #: Called with the guest when it is closed.
+        self.on_close: Callable[[Guest], object] | None = None
         # The guests that a host function of this guest runs.
         self._inner: set[Guest] = set()
         self._forked = False
@@ -231,6 +233,8 @@ class Guest(Closing):
                     self._linked.sockets.close()
                 # Its finalizer runs here: Python loses what a signal's handler raises in one.
                 del instance
+                if self.on_close is not None:
+                    self.on_close(self)
                 let_go(self)
 
 
@@ -254,6 +258,11 @@ class _Closed(Instance):
 
 
 _CLOSED = _Closed()
+
+
+def in_guest() -> bool:
+    """Whether the caller is in a host function or an output callback of a guest."""
+    return _running.get() is not None
 
 
 def _nothing() -> None:

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, Union
 from wasi_nn import encodings
 from wasi_nn._closing import Closing
 from wasi_nn._host.compiling import Code
+from wasi_nn._host.guest import in_guest
 from wasi_nn._host.guest_module import GuestModule
 from wasi_nn._host.limit_policy import enforcing, laid_over, policy_of_host
 from wasi_nn._host.program import Program
 from wasi_nn._host.statistics import RunCounts, Statistics
+from wasi_nn._host.under_way import UnderWay
 from wasi_nn._models import loading
 from wasi_nn._models.batching import settings as batching
 from wasi_nn._models.isolation import isolation_of
@@ -92,6 +94,8 @@ class Host(OfOneProcess, Closing):
         self._runtime: Runtime | None = None
         #: Counts its programs' runs.
         self.counts = RunCounts()
+        #: What runs in it.
+        self.under_way = UnderWay()
         # No run of another host has this name by chance.
         self._tenant = f"host {os.urandom(8).hex()}"
 
@@ -133,6 +137,7 @@ class Host(OfOneProcess, Closing):
         runs, and ``digest`` pins its files (see ``Policy``). With ``replace``, the model takes the
         name from another one; guests that use the other one keep it. Raises ``UsageError`` for a
         name that is taken, a file that does not exist, and an encoding without a backend."""
+        self.under_way.check()
         files = tuple(resolve_path(path) for path in paths)
         kind = encodings.canonical(encoding)
         where = target_of(target), _config(config), isolation, digest
@@ -210,6 +215,7 @@ class Host(OfOneProcess, Closing):
         return self._model(load)
 
     def _model(self, load: Callable[[], loading.LoadedGraph]) -> Model:
+        self.under_way.check()
         # Imported here: the start of a guest does not need it.
         from wasi_nn._host.model import Model
 
@@ -233,6 +239,7 @@ class Host(OfOneProcess, Closing):
 
         Raises ``UsageError`` for what is neither a core module nor a component, and for one that
         is above the host's limit ``wasm_bytes``."""
+        self.under_way.check()
         name, where = "guest.wasm", ""
         if isinstance(wasm, _BYTES):
             data = bytes(wasm)
@@ -334,6 +341,7 @@ class Host(OfOneProcess, Closing):
         return self._session(laid_over(self.policy, policy, limits, None))
 
     def _session(self, policy: Policy, tenant: str | None = None) -> Session:
+        self.under_way.check()
         if tenant is not None and not isinstance(tenant, str):
             raise UsageError(f"the tenant is {tenant!r}, and must be a name (str)")
         named = tenant or self._tenant
@@ -345,8 +353,17 @@ class Host(OfOneProcess, Closing):
         """What this host has done until now. Asks the models' backends, also those in workers."""
         return self.counts.statistics(self.registry.loaded(), self._workers.count())
 
-    def close(self) -> None:
-        """Free the named models. Guests that still run keep theirs until they end."""
+    def close(self, timeout: float = 0) -> None:
+        """End what runs, refuse what comes next, and free the named models.
+
+        Runs have ``timeout`` seconds to end by themselves. Then they are interrupted, and so are
+        the guests that ``Program.instantiate`` made, which their owners close. Returns when the
+        runs have ended, or at once if the thread that calls runs a guest itself. Afterwards runs
+        and models raise ``UsageError``; a ``Model`` that was made before can still be used.
+        Callable from any thread, and more than once."""
+        if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+            raise UsageError(f"timeout is {timeout!r}, and must be a number of seconds, 0 or more")
+        self.under_way.close(timeout, in_guest())
         self.registry.close()
 
 

@@ -97,7 +97,8 @@ class Program(OfOneProcess):
         wasi = wasi_config((self.name, *args), options, captured)
         invoke, on_start = options.get("invoke"), options.get("on_start")
         interrupt = Interruption()
-        counts = self._host.counts
+        counts, under_way = self._host.counts, self._host.under_way
+        under_way.begin(interrupt)
         counts.begin()
         try:
             # (Python's own handler raises anywhere, also while a binding makes or frees something.)
@@ -114,7 +115,10 @@ class Program(OfOneProcess):
         except BaseException as error:
             counts.fail(error)
             raise
-        counts.end(result)
+        else:
+            counts.end(result)
+        finally:
+            under_way.end(interrupt)
         return result
 
     def _run(self, guest: Guest, invoke: Call | None, captured: Capture) -> RunResult:
@@ -240,6 +244,7 @@ class Program(OfOneProcess):
             guest = self._prepare(wasi or WasiConfig(), policy, options, extra)
             interrupt.aim(guest.interrupt)
             try:
+                self._host.under_way.hold(guest)
                 guest.begin()
             except BaseException:
                 guest.close()
