@@ -129,7 +129,11 @@ def test_verbose_prints_every_call(guests, echo):
     arguments = (guests / "echo/echo.wasm", "--stream", "echo", "hello world")
     code, out, err = wasi_nn("run", "-v", "--graph", f"echo={echo}", *arguments)
     assert (code, out) == (0, "hello world")
-    assert err.count("compute_single(0) -> 0 in") == 3
+    assert err.count("compute_single(context 0) in") == 3
+    assert re.search(r'load_by_name\("echo"\) = graph 0 in \d', err)
+    assert "init_execution_context(graph 0) = context 0 in" in err
+    assert "set_input(context 0, input 0) in" in err
+    assert "get_output_single(context 0, output 0) = 5 bytes in" in err
     code, out, err = wasi_nn("run", "--graph", f"echo={echo}", *arguments)
     assert (code, err) == (0, "")
 
@@ -150,7 +154,7 @@ def test_a_config_reaches_the_backend(guests, echo):
     options = ("--graph", f"echo={echo}", "--config", 'echo={"stream": 100}')
     code, _, err = wasi_nn("run", "-v", *options, *arguments)
     assert code == 0
-    assert err.count("compute_single(0) -> 0 in") == 1
+    assert err.count("compute_single(context 0) in") == 1
 
 
 def test_the_memory_of_texts_concerns_only_backends_that_know_it(guests, echo):

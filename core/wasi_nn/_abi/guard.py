@@ -149,7 +149,11 @@ def guard(
 
     def says(errno: int, memory: GuestMemory | None, *arguments: int) -> str:
         # The end of a stream returns an errno but does not count as a failure.
-        return "" if errno else f"{name}({', '.join(map(str, arguments))}) -> 0"
+        if errno or memory is None:
+            return ""
+        from wasi_nn._abi.core.trace import described
+
+        return described(name, memory, arguments)
 
     return observer.watch(name, guarded, says)
 

@@ -7,13 +7,15 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from wasi_nn._host.result import RunResult
 from wasi_nn._plugin_choice import CHOICE
 from wasi_nn.errors import UsageError
+
+if TYPE_CHECKING:
+    from wasi_nn._host.result import RunResult
 
 _Complete = Callable[[click.Context, click.Parameter, str], Any]
 F = TypeVar("F", bound=Callable[..., Any])
