@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from wasi_nn._host.output import Output, runtime_output
 from wasi_nn.escaping import logger
 from wasi_nn.limits import Limits
 from wasi_nn.runtime import Stdout
@@ -22,10 +23,10 @@ class Capture:
         #: How many streams the limit has cut, by the name of the rule.
         self.refused: Counter[str] = Counter()
 
-    def stream(self, name: str, given: Stdout) -> Stdout:
+    def stream(self, name: str, given: Output) -> Stdout:
         """Where the guest writes a stream: the place that the user gave, or this."""
         if given is not None or not self._enabled:
-            return given
+            return runtime_output(given)
         collected = self._pieces[name] = bytearray()
 
         def collect(piece: bytes) -> None:

@@ -10,10 +10,11 @@ from wasi_nn.errors import UsageError
 
 if TYPE_CHECKING:
     from wasi_nn._host.guest import Guest
+    from wasi_nn._host.output import Output
     from wasi_nn._host.wasi import Dirs
     from wasi_nn.limits import Limits
     from wasi_nn.policy import Policy
-    from wasi_nn.runtime import Stdin, Stdout
+    from wasi_nn.runtime import Stdin
 
 
 class Call(NamedTuple):
@@ -59,11 +60,12 @@ class RunOptions(GuestOptions, total=False):
     dirs: Dirs
     #: Standard input: bytes, or ``"inherit"``. By default it is empty.
     stdin: Stdin
-    #: Standard output: ``"inherit"``, or a callable that takes each piece of bytes. By default it
-    #: is captured for the result, up to ``Limits.output``.
-    stdout: Stdout
+    #: Standard output: ``"inherit"``, a file object (a buffered one, or one of text), or a callable
+    #: that takes each piece of bytes. By default it is captured for the result, up to
+    #: ``Limits.output``.
+    stdout: Output
     #: Standard error, likewise.
-    stderr: Stdout
+    stderr: Output
     #: False discards the streams that have no other place.
     capture: bool
     #: Called with the guest before it runs, so that another thread can interrupt it.

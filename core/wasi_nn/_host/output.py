@@ -1,4 +1,4 @@
-"""Where a context writes that prints for its guest (``ExecutionContext.stdout``)."""
+"""Where guests, and contexts that print for them (``ExecutionContext.stdout``), write."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import os
 import sys
 from codecs import getincrementaldecoder
 from collections.abc import Callable
+from io import BufferedIOBase
+from typing import IO, Any, Union
 
-from wasi_nn.runtime import Instance, WasiConfig
+from wasi_nn.runtime import Instance, Stdout, WasiConfig
 from wasi_nn.runtime.engine import EngineInstance
+
+#: Where a run's output goes: that of a runtime, or a file object.
+Output = Union[Stdout, IO[str], IO[bytes]]
 
 
 def guest_output(
@@ -44,18 +49,32 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def python_output() -> Callable[[bytes], None]:
-    """A function that writes to ``sys.stdout``, for a Python caller without a guest. What it is
-    given may end within a character: an output that takes only text (notebooks) gets whole
-    characters."""
+    """A function that writes to ``sys.stdout``, for a Python caller without a guest."""
+    return _writing_to(lambda: sys.stdout)
+
+
+def runtime_output(given: Output) -> Stdout:
+    """The output for a runtime: a file object becomes a function that writes to it."""
+    if not hasattr(given, "write"):
+        return given
+    file: Any = given
+    return _writing_to(lambda: file)
+
+
+def _writing_to(file: Callable[[], IO[Any]]) -> Callable[[bytes], None]:
+    """A function that writes to a file. What it is given may end within a character: a file that
+    takes only text (notebooks) gets whole characters."""
     decoder = getincrementaldecoder("utf-8")(errors="replace")
 
     def write(data: bytes) -> None:
-        stream = sys.stdout
-        buffer = getattr(stream, "buffer", None)
-        if buffer is None:
+        stream = file()
+        binary = stream if isinstance(stream, BufferedIOBase) else getattr(stream, "buffer", None)
+        if binary is None:
             stream.write(decoder.decode(data))
         else:
-            buffer.write(data)
+            # What the caller has written as text comes first.
+            stream.flush()
+            binary.write(data)
         stream.flush()
 
     return write

@@ -68,5 +68,7 @@ def wasi_config(args: Sequence[str], options: RunOptions, captured: Capture) -> 
         raise UsageError(f"stdin must be None, 'inherit' or bytes, not {stdin!r}")
     for stream in (stdout, stderr):
         if not (stream is None or stream == "inherit" or callable(stream)):
-            raise UsageError(f"an output must be None, 'inherit' or a callable, not {stream!r}")
+            raise UsageError(
+                f"an output must be None, 'inherit', a file or a callable, not {stream!r}"
+            )
     return WasiConfig(list(args), pairs, preopens, stdin, stdout, stderr)
