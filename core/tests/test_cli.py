@@ -630,6 +630,8 @@ def test_the_former_spelling_of_an_option_is_not_in_the_help():
         (("run", "-W", "timeout=soon", "{hello}"), "as in 500ms"),
         (("run", "--preload", "a=b", "{hello}"), "one module"),
         (("run", "--mapdir", "x", "{hello}"), "takes GUEST::HOST"),
+        (("run", "--graph", "m=onnx:gpuu:m.onnx", "{hello}"), "'gpuu'; did you mean 'gpu'?"),
+        (("run", "-S", "nn-graph=onix::.", "{hello}"), "'onix'; did you mean 'onnx'?"),
         (("run", "--graph", "m=onnx:cuda:m.onnx", "{hello}"), "no execution target 'cuda'"),
         (("run", "--graph", "m=https://a/b.onnx", "{hello}"), "not fetched"),
         (("run", "--runtime", "wasmtme", "{hello}"), "did you mean 'wasmtime'?"),

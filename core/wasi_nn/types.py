@@ -11,6 +11,7 @@ from enum import Enum
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wasi_nn._suggestion import did_you_mean
 from wasi_nn.errors import InvalidArgument, Unavailable, UsageError
 from wasi_nn.escaping import visible
 
@@ -75,8 +76,11 @@ class ExecutionTarget(Enum):
         try:
             return cls("tpu" if lowered == "npu" else lowered)
         except ValueError:
-            known = ", ".join(target.value for target in cls)
-            raise UsageError(f"there is no execution target {name!r}; known: {known}") from None
+            known = [target.value for target in cls]
+            raise UsageError(
+                f"there is no execution target {name!r}{did_you_mean(name, known)}; "
+                f"known: {', '.join(known)}"
+            ) from None
 
 
 def byte_size(kind: TensorType, dims: Sequence[int]) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wasi_nn._models.registry import NamedModel
+from wasi_nn._suggestion import did_you_mean
 from wasi_nn.encodings import AUTODETECT, GGML, ONNX, OPENVINO, PYTORCH, TENSORFLOWLITE, canonical
 from wasi_nn.errors import UsageError
 from wasi_nn.types import ExecutionTarget
@@ -76,7 +77,8 @@ def parse_nn_graph(text: str) -> NamedModel:
     files = _GRAPH_FILES.get(canonical(encoding))
     if files is None:
         raise UsageError(
-            f"-S {text}: unknown format {encoding!r}; known: {', '.join(_GRAPH_FILES)}"
+            f"-S {text}: unknown format {encoding!r}{did_you_mean(encoding, _GRAPH_FILES)}; "
+            f"known: {', '.join(_GRAPH_FILES)}"
         )
     directory = Path(folder)
     if not directory.is_dir():
