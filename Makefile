@@ -15,7 +15,7 @@ OLD := build/python3.10
 PYTEST := -m pytest -n auto --dist worksteal
 SLOW := slow or fuzz
 
-.PHONY: api audit demo demo-chat demo-server fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
+.PHONY: api audit browser demo demo-chat demo-server fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
@@ -29,6 +29,7 @@ help:
 	@echo "make soak    run 100,000 guests, whose host must not grow"
 	@echo "make conformance  run the conformance cases on every host and backend here"
 	@echo "make matrix  publish the results of the last make conformance in docs/matrix.md"
+	@echo "make browser  build the package for browsers, and test it in Chromium"
 	@echo "make api     list the public names in docs/api.md"
 	@echo "make audit   look for known vulnerabilities of what is installed"
 	@echo "make guests  rebuild the guest programs from their sources"
@@ -97,6 +98,18 @@ test-wasmedge: $(VENV)/.dev
 	    runtimes/wasmedge core/tests/test_runtime_helpers.py; \
 	    python -m wasi_nn conformance --host wasmedge --encoding onnx --encoding ggml \
 	    --json build/wasmedge.json"
+
+# Without npm or a browser, CI fails. Elsewhere a sentence says what to install.
+browser:
+	@cd runtimes/browser; \
+	if ! command -v npm >/dev/null; then \
+	    echo "the package for browsers is not tested: install Node.js with npm"; test -z "$$CI"; exit; \
+	fi; set -e; \
+	if test -z "$$CHROMIUM" && ! test -x /usr/bin/chromium && test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	    apt-get update -qq; apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	fi; \
+	npm install --no-save --ignore-scripts --no-audit --no-fund --silent; \
+	npm run --silent build; npm test --silent
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check
