@@ -36,7 +36,7 @@ RULES = [
     (r"\b(for ever)\b", 'write "forever", or say when it ends'),
     (r"\b(inside of)\b", 'write "inside"'),
     (
-        r"lora adapters?|wasi-testsuite.s adapters|(\w*adapters?)",
+        r"lora adapters?|wasi-testsuite.s adapters|--adapter\b|(\w*adapters?)",
         'write "runtime" (our plugin) or "engine" (the library)',
     ),
 ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -17,11 +18,14 @@ from wasi_nn._cli.messages import complain
 from wasi_nn.errors import UsageError
 from wasi_nn_conformance import case, hosts, matrix
 from wasi_nn_conformance.graphs import SUFFIXES
+from wasi_nn_conformance.hosts.foreign import ForeignHost
 from wasi_nn_conformance.reports import html, jsonfile, junit, markdown, terminal
 from wasi_nn_conformance.wit import NAME as WIT
 
 #: The default dialects: the specification's core ABI, each host's own, and components.
 DEFAULT_DIALECTS = ("witx", "witx-2022", "wasmedge", "wamr", "wamr-legacy", WIT)
+
+_STDOUT = Path("-")
 
 _EXAMPLES = """\b
 examples:
@@ -43,6 +47,14 @@ _file = partial(click.option, type=click.Path(path_type=Path), metavar="FILE")
     metavar="HOST",
     help="A runtime, or native-wasmtime, native-wasmedge, native-iwasm. Default: all.",
 )
+@click.option(
+    "--host-command",
+    "commands",
+    multiple=True,
+    metavar="COMMAND",
+    help="Any host: the command that runs {module}. See docs/conformance.md.",
+)
+@_file("--adapter", "host_files", multiple=True, help="Any host: a TOML file about it.")
 @click.option(
     "--encoding",
     "encodings",
@@ -85,6 +97,8 @@ _file = partial(click.option, type=click.Path(path_type=Path), metavar="FILE")
 @click.option("--list", "list_cases", is_flag=True, help="Print the cases and do nothing.")
 def conformance(
     host_names: tuple[str, ...],
+    commands: tuple[str, ...],
+    host_files: tuple[Path, ...],
     encodings: tuple[str, ...],
     dialects: tuple[str, ...],
     patterns: tuple[str, ...],
@@ -106,25 +120,38 @@ def conformance(
         for one in cases:
             print(f"{one.id:<52} {one.why}")
         return 0
+    reports = [file for file in (json_file, junit_file, html_file, markdown_file) if file]
+    if reports.count(_STDOUT) > 1:
+        raise UsageError("only one report can go to standard output")
+    for file in reports:
+        _check_writable(file)
+    foreign = [ForeignHost({"command": command}) for command in commands]
+    foreign += [ForeignHost.read(file) for file in host_files]
     plans = matrix.plan(
-        host_names or list(hosts.known()),
+        host_names or ([] if foreign else list(hosts.known())),
         _known("encoding", encodings, list(SUFFIXES)),
         _dialects(dialects),
+        foreign,
     )
     others = [cell for file in merged_files for cell in jsonfile.read(file, cases)]
     with _progress(len(plans) * len(cases)) as step:
         cells = list(matrix.run(plans, cases, jobs or os.cpu_count() or 1, step))
     cells = matrix.merge(cells, others)
     today = date.today().isoformat()
-    terminal.print_matrix(cells, cases)
-    if json_file:
-        jsonfile.write(json_file, cells, cases, today)
-    if junit_file:
-        junit.write(junit_file, cells)
-    if html_file:
-        html.write(html_file, cells, cases, today)
-    if markdown_file:
-        markdown.write(markdown_file, cells, cases, today)
+    with redirect_stdout(sys.stderr) if _STDOUT in reports else nullcontext():
+        terminal.print_matrix(cells, cases)
+    with _written(json_file) as path:
+        if path:
+            jsonfile.write(path, cells, cases, today)
+    with _written(junit_file) as path:
+        if path:
+            junit.write(path, cells)
+    with _written(html_file) as path:
+        if path:
+            html.write(path, cells, cases, today)
+    with _written(markdown_file) as path:
+        if path:
+            markdown.write(path, cells, cases, today)
     if not any(cell.outcomes for cell in cells):
         complain("nothing was run: none of the hosts is installed here")
         return 2
@@ -135,6 +162,31 @@ def conformance(
         if differences:
             return 1
     return 1 if any(cell.counts["unexpected"] for cell in cells) else 0
+
+
+@contextmanager
+def _written(file: Path | None) -> Iterator[Path | None]:
+    """Where to write a report: the file, or for ``-`` one that then goes to standard output."""
+    if file != _STDOUT:
+        yield file
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "report"
+        yield written
+        sys.stdout.flush()
+        sys.stdout.buffer.write(written.read_bytes())
+
+
+def _check_writable(file: Path) -> None:
+    """A report that cannot be written is a mistake before the run, and not after it."""
+    if file == _STDOUT:
+        return
+    if file.is_dir():
+        raise UsageError(f"cannot write {file}: it is a folder")
+    if not file.parent.is_dir():
+        raise UsageError(f"cannot write {file}: there is no folder {file.parent}")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UsageError(f"cannot write {file}: permission denied")
 
 
 def _known(what: str, given: Sequence[str], known: Sequence[str]) -> list[str]:

@@ -17,6 +17,8 @@ from wasi_nn.errors import UsageError
 from wasi_nn.escaping import visible
 from wasi_nn_conformance import expectations, graphs, hosts, running
 from wasi_nn_conformance.case import Case
+from wasi_nn_conformance.hosts import HostUnderTest
+from wasi_nn_conformance.hosts.foreign import ForeignHost
 from wasi_nn_conformance.running import UNSUPPORTED
 from wasi_nn_conformance.transcript import CRASH, PASS, TIMEOUT
 
@@ -47,7 +49,7 @@ class Outcome(NamedTuple):
 
 class Cell(NamedTuple):
     """A host, an encoding and a dialect, with the outcomes. ``unavailable`` says why it could not
-    run."""
+    run. ``description`` is the description of a host that this package does not know."""
 
     host: str
     version: str
@@ -55,6 +57,7 @@ class Cell(NamedTuple):
     dialect: str
     outcomes: tuple[Outcome, ...] = ()
     unavailable: str = ""
+    description: str = ""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -100,16 +103,23 @@ def _lines_shown(text: str) -> str:
 
 
 def plan(
-    host_names: Sequence[str], encodings: Sequence[str], dialects: Sequence[str]
+    host_names: Sequence[str],
+    encodings: Sequence[str],
+    dialects: Sequence[str],
+    foreign: Sequence[ForeignHost] = (),
 ) -> list[Cell]:
     """The cells of some hosts, encodings and dialects, without outcomes. If a host is not
     installed, or has no backend for an encoding, its cells are unavailable."""
     plans = []
+    under_test: list[HostUnderTest] = [*foreign]
     for name in host_names:
         host = hosts.find(name)
         if host is None:
             here = ", ".join(hosts.known())
             raise UsageError(f"there is no host {name!r}; known: {here}")
+        under_test.append(host)
+    for host in under_test:
+        description = str(host) if isinstance(host, ForeignHost) else ""
         missing = host.unavailable()
         version = "" if missing else host.version()
         served = frozenset() if missing else host.encodings()
@@ -119,8 +129,9 @@ def plan(
                     continue
                 why = missing or ""
                 if not why and encoding not in served:
-                    why = f"{name} has no backend for {encoding} here"
-                plans.append(Cell(name, version, encoding, dialect, unavailable=why))
+                    why = f"{host.name} has no backend for {encoding} here"
+                cell = Cell(host.name, version, encoding, dialect, unavailable=why)
+                plans.append(cell._replace(description=description))
     return plans
 
 
@@ -191,6 +202,7 @@ def _process(one: Cell, left: Sequence[str]) -> Iterator[dict[str, Any]]:
         one.host,
         one.encoding,
         one.dialect,
+        *([one.description] if one.description else []),
     ]
     with (
         tempfile.TemporaryFile() as said,

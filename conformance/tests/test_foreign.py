@@ -1,0 +1,115 @@
+"""Anybody's host, by its command line."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wasi_nn.errors import UsageError
+from wasi_nn_conformance import graphs, hosts, places
+from wasi_nn_conformance.hosts import Job
+from wasi_nn_conformance.hosts.foreign import ForeignHost
+from wasi_nn_conformance.script import Unsupported
+
+# Our own command, as a foreign one.
+OURS = (
+    f"{shlex.quote(sys.executable)} -m wasi_nn run --dir {{graphs}}::/graphs "
+    "[ --graph {name}={encoding}:{paths} ] {module} {args}"
+)
+CELL = ("--encoding", "onnx", "--dialect", "witx")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "wasi_nn", "conformance", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_a_foreign_command_passes_cases():
+    ended = run(*CELL, "--host-command", OURS, "--case", "names/*", "--json", "-")
+    assert ended.returncode == 0, ended.stderr
+    (cell,) = json.loads(ended.stdout)["cells"]
+    assert cell["engine"] == f"native-{Path(sys.executable).name}"
+    assert cell["pass"] > 5
+    assert cell["fail"] == 0
+    assert "pass / fail" in ended.stderr
+
+
+def test_a_foreign_command_that_does_nothing_fails(tmp_path):
+    file = tmp_path / "nothing.toml"
+    file.write_text('name = "nothing"\ncommand = "true {module}"\nversion = "echo 1.2"\n')
+    ended = run(*CELL, "--adapter", str(file), "--case", "names/unknown", "--json", "-")
+    assert ended.returncode == 1, ended.stderr
+    (cell,) = json.loads(ended.stdout)["cells"]
+    assert (cell["engine"], cell["version"], cell["fail"]) == ("native-nothing", "1.2", 1)
+
+
+def test_a_program_that_is_not_here_is_unavailable():
+    ended = run(*CELL, "--host-command", "nowhere-to-be-found {module}", "--case", "names/*")
+    assert ended.returncode == 2
+    assert "nowhere-to-be-found" in ended.stdout
+
+
+def test_the_line_repeats_for_each_graph(tmp_path):
+    files = graphs.canonical("openvino")
+    host = ForeignHost(
+        {"command": "sh [ -g {name}:{paths}:{path} ] --dir {graphs} {module} {args}"}
+    )
+    job = Job(places.guest("interpreter"), b"", ("a b", "{c}"), {"m": "add"})
+    line = list(host.line(job, files, tmp_path))
+    xml, binary = files.files["add"]
+    assert f"m:{xml},{binary}:{xml}" in line
+    assert line.count("-g") == len(files.files) + 1
+    assert line[-5:] == ["--dir", str(files.folder), str(job.module), "a b", "{c}"]
+    with pytest.raises(Unsupported):
+        host.line(job._replace(network=True), files, tmp_path)
+    assert str(ForeignHost.parse(str(host))) == str(host)
+    assert isinstance(host, hosts.HostUnderTest)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "",
+        'command = "myhost"',
+        'command = "myhost {module} {nothing}"',
+        'command = "myhost {module} {}"',
+        'command = "myhost {module} {path.x}"',
+        'command = "myhost {module} {path[x]}"',
+        'command = "myhost \'{module}"',
+        'command = "myhost [ {module}"',
+        'command = "myhost ] {module} ["',
+        "command = 3",
+        'command = "x {module}"\nwhat = 1',
+        'command = "x {module}"\nencodings = ["none"]',
+        'command = "x {module}"\ndialects = [3]',
+        "not toml",
+    ],
+)
+def test_a_wrong_description_is_refused(tmp_path, table):
+    file = tmp_path / "a.toml"
+    file.write_text(table)
+    with pytest.raises(UsageError, match=r"a\.toml"):
+        ForeignHost.read(file)
+
+
+@pytest.mark.parametrize("path", ["nowhere/a.json", "."])
+def test_a_report_that_cannot_be_written_is_known_before_the_run(tmp_path, path):
+    ended = run(*CELL, "--host", "wasmtime", "--case", "names/*", "--json", str(tmp_path / path))
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("wasi-nn: cannot write ")
+    assert ended.stdout == ""
+
+
+def test_only_one_report_goes_to_standard_output():
+    ended = run("--json", "-", "--html", "-")
+    assert ended.returncode == 2
+    assert "only one report" in ended.stderr
