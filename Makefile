@@ -108,7 +108,7 @@ browser:
 	if test -z "$$CHROMIUM" && ! test -x /usr/bin/chromium && test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
 	    apt-get update -qq; apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
 	fi; \
-	npm install --no-save --ignore-scripts --no-audit --no-fund --silent; \
+	npm ci --ignore-scripts --no-audit --no-fund --silent; \
 	npm run --silent build; npm test --silent
 
 lint: $(VENV)/.dev
