@@ -222,6 +222,7 @@ def test_invoke_calls_an_export(wat, tmp_path, text, arguments, out):
     [
         ("--wasi", "nn"),
         ("-S", "cli,common,inherit-env=y"),
+        ("-S", "inherit-network,tcplisten=127.0.0.1:0", "-W", "unknown-imports-trap=y"),
         ("-W", "timeout=50s,max-memory-size=90000000"),
         ("-O", "opt-level=2", "--enable-all", "--force-interpreter"),
         ("--wasi-modules=experimental-wasi-nn", "--mapdir", "fixture::."),

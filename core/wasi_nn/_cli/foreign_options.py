@@ -44,6 +44,10 @@ class Settings(NamedTuple):
     """The values set in wasmtime's groups. None means not set."""
 
     inherit_env: bool = False
+    #: What a guest may do on the network, and whether it may import what nobody provides.
+    inherit_network: bool | None = None
+    listen: tuple[str, ...] = ()
+    unknown_imports: bool = False
     timeout: float | None = None
     fuel: int | None = None
     memory: int | None = None
@@ -62,6 +66,10 @@ def wasmtime_settings(
             graphs.append(text)
         elif key == "inherit-env":
             found = found._replace(inherit_env=_flag("-S", text))
+        elif key == "inherit-network":
+            found = found._replace(inherit_network=_flag("-S", text) or None)
+        elif key == "tcplisten":
+            found = found._replace(listen=(*found.listen, value))
         elif key in _ALWAYS_ON:
             if not _flag("-S", text) and key.startswith("inherit-std"):
                 raise UsageError(f"-S {text}: redirect the stream in the shell, as in < /dev/null")
@@ -69,8 +77,9 @@ def wasmtime_settings(
             continue
         elif value not in _NO:
             raise UsageError(
-                f"-S takes nn, nn-graph=FORMAT::DIR, cli, common and inherit-env, not "
-                f"{text!r}: a guest has files (--dir), variables (--env) and wasi-nn here"
+                f"-S takes nn, nn-graph=FORMAT::DIR, cli, common, inherit-env, inherit-network and "
+                f"tcplisten=ADDRESS:PORT, not {text!r}: a guest has files (--dir), variables "
+                f"(--env), sockets (--listen, --connect) and wasi-nn here"
             )
     for text in _split(wasm):
         key, _, value = text.partition("=")
@@ -83,6 +92,8 @@ def wasmtime_settings(
                 found = found._replace(fuel=int(value))
             else:
                 found = found._replace(memory=int(value))
+        elif key == "unknown-imports-trap":
+            found = found._replace(unknown_imports=_flag("-W", text))
         elif not _FEATURES.fullmatch(key) and value not in _NO:
             raise UsageError(
                 f"-W takes timeout, fuel, max-memory-size and the names of proposals, not "

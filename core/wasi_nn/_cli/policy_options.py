@@ -238,13 +238,13 @@ class PolicyOptions:
 
     def policy(self, others: Mapping[str, Any]) -> Policy:
         """The policy: an option of ours comes before one of another host, for which ``others`` has
-        the limits, and both come before the file. Raises ``UsageError``."""
+        the limits and the network, and both come before the file. Raises ``UsageError``."""
         policy = Policy() if self._file is None else Policy.read(self._file)
         limits = {name: self._first(name, others) for name in _LIMITS}
-        rights = {name: self._given[name] for name in _RIGHTS}
+        rights = {name: self._first(name, others) for name in _RIGHTS}
         rights["isolation"] = _isolation(rights["isolation"])
         for name in ("listen", "connect"):
-            rights[name] = rights[name] or None
+            rights[name] = rights[name] or others.get(name) or None
         pins = {**policy.pins, **dict(_pair("--pin", text) for text in rights.pop("pins"))}
         policy = policy._replace(**{name: v for name, v in rights.items() if v is not None})
         return policy._replace(

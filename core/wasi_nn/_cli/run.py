@@ -249,6 +249,8 @@ def run(
             "memory": _first(pages, asked.memory),
             "fuel": _first(gas_limit, asked.fuel),
             "host_memory": None if max_held is None else size("--max-held", max_held),
+            "inherit_network": asked.inherit_network,
+            "listen": asked.listen,
         }
     )
     if reactor and export is None:
@@ -285,7 +287,7 @@ def run(
         "dialect": dialect,
         "stats": stats or statistics or json_file is not None,
         "trace": verbose,
-        "allow_unknown_imports": allow_unknown_imports,
+        "allow_unknown_imports": allow_unknown_imports or asked.unknown_imports,
     }
     if files:
         if call is not None:
