@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from wasi_nn._policy.network import Address
+from wasi_nn._policy.network import Address, normal
 from wasi_nn._sockets import errnos
 from wasi_nn._sockets.addresses import INET4, INET6, of_system
 from wasi_nn._sockets.errnos import WasiError
@@ -27,6 +27,7 @@ _TYPES = {DATAGRAM: socket.SOCK_DGRAM, STREAM: socket.SOCK_STREAM}
 _SEND_FLAGS = getattr(socket, "MSG_NOSIGNAL", 0)
 _TRUNCATED = getattr(socket, "MSG_TRUNC", 0)
 _HANGUP = 1
+_MOST_HEARD = 1024
 _POLLHUP = getattr(select, "POLLHUP", 0)
 #: The most bytes that one call takes or gives. A guest repeats it for the rest.
 MOST_AT_ONCE = 1 << 20
@@ -50,6 +51,8 @@ class Endpoint:
         self.send_timeout: float | None = None
         #: Whether it lingers when it is closed, and for how many seconds, as the guest has set it.
         self.linger = 0, 0
+        # Who sent it datagrams, the latest last.
+        self._heard: dict[tuple[Address, int], None] = {}
         self._pause = pause
         self._peer = peer
         self.descriptor: int = made.fileno()
@@ -96,6 +99,12 @@ class Endpoint:
             data, _, happened, name = self._tried(
                 READABLE, seconds, self.socket.recvmsg, size, 0, flags
             )
+            address, port = self._named(name)
+            sender = normal(address), port
+            self._heard.pop(sender, None)
+            self._heard[sender] = None
+            if len(self._heard) > _MOST_HEARD:
+                del self._heard[next(iter(self._heard))]
             return data, name, bool(happened & _TRUNCATED)
         data = self._tried(READABLE, seconds, self.socket.recv, size, flags)
         while whole and data and len(data) < size and not (self.nonblocking or flags):
@@ -123,6 +132,10 @@ class Endpoint:
                 # The next call tells why.
                 break
         return sent
+
+    def has_heard(self, address: Address, port: int) -> bool:
+        """Whether a datagram came from there, of late."""
+        return (normal(address), port) in self._heard
 
     def local(self) -> tuple[Address, int]:
         """The address and the port of this side."""

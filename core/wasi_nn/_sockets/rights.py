@@ -31,6 +31,8 @@ class Rights:
     def __init__(self, policy: Policy, observer: Observer, pause: Pause) -> None:
         self._listen = _rules(policy.listen, listening)
         self._connect = _rules(policy.connect, connecting)
+        #: Whether the guest may be a server: one of datagrams answers whoever asked it.
+        self.serve = bool(self._listen)
         self._most = policy.limits.sockets
         self._observer = observer
         self._pause = pause
