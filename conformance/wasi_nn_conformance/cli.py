@@ -15,6 +15,7 @@ import click
 
 from wasi_nn._abi.core.dialects import DIALECTS
 from wasi_nn._cli.messages import complain
+from wasi_nn._cli.shared_options import check_writable
 from wasi_nn.errors import UsageError
 from wasi_nn_conformance import case, hosts, matrix
 from wasi_nn_conformance.graphs import SUFFIXES
@@ -124,7 +125,7 @@ def conformance(
     if reports.count(_STDOUT) > 1:
         raise UsageError("only one report can go to standard output")
     for file in reports:
-        _check_writable(file)
+        check_writable(file)
     foreign = [ForeignHost({"command": command}) for command in commands]
     foreign += [ForeignHost.read(file) for file in host_files]
     plans = matrix.plan(
@@ -175,18 +176,6 @@ def _written(file: Path | None) -> Iterator[Path | None]:
         yield written
         sys.stdout.flush()
         sys.stdout.buffer.write(written.read_bytes())
-
-
-def _check_writable(file: Path) -> None:
-    """A report that cannot be written is a mistake before the run, and not after it."""
-    if file == _STDOUT:
-        return
-    if file.is_dir():
-        raise UsageError(f"cannot write {file}: it is a folder")
-    if not file.parent.is_dir():
-        raise UsageError(f"cannot write {file}: there is no folder {file.parent}")
-    if not os.access(file if file.exists() else file.parent, os.W_OK):
-        raise UsageError(f"cannot write {file}: permission denied")
 
 
 def _known(what: str, given: Sequence[str], known: Sequence[str]) -> list[str]:

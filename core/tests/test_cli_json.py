@@ -79,6 +79,17 @@ def test_the_statistics_of_a_run_as_json(guests, identity_model, tmp_path):
     assert stats["totals"]["runs"]["ok"] == 1
 
 
+@pytest.mark.parametrize("command", ["run", "inspect", "plugins", "doctor"])
+def test_a_report_that_cannot_be_written_is_told_before_the_work(command, guests, tmp_path):
+    files = () if command in ("plugins", "doctor") else (guests / "hello/hello.wasm",)
+    for file, why in (
+        (tmp_path / "none" / "a.json", f"there is no folder {tmp_path / 'none'}"),
+        (tmp_path, "it is a folder"),
+    ):
+        code, out, err = wasi_nn(command, "--json", file, *files, env=LIGHT)
+        assert (code, out, err) == (2, "", f"wasi-nn: cannot write {file}: {why}\n")
+
+
 def test_json_has_no_infinity(guests):
     _, out, _ = wasi_nn("run", "--json", "-", guests / "hello/hello.wasm", env=LIGHT)
 

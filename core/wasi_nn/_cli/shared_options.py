@@ -56,12 +56,31 @@ plugin_option = click.option(
 )
 
 
+def check_writable(file: Path) -> None:
+    """Raise ``UsageError`` for a report that could not be written after the work is done."""
+    if is_stdout(file):
+        return
+    if file.is_dir():
+        raise UsageError(f"cannot write {file}: it is a folder")
+    if not file.parent.is_dir():
+        raise UsageError(f"cannot write {file}: there is no folder {file.parent}")
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        raise UsageError(f"cannot write {file}: permission denied")
+
+
+def _writable(context: click.Context, _: click.Parameter, file: Path | None) -> Path | None:
+    if file is not None and not context.resilient_parsing:
+        check_writable(file)
+    return file
+
+
 def json_option(what: str) -> Callable[[F], F]:
     """``--json FILE``, which becomes the argument ``json_file``."""
     return click.option(
         "--json",
         "json_file",
-        type=click.Path(dir_okay=False, writable=True, allow_dash=True, path_type=Path),
+        type=click.Path(path_type=Path),
+        callback=_writable,
         metavar="FILE",
         help=f"Write {what} as JSON; - is stdout.",
     )
