@@ -134,7 +134,7 @@ class TestMatrix:
     def test_a_small_matrix_passes(self):
         plans = matrix.plan(["wasmtime"], ["onnx", "ggml"], ["witx", "wamr-legacy"])
         cases = case.chosen(CASES, ["flow/*", "names/unknown"])
-        cells = list(matrix.run(plans, cases, 2))
+        cells = matrix.Run(cases).cells(plans, 2)
         assert [(c.encoding, c.dialect) for c in cells] == [
             ("onnx", "witx"),
             ("onnx", "wamr-legacy"),
@@ -148,7 +148,8 @@ class TestMatrix:
 
     def test_a_host_that_is_not_installed_is_unavailable(self, monkeypatch):
         monkeypatch.setenv("WASI_NN_WASMEDGE", "/nowhere/wasmedge")
-        (cell,) = matrix.run(matrix.plan(["native-wasmedge"], ["ggml"], ["wasmedge"]), CASES, 1)
+        plans = matrix.plan(["native-wasmedge"], ["ggml"], ["wasmedge"])
+        (cell,) = matrix.Run(CASES).cells(plans, 1)
         assert "not installed" in cell.unavailable
         assert cell.counts == {
             "pass": 0, "fail": 0, "unsupported": 0, "unavailable": 1, "unexpected": 0,
@@ -177,7 +178,7 @@ class TestMatrix:
         cases = case.chosen(CASES, ["flow/add", "flow/identity", "flow/twice", "flow/matmul"][:2])
         cases += case.chosen(CASES, ["flow/matmul"])
         plan = matrix.Cell("wasmtime", "1", "onnx", "witx")
-        (cell,) = matrix.run([plan], cases, 1)
+        (cell,) = matrix.Run(cases).cells([plan], 1)
         assert {o.case: o.status for o in cell.outcomes} == {
             "flow/add": PASS,
             "flow/identity": status,
@@ -191,7 +192,7 @@ class TestMatrix:
         needs("wasmtime_cli")
         plans = matrix.plan(["native-wasmtime"], ["openvino"], ["witx"])
         wanted = ["flow/*", "handles/they-grow", "handles/unknown-graph-next", "get_output/*"]
-        (cell,) = matrix.run(plans, case.chosen(CASES, wanted), 1)
+        (cell,) = matrix.Run(case.chosen(CASES, wanted)).cells(plans, 1)
         assert cell.counts["pass"] > 25
         assert [o.case for o in cell.outcomes if o.unexpected] == []
         assert cell.counts["fail"] >= 4

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,55 @@ def test_a_foreign_command_that_does_nothing_fails(tmp_path):
     assert ended.returncode == 1, ended.stderr
     (cell,) = json.loads(ended.stdout)["cells"]
     assert (cell["engine"], cell["version"], cell["fail"]) == ("native-nothing", "1.2", 1)
+
+
+def test_own_expectations_are_written_and_kept(tmp_path):
+    file, description = tmp_path / "mine.json", tmp_path / "nothing.toml"
+    description.write_text('name = "nothing"\ncommand = "true {module}"\n')
+    some = (*CELL, "--adapter", str(description), "--expectations", str(file))
+    some += ("--case", "names/*", "--case", "flow/identity")
+    assert run(*some).returncode == 2, "the file is not there"
+    assert run(*some, "--update-expectations").returncode == 0
+    deviations = json.loads(file.read_text())["deviations"]
+    assert [one["encodings"] for one in deviations] == [["onnx"]] * len(deviations)
+    assert "names/unknown" in {name for one in deviations for name in one["cases"]}
+    assert run(*some).returncode == 0, "all failures are known now"
+    description.write_text(f'name = "nothing"\ncommand = {json.dumps(OURS)}\n')
+    assert run(*some).returncode == 1, "known failures pass"
+    mine = {"cases": ["other/case"], "reason": "kept"}
+    file.write_text(json.dumps({"deviations": [*deviations, mine]}))
+    assert run(*some, "--update-expectations").returncode == 0
+    assert json.loads(file.read_text()) == {"deviations": [mine]}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
+def test_ctrl_c_leaves_the_results_so_far(tmp_path):
+    description, report, count = tmp_path / "slow.toml", tmp_path / "out.json", tmp_path / "count"
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import pathlib, time\n"
+        f"count = pathlib.Path({str(count)!r})\n"
+        "count.open('a').write('x')\n"
+        "time.sleep(60 * (count.stat().st_size > 1))\n"
+    )
+    command = f"{sys.executable} {slow} {{module}}"
+    description.write_text(f'name = "slow"\ncommand = "{command}"\nversion = "echo 1"\n')
+    arguments = (*CELL, "--adapter", str(description), "--case", "names/*", "--json", str(report))
+    child = subprocess.Popen(
+        [sys.executable, "-m", "wasi_nn", "conformance", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not count.exists() or count.stat().st_size < 2:
+        assert child.poll() is None
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert "interrupted: the reports have the cases that ran before" in err
+    (cell,) = json.loads(report.read_text())["cells"]
+    assert [one["status"] for one in cell["cases"]].count("fail") == 1
 
 
 def test_a_program_that_is_not_here_is_unavailable():

@@ -10,13 +10,16 @@ import pytest
 
 from wasi_nn.errors import UsageError
 from wasi_nn_conformance import case
+from wasi_nn_conformance.comparison import changes
 from wasi_nn_conformance.matrix import Cell, Outcome, merge
+from wasi_nn_conformance.origin import Origin
 from wasi_nn_conformance.reports import html, jsonfile, junit, markdown, terminal
 
 AWKWARD = "</script><b>&amp; \"quoted\" 'é' \x00\x1b[31m \ud800 [red]not markup[/red] | pipe"
 SHOWN = AWKWARD.replace("\0", "\\x00").replace("\x1b", "\\x1b").replace("\ud800", "\\ud800")
 CASES = case.load()
 NAMES = [one.id for one in CASES[:6]]
+ORIGIN = Origin("2026-01-02T03:04:05+00:00", "wasi-nn x", "Plan 9", 3, "3.99", {"onnxruntime": "1"})
 
 
 @pytest.fixture
@@ -45,13 +48,17 @@ def test_outcomes_are_counted(cells):
 
 def test_json_has_every_result(cells, tmp_path):
     path = tmp_path / "a.json"
-    jsonfile.write(path, [cells[0], cells[2]], CASES, "2026-01-02")
+    jsonfile.write(path, [cells[0], cells[2]], CASES, ORIGIN)
     found = json.loads(path.read_text("utf-8"))
-    assert found["date"] == "2026-01-02"
+    assert found["date"] == "2026-01-02T03:04:05+00:00"
+    assert (found["system"], found["libraries"]) == ("Plan 9", {"onnxruntime": "1"})
     assert found["schema"] == 1
     first, second = found["cells"]
     assert (first["engine"], first["native"], second["native"]) == ("wasmtime", False, True)
     assert first["cases"][1]["reason"] == SHOWN
+    assert first["cases"][1]["reproduce"] == (
+        f"wasi-nn conformance --encoding onnx --dialect witx --host wasmtime --case {NAMES[1]}"
+    )
     assert first["cases"][3] == {
         "case": NAMES[3],
         "status": "pass",
@@ -60,7 +67,7 @@ def test_json_has_every_result(cells, tmp_path):
         "unexpected": True,
         "seconds": 0.04,
     }
-    whole = jsonfile.record(cells, CASES, "")["cells"]
+    whole = jsonfile.record(cells, CASES, ORIGIN)["cells"]
     assert {key: whole[0][key] for key in COUNTS} == COUNTS
     assert whole[1]["unavailable"] == 1
 
@@ -75,12 +82,32 @@ def test_junit_has_every_result(cells, tmp_path):
     assert [len(suite.findall("testcase/skipped")) for suite in suites] == [2, 1, 0]
     failure = suites[0].find("testcase/failure")
     assert failure.get("message").startswith("</script><b>&amp;")
-    assert failure.text == f"{SHOWN}\n{SHOWN}"
+    assert failure.text.startswith(f"{SHOWN}\n{SHOWN}\nRun it again: wasi-nn conformance ")
+
+
+def test_changes_since_another_run(cells):
+    now = [
+        cells[0]._replace(outcomes=(cells[0].outcomes[0]._replace(status="fail", reason="why"),)),
+        cells[1],
+        cells[2]._replace(dialect="witx"),
+    ]
+    assert list(changes(cells, now)) == [
+        f"wasmtime, onnx, witx: {NAMES[0]}: pass → fail (why)",
+        "native-x, onnx, witx: not run before",
+        "native-x, onnx, wamr: not run now",
+    ]
+    assert list(changes(cells, cells)) == []
+
+
+def test_a_foreign_host_s_case_is_run_again_by_its_command(cells):
+    table = json.dumps({"command": "my host {module}"})
+    again = cells[2]._replace(description=table).reproduce("a/b")
+    assert again.endswith("--host-command 'my host {module}' --case a/b")
 
 
 def test_html_has_every_result(cells, tmp_path):
     path = tmp_path / "a.html"
-    html.write(path, cells, CASES, "2026-01-02")
+    html.write(path, cells, CASES, ORIGIN)
     page = path.read_text("utf-8")
     assert page.count("</script>") == 2
     assert not re.search(r"""(src|href)=["']?(https?:)?//""", page)
@@ -94,7 +121,7 @@ def test_html_has_every_result(cells, tmp_path):
 
 def test_markdown_has_every_count(cells, tmp_path):
     path = tmp_path / "a.md"
-    markdown.write(path, [cells[0]._replace(version=AWKWARD), cells[2]], CASES, "d")
+    markdown.write(path, [cells[0]._replace(version=AWKWARD), cells[2]], CASES, ORIGIN)
     page = path.read_text("utf-8")
     assert "| wasmtime | 2 / **3** / 1 |" in page
     plain = SHOWN
@@ -125,7 +152,7 @@ def test_a_written_json_file_is_read_again(cells, tmp_path):
     path = tmp_path / "a.json"
     clean = [cells[0]._replace(outcomes=cells[0].outcomes[2:]), cells[1], cells[2]]
     clean[1] = clean[1]._replace(unavailable="it is not here")
-    jsonfile.write(path, clean, CASES, "2026-01-02")
+    jsonfile.write(path, clean, CASES, ORIGIN)
     again = jsonfile.read(path, CASES)
     assert [cell.counts for cell in again] == [cell.counts for cell in clean]
     assert [cell[:4] for cell in again] == [cell[:4] for cell in clean]
@@ -159,7 +186,7 @@ def test_a_published_page_is_compared(cells, tmp_path):
     path = tmp_path / "matrix.md"
     cells = [cells[0]._replace(outcomes=cells[0].outcomes[2:]), *cells[1:]]
     absent = Cell("absent", "", "onnx", "witx", unavailable="not found")
-    markdown.write(path, [*cells, absent], CASES, "2026-01-02")
+    markdown.write(path, [*cells, absent], CASES, ORIGIN)
     assert "not run" in path.read_text("utf-8")
     newer = [cell._replace(version=f"{cell.version}.1") for cell in cells]
     assert markdown.differences(path, newer) == []

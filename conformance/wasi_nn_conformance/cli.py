@@ -7,7 +7,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
-from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -17,9 +16,13 @@ from wasi_nn._abi.core.dialects import DIALECTS
 from wasi_nn._cli.messages import complain
 from wasi_nn._cli.shared_options import check_writable
 from wasi_nn.errors import UsageError
-from wasi_nn_conformance import case, hosts, matrix
+from wasi_nn.escaping import visible
+from wasi_nn_conformance import case, comparison, expectations, hosts, matrix
+from wasi_nn_conformance.expectations import Failure
 from wasi_nn_conformance.graphs import SUFFIXES
 from wasi_nn_conformance.hosts.foreign import ForeignHost
+from wasi_nn_conformance.matrix import FAILURES, Cell
+from wasi_nn_conformance.origin import Origin
 from wasi_nn_conformance.reports import html, jsonfile, junit, markdown, terminal
 from wasi_nn_conformance.wit import NAME as WIT
 
@@ -34,6 +37,9 @@ examples:
   wasi-nn conformance --host wasmtime --encoding onnx --dialect witx
   wasi-nn conformance --case 'set_input/*' --case names/unknown
   wasi-nn conformance --host wasmtime --host native-wasmtime --html matrix.html
+  wasi-nn conformance --host-command 'myhost --dir {graphs}::/graphs {module} {args}' \\
+      --expectations mine.json --update-expectations
+  wasi-nn conformance --json new.json --compare old.json
   wasi-nn conformance --list
 """
 
@@ -95,6 +101,17 @@ _file = partial(click.option, type=click.Path(path_type=Path), metavar="FILE")
     "checked_file",
     help="Fail if a page that --markdown wrote has other results.",
 )
+@_file(
+    "--expectations",
+    "own_file",
+    help="Known deviations of your own, as in conformance/expectations. They are for every host.",
+)
+@click.option(
+    "--update-expectations",
+    is_flag=True,
+    help="Write what fails now to the file of --expectations.",
+)
+@_file("--compare", "old_file", help="Print what has changed since another run's --json.")
 @click.option("--list", "list_cases", is_flag=True, help="Print the cases and do nothing.")
 def conformance(
     host_names: tuple[str, ...],
@@ -110,6 +127,9 @@ def conformance(
     markdown_file: Path | None,
     merged_files: tuple[Path, ...],
     checked_file: Path | None,
+    own_file: Path | None,
+    update_expectations: bool,
+    old_file: Path | None,
     list_cases: bool,
 ) -> int:
     """Run the conformance cases and print the matrix of hosts and encodings.
@@ -124,8 +144,13 @@ def conformance(
     reports = [file for file in (json_file, junit_file, html_file, markdown_file) if file]
     if reports.count(_STDOUT) > 1:
         raise UsageError("only one report can go to standard output")
-    for file in reports:
+    if update_expectations and own_file is None:
+        raise UsageError("--update-expectations needs --expectations FILE, the file to write")
+    for file in (*reports, *([own_file] if own_file and update_expectations else [])):
         check_writable(file)
+    fresh = update_expectations and own_file is not None and not own_file.exists()
+    own = [] if own_file is None or fresh else expectations.read(own_file)
+    old = [] if old_file is None else jsonfile.read(old_file, cases)
     foreign = [ForeignHost({"command": command}) for command in commands]
     foreign += [ForeignHost.read(file) for file in host_files]
     plans = matrix.plan(
@@ -135,24 +160,34 @@ def conformance(
         foreign,
     )
     others = [cell for file in merged_files for cell in jsonfile.read(file, cases)]
+    origin = Origin.here()
     with _progress(len(plans) * len(cases)) as step:
-        cells = list(matrix.run(plans, cases, jobs or os.cpu_count() or 1, step))
-    cells = matrix.merge(cells, others)
-    today = date.today().isoformat()
+        run = matrix.Run(cases, own, step)
+        ran = run.cells(plans, jobs or os.cpu_count() or 1)
+    cells = matrix.merge(ran, others)
     with redirect_stdout(sys.stderr) if _STDOUT in reports else nullcontext():
         terminal.print_matrix(cells, cases)
     with _written(json_file) as path:
         if path:
-            jsonfile.write(path, cells, cases, today)
+            jsonfile.write(path, cells, cases, origin)
     with _written(junit_file) as path:
         if path:
             junit.write(path, cells)
     with _written(html_file) as path:
         if path:
-            html.write(path, cells, cases, today)
+            html.write(path, cells, cases, origin)
     with _written(markdown_file) as path:
         if path:
-            markdown.write(path, cells, cases, today)
+            markdown.write(path, cells, cases, origin)
+    if run.interrupted:
+        if reports:
+            complain("interrupted: the reports have the cases that ran before")
+        raise KeyboardInterrupt
+    for line in comparison.changes(old, cells) if old_file else ():
+        click.echo(visible(line), err=_STDOUT in reports)
+    if update_expectations and own_file is not None:
+        _update(own_file, own, ran)
+        return 0
     if not any(cell.outcomes for cell in cells):
         complain("nothing was run: none of the hosts is installed here")
         return 2
@@ -163,6 +198,19 @@ def conformance(
         if differences:
             return 1
     return 1 if any(cell.counts["unexpected"] for cell in cells) else 0
+
+
+def _update(file: Path, own: Sequence[expectations.Expectation], cells: Sequence[Cell]) -> None:
+    """Write the failures that the hosts' own expectations do not know."""
+    ran, failures = set(), []
+    for cell in matrix.shown(cells):
+        theirs = expectations.load(cell.host)
+        for outcome in cell.outcomes:
+            one = outcome.case, cell.encoding, cell.dialect
+            ran.add(one)
+            if outcome.status in FAILURES and expectations.reason(theirs, *one) is None:
+                failures.append(Failure(outcome.case, outcome.reason, *one[1:]))
+    expectations.write(file, expectations.updated(own, ran, failures))
 
 
 @contextmanager
@@ -192,14 +240,15 @@ def _dialects(given: Sequence[str]) -> list[str]:
 
 
 @contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on a terminal; nothing in a pipe."""
+def _progress(total: int) -> Iterator[Callable[[Cell], None]]:
+    """A bar on a terminal, with the cell that runs; nothing in a pipe."""
     if not sys.stderr.isatty():
-        yield lambda: None
+        yield lambda _: None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("running cases", total=total)
-        yield lambda: bar.advance(task)
+        yield lambda cell: bar.update(task, advance=1, description=escape(", ".join(cell.key)))

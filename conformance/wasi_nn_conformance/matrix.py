@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
+import shlex
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 from wasi_nn.errors import UsageError
 from wasi_nn.escaping import visible
 from wasi_nn_conformance import expectations, graphs, hosts, running
 from wasi_nn_conformance.case import Case
+from wasi_nn_conformance.expectations import Expectation
 from wasi_nn_conformance.hosts import HostUnderTest
 from wasi_nn_conformance.hosts.foreign import ForeignHost
 from wasi_nn_conformance.running import UNSUPPORTED
@@ -25,6 +30,8 @@ from wasi_nn_conformance.transcript import CRASH, PASS, TIMEOUT
 FAILURES = frozenset({"fail", CRASH, TIMEOUT})
 # A cell that prints nothing for this long hangs.
 _SILENCE_SECONDS = 90.0
+# How often a run looks whether it must stop.
+_LOOK_SECONDS = 0.2
 _MAX_NAME, _MAX_LINE = 100, 20_000
 
 
@@ -58,6 +65,20 @@ class Cell(NamedTuple):
     outcomes: tuple[Outcome, ...] = ()
     unavailable: str = ""
     description: str = ""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.host, self.encoding, self.dialect
+
+    def reproduce(self, case: str) -> str:
+        """The command that runs a case again."""
+        words = ["wasi-nn", "conformance", "--encoding", self.encoding, "--dialect", self.dialect]
+        if self.description:
+            table = json.loads(self.description)
+            words += ["--host-command", table["command"]]
+        else:
+            words += ["--host", self.host]
+        return shlex.join([*words, "--case", case])
 
     @property
     def counts(self) -> dict[str, int]:
@@ -135,66 +156,83 @@ def plan(
     return plans
 
 
-def run(
-    plans: Sequence[Cell],
-    cases: Sequence[Case],
-    jobs: int,
-    progress: Callable[[], None] = lambda: None,
-) -> Iterator[Cell]:
-    """Run the cells. ``progress`` is called after each case."""
-    with ThreadPoolExecutor(max(1, jobs)) as pool:
-        yield from pool.map(lambda one: _cell(one, cases, progress), plans)
+class Run:
+    """A run of cells. ``deviations`` are known beside the hosts' own. ``progress`` is called after
+    each case."""
+
+    def __init__(
+        self,
+        cases: Sequence[Case],
+        deviations: Sequence[Expectation] = (),
+        progress: Callable[[Cell], None] = lambda _: None,
+    ) -> None:
+        self._cases = cases
+        self._deviations = deviations
+        self._progress = progress
+        self._stopped = threading.Event()
+        #: Whether Ctrl-C ended it. The cells then have the outcomes of the cases before.
+        self.interrupted = False
+
+    def cells(self, plans: Sequence[Cell], jobs: int) -> list[Cell]:
+        """Run the cells, some at the same time."""
+        with ThreadPoolExecutor(max(1, jobs)) as pool:
+            futures = [pool.submit(self._cell, one) for one in plans]
+            try:
+                wait(futures)
+            except KeyboardInterrupt:
+                self.interrupted = True
+                self._stopped.set()
+            return [future.result() for future in futures]
+
+    def _cell(self, one: Cell) -> Cell:
+        if one.unavailable:
+            for _ in self._cases:
+                self._progress(one)
+            return one
+        deviations = [*self._deviations, *expectations.load(one.host)]
+        graph_set = graphs.canonical(one.encoding)
+        outcomes: dict[str, Outcome] = {}
+
+        def add(record: Mapping[str, Any]) -> None:
+            known = expectations.reason(deviations, record["case"], one.encoding, one.dialect)
+            outcomes[record["case"]] = Outcome(**record, known=known)
+            self._progress(one)
+
+        left = []
+        for case in self._cases:
+            why = running.unsupported(case, graph_set, one.dialect)
+            if why is None:
+                left.append(case.id)
+            else:
+                add({"case": case.id, "status": UNSUPPORTED, "reason": why, "seconds": 0.0})
+        while left and not self._stopped.is_set():
+            for record in _process(one, left, self._stopped):
+                add(record)
+            left = [case for case in left if case not in outcomes]
+        return one._replace(
+            outcomes=tuple(outcomes[case.id] for case in self._cases if case.id in outcomes)
+        )
 
 
 def merge(cells: Sequence[Cell], others: Sequence[Cell]) -> list[Cell]:
     """The cells; those that could not run here are replaced by those of another run."""
 
-    def key(cell: Cell) -> tuple[str, str, str]:
-        return cell.host, cell.encoding, cell.dialect
-
-    theirs = {key(cell): cell for cell in others if not cell.unavailable}
+    theirs = {cell.key: cell for cell in others if not cell.unavailable}
     versions = {cell.host: cell.version for cell in theirs.values()}
     merged = []
     for cell in cells:
         if cell.unavailable:
             cell = cell._replace(version=cell.version or versions.get(cell.host, ""))
-            cell = theirs.pop(key(cell), cell)
+            cell = theirs.pop(cell.key, cell)
         else:
-            theirs.pop(key(cell), None)
+            theirs.pop(cell.key, None)
         merged.append(cell)
     return [*merged, *theirs.values()]
 
 
-def _cell(one: Cell, cases: Sequence[Case], progress: Callable[[], None]) -> Cell:
-    if one.unavailable:
-        for _ in cases:
-            progress()
-        return one
-    deviations = expectations.load(one.host)
-    graph_set = graphs.canonical(one.encoding)
-    outcomes: dict[str, Outcome] = {}
-
-    def add(record: Mapping[str, Any]) -> None:
-        known = expectations.reason(deviations, record["case"], one.encoding, one.dialect)
-        outcomes[record["case"]] = Outcome(**record, known=known)
-        progress()
-
-    left = []
-    for case in cases:
-        why = running.unsupported(case, graph_set, one.dialect)
-        if why is None:
-            left.append(case.id)
-        else:
-            add({"case": case.id, "status": UNSUPPORTED, "reason": why, "seconds": 0.0})
-    while left:
-        for record in _process(one, left):
-            add(record)
-        left = [case for case in left if case not in outcomes]
-    return one._replace(outcomes=tuple(outcomes[case.id] for case in cases))
-
-
-def _process(one: Cell, left: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """The results of one process. If it dies, the last result is the case that was running."""
+def _process(one: Cell, left: Sequence[str], stopped: threading.Event) -> Iterator[dict[str, Any]]:
+    """The results of one process, until it is ``stopped``. If it dies, the last result is the case
+    that was running."""
     command = [
         sys.executable,
         "-m",
@@ -211,6 +249,7 @@ def _process(one: Cell, left: Sequence[str]) -> Iterator[dict[str, Any]]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=said,
+            start_new_session=True,  # Ctrl-C is for this process, which ends the other
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         ) as child,
     ):
@@ -222,15 +261,22 @@ def _process(one: Cell, left: Sequence[str]) -> Iterator[dict[str, Any]]:
         child.stdin.close()
         running_case = None
         status = CRASH
+        heard = time.monotonic()
         while True:
             try:
-                line = lines.get(timeout=_SILENCE_SECONDS)
+                line = lines.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
+                if stopped.is_set():
+                    _end(child)
+                    return
+                if time.monotonic() - heard < _SILENCE_SECONDS:
+                    continue
                 status = TIMEOUT
-                child.kill()
+                _end(child)
                 break
             if line is None:
                 break
+            heard = time.monotonic()
             record = json.loads(line)
             running_case = record.get("begin")
             if running_case is None:
@@ -249,6 +295,14 @@ def _process(one: Cell, left: Sequence[str]) -> Iterator[dict[str, Any]]:
             "seconds": 0.0,
             "notes": tail,
         }
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End the process, and the programs that it runs."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+    child.kill()
 
 
 def _lines(stream: Any, put: Callable[[bytes | None], None]) -> None:

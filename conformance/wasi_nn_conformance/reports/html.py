@@ -10,22 +10,23 @@ from typing import Any
 
 from wasi_nn import __version__
 from wasi_nn_conformance.case import Case
-from wasi_nn_conformance.matrix import Cell, shown
+from wasi_nn_conformance.matrix import FAILURES, Cell, shown
+from wasi_nn_conformance.origin import Origin
 
 _MARK = "__DATA__"
 
 
-def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -> None:
+def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], origin: Origin) -> None:
     """Write the page, with cases, transcripts and reasons inside."""
     template = files("wasi_nn_conformance.reports").joinpath("template.html").read_text("utf-8")
-    data = json.dumps(_data(cells, cases, date), ensure_ascii=True, separators=(",", ":"))
+    data = json.dumps(_data(cells, cases, origin), ensure_ascii=True, separators=(",", ":"))
     # A script element ends at </script, whatever the JSON around it says.
     path.write_text(template.replace(_MARK, data.replace("<", "\\u003c")), encoding="utf-8")
 
 
-def _data(cells: Sequence[Cell], cases: Sequence[Case], date: str) -> dict[str, Any]:
+def _data(cells: Sequence[Cell], cases: Sequence[Case], origin: Origin) -> dict[str, Any]:
     return {
-        "date": date,
+        **origin._asdict(),
         "version": __version__,
         "cases": {
             case.id: {
@@ -39,7 +40,14 @@ def _data(cells: Sequence[Cell], cases: Sequence[Case], date: str) -> dict[str, 
             {
                 **cell._asdict(),
                 "counts": cell.counts,
-                "outcomes": [{**o._asdict(), "unexpected": o.unexpected} for o in cell.outcomes],
+                "outcomes": [
+                    {
+                        **o._asdict(),
+                        "unexpected": o.unexpected,
+                        "reproduce": cell.reproduce(o.case) if o.status in FAILURES else "",
+                    }
+                    for o in cell.outcomes
+                ],
             }
             for cell in shown(cells)
         ],

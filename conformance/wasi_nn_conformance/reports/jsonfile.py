@@ -10,13 +10,14 @@ from typing import Any
 from wasi_nn import __version__
 from wasi_nn.errors import UsageError
 from wasi_nn_conformance.case import Case
-from wasi_nn_conformance.matrix import Cell, Outcome, shown
+from wasi_nn_conformance.matrix import FAILURES, Cell, Outcome, shown
+from wasi_nn_conformance.origin import Origin
 
 
-def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -> None:
+def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], origin: Origin) -> None:
     """Write the matrix: for each cell the engine (the host), its version, encoding, dialect, the
-    counts, and each case's result."""
-    text = json.dumps(record(cells, cases, date), ensure_ascii=False, indent=1)
+    counts, and each case's result. What fails also has the command that runs it again."""
+    text = json.dumps(record(cells, cases, origin), ensure_ascii=False, indent=1)
     path.write_text(text + "\n", encoding="utf-8")
 
 
@@ -45,11 +46,11 @@ def read(path: Path, cases: Sequence[Case]) -> list[Cell]:
         raise UsageError(f"{path} holds no results of conformance --json: {error}") from None
 
 
-def record(cells: Sequence[Cell], cases: Sequence[Case], date: str) -> dict[str, Any]:
+def record(cells: Sequence[Cell], cases: Sequence[Case], origin: Origin) -> dict[str, Any]:
     """The content of the file."""
     return {
         "schema": 1,
-        "date": date,
+        **origin._asdict(),
         "version": __version__,
         "number_of_cases": len(cases),
         "cells": [
@@ -69,6 +70,11 @@ def record(cells: Sequence[Cell], cases: Sequence[Case], date: str) -> dict[str,
                         "known": outcome.known,
                         "unexpected": outcome.unexpected,
                         "seconds": round(outcome.seconds, 6),
+                        **(
+                            {"reproduce": cell.reproduce(outcome.case)}
+                            if outcome.status in FAILURES
+                            else {}
+                        ),
                     }
                     for outcome in cell.outcomes
                 ],

@@ -47,7 +47,8 @@ def _suite(root: xml.Element, cell: Cell) -> None:
             passed = f"it passes, and was known to fail: {outcome.known}"
             message = outcome.reason if outcome.status in FAILURES else passed
             failure = xml.SubElement(case, "failure", message=message)
-            failure.text = f"{outcome.transcript}\n{outcome.notes}"
+            again = f"Run it again: {cell.reproduce(outcome.case)}"
+            failure.text = f"{outcome.transcript}\n{outcome.notes}\n{again}"
         elif _is_skipped(outcome.status, False):
             xml.SubElement(case, "skipped", message=outcome.known or outcome.reason)
 

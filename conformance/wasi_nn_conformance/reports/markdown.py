@@ -9,18 +9,20 @@ from wasi_nn import __version__
 from wasi_nn.errors import UsageError
 from wasi_nn_conformance.case import Case
 from wasi_nn_conformance.matrix import FAILURES, Cell, shown
+from wasi_nn_conformance.origin import Origin
 
 # Characters with a meaning in Markdown or HTML.
 _ENTITIES = str.maketrans({letter: f"&#{ord(letter)};" for letter in "&<>|`*[]"})
 
 
-def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], date: str) -> None:
+def write(path: Path, cells: Sequence[Cell], cases: Sequence[Case], origin: Origin) -> None:
     """Write the page: versions, a table for each dialect, and every deviation with its reason."""
     cells = shown(cells)
     lines = [
         "# The matrix",
         "",
-        f"{len(cases)} cases, run on {date} with wasi-nn {__version__} by `make matrix`."
+        f"{len(cases)} cases, run on {origin.day} with wasi-nn {__version__}, Python"
+        f" {origin.python} and {origin.processors} processors."
         " A cell has the numbers of cases that passed, that failed (†: known deviations), and"
         " that do not apply.",
         "",
