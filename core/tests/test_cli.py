@@ -902,12 +902,11 @@ def test_plugins_prints_a_line_for_each_plugin(tmp_path):
     hide(tmp_path, *LIBRARIES)
     _, out, _ = wasi_nn("plugins", env={"PYTHONPATH": str(tmp_path)})
     lines = out.split("\n\n")[0].splitlines()
-    (line,) = (line for line in lines if "runtime wasmtime" in line)
-    assert line.startswith("wasmtime (wasi-nn ")
-    assert "): runtime wasmtime; wasmtime " in line
+    (line,) = (line for line in lines if line.startswith("wasmtime (wasi-nn "))
+    assert "): runtime; wasmtime " in line
     assert all("): " in line for line in lines)
-    (line,) = (line for line in lines if "backend onnx" in line)
-    assert line.endswith("; onnxruntime is not installed")
+    (line,) = (line for line in lines if line.startswith("onnx (wasi-nn "))
+    assert line.endswith("): serves onnx; onnxruntime is not installed")
     assert "wasi-nn doctor says what is missing" in out
 
 

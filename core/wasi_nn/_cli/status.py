@@ -51,8 +51,11 @@ def plugins(json_file: Path | None) -> int:
         return 0
     lacking = False
     for record in described:
-        brings = [f"backend {b['name']} ({', '.join(b['encodings'])})" for b in record["backends"]]
-        brings += [f"runtime {r['name']}" for r in record["runtimes"]]
+        brings = [
+            f"{_named('backend', each, record)} serves {', '.join(each['encodings'])}".lstrip()
+            for each in record["backends"]
+        ]
+        brings += [_named("runtime", each, record) or "runtime" for each in record["runtimes"]]
         items = record["backends"] + record["runtimes"]
         # A line for each plugin. doctor has the details of what is not usable.
         states = [i["detail"] if i["usable"] else i["detail"].partition(";")[0] for i in items]
@@ -68,6 +71,11 @@ def plugins(json_file: Path | None) -> int:
     for row in _engines(installed.runtimes):
         tell(row)
     return 0
+
+
+def _named(kind: str, item: dict[str, Any], record: dict[str, Any]) -> str:
+    """The name of a backend or a runtime, if it is not the plugin's."""
+    return "" if item["name"] == record["name"] else f"{kind} {item['name']}"
 
 
 def _title(record: dict[str, Any]) -> str:
