@@ -253,11 +253,11 @@ def test_spellings_of_other_hosts(guests, tmp_path, options):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--net",), "no network"),
-        (("--addr-pool=1.2.3.4/15",), "no network"),
-        (("-S", "inherit-network"), "not 'inherit-network'"),
+        (("--net",), "or --inherit-network"),
+        (("--addr-pool=1.2.3.4/15",), "--listen ADDRESS:PORT"),
+        (("-S", "http"), "not 'http'"),
         (("-S", "inherit-stdin=n"), "< /dev/null"),
-        (("-W", "unknown-imports-trap"), "not 'unknown-imports-trap'"),
+        (("-W", "unknown-imports-default"), "not 'unknown-imports-default'"),
         (("-D", "guest-debug"), "-v"),
         (("--repl",), "--invoke NAME"),
         (("--preload", "m=m.wasm"), "wasm-merge"),
@@ -265,7 +265,7 @@ def test_spellings_of_other_hosts(guests, tmp_path, options):
         (("--use", "python/python"), ".wasm file"),
         (("--profile", "perfmap"), "--stats"),
         (("-g", "1234"), "-v"),
-        (("--net=ipv4:allow=*",), "no network"),
+        (("--net=ipv4:allow=*",), "--connect HOST:PORT"),
         (("--gen-prof-file=x.prof",), "--stats"),
         (("--config", "wasmtime.toml"), "named model"),
         (("--map-dir=data",), "--dir takes HOST::GUEST"),
@@ -617,7 +617,7 @@ def test_the_former_spelling_of_an_option_is_not_in_the_help():
         (("run", "--graph", "m={hello}", "{hello}"), "is not recognised"),
         (("run", "--graph", "m={echo}", "--graph", "m={echo}", "{hello}"), "given twice"),
         (("run", "--nn-preload", "m:onnx", "{hello}"), "--nn-preload takes"),
-        (("run", "-S", "inherit-network", "{hello}"), "-S takes"),
+        (("run", "-S", "http", "{hello}"), "-S takes"),
         (("run", "--config", "m={{}}", "{hello}"), "there is no --graph of that name"),
         (("run", "--config", "m=[", "{hello}"), "is not NAME=JSON"),
         (("run", "--dir", "nowhere", "{hello}"), "no directory"),
@@ -688,7 +688,8 @@ def test_a_missing_library_names_the_extra(guests, relu, tmp_path):
     assert f"not here:      onnx: {advice}\n" in out
     code, out, _ = wasi_nn("inspect", relu, env=hidden)
     assert (code, f"loads here:    no: {advice}\n" in out) == (1, True)
-    assert f"  unavailable: {advice}\n" in wasi_nn("plugins", env=hidden)[1]
+    assert "): serves onnx; onnxruntime is not installed\n" in wasi_nn("plugins", env=hidden)[1]
+    assert advice in wasi_nn("doctor", env=hidden)[1]
 
 
 def test_inspect_tells_of_sockets_and_of_the_options_that_they_need(guests):

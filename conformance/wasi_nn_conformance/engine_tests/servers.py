@@ -323,43 +323,6 @@ class Servers(SocketSteps):
             self.steps(host, script, policy=Policy(listen=("127.0.0.1:1",)))
             self.steps(host, script, policy=Policy(listen=()))
 
-    def test_a_server_of_datagrams_answers_who_asks(self, sockets: Host) -> None:
-        """It may listen and reach nobody, so another address is refused."""
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-            free.bind(("127.0.0.1", 0))
-            place = free.getsockname()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as peer:
-            peer.bind(("127.0.0.1", 0))
-            peer.settimeout(0.1)
-            answers = []
-
-            def ask() -> None:
-                for _ in range(200):
-                    try:
-                        peer.sendto(b"hello", place)
-                        answers.append(peer.recv(9))
-                        return
-                    except OSError:
-                        time.sleep(0.1)  # the guest has not bound its socket
-
-            thread = threading.Thread(target=ask)
-            thread.start()
-            port = peer.getsockname()[1]
-            self.steps(
-                sockets,
-                f"""
-                open 1 1 -> 0
-                bind 0 127.0.0.1 {place[1]} -> 0
-                send_to 0 127.0.0.1 {port} early -> {_ACCES}
-                recv_from 0 9 -> 0 5 0 hello .*
-                send_to 0 127.0.0.1 {port} world -> 0 5
-                send_to 0 127.0.0.1 {place[1]} other -> {_ACCES}
-                """,
-                policy=Policy(listen=(f"127.0.0.1:{place[1]}",)),
-            )
-            thread.join()
-        assert answers == [b"world"]
-
     def test_sockets_are_limited(self, sockets: Host) -> None:
         result = self.steps(
             sockets,

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import re
 import socket
+import threading
+import time
+from functools import partial
 
 import pytest
 
-from wasi_nn import Host
+from wasi_nn import Host, Policy
 from wasi_nn_conformance.engine_tests.common import assert_flat
 from wasi_nn_conformance.engine_tests.socket_steps import CONNECTED, SocketSteps, needs_family
 
@@ -17,7 +20,7 @@ _BOTH = pytest.mark.parametrize(
 )
 _VERSIONS = pytest.mark.parametrize("version", ["", "_v2"], ids=["version 1", "version 2"])
 # Errnos of preview 1.
-_BADF, _NOT_SOCKET, _NOT_SUPPORTED = 8, 57, 58
+_ACCES, _BADF, _NOT_SOCKET, _NOT_SUPPORTED = 2, 8, 57, 58
 
 
 class Sockets(SocketSteps):
@@ -85,6 +88,44 @@ class Sockets(SocketSteps):
         lines = result.stdout.decode().splitlines()
         if version:
             assert lines[7].split()[-1] == lines[4].split()[-1], "the port is in host order"
+
+    def test_a_server_of_datagrams_answers_who_asks(self, sockets: Host) -> None:
+        """It may listen and reach nobody, so another address is refused."""
+        datagrams = partial(socket.socket, socket.AF_INET, socket.SOCK_DGRAM)
+        with datagrams() as free, datagrams() as peer:
+            free.bind(("127.0.0.1", 0))
+            place = free.getsockname()
+            free.close()
+            peer.bind(("127.0.0.1", 0))
+            peer.settimeout(0.1)
+            answers = []
+
+            def ask() -> None:
+                for _ in range(200):
+                    try:
+                        peer.sendto(b"hello", place)
+                        answers.append(peer.recv(9))
+                        return
+                    except OSError:
+                        time.sleep(0.1)  # the guest has not bound its socket
+
+            thread = threading.Thread(target=ask)
+            thread.start()
+            port = peer.getsockname()[1]
+            self.steps(
+                sockets,
+                f"""
+                open 1 1 -> 0
+                bind 0 127.0.0.1 {place[1]} -> 0
+                send_to 0 127.0.0.1 {port} early -> {_ACCES}
+                recv_from 0 9 -> 0 5 0 hello .*
+                send_to 0 127.0.0.1 {port} world -> 0 5
+                send_to 0 127.0.0.1 {place[1]} other -> {_ACCES}
+                """,
+                policy=Policy(listen=(f"127.0.0.1:{place[1]}",)),
+            )
+            thread.join()
+        assert answers == [b"world"]
 
     def test_what_would_block_gives_an_errno(self, sockets: Host) -> None:
         with socket.socket() as closed:

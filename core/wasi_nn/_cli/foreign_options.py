@@ -181,7 +181,7 @@ def variables(texts: Sequence[str], inherit: bool) -> dict[str, str]:
     return found
 
 
-_NETWORK = "guests have no network here"
+_NETWORK = "write --listen ADDRESS:PORT and --connect HOST:PORT, or --inherit-network"
 _MODULES = "a guest is one module here; join modules beforehand (wasm-merge)"
 _PACKAGES = "packages are not known here; give the path of a .wasm file"
 _DEBUGGING = "guests are not debugged or recorded here; use -v to see every wasi-nn call"
