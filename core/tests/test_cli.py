@@ -20,12 +20,16 @@ COMMAND = [sys.executable, "-m", "wasi_nn"]
 
 
 def wasi_nn(*arguments, cwd=None, env=None, stdin=b""):
+    given = {**os.environ, **(env or {})}
+    if "PYTHONPATH" in os.environ and given["PYTHONPATH"] != os.environ["PYTHONPATH"]:
+        # A checkout's packages, where they are not the ones that are installed.
+        given["PYTHONPATH"] += os.pathsep + os.environ["PYTHONPATH"]
     run = subprocess.run(
         [*COMMAND, *map(str, arguments)],
         input=stdin,
         capture_output=True,
         cwd=cwd,
-        env={**os.environ, **(env or {})},
+        env=given,
         timeout=60,
     )
     return run.returncode, run.stdout.decode(), run.stderr.decode()
