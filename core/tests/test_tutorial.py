@@ -59,7 +59,7 @@ def model(tmp_path):
 def test_the_plugin_is_listed(wasi_nn):
     run = wasi_nn("plugins")
     assert "wasi-nn-linear 0.1.0" in run.stdout
-    assert "backend linear (linear)" in run.stdout
+    assert "serves linear; " in run.stdout
 
 
 def test_its_models_are_recognised_and_run(wasi_nn, model, guests):
