@@ -14,7 +14,7 @@ import click
 
 from wasi_nn._abi.core.dialects import DIALECTS
 from wasi_nn._cli.messages import complain
-from wasi_nn._cli.shared_options import check_writable
+from wasi_nn._cli.shared_options import check_writable, is_stdout
 from wasi_nn.errors import UsageError
 from wasi_nn.escaping import visible
 from wasi_nn_conformance import case, comparison, expectations, hosts, matrix
@@ -28,8 +28,6 @@ from wasi_nn_conformance.wit import NAME as WIT
 
 #: The default dialects: the specification's core ABI, each host's own, and components.
 DEFAULT_DIALECTS = ("witx", "witx-2022", "wasmedge", "wamr", "wamr-legacy", WIT)
-
-_STDOUT = Path("-")
 
 _EXAMPLES = """\b
 examples:
@@ -142,7 +140,8 @@ def conformance(
             print(f"{one.id:<52} {one.why}")
         return 0
     reports = [file for file in (json_file, junit_file, html_file, markdown_file) if file]
-    if reports.count(_STDOUT) > 1:
+    to_stdout = sum(map(is_stdout, reports))
+    if to_stdout > 1:
         raise UsageError("only one report can go to standard output")
     if update_expectations and own_file is None:
         raise UsageError("--update-expectations needs --expectations FILE, the file to write")
@@ -165,26 +164,23 @@ def conformance(
         run = matrix.Run(cases, own, step)
         ran = run.cells(plans, jobs or os.cpu_count() or 1)
     cells = matrix.merge(ran, others)
-    with redirect_stdout(sys.stderr) if _STDOUT in reports else nullcontext():
+    with redirect_stdout(sys.stderr) if to_stdout else nullcontext():
         terminal.print_matrix(cells, cases)
-    with _written(json_file) as path:
-        if path:
-            jsonfile.write(path, cells, cases, origin)
-    with _written(junit_file) as path:
-        if path:
-            junit.write(path, cells)
-    with _written(html_file) as path:
-        if path:
-            html.write(path, cells, cases, origin)
-    with _written(markdown_file) as path:
-        if path:
-            markdown.write(path, cells, cases, origin)
+    writers: list[tuple[Path | None, Callable[[Path], None]]] = [
+        (json_file, lambda path: jsonfile.write(path, cells, cases, origin)),
+        (junit_file, lambda path: junit.write(path, cells)),
+        (html_file, lambda path: html.write(path, cells, cases, origin)),
+        (markdown_file, lambda path: markdown.write(path, cells, cases, origin)),
+    ]
+    for report, write in writers:
+        if report:
+            _write(report, write)
     if run.interrupted:
         if reports:
             complain("interrupted: the reports have the cases that ran before")
         raise KeyboardInterrupt
     for line in comparison.changes(old, cells) if old_file else ():
-        click.echo(visible(line), err=_STDOUT in reports)
+        click.echo(visible(line), err=bool(to_stdout))
     if update_expectations and own_file is not None:
         _update(own_file, own, ran)
         return 0
@@ -213,15 +209,14 @@ def _update(file: Path, own: Sequence[expectations.Expectation], cells: Sequence
     expectations.write(file, expectations.updated(own, ran, failures))
 
 
-@contextmanager
-def _written(file: Path | None) -> Iterator[Path | None]:
-    """Where to write a report: the file, or for ``-`` one that then goes to standard output."""
-    if file != _STDOUT:
-        yield file
+def _write(file: Path, write: Callable[[Path], None]) -> None:
+    """Write a report to the file, or for ``-`` to standard output."""
+    if not is_stdout(file):
+        write(file)
         return
     with tempfile.TemporaryDirectory() as folder:
         written = Path(folder) / "report"
-        yield written
+        write(written)
         sys.stdout.flush()
         sys.stdout.buffer.write(written.read_bytes())
 
