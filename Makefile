@@ -29,7 +29,7 @@ help:
 	@echo "make soak    run 100,000 guests, whose host must not grow"
 	@echo "make conformance  run the conformance cases on every host and backend here"
 	@echo "make matrix  publish the results of the last make conformance in docs/matrix.md"
-	@echo "make browser  build the package for browsers, and test it in Chromium"
+	@echo "make browser  build the package for browsers, and test it in Chromium and Firefox"
 	@echo "make api     list the public names in docs/api.md"
 	@echo "make audit   look for known vulnerabilities of what is installed"
 	@echo "make guests  rebuild the guest programs from their sources"
@@ -99,14 +99,18 @@ test-wasmedge: $(VENV)/.dev
 	    python -m wasi_nn conformance --host wasmedge --encoding onnx --encoding ggml \
 	    --json build/wasmedge.json"
 
-# Without npm or a browser, CI fails. Elsewhere a sentence says what to install.
+# Without npm or Chromium, CI fails. Elsewhere, and for Firefox, a sentence says what to install.
 browser:
 	@cd runtimes/browser; \
 	if ! command -v npm >/dev/null; then \
 	    echo "the package for browsers is not tested: install Node.js with npm"; test -z "$$CI"; exit; \
 	fi; set -e; \
-	if test -z "$$CHROMIUM" && ! test -x /usr/bin/chromium && test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
-	    apt-get update -qq; apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null; then \
+	    missing=; \
+	    test -n "$$CHROMIUM" -o -x /usr/bin/chromium || missing=chromium; \
+	    test -n "$$FIREFOX" -o -x /usr/bin/firefox-esr || missing="$$missing firefox-esr"; \
+	    test -z "$$missing" || { apt-get update -qq; apt-get install -y -qq --no-install-recommends $$missing >/dev/null; } \
+	        || echo "not installed: $$missing"; \
 	fi; \
 	npm ci --ignore-scripts --no-audit --no-fund --silent; \
 	npm run --silent build; npm test --silent

@@ -1,10 +1,12 @@
-import type { Engine, Graph, Tensor } from "./engine.js";
+import type { Tensor } from "./engine.js";
 import { NNError } from "./errors.js";
-import { Memory } from "./memory.js";
+import type { Memory } from "./memory.js";
+import { then, type Later, type Remote } from "./service.js";
 import { DIALECTS, FUNCTIONS, MAX_BUILDERS, MAX_NAME, MAX_RANK, TARGETS, TENSOR_TYPES, type Dialect } from "./tables.js";
 
 interface Context {
-  graph: Graph;
+  /** The service's number. */
+  graph: number;
   inputs: Map<number, Tensor>;
   outputs: Tensor[] | undefined;
 }
@@ -18,13 +20,14 @@ export interface Model {
  * the guest's pointers in the order of the Python host, with out-pointers first. */
 export class Host {
   private readonly dialect: Dialect;
-  private readonly graphs: Graph[] = [];
+  private readonly graphs: number[] = [];
   private readonly contexts: Context[] = [];
+  /** The guest's, once it is instantiated. */
   memory!: Memory;
 
   constructor(
     dialect: string,
-    private readonly engines: Record<string, Engine>,
+    private readonly service: Remote,
     private readonly models: Record<string, Model>,
     private readonly log: (message: string) => void,
   ) {
@@ -33,27 +36,34 @@ export class Host {
     this.dialect = table;
   }
 
-  /** Every function, as one that gives an errno and never throws. */
-  functions(): Record<string, (...args: number[]) => Promise<number>> {
+  /** Every function, as one that gives an errno and never throws. Where the service answers with
+   * promises, those that wait for it do too. */
+  functions(): Record<string, (...args: number[]) => Later<number>> {
     const own = this as unknown as Record<string, ((...args: number[]) => unknown) | undefined>;
     return Object.fromEntries(
-      Object.keys(FUNCTIONS).map((name) => [name, async (...args: number[]) => {
-        try {
-          const call = own[name];
-          if (call === undefined) throw new NNError("UNSUPPORTED_OPERATION", "the browser's host does not have it");
-          await call.apply(this, args);
-          return 0;
-        } catch (error) {
+      Object.keys(FUNCTIONS).map((name) => {
+        const failed = (error: unknown) => {
           // An exception's own `code` is never an errno: DOMException has numbers there.
           const code = error instanceof NNError ? error.code : "RUNTIME_ERROR";
           this.log(`${name}: ${error instanceof Error ? error.message : String(error)}`);
           return this.dialect.errnos[code]!;
-        }
-      }]),
+        };
+        return [name, (...args: number[]) => {
+          try {
+            const call = own[name];
+            if (call === undefined) throw new NNError("UNSUPPORTED_OPERATION", "the browser's host does not have it");
+            if (this.memory === undefined) throw new NNError("MISSING_MEMORY", "the guest exports no memory");
+            const done = call.apply(this, args);
+            return done instanceof Promise ? done.then(() => 0, failed) : 0;
+          } catch (error) {
+            return failed(error);
+          }
+        }];
+      }),
     );
   }
 
-  async load(builders: number, count: number, encoding: number, target: number, out: number): Promise<void> {
+  load(builders: number, count: number, encoding: number, target: number, out: number): Later<void> {
     this.memory.check(out, 4);
     if (count >>> 0 > MAX_BUILDERS) throw new NNError("INVALID_ARGUMENT", `${count >>> 0} graph builders are too many`);
     if (count !== 1) throw new NNError("INVALID_ARGUMENT", `a model has one graph builder, not ${count >>> 0}`);
@@ -62,16 +72,16 @@ export class Host {
     const data = this.memory.read(at!, length!);
     let name = this.dialect.encodings[encoding];
     if (name === "autodetect") name = sniff(data);
-    this.memory.writeU32(out, this.graphs.push(await this.open(name, data)) - 1);
+    return this.open(name, data, out);
   }
 
-  async load_by_name(name: number, length: number, out: number): Promise<void> {
+  load_by_name(name: number, length: number, out: number): Later<void> {
     this.memory.check(out, 4);
     if (length >>> 0 > MAX_NAME) throw new NNError("INVALID_ARGUMENT", `a name has at most ${MAX_NAME} bytes`);
     const text = new TextDecoder().decode(this.memory.read(name, length));
     const model = Object.hasOwn(this.models, text) ? this.models[text] : undefined;
     if (model === undefined) throw new NNError("MODEL_NOT_FOUND", `there is no model ${JSON.stringify(text)}`);
-    this.memory.writeU32(out, this.graphs.push(await this.open(model.encoding, model.data)) - 1);
+    return this.open(model.encoding, model.data, out);
   }
 
   init_execution_context(graph: number, out: number): void {
@@ -95,10 +105,10 @@ export class Host {
     context.inputs.set(index >>> 0, { type, dims, data });
   }
 
-  async compute(handle: number): Promise<void> {
+  compute(handle: number): Later<void> {
     const context = find(this.contexts, handle, "context");
     context.outputs = undefined;
-    context.outputs = await context.graph.compute(context.inputs);
+    return then(this.service.compute(context.graph, context.inputs), (outputs) => { context.outputs = outputs; });
   }
 
   get_output(handle: number, index: number, buffer: number, size: number, out: number): void {
@@ -116,10 +126,9 @@ export class Host {
     this.memory.writeU32(out, data.length);
   }
 
-  private async open(encoding: string | undefined, data: Uint8Array<ArrayBuffer>): Promise<Graph> {
-    const engine = encoding !== undefined && Object.hasOwn(this.engines, encoding) ? this.engines[encoding] : undefined;
-    if (engine === undefined) throw new NNError("INVALID_ENCODING", `no engine here loads ${encoding ?? "this encoding"}`);
-    return engine(data);
+  private open(encoding: string | undefined, data: Uint8Array<ArrayBuffer>, out: number): Later<void> {
+    if (encoding === undefined) throw new NNError("INVALID_ENCODING", "the dialect does not have this encoding");
+    return then(this.service.load(encoding, data), (graph) => this.memory.writeU32(out, this.graphs.push(graph) - 1));
   }
 }
 

@@ -1,5 +1,8 @@
+import { chooseBridge, type Bridge } from "./bridge.js";
+import type { Report } from "./guest.js";
 import type { Model } from "./host.js";
 
+export type { Bridge } from "./bridge.js";
 export type { Model } from "./host.js";
 
 export interface Order {
@@ -12,9 +15,12 @@ export interface Order {
   models: Record<string, Model>;
   /** The numbers that the guest was compiled against. */
   dialect: string;
+  bridge: Bridge;
 }
 
-export interface RunOptions extends Partial<Omit<Order, "module">>, Pick<Order, "module"> {
+export interface RunOptions extends Partial<Omit<Order, "module" | "bridge">>, Pick<Order, "module"> {
+  /** `auto`, unless told: `jspi` where the browser has it, and otherwise `sab`. */
+  bridge?: Bridge | "auto";
   onStdout?: (text: string) => void;
   onStderr?: (text: string) => void;
   /** Why a call of wasi-nn failed. */
@@ -24,35 +30,49 @@ export interface RunOptions extends Partial<Omit<Order, "module">>, Pick<Order, 
   limits?: { deadline?: number };
 }
 
-/** Runs a guest in a worker and gives its exit code. Rejects if the guest traps, misses its deadline
- * or is aborted. The worker is ended in any case. */
-export function runGuest(options: RunOptions): Promise<{ exitCode: number }> {
+/** Runs a guest in a worker and gives its exit code, and the bridge that it had. Rejects if the guest
+ * traps, misses its deadline or is aborted, and if the page can have no bridge. The workers are ended
+ * in any case. */
+export async function runGuest(options: RunOptions): Promise<{ exitCode: number; bridge: Bridge }> {
   const { module, args = ["guest"], files = {}, models = {}, dialect = "witx", signal, limits } = options;
-  if (!("Suspending" in WebAssembly))
-    return Promise.reject(new Error("this browser has no JSPI (WebAssembly.Suspending), which this package needs"));
-  if (signal?.aborted) return Promise.reject(signal.reason);
-  return new Promise<{ exitCode: number }>((resolve, reject) => {
-    const worker = new Worker(new URL("./worker.js", import.meta.url), { type: "module" });
-    const end = (settle: () => void) => {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", abort);
-      worker.terminate();
-      settle();
-    };
-    const abort = () => end(() => reject(signal!.reason));
-    signal?.addEventListener("abort", abort);
-    const deadline = limits?.deadline;
-    const timer = deadline === undefined ? undefined
-      : setTimeout(() => end(() => reject(new Error(`the guest did not end within ${deadline} ms`))), deadline);
-    worker.onerror = (event) => end(() => reject(new Error(event.message || "the worker did not load")));
-    worker.onmessage = ({ data }) => {
-      if (data.kind === "stdout") options.onStdout?.(data.text);
-      else if (data.kind === "stderr") options.onStderr?.(data.text);
-      else if (data.kind === "log") options.onLog?.(data.text);
-      else if (data.kind === "exit") end(() => resolve({ exitCode: data.code }));
-      else end(() => reject(new Error(data.text)));
-    };
-    const order: Order = { module, args, files, models, dialect };
-    worker.postMessage(order);
-  });
+  const bridge = chooseBridge(options.bridge ?? "auto");
+  signal?.throwIfAborted();
+  const order: Order = { module, args, files, models, dialect, bridge };
+  const workers: Worker[] = [];
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let abort = () => {};
+  try {
+    const exitCode = await new Promise<number>((resolve, reject) => {
+      const start = (worker: Worker, message: unknown, ...ports: MessagePort[]) => {
+        workers.push(worker);
+        worker.onerror = (event) => reject(new Error(event.message || "a worker did not load"));
+        worker.postMessage(message, ports);
+        return worker;
+      };
+      abort = () => reject(signal!.reason);
+      signal?.addEventListener("abort", abort);
+      const deadline = limits?.deadline;
+      if (deadline !== undefined)
+        timer = setTimeout(() => reject(new Error(`the guest did not end within ${deadline} ms`)), deadline);
+      let port: MessagePort | undefined;
+      if (bridge === "sab") {
+        const { port1, port2 } = new MessageChannel();
+        port = port1;
+        start(new Worker(new URL("./engines-worker.js", import.meta.url), { type: "module" }), port2, port2);
+      }
+      const guest = start(new Worker(new URL("./worker.js", import.meta.url), { type: "module" }), { order, port }, ...(port ? [port] : []));
+      guest.onmessage = ({ data }: MessageEvent<Report>) => {
+        if (data.kind === "stdout") options.onStdout?.(data.text);
+        else if (data.kind === "stderr") options.onStderr?.(data.text);
+        else if (data.kind === "log") options.onLog?.(data.text);
+        else if (data.kind === "exit") resolve(data.code);
+        else reject(new Error(data.text));
+      };
+    });
+    return { exitCode, bridge };
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", abort);
+    for (const worker of workers) worker.terminate();
+  }
 }

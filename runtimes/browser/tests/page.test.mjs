@@ -1,61 +1,98 @@
-// The example page in a real Chromium, with the guests and graphs of the conformance suite.
+// The example page in real browsers, as a visitor uses it, with guests and graphs of the conformance suite.
 import assert from "node:assert/strict";
-import { existsSync, readFileSync } from "node:fs";
-import { after, before, test } from "node:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { chromium } from "playwright-core";
-import { preview } from "vite";
+import { BROWSERS, serve } from "./browsers.mjs";
 
-const browser = process.env.CHROMIUM ?? "/usr/bin/chromium";
-const missing = existsSync(browser) ? false : `there is no ${browser}: install Chromium, or name it in CHROMIUM`;
-if (missing && process.env.CI) throw new Error(missing);
-const suite = new URL("../../../conformance/", import.meta.url);
-const path = (name) => fileURLToPath(new URL(name, suite));
+const path = (name) => fileURLToPath(new URL(`../../../conformance/${name}`, import.meta.url));
 const f32 = (...values) => Buffer.from(new Float32Array(values).buffer);
-// (module (memory (export "memory") 1) (func (export "_start") (loop br 0)))
-const SPIN = Buffer.from("0061736d01000000010401600000030201000503010001071302066d656d6f72790200065f737461727400000a0901070003400c000b0b", "hex");
-
-let server, driver, page;
-before(async () => {
-  if (missing) return;
-  server = await preview({ configFile: fileURLToPath(new URL("../vite.config.js", import.meta.url)), preview: { port: 0 }, logLevel: "error" });
-  driver = await chromium.launch({ executablePath: browser, args: ["--no-sandbox", "--disable-dev-shm-usage"] });
-  page = await driver.newPage();
-  await page.goto(server.resolvedUrls.local[0]);
-});
-after(async () => {
-  await driver?.close();
-  await server?.close();
-});
-
-/** Runs a guest as a visitor would: [the status, the output]. */
-async function run(guest, files = [], args = "", deadline = 30000) {
-  await page.setInputFiles("#guest", guest);
-  await page.setInputFiles("#files", files);
-  await page.fill("#args", args);
-  await page.fill("#deadline", String(deadline));
-  await page.click("#run");
-  const status = page.locator("#status");
-  await page.waitForFunction(() => !["", "running"].includes(document.getElementById("status").textContent), null, { timeout: 60000 });
-  return [await status.textContent(), await page.locator("#out").textContent()];
+const folder = mkdtempSync(join(tmpdir(), "wasi-nn-page-"));
+after(() => rmSync(folder, { recursive: true }));
+function file(name, bytes) {
+  writeFileSync(join(folder, name), bytes);
+  return join(folder, name);
 }
-const file = (name, buffer) => ({ name, mimeType: "application/octet-stream", buffer });
 const classify = path("guests/classify/classify.wasm");
-
-const identity = file("identity.onnx", readFileSync(path("graphs/onnx/identity.onnx")));
+const identity = path("graphs/onnx/identity.onnx");
 const input = file("input.raw", f32(0.5, 4, 1, 2));
+const noModel = file("none.onnx", "no model");
+// (module (memory (export "memory") 1) (func (export "_start") (loop br 0)))
+const spin = file("spin.wasm", Buffer.from("0061736d01000000010401600000030201000503010001071302066d656d6f72790200065f737461727400000a0901070003400c000b0b", "hex"));
+// (module)
+const empty = file("empty.wasm", Buffer.from("0061736d01000000", "hex"));
+const noGuest = file("none.wasm", "no guest");
 
-test("a guest computes with onnx", { skip: missing }, async () => {
-  assert.deepEqual(await run(classify, [identity, input], "identity.onnx input.raw 1,4 2"), ["exit 0", "1 4.0000\n3 2.0000\n"]);
-});
+/** Runs a guest: [the status, the output]. */
+async function run(page, bridge, guest, files = [], args = "", deadline = 30000) {
+  const upload = async (selector, ...paths) => (await page.$(selector)).uploadFile(...paths);
+  await upload("#guest", guest);
+  await upload("#files", ...files);
+  await page.evaluate((values) => {
+    for (const [id, value] of Object.entries(values)) document.getElementById(id).value = value;
+  }, { args, bridge, deadline: String(deadline) });
+  await page.click("#run");
+  await page.waitForFunction(() => !["", "running"].includes(document.getElementById("status").textContent), { timeout: 60000 });
+  return page.evaluate(() => [document.getElementById("status").textContent, document.getElementById("out").textContent]);
+}
 
-test("a model that is none gives an errno and a sentence", { skip: missing }, async () => {
-  const [status, out] = await run(classify, [file("identity.onnx", Buffer.from("no model")), input], "identity.onnx input.raw 1,4");
-  assert.equal(status, "exit 1");
-  assert.match(out, /^load: .*protobuf/im);
-  assert.match(out, /classify: load: runtime_error/);
-});
+for (const [name, { missing, launch }] of Object.entries(BROWSERS)) {
+  describe(name, { skip: missing }, () => {
+    let server, bare, browser, page;
+    before(async () => {
+      [server, bare, browser] = await Promise.all([serve(), serve({}), launch()]);
+      page = await browser.newPage();
+      await page.goto(server.resolvedUrls.local[0]);
+    });
+    after(async () => {
+      await browser?.close();
+      await server?.close();
+      await bare?.close();
+    });
 
-test("a guest that spins is ended at its deadline", { skip: missing }, async () => {
-  assert.deepEqual(await run(file("spin.wasm", SPIN), [], "", 500), ["the guest did not end within 500 ms", ""]);
-});
+    for (const bridge of ["jspi", "sab"]) {
+      test(`a guest computes with onnx over ${bridge}`, async () => {
+        const found = await run(page, bridge, classify, [identity, input], "identity.onnx input.raw 1,4 2");
+        assert.deepEqual(found, [`exit 0 (${bridge})`, "1 4.0000\n3 2.0000\n"]);
+      });
+
+      test(`a model that is none gives an errno and a sentence over ${bridge}`, async () => {
+        const [status, out] = await run(page, bridge, classify, [noModel, input], "none.onnx input.raw 1,4");
+        assert.equal(status, `exit 1 (${bridge})`);
+        assert.match(out, /^load: .*protobuf/im);
+        assert.match(out, /classify: load: runtime_error/);
+      });
+
+      test(`a guest that spins is ended at its deadline over ${bridge}`, async () => {
+        assert.deepEqual(await run(page, bridge, spin, [], "", 500), ["the guest did not end within 500 ms", ""]);
+      });
+
+      test(`what is not a guest is refused over ${bridge}`, async () => {
+        assert.match((await run(page, bridge, noGuest))[0], /the guest is not a WebAssembly module/);
+        assert.match((await run(page, bridge, empty))[0], /it exports no _start/);
+      });
+    }
+
+    test("a page that is not isolated runs guests over jspi", async () => {
+      await page.goto(bare.resolvedUrls.local[0]);
+      const found = await run(page, "auto", classify, [identity, input], "identity.onnx input.raw 1,4 1");
+      assert.deepEqual(found, ["exit 0 (jspi)", "1 4.0000\n"]);
+      const [status] = await run(page, "sab", classify);
+      assert.match(status, /not cross-origin isolated.*Cross-Origin-Opener-Policy: same-origin.*Cross-Origin-Embedder-Policy: require-corp/);
+      assert.doesNotMatch(status, /JSPI/);
+    });
+
+    test("a browser without JSPI takes the other bridge, and without both it says why", async () => {
+      await page.evaluateOnNewDocument(() => { delete WebAssembly.Suspending; });
+      await page.goto(server.resolvedUrls.local[0]);
+      const found = await run(page, "auto", classify, [identity, input], "identity.onnx input.raw 1,4 1");
+      assert.deepEqual(found, ["exit 0 (sab)", "1 4.0000\n"]);
+      await page.goto(bare.resolvedUrls.local[0]);
+      const [status, out] = await run(page, "auto", classify, [identity, input], "identity.onnx input.raw 1,4 1");
+      assert.match(status, /no JSPI.*not cross-origin isolated.*same-origin.*require-corp \(or credentialless\)/);
+      assert.equal(out, "");
+    });
+  });
+}
