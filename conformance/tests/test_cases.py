@@ -13,8 +13,8 @@ import pytest
 from conftest import needs
 
 from wasi_nn._abi.core.witx import Witx
-from wasi_nn.errors import UsageError
 from wasi_nn_conformance import case, expectations, graphs, hosts, matrix, places, running
+from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.hosts import Job, Subject
 from wasi_nn_conformance.script import compile_case
 from wasi_nn_conformance.testing import BackendConformance

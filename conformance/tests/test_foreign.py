@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from wasi_nn.errors import UsageError
 from wasi_nn_conformance import graphs, hosts, places
+from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.hosts import Job
 from wasi_nn_conformance.hosts.foreign import ForeignHost
 from wasi_nn_conformance.script import Unsupported

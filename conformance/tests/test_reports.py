@@ -8,9 +8,9 @@ from xml.etree import ElementTree as xml
 
 import pytest
 
-from wasi_nn.errors import UsageError
 from wasi_nn_conformance import case
 from wasi_nn_conformance.comparison import changes
+from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.matrix import Cell, Outcome, merge
 from wasi_nn_conformance.origin import Origin
 from wasi_nn_conformance.reports import html, jsonfile, junit, markdown, terminal
@@ -57,10 +57,11 @@ def test_json_has_every_result(cells, tmp_path):
     assert (first["engine"], first["native"], second["native"]) == ("wasmtime", False, True)
     assert first["cases"][1]["reason"] == SHOWN
     assert first["cases"][1]["reproduce"] == (
-        f"wasi-nn conformance --encoding onnx --dialect witx --host wasmtime --case {NAMES[1]}"
+        f"wasi-nn-conformance --encoding onnx --dialect witx --host wasmtime --case {NAMES[1]}"
     )
     assert first["cases"][3] == {
         "case": NAMES[3],
+        "version": 1,
         "status": "pass",
         "reason": "",
         "known": "it used to fail",
@@ -82,17 +83,23 @@ def test_junit_has_every_result(cells, tmp_path):
     assert [len(suite.findall("testcase/skipped")) for suite in suites] == [2, 1, 0]
     failure = suites[0].find("testcase/failure")
     assert failure.get("message").startswith("</script><b>&amp;")
-    assert failure.text.startswith(f"{SHOWN}\n{SHOWN}\nRun it again: wasi-nn conformance ")
+    assert failure.text.startswith(f"{SHOWN}\n{SHOWN}\nRun it again: wasi-nn-conformance ")
 
 
 def test_changes_since_another_run(cells):
     now = [
-        cells[0]._replace(outcomes=(cells[0].outcomes[0]._replace(status="fail", reason="why"),)),
+        cells[0]._replace(
+            outcomes=(
+                cells[0].outcomes[0]._replace(status="fail", reason="why"),
+                cells[0].outcomes[1]._replace(status="pass", reason="", version=2),
+            )
+        ),
         cells[1],
         cells[2]._replace(dialect="witx"),
     ]
     assert list(changes(cells, now)) == [
         f"wasmtime, onnx, witx: {NAMES[0]}: pass → fail (why)",
+        f"wasmtime, onnx, witx: {NAMES[1]}, version 2 of the case: fail → pass",
         "native-x, onnx, witx: not run before",
         "native-x, onnx, wamr: not run now",
     ]
@@ -151,11 +158,14 @@ def test_the_terminal_shows_counts_and_unexpected_outcomes(cells, capsys):
 def test_a_written_json_file_is_read_again(cells, tmp_path):
     path = tmp_path / "a.json"
     clean = [cells[0]._replace(outcomes=cells[0].outcomes[2:]), cells[1], cells[2]]
+    first, *others = clean[0].outcomes
+    clean[0] = clean[0]._replace(outcomes=(first._replace(version=2), *others))
     clean[1] = clean[1]._replace(unavailable="it is not here")
     jsonfile.write(path, clean, CASES, ORIGIN)
     again = jsonfile.read(path, CASES)
     assert [cell.counts for cell in again] == [cell.counts for cell in clean]
     assert [cell[:4] for cell in again] == [cell[:4] for cell in clean]
+    assert [[o.version for o in cell.outcomes] for cell in again] == [[2, 1, 1, 1], [], [1]]
     # A run of another version has other cases.
     one = CASES[:1]
     terminal.print_matrix(jsonfile.read(path, one), one)

@@ -9,9 +9,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wasi_nn.errors import UsageError
+from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.places import CASES
 
+#: The version of each case and the digest of its test, by id: `python -m authoring.versions`.
+VERSIONS = Path(__file__).with_name("versions.json")
+#: What says nothing about the test itself.
+WORDS = ("name", "why", "source")
 CORE, LEGACY = "core", "legacy"
 _EXTENSIONS = frozenset(
     "load_by_name_with_config compute_single get_output_single fini_single unload "
@@ -22,8 +26,9 @@ _OF_CORE = _EXTENSIONS | {"load", "get_output"}
 
 
 class Case(NamedTuple):
-    """``id`` is FILE/NAME. ``encodings`` are those that the case applies to (empty: every one that
-    has its graphs). ``dialects`` are patterns of those that it applies to (empty: every one)."""
+    """``id`` is FILE/NAME, and ``version`` counts its tests. ``encodings`` are those that
+    the case applies to (empty: every one that has its graphs). ``dialects`` are patterns of those
+    that it applies to (empty: every one)."""
 
     id: str
     why: str
@@ -37,6 +42,7 @@ class Case(NamedTuple):
     core_only: bool
     legacy_only: bool
     program: dict[str, Any] | None
+    version: int = 1
 
     def fits(self, dialect: str, legacy: bool) -> bool:
         """Whether the case applies to a dialect."""
@@ -47,7 +53,8 @@ class Case(NamedTuple):
 
 def load(folder: Path = CASES) -> list[Case]:
     """Every case, in the order of the files. Raises ``UsageError`` if one cannot be read."""
-    cases = [case for path in sorted(folder.glob("*.json")) for case in _read(path)]
+    versions = json.loads(VERSIONS.read_text(encoding="utf-8"))
+    cases = [_case(name, entry, versions.get(name, (1,))[0]) for name, entry in entries(folder)]
     seen: set[str] = set()
     for case in cases:
         if case.id in seen:
@@ -65,18 +72,22 @@ def chosen(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
     return [c for c in cases if not patterns or any(fnmatch(c.id, p) for p in patterns)]
 
 
-def _read(path: Path) -> Iterator[Case]:
-    if path.name == "schema.json":
-        return
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        for entry in content["cases"]:
-            yield _case(path.stem, entry)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} has no valid cases: {type(error).__name__} {error}") from error
+def entries(folder: Path = CASES) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the files say of each case, by id. Raises ``UsageError`` if a file has no cases."""
+    for path in sorted(folder.glob("*.json")):
+        if path.name == "schema.json":
+            continue
+        try:
+            for entry in json.loads(path.read_text(encoding="utf-8"))["cases"]:
+                name, _, _ = (entry[word] for word in WORDS)
+                yield f"{path.stem}/{name}", entry
+        except (ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{path} has no valid cases: {type(error).__name__} {error}"
+            ) from error
 
 
-def _case(file: str, entry: dict[str, Any]) -> Case:
+def _case(name: str, entry: dict[str, Any], version: int) -> Case:
     steps = tuple(entry.get("steps", ()))
     calls = {step["call"] for step in steps if "call" in step}
     calls |= {"get_output_single" for step in steps if step.get("single")}
@@ -85,7 +96,7 @@ def _case(file: str, entry: dict[str, Any]) -> Case:
     program = entry.get("program")
     layouts = any("tensor" in step or "builders" in step for step in steps)
     return Case(
-        id=f"{file}/{entry['name']}",
+        id=name,
         why=entry["why"],
         source=entry["source"],
         steps=steps,
@@ -98,4 +109,5 @@ def _case(file: str, entry: dict[str, Any]) -> Case:
         or (entry.get("abi") != LEGACY and (bool(calls & _OF_CORE) or layouts or bool(program))),
         legacy_only=entry.get("abi") == LEGACY,
         program=program,
+        version=version,
     )

@@ -12,9 +12,9 @@ import json
 import sys
 from typing import Any
 
-from wasi_nn.errors import UsageError
 from wasi_nn_conformance import case as cases
 from wasi_nn_conformance import graphs, hosts, running
+from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.hosts.foreign import ForeignHost
 
 

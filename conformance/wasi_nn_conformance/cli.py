@@ -1,4 +1,4 @@
-"""The command `wasi-nn conformance`."""
+"""The command `wasi-nn conformance`, which is `wasi-nn-conformance` in its own distribution."""
 
 from __future__ import annotations
 
@@ -12,39 +12,43 @@ from pathlib import Path
 
 import click
 
-from wasi_nn._abi.core.dialects import DIALECTS
-from wasi_nn._cli.messages import complain
-from wasi_nn._cli.shared_options import check_writable, is_stdout
-from wasi_nn.errors import UsageError
-from wasi_nn.escaping import visible
 from wasi_nn_conformance import case, comparison, expectations, hosts, matrix
+from wasi_nn_conformance.dialects import DIALECTS, WIT
+from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.expectations import Failure
 from wasi_nn_conformance.graphs import SUFFIXES
 from wasi_nn_conformance.hosts.foreign import ForeignHost
 from wasi_nn_conformance.matrix import FAILURES, Cell
 from wasi_nn_conformance.origin import Origin
+from wasi_nn_conformance.printing import check_writable, complain, is_stdout, program, visible
 from wasi_nn_conformance.reports import html, jsonfile, junit, markdown, terminal
-from wasi_nn_conformance.wit import NAME as WIT
 
 #: The default dialects: the specification's core ABI, each host's own, and components.
-DEFAULT_DIALECTS = ("witx", "witx-2022", "wasmedge", "wamr", "wamr-legacy", WIT)
+DEFAULT_DIALECTS = ("witx", "witx-2022", "wasmedge", "wamr", "wamr-legacy", WIT.name)
 
 _EXAMPLES = """\b
 examples:
-  wasi-nn conformance                                   everything that is installed
-  wasi-nn conformance --host wasmtime --encoding onnx --dialect witx
-  wasi-nn conformance --case 'set_input/*' --case names/unknown
-  wasi-nn conformance --host wasmtime --host native-wasmtime --html matrix.html
-  wasi-nn conformance --host-command 'myhost --dir {graphs}::/graphs {module} {args}' \\
+  PROGRAM                                   everything that is installed
+  PROGRAM --host wasmtime --encoding onnx --dialect witx
+  PROGRAM --case 'set_input/*' --case names/unknown
+  PROGRAM --host wasmtime --host native-wasmtime --html matrix.html
+  PROGRAM --host-command 'myhost --dir {graphs}::/graphs {module} {args}' \\
       --expectations mine.json --update-expectations
-  wasi-nn conformance --json new.json --compare old.json
-  wasi-nn conformance --list
+  PROGRAM --json new.json --compare old.json
+  PROGRAM --list
 """
 
 _file = partial(click.option, type=click.Path(path_type=Path), metavar="FILE")
 
 
-@click.command(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+class _Command(click.Command):
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples with the name that the user knows."""
+        self.epilog = _EXAMPLES.replace("PROGRAM", program())
+        super().format_epilog(ctx, formatter)
+
+
+@click.command(cls=_Command, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--host",
     "host_names",
@@ -231,7 +235,7 @@ def _known(what: str, given: Sequence[str], known: Sequence[str]) -> list[str]:
 def _dialects(given: Sequence[str]) -> list[str]:
     if "all" in given:
         return list(DIALECTS)
-    return _known("dialect", given, [*DIALECTS, WIT]) if given else list(DEFAULT_DIALECTS)
+    return _known("dialect", given, [*DIALECTS, WIT.name]) if given else list(DEFAULT_DIALECTS)
 
 
 @contextmanager

@@ -19,11 +19,14 @@ def changes(before: Sequence[Cell], now: Sequence[Cell]) -> Iterator[str]:
         if was is None:
             yield f"{place}: not run before"
             continue
-        statuses = {outcome.case: outcome.status for outcome in was.outcomes}
+        found = {outcome.case: outcome for outcome in was.outcomes}
         for outcome in cell.outcomes:
-            status = statuses.get(outcome.case, "not run")
+            past = found.get(outcome.case)
+            status = past.status if past else "not run"
             if status != outcome.status:
                 why = f" ({outcome.reason})" if outcome.reason else ""
-                yield f"{place}: {outcome.case}: {status} → {outcome.status}{why}"
+                changed = past is not None and past.version != outcome.version
+                which = f", version {outcome.version} of the case" if changed else ""
+                yield f"{place}: {outcome.case}{which}: {status} → {outcome.status}{why}"
     for key in old:
         yield f"{', '.join(key)}: not run now"

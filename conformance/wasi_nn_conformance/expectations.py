@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import NamedTuple
 
-from wasi_nn.errors import UsageError
+from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.places import EXPECTATIONS
 
 

@@ -17,13 +17,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
-from wasi_nn.errors import UsageError
-from wasi_nn.escaping import visible
 from wasi_nn_conformance import expectations, graphs, hosts, running
 from wasi_nn_conformance.case import Case
+from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.expectations import Expectation
 from wasi_nn_conformance.hosts import HostUnderTest
 from wasi_nn_conformance.hosts.foreign import ForeignHost
+from wasi_nn_conformance.printing import program, visible
 from wasi_nn_conformance.running import UNSUPPORTED
 from wasi_nn_conformance.transcript import CRASH, PASS, TIMEOUT
 
@@ -45,6 +45,8 @@ class Outcome(NamedTuple):
     seconds: float
     transcript: str = ""
     notes: str = ""
+    #: The version of the case.
+    version: int = 1
 
     @property
     def unexpected(self) -> bool:
@@ -72,7 +74,7 @@ class Cell(NamedTuple):
 
     def reproduce(self, case: str) -> str:
         """The command that runs a case again."""
-        words = ["wasi-nn", "conformance", "--encoding", self.encoding, "--dialect", self.dialect]
+        words = [*program().split(), "--encoding", self.encoding, "--dialect", self.dialect]
         if self.description:
             table = json.loads(self.description)
             words += ["--host-command", table["command"]]
@@ -191,11 +193,13 @@ class Run:
             return one
         deviations = [*self._deviations, *expectations.load(one.host)]
         graph_set = graphs.canonical(one.encoding)
+        versions = {case.id: case.version for case in self._cases}
         outcomes: dict[str, Outcome] = {}
 
         def add(record: Mapping[str, Any]) -> None:
             known = expectations.reason(deviations, record["case"], one.encoding, one.dialect)
-            outcomes[record["case"]] = Outcome(**record, known=known)
+            version = versions[record["case"]]
+            outcomes[record["case"]] = Outcome(**record, known=known, version=version)
             self._progress(one)
 
         left = []

@@ -10,6 +10,8 @@ from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
+from wasi_nn_conformance.printing import program
+
 #: What decides results besides the host: the libraries of the backends, and of the engines.
 _LIBRARIES = (
     *("llama-cpp-python", "xllamacpp", "onnxruntime", "openvino", "ai-edge-litert", "torch"),
@@ -38,7 +40,7 @@ class Origin(NamedTuple):
                 continue
         return cls(
             datetime.now().astimezone().isoformat(timespec="seconds"),
-            shlex.join(["wasi-nn", *sys.argv[1:]]),
+            shlex.join([program().partition(" ")[0], *sys.argv[1:]]),
             platform.platform(),
             os.cpu_count() or 1,
             platform.python_version(),

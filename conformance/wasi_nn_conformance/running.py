@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from wasi_nn_conformance import places
 from wasi_nn_conformance.case import Case
+from wasi_nn_conformance.dialects import WIT
 from wasi_nn_conformance.graphs import GraphSet
 from wasi_nn_conformance.hosts import Job, Subject
 from wasi_nn_conformance.script import Script, Unsupported, compile_case
 from wasi_nn_conformance.transcript import FAIL, PASS, TIMEOUT, Ending, Verdict, judge
-from wasi_nn_conformance.wit import NAME as WIT
 
 UNSUPPORTED = "unsupported"
 LEGACY = "wamr-legacy"
@@ -79,7 +79,7 @@ def run(case: Case, subject: Subject, graphs: GraphSet, dialect: str) -> Result:
 
 
 def _interpreter(dialect: str) -> str:
-    if dialect == WIT:
+    if dialect == WIT.name:
         return "interpreter-wit"
     if dialect == LEGACY:
         return "interpreter-wamr"
@@ -98,7 +98,7 @@ def _program_job(program: dict[str, Any], dialect: str) -> Job:
 
 
 def _guest(program: dict[str, Any], dialect: str) -> str:
-    return str(program["guest"]) + ("-wit" if dialect == WIT else "")
+    return str(program["guest"]) + ("-wit" if dialect == WIT.name else "")
 
 
 def _judge_program(program: dict[str, Any], ending: Ending) -> Verdict:

@@ -8,15 +8,12 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from wasi_nn._abi.core.dialects import DIALECTS, Dialect
-from wasi_nn.errors import ErrorCode
-from wasi_nn.types import ExecutionTarget, TensorType
 from wasi_nn_conformance.case import Case
+from wasi_nn_conformance.dialects import DIALECTS, TARGETS, WIT, Dialect
 from wasi_nn_conformance.graphs import GraphSet
 
 #: Where the guest finds the graphs' files.
 MOUNT = "/graphs"
-_TARGETS = {target.value: number for number, target in enumerate(ExecutionTarget)}
 #: The letters of ``struct`` for the types of content.
 FORMATS = {"f32": "f", "f64": "d", "u8": "B", "i32": "i", "i64": "q", "u32": "I", "f16": "e"}
 
@@ -51,10 +48,10 @@ class Script(NamedTuple):
 
 def compile_case(case: Case, dialect_name: str, graphs: GraphSet) -> Script:
     """The script of a case. Raises ``Unsupported`` with the reason."""
-    from wasi_nn_conformance import wit
+    if dialect_name == WIT.name:
+        from wasi_nn_conformance.wit import WitCompiler
 
-    if dialect_name == wit.NAME:
-        return wit.WitCompiler(graphs).compile(case)
+        return WitCompiler(graphs).compile(case)
     return Compiler(DIALECTS[dialect_name], graphs).compile(case)
 
 
@@ -93,23 +90,21 @@ class Compiler:
         if text.startswith("$type."):
             return str(self._type(text[6:]))
         if text.startswith("$target."):
-            return str(_TARGETS[text[8:]])
+            return str(TARGETS.index(text[8:]))
         return text
 
     def _encoding(self, name: str) -> int:
-        for number, known in self._dialect.encodings.items():
-            if known == name:
-                return number
-        raise Unsupported(f"the dialect has no number for the encoding {name}")
+        if name not in self._dialect.encodings:
+            raise Unsupported(f"the dialect has no number for the encoding {name}")
+        return self._dialect.encodings[name]
 
     def _type(self, name: str) -> int:
-        kind = next(t for t in TensorType if str(t) == name)
-        if kind not in self._dialect.tensor_types:
+        if name not in self._dialect.tensor_types:
             raise Unsupported(f"the dialect has no tensor type {name}")
-        return self._dialect.tensor_types.index(kind)
+        return self._dialect.tensor_types.index(name)
 
     def _errno(self, name: str) -> int:
-        return 0 if name == "success" else self._dialect.errnos[ErrorCode(name)]
+        return 0 if name == "success" else self._dialect.errnos[name]
 
     # Lines
 

@@ -20,11 +20,11 @@ from wasi_nn.escaping import visible_lines
 from wasi_nn.plugins import Plugins
 from wasi_nn.types import ExecutionTarget, Tensor, TensorType, byte_size
 from wasi_nn_conformance import case, running
+from wasi_nn_conformance.dialects import WIT
 from wasi_nn_conformance.graphs import DIMENSIONS, GraphSet, canonical
 from wasi_nn_conformance.hosts import Subject
 from wasi_nn_conformance.hosts.own import OwnHost
 from wasi_nn_conformance.transcript import PASS
-from wasi_nn_conformance.wit import NAME as WIT
 
 _CASES = {one.id: one for one in case.load()}
 
@@ -88,7 +88,7 @@ class BackendConformance(_Conformance):
     compared with the outputs."""
 
     runtime: ClassVar[str] = "wasmtime"
-    dialects: ClassVar[tuple[str, ...]] = ("witx", "wasmedge", WIT)
+    dialects: ClassVar[tuple[str, ...]] = ("witx", "wasmedge", WIT.name)
 
     def test_description(self, graph: str) -> None:
         """The outputs of a canonical graph are what it says of them, before and after compute."""

@@ -11,19 +11,9 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from wasi_nn._abi.component.versions import CODES, ENCODINGS, ERROR_CODES, TENSOR_TYPES
-from wasi_nn._abi.core.dialects import Dialect
+from wasi_nn_conformance.dialects import WIT
 from wasi_nn_conformance.graphs import GraphSet, inputs
 from wasi_nn_conformance.script import FORMATS, Compiler, Unsupported
-
-NAME = "wit"
-_WIT = Dialect(
-    NAME,
-    "wasi:nn@0.2.0-rc-2024-10-28",
-    tuple(TENSOR_TYPES.values()),
-    dict(enumerate(ENCODINGS)),
-    {code: 1 + ERROR_CODES.index(text) for code, text in CODES.items()},
-)
 
 # The bytes of an output's shape: its type, its rank, and up to 16 dimensions.
 _SHAPE = 4 * (2 + 16)
@@ -40,7 +30,7 @@ def _shaped(wanted: bytes) -> Callable[[bytes], str | None]:
 
 def _describe(shape: bytes) -> str:
     number, rank, *dims = struct.unpack(f"<{len(shape) // 4}I", shape)
-    names = [str(kind) for kind in _WIT.tensor_types]
+    names = WIT.tensor_types
     kind = names[number] if number < len(names) else f"of type {number}"
     return f"{kind} {dims[:rank]}"
 
@@ -49,7 +39,7 @@ class WitCompiler(Compiler):
     """Compiles the steps that open, load, set, compute and get."""
 
     def __init__(self, graphs: GraphSet) -> None:
-        super().__init__(_WIT, graphs)
+        super().__init__(WIT, graphs)
         # By context: the names of its graph's inputs, and what is set.
         self._names: dict[str, tuple[str, ...]] = {}
         self._inputs: dict[str, dict[int, Mapping[str, Any]]] = {}

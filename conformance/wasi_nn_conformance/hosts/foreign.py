@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wasi_nn._abi.core.dialects import DIALECTS
-from wasi_nn.errors import UsageError
+from wasi_nn_conformance.dialects import DIALECTS, WIT
+from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.graphs import SUFFIXES, GraphSet
 from wasi_nn_conformance.hosts import Job
 from wasi_nn_conformance.hosts.command import Command
 from wasi_nn_conformance.script import Unsupported
-from wasi_nn_conformance.wit import NAME as WIT
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -49,7 +48,7 @@ class ForeignHost(Command):
         self.program = words[0]
         self.name = "native-" + table.get("name", Path(self.program).name)
         self._encodings = _known("encoding", table.get("encodings", [*SUFFIXES]), [*SUFFIXES])
-        self._dialects = _known("dialect", table.get("dialects", ["witx"]), [*DIALECTS, WIT])
+        self._dialects = _known("dialect", table.get("dialects", ["witx"]), [*DIALECTS, WIT.name])
         # A mistake in a placeholder is found here, and not in each case.
         self._expand(words, dict.fromkeys(_PLACEHOLDERS, ""), ())
 

@@ -8,16 +8,16 @@ from functools import cached_property
 from pathlib import Path
 
 from wasi_nn import Host, Policy, __version__
-from wasi_nn._abi.core.dialects import DIALECTS
 from wasi_nn._host.program import Program
 from wasi_nn.errors import UsageError, WasiNnError
 from wasi_nn.limits import Limits
 from wasi_nn.plugins import Plugins
+from wasi_nn.runtime.name import RuntimeName
+from wasi_nn_conformance.dialects import DIALECTS, WIT
 from wasi_nn_conformance.graphs import SUFFIXES, GraphSet
 from wasi_nn_conformance.hosts import HostUnderTest, Job, Subject
 from wasi_nn_conformance.script import MOUNT, Unsupported
 from wasi_nn_conformance.transcript import Ending
-from wasi_nn_conformance.wit import NAME as WIT
 
 # More than any case takes.
 _MOST_MEMORY = 1 << 30
@@ -64,7 +64,7 @@ class OwnHost(HostUnderTest):
         components = self.unavailable() is None and (
             self._plugins.runtime(self.name).features.components
         )
-        return frozenset((*DIALECTS, WIT) if components else DIALECTS)
+        return frozenset((*DIALECTS, WIT.name) if components else DIALECTS)
 
     def subject(self, graphs: GraphSet, dialect: str) -> Subject:
         policy = Policy(own_models=True)
@@ -141,3 +141,10 @@ def own_hosts() -> list[HostUnderTest]:
         return [OwnHost(runtime.name) for runtime in Plugins.installed().runtimes]
     except WasiNnError:
         return []
+
+
+def elsewhere(name: str) -> OwnHost | None:
+    """The host for RUNTIME@PYTHON, if there is such a runtime."""
+    wanted = RuntimeName.parse(name)
+    known = {host.name for host in own_hosts()}
+    return OwnHost(name) if wanted.python is not None and wanted.plugin in known else None

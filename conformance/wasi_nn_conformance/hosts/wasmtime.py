@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from wasi_nn_conformance.dialects import WIT
 from wasi_nn_conformance.graphs import GraphSet
 from wasi_nn_conformance.hosts import Job
 from wasi_nn_conformance.hosts.command import Command
 from wasi_nn_conformance.script import MOUNT
-from wasi_nn_conformance.wit import NAME as WIT
 
 
 class Wasmtime(Command):
@@ -42,7 +42,7 @@ class Wasmtime(Command):
         return frozenset({"openvino"})
 
     def dialects(self) -> frozenset[str]:
-        return frozenset({"witx", WIT})
+        return frozenset({"witx", WIT.name})
 
     def line(self, job: Job, graphs: GraphSet, scratch: Path) -> Sequence[str]:
         options = []

@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from wasi_nn import __version__
+from wasi_nn_conformance import __version__
 from wasi_nn_conformance.case import Case
 from wasi_nn_conformance.matrix import FAILURES, Cell, shown
 from wasi_nn_conformance.origin import Origin
@@ -30,6 +30,7 @@ def _data(cells: Sequence[Cell], cases: Sequence[Case], origin: Origin) -> dict[
         "version": __version__,
         "cases": {
             case.id: {
+                "version": case.version,
                 "why": case.why,
                 "source": case.source,
                 "steps": case.steps or case.program,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from wasi_nn import __version__
-from wasi_nn.errors import UsageError
+from wasi_nn_conformance import __version__
 from wasi_nn_conformance.case import Case
+from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.matrix import FAILURES, Cell, Outcome, shown
 from wasi_nn_conformance.origin import Origin
 
@@ -34,7 +34,14 @@ def read(path: Path, cases: Sequence[Case]) -> list[Cell]:
                 cell["encoding"],
                 cell["dialect"],
                 tuple(
-                    Outcome(o["case"], o["status"], o["reason"], o["known"], o["seconds"])
+                    Outcome(
+                        o["case"],
+                        o["status"],
+                        o["reason"],
+                        o["known"],
+                        o["seconds"],
+                        version=o.get("version", 1),
+                    )
                     for o in cell["cases"]
                     if o["case"] in known
                 ),
@@ -65,6 +72,7 @@ def record(cells: Sequence[Cell], cases: Sequence[Case], origin: Origin) -> dict
                 "cases": [
                     {
                         "case": outcome.case,
+                        "version": outcome.version,
                         "status": outcome.status,
                         "reason": outcome.reason,
                         "known": outcome.known,

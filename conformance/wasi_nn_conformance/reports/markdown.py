@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from wasi_nn import __version__
-from wasi_nn.errors import UsageError
+from wasi_nn_conformance import __version__
 from wasi_nn_conformance.case import Case
+from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.matrix import FAILURES, Cell, shown
 from wasi_nn_conformance.origin import Origin
 
