@@ -146,7 +146,7 @@ class WasmtimeComponentInstance(StoreInstance):
                 if callable(stream):
                     self._streams.append(OutputStream(stream, self.output_failures))
                     self._streams[-1].attach(config, name)
-            self._store.set_wasi(config)
+            self._store.give_wasi(config)
             self._linker.add_wasip2()
             self._define(interfaces)
         except BaseException:
@@ -204,8 +204,11 @@ class WasmtimeComponentInstance(StoreInstance):
         return work() if self._strand is None else self._strand.call(work)
 
     def _link(self) -> None:
-        with self._starting(), memories_into(self._memories):
-            self._instance = self._linker.instantiate(self._store, self._component)
+        try:
+            with memories_into(self._memories):
+                self._instance = self._linker.instantiate(self._store, self._component)
+        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+            raise self._not_started(error) from None
 
     def _call(self, export: str) -> Any:
         if self._instance is None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import wasmtime
 from wasmtime import _ffi as ffi
@@ -29,8 +29,9 @@ from wasmtime import _ffi as ffi
 from wasi_nn.runtime import BufferMemory, HostFunction
 from wasi_nn.runtime.engine import HOST_TRAP
 from wasi_nn.runtime.library import view_at
+from wasi_nn.wasm.module import Signature
 from wasi_nn.wasm.wasi_signatures import SIGNATURES
-from wasi_nn_wasmtime.capi import POINTER, address, lean, raise_error
+from wasi_nn_wasmtime.capi import POINTER, address, brief, lean, raise_error
 
 _CALLBACK: Any = ctypes.CFUNCTYPE(
     POINTER, POINTER, POINTER, ctypes.POINTER(ctypes.c_uint32), ctypes.c_size_t
@@ -53,8 +54,8 @@ _define_func = lean(
 )
 _link = lean("wasmtime_linker_instantiate_pre", POINTER, POINTER, POINTER, POINTER)
 _unlink = lean("wasmtime_instance_pre_delete", None, POINTER)
-_caller_context = lean("wasmtime_caller_context", POINTER, POINTER)
-_export_get = lean(
+_caller_context = brief("wasmtime_caller_context", POINTER, POINTER)
+_export_get = brief(
     "wasmtime_caller_export_get",
     ctypes.c_bool,
     POINTER,
@@ -62,42 +63,36 @@ _export_get = lean(
     ctypes.c_size_t,
     ctypes.POINTER(ffi.wasmtime_extern_t),
 )
-_memory_data = lean("wasmtime_memory_data", POINTER, POINTER, POINTER)
-_memory_size = lean("wasmtime_memory_data_size", ctypes.c_size_t, POINTER, POINTER)
-_trap_new = lean("wasmtime_trap_new", POINTER, ctypes.c_char_p, ctypes.c_size_t)
+_memory_data = brief("wasmtime_memory_data", POINTER, POINTER, POINTER)
+_memory_size = brief("wasmtime_memory_data_size", ctypes.c_size_t, POINTER, POINTER)
+_trap_new = brief("wasmtime_trap_new", POINTER, ctypes.c_char_p, ctypes.c_size_t)
 
-
-class Signature(NamedTuple):
-    """A function that guests import, and the types of its values."""
-
-    module: str
-    name: str
-    parameters: tuple[str, ...]
-    results: tuple[str, ...]
+#: The module, the name and the types of a function that guests import.
+Imported = tuple[str, str, Signature]
 
 
 class Imports:
     """The host functions of one guest, and its memory."""
 
     def __init__(self) -> None:
-        self.signatures: list[Signature] = []
+        self.signatures: list[Imported] = []
         #: Each gets the guest's memory and its parameters, unsigned.
         self.calls: list[Callable[..., Any]] = []
         self.memory = CallerMemory()
 
     def add(self, function: HostFunction) -> None:
-        self.signatures.append(Signature(function.module, function.name, *function.types))
+        self.signatures.append((function.module, function.name, function.types))
         self.calls.append(function.call)
 
     def add_wasi(self, module: str, name: str, call: Callable[..., int]) -> None:
         """Add a function of WASI preview 1, which may have i64 parameters."""
-        self.signatures.append(Signature(module, name, *SIGNATURES[name]))
+        self.signatures.append((module, name, SIGNATURES[name]))
         self.calls.append(call)
 
     def find(self, module: str, name: str) -> int | None:
         """The number of a function; None if the guest imports it from wasmtime."""
         for number, signature in enumerate(self.signatures):
-            if (signature.module, signature.name) == (module, name):
+            if signature[:2] == (module, name):
                 return number
         return None
 
@@ -107,13 +102,16 @@ class Imports:
         self.memory = CallerMemory()
 
 
+_EMPTY = BufferMemory()
+
+
 class CallerMemory:
     """The memory of a guest, found at its first host call."""
 
     __slots__ = ("_at", "_extern", "_memory", "context")
 
     def __init__(self) -> None:
-        self._memory = BufferMemory()
+        self._memory: BufferMemory = _EMPTY
         self._extern: ffi.wasmtime_extern_t | None = None
         self._at = 0
         #: The store's context, within a host call of a guest that exports a memory.
@@ -147,7 +145,7 @@ class CallerMemory:
         kind: Any = extern.kind
         if kind != ffi.WASMTIME_EXTERN_MEMORY.value:
             return False
-        self._extern = extern
+        self._extern, self._memory = extern, BufferMemory()
         self._at = ctypes.addressof(extern.of.memory)
         self.context = _caller_context(caller)
         return True
@@ -165,7 +163,7 @@ class LinkedModule:
         self,
         linker: wasmtime.Linker,
         module: wasmtime.Module,
-        signatures: Sequence[Signature],
+        signatures: Sequence[Imported],
     ) -> None:
         """``linker`` has WASI, which ``signatures`` may replace. Raises ``WasmtimeError`` for an
         import that nothing meets."""
@@ -184,21 +182,19 @@ class LinkedModule:
         if pointer := getattr(self, "pointer", 0):
             _unlink(pointer)
 
-    def _define(self, linker: Any, index: int, signature: Signature) -> None:
+    def _define(self, linker: Any, index: int, imported: Imported) -> None:
+        module, name, signature = imported
         plain = all(kind == "i32" for kind in signature.parameters)
         callback = _CALLBACK((_plain if plain else _wide)(index, signature))
         # A FuncType belongs to the first engine that uses it. A second engine would abort the
         # process, so every definition gets a new one.
-        both = signature.parameters, signature.results
-        kind = wasmtime.FuncType(*([getattr(wasmtime.ValType, k)() for k in each] for each in both))
-        self._kept += (callback, kind)
-        module, name = signature.module.encode(), signature.name.encode()
-        kind_at = address(kind.ptr())
-        raise_error(
-            _define_func(
-                linker, module, len(module), name, len(name), kind_at, callback, None, None
-            )
+        kind = wasmtime.FuncType(
+            *([getattr(wasmtime.ValType, kind)() for kind in kinds] for kinds in signature)
         )
+        self._kept += (callback, kind)
+        within, called = module.encode(), name.encode()
+        given = within, len(within), called, len(called), address(kind.ptr()), callback
+        raise_error(_define_func(linker, *given, None, None))
 
 
 def _plain(index: int, signature: Signature) -> Callable[..., int | None]:

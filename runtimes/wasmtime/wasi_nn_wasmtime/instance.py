@@ -17,25 +17,27 @@ from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
 from wasi_nn.runtime.engine import WASI_MODULES, before, missing_export
 from wasi_nn.runtime.open_files import OpenFiles
 from wasi_nn.runtime.wasi_streams import Preview1, may_wait
-from wasi_nn_wasmtime.capi import POINTER, lean, raise_error, raise_trap
+from wasi_nn_wasmtime.capi import POINTER, brief, lean, raise_error, raise_trap
 from wasi_nn_wasmtime.files import FORWARDED, OF_DESCRIPTORS, Descriptors, Gate
 from wasi_nn_wasmtime.modules import Code
 from wasi_nn_wasmtime.store import StoreInstance
 from wasi_nn_wasmtime.wasi import configured
 
 _MAX_TABLES = 4
+# Where an extern has its function.
+_FUNC_AT = ffi.wasmtime_extern_t.of.offset
 
 _instantiate = lean(
     "wasmtime_instance_pre_instantiate", POINTER, POINTER, POINTER, POINTER, POINTER
 )
-_export_get = lean(
+_export_get = brief(
     "wasmtime_instance_export_get",
     ctypes.c_bool,
     POINTER,
     POINTER,
     ctypes.c_char_p,
     ctypes.c_size_t,
-    ctypes.POINTER(ffi.wasmtime_extern_t),
+    POINTER,
 )
 _call = lean(
     "wasmtime_func_call",
@@ -67,7 +69,7 @@ class WasmtimeInstance(StoreInstance):
         self._instance: ffi.wasmtime_instance_t | None = None
         try:
             self._bound(_MAX_TABLES, memories=1, instances=2)
-            self._store.set_wasi(configured(wasi))
+            self._store.give_wasi(configured(wasi))
             first = [function for function in functions if function.module in WASI_MODULES]
             for module, names in code.wasi.items():
                 self._replace_wasi(module, names, wasi, limits.files, first)
@@ -150,38 +152,41 @@ class WasmtimeInstance(StoreInstance):
     def link(self) -> None:
         instance = ffi.wasmtime_instance_t()
         trap = POINTER()
-        with self._starting():
+        pointers = ctypes.addressof(instance), ctypes.addressof(trap)
+        try:
             # (Its callbacks must live as long as the store.)
             self._linked = self._code.linked(tuple(self.imports.signatures))
-            pointers = ctypes.addressof(instance), ctypes.addressof(trap)
-            raise_error(_instantiate(self._linked.pointer, self._context, *pointers))
+            raise_error(_instantiate(self._linked.pointer, self._store.context, *pointers))
             raise_trap(trap.value)
+        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+            raise self._not_started(error) from None
         self._instance = instance
 
     def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         if self._instance is None:
             raise UsageError("the guest was not instantiated")
         extern, name = ffi.wasmtime_extern_t(), export.encode()
+        context, at = self._store.context, ctypes.addressof(extern)
         instance_at = ctypes.addressof(self._instance)
-        found = _export_get(self._context, instance_at, name, len(name), ctypes.byref(extern))
+        found = _export_get(context, instance_at, name, len(name), at)
         kind: Any = extern.kind
         if not found or kind != ffi.WASMTIME_EXTERN_FUNC.value:
             raise missing_export(export)
-        function = wasmtime.Func._from_raw(extern.of.func)
         try:
-            if self._code.is_plain(export, function, self._store):
-                return self._call_plain(function)
+            if self._code.plain.get(export):
+                # Without wasmtime-py's conversions.
+                trap = POINTER()
+                trap_at = ctypes.addressof(trap)
+                raise_error(_call(context, at + _FUNC_AT, None, 0, None, 0, trap_at))
+                raise_trap(trap.value)
+                return ()
+            function = wasmtime.Func._from_raw(extern.of.func)
+            if export not in self._code.plain:
+                types = function.type(self._store)
+                self._code.plain[export] = not types.params and not types.results
             result = function(self._store, *arguments)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
             raise self._translate(error) from None
         if result is None:
             return ()
         return tuple(result) if isinstance(result, list) else (result,)
-
-    def _call_plain(self, function: wasmtime.Func) -> tuple[()]:
-        """Call a function without parameters and results, without wasmtime-py's conversions."""
-        trap = POINTER()
-        at, trap_at = ctypes.addressof(function._func), ctypes.addressof(trap)
-        raise_error(_call(self._context, at, None, 0, None, 0, trap_at))
-        raise_trap(trap.value)
-        return ()

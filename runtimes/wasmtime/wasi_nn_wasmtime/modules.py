@@ -9,7 +9,7 @@ import wasmtime
 
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
 from wasi_nn.runtime.engine import WASI_MODULES
-from wasi_nn_wasmtime.hostcalls import LinkedModule, Signature
+from wasi_nn_wasmtime.hostcalls import Imported, LinkedModule
 from wasi_nn_wasmtime.pool import Slots
 
 
@@ -31,14 +31,15 @@ class Code:
         self.wasi = {module: frozenset(names) for module, names in imported.items()}
         # By the signatures of the functions that come from us: guests with directories, or with
         # outputs that go to Python, have more of them.
-        self._linked: dict[tuple[Signature, ...], LinkedModule] = {}
-        self._plain: dict[str, bool] = {}
+        self._linked: dict[tuple[Imported, ...], LinkedModule] = {}
+        #: Whether an exported function has neither parameters nor results, for those called before.
+        self.plain: dict[str, bool] = {}
 
     def on(self, engine: wasmtime.Engine) -> Code:
         """The same code for another engine, which has no slots."""
         return Code(engine, wasmtime.Module.deserialize(engine, self._module.serialize()))
 
-    def linked(self, signatures: tuple[Signature, ...]) -> LinkedModule:
+    def linked(self, signatures: tuple[Imported, ...]) -> LinkedModule:
         """The module, linked with host functions of these signatures. Raises ``WasmtimeError`` for
         an import that nothing meets."""
         linked = self._linked.get(signatures)
@@ -49,13 +50,6 @@ class Code:
             # (Two threads may link at once. Both results are right, and each keeps its own.)
             self._linked[signatures] = linked
         return linked
-
-    def is_plain(self, export: str, function: wasmtime.Func, store: wasmtime.Store) -> bool:
-        """Whether an exported function has neither parameters nor results."""
-        if export not in self._plain:
-            kind = function.type(store)
-            self._plain[export] = not kind.params and not kind.results
-        return self._plain[export]
 
 
 class WasmtimeModule(Module):
@@ -77,7 +71,7 @@ class WasmtimeModule(Module):
     ) -> Instance:
         from wasi_nn_wasmtime.instance import WasmtimeInstance
 
-        if limits.fuel is None:
+        if limits.fuel is None and self._all_fuel is not None:
             limits = limits._replace(fuel=self._all_fuel)
         code, slots = self._code, self._code.slots
         if slots is not None and not slots.take():

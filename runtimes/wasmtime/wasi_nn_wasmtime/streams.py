@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from wasi_nn_wasmtime.capi import POINTER, address, lean
+from wasi_nn_wasmtime.capi import POINTER, lean
 
 _WRITE: Any = ctypes.CFUNCTYPE(ctypes.c_ssize_t, POINTER, POINTER, ctypes.c_size_t)
 _DROP: Any = ctypes.CFUNCTYPE(None, POINTER)
@@ -41,10 +41,10 @@ class OutputStream:
         self._dropped = threading.Event()
         self._number = next(_numbers)
 
-    def attach(self, config: Any, name: str) -> None:
-        """Set it as the guest's ``stdout`` or ``stderr``."""
+    def attach(self, config: int, name: str) -> None:
+        """Set it as the guest's ``stdout`` or ``stderr``, in the configuration at this address."""
         _streams[self._number] = self
-        _SETTERS[name](address(config.ptr()), _write, self._number, _drop)
+        _SETTERS[name](config, _write, self._number, _drop)
 
     def write(self, piece: bytes) -> int:
         try:

@@ -7,43 +7,56 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-import wasmtime
 from wasmtime import _ffi as ffi
 
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import WasiConfig
-from wasi_nn_wasmtime.capi import POINTER, address, lean
+from wasi_nn_wasmtime.capi import POINTER, brief, lean
 
 _TEXTS = ctypes.POINTER(ctypes.c_char_p)
-_set_argv = lean("wasi_config_set_argv", ctypes.c_bool, POINTER, ctypes.c_size_t, _TEXTS)
-_set_env = lean("wasi_config_set_env", ctypes.c_bool, POINTER, ctypes.c_size_t, _TEXTS, _TEXTS)
+_new = brief("wasi_config_new", POINTER)
+_delete = brief("wasi_config_delete", None, POINTER)
+_set_argv = brief("wasi_config_set_argv", ctypes.c_bool, POINTER, ctypes.c_size_t, _TEXTS)
+_set_env = brief("wasi_config_set_env", ctypes.c_bool, POINTER, ctypes.c_size_t, _TEXTS, _TEXTS)
+_preopen = lean(
+    "wasi_config_preopen_dir",
+    ctypes.c_bool,
+    POINTER,
+    ctypes.c_char_p,
+    ctypes.c_char_p,
+    ctypes.c_bool,
+)
+_inherit = {
+    name: brief(f"wasi_config_inherit_{name}", None, POINTER)
+    for name in ("stdin", "stdout", "stderr")
+}
+_set_stdin = brief("wasi_config_set_stdin_bytes", None, POINTER, POINTER)
 
 
-def configured(wasi: WasiConfig) -> wasmtime.WasiConfig:
-    """wasmtime's configuration for ours, in which outputs that go to a callable are missing. Raises
-    ``UsageError`` for a directory that wasmtime refuses."""
-    config = wasmtime.WasiConfig()
-    at = address(config.ptr())
+def configured(wasi: WasiConfig) -> int:
+    """The address of wasmtime's configuration for ours, in which outputs that go to a callable are
+    missing. A store frees it. Raises ``UsageError`` for a directory that wasmtime refuses."""
+    at: int = _new()
     _set_argv(at, len(wasi.args), _texts(wasi.args))
     if wasi.env:
         names, values = zip(*wasi.env, strict=True)
         _set_env(at, len(names), _texts(names), _texts(values))
     for preopen in wasi.preopens:
-        try:
-            config.preopen_dir(str(preopen.host), preopen.guest, preopen.writable)
-        except wasmtime.WasmtimeError as error:
-            raise UsageError(f"cannot open the directory {preopen.host}: {error}") from error
+        given = str(preopen.host).encode(), preopen.guest.encode(), preopen.writable
+        if not _preopen(at, *given):
+            _delete(at)
+            raise UsageError(f"wasmtime cannot open the directory {preopen.host}")
     if wasi.stdin == "inherit":
-        config.inherit_stdin()
-    elif isinstance(wasi.stdin, bytes):
-        _stdin_bytes(config, wasi.stdin)
+        _inherit["stdin"](at)
+    elif wasi.stdin:
+        _stdin_bytes(at, wasi.stdin)
     if wasi.stdout == "inherit":
         _flush(sys.stdout)
-        config.inherit_stdout()
+        _inherit["stdout"](at)
     if wasi.stderr == "inherit":
         _flush(sys.stderr)
-        config.inherit_stderr()
-    return config
+        _inherit["stderr"](at)
+    return at
 
 
 def _texts(texts: Sequence[str]) -> Any:
@@ -56,9 +69,9 @@ def _flush(stream: Any) -> None:
         stream.flush()
 
 
-def _stdin_bytes(config: wasmtime.WasiConfig, data: bytes) -> None:
-    # wasmtime-py accepts only files. The C API accepts bytes, and frees its copy.
+def _stdin_bytes(config: int, data: bytes) -> None:
+    # The C API frees its copy.
     vector = ffi.wasm_byte_vec_t()
     copy = (ctypes.c_ubyte * len(data)).from_buffer_copy(data)
     ffi.wasm_byte_vec_new(ctypes.byref(vector), len(data), copy)
-    ffi.wasi_config_set_stdin_bytes(config.ptr(), ctypes.byref(vector))
+    _set_stdin(config, ctypes.addressof(vector))
