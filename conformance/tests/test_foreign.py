@@ -16,6 +16,7 @@ from wasi_nn_conformance import graphs, hosts, places
 from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.hosts import Job
 from wasi_nn_conformance.hosts.foreign import ForeignHost
+from wasi_nn_conformance.hosts.wasmtime import Wasmtime
 from wasi_nn_conformance.script import Unsupported
 
 # Our own command, as a foreign one.
@@ -43,6 +44,29 @@ def test_a_foreign_command_passes_cases():
     assert cell["pass"] > 5
     assert cell["fail"] == 0
     assert "pass / fail" in ended.stderr
+
+
+WASMTIME = Wasmtime()
+#: The options of wasmtime, which our own command has too.
+NN_GRAPH = "run -S nn [ -S nn-graph={encoding}::{folder} ] --dir {graphs}::/graphs {module} {args}"
+
+
+def test_graphs_can_be_given_as_folders():
+    command = f"{shlex.quote(sys.executable)} -m wasi_nn {NN_GRAPH}"
+    ended = run(*CELL, "--host-command", command, "--case", "flow/two-graphs", "--json", "-")
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["cells"][0]["pass"] == 1
+
+
+@pytest.mark.skipif(WASMTIME.unavailable() is not None, reason=str(WASMTIME.unavailable()))
+def test_wasmtime_s_own_command_passes_cases(tmp_path):
+    libraries = WASMTIME.environment(tmp_path)["LD_LIBRARY_PATH"]
+    command = shlex.join(["env", f"LD_LIBRARY_PATH={libraries}", str(WASMTIME.path())])
+    some = ("--encoding", "openvino", "--dialect", "witx", "--case", "flow/two-*")
+    ended = run(*some, "--host-command", f"{command} {NN_GRAPH}", "--json", "-")
+    (cell,) = json.loads(ended.stdout)["cells"]
+    assert cell["pass"] > 2, ended.stderr
+    assert cell["fail"] == 0
 
 
 def test_a_foreign_command_that_does_nothing_fails(tmp_path):
@@ -112,12 +136,15 @@ def test_a_program_that_is_not_here_is_unavailable():
 def test_the_line_repeats_for_each_graph(tmp_path):
     files = graphs.canonical("openvino")
     host = ForeignHost(
-        {"command": "sh [ -g {name}:{paths}:{path} ] --dir {graphs} {module} {args}"}
+        {"command": "sh [ -g {name}:{paths}:{path} {folder} ] --dir {graphs} {module} {args}"}
     )
     job = Job(places.guest("interpreter"), b"", ("a b", "{c}"), {"m": "add"})
     line = list(host.line(job, files, tmp_path))
     xml, binary = files.files["add"]
     assert f"m:{xml},{binary}:{xml}" in line
+    assert [path.name for path in sorted((tmp_path / "m").iterdir())] == ["model.bin", "model.xml"]
+    assert (tmp_path / "m/model.xml").read_bytes() == xml.read_bytes()
+    assert str(tmp_path / "m") in line
     assert line.count("-g") == len(files.files) + 1
     assert line[-5:] == ["--dir", str(files.folder), str(job.module), "a b", "{c}"]
     with pytest.raises(Unsupported):

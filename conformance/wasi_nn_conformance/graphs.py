@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,6 +49,16 @@ def canonical(encoding: str) -> GraphSet:
     names = sorted(path.stem for path in folder.glob(f"*{suffixes[0]}")) if suffixes else []
     files = {name: tuple(folder / f"{name}{suffix}" for suffix in suffixes) for name in names}
     return GraphSet(encoding, folder, files, _CONFIGS.get(encoding, {}))
+
+
+def put_folder(graphs: GraphSet, graph: str, folder: Path) -> Path:
+    """Make a graph's folder as wasmtime's ``-S nn-graph=ENCODING::FOLDER`` takes it: the folder's
+    name is the model's, and the files are ``model`` with the encoding's suffixes."""
+    if not folder.exists():
+        folder.mkdir(parents=True)
+        for path in graphs.files[graph]:
+            shutil.copyfile(path, folder / f"model{path.suffix}")
+    return folder
 
 
 def inputs(encoding: str, graph: str) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 
 from wasi_nn_conformance.dialects import DIALECTS, WIT
 from wasi_nn_conformance.errors import UsageError
-from wasi_nn_conformance.graphs import SUFFIXES, GraphSet
+from wasi_nn_conformance.graphs import SUFFIXES, GraphSet, put_folder
 from wasi_nn_conformance.hosts import Job
 from wasi_nn_conformance.hosts.command import Command
 from wasi_nn_conformance.script import Unsupported
@@ -31,8 +31,9 @@ class ForeignHost(Command):
 
     In ``command``, ``{module}`` is the guest and ``{args}`` its arguments, and ``{graphs}`` the
     folder that the guest sees as ``/graphs``. What is between ``[`` and ``]`` repeats for each
-    named graph, with ``{name}``, ``{encoding}``, ``{paths}`` (with commas) and ``{path}`` (the
-    first). Raises ``UsageError`` if the table is wrong."""
+    named graph, with ``{name}``, ``{encoding}``, ``{paths}`` (with commas), ``{path}`` (the first)
+    and ``{folder}`` (a folder of that name with ``model.onnx``, as wasmtime takes it). Raises
+    ``UsageError`` if the table is wrong."""
 
     def __init__(self, table: Mapping[str, Any]) -> None:
         for key, value in table.items():
@@ -97,7 +98,8 @@ class ForeignHost(Command):
         line = self._expand(self._before, values, job.args)
         for name, graph in {**{n: n for n in graphs.files}, **job.models}.items():
             paths = [str(path) for path in graphs.files[graph]]
-            one = {"name": name, "paths": ",".join(paths), "path": paths[0]}
+            folder = put_folder(graphs, graph, scratch / name)
+            one = {"name": name, "paths": ",".join(paths), "path": paths[0], "folder": str(folder)}
             line += self._expand(self._each, {**values, **one, "encoding": graphs.encoding}, ())
         line += self._expand(self._after, values, job.args)
         return [str(self.path()), *line[1:]]
@@ -116,7 +118,7 @@ class ForeignHost(Command):
         return line
 
 
-_PLACEHOLDERS = ("graphs", "module", "name", "encoding", "paths", "path")
+_PLACEHOLDERS = ("graphs", "module", "name", "encoding", "paths", "path", "folder")
 
 
 def _words(text: str) -> list[str]:

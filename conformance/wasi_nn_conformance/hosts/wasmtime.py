@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from wasi_nn_conformance.dialects import WIT
-from wasi_nn_conformance.graphs import GraphSet
+from wasi_nn_conformance.graphs import GraphSet, put_folder
 from wasi_nn_conformance.hosts import Job
 from wasi_nn_conformance.hosts.command import Command
 from wasi_nn_conformance.script import MOUNT
@@ -47,11 +47,7 @@ class Wasmtime(Command):
     def line(self, job: Job, graphs: GraphSet, scratch: Path) -> Sequence[str]:
         options = []
         for name, graph in {**{n: n for n in graphs.files}, **job.models}.items():
-            folder = scratch / name
-            if not folder.exists():
-                folder.mkdir()
-                for path, to in zip(graphs.files[graph], ("model.xml", "model.bin"), strict=True):
-                    shutil.copy(path, folder / to)
+            folder = put_folder(graphs, graph, scratch / name)
             options += ["-S", f"nn-graph=openvino::{folder}"]
         mounted = ["--dir", f"{graphs.folder}::{MOUNT}"]
         command = [str(self.path()), "run", "-S", "nn"]
