@@ -57,11 +57,11 @@ OLD = """
 """
 
 
-def with_net(folder: Path) -> Host:
+def with_net(folder: Path, runtime: str = "wasmtime") -> Host:
     """A host that offers "net", whose output is its input."""
     model = folder / "net.model"
     model.write_text("wasi-nn:identity {}\n")
-    host = Host(runtime="wasmtime", policy=Policy(own_models=True))
+    host = Host(runtime=runtime, policy=Policy(own_models=True))
     host.add_model("net", model, encoding="identity")
     return host
 

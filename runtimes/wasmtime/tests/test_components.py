@@ -41,12 +41,19 @@ def host(tmp_path: Path):
         yield host
 
 
+@pytest.fixture(params=["wasmtime", "wasmtime@"])
+def either(request: pytest.FixtureRequest, tmp_path: Path):
+    """A host whose guests run in its process, or in processes of their own."""
+    with with_net(tmp_path, request.param) as host:
+        yield host
+
+
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_version_computes(host: Host, version: str) -> None:
+def test_every_version_computes(either: Host, version: str) -> None:
     way = COMPUTE + TAKE if version == NEWEST else OLD
     drop = "(call $drop_tensor (local.get $t)) (call $drop_context (local.get $x))"
     run = OPEN + TENSOR + way + CHECK + drop + "(call $drop_graph (local.get $g)) (i32.const 0)"
-    result = compiled(host, run, version).run(stats=True).check()
+    result = compiled(either, run, version).run(stats=True).check()
     assert result.exit_code == 0
     assert result.failed == 0
     assert result.dialect == ("wasi:nn@" + version if version else "wasi:nn")
@@ -54,7 +61,7 @@ def test_every_version_computes(host: Host, version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS[2:])
-def test_a_guest_makes_errors_of_all_nine_codes(host: Host, version: str) -> None:
+def test_a_guest_makes_errors_of_all_nine_codes(either: Host, version: str) -> None:
     each = "".join(
         f"""(local.set $e (call $error (i32.const {number}) (i32.const 1024) (i32.const 3)))
         (if (i32.ne (call $code (local.get $e)) (i32.const {number})) (then unreachable))
@@ -64,7 +71,7 @@ def test_a_guest_makes_errors_of_all_nine_codes(host: Host, version: str) -> Non
         for number in range(len(ERROR_CODES))
     )
     run = f"(local $e i32) {each} (i32.const 0)"
-    assert compiled(host, run, version).run().check().exit_code == 0
+    assert compiled(either, run, version).run().check().exit_code == 0
 
 
 def test_a_context_computes_after_its_graph_was_dropped(host: Host) -> None:
@@ -72,7 +79,7 @@ def test_a_context_computes_after_its_graph_was_dropped(host: Host) -> None:
     assert compiled(host, run + "(i32.const 0)").run().check().exit_code == 0
 
 
-def test_an_unknown_name_is_an_error_with_its_reason(host: Host) -> None:
+def test_an_unknown_name_is_an_error_with_its_reason(either: Host) -> None:
     # The guest compares the code and the first letters of the reason.
     run = """
       (call $load_by_name (i32.const 1024) (i32.const 2) (i32.const 64))
@@ -80,7 +87,7 @@ def test_an_unknown_name_is_an_error_with_its_reason(host: Host) -> None:
       (if (i32.ne (call $code (i32.load (i32.const 68))) (i32.const 6)) (then unreachable))
       (call $reason (i32.load (i32.const 68)) (i32.const 80))
       (i32.ne (i32.load (i32.load (i32.const 80))) (i32.const 0x6d206f6e))"""  # "no m"
-    result = compiled(host, run).run()
+    result = compiled(either, run).run()
     assert result.check().exit_code == 0
     assert "no model is registered as 'ne'" in result.failures[0].reason
 
@@ -94,9 +101,9 @@ def test_an_unknown_name_is_an_error_with_its_reason(host: Host) -> None:
         (TENSOR + "(i32.store8 (i32.const 1028) (i32.const 120))", "there is no input named 'x'"),
     ],
 )
-def test_a_wrong_tensor_is_an_error(host: Host, wrong: str, reason: str) -> None:
+def test_a_wrong_tensor_is_an_error(either: Host, wrong: str, reason: str) -> None:
     # The guest ignores the error value, which must be harmless.
-    result = compiled(host, OPEN + wrong + COMPUTE + "(i32.const 0)").run()
+    result = compiled(either, OPEN + wrong + COMPUTE + "(i32.const 0)").run()
     assert result.check().exit_code == 1
     assert reason in result.failures[0].reason
 
@@ -170,13 +177,13 @@ def test_every_minor_version_of_wasi_works(host: Host, version: str) -> None:
     assert compiled(host, "(i32.const 0)", more=text).run().check().exit_code == 0
 
 
-def test_a_component_that_is_not_a_command_is_refused(host: Host) -> None:
+def test_a_component_that_is_not_a_command_is_refused(either: Host) -> None:
     text = """(component (core module $m (func (export "f"))) (core instance $i (instantiate $m))
         (func $f (canon lift (core func $i "f"))) (type $t (record (field "a" u8)))
         (instance $x (export "buy" (func $f)))
         (export "acme:shop/cart@1.0.0" (instance $x)) (export "f" (func $f))
         (export "t" (type $t)) (export "m" (core module $m)))"""
-    program = host.program(wasmtime.wat2wasm(text))
+    program = either.program(wasmtime.wat2wasm(text))
     says = r"does not export wasi:cli/run; it exports: acme:shop/cart@1\.0\.0, f, m$"
     with pytest.raises(UsageError, match=says):
         program.run()
@@ -189,30 +196,30 @@ def test_the_exports_of_a_component_cannot_be_called(host: Host) -> None:
     assert program.signatures == {}
 
 
-def test_a_run_of_another_type_is_refused(host: Host) -> None:
+def test_a_run_of_another_type_is_refused(either: Host) -> None:
     text = """(component (core module $m (func (export "f"))) (core instance $i (instantiate $m))
         (func $f (canon lift (core func $i "f")))
         (instance $x (export "run" (func $f))) (export "wasi:cli/run@0.2.0" (instance $x)))"""
-    program = host.program(wasmtime.wat2wasm(text))
+    program = either.program(wasmtime.wat2wasm(text))
     for work in (program.link, program.run):
         with pytest.raises(UsageError, match=r"with a run: func\(\) -> result"):
             work()
 
 
-def test_a_core_dialect_and_damaged_bytes_are_refused(host: Host) -> None:
+def test_a_core_dialect_and_damaged_bytes_are_refused(either: Host) -> None:
     with pytest.raises(UsageError, match="components have wit, wit-wasmtime"):
-        compiled(host, "(i32.const 0)").run(dialect="wasmedge")
+        compiled(either, "(i32.const 0)").run(dialect="wasmedge")
     with pytest.raises(UsageError, match="component"):
-        host.compile(b"\0asm\x0d\0\1\0\x0a\x05junk")
+        either.compile(b"\0asm\x0d\0\1\0\x0a\x05junk")
 
 
-def test_a_trap_is_a_guest_error(host: Host) -> None:
-    result = compiled(host, OPEN + "unreachable").run()
+def test_a_trap_is_a_guest_error(either: Host) -> None:
+    result = compiled(either, OPEN + "unreachable").run()
     assert isinstance(result.error, GuestTrap)
     assert result.exit_code == 134
 
 
-def test_a_call_too_large_for_wasmtime_ends_the_guest_with_advice(host: Host) -> None:
+def test_a_call_too_large_for_wasmtime_ends_the_guest_with_advice(either: Host) -> None:
     builders = "".join(
         f"(i32.store (i32.const {256 + 8 * i}) (i32.const 0))"
         f"(i32.store (i32.const {260 + 8 * i}) (i32.const 2000000))"
@@ -220,16 +227,16 @@ def test_a_call_too_large_for_wasmtime_ends_the_guest_with_advice(host: Host) ->
     )
     load = "(call $load (i32.const 256) (i32.const 3) (i32.const 6) (i32.const 0) (i32.const 64))"
     run = f"{builders}{load}(i32.load8_u (i32.const 64))"
-    assert compiled(host, run).run().check().exit_code == 1
+    assert compiled(either, run).run().check().exit_code == 1
     # With a second memory, its lists go through wasmtime's C API.
     more = "(core module $more (memory 1)) (core instance (instantiate $more))"
-    result = compiled(host, run, more=more).run()
+    result = compiled(either, run, more=more).run()
     assert "about 4 MiB in one call" in str(result.error)
 
 
-def test_dropping_twice_only_traps(host: Host) -> None:
+def test_dropping_twice_only_traps(either: Host) -> None:
     twice = "(call $drop_tensor (local.get $t))" * 2
-    result = compiled(host, OPEN + TENSOR + twice + "(i32.const 0)").run()
+    result = compiled(either, OPEN + TENSOR + twice + "(i32.const 0)").run()
     assert "unknown handle index" in str(result.error)
 
 
@@ -250,11 +257,11 @@ def test_a_thousand_trapping_guests_leave_nothing_behind(host: Host) -> None:
     assert _resident() - before < 20 << 20  # a leak of the tensors alone is 65 MB
 
 
-def test_a_guest_may_not_reserve_more_than_its_limit(host: Host) -> None:
+def test_a_guest_may_not_reserve_more_than_its_limit(either: Host) -> None:
     make = "(loop $l" + TENSOR + "(local.set $n (i32.add (local.get $n) (i32.const 1)))"
     make += "(br_if $l (i32.lt_u (local.get $n) (i32.const 2000))))"
     run = "(local $n i32)" + OPEN + make + COMPUTE + "(i32.const 0)"
-    result = compiled(host, run).run(limits=Limits(host_memory=100_000))
+    result = compiled(either, run).run(limits=Limits(host_memory=100_000))
     assert result.check().exit_code == 1
     assert "above its limit of 100000" in result.failures[0].reason
 

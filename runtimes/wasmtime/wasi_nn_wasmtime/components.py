@@ -12,7 +12,7 @@ import wasmtime.component
 
 from wasi_nn.errors import GuestError, GuestTrap, LimitExceeded, OutOfFuel, UsageError
 from wasi_nn.escaping import logger
-from wasi_nn.runtime import EngineLimits, WasiConfig
+from wasi_nn.runtime import EngineLimits, Instance, WasiConfig
 from wasi_nn.runtime.component import Component, Function, Interface, is_wasi
 from wasi_nn.runtime.engine import HOST_TRAP, GuestExit
 from wasi_nn.wasm.component import RUN, parse
@@ -67,6 +67,7 @@ class _Compiled(NamedTuple):
     component: wasmtime.component.Component
     declarations: Declarations
     can_wait: bool
+    opens_files: bool
 
 
 class WasmtimeComponent(Component):
@@ -77,9 +78,12 @@ class WasmtimeComponent(Component):
         engine: Callable[..., wasmtime.Engine],
         wasm: bytes,
         all_fuel: int | None,
+        isolated: Component,
     ) -> None:
-        """``engine(memories=True)`` returns an engine whose memories we allocate."""
+        """``engine(memories=True)`` returns an engine whose memories we allocate. ``isolated`` is
+        the same component for guests whose files must be counted: wasmtime's WASI does not."""
         self._all_fuel = all_fuel
+        self._isolated = isolated
         self._compiled = _compile(engine, wasm)
         self._run = self._compiled.declarations.command(RUN)
 
@@ -92,30 +96,34 @@ class WasmtimeComponent(Component):
 
     def prepare(
         self, interfaces: Sequence[Interface], wasi: WasiConfig, limits: EngineLimits
-    ) -> WasmtimeComponentInstance:
+    ) -> Instance:
         self.check(interfaces)
         assert self._run is not None
+        if limits.files is not None and wasi.preopens and self._compiled.opens_files:
+            return self._isolated.prepare(interfaces, wasi, limits)
         if limits.fuel is None:
             limits = limits._replace(fuel=self._all_fuel)
         return WasmtimeComponentInstance(self._compiled, self._run, interfaces, wasi, limits)
 
 
 def _compile(engine: Callable[..., wasmtime.Engine], wasm: bytes) -> _Compiled:
-    waits = can_wait(parse(wasm).imports)
+    imports = parse(wasm).imports
+    opens = any(name.startswith("wasi:filesystem/") for name in imports)
+    abilities = (can_wait(imports), opens)
     if SUPPORTED:
         creating = engine(memories=True)
         try:
             lowered = lower_bytes_through_memory(wasm, is_wasi)
             component = wasmtime.component.Component(creating, lowered.wasm)
             declarations = Declarations(creating, component, lowered.returns_bytes, memory=True)
-            return _Compiled(creating, component, declarations, waits)
+            return _Compiled(creating, component, declarations, *abilities)
         except (NotRewritable, wasmtime.WasmtimeError) as error:
             # If the component itself is wrong, the next compilation raises that error.
             log.debug("lists of bytes go through wasmtime's C API: %s", error)
     plain = engine()
     component = wasmtime.component.Component(plain, wasm)
     declarations = Declarations(plain, component, frozenset(), memory=False)
-    return _Compiled(plain, component, declarations, waits)
+    return _Compiled(plain, component, declarations, *abilities)
 
 
 class WasmtimeComponentInstance(StoreInstance):

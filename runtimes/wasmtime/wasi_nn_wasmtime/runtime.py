@@ -72,13 +72,14 @@ class WasmtimeRuntime(Runtime):
     def compile_component(self, wasm: bytes, limits: EngineLimits) -> Component:
         import wasmtime
 
+        from wasi_nn.runtime.process.isolated import IsolatedComponent
         from wasi_nn_wasmtime.components import WasmtimeComponent
 
         counts_fuel = limits.fuel is not None
+        all_fuel = _ALL_FUEL if counts_fuel else None
+        isolated = IsolatedComponent(self, wasm, limits)
         try:
-            return WasmtimeComponent(
-                partial(self._engine, counts_fuel), wasm, _ALL_FUEL if counts_fuel else None
-            )
+            return WasmtimeComponent(partial(self._engine, counts_fuel), wasm, all_fuel, isolated)
         except wasmtime.WasmtimeError as error:
             raise UsageError(f"wasmtime cannot compile the component: {error}") from error
 

@@ -10,6 +10,10 @@ whether there is one}``, then ``{u32 value, u32 length}`` for each argument, and
 argument, the bytes that it points to. It waits for RETURN (i32) or TRAP. Before those, the host may
 send READ ``{u32 pointer, u32 length}``, answered with DATA; WRITE ``{u32 pointer}`` and bytes,
 which has no answer; and CALL.
+
+A component's process gets INTERFACES (pickled) between PREPARE and LINK, and may get CHECK (empty)
+in place of LINK. Its HOST_CALL is ``{u32 function}`` and the parameters, and the RETURN is the
+result: see ``_values``. The functions are those of ``functions_of``.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from typing import Any
 from wasi_nn.runtime.values import from_raw, to_raw
 from wasi_nn.wasm.arguments import KINDS
 
-PREPARE, LINK, CALL, READ, WRITE, RETURN, TRAP = range(1, 8)
+PREPARE, LINK, CALL, READ, WRITE, RETURN, TRAP, INTERFACES, CHECK = range(1, 10)
 OK, FAILED, HOST_CALL, DATA = range(1, 5)
 HEAD, U32, PAIR = Struct("<II"), Struct("<I"), Struct("<II")
 CALL_HEAD = Struct("<III")
@@ -34,7 +38,7 @@ _MAX_BYTES = (1 << 32) + 64
 _MAX_CALL = CALL_HEAD.size + 1000 * (PAIR.size + PEEK)
 _MAX_JSON = 16 << 20
 #: The kinds of messages, each with its largest size in bytes. DATA has the size that was asked for.
-TO_GUEST = dict.fromkeys(range(PREPARE, TRAP + 1), _MAX_BYTES)
+TO_GUEST = dict.fromkeys(range(PREPARE, CHECK + 1), _MAX_BYTES)
 FROM_GUEST = {OK: _MAX_JSON, FAILED: _MAX_JSON, HOST_CALL: _MAX_CALL, DATA: 0}
 #: The errors of reading nonsense, from a process that a guest has taken over.
 GARBLED = (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, error)
@@ -47,7 +51,7 @@ class Channel:
     def __init__(self, reader: int, writer: int, kinds: Mapping[int, int]) -> None:
         """``kinds`` are the kinds of incoming messages, each with its largest size."""
         self._reader, self._writer = reader, writer
-        self._kinds = kinds
+        self.kinds = kinds
         self._amid = False
 
     def send(self, kind: int, *parts: bytes | memoryview) -> None:
@@ -73,7 +77,7 @@ class Channel:
         asked for. Raises ``ValueError`` for an unknown kind or a size above its limit."""
         self._begin()
         kind, length = HEAD.unpack(self._read(HEAD.size))
-        most = self._kinds.get(kind, -1)
+        most = self.kinds.get(kind, -1)
         if length > (most or data):
             raise ValueError("a message of an unknown kind, or too long for it")
         body = self._read(length)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr
 from importlib import import_module
 from pathlib import Path
@@ -26,12 +27,15 @@ from wasi_nn.runtime import (
     Runtime,
     WasiConfig,
 )
+from wasi_nn.runtime.component import Component, Function, Interface
 from wasi_nn.runtime.process._protocol import (
     CALL,
     CALL_HEAD,
+    CHECK,
     DATA,
     FAILED,
     HOST_CALL,
+    INTERFACES,
     LINK,
     OK,
     PAIR,
@@ -47,7 +51,8 @@ from wasi_nn.runtime.process._protocol import (
     from_raws,
     to_raws,
 )
-from wasi_nn.wasm.module import Signature
+from wasi_nn.runtime.process._values import functions_of, read_all, write
+from wasi_nn.wasm.module import Signature, is_component
 
 _LINK_PREFIX = "the guest cannot start: "
 
@@ -68,11 +73,14 @@ class Worker:
         self._runtime = runtime
         self._channel = channel
         self._limits = EngineLimits(fuel=1 if counts_fuel else None)
-        # Set by PREPARE and LINK, which come first.
-        self._module: Module
+        # Set by PREPARE, INTERFACES and LINK, which come first.
+        self._module: Module | Component
+        self._interfaces: Sequence[Interface] = ()
         self._instance: Instance
         self._refused: Mapping[str, int] = {}
         self._memory: GuestMemory | None = None
+        # The most bytes in one call of a component.
+        self._most: int | None = None
 
     def run(self) -> None:
         """Serve messages. Raises ``EOFError`` when the host has gone."""
@@ -80,6 +88,10 @@ class Worker:
             kind, body = self._channel.receive()
             if kind == PREPARE:
                 self._guarded(self._prepare, bytes(body))
+            elif kind == INTERFACES:
+                self._interfaces = self._served(pickle.loads(bytes(body)))
+            elif kind == CHECK:
+                self._guarded(self._check, None)
             elif kind == LINK:
                 self._guarded(self._link, json.loads(bytes(body)))
             elif kind == CALL:
@@ -88,7 +100,10 @@ class Worker:
     def _prepare(self, wasm: bytes) -> dict[str, Any]:
         # Warnings go to sys.stderr, since this process has no handler for them.
         with redirect_stderr(io.StringIO()) as warnings:
-            self._module = self._runtime.compile(wasm, self._limits)
+            if is_component(wasm):
+                self._module = self._runtime.compile_component(wasm, self._limits)
+            else:
+                self._module = self._runtime.compile(wasm, self._limits)
         return {"warnings": warnings.getvalue().splitlines()}
 
     def _link(self, options: dict[str, Any]) -> dict[str, Any]:
@@ -113,14 +128,27 @@ class Worker:
             for number, one in enumerate(options["functions"])
         ]
         limits = EngineLimits(options["memory"], options["fuel"], options["files"])
-        self._instance = self._module.prepare(functions, wasi, limits)
+        if isinstance(self._module, Component):
+            self._most = limits.memory
+            # The system counts this process's files.
+            limits = limits._replace(files=None)
+            self._instance = self._module.prepare(self._interfaces, wasi, limits)
+        else:
+            self._instance = self._module.prepare(functions, wasi, limits)
         self._refused = self._instance.refused
         code = self._instance.instantiate()
         if code is not None:
             raise _Exit(code)
         return {}
 
+    def _check(self, nothing: None) -> dict[str, Any]:
+        assert isinstance(self._module, Component)
+        self._module.check(self._interfaces)
+        return {}
+
     def _call(self, wanted: dict[str, Any]) -> dict[str, Any]:
+        if isinstance(self._module, Component):
+            return {"results": self._instance.start()}
         values = from_raws(wanted["parameters"], wanted["values"])
         results = self._instance.call(wanted["name"], *values)
         return {"results": to_raws(wanted["results"], results)}
@@ -152,6 +180,42 @@ class Worker:
                     memory.write(pointer, body[U32.size :])
                 else:
                     raise Stopped
+
+        return ask
+
+    def _served(self, interfaces: Sequence[Interface]) -> list[Interface]:
+        """Interfaces whose functions ask the host."""
+        numbers = iter(range(len(functions_of(interfaces))))
+        return [
+            interface._replace(
+                resources=[
+                    resource._replace(drop=self._component_function(next(numbers), drop))
+                    for resource, drop in zip(
+                        interface.resources, functions_of([interface]), strict=False
+                    )
+                ],
+                functions=[
+                    function._replace(call=self._component_function(next(numbers), function))
+                    for function in interface.functions
+                ],
+            )
+            for interface in interfaces
+        ]
+
+    def _component_function(self, number: int, function: Function) -> Callable[..., Any]:
+        channel = self._channel
+
+        def ask(*values: Any) -> Any:
+            parts: list[bytes | memoryview] = [U32.pack(number)]
+            for kind, value in zip(function.parameters, values, strict=True):
+                write(kind, value, parts)
+            if self._most is not None and sum(map(len, parts)) > self._most:
+                raise LimitExceeded("the guest passed more than its memory in one call")
+            channel.send(HOST_CALL, *parts)
+            answer, body = channel.receive()
+            if answer != RETURN:
+                raise Stopped
+            return read_all([function.result], body)[0]
 
         return ask
 

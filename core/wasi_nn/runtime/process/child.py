@@ -13,7 +13,16 @@ from wasi_nn._process.interrupts import shielded_from_sigint
 from wasi_nn.errors import GuestTrap, WasiNnError
 from wasi_nn.runtime import outside
 from wasi_nn.runtime.engine import GuestExit
-from wasi_nn.runtime.process._protocol import DATA, FROM_GUEST, PAIR, READ, U32, WRITE, Channel
+from wasi_nn.runtime.process._protocol import (
+    DATA,
+    FROM_GUEST,
+    HOST_CALL,
+    PAIR,
+    READ,
+    U32,
+    WRITE,
+    Channel,
+)
 
 __all__ = ["Child", "ProcessEnded", "RemoteMemory"]
 
@@ -98,7 +107,7 @@ class Child:
             return self._channel.receive(data)
         except EOFError:
             raise self._ended() from None
-        except ValueError:
+        except (ValueError, MemoryError):
             raise self.nonsense() from None
 
     @contextlib.contextmanager
@@ -117,6 +126,10 @@ class Child:
         """Kill a process that breaks the protocol."""
         self.kill()
         return ProcessEnded("the guest's process does not keep to its protocol")
+
+    def allow_calls(self, size: int) -> None:
+        """Let a HOST_CALL have up to ``size`` bytes."""
+        self._channel.kinds = {**FROM_GUEST, HOST_CALL: size}
 
     def limit_files(self, count: int) -> None:
         """Let the process have ``count`` more files open than now. Only Linux can."""

@@ -12,7 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,8 +20,11 @@ from typing import Any
 from wasi_nn._process.interrupts import shielded_from_sigint
 from wasi_nn.errors import Unavailable
 from wasi_nn.runtime import EngineLimits, Module, Runtime, RuntimeFeatures
+from wasi_nn.runtime.component import Component
 from wasi_nn.runtime.name import RuntimeName
 from wasi_nn.runtime.process.child import Child
+from wasi_nn.runtime.process.components import RemoteComponent
+from wasi_nn.runtime.process.guest import MakeChild
 from wasi_nn.runtime.process.remote import RemoteModule
 from wasi_nn.types import Availability
 
@@ -50,7 +52,6 @@ class ProcessRuntime(Runtime):
         """The engine's features, with those that a process changes."""
         engine = RuntimeFeatures(**self._described()["features"])
         return engine._replace(
-            components=False,
             zero_copy_memory=False,
             interrupt=True,
             memory_limit=True,
@@ -68,14 +69,19 @@ class ProcessRuntime(Runtime):
         return Availability(described["usable"], detail, ("cpu",))
 
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
+        able = bool(self._described()["features"]["memory_limit"])
+        return RemoteModule(self.name, self._make_child(limits), wasm, limits_memory=able)
+
+    def compile_component(self, wasm: bytes, limits: EngineLimits) -> Component:
+        if not self.features.components:
+            return super().compile_component(wasm, limits)
+        return RemoteComponent(self.name, self._make_child(limits), wasm)
+
+    def _make_child(self, limits: EngineLimits) -> MakeChild:
         what = "plain" if limits.fuel is None else "fuel"
         command = [*_command(self._python, *self._plugin), what]
-
-        def make_child(streams: Sequence[int]) -> Child:
-            return Child(command, streams, True, _environment(self._python))
-
-        able = bool(self._described()["features"]["memory_limit"])
-        return RemoteModule(self.name, make_child, wasm, limits_memory=able)
+        environment = _environment(self._python)
+        return lambda streams: Child(command, streams, True, environment)
 
     def _described(self) -> dict[str, Any]:
         return _describe(self._python, *self._plugin)
