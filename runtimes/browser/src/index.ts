@@ -1,24 +1,29 @@
 import { chooseBridge, type Bridge } from "./bridge.js";
 import type { Report } from "./guest.js";
-import type { Model } from "./host.js";
+import { limitsOver, type Limits } from "./limits.js";
+import type { Model } from "./session.js";
 
 export type { Bridge } from "./bridge.js";
-export type { Model } from "./host.js";
+export type { Limits } from "./limits.js";
+export type { Model } from "./session.js";
 
 export interface Order {
   /** The guest: a core module with WASI preview 1 and `wasi_ephemeral_nn`. */
   module: Uint8Array<ArrayBuffer>;
   args: string[];
+  env: Record<string, string>;
+  stdin: Uint8Array<ArrayBuffer>;
   /** The files of the guest's folder, by name. */
   files: Record<string, Uint8Array<ArrayBuffer>>;
   /** What `load_by_name` finds. */
   models: Record<string, Model>;
-  /** The numbers that the guest was compiled against. */
+  /** The numbers that the guest was compiled against: `auto`, unless told, detects them. */
   dialect: string;
   bridge: Bridge;
+  limits: Limits;
 }
 
-export interface RunOptions extends Partial<Omit<Order, "module" | "bridge">>, Pick<Order, "module"> {
+export interface RunOptions extends Partial<Omit<Order, "module" | "bridge" | "limits">>, Pick<Order, "module"> {
   /** `auto`, unless told: `jspi` where the browser has it, and otherwise `sab`. */
   bridge?: Bridge | "auto";
   onStdout?: (text: string) => void;
@@ -26,18 +31,18 @@ export interface RunOptions extends Partial<Omit<Order, "module" | "bridge">>, P
   /** Why a call of wasi-nn failed. */
   onLog?: (text: string) => void;
   signal?: AbortSignal;
-  /** The guest ends after `deadline` milliseconds. */
-  limits?: { deadline?: number };
+  limits?: Partial<Limits>;
 }
 
 /** Runs a guest in a worker and gives its exit code, and the bridge that it had. Rejects if the guest
  * traps, misses its deadline or is aborted, and if the page can have no bridge. The workers are ended
  * in any case. */
 export async function runGuest(options: RunOptions): Promise<{ exitCode: number; bridge: Bridge }> {
-  const { module, args = ["guest"], files = {}, models = {}, dialect = "witx", signal, limits } = options;
+  const { module, args = ["guest"], env = {}, stdin = new Uint8Array(), files = {}, models = {}, dialect = "auto", signal } = options;
+  const limits = limitsOver(options.limits ?? {});
   const bridge = chooseBridge(options.bridge ?? "auto");
   signal?.throwIfAborted();
-  const order: Order = { module, args, files, models, dialect, bridge };
+  const order: Order = { module, args, env, stdin, files, models, dialect, bridge, limits };
   const workers: Worker[] = [];
   let timer: ReturnType<typeof setTimeout> | undefined;
   let abort = () => {};
@@ -51,8 +56,8 @@ export async function runGuest(options: RunOptions): Promise<{ exitCode: number;
       };
       abort = () => reject(signal!.reason);
       signal?.addEventListener("abort", abort);
-      const deadline = limits?.deadline;
-      if (deadline !== undefined)
+      const { deadline } = limits;
+      if (deadline !== null)
         timer = setTimeout(() => reject(new Error(`the guest did not end within ${deadline} ms`)), deadline);
       let port: MessagePort | undefined;
       if (bridge === "sab") {

@@ -1,20 +1,48 @@
-import type { Engine, Graph, Tensor } from "./engine.js";
+import type { Context, Engine, Graph, GraphInfo, Inputs, LoadOptions, Step, Tensor } from "./engine.js";
 import { NNError } from "./errors.js";
 
-/** The engines' side: the graphs of one guest, by number. Its methods are what crosses a bridge. */
+/** The engines' side: the graphs and contexts of one guest, by numbers that the caller chooses and that
+ * it checks. Its methods are what crosses a bridge. */
 export class Service {
-  private readonly graphs: Graph[] = [];
+  private readonly graphs = new Map<number, Graph>();
+  private readonly contexts = new Map<number, Context>();
 
   constructor(private readonly engines: Record<string, Engine>) {}
 
-  async load(encoding: string, data: Uint8Array<ArrayBuffer>): Promise<number> {
+  async load(graph: number, encoding: string, data: Uint8Array<ArrayBuffer>, options: LoadOptions): Promise<GraphInfo> {
     const engine = Object.hasOwn(this.engines, encoding) ? this.engines[encoding] : undefined;
     if (engine === undefined) throw new NNError("INVALID_ENCODING", `no engine here loads ${encoding}`);
-    return this.graphs.push(await engine(data)) - 1;
+    const loaded = await engine(data, options);
+    this.graphs.set(graph, loaded);
+    return loaded.info;
   }
 
-  compute(graph: number, inputs: ReadonlyMap<number, Tensor>): Promise<Tensor[]> {
-    return this.graphs[graph]!.compute(inputs);
+  async compute(graph: number, context: number, inputs: Inputs): Promise<Tensor[]> {
+    return this.open(graph, context).compute(inputs);
+  }
+
+  async computeSingle(graph: number, context: number, inputs: Inputs): Promise<Step> {
+    return this.open(graph, context).computeSingle!(inputs);
+  }
+
+  async finiSingle(graph: number, context: number): Promise<void> {
+    return this.open(graph, context).finiSingle!();
+  }
+
+  async unload(graph: number): Promise<void> {
+    await this.graphs.get(graph)!.close();
+    this.graphs.delete(graph);
+  }
+
+  async close(context: number): Promise<void> {
+    await this.contexts.get(context)?.close?.();
+    this.contexts.delete(context);
+  }
+
+  private open(graph: number, context: number): Context {
+    let open = this.contexts.get(context);
+    if (open === undefined) this.contexts.set(context, open = this.graphs.get(graph)!.open());
+    return open;
   }
 }
 
@@ -28,6 +56,6 @@ export type Remote = {
 };
 
 /** Continues with a value as soon as it is there: at once, unless it is a promise. */
-export function then<T, R>(value: Later<T>, next: (value: T) => R): Later<R> {
+export function then<T, R>(value: Later<T>, next: (value: T) => Later<R>): Later<R> {
   return value instanceof Promise ? value.then(next) : next(value);
 }

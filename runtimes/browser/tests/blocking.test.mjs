@@ -10,8 +10,8 @@ const ENGINES = `
   const { server } = await import(${here("blocking")});
   const { NNError } = await import(${here("errors")});
   const answer = server({
-    load: async (encoding) => { throw encoding === "onnx" ? new NNError("TOO_LARGE", "why") : new RangeError(encoding); },
-    compute: async (graph, inputs) => graph === 0 ? [...inputs.values()] : undefined,
+    load: async (graph, encoding) => { throw encoding === "onnx" ? new NNError("TOO_LARGE", "why") : new RangeError(encoding); },
+    compute: async (graph, context, inputs) => graph === 0 ? [...inputs.values()] : undefined,
   });
   parentPort.on("message", answer);
 `;
@@ -22,11 +22,11 @@ test("values, arrays larger than the shared memory, and failures cross", async (
     const service = client(worker);
     const tensor = (size, type) => ({ type, dims: [size], data: new Uint8Array(size).map((_, index) => index % 251) });
     const inputs = new Map([[0, tensor(3 << 20, "U8")], [1, tensor(0, "F32")], [7, tensor(5, "I64")]]);
-    assert.deepEqual(service.compute(0, inputs), [...inputs.values()]);
-    assert.equal(service.compute(1, inputs), undefined);
-    assert.deepEqual(service.compute(0, new Map([[0, inputs.get(7)]])), [inputs.get(7)]);
-    assert.throws(() => service.load("onnx", new Uint8Array()), { code: "TOO_LARGE", message: "why" });
-    assert.throws(() => service.load("other", new Uint8Array()), (error) => !("code" in error) && error.message === "other");
+    assert.deepEqual(service.compute(0, 0, inputs), [...inputs.values()]);
+    assert.equal(service.compute(1, 0, inputs), undefined);
+    assert.deepEqual(service.compute(0, 0, new Map([[0, inputs.get(7)]])), [inputs.get(7)]);
+    assert.throws(() => service.load(0, "onnx", new Uint8Array()), { code: "TOO_LARGE", message: "why" });
+    assert.throws(() => service.load(0, "other", new Uint8Array()), (error) => !("code" in error) && error.message === "other");
   } finally {
     await worker.terminate();
   }

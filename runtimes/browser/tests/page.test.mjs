@@ -1,6 +1,6 @@
 // The example page in real browsers, as a visitor uses it, with guests and graphs of the conformance suite.
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
@@ -19,6 +19,7 @@ const classify = path("guests/classify/classify.wasm");
 const identity = path("graphs/onnx/identity.onnx");
 const input = file("input.raw", f32(0.5, 4, 1, 2));
 const noModel = file("none.onnx", "no model");
+const damaged = file("damaged.onnx", readFileSync(identity).subarray(0, 40));
 // (module (memory (export "memory") 1) (func (export "_start") (loop br 0)))
 const spin = file("spin.wasm", Buffer.from("0061736d01000000010401600000030201000503010001071302066d656d6f72790200065f737461727400000a0901070003400c000b0b", "hex"));
 // (module)
@@ -61,8 +62,9 @@ for (const [name, { missing, launch }] of Object.entries(BROWSERS)) {
       test(`a model that is none gives an errno and a sentence over ${bridge}`, async () => {
         const [status, out] = await run(page, bridge, classify, [noModel, input], "none.onnx input.raw 1,4");
         assert.equal(status, `exit 1 (${bridge})`);
-        assert.match(out, /^load: .*protobuf/im);
-        assert.match(out, /classify: load: runtime_error/);
+        assert.match(out, /^load\(.*\) -> 2 invalid_encoding: autodetect does not recognise the model\nclassify: load: invalid_encoding/);
+        assert.match((await run(page, bridge, classify, [damaged, input], "damaged.onnx input.raw 1,4"))[1],
+          /^load\(.*\) -> 5 runtime_error: .*protobuf.*\nclassify: load: runtime_error/i);
       });
 
       test(`a guest that spins is ended at its deadline over ${bridge}`, async () => {
