@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import threading
 from contextlib import suppress
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import needs
+from PIL import Image
 
 from wasi_nn.backend import LoadOptions, Schedule, unlimited
 from wasi_nn.errors import (
@@ -36,6 +39,9 @@ needs("xllamacpp")
 TINY = Path(__file__).parents[3] / "conformance" / "graphs" / "ggml" / "tiny.gguf"
 #: Flash attention rounds differently in batches of different sizes.
 EXACT = {"temp": 0.0, "threads": 1, "ctx-size": 512, "n-predict": 40, "flash-attn": "off"}
+_RED = io.BytesIO()
+Image.new("RGB", (20, 20), "red").save(_RED, "PNG")
+_IMAGE = f'<img src="data:image/png;base64,{base64.b64encode(_RED.getvalue()).decode()}">'
 PROMPTS = [f"guest {n} of them all says {'la ' * n}" for n in range(16)]
 SYSTEM = "You are a helpful assistant who answers in a few words. " * 4
 
@@ -263,6 +269,40 @@ class TestTogether:
         other.configure(embedding=True)
         assert json.loads(other.answer("Hello"))["n_embedding"] == 64
         assert text + guest.stream(39) == alone[PROMPTS[5]]
+
+    def test_images_are_read_beside_texts(self, load, alone, tmp_path):
+        projector = tmp_path / "tiny-mmproj.gguf"
+        projector.write_bytes(TINY.with_name(projector.name).read_bytes())
+        # (The model's file is written by ``load``.)
+        load().close()
+        builders = [tmp_path / "tiny.gguf", projector]
+        graph = GgmlBackend().load(builders, LoadOptions("ggml", config=EXACT))
+        guest, viewer = Guest(graph), Guest(graph)
+        seen = viewer.answer(f"see {_IMAGE} it")
+        guest.put(PROMPTS[5])
+        text = guest.next()
+        assert viewer.answer(f"see {_IMAGE} it") == seen != alone[PROMPTS[5]]
+        damaged = _IMAGE.replace("iVBOR", "xxxxx")
+        with pytest.raises(InvalidArgument):
+            viewer.answer(f"see {damaged} it")
+        assert text + guest.stream(39) == alone[PROMPTS[5]]
+
+    def test_a_prompt_without_tokens_concerns_only_its_own_guest(self, load, tmp_path):
+        # (A prompt for the tiny model begins with a token of its own; for this one it does not.)
+        key = b"tokenizer.ggml.add_bos_token" + (7).to_bytes(4, "little")
+        weights = TINY.read_bytes()
+        assert key + b"\1" in weights
+        (tmp_path / "tiny.gguf").write_bytes(weights.replace(key + b"\1", key + b"\0"))
+        wanted = Guest(load()).answer(PROMPTS[5])
+        graph = load()
+        guest, other = Guest(graph), Guest(graph)
+        guest.put(PROMPTS[5])
+        text = guest.next()
+        for _ in range(2):
+            with pytest.raises(InvalidArgument, match="no tokens"):
+                other.answer("")
+        assert text + guest.stream(39) == wanted
+        assert other.answer(PROMPTS[5]) == wanted
 
     def test_a_thousand_idle_guests_do_not_stop_another(self, load, alone):
         graph = load()
