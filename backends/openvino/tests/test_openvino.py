@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -29,6 +30,7 @@ from wasi_nn.errors import (  # noqa: E402
     UnsupportedOperation,
 )
 from wasi_nn_conformance.engine_tests.common import together  # noqa: E402
+from wasi_nn_openvino import library  # noqa: E402
 from wasi_nn_openvino.backend import OpenvinoBackend  # noqa: E402
 
 
@@ -272,6 +274,56 @@ def test_tensors_may_have_no_name_or_dots_in_it(host, tmp_path):
             assert [result[name].tolist() for name in names[3]] == [[10, 12]] * 3
 
 
+def test_names_may_have_the_characters_of_xml_and_of_lists(host, tmp_path):
+    x = parameter([2], ov.Type.f32, "x")
+    names = {"a,b", "a", 'say "x"', "it's", "<&>", "ü\\"}
+    x.output(0).set_names(names)
+    model = host.load(*save(tmp_path, [named(op.add(x, x), "y,z")], [x]))
+    assert {model.inputs[0].name, *model.inputs[0].aliases} == names
+    for name in names:
+        assert model.run({name: np.float32([1, 2])})["y,z"].tolist() == [2, 4]
+
+
+def test_a_tensor_may_have_no_dimensions(host, tmp_path):
+    x = parameter([], ov.Type.f32, "x")
+    model = host.load(*save(tmp_path, [named(op.add(x, x), "y")], [x]))
+    assert (model.inputs[0].dims, model.outputs[0].dims) == ((), ())
+    assert model.run(np.float32(3))["y"].tolist() == 6
+
+
+def test_an_input_is_read_where_the_caller_writes_it(tmp_path):
+    a, b = parameter([2], ov.Type.f32, "a"), parameter([2], ov.Type.f32, "b")
+    files = save(tmp_path, [named(op.subtract(a, b), "d")], [a, b])
+    context = (
+        OpenvinoBackend().load(files, LoadOptions("openvino")).init_execution_context(unlimited)
+    )
+    memory = [np.float32([5, 6]), np.float32([1, 2])]
+    context.set_input("a", Tensor.of(memory[0]))
+    context.set_input("b", Tensor.of(memory[1]))
+    context.compute()
+    for index, array in enumerate(memory):
+        assert context.read_from(index, Tensor.of(array))
+    context.compute()
+    memory[0][:] = 9
+    assert context.get_output(0).numpy().tolist() == [4, 4]
+    context.compute()
+    assert context.get_output(0).numpy().tolist() == [8, 7]
+
+
+@pytest.mark.parametrize("dims", [[2], [-1]])
+def test_an_input_is_not_read_in_place_if_an_output_may_lie_there(tmp_path, dims):
+    x = parameter(dims, ov.Type.f32, "x")
+    files = save(tmp_path, [named(op.add(x, x), "y"), *([x] if dims == [2] else [])], [x])
+    context = (
+        OpenvinoBackend().load(files, LoadOptions("openvino")).init_execution_context(unlimited)
+    )
+    array = np.float32([1, 2])
+    assert not context.read_from(0, Tensor.of(array))
+    context.set_input(0, Tensor.of(array))
+    context.compute()
+    assert not context.read_from(0, Tensor.of(array))
+
+
 def test_empty_tensors(host, dense, tmp_path):
     with host.load(*dense).init_execution_context() as context:
         for rows in (0, 2, 0):
@@ -446,10 +498,55 @@ def test_contexts_of_one_graph_run_side_by_side(host, dense):
 
 
 def test_without_openvino_the_backend_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("wasi_nn_openvino.backend.missing_library", lambda *names: "not here")
+    monkeypatch.setattr("wasi_nn_openvino.library.missing_library", lambda *names: "not here")
     assert not OpenvinoBackend().availability().usable
     with pytest.raises(Unavailable, match="not here"):
         loading.load(OpenvinoBackend(), [memoryview(b"")], LoadOptions("openvino"))
+
+
+def test_a_package_without_the_c_library_is_explained(monkeypatch, tmp_path):
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "openvino")
+    found = OpenvinoBackend().availability()
+    assert not found.usable
+    assert "has no C library" in found.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (None, "header file of OpenVINO cannot be read"),
+        ("enum { F32 } other;", "does not list OpenVINO's element types"),
+    ],
+)
+def test_a_header_that_looks_otherwise_is_refused(tmp_path, text, says):
+    header = tmp_path / "ov_common.h"
+    if text is not None:
+        header.write_text(text)
+    with pytest.raises(Unavailable, match=says):
+        library.element_types(header)
+
+
+def test_the_packages_python_and_numpy_are_not_imported(dense):
+    code = """
+import sys
+from pathlib import Path
+from wasi_nn.backend import LoadOptions, unlimited
+from wasi_nn.types import Tensor, TensorType
+from wasi_nn_openvino.backend import OpenvinoBackend
+
+graph = OpenvinoBackend().load([Path(file) for file in sys.argv[1:]], LoadOptions("openvino"))
+context = graph.init_execution_context(unlimited)
+context.set_input(0, Tensor(TensorType.F32, (1, 4), memoryview(bytes(16))))
+context.compute()
+print(context.get_output(0).dims, [name for name in ("openvino", "numpy") if name in sys.modules])
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code, *dense], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.strip() == "(1, 3) []"
 
 
 def test_reasons_do_not_name_openvinos_source_files(host, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,14 +11,14 @@ from wasi_nn.backend import (
     Builder,
     Graph,
     LoadOptions,
-    missing_library,
+    installed_version,
 )
 from wasi_nn.types import Availability
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    import openvino
+    from wasi_nn_openvino.objects import Core
 
 
 class OpenvinoBackend(Backend):
@@ -41,32 +40,30 @@ class OpenvinoBackend(Backend):
     host_only_keys = frozenset({"cache-dir"})
 
     @cached_property
-    def _core(self) -> openvino.Core:
-        import openvino
+    def _core(self) -> Core:
+        from wasi_nn_openvino.objects import Core
 
-        return openvino.Core()
+        return Core()
 
     def availability(self, deep: bool = False) -> Availability:
-        reason = missing_library("openvino", "openvino")
+        from wasi_nn_openvino.library import OpenvinoError, missing
+
+        reason = missing()
         if reason is not None or not deep:
             return Availability(reason is None, reason or "openvino is installed")
         try:
-            import openvino
-
-            devices = self._core.available_devices
-        except (ImportError, RuntimeError) as error:
+            devices = self._core.devices()
+        except OpenvinoError as error:
             return Availability(False, f"openvino is installed and broken: {error}")
-        version = openvino.__version__.split("-")[0]
+        version = installed_version("openvino")
         return Availability(True, f"openvino {version}", tuple(devices))
 
     def prepare(self) -> None:
-        # OpenVINO's telemetry is a thread. Without its package, OpenVINO has none.
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
         import wasi_nn_openvino.context
         import wasi_nn_openvino.graph  # noqa: F401
 
         # It opens the plugins of the devices.
-        self._core.get_property("CPU", "FULL_DEVICE_NAME")
+        self._core.property("CPU", "FULL_DEVICE_NAME")
 
     def files(self, paths: Sequence[Path], config: Mapping[str, Any]) -> Sequence[Path]:
         from wasi_nn_openvino.beside import beside

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from wasi_nn.backend import FALLBACK, Builder, ExecutionContext, Graph, LoadOptions, Reserve
 from wasi_nn.backend.buffers import DescribedGraph
 from wasi_nn.backend.config import choice, whole_number
 from wasi_nn.backend.config import threads as number_of_threads
+from wasi_nn.encodings import ONNX, OPENVINO, head, recognise
 from wasi_nn.errors import InvalidArgument, RuntimeFailure, UnsupportedOperation
-from wasi_nn.types import ExecutionTarget, TensorInfo
-from wasi_nn_openvino.elements import ELEMENTS
-
-if TYPE_CHECKING:
-    import openvino
+from wasi_nn.types import ExecutionTarget
+from wasi_nn_openvino.ir import has_variables, shared_names
+from wasi_nn_openvino.library import OpenvinoError, Owned
+from wasi_nn_openvino.objects import CompiledModel, Core, Tensor
 
 #: OpenVINO's devices by target; wasi-nn's tpu is OpenVINO's NPU.
 DEVICES = {
@@ -29,7 +28,6 @@ _CPU = "CPU"
 _PRECISIONS = ("f32", "f16", "bf16", "default")
 _HINTS = ("latency", "throughput")
 _XML = (b"<", b"\xef\xbb\xbf<")
-_PLACES = re.compile(r"(?:Exception from|Check '.*?' failed at) \S+:\d+:? ?")
 # How many kernels, compiled for the dimensions that were seen, the CPU's plugin keeps of a model.
 _KERNELS, _MOST_KERNELS = "CPU_RUNTIME_CACHE_CAPACITY", 5000
 
@@ -40,16 +38,11 @@ class OpenvinoGraph(DescribedGraph):
 
     stateless: bool
 
-    def __init__(
-        self, compiled: openvino.CompiledModel, weights: Any = None, stateless: bool = True
-    ) -> None:
-        inputs = [_describe(port, index) for index, port in enumerate(compiled.inputs)]
-        outputs = [_describe(port, index) for index, port in enumerate(compiled.outputs)]
-        super().__init__(inputs, outputs)
+    def __init__(self, compiled: CompiledModel, text: bytes | None, stateless: bool) -> None:
+        names = [] if text is None else shared_names(text)
+        super().__init__(compiled.describe("input", names), compiled.describe("output", names))
         self.compiled = compiled
         self.stateless = stateless
-        # OpenVINO reads the weights of a model of bytes where they lie.
-        self._weights = weights
 
     def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
         from wasi_nn_openvino.context import OpenvinoContext
@@ -57,25 +50,33 @@ class OpenvinoGraph(DescribedGraph):
         return OpenvinoContext(self.compiled, self.inputs, self.outputs)
 
 
-def load(core: openvino.Core, builders: Sequence[Builder], options: LoadOptions) -> Graph:
+class _Source(NamedTuple):
+    """A model that OpenVINO has read, and the text of IR."""
+
+    model: Owned
+    text: bytes | None
+    stateless: bool
+
+
+def load(core: Core, builders: Sequence[Builder], options: LoadOptions) -> Graph:
     """Read and compile a model; see ``Backend.load`` for what it raises."""
     settings = _settings(options.config)
-    device = _device(core, options)
-    if device != _CPU:
-        settings.pop(_KERNELS, None)
     try:
-        model, weights = _read(core, builders)
-        stateless = not model.get_variables()
-        return OpenvinoGraph(core.compile_model(model, device, settings), weights, stateless)
-    except RuntimeError as error:
-        raise RuntimeFailure(f"OpenVINO rejects the model: {said(error)}") from error
+        device = _device(core, options)
+        if device != _CPU:
+            settings.pop(_KERNELS, None)
+        source = _read(core, builders)
+        compiled = core.compile(source.model, device, settings)
+        return OpenvinoGraph(compiled, source.text, source.stateless)
+    except OpenvinoError as error:
+        raise RuntimeFailure(f"OpenVINO rejects the model: {error}") from error
 
 
-def _device(core: openvino.Core, options: LoadOptions) -> str:
+def _device(core: Core, options: LoadOptions) -> str:
     if options.target is ExecutionTarget.CPU:
         # To look at all devices, OpenVINO opens a library for each.
         return _CPU
-    available = core.available_devices
+    available = core.devices()
     if options.target is ExecutionTarget.AUTO:
         gpu = [device for device in available if device.startswith("GPU")]
         return gpu[0] if gpu else _CPU
@@ -90,19 +91,16 @@ def _device(core: openvino.Core, options: LoadOptions) -> str:
     )
 
 
-def _read(core: openvino.Core, builders: Sequence[Builder]) -> tuple[openvino.Model, Any]:
-    import numpy as np
-    import openvino
-
+def _read(core: Core, builders: Sequence[Builder]) -> _Source:
     if len(builders) == 1 and isinstance(builders[0], Path):
-        return core.read_model(str(builders[0])), None
+        return _read_files(core, builders[0], None)
     if len(builders) != 2:
         raise InvalidArgument(
             f"an OpenVINO graph has two builders (XML and weights) or one file, not {len(builders)}"
         )
     xml, weights = builders
     if isinstance(xml, Path) and isinstance(weights, Path):
-        return core.read_model(str(xml), str(weights)), None
+        return _read_files(core, xml, weights)
     if isinstance(xml, Path) or isinstance(weights, Path):
         raise InvalidArgument("the builders must be both files or both bytes")
     text = bytes(xml)
@@ -110,47 +108,38 @@ def _read(core: openvino.Core, builders: Sequence[Builder]) -> tuple[openvino.Mo
         # Only IR is read from bytes: other formats can name files of the host. Nothing but XML
         # begins so: a line break in front may begin a protobuf, with the rest of this within.
         raise RuntimeFailure("the first builder of an OpenVINO graph is not IR XML")
-    copy = np.frombuffer(weights, np.uint8).copy()
-    empty = openvino.Tensor(openvino.Type.u8, [0])
-    tensor = openvino.Tensor(copy, shared_memory=True) if copy.size else empty
-    return core.read_model(text, tensor), (copy, tensor)
+    copy = Tensor.allocate(core.element("u8"), [weights.nbytes])
+    copy.view()[:] = weights.cast("B")
+    return _Source(core.read_bytes(text, copy), text, not has_variables(text))
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    settings: dict[str, Any] = {
-        "PERFORMANCE_HINT": choice(config, "performance-hint", _HINTS).upper()
-    }
+def _read_files(core: Core, path: Path, weights: Path | None) -> _Source:
+    """OpenVINO maps the weights into memory."""
+    model = core.read_files(path, weights)
+    encoding = recognise(head(path)) if path.is_file() else None
+    if encoding == OPENVINO:
+        text = path.read_bytes()
+        return _Source(model, text, not has_variables(text))
+    # (ONNX has no variables.)
+    return _Source(model, None, encoding == ONNX)
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, str]:
+    settings = {"PERFORMANCE_HINT": choice(config, "performance-hint", _HINTS).upper()}
     precision = choice(config, "inference-precision", _PRECISIONS)
     if precision != "default":
         settings["INFERENCE_PRECISION_HINT"] = precision
     threads = number_of_threads(config)
     if threads:
-        settings["INFERENCE_NUM_THREADS"] = threads
+        settings["INFERENCE_NUM_THREADS"] = str(threads)
     streams = number_of_threads(config, "streams")
     if streams:
-        settings["NUM_STREAMS"] = streams
+        settings["NUM_STREAMS"] = str(streams)
     if "shape-cache" in config:
-        settings[_KERNELS] = whole_number(config, "shape-cache", 0, most=_MOST_KERNELS)
+        settings[_KERNELS] = str(whole_number(config, "shape-cache", 0, most=_MOST_KERNELS))
     folder = config.get("cache-dir")
     if folder is not None:
         if not isinstance(folder, str) or not folder:
             raise InvalidArgument(f"config 'cache-dir' must be a path, not {folder!r}")
         settings["CACHE_DIR"] = folder
     return settings
-
-
-def _describe(port: Any, index: int) -> TensorInfo:
-    shape = port.partial_shape
-    dims = None
-    if not shape.rank.is_dynamic:
-        dims = tuple(dim.get_length() if dim.is_static else -1 for dim in shape)
-    names = sorted(port.names)
-    native = port.element_type.get_type_name()
-    name = names[0] if names else str(index)
-    return TensorInfo(name, ELEMENTS.get(native), dims, native, aliases=tuple(names[1:]))
-
-
-def said(error: BaseException) -> str:
-    """OpenVINO's message without the places in its source that it begins with."""
-    text = " ".join(str(error).split())
-    return _PLACES.sub("", text) or text
