@@ -17,7 +17,14 @@ import pytest
 from conftest import needs_engine
 
 from wasi_nn import Host, Limits, Policy
-from wasi_nn.errors import DeadlineExceeded, GuestTrap, Interrupted, Unavailable, UsageError
+from wasi_nn.errors import (
+    DeadlineExceeded,
+    GuestTrap,
+    Interrupted,
+    InvalidArgument,
+    Unavailable,
+    UsageError,
+)
 from wasi_nn.runtime import HostFunction
 from wasi_nn.runtime.process import child
 from wasi_nn.runtime.process import runtime as process
@@ -51,6 +58,16 @@ class TestWasmtime(EngineTests):
         guest = host.compile(wasm).instantiate(extra=[function])
         with guest, pytest.raises(GuestTrap, match="process ended with -6"):
             guest.call("run")
+
+    def test_a_deadline_ends_the_wait_for_a_process_that_does_not_answer(self, host, wat):
+        wasm = wat('(module (memory (export "memory") 1) (func (export "f")))')
+        with host.compile(wasm).instantiate() as guest:
+            guest._timeout = 0.5
+            os.kill(guest._instance._child._process.pid, signal.SIGSTOP)
+            with pytest.raises(DeadlineExceeded):
+                guest.memory.read(0, 4)
+            with pytest.raises(Interrupted):
+                guest.memory.write(0, b"late")
 
     def test_its_features_are_those_of_the_engine_and_of_a_process(self, host):
         engine = Host(runtime="wasmtime").runtime.features
@@ -311,6 +328,18 @@ def test_a_process_that_sends_nonsense_ends_the_guest(message, stand_in, wat):
         result = host.run(wat(COMMAND.format("")))
     assert isinstance(result.error, GuestTrap)
     assert "does not keep to its protocol" in str(result.error)
+
+
+def test_nonsense_in_place_of_memory_ends_the_guest(stand_in, wat):
+    large = b'{"size": 99999999999}'
+    answer = struct.pack("<II", 1, len(large)) + large
+    stand_in(_OK, _OK + answer + struct.pack("<II", 4, 2) + b"{}")
+    wasm = wat('(module (memory (export "memory") 1) (func (export "f")))')
+    with Host(runtime="v8") as host, host.instantiate(wasm) as guest:
+        with pytest.raises(InvalidArgument):
+            guest.memory.read(1 << 32, 4)
+        with pytest.raises(GuestTrap, match="does not keep to its protocol"):
+            guest.memory.read(0, 4)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from wasi_nn._host.guest import Guest
     from wasi_nn._host.host import Host
     from wasi_nn._host.many import Outcome, Runs
+    from wasi_nn._host.memory import Memory, Region
     from wasi_nn._host.model import Context, Model
     from wasi_nn._host.options import Call, GuestOptions, RunInput, RunOptions
     from wasi_nn._host.program import Program
@@ -41,6 +42,7 @@ __all__ = [
     "GuestOptions",
     "Host",
     "Limits",
+    "Memory",
     "Model",
     "ModelStatistics",
     "NnError",
@@ -48,6 +50,7 @@ __all__ = [
     "Policy",
     "Preopen",
     "Program",
+    "Region",
     "RunInput",
     "RunOptions",
     "RunResult",
@@ -74,6 +77,8 @@ _MODULES = {
     "Host": "_host.host",
     "Outcome": "_host.many",
     "Runs": "_host.many",
+    "Memory": "_host.memory",
+    "Region": "_host.memory",
     "Context": "_host.model",
     "Model": "_host.model",
     "Call": "_host.options",

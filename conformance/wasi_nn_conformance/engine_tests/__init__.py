@@ -15,13 +15,14 @@ from __future__ import annotations
 
 import pytest
 
-_MODULES = """common directories files garbage hostcalls limits memory policies preopens programs
-    servers signals socket_garbage socket_steps sockets standins starts streams tasks waits
+_MODULES = """common directories exports files garbage hostcalls limits memory policies preopens
+    programs servers signals socket_garbage socket_steps sockets standins starts streams tasks waits
     wasi""".split()
 # So that their asserts say what they saw.
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in _MODULES))
 
 from wasi_nn_conformance.engine_tests.directories import Directories  # noqa: E402
+from wasi_nn_conformance.engine_tests.exports import Exports  # noqa: E402
 from wasi_nn_conformance.engine_tests.files import Files  # noqa: E402
 from wasi_nn_conformance.engine_tests.garbage import Garbage  # noqa: E402
 from wasi_nn_conformance.engine_tests.hostcalls import HostCalls  # noqa: E402
@@ -58,6 +59,7 @@ class EngineTests(
     Tasks,
     Signals,
     Memory,
+    Exports,
     HostCalls,
     StandIns,
     Garbage,

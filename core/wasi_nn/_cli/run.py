@@ -276,7 +276,7 @@ def run(
         raise UsageError(f"{error}{_swapped(guest, args, str(error))}") from error
     if argv0 is not None:
         program.name = argv0
-    call = None if export in (None, "_start") else call_of(program.signatures, export or "", args)
+    call = None if export in (None, "_start") else call_of(program.exports, export or "", args)
     inherits = asked.inherit_env or forward_host_env
     preopens = [preopen(text) for text in dirs]
     preopens += [mapped(text) for text in mapdirs]
@@ -309,7 +309,7 @@ def run(
     if result.error is not None:
         complain(str(result.error))
     if call is not None:
-        signature = program.signatures[call.export]
+        signature = program.exports[call.export]
         kinds = signature.results if signature is not None else ()
         # A call that failed has no results.
         for value, kind in zip(result.values, kinds, strict=False):

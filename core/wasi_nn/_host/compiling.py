@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 from wasi_nn._process.compilation import here, waiting
 from wasi_nn._process.fork import keep
 from wasi_nn.errors import Interrupted, UsageError
-from wasi_nn.runtime import Instance
+from wasi_nn.runtime import GuestMemory, Instance
 
 T = TypeVar("T")
 # The system may deliver a signal to another thread, so the main thread must look, this often.
@@ -191,6 +191,10 @@ class PendingInstance(Instance, Generic[T]):
 
     def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
         return self._present().call(export, *arguments)
+
+    @property
+    def memory(self) -> GuestMemory | None:
+        return None if self._instance is None else self._instance.memory
 
     def interrupt(self) -> None:
         self._waiter.stop()

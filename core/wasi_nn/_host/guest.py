@@ -11,17 +11,28 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from wasi_nn._abi.guard import Observer
 from wasi_nn._closing import Closing
 from wasi_nn._host.deadline import Deadline
+from wasi_nn._host.memory import Memory, Region, flat_bytes
 from wasi_nn._process.fork import keep, let_go, refusal
 from wasi_nn._process.interrupts import ForwardSigint
 from wasi_nn._process.signals import attend
 from wasi_nn._session.session import GraphUse, Session
 from wasi_nn.backend import Generation, discard
-from wasi_nn.errors import DeadlineExceeded, GuestExited, Interrupted, UsageError
-from wasi_nn.runtime import Instance
+from wasi_nn.errors import (
+    DeadlineExceeded,
+    GuestExited,
+    GuestTrap,
+    Interrupted,
+    MissingMemory,
+    UsageError,
+)
+from wasi_nn.runtime import BufferMemory, GuestMemory, Instance
 from wasi_nn.wasm.arguments import check_call
 
 if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
     from wasi_nn._host.linkable import Linkable, Linked
+    from wasi_nn.wasm.module import Signature
 
 T = TypeVar("T")
 _ATTENDED = nullcontext()
@@ -94,6 +105,16 @@ class Guest(Closing):
         return self._instance.refused
 
     @property
+    def exports(self) -> Mapping[str, Signature | None]:
+        """The functions that can be called, and their types; None for one that is unreadable."""
+        return self._signatures
+
+    @property
+    def memory(self) -> Memory:
+        """The guest's memory, for reading and writing between its calls."""
+        return Memory(self._reach)
+
+    @property
     def graphs(self) -> tuple[GraphUse, ...]:
         """The latest graphs that the guest has opened."""
         return tuple(self._session.opened)
@@ -124,18 +145,26 @@ class Guest(Closing):
         return self._attended(lambda: self._invoke(export, given))
 
     def _invoke(self, export: str, given: tuple[Any, ...]) -> tuple[int | float, ...]:
-        exit_code = self._instantiate()
-        if exit_code is not None:
-            raise GuestExited(exit_code)
-        if "_initialize" in self._signatures and export != "_initialize":
-            self._instance.call("_initialize")
+        if export == "_initialize":
+            exit_code = self._instantiate()
+            if exit_code is not None:
+                raise GuestExited(exit_code)
+        else:
+            self._initialize()
         return self._instance.call(export, *given)
 
     def begin(self) -> None:
-        """Instantiate the module, so that its exports can be called."""
-        exit_code = self._attended(self._instantiate)
+        """Instantiate the module, and call its ``_initialize`` if it has one, so that its exports
+        can be called."""
+        self._checked("_initialize", ())
+        self._attended(self._initialize)
+
+    def _initialize(self) -> None:
+        exit_code = self._instantiate()
         if exit_code is not None:
             raise GuestExited(exit_code)
+        if "_initialize" in self._signatures:
+            self._instance.call("_initialize")
 
     def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
         """Call an exported function with numbers, and return its results. Each call has the whole
@@ -144,6 +173,57 @@ class Guest(Closing):
         kinds of ``GuestError``."""
         given = self._checked(export, arguments)
         return self._attended(lambda: self._instance.call(export, *given))
+
+    def put(self, data: str | Buffer, allocator: str, alignment: int = 1) -> Region:
+        """Copy bytes, a contiguous array, or a text (as UTF-8) into memory that the guest
+        allocates::
+
+            (hash,) = guest.call("hash", *guest.put("hello", "malloc"))
+
+        ``allocator`` is the export that allocates: with one parameter (``malloc(size)``), two
+        (``alloc(size, alignment)``) or four (``cabi_realloc(0, 0, alignment, size)``). It returns
+        the pointer. The guest frees the memory. Raises as ``call`` does, ``MissingMemory`` if the
+        allocator returns 0, and ``InvalidArgument`` if its pointer leads outside the memory."""
+        flat = flat_bytes(data)
+        size = len(flat)
+        signature = self._signatures.get(allocator)
+        given = {1: (size,), 2: (size, alignment), 4: (0, 0, alignment, size)}
+        count = 1 if signature is None else len(signature.parameters)
+        if signature is not None and (count not in given or len(signature.results) != 1):
+            raise UsageError(
+                f"{allocator}{signature} is not an allocator: it must take the size, the size and "
+                "the alignment, or what cabi_realloc takes, and return the pointer"
+            )
+        (pointer,) = self.call(allocator, *given[count])
+        region = Region(int(pointer) & 0xFFFFFFFF, size)
+        if not region.pointer and size:
+            raise MissingMemory(f"the guest's {allocator} has no {size} bytes")
+        self.memory.write(region.pointer, flat)
+        return region
+
+    def _reach(self, work: Callable[[GuestMemory], object]) -> object:
+        if self._forked:
+            raise refusal("the guest")
+
+        if self.interrupted:
+            raise Interrupted("the guest was interrupted")
+        memory = self._instance.memory
+        if memory is None:
+            raise UsageError("the guest exports no memory")
+        if isinstance(memory, BufferMemory):
+            # There is nothing to wait for.
+            return work(memory)
+
+        def ask() -> object:
+            try:
+                return work(memory)
+            except GuestTrap:
+                # Its process was killed meanwhile.
+                if self.interrupted:
+                    raise Interrupted("the guest was interrupted") from None
+                raise
+
+        return self._attended(ask)
 
     def _bounded(self, work: Callable[[], T]) -> T:
         try:
@@ -248,6 +328,10 @@ class _Closed(Instance):
         raise UsageError("the guest was closed")
 
     def call(self, export: str, *arguments: float) -> tuple[int | float, ...]:
+        raise UsageError("the guest was closed")
+
+    @property
+    def memory(self) -> None:
         raise UsageError("the guest was closed")
 
     def interrupt(self) -> None:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Union
 
 from wasi_nn import encodings
 from wasi_nn._closing import Closing
+from wasi_nn._host.binary import linkable, named, read_guest
 from wasi_nn._host.compiling import Code
-from wasi_nn._host.guest import in_guest
-from wasi_nn._host.guest_module import GuestModule
+from wasi_nn._host.guest import Guest, in_guest
 from wasi_nn._host.limit_policy import enforcing, laid_over, policy_of_host
 from wasi_nn._host.program import Program
 from wasi_nn._host.statistics import RunCounts, Statistics
@@ -35,7 +34,7 @@ from wasi_nn.errors import InvalidEncoding, UsageError
 from wasi_nn.limits import Limits
 from wasi_nn.plugins import Plugins
 from wasi_nn.policy import Policy
-from wasi_nn.runtime import EngineLimits, Runtime
+from wasi_nn.runtime import EngineLimits, HostFunction, Runtime, WasiConfig
 from wasi_nn.runtime.name import RuntimeName
 from wasi_nn.types import ExecutionTarget
 from wasi_nn.wasm import module as wasm_module
@@ -44,10 +43,9 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from wasi_nn._host.asynchronous import AsyncRuns
-    from wasi_nn._host.linkable import Linkable
     from wasi_nn._host.many import Runs
     from wasi_nn._host.model import Model
-    from wasi_nn._host.options import Input, RunOptions
+    from wasi_nn._host.options import GuestOptions, Input, RunOptions
     from wasi_nn._host.result import RunResult
 
 #: A path (also ``package:PKG/FILE``) or the bytes themselves.
@@ -246,41 +244,25 @@ class Host(OfOneProcess, Closing):
         else:
             path = resolve_path(wasm)
             name, where = path.name, f"{path}: "
-            data = self._guest_bytes(path)
+            data = read_guest(path, self.limits.wasm_bytes, self.plugins)
         if not wasm_module.is_wasm(data):
             from wasi_nn._models import recognition
 
             raise UsageError(recognition.guest(memoryview(data)))
         limits = EngineLimits(self.limits.memory, self.limits.fuel)
-        with _named(where):
+        with named(where):
             if len(data) > self.limits.wasm_bytes:
                 raise UsageError(
                     f"the guest has more than {self.limits.wasm_bytes} bytes, its limit wasm-bytes"
                 )
-            binary = _linkable(data)
+            binary = linkable(data)
 
         def compile() -> Any:
             runtime = self.runtime
-            with _named(where):
+            with named(where):
                 return binary.compile(runtime, data, limits)
 
         return Program(self, name, Code(compile), binary)
-
-    def _guest_bytes(self, path: Path) -> bytes:
-        """Read a guest's file. Raises ``UsageError`` for any other file, after its first bytes: a
-        model can be larger than memory."""
-        try:
-            if not path.is_dir():
-                with path.open("rb") as file:
-                    start = file.read(len(wasm_module.MAGIC))
-                    if wasm_module.is_wasm(start):
-                        # One byte above the limit suffices to refuse it.
-                        return start + file.read(self.limits.wasm_bytes)
-        except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror or error}") from error
-        from wasi_nn._models import recognition
-
-        raise UsageError(recognition.guest(path, detect(self.plugins, [path])))
 
     def run(
         self, wasm: Source, args: Sequence[str] = (), **options: Unpack[RunOptions]
@@ -288,6 +270,22 @@ class Host(OfOneProcess, Closing):
         """Compile a guest and run it, under one deadline. The options are those of
         ``Program.run``."""
         return self.program(wasm).run(args, **options)
+
+    def instantiate(
+        self,
+        wasm: Source,
+        *,
+        wasi: WasiConfig | None = None,
+        extra: Sequence[HostFunction] = (),
+        **options: Unpack[GuestOptions],
+    ) -> Guest:
+        """Compile a guest and instantiate it, to call its exports. The options are those of
+        ``Program.instantiate``::
+
+            with host.instantiate("text.wasm") as guest:
+                (words,) = guest.call("count", *guest.put("to be or not", "malloc"))
+        """
+        return self.program(wasm).instantiate(wasi=wasi, extra=extra, **options)
 
     async def run_async(
         self, wasm: Source, args: Sequence[str] = (), **options: Unpack[RunOptions]
@@ -371,24 +369,3 @@ def _config(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
     if config is not None and not isinstance(config, Mapping):
         raise UsageError(f"the config is {config!r}, and must be a mapping, as in {{'threads': 2}}")
     return config or {}
-
-
-def _linkable(wasm: bytes) -> Linkable:
-    """A guest's binary. Raises ``UsageError`` for a damaged one."""
-    if wasm_module.is_component(wasm):
-        # (Most guests are core modules, and start without the component ABI.)
-        from wasi_nn._host.guest_component import GuestComponent
-
-        return GuestComponent(wasm)
-    return GuestModule(wasm)
-
-
-@contextmanager
-def _named(where: str) -> Iterator[None]:
-    """Prefix a ``UsageError`` of the block with the guest's file."""
-    try:
-        yield
-    except UsageError as error:
-        if not where or type(error) is not UsageError:
-            raise
-        raise UsageError(f"{where}{error}") from error

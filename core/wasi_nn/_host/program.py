@@ -59,8 +59,8 @@ class Program(OfOneProcess):
         return self._binary.file
 
     @property
-    def signatures(self) -> Mapping[str, Signature | None]:
-        """The exported functions and their signatures; None for a signature that is unreadable."""
+    def exports(self) -> Mapping[str, Signature | None]:
+        """The exported functions and their types; None for one that is unreadable."""
         return self._binary.signatures
 
     @property

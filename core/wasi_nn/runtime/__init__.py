@@ -47,8 +47,9 @@ __all__ = [
 
 
 class GuestMemory(Protocol):
-    """A guest's linear memory during one host call. What ``read`` returns is valid only during that
-    call: the memory may grow, and move, as soon as the guest runs again."""
+    """A guest's linear memory, during one host call or between two calls of its exports. What
+    ``read`` returns is valid only until the guest runs again: then the memory may grow, and
+    move."""
 
     def read(self, pointer: int, length: int) -> memoryview:
         """``length`` bytes at ``pointer`` (both unsigned), without a copy if the engine can.
@@ -239,6 +240,13 @@ class Instance(ABC):
     def clock_start(self) -> int:
         """``time.monotonic_ns()`` at the moment at which the guest's monotonic clock shows 0."""
         return 0
+
+    @property
+    def memory(self) -> GuestMemory | None:
+        """The memory that the guest exports as ``memory``, at its present size: between two calls,
+        and in a host function as well. None if it exports none, or is not instantiated. Raises
+        ``UsageError`` if the engine cannot reach it from there."""
+        raise UsageError("this runtime cannot reach a guest's memory between its calls")
 
     @abstractmethod
     def instantiate(self) -> int | None:

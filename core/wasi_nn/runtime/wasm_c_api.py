@@ -289,6 +289,10 @@ class CApiInstance(EngineInstance):
         trap: int = self.api.trap(self.store, ctypes.byref(bytes_vector(message)))
         return trap
 
+    @property
+    def memory(self) -> BufferMemory | None:
+        return self.memory_now()
+
     def refresh_memory(self) -> None:
         self.memory_now()
 

@@ -96,6 +96,10 @@ const sendJson = (kind, value) => send(kind, Buffer.from(JSON.stringify(value)))
 // The protocol has 32 bits for a size: a memory of 4 GiB counts as one byte smaller.
 const memorySize = (without) => memory ? Math.min(memory.buffer.byteLength, 0xffffffff) : without;
 
+function sendMemory(body) {
+  send(DATA, new Uint8Array(memory.buffer, body.readUInt32LE(0), body.readUInt32LE(4)));
+}
+
 function hostFunction(index, parameters, hasResult) {
   return (...given) => {
     if (asking) leave();
@@ -119,7 +123,7 @@ function hostFunction(index, parameters, hasResult) {
     for (;;) {
       const { kind, body } = receive();
       if (kind === READ) {
-        send(DATA, new Uint8Array(memory.buffer, body.readUInt32LE(0), body.readUInt32LE(4)));
+        sendMemory(body);
       } else if (kind === RETURN) {
         asking = false;
         return hasResult ? body.readInt32LE(0) : undefined;
@@ -245,7 +249,9 @@ for (;;) {
     guarded(() => { instance = instantiate(compiled, JSON.parse(body)); });
   } else if (kind === CALL && instance) {
     guarded(() => call(instance, JSON.parse(body)));
-  } else {
+  } else if (kind === READ && memory) {
+    sendMemory(body);
+  } else if (kind !== WRITE) {
     leave();
   }
 }

@@ -145,6 +145,10 @@ class WamrInstance(EngineInstance):
             self._memory.replace(view_at(self._api.memory_base(self._memory_at), size))
         return self._memory
 
+    @property
+    def memory(self) -> BufferMemory | None:
+        return self.memory_now(self._exec_env) if self._handle is not None else None
+
     def refresh_memory(self) -> None:
         if self._memory_at:
             self.memory_now(self._exec_env)

@@ -317,15 +317,23 @@ class WasmEdgeInstance(EngineInstance):
 
         return trampoline
 
+    @property
+    def memory(self) -> BufferMemory | None:
+        return None if self._instance is None else self._memory_of(self._instance)
+
     def refresh_memory(self) -> None:
         if self._memory_at:
-            self._memory_now(0)
+            self._memory_of(0)
 
     def _memory_now(self, frame: int) -> BufferMemory | None:
+        """The guest's memory, for a host call."""
+        return self._memory_of(0 if self._memory_at else self._api.frame_module(frame))
+
+    def _memory_of(self, instance: int) -> BufferMemory | None:
         """The guest's memory at its current size and address, without a copy."""
         api = self._api
         if not self._memory_at:
-            self._memory_at = api.find_memory(api.frame_module(frame), _MEMORY) or 0
+            self._memory_at = api.find_memory(instance, _MEMORY) or 0
             if not self._memory_at:
                 return None
         size = api.memory_pages(self._memory_at) * PAGE

@@ -256,6 +256,10 @@ class PackageInstance(EngineInstance):
 
         return wasmer.Function(self._store, trampoline, kind)
 
+    @property
+    def memory(self) -> BufferMemory | None:
+        return self._memory_now()
+
     def refresh_memory(self) -> None:
         self._memory_now()
 

@@ -193,7 +193,7 @@ def test_the_exports_of_a_component_cannot_be_called(host: Host) -> None:
     program = host.program(wasmtime.wat2wasm("(component)"))
     with pytest.raises(UsageError, match="a component is run as a command"):
         program.instantiate()
-    assert program.signatures == {}
+    assert program.exports == {}
 
 
 def test_a_run_of_another_type_is_refused(either: Host) -> None:

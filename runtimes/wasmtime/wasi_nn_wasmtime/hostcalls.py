@@ -63,6 +63,15 @@ _export_get = brief(
     ctypes.c_size_t,
     ctypes.POINTER(ffi.wasmtime_extern_t),
 )
+_instance_export_get = brief(
+    "wasmtime_instance_export_get",
+    ctypes.c_bool,
+    POINTER,
+    POINTER,
+    ctypes.c_char_p,
+    ctypes.c_size_t,
+    ctypes.POINTER(ffi.wasmtime_extern_t),
+)
 _memory_data = brief("wasmtime_memory_data", POINTER, POINTER, POINTER)
 _memory_size = brief("wasmtime_memory_data_size", ctypes.c_size_t, POINTER, POINTER)
 _trap_new = brief("wasmtime_trap_new", POINTER, ctypes.c_char_p, ctypes.c_size_t)
@@ -106,7 +115,7 @@ _EMPTY = BufferMemory()
 
 
 class CallerMemory:
-    """The memory of a guest, found at its first host call."""
+    """The memory of a guest, found at its first host call or between its calls."""
 
     __slots__ = ("_at", "_extern", "_memory", "context")
 
@@ -138,16 +147,28 @@ class CallerMemory:
             memory.replace(view_at(_memory_data(self.context, self._at), size))
         return memory
 
+    def of(self, context: int, instance: int) -> BufferMemory | None:
+        """The memory of an instance between its calls, as ``now``. ``context`` is its store's."""
+        if not self._at:
+            extern = ffi.wasmtime_extern_t()
+            given = context, instance, _MEMORY, len(_MEMORY), ctypes.byref(extern)
+            if not (_instance_export_get(*given) and self._take(extern, context)):
+                return None
+        return self.now(0)
+
     def _find(self, caller: int) -> bool:
         extern = ffi.wasmtime_extern_t()
         if not _export_get(caller, _MEMORY, len(_MEMORY), ctypes.byref(extern)):
             return False
+        return self._take(extern, _caller_context(caller))
+
+    def _take(self, extern: ffi.wasmtime_extern_t, context: int) -> bool:
         kind: Any = extern.kind
         if kind != ffi.WASMTIME_EXTERN_MEMORY.value:
             return False
         self._extern, self._memory = extern, BufferMemory()
         self._at = ctypes.addressof(extern.of.memory)
-        self.context = _caller_context(caller)
+        self.context = context
         return True
 
 

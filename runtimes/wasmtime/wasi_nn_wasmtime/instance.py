@@ -13,7 +13,7 @@ import wasmtime
 from wasmtime import _ffi as ffi
 
 from wasi_nn.errors import UsageError
-from wasi_nn.runtime import EngineLimits, HostFunction, WasiConfig
+from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig
 from wasi_nn.runtime.engine import WASI_MODULES, before, missing_export
 from wasi_nn.runtime.open_files import OpenFiles
 from wasi_nn.runtime.wasi_streams import Preview1, may_wait
@@ -145,6 +145,12 @@ class WasmtimeInstance(StoreInstance):
         finally:
             if slots is not None:
                 slots.give_back()
+
+    @property
+    def memory(self) -> BufferMemory | None:
+        if self._instance is None:
+            return None
+        return self.imports.memory.of(self._store.context, ctypes.addressof(self._instance))
 
     def refresh_memory(self) -> None:
         self.imports.memory.refresh()

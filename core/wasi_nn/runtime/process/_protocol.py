@@ -9,7 +9,7 @@ Before that answer, the process may send HOST_CALL: ``{u32 function, u32 size of
 whether there is one}``, then ``{u32 value, u32 length}`` for each argument, and then, for each
 argument, the bytes that it points to. It waits for RETURN (i32) or TRAP. Before those, the host may
 send READ ``{u32 pointer, u32 length}``, answered with DATA; WRITE ``{u32 pointer}`` and bytes,
-which has no answer; and CALL.
+which has no answer; and CALL. It may also send READ and WRITE between two CALLs.
 
 A component's process gets INTERFACES (pickled) between PREPARE and LINK, and may get CHECK (empty)
 in place of LINK. Its HOST_CALL is ``{u32 function}`` and the parameters, and the RETURN is the

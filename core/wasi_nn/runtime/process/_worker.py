@@ -78,7 +78,10 @@ class Worker:
         self._interfaces: Sequence[Interface] = ()
         self._instance: Instance
         self._refused: Mapping[str, int] = {}
+        # Of the latest host call.
         self._memory: GuestMemory | None = None
+        # Whether the engine reaches the memory between calls.
+        self._reaches = False
         # The most bytes in one call of a component.
         self._most: int | None = None
 
@@ -96,6 +99,17 @@ class Worker:
                 self._guarded(self._link, json.loads(bytes(body)))
             elif kind == CALL:
                 self._guarded(self._call, json.loads(bytes(body)))
+            elif (memory := self._instance.memory) is not None:
+                self._access(memory, kind, body)
+
+    def _access(self, memory: GuestMemory, kind: int, body: memoryview) -> None:
+        if kind == READ:
+            self._channel.send(DATA, memory.read(*PAIR.unpack(body)))
+        elif kind == WRITE:
+            (pointer,) = U32.unpack_from(body)
+            memory.write(pointer, body[U32.size :])
+        else:
+            raise Stopped
 
     def _prepare(self, wasm: bytes) -> dict[str, Any]:
         # Warnings go to sys.stderr, since this process has no handler for them.
@@ -139,6 +153,11 @@ class Worker:
         code = self._instance.instantiate()
         if code is not None:
             raise _Exit(code)
+        try:
+            self._memory = self._instance.memory
+        except UsageError as error:
+            return {"unreachable": str(error)}
+        self._reaches = True
         return {}
 
     def _check(self, nothing: None) -> dict[str, Any]:
@@ -173,11 +192,8 @@ class Worker:
                     return int.from_bytes(body, "little") if has_result else None
                 if kind == CALL:
                     self._guarded(self._call, json.loads(bytes(body)))
-                elif memory is not None and kind == READ:
-                    channel.send(DATA, memory.read(*PAIR.unpack(body)))
-                elif memory is not None and kind == WRITE:
-                    (pointer,) = U32.unpack_from(body)
-                    memory.write(pointer, body[U32.size :])
+                elif memory is not None:
+                    self._access(memory, kind, body)
                 else:
                     raise Stopped
 
@@ -228,7 +244,8 @@ class Worker:
             text = str(error).removeprefix(_LINK_PREFIX)
             kind = FAILED
             answer = {"kind": _kind(error), "text": text, "code": getattr(error, "code", None)}
-        size = 0 if self._memory is None else self._memory.size
+        memory = self._instance.memory if self._reaches else self._memory
+        size = 0 if memory is None else memory.size
         refused = self._refused.get("files", 0)
         self._channel.send(kind, as_json({**answer, "size": size, "refused": refused}))
 

@@ -32,6 +32,8 @@ _PIPE_BYTES = 1 << 20
 _ENGINE_BYTES = 2 << 30
 _MAX_GUEST_BYTES = 4 << 30
 _MAX_LIMIT = 1 << 62
+# The writes to a guest's memory that are kept before they are sent, in bytes.
+_MAX_KEPT = 1 << 20
 # How long a process that has closed its pipes may take to end, in seconds.
 _LEAVING_SECONDS = 5
 
@@ -184,15 +186,17 @@ class Child:
 
 
 class RemoteMemory:
-    """The guest's memory during one host call. Reads that the call does not carry are requests to
-    the process. Writes are kept until the next request, or the end of the call."""
+    """The guest's memory, during one host call or between calls. Reads that the call does not carry
+    are requests to the process. Small writes are kept until the next request, or the end of the
+    call."""
 
-    __slots__ = ("_child", "_peeks", "_writes", "size")
+    __slots__ = ("_child", "_kept", "_peeks", "_writes", "size")
 
     def __init__(self, child: Child, size: int, peeks: list[tuple[int, memoryview]]) -> None:
         self._child = child
         self._peeks = peeks
         self._writes: list[tuple[int, bytes | memoryview]] = []
+        self._kept = 0
         self.size = size
 
     def follow(self, size: int) -> None:
@@ -225,12 +229,16 @@ class RemoteMemory:
         self._peeks = []
         # A copy, since the library may reuse its buffer before this is sent.
         self._writes.append((pointer, bytes(data)))
+        self._kept += len(data)
+        if self._kept > _MAX_KEPT:
+            self.flush()
 
     def flush(self) -> None:
         """Send the writes to the guest."""
         for pointer, data in self._writes:
             self._child.send(WRITE, U32.pack(pointer), data)
         self._writes.clear()
+        self._kept = 0
 
 
 def _pipe() -> list[int]:

@@ -77,6 +77,8 @@ class RemoteGuest(EngineInstance):
         super().__init__()
         # The size of the guest's memory when it last answered.
         self._size = 0
+        # Why the memory cannot be reached between calls.
+        self._unreachable: str | None = None
         self._wasi = wasi
         self._limits = limits
         self._streams = Streams(wasi, self.output_failures)
@@ -129,7 +131,7 @@ class RemoteGuest(EngineInstance):
             if limits.files is not None:
                 self._child.limit_files(limits.files + len(wasi.preopens) + _ENGINE_FILES)
             self._child.send(LINK, as_json(wanted))
-            self._answer()
+            self._unreachable = self._answer().get("unreachable")
 
     def _compile(self, wasm: bytes, interfaces: bytes = b"") -> None:
         # The guest's process compiles the guest again.
@@ -153,7 +155,8 @@ class RemoteGuest(EngineInstance):
             failure: BaseException | None = None
             with self._understood():
                 answer: dict[str, Any] = dict(json.loads(bytes(data)))
-                self._size = int(answer["size"])
+                # (Messages have 32 bits for a pointer.)
+                self._size = min(int(answer["size"]), 0xFFFFFFFF)
                 self._count_refused(int(answer.get("refused", 0)))
                 if kind != OK:
                     failure = _failure(answer) if kind == FAILED else self._child.nonsense()

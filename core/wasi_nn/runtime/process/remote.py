@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from wasi_nn.errors import UsageError
 from wasi_nn.runtime import EngineLimits, HostFunction, Module, WasiConfig
 from wasi_nn.runtime.engine import missing_export
 from wasi_nn.runtime.process._protocol import (
@@ -41,7 +42,9 @@ class RemoteModule(Module):
         place of a start function. Raises ``UsageError`` if ``engine`` cannot compile the module."""
         self.make_child = make_child
         self.wasm = wasm
-        self.signatures = wasm_module.parse(wasm).signatures
+        file = wasm_module.parse(wasm)
+        self.signatures = file.signatures
+        self.exports_memory = ("memory", "memory") in file.exports
         self.limits_memory = limits_memory
         self.start = start
         compile_once(engine, make_child, wasm, "module")
@@ -65,14 +68,22 @@ class RemoteInstance(RemoteGuest):
         super().__init__(module.make_child, wasi, limits)
         self._module = module
         self._functions = functions
-        # The memories of the current host calls, the innermost last.
+        # The memory between calls, and those of the current host calls, the innermost last.
         self._memories: list[RemoteMemory] = []
+
+    @property
+    def memory(self) -> RemoteMemory | None:
+        if self._unreachable is not None:
+            raise UsageError(str(self._unreachable))
+        return self._memories[-1] if self._memories else None
 
     def link(self) -> None:
         wasm, limits = self._module.wasm, self._limits
         if limits.memory is not None and not self._module.limits_memory:
             wasm, limits = bounded(wasm, limits.memory), limits._replace(memory=None)
         self._link(wasm, self._functions, limits)
+        if self._module.exports_memory and self._unreachable is None:
+            self._memories.append(RemoteMemory(self._child, self._size, []))
         if self._module.start is not None:
             self.invoke(self._module.start, ())
 

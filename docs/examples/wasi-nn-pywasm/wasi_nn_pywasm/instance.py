@@ -42,6 +42,11 @@ class Instance(EngineInstance):
         machine = Machine(self, self._store)
         self._instance = machine.run(machine.instance, self._module, imports)
 
+    @property
+    def memory(self):
+        """For the embedder, between calls."""
+        return self._instance and memory_of(self._instance, self._store)
+
     def invoke(self, export, arguments):
         wanted = (export, FUNCTION)
         found = [e.data.data for e in self._instance.exps if (e.name, e.data.kind) == wanted]
@@ -80,7 +85,8 @@ class Instance(EngineInstance):
                 # (A function that only ends the guest takes none of its numbers.)
                 given = arguments[: function.parameters]
                 numbers = (number & 0xFFFFFFFF for number in given)
-                result = function.call(machine.guest_memory(), *numbers)
+                memory = memory_of(machine.stack.frame[-1].module, self._store)
+                result = function.call(memory, *numbers)
             except BaseException as error:
                 self.raised = error  # start and call raise it in place of the trap
                 raise GuestTrap(HOST_TRAP) from None
@@ -126,13 +132,13 @@ class Machine(pywasm.core.Machine):
             raise GuestTrap("call stack exhausted")
         super().evaluate_call(address)
 
-    def guest_memory(self):
-        """The memory that the guest exports, as it is now. The frame knows the instance, also
-        while its start function runs."""
-        for export in self.stack.frame[-1].module.exps:
-            if (export.name, export.data.kind) == ("memory", MEMORY):
-                return Memory(self.store.mems[export.data.data].data)
-        return None
+
+def memory_of(instance, store):
+    """The memory that an instance exports, as it is now."""
+    for export in instance.exps:
+        if (export.name, export.data.kind) == ("memory", MEMORY):
+            return Memory(store.mems[export.data.data].data)
+    return None
 
 
 class Memory:
