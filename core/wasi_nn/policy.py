@@ -146,6 +146,8 @@ class Policy(NamedTuple):
             return layer.get(model or encoding) or layer.get(encoding)
 
         default = "guest" if model is None else "shared" if always_in_worker else "none"
+        if self.isolation is None and chosen is None:
+            return default
         outer, *inner = [choice(layer) for layer in self._layers()] or [None]
         found = [chosen or outer or default, *(each for each in inner if each)]
         strongest = max(found, key=ISOLATIONS.index)

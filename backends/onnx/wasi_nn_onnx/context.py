@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi import _pybind_state as _native
 
 from wasi_nn.backend.buffers import BufferedContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
@@ -24,6 +25,8 @@ from wasi_nn_onnx.elements import element_number, is_optional, tensor_type
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+_CPU = onnxruntime.OrtDevice.make("cpu", 0)._get_c_device()
 
 
 class _Buffer:
@@ -56,11 +59,11 @@ class OnnxContext(BufferedContext):
         unfixed: set[str],
     ) -> None:
         super().__init__(inputs, outputs)
-        # With run options, the session's public method spends 24 µs on looking for WebGPU options.
-        # Without run options, a computation cannot be cancelled.
+        # onnxruntime's own classes look for WebGPU's options in each of their calls, which takes
+        # longer than the call: 24 µs of a run with options. Without options, a computation cannot
+        # be cancelled.
         self._run = session._sess.run_with_iobinding
-        self._binding = session.io_binding()
-        self._inner = self._binding._iobinding
+        self._binding = _native.SessionIOBinding(session._sess)
         self._options = onnxruntime.RunOptions()
         # What keeps the memory of the bound inputs.
         self._memory: list[NDArray[np.uint8] | None] = [None] * len(inputs)
@@ -80,18 +83,21 @@ class OnnxContext(BufferedContext):
 
     def bind(self, index: int, tensor: Tensor) -> Tensor:
         buffer = _Buffer(tensor.type, tensor.dims)
-        self._bind_input(index, tensor, buffer.array)
+        self._bind_input(index, tensor, buffer.array, buffer.address)
         return buffer.tensor
 
     def bind_memory(self, index: int, tensor: Tensor) -> bool:
-        self._bind_input(index, tensor, np.frombuffer(tensor.data, np.uint8))
+        memory = np.frombuffer(tensor.data, np.uint8)
+        self._bind_input(index, tensor, memory, memory.ctypes.data)
         return True
 
-    def _bind_input(self, index: int, tensor: Tensor, memory: NDArray[np.uint8]) -> None:
+    def _bind_input(
+        self, index: int, tensor: Tensor, memory: NDArray[np.uint8], address: int
+    ) -> None:
         info = self.input_infos[index]
-        number, address = element_number(info.native_type), memory.ctypes.data
+        number = element_number(info.native_type)
         try:
-            self._binding.bind_input(info.name, "cpu", 0, number, tensor.dims, address)
+            self._binding.bind_input(info.name, _CPU, number, tensor.dims, address)
         except Exception as error:
             raise RuntimeFailure(f"onnxruntime does not take input {info.name}: {error}") from error
         self._memory[index] = memory
@@ -134,7 +140,7 @@ class OnnxContext(BufferedContext):
             known = info.dims is not None and min(info.dims) > 0 and prod(info.dims) > 1
             if not known or info.name in inputs or info.name in self._unfixed:
                 self._open.append(info.name)
-                self._binding.bind_output(info.name)
+                self._binding.bind_output(info.name, _CPU)
                 continue
             assert info.dims is not None
             self._fixed[info.name] = _Buffer(info.type, info.dims)
@@ -143,9 +149,9 @@ class OnnxContext(BufferedContext):
     def _run_once(self) -> None:
         for name in self._open:
             # Otherwise onnxruntime would reuse the value of the last run as a buffer.
-            self._binding.bind_output(name)
+            self._binding.bind_output(name, _CPU)
         self._values = None
-        self._run(self._inner, self._options)
+        self._run(self._binding, self._options)
 
     def _run_open(self) -> None:
         """Run again without our buffers for outputs. If an output's real dimensions differ from
@@ -166,7 +172,7 @@ class OnnxContext(BufferedContext):
     def _bind_fixed(self, info: TensorInfo) -> None:
         number, buffer = element_number(info.native_type), self._fixed[info.name]
         dims, address = buffer.tensor.dims, buffer.address
-        self._binding.bind_output(info.name, "cpu", 0, number, dims, address)
+        self._binding.bind_output(info.name, _CPU, number, dims, address)
 
     def _allocated_output(self, info: TensorInfo) -> Tensor:
         if info.type is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -76,7 +76,7 @@ class Observer:
         self.traced = traced
         self.failures: deque[Failure] = deque(maxlen=_MAX_FAILURES)
         self.failed = 0
-        self.refused: Counter[str] = Counter()
+        self.refused: defaultdict[str, int] = defaultdict(int)
         self.stats: dict[str, CallStats] = {}
 
     def fail(self, failure: Failure) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 
 from wasi_nn._host.output import Output, runtime_output
 from wasi_nn.escaping import logger
@@ -21,7 +21,7 @@ class Capture:
         self._pieces: dict[str, bytearray] = {}
         self._cut: set[str] = set()
         #: How many streams the limit has cut, by the name of the rule.
-        self.refused: Counter[str] = Counter()
+        self.refused: defaultdict[str, int] = defaultdict(int)
 
     def stream(self, name: str, given: Output) -> Stdout:
         """Where the guest writes a stream: the place that the user gave, or this."""

@@ -97,7 +97,8 @@ class Guest(Closing):
     @property
     def bench(self) -> tuple[float, ...]:
         """The latest 10,000 spans that the guest marked, in seconds."""
-        return tuple(self._linked.bench.spans)
+        bench = self._linked.bench
+        return () if bench is None else tuple(bench.spans)
 
     @property
     def refused(self) -> Mapping[str, int]:

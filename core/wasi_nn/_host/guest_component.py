@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from wasi_nn._abi.bench import BenchTimer
 from wasi_nn._abi.component.interfaces import Wit
 from wasi_nn._abi.component.versions import DIALECTS, PACKAGE, version_of
 from wasi_nn._abi.guard import Observer
@@ -60,11 +59,11 @@ class GuestComponent:
                 f"dialect {chosen} is for core modules; components have {', '.join(DIALECTS)}"
             )
         if version is None:
-            return Linked((), lambda: None, BenchTimer())
+            return Linked((), lambda: None)
         quirks = "" if chosen == DIALECTS[0] else f" ({chosen})"
         title = f"{PACKAGE[:-1]}{'@' + version if version else ''}{quirks}"
         interfaces = Wit(session, observer, chosen).interfaces(version)
-        return Linked(interfaces, lambda: title, BenchTimer())
+        return Linked(interfaces, lambda: title)
 
     def check_link(self, linked: Linked, code: Callable[[], Any]) -> None:
         code().check(linked.imports)

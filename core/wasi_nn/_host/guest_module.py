@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from wasi_nn._abi.bench import BenchTimer
+from wasi_nn._abi import bench
 from wasi_nn._abi.core.selection import Selection, select_abi
 from wasi_nn._abi.guard import Observer
 from wasi_nn._host.imports import link
@@ -37,8 +37,10 @@ class GuestModule:
         # What guests of a dialect share: its ABI and, once one was linked, what they import.
         self._selected: dict[str | None, Selection | None] = {}
         self._uses_sockets = bool(socket_functions(self.file.imports))
-        self._logs = any(item.module == _LOGGING for item in self.file.imports)
-        self._imported: dict[tuple[Runtime, str | None], list[tuple[str, str]]] = {}
+        modules = {item.module for item in self.file.imports}
+        self._logs, self._marks = _LOGGING in modules, bench.MODULE in modules
+        self._imported: dict[tuple[Runtime, str | None], set[tuple[str, str]]] = {}
+        self._is_command = self.file.is_command
 
     def compile(self, runtime: Runtime, wasm: bytes, limits: EngineLimits) -> Any:
         """The engine's code of the binary, whose bytes are ``wasm``. Raises ``UsageError`` if the
@@ -47,7 +49,7 @@ class GuestModule:
 
     def check_command(self) -> None:
         """Raise ``UsageError`` if it does not run by itself."""
-        if not self.file.is_command:
+        if not self._is_command:
             raise UsageError(f"this is not a command: {wasm_module.no_command(self.file)}")
 
     def check_export(self, name: str | None) -> None:
@@ -69,17 +71,16 @@ class GuestModule:
     ) -> Linked:
         """Meet every import, with ``stand_ins`` for what nothing provides. Raises ``LinkError``,
         and ``UsageError`` for a dialect that the binary cannot have."""
-        bench = BenchTimer()
         if dialect not in self._selected:
             self._selected[dialect] = select_abi(self.file, dialect)
         selection = self._selected[dialect]
         abi = None if selection is None else selection.for_guest(session)
         special = bool(extra) or stand_ins
         imported = None if special else self._imported.get((runtime, dialect))
-        offered = bench.host_functions()
-        if abi is not None:
-            names = None if imported is None else {name for _, name in imported}
-            offered += abi.host_functions(observer, names)
+        offered = [] if abi is None else abi.host_functions(observer, imported)
+        timer = bench.BenchTimer() if self._marks else None
+        if timer is not None:
+            offered += timer.host_functions()
         sockets = self._sockets(session, observer) if self._uses_sockets else None
         if sockets is not None:
             offered += sockets.functions(self.file.imports)
@@ -90,15 +91,15 @@ class GuestModule:
         if imported is None:
             needed = link(self.file, offered, runtime, stand_ins)
             if not special:
-                imported = [(function.module, function.name) for function in needed]
+                imported = {function[:2] for function in needed}
                 self._imported[runtime, dialect] = imported
-        else:
-            by_name = {(function.module, function.name): function for function in offered}
-            needed = [by_name[each] for each in imported]
+        if imported is not None:
+            # (In one order for all guests, so that an engine can link them once.)
+            needed = [function for function in offered if function[:2] in imported]
         return Linked(
             needed,
             lambda: abi.negotiation.dialect.name if abi is not None else None,
-            bench,
+            timer,
             sockets,
             log,
         )

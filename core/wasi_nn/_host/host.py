@@ -90,6 +90,8 @@ class Host(OfOneProcess, Closing):
         self._workers = HostWorkers()
         self._runtime_name = runtime
         self._runtime: Runtime | None = None
+        # How its engine is called, if a forked child cannot use it.
+        self._engine = ""
         #: Counts its programs' runs.
         self.counts = RunCounts()
         #: What runs in it.
@@ -112,8 +114,9 @@ class Host(OfOneProcess, Closing):
             self._runtime = runtime
             if not runtime.survives_fork:
                 keep(runtime)
-        if not self._runtime.survives_fork:
-            use(f"engine {self._runtime.name}")
+                self._engine = f"engine {runtime.name}"
+        if self._engine:
+            use(self._engine)
         return self._runtime
 
     # Models

@@ -84,6 +84,8 @@ def unenforced(limits: Limits, runtime: Runtime) -> list[str]:
     """The names of the limits that are set and that the engine cannot enforce."""
     # (Features are asked for only if a limit is set: another Python may have to describe them.)
     given = [name for name in _FEATURES if getattr(limits, name) is not None]
+    if not given:
+        return given
     return [name for name in given if not getattr(runtime.features, _FEATURES[name])]
 
 

@@ -27,7 +27,8 @@ class Linked(NamedTuple):
     imports: Sequence[Any]
     #: The dialect as far as it is known; None for a guest without wasi-nn.
     dialect: Callable[[], str | None]
-    bench: BenchTimer
+    #: The spans that a guest marks that imports ``bench``.
+    bench: BenchTimer | None = None
     #: Those of a guest that imports functions of sockets.
     sockets: Sockets | None = None
     #: The log of a guest that imports one.

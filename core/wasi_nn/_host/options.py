@@ -88,6 +88,8 @@ Input = Union[bytes, bytearray, memoryview, Sequence[str], RunInput]
 def check_args(args: object) -> None:
     """Raise ``UsageError`` unless the arguments of a guest are a list. (Of what: ``wasi_config``
     looks.)"""
+    if isinstance(args, (list, tuple)):
+        return
     if isinstance(args, (str, bytes, Mapping)) or not isinstance(args, Iterable):
         raise UsageError(f"args is {args!r}, and must be a list of texts, as in ['name:net']")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -137,9 +136,12 @@ class Program(OfOneProcess):
         except GuestError as raised:
             error, exit_code = raised, raised.exit_code
         ran = time.perf_counter() - started - guest.instantiate_seconds
-        refused = guest.observer.refused + captured.refused + Counter(guest.refused)
+        refused: dict[str, int] = {}
+        for counts in (guest.observer.refused, captured.refused, guest.refused):
+            for rule, count in counts.items():
+                refused[rule] = refused.get(rule, 0) + count
         if error is not None and error.rule:
-            refused[error.rule] += 1
+            refused[error.rule] = refused.get(error.rule, 0) + 1
         # What was compiled within the run came before the instance.
         instantiate = guest.instantiate_seconds - (self.compile_seconds - compiled)
         return RunResult(
@@ -155,7 +157,7 @@ class Program(OfOneProcess):
             guest.graphs,
             guest.generation,
             values,
-            dict(refused),
+            refused,
         )
 
     def run_many(
@@ -252,6 +254,8 @@ class Program(OfOneProcess):
         return guest
 
     def _policy(self, options: GuestOptions) -> Policy:
+        if not options:
+            return self._host.policy
         names = "policy", "limits", "timeout", "priority", "tokens_per_second"
         given: list[Any] = [options.get(name) for name in names]
         return laid_over(self._host.policy, *given)

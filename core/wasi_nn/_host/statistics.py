@@ -136,7 +136,8 @@ class RunCounts:
             self._seconds += seconds
             self._durations[bisect_left(_BOUNDS, seconds)] += 1
             self._failed_calls += result.failed
-            self._refused.update(result.refused)
+            if result.refused:
+                self._refused.update(result.refused)
             if result.generation is not None:
                 self._generation = self._generation.plus(result.generation)
 

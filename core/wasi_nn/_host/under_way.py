@@ -19,7 +19,8 @@ class UnderWay:
 
     def __init__(self) -> None:
         # Its lock is reentrant: a signal handler may close the host at any place.
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         # How to interrupt each run, and the thread that waits for it.
         self._runs: dict[Callable[[], None], int] = {}
         self._guests: weakref.WeakSet[Guest] = weakref.WeakSet()
@@ -28,7 +29,8 @@ class UnderWay:
 
     def forked(self) -> None:
         """This is a child process now, and what runs stayed in the parent."""
-        self._changed = threading.Condition()
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._runs = {}
         self._guests = weakref.WeakSet()
 
@@ -39,13 +41,13 @@ class UnderWay:
 
     def begin(self, interrupt: Callable[[], None]) -> None:
         """A run begins. Raises ``UsageError`` if the host was closed."""
-        with self._changed:
+        with self._lock:
             self.check()
             self._runs[interrupt] = threading.get_ident()
 
     def end(self, interrupt: Callable[[], None]) -> None:
         """It has ended."""
-        with self._changed:
+        with self._lock:
             self._runs.pop(interrupt, None)
             if self._closed:
                 self._changed.notify_all()
@@ -53,7 +55,7 @@ class UnderWay:
     def hold(self, guest: Guest) -> None:
         """A guest is open, and its owner closes it. Raises ``UsageError`` if the host was
         closed."""
-        with self._changed:
+        with self._lock:
             self.check()
             self._guests.add(guest)
         guest.on_close = self._guests.discard

@@ -34,19 +34,23 @@ def _preopen(entry: object, dirs: object) -> Preopen:
     return entry._replace(host=host)
 
 
-def wasi_config(args: Sequence[str], options: RunOptions, captured: Capture) -> WasiConfig:
-    """The WASI configuration of a run. Raises ``UsageError`` for an option of another form, a
-    directory that is not there, and NUL in an argument or variable."""
-    env, dirs, stdin = options.get("env"), options.get("dirs", ()), options.get("stdin")
-    stdout = captured.stream("stdout", options.get("stdout"))
-    stderr = captured.stream("stderr", options.get("stderr"))
+def _preopens(dirs: Dirs) -> list[Preopen]:
     if isinstance(dirs, Mapping):
         # (``_preopen`` checks what they are.)
         unchecked: Mapping[Any, Any] = dirs
         given: Sequence[object] = [Preopen(host, guest) for guest, host in unchecked.items()]
     else:
         given = dirs if isinstance(dirs, Sequence) else [dirs]
-    preopens = [_preopen(entry, dirs) for entry in given]
+    return [_preopen(entry, dirs) for entry in given]
+
+
+def wasi_config(args: Sequence[str], options: RunOptions, captured: Capture) -> WasiConfig:
+    """The WASI configuration of a run. Raises ``UsageError`` for an option of another form, a
+    directory that is not there, and NUL in an argument or variable."""
+    env, dirs, stdin = options.get("env"), options.get("dirs", ()), options.get("stdin")
+    stdout = captured.stream("stdout", options.get("stdout"))
+    stderr = captured.stream("stderr", options.get("stderr"))
+    preopens = [] if dirs == () else _preopens(dirs)
     if env is not None and not isinstance(env, Mapping):
         raise UsageError(f"env is {env!r}, and must map names to texts, as in {{'LEVEL': 'info'}}")
     pairs = list((env or {}).items())

@@ -22,16 +22,17 @@ def versions(
     """The versions of all files that the model of ``paths`` depends on; of a folder, those of the
     files in it. Raises ``ModelNotFound`` for a missing file, and ``RuntimeFailure`` where the
     backend fails."""
-    with Blame(backend):
-        files = [*backend.files(paths, config)]
-        if not all(isinstance(file, Path) for file in files):
-            raise BrokenContract("files must give a sequence of Path")
     found: list[model_files.Version] = []
-    for file in files:
-        try:
-            found += model_files.versions(file)
-        except ModelNotFound as error:
-            if file in paths:
-                raise
-            raise ModelNotFound(f"{error} ({paths[0]} needs this file)") from error
+    with model_files.looking_once():
+        with Blame(backend):
+            files = [*backend.files(paths, config)]
+            if not all(isinstance(file, Path) for file in files):
+                raise BrokenContract("files must give a sequence of Path")
+        for file in files:
+            try:
+                found += model_files.versions(file)
+            except ModelNotFound as error:
+                if file in paths:
+                    raise
+                raise ModelNotFound(f"{error} ({paths[0]} needs this file)") from error
     return tuple(found)

@@ -20,6 +20,8 @@ from importlib import import_module
 from types import FrameType
 from typing import Any
 
+from wasi_nn._process.signals import in_main_thread
+
 _SIGINT = int(signal.SIGINT)
 # Without signal's conversion to an enum, which takes longer than everything else here.
 _present: Callable[[int], Any] = import_module("_signal").getsignal
@@ -49,7 +51,7 @@ class ForwardSigint:
         self._wakeup = -1
 
     def __enter__(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
+        if not in_main_thread():
             return
         present = _present(_SIGINT)
         within = isinstance(getattr(present, "__self__", None), ForwardSigint)

@@ -31,6 +31,8 @@ class Ledger:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits
+        # Host memory, once it is known.
+        self._limit: int | None = None
         self.reserved = 0
         #: Bytes that further tensors may have.
         self.tensor_room = _UNLIMITED if limits is None else limits.tensor_bytes
@@ -41,7 +43,9 @@ class Ledger:
         """Raise ``QuotaExceeded`` if ``size`` bytes more are above the limit."""
         if self._limits is None:
             return
-        limit = self._limits.host_memory_bytes()
+        limit = self._limit
+        if limit is None:
+            limit = self._limit = self._limits.host_memory_bytes()
         if self.reserved + size > limit:
             raise QuotaExceeded(
                 "host-memory",

@@ -158,7 +158,7 @@ class Session(Closing):
         self.graphs.check()
         self._check(0)
         started = time.perf_counter()
-        with loading.guest_facing_errors(), self._offences.of_load():
+        with loading.guest_facing_errors(), self._offences:
             self.policy.check_graph(*self._registry.kind(name))
             loaded = self._registry.graph(
                 name,
@@ -250,7 +250,7 @@ class Session(Closing):
         seconds = time.perf_counter() - started
         options = loaded.options
         self.opened.append(
-            GraphUse(loaded.backend.name, options.encoding, str(options.target), seconds)
+            GraphUse(loaded.backend.name, options.encoding, options.target.value, seconds)
         )
         return self.graphs.add(loaded)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from wasi_nn._worker.endings import WorkerEnded
 from wasi_nn.errors import RuntimeFailure
 
@@ -30,12 +27,10 @@ class Offences:
                 "gets no further named model, and no further context of one"
             )
 
-    @contextmanager
-    def of_load(self) -> Iterator[None]:
-        """A block in which the guest loads a named model, with a config of its own."""
+    def __enter__(self) -> None:
+        """Begin a block in which the guest loads a named model, with a config of its own."""
         self.check()
-        try:
-            yield
-        except WorkerEnded:
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, WorkerEnded):
             self.add()
-            raise

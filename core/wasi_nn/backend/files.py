@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import time
 import weakref
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ __all__ = ["Kept", "Version", "descriptor_of", "hold", "version", "versions"]
 # File systems stamp changes with a clock that moves in steps of up to 10 ms. Two changes in one
 # step look the same, so a file is left alone in its first moments. In seconds.
 _STEP = 0.02
+_scope = threading.local()
 # Where Linux has the files that this process holds open.
 _DESCRIPTORS = "/proc/self/fd"
 # By the identity of what a builder is a view of, while that exists.
@@ -68,6 +70,17 @@ def versions(path: Path) -> list[Version]:
     if stat.S_ISDIR(status.st_mode):
         return [version(inner) for inner in _inside(real)]
     return [Version.of(real, status)]
+
+
+class looking_once:
+    """A block in which this thread looks at each path once: the versions that it reads are those of
+    one moment."""
+
+    def __enter__(self) -> None:
+        _scope.seen = {}
+
+    def __exit__(self, *exception: object) -> None:
+        del _scope.seen
 
 
 class Kept:
@@ -134,6 +147,15 @@ def hold(builder: memoryview, descriptor: int) -> None:
 
 
 def _look(path: Path) -> tuple[str, os.stat_result]:
+    seen: dict[Path, tuple[str, os.stat_result]] | None = getattr(_scope, "seen", None)
+    if seen is None:
+        return _status(path)
+    if path not in seen:
+        seen[path] = _status(path)
+    return seen[path]
+
+
+def _status(path: Path) -> tuple[str, os.stat_result]:
     name = os.fspath(path)
     try:
         status = os.stat(name)

@@ -98,7 +98,7 @@ def external_files(model: Path) -> Sequence[Path]:
     try:
         return _external_files(model, version(model))
     except _Changed:
-        # The caller compares versions next, and sees the change then.
+        # Whoever loads it compares versions afterwards, and sees the change then.
         return ()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from abc import abstractmethod
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -153,7 +153,7 @@ class EngineInstance(Instance):
         #: What a host function raised, until it is raised again.
         self.raised: BaseException | None = None
         #: What ``refused`` returns.
-        self.refusals: Counter[str] = Counter()
+        self.refusals: defaultdict[str, int] = defaultdict(int)
         #: What output callbacks raised, until the guest returns.
         self.output_failures: list[BaseException] = []
 

@@ -6,7 +6,7 @@ then the host itself can open nothing.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 
 from wasi_nn.escaping import logger
@@ -38,7 +38,7 @@ class OpenFiles:
     """The descriptors that a guest has opened, at most ``limit``. The functions of WASI go through
     its methods, which return the errno."""
 
-    def __init__(self, limit: int, refused: Counter[str]) -> None:
+    def __init__(self, limit: int, refused: defaultdict[str, int]) -> None:
         """``refused`` counts what the limit refuses."""
         self._limit = limit
         self._refused = refused

@@ -26,13 +26,17 @@ class Pause:
     where no deadline can end them."""
 
     def __init__(self) -> None:
-        self._stopped = threading.Event()
+        self._stopped = False
+        # Made by the first wait for a time.
+        self._alarm: threading.Event | None = None
         # Made by the first wait for a descriptor. A byte in it ends that wait.
         self._bell: _Bell | None = None
 
     def stop(self) -> None:
         """End the wait of another thread, and all later ones."""
-        self._stopped.set()
+        self._stopped = True
+        if self._alarm is not None:
+            self._alarm.set()
         bell = self._bell
         if bell is not None:
             bell.ring()
@@ -49,15 +53,18 @@ class Pause:
         both. Returns those that are ready, with the events of ``poll`` (an error and an end count).
         Raises ``Interrupted`` when the guest must stop."""
         ready = _NOTHING
+        # (In this order: whoever stops finds alarm and bell, or we find that we are stopped.)
         if not descriptors:
-            self._stopped.wait(None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
+            if self._alarm is None:
+                self._alarm = threading.Event()
+            if not self._stopped:
+                self._alarm.wait(None if seconds is None else min(seconds, threading.TIMEOUT_MAX))
         else:
             if self._bell is None and seconds != 0:
                 self._bell = _Bell()
-            # (In this order: whoever stops finds the bell, or we find that we are stopped.)
-            if not self._stopped.is_set():
+            if not self._stopped:
                 ready = _ready(descriptors, self._bell, seconds)
-        if self._stopped.is_set():
+        if self._stopped:
             raise Interrupted("the guest was interrupted")
         return ready
 

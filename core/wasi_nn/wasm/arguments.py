@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator
 import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from wasi_nn.errors import UsageError
@@ -61,10 +62,16 @@ def check_call(signature: Signature | None, arguments: Sequence[float]) -> tuple
     result that is not a number, because some engines end the process for one."""
     if signature is None:
         raise UsageError("the function's signature could not be read")
-    kinds, results = ([KINDS.get(name, -1) for name in names] for names in signature)
+    kinds, results = _kinds(signature)
     check_count(kinds, arguments)
     check_results(results)
     return tuple(map(to_number, kinds, arguments))
+
+
+@lru_cache(maxsize=256)
+def _kinds(signature: Signature) -> tuple[Sequence[int], Sequence[int]]:
+    parameters, results = ([KINDS.get(name, -1) for name in names] for names in signature)
+    return parameters, results
 
 
 def check_results(kinds: Sequence[int]) -> None:

@@ -36,15 +36,15 @@ class CoreAbi(ABC):
         """Every function by name, with its number of parameters."""
 
     def host_functions(
-        self, observer: Observer, names: Container[str] | None = None
+        self, observer: Observer, imported: Container[tuple[str, str]] | None = None
     ) -> list[HostFunction]:
-        """The functions, or those with these names, each behind its guard."""
+        """The functions, or those that are imported, each behind its guard."""
         return [
             HostFunction(
                 self.module, name, parameters, True, guard(name, call, self.negotiation, observer)
             )
             for name, (parameters, call) in self.table().items()
-            if names is None or name in names
+            if imported is None or (self.module, name) in imported
         ]
 
     def open_graph(

@@ -28,6 +28,12 @@ class DialectNegotiation:
         #: The candidates that fit the newest tensor, until that tensor is accepted.
         self.pending: tuple[Dialect, ...] | None = None
 
+    def begun(self) -> DialectNegotiation:
+        """The same candidates for another guest."""
+        made = DialectNegotiation.__new__(DialectNegotiation)
+        made.__dict__.update(self.__dict__)
+        return made
+
     @property
     def dialect(self) -> Dialect:
         """The most likely dialect so far."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import copy
 from typing import NamedTuple
 
 from wasi_nn._abi.core.common import CoreAbi
@@ -24,7 +23,7 @@ class Selection(NamedTuple):
 
     def for_guest(self, session: Session) -> CoreAbi:
         """The ABI for one guest, whose negotiation begins."""
-        return self.abi(session, copy(self.negotiation))
+        return self.abi(session, self.negotiation.begun())
 
 
 def select_abi(file: WasmFile, name: str | None) -> Selection | None:
