@@ -129,6 +129,12 @@ def test_it_runs_a_foreign_host_without_ours(environment, tmp_path):
     assert page.stat().st_size > 10_000
 
 
+def test_it_exports_cases(environment, tmp_path):
+    ended = run(environment, "--encoding", "onnx", "--case", "flow/add", "--export", tmp_path / "x")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert {path.name for path in (tmp_path / "x").iterdir()} > {"README.md", "host.sh", "run.sh"}
+
+
 def test_its_help_has_its_name(environment):
     ended = run(environment, "--help")
     assert "wasi-nn-conformance --list" in ended.stdout

@@ -16,6 +16,7 @@ from wasi_nn_conformance import case, comparison, expectations, hosts, matrix
 from wasi_nn_conformance.dialects import DIALECTS, WIT
 from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.expectations import Failure
+from wasi_nn_conformance.export import plain
 from wasi_nn_conformance.graphs import SUFFIXES
 from wasi_nn_conformance.hosts.foreign import ForeignHost
 from wasi_nn_conformance.matrix import FAILURES, Cell
@@ -35,6 +36,7 @@ examples:
   PROGRAM --host-command 'myhost --dir {graphs}::/graphs {module} {args}' \\
       --expectations mine.json --update-expectations
   PROGRAM --json new.json --compare old.json
+  PROGRAM --encoding onnx --dialect witx --export cases
   PROGRAM --list
 """
 
@@ -114,6 +116,13 @@ class _Command(click.Command):
     help="Write what fails now to the file of --expectations.",
 )
 @_file("--compare", "old_file", help="Print what has changed since another run's --json.")
+@click.option(
+    "--export",
+    "export_folder",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write the cases as plain files with a shell loop that runs them, and do nothing else.",
+)
 @click.option("--list", "list_cases", is_flag=True, help="Print the cases and do nothing.")
 def conformance(
     host_names: tuple[str, ...],
@@ -132,6 +141,7 @@ def conformance(
     own_file: Path | None,
     update_expectations: bool,
     old_file: Path | None,
+    export_folder: Path | None,
     list_cases: bool,
 ) -> int:
     """Run the conformance cases and print the matrix of hosts and encodings.
@@ -142,6 +152,13 @@ def conformance(
     if list_cases:
         for one in cases:
             print(f"{one.id:<52} {one.why}")
+        return 0
+    wanted = _known("encoding", encodings, list(SUFFIXES)), _dialects(dialects)
+    if export_folder is not None:
+        count = plain.write(export_folder, cases, *wanted)
+        click.echo(
+            f"{visible(str(export_folder))} has {count} cases; its README.md says how to run them"
+        )
         return 0
     reports = [file for file in (json_file, junit_file, html_file, markdown_file) if file]
     to_stdout = sum(map(is_stdout, reports))
@@ -158,8 +175,7 @@ def conformance(
     foreign += [ForeignHost.read(file) for file in host_files]
     plans = matrix.plan(
         host_names or ([] if foreign else list(hosts.known())),
-        _known("encoding", encodings, list(SUFFIXES)),
-        _dialects(dialects),
+        *wanted,
         foreign,
     )
     others = [cell for file in merged_files for cell in jsonfile.read(file, cases)]

@@ -46,6 +46,18 @@ def unsupported(case: Case, graphs: GraphSet, dialect: str) -> str | None:
     return None
 
 
+def prepare(case: Case, graphs: GraphSet, dialect: str) -> tuple[Job, Script | None]:
+    """The guest to run for a case, and the script that it interprets, if it is the interpreter.
+    Raises ``Unsupported`` with the reason."""
+    why = unsupported(case, graphs, dialect)
+    if why is not None:
+        raise Unsupported(why)
+    if case.program is not None:
+        return _program_job(case.program, dialect), None
+    script = compile_case(case, dialect, graphs)
+    return Job(places.guest(_interpreter(dialect)), script.text.encode()), script
+
+
 def run(case: Case, subject: Subject, graphs: GraphSet, dialect: str) -> Result:
     """Run one case and judge it."""
     started = time.perf_counter()
@@ -57,16 +69,8 @@ def run(case: Case, subject: Subject, graphs: GraphSet, dialect: str) -> Result:
         text = ending.stdout[-20_000:].decode("utf-8", "replace")
         return Result(case.id, *verdict, seconds, text, ending.notes[-4000:])
 
-    why = unsupported(case, graphs, dialect)
-    if why is not None:
-        return result(Verdict(UNSUPPORTED, why))
-    script: Script | None = None
     try:
-        if case.program is not None:
-            job = _program_job(case.program, dialect)
-        else:
-            script = compile_case(case, dialect, graphs)
-            job = Job(places.guest(_interpreter(dialect)), script.text.encode())
+        job, script = prepare(case, graphs, dialect)
         ending = subject.run(job)
     except Unsupported as reason:
         return result(Verdict(UNSUPPORTED, str(reason)))

@@ -3,19 +3,17 @@ dialect."""
 
 from __future__ import annotations
 
-import math
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from wasi_nn_conformance.case import Case
+from wasi_nn_conformance.checks import FORMATS, Check, Contains, Near, Same
 from wasi_nn_conformance.dialects import DIALECTS, TARGETS, WIT, Dialect
 from wasi_nn_conformance.graphs import GraphSet
 
 #: Where the guest finds the graphs' files.
 MOUNT = "/graphs"
-#: The letters of ``struct`` for the types of content.
-FORMATS = {"f32": "f", "f64": "d", "u8": "B", "i32": "i", "i64": "q", "u32": "I", "f16": "e"}
 
 
 class Unsupported(Exception):
@@ -30,13 +28,34 @@ class Call(NamedTuple):
     wanted: tuple[int, ...]
     names: tuple[str, ...]
 
+    @property
+    def exact(self) -> bool:
+        """Whether only one line is right."""
+        return len(set(self.wanted)) == 1
+
+    @property
+    def pattern(self) -> str:
+        """An extended regular expression for the line."""
+        numbers = "|".join(map(str, dict.fromkeys(self.wanted)))
+        return f"call {self.function} {numbers if self.exact else f'({numbers})'}"
+
 
 class Show(NamedTuple):
-    """The expected ``show`` line: ``check`` gives what is wrong with its bytes, or None."""
+    """The expected ``show`` line, with a check of its bytes."""
 
     step: int
     buffer: str
-    check: Callable[[bytes], str | None]
+    check: Check
+
+    @property
+    def exact(self) -> bool:
+        """Whether only one line is right."""
+        return self.check.exact
+
+    @property
+    def pattern(self) -> str:
+        """An extended regular expression for the line."""
+        return f"show {self.buffer} {self.check.pattern}".replace("show .", r"show \.", 1)
 
 
 class Script(NamedTuple):
@@ -128,9 +147,7 @@ class Compiler:
         wanted = tuple(self._errno(name) for name in names)
         self._checks.append(Call(self._step, function, wanted, names))
 
-    def _look(
-        self, buffer: str, at: int, length: int, check: Callable[[bytes], str | None]
-    ) -> None:
+    def _look(self, buffer: str, at: int, length: int, check: Check) -> None:
         self._line("show", buffer, at, length)
         self._checks.append(Show(self._step, buffer, check))
 
@@ -166,7 +183,7 @@ class Compiler:
             length = int(step["length"])
         else:
             length = len(_bytes(step)) if "zeros" not in step else int(step["zeros"])
-        self._look(name, at, length, _checker(step))
+        self._look(name, at, length, _check(step))
 
     def open(self, step: Mapping[str, Any]) -> None:
         """Open a graph by name, and a context of it. The handles are in g and c."""
@@ -231,10 +248,10 @@ class Compiler:
             self._emit(single, arguments, wanted)
         if wanted == "success" and _has_content(step):
             unit = 4 if self._legacy else 1
-            self._look(size, 0, 4, _equals(struct.pack("<I", length // unit), "the size written"))
-            self._look(out, 0, length, _checker(step))
+            self._look(size, 0, 4, Same(struct.pack("<I", length // unit), "the size written"))
+            self._look(out, 0, length, _check(step))
         elif wanted == "success" and "contains" in step:
-            self._look(out, 0, capacity, _contains(step["contains"]))
+            self._look(out, 0, capacity, Contains(step["contains"]))
 
     # Layouts
 
@@ -308,41 +325,16 @@ def _bytes(step: Mapping[str, Any]) -> bytes:
     raise ValueError(f"the step says nothing of its bytes: {step}")
 
 
-def _checker(step: Mapping[str, Any]) -> Callable[[bytes], str | None]:
+def _check(step: Mapping[str, Any]) -> Check:
     if "zeros" in step:
-        return _equals(bytes(int(step["zeros"])), "the bytes")
+        return Same(bytes(int(step["zeros"])))
     if "contains" in step:
-        return _contains(step["contains"])
+        return Contains(step["contains"])
     wanted = _bytes(step)
     tolerance = float(step.get("tolerance", 0))
     kind = (
         step.get("type", "f32") if "values" in step else next((k for k in FORMATS if k in step), "")
     )
     if not tolerance or kind not in ("f32", "f64", "f16"):
-        return _equals(wanted, "the bytes")
-
-    def check(found: bytes) -> str | None:
-        if len(found) != len(wanted):
-            return f"there are {len(found)} bytes, expected {len(wanted)}"
-        form = f"<{len(wanted) // struct.calcsize(FORMATS[kind])}{FORMATS[kind]}"
-        got, expected = struct.unpack(form, found), struct.unpack(form, wanted)
-        if all(math.isclose(a, b, abs_tol=tolerance) for a, b in zip(got, expected, strict=True)):
-            return None
-        return f"the values are {list(got)}, expected {list(expected)} within {tolerance:g}"
-
-    return check
-
-
-def _equals(wanted: bytes, what: str) -> Callable[[bytes], str | None]:
-    def check(found: bytes) -> str | None:
-        return None if found == wanted else f"{what} are {found.hex()}, expected {wanted.hex()}"
-
-    return check
-
-
-def _contains(text: str) -> Callable[[bytes], str | None]:
-    def check(found: bytes) -> str | None:
-        shown = found.rstrip(b"\0")
-        return None if text.encode() in found else f"{shown!r} does not contain {text!r}"
-
-    return check
+        return Same(wanted)
+    return Near(wanted, kind, tolerance)

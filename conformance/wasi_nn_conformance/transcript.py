@@ -49,7 +49,7 @@ def judge(script: Script, ending: Ending) -> Verdict:
         if words[:2] != ["show", check.buffer] or len(words) != 3:
             return _cut(check.step, f"show {check.buffer}", line, ending)
         try:
-            wrong = check.check(bytes.fromhex(words[2]))
+            wrong = check.check.wrong(bytes.fromhex(words[2]))
         except ValueError:
             return _cut(check.step, f"show {check.buffer} HEX", line, ending)
         if wrong is not None:

@@ -8,24 +8,23 @@ case has set goes into each call, and a mistake in an input is a mistake in the 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from wasi_nn_conformance.checks import FORMATS, Same
 from wasi_nn_conformance.dialects import WIT
 from wasi_nn_conformance.graphs import GraphSet, inputs
-from wasi_nn_conformance.script import FORMATS, Compiler, Unsupported
+from wasi_nn_conformance.script import Compiler, Unsupported
 
 # The bytes of an output's shape: its type, its rank, and up to 16 dimensions.
 _SHAPE = 4 * (2 + 16)
 
 
-def _shaped(wanted: bytes) -> Callable[[bytes], str | None]:
-    def check(found: bytes) -> str | None:
-        if found == wanted:
+class _Shape(Same):
+    def wrong(self, found: bytes) -> str | None:
+        if found == self.wanted:
             return None
-        return f"the output is {_describe(found)}, expected {_describe(wanted)}"
-
-    return check
+        return f"the output is {_describe(found)}, expected {_describe(self.wanted)}"
 
 
 def _describe(shape: bytes) -> str:
@@ -91,7 +90,7 @@ class WitCompiler(Compiler):
         self._line("buf", buffer, _SHAPE)
         arguments = [f"*{step['get']}", step.get("index", 0), f"&{buffer}", f"#{buffer}"]
         self._emit("get_output_shape", arguments, "success")
-        self._look(buffer, 0, _SHAPE, _shaped(wanted.ljust(_SHAPE, b"\0")))
+        self._look(buffer, 0, _SHAPE, _Shape(wanted.ljust(_SHAPE, b"\0")))
 
     def _opened(self, step: Mapping[str, Any], graph: str) -> None:
         context = f"c{step.get('as', '')}"
