@@ -4,3 +4,10 @@ export class NNError extends Error {
     super(message);
   }
 }
+
+/** What a library's import gives. Throws a sentence if it fails. */
+export function loaded<T>(library: string, imported: Promise<T>): Promise<T> {
+  return imported.catch((error: unknown) => {
+    throw new NNError("RUNTIME_ERROR", `${library} did not load: ${error instanceof Error ? error.message : String(error)}`);
+  });
+}

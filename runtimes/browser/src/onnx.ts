@@ -1,5 +1,5 @@
 import type { Engine, Tensor, TensorInfo } from "./engine.js";
-import { NNError } from "./errors.js";
+import { loaded, NNError } from "./errors.js";
 
 const TYPES: Record<string, string> = { F16: "float16", F32: "float32", F64: "float64", U8: "uint8", I32: "int32", I64: "int64" };
 const { Float16Array = Uint16Array } = globalThis as unknown as { Float16Array?: typeof Uint16Array };
@@ -10,7 +10,7 @@ const nameOf = (type: string) => Object.keys(TYPES).find((name) => TYPES[name] =
 
 /** ONNX through onnxruntime-web, which is loaded on the first use, with one thread. */
 export const onnx: Engine = async (model) => {
-  const ort = await import("onnxruntime-web/wasm");
+  const ort = await loaded("onnxruntime-web", import("onnxruntime-web/wasm"));
   ort.env.wasm.numThreads = 1;
   const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
   const inputs = session.inputMetadata.map((input): TensorInfo => {

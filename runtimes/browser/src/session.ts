@@ -1,3 +1,4 @@
+import { HEAD, recognise } from "./encodings.js";
 import type { GraphInfo, LoadOptions, Step, Tensor, TensorInfo } from "./engine.js";
 import { NNError } from "./errors.js";
 import { check, type Limits } from "./limits.js";
@@ -6,7 +7,8 @@ import { then, type Later, type Remote } from "./service.js";
 
 /** A model that the page offers under a name. */
 export interface Model {
-  encoding: string;
+  /** As the first bytes show it, unless told. */
+  encoding?: string;
   data: Uint8Array<ArrayBuffer>;
   /** A name of TARGETS, `cpu` unless told. */
   target?: string;
@@ -55,7 +57,9 @@ export class Session {
     const model = Object.hasOwn(this.models, name) ? this.models[name] : undefined;
     if (model === undefined) throw new NNError("MODEL_NOT_FOUND", `there is no model ${JSON.stringify(name)}`);
     const options = { target: model.target ?? "cpu", config: { ...model.config, ...config } };
-    return this.add(model.encoding, model.data, options, 0);
+    const encoding = model.encoding ?? recognise(model.data.subarray(0, HEAD));
+    if (encoding === undefined) throw new NNError("INVALID_ENCODING", `the model ${name} is of no known encoding`);
+    return this.add(encoding, model.data, options, 0);
   }
 
   unload(handle: number): Later<void> {

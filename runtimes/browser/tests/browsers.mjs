@@ -19,6 +19,17 @@ export const BROWSERS = {
 };
 if (CI && BROWSERS.chromium.missing) throw new Error(BROWSERS.chromium.missing);
 
-/** Serves the built page, with other headers than its own if they are given. */
-export const serve = (headers = config.preview.headers) =>
-  preview({ ...config, configFile: false, preview: { port: 0, headers }, logLevel: "error" });
+/** Serves the built page, with other headers than its own if they are given. What `deny` matches is then
+ * not found. */
+export async function serve(headers = config.preview.headers) {
+  let denied;
+  const plugin = {
+    name: "deny",
+    configurePreviewServer: ({ middlewares }) => void middlewares.use((request, response, next) => {
+      if (denied?.test(request.url)) response.writeHead(404).end();
+      else next();
+    }),
+  };
+  const server = await preview({ ...config, configFile: false, plugins: [plugin], preview: { port: 0, headers }, logLevel: "error" });
+  return Object.assign(server, { deny: (pattern) => { denied = pattern; } });
+}

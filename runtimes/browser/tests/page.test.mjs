@@ -5,7 +5,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { DIALECTS } from "../dist/tables.js";
 import { BROWSERS, serve } from "./browsers.mjs";
+import { hostileGuest, tally } from "./hostile.mjs";
 
 const path = (name) => fileURLToPath(new URL(`../../../conformance/${name}`, import.meta.url));
 const f32 = (...values) => Buffer.from(new Float32Array(values).buffer);
@@ -26,11 +28,22 @@ const spin = file("spin.wasm", Buffer.from("0061736d0100000001040160000003020100
 const empty = file("empty.wasm", Buffer.from("0061736d01000000", "hex"));
 const noGuest = file("none.wasm", "no guest");
 
+const model = readFileSync(identity);
+const STREAMING = ["compute_single", "get_output_single", "fini_single"];
+const CORE = ["load", "load_by_name", "init_execution_context", "set_input", "compute", "get_output"];
+/** Guests by their dialect. (Each gives back handles that it does not have yet, so all stay open.) */
+const HOSTILE = [
+  ["witx", "wasi_ephemeral_nn", CORE],
+  ["wasmedge", "wasi_ephemeral_nn", [...CORE, ...STREAMING, "load_by_name_with_config", "unload", "finalize_execution_context"]],
+  ["wamr-legacy", "wasi_nn", CORE],
+];
+
 /** Runs a guest: [the status, the output]. */
-async function run(page, bridge, guest, files = [], args = "", deadline = 30000) {
+async function run(page, bridge, guest, files = [], args = "", deadline = 30000, models = []) {
   const upload = async (selector, ...paths) => (await page.$(selector)).uploadFile(...paths);
   await upload("#guest", guest);
   await upload("#files", ...files);
+  await upload("#models", ...models);
   await page.evaluate((values) => {
     for (const [id, value] of Object.entries(values)) document.getElementById(id).value = value;
   }, { args, bridge, deadline: String(deadline) });
@@ -75,6 +88,20 @@ for (const [name, { missing, launch }] of Object.entries(BROWSERS)) {
         assert.match((await run(page, bridge, noGuest))[0], /the guest is not a WebAssembly module/);
         assert.match((await run(page, bridge, empty))[0], /it exports no _start/);
       });
+
+      for (const [dialect, module, functions] of HOSTILE)
+        test(`hostile numbers of a ${dialect} guest over ${bridge}`, async () => {
+          const calls = 400;
+          const [bytes, names] = hostileGuest(module, functions, model, calls, 7);
+          const [status, out] = await run(page, bridge, file("hostile.wasm", bytes), [], "", 60000, [file("m.onnx", model)]);
+          assert.equal(status, `exit 0 (${bridge})`);
+          const known = new Set([0, ...Object.values(DIALECTS[dialect].errnos)]);
+          const counts = tally(names, /^[A-P]+$/m.exec(out)[0]);
+          for (const [name, errnos] of Object.entries(counts)) {
+            assert.ok(Object.keys(errnos).every((errno) => known.has(Number(errno))), `${name}: ${JSON.stringify(errnos)}`);
+            assert.equal(errnos[0] > 0, !STREAMING.includes(name), `${name}: ${JSON.stringify(errnos)}`);
+          }
+        });
     }
 
     test("a page that is not isolated runs guests over jspi", async () => {
@@ -85,6 +112,25 @@ for (const [name, { missing, launch }] of Object.entries(BROWSERS)) {
       assert.match(status, /not cross-origin isolated.*Cross-Origin-Opener-Policy: same-origin.*Cross-Origin-Embedder-Policy: require-corp/);
       assert.doesNotMatch(status, /JSPI/);
     });
+
+    for (const [bridge, what, status, out] of [
+      ["jspi", /worker/, /^a worker did not load/, /^$/],
+      ["sab", /engines-worker/, /^a worker did not load/, /^$/],
+      ["jspi", /ort.*js/, /^exit 1/, /load.* runtime_error: onnxruntime-web did not load: /],
+      ["sab", /ort.*wasm/, /^exit 1/, /load.* runtime_error: .*wasm/],
+    ])
+      test(`without its ${what.source} a guest over ${bridge} ends with a sentence`, async () => {
+        await page.setCacheEnabled(false);
+        await page.goto(server.resolvedUrls.local[0]);
+        server.deny(what);
+        try {
+          const found = await run(page, bridge, classify, [identity, input], "identity.onnx input.raw 1,4 1");
+          assert.match(found[0], status);
+          assert.match(found[1], out);
+        } finally {
+          server.deny();
+        }
+      });
 
     test("a browser without JSPI takes the other bridge, and without both it says why", async () => {
       await page.evaluateOnNewDocument(() => { delete WebAssembly.Suspending; });
