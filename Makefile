@@ -113,7 +113,8 @@ browser:
 	        || echo "not installed: $$missing"; \
 	fi; \
 	npm ci --ignore-scripts --no-audit --no-fund --silent; \
-	npm run --silent build; npm test --silent
+	npm run --silent build; npm test --silent; \
+	npx vite build --logLevel error --config ../browser-host/page/vite.config.mjs
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

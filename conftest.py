@@ -25,11 +25,13 @@ from wasi_nn._session.session import Session
 from wasi_nn.plugins import Plugins, availability
 from wasi_nn.runtime import BufferMemory
 
-# The engines that every step of CI has (Node.js builds the guests that are components), those whose
-# library is named, and those that a step says it has put in place.
+# The engines that every step of CI has (Node.js builds the guests that are components, and make
+# browser installs a browser), those whose library is named, and those that a step says it has put
+# in place.
 _CI_ENGINES = {
     "wasmtime",
     "v8",
+    "browser",
     *({"wasmer"} if sys.version_info < (3, 11) else ()),
     *(
         name

@@ -56,7 +56,7 @@ class _Command(click.Command):
     "host_names",
     multiple=True,
     metavar="HOST",
-    help="A runtime, or native-wasmtime, native-wasmedge, native-iwasm. Default: all.",
+    help="A runtime, or native-wasmtime, native-wasmedge, native-iwasm. Default: all but browser.",
 )
 @click.option(
     "--host-command",
@@ -174,7 +174,7 @@ def conformance(
     foreign = [ForeignHost({"command": command}) for command in commands]
     foreign += [ForeignHost.read(file) for file in host_files]
     plans = matrix.plan(
-        host_names or ([] if foreign else list(hosts.known())),
+        host_names or ([] if foreign else _by_default()),
         *wanted,
         foreign,
     )
@@ -239,6 +239,10 @@ def _write(file: Path, write: Callable[[Path], None]) -> None:
         write(written)
         sys.stdout.flush()
         sys.stdout.buffer.write(written.read_bytes())
+
+
+def _by_default() -> list[str]:
+    return [name for name, host in hosts.known().items() if host.by_default]
 
 
 def _known(what: str, given: Sequence[str], known: Sequence[str]) -> list[str]:

@@ -176,6 +176,11 @@ class Plugins:
             for runtime in runtimes:
                 if runtime.name == wanted.plugin:
                     if wanted.python is not None:
+                        if runtime.own_encodings:
+                            raise UsageError(
+                                f"{runtime.name} computes models itself, and has processes of its "
+                                f"own: name the runtime {runtime.name}, without a Python"
+                            )
                         from wasi_nn.runtime.process.runtime import ProcessRuntime
 
                         runtime = ProcessRuntime(runtime, wanted.python)
@@ -190,7 +195,7 @@ class Plugins:
                 f"there is no runtime {str(wanted)!r}{hint}; known: {listed}{self._absent()}"
             )
         for runtime in runtimes:
-            if availability(runtime).usable:
+            if not runtime.own_encodings and availability(runtime).usable:
                 return runtime
         raise Unavailable(
             f'no Wasm engine is installed; pip install "wasi-nn[wasmtime]"{self._absent()}'
@@ -296,7 +301,10 @@ _BACKEND_CLAUSES: tuple[_Clause, ...] = (
     ("models_are_programs", _is_bool, "True or False"),
     ("reads_beside", _is_bool, "True or False"),
 )
-_RUNTIME_CLAUSES = _COMMON_CLAUSES
+_RUNTIME_CLAUSES: tuple[_Clause, ...] = (
+    *_COMMON_CLAUSES,
+    ("own_encodings", _are_keys, "a set of texts"),
+)
 _ENGINE_CLAUSES: tuple[_Clause, ...] = (
     ("features", lambda value: isinstance(value, RuntimeFeatures), "RuntimeFeatures"),
     ("wasi_modules", _are_keys, "a set of texts"),

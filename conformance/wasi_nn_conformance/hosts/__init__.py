@@ -47,6 +47,11 @@ class HostUnderTest(ABC):
 
     name: str
 
+    @property
+    def by_default(self) -> bool:
+        """Whether it runs if no host is named."""
+        return True
+
     @abstractmethod
     def unavailable(self) -> str | None:
         """Why it cannot run here, and what to do about it; or None."""

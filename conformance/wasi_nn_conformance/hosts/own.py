@@ -12,6 +12,7 @@ from wasi_nn._host.program import Program
 from wasi_nn.errors import UsageError, WasiNnError
 from wasi_nn.limits import Limits
 from wasi_nn.plugins import Plugins
+from wasi_nn.runtime import Preopen
 from wasi_nn.runtime.name import RuntimeName
 from wasi_nn_conformance.dialects import DIALECTS, WIT
 from wasi_nn_conformance.graphs import SUFFIXES, GraphSet
@@ -38,6 +39,17 @@ class OwnHost(HostUnderTest):
     def _plugins(self) -> Plugins:
         return self._given or Plugins.installed()
 
+    @cached_property
+    def _own_encodings(self) -> frozenset[str]:
+        """What the engine computes itself."""
+        name = RuntimeName.parse(self.name).plugin
+        found = (each for each in self._plugins.runtimes if each.name == name)
+        return next((runtime.own_encodings for runtime in found), frozenset())
+
+    @property
+    def by_default(self) -> bool:
+        return not self._own_encodings
+
     def unavailable(self) -> str | None:
         try:
             found = self._plugins.runtime(self.name).availability()
@@ -49,7 +61,7 @@ class OwnHost(HostUnderTest):
         return f"{self._plugins.runtime(self.name).availability().detail}, wasi-nn {__version__}"
 
     def encodings(self) -> frozenset[str]:
-        return frozenset(
+        return self._own_encodings or frozenset(
             encoding
             for backend in self._plugins.backends
             if backend.availability().usable
@@ -57,7 +69,7 @@ class OwnHost(HostUnderTest):
         )
 
     def speaks(self) -> frozenset[str]:
-        return frozenset(SUFFIXES)
+        return self._own_encodings or frozenset(SUFFIXES)
 
     def dialects(self) -> frozenset[str]:
         # Also of an engine that is not there, whose cells say so.
@@ -99,19 +111,23 @@ class _Guests(Subject):
             timeout=job.seconds if features.interrupt else None,
             memory=_MOST_MEMORY if features.memory_limit else None,
         )
-        # A runtime may refuse directories. Then only the cases that open files cannot run.
+        # A runtime may refuse directories. Then only the cases that open files cannot run. One with
+        # a wasi-nn of its own may lack more.
+        own = bool(self._host.runtime.own_encodings)
         opens_files = MOUNT in "".join(job.args) or MOUNT.encode() in job.stdin
         try:
             with _quiet():
                 result = program.run(
                     list(job.args),
                     stdin=job.stdin,
-                    dirs={MOUNT: self._graphs.folder} if opens_files else {},
+                    dirs=[Preopen(self._graphs.folder, MOUNT, not own)] if opens_files else [],
                     dialect=self._dialect,
                     policy=_LOOPBACK if job.network else None,
                     limits=limits,
                 )
         except UsageError as refused:
+            if own:
+                raise Unsupported(str(refused)) from None
             if not opens_files:
                 raise
             raise Unsupported(f"the guest opens files: {refused}") from None

@@ -269,7 +269,8 @@ def run(
     served = {encoding for backend in host.plugins.backends for encoding in backend.encodings}
     policy.check_names(host.models, served)
     for reason in host.registry.missing_libraries():
-        raise UsageError(reason)
+        if not host.runtime.own_encodings:
+            raise UsageError(reason)
     try:
         program = host.program(guest)
     except UsageError as error:

@@ -102,6 +102,7 @@ class GuestModule:
             timer,
             sockets,
             log,
+            () if selection is None else selection.negotiation.candidates,
         )
 
     @staticmethod

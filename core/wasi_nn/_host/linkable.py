@@ -9,6 +9,7 @@ from wasi_nn.errors import Unavailable
 
 if TYPE_CHECKING:
     from wasi_nn._abi.bench import BenchTimer
+    from wasi_nn._abi.core.dialects import Dialect
     from wasi_nn._abi.logging import GuestLog
     from wasi_nn._host.guest_component import GuestComponent
     from wasi_nn._host.guest_module import GuestModule
@@ -33,6 +34,8 @@ class Linked(NamedTuple):
     sockets: Sockets | None = None
     #: The log of a guest that imports one.
     log: GuestLog | None = None
+    #: The dialects that a core module can have, the most likely one first.
+    candidates: Sequence[Dialect] = ()
 
 
 def checked(runtime: Runtime, method: str, made: T, kind: type) -> T:

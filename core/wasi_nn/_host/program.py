@@ -286,7 +286,15 @@ class Program(OfOneProcess):
             bounds = EngineLimits(limits.memory, limits.fuel, limits.files)
 
             def prepare(code: Any) -> Instance:
-                made: Instance = code.prepare(linked.imports, wasi, bounds)
+                made: Instance
+                if runtime.own_encodings:
+                    # (Such a runtime is rare.)
+                    from wasi_nn._host.own_nn import own_nn
+
+                    theirs, nn = own_nn(linked, self._host.registry, policy, observer)
+                    made = code.prepare_own(theirs, wasi, bounds, nn)
+                else:
+                    made = code.prepare(linked.imports, wasi, bounds)
                 instance: Instance = checked(runtime, "prepare", made, Instance)
                 session.stdout = guest_output(wasi, instance)
                 if linked.log is not None:

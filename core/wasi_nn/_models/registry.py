@@ -33,6 +33,7 @@ from wasi_nn.errors import InvalidArgument, InvalidEncoding, ModelNotFound, NotF
 from wasi_nn.escaping import logger, trace_of
 from wasi_nn.plugins import Plugins, availability, is_broken
 from wasi_nn.policy import Policy
+from wasi_nn.runtime import OfferedModel
 from wasi_nn.types import ExecutionTarget
 
 if TYPE_CHECKING:
@@ -259,6 +260,15 @@ class Registry:
             return backend, model.encoding
         sniffed = detect(self._plugins, model.paths)
         return backend, sniffed if sniffed in backend.encodings else backend.encodings[0]
+
+    def offered(self) -> dict[str, OfferedModel]:
+        """Every named model, for an engine that computes models itself."""
+        return {
+            name: OfferedModel(
+                entry.encoding, entry.model.paths, entry.model.target, entry.model.config
+            )
+            for name, entry in list(self._entries.items())
+        }
 
     def missing_libraries(self) -> list[str]:
         """What must be installed before the registered models can be loaded."""

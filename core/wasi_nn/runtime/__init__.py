@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, Union
 
 from wasi_nn._attribute import attribute
 from wasi_nn.errors import InvalidArgument, UsageError
-from wasi_nn.types import Availability
+from wasi_nn.types import Availability, ExecutionTarget
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from wasi_nn.policy import Policy
     from wasi_nn.runtime.component import Component
     from wasi_nn.wasm.module import Signature
 
@@ -36,6 +37,8 @@ __all__ = [
     "HostFunction",
     "Instance",
     "Module",
+    "OfferedModel",
+    "OwnNn",
     "Preopen",
     "Runtime",
     "RuntimeFeatures",
@@ -192,6 +195,29 @@ class EngineLimits(NamedTuple):
     files: int | None = None
 
 
+class OfferedModel(NamedTuple):
+    """A named model for an engine that computes models itself. ``paths`` are the graph builders."""
+
+    encoding: str
+    paths: Sequence[Path]
+    target: ExecutionTarget
+    config: Mapping[str, Any] = {}
+
+
+class OwnNn(NamedTuple):
+    """What an engine with a wasi-nn of its own needs to know of a guest.
+
+    ``dialects`` are those that the guest can have, the most likely one first; none for a guest
+    without wasi-nn. ``models`` are those that the policy allows. The engine must hold every rule
+    and every limit of ``policy``, or refuse the guest with a ``UsageError``. It calls
+    ``failed(function, arguments, errno, reason)`` for a call that gave the guest an errno."""
+
+    dialects: Sequence[str]
+    models: Mapping[str, OfferedModel]
+    policy: Policy
+    failed: Callable[[str, Sequence[int], int, str], None]
+
+
 class RuntimeFeatures(NamedTuple):
     """What an engine can do, as ``wasi-nn plugins`` shows it. Core relies on what is declared."""
 
@@ -292,6 +318,17 @@ class Module(ABC):
         WASI has none, read-only ones if it would let the guest write. Never give a guest more than
         ``wasi`` allows."""
 
+    def prepare_own(
+        self,
+        functions: Sequence[HostFunction],
+        wasi: WasiConfig,
+        limits: EngineLimits,
+        nn: OwnNn,
+    ) -> Instance:
+        """As ``prepare``, for a runtime with ``own_encodings``. ``functions`` has none of
+        wasi-nn."""
+        raise NotImplementedError
+
 
 class Runtime(ABC):
     """A Wasm engine. One object per host. Import its library in the methods, not at the top of the
@@ -313,6 +350,13 @@ class Runtime(ABC):
         """The import modules under which the runtime provides WASI. Core lets a guest import
         every function of WASI preview 1 from them."""
         return frozenset({"wasi_snapshot_preview1"})
+
+    @attribute
+    def own_encodings(self) -> frozenset[str]:
+        """The encodings of the models that the engine computes itself, with a wasi-nn of its own.
+        If there are any, no backend computes for its guests, and core calls ``Module.prepare_own``.
+        Such a runtime is used only if it is named."""
+        return frozenset()
 
     @attribute
     def survives_fork(self) -> bool:
