@@ -16,6 +16,7 @@ from wasi_nn._models.loading import LoadedGraph, LoadOptions
 from wasi_nn.backend import Backend, Graph, StreamingContext
 from wasi_nn.errors import EndOfSequence, RuntimeFailure
 from wasi_nn.types import Tensor, TensorType
+from wasi_nn_conformance.engine_tests.feeds import CAT
 
 # A bound against a hang, in seconds.
 _HANG = 60
@@ -270,6 +271,51 @@ class TestModels:
                 assert [text async for text in context.stream_text_async()] == ["grü", "ße!"]
             outputs = await model.run_async(np.arange(3, dtype=np.uint8))
             assert list(outputs["0"]) == [0, 1, 2]
+
+        run(main())
+
+
+class TestStdin:
+    def test_an_asynchronous_source_is_read_as_the_guest_reads(self, wat):
+        async def main():
+            answers = asyncio.Queue()
+
+            async def talk():
+                yield b"one"
+                yield await answers.get() + b", two"
+
+            with Host() as host:
+                running = host.program(wat(CAT)).start(stdin=talk())
+                async with running:
+                    pieces = []
+                    async for piece in running:
+                        pieces.append(piece)
+                        if len(pieces) == 1:
+                            answers.put_nowait(piece)
+                    (await running.wait()).check()
+            return pieces
+
+        assert run(main()) == [b"one", b"one, two"]
+
+    def test_a_cancelled_task_leaves_its_source(self, wat):
+        async def main():
+            asked, left = asyncio.Event(), asyncio.Event()
+
+            async def wait():
+                asked.set()
+                try:
+                    await asyncio.sleep(_HANG)
+                finally:
+                    left.set()
+                yield b""
+
+            with Host() as host:
+                task = asyncio.ensure_future(host.run_async(wat(CAT), stdin=wait()))
+                await asked.wait()
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                await left.wait()
 
         run(main())
 

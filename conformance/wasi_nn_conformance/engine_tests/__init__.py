@@ -15,14 +15,15 @@ from __future__ import annotations
 
 import pytest
 
-_MODULES = """common directories exports files garbage hostcalls limits memory policies preopens
-    programs servers signals socket_garbage socket_steps sockets standins starts streams tasks waits
-    wasi""".split()
+_MODULES = """common directories exports feeds files garbage hostcalls limits memory policies
+    preopens programs servers signals socket_garbage socket_steps sockets standins starts streams
+    tasks waits wasi""".split()
 # So that their asserts say what they saw.
 pytest.register_assert_rewrite(*(f"{__name__}.{name}" for name in _MODULES))
 
 from wasi_nn_conformance.engine_tests.directories import Directories  # noqa: E402
 from wasi_nn_conformance.engine_tests.exports import Exports  # noqa: E402
+from wasi_nn_conformance.engine_tests.feeds import Feeds  # noqa: E402
 from wasi_nn_conformance.engine_tests.files import Files  # noqa: E402
 from wasi_nn_conformance.engine_tests.garbage import Garbage  # noqa: E402
 from wasi_nn_conformance.engine_tests.hostcalls import HostCalls  # noqa: E402
@@ -48,6 +49,7 @@ class EngineTests(
     Programs,
     Starts,
     StandardStreams,
+    Feeds,
     Directories,
     Files,
     Wasi,

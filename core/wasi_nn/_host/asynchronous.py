@@ -122,10 +122,20 @@ async def in_thread(work: Callable[[], T], interrupt: Callable[[], None]) -> T:
 async def run_guest(
     run: Callable[..., RunResult], args: Sequence[str], options: Mapping[str, Any]
 ) -> RunResult:
-    """``run(args, **options)`` in a thread; a cancelled task interrupts the guest."""
+    """``run(args, **options)`` in a thread; a cancelled task interrupts the guest. Its standard
+    input may be asynchronous."""
     stop = Interruption()
     options = starting_with(options, lambda guest: stop.aim(guest.interrupt))
-    return await in_thread(partial(run, args, **options), stop)
+    stdin: Any = options.get("stdin")
+    pieces = None
+    if isinstance(stdin, AsyncIterable):
+        options["stdin"] = pieces = _Inputs(stdin)
+        pieces.loop = asyncio.get_running_loop()
+    try:
+        return await in_thread(partial(run, args, **options), stop)
+    finally:
+        if pieces is not None:
+            pieces.cancel()
 
 
 async def each(

@@ -11,10 +11,9 @@ from wasi_nn.errors import UsageError
 if TYPE_CHECKING:
     from wasi_nn._host.guest import Guest
     from wasi_nn._host.output import Output
-    from wasi_nn._host.wasi import Dirs
+    from wasi_nn._host.wasi import Dirs, StdinSource
     from wasi_nn.limits import Limits
     from wasi_nn.policy import Policy
-    from wasi_nn.runtime import Stdin
 
 
 class Call(NamedTuple):
@@ -58,8 +57,12 @@ class RunOptions(GuestOptions, total=False):
     env: Mapping[str, str] | None
     #: Directories: ``{guest path: host path}``, or a list of ``Preopen``. By default none.
     dirs: Dirs
-    #: Standard input: bytes, or ``"inherit"``. By default it is empty.
-    stdin: Stdin
+    #: Standard input: bytes, ``"inherit"``, a file (of bytes, or of text), an iterable of pieces of
+    #: bytes (an asynchronous one for ``run_async`` and ``start``), or a callable that gets a number
+    #: of bytes and returns at most as many, none at the end. The next piece is asked for when the
+    #: guest has read the one before. A deadline ends a guest that waits for one. What the source
+    #: raises ends the guest, and is raised. By default it is empty.
+    stdin: StdinSource
     #: Standard output: ``"inherit"``, a file object (a buffered one, or one of text), or a callable
     #: that takes each piece of bytes. By default it is captured for the result, up to
     #: ``Limits.output``.

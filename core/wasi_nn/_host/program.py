@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from wasi_nn._abi.guard import Observer
@@ -16,7 +17,7 @@ from wasi_nn._host.linkable import checked
 from wasi_nn._host.options import Call, GuestOptions, RunOptions, check_args, check_options
 from wasi_nn._host.output import guest_output
 from wasi_nn._host.result import RunResult, Timings
-from wasi_nn._host.wasi import wasi_config
+from wasi_nn._host.wasi import fed, wasi_config
 from wasi_nn._process.fork import OfOneProcess, keep
 from wasi_nn._process.interrupts import ForwardSigint, Interruption
 from wasi_nn.errors import GuestError, GuestExited, UsageError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from wasi_nn._host.asynchronous import AsyncRuns, Running
+    from wasi_nn._host.feed import Feed
     from wasi_nn._host.host import Host
     from wasi_nn._host.linkable import Linkable
     from wasi_nn._host.many import Runs
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from wasi_nn.wasm.module import Signature, WasmFile
 
 T = TypeVar("T")
+_NO_FEED = nullcontext()
 
 
 class Program(OfOneProcess):
@@ -93,7 +96,19 @@ class Program(OfOneProcess):
         check_args(args)
         policy = self._policy(options)
         captured = Capture(options.get("capture", True), policy.limits)
-        wasi = wasi_config((self.name, *args), options, captured)
+        feed = fed(options.get("stdin"))
+        with feed or _NO_FEED:
+            wasi = wasi_config((self.name, *args), options, captured, feed)
+            return self._run_with(wasi, policy, options, captured, feed)
+
+    def _run_with(
+        self,
+        wasi: WasiConfig,
+        policy: Policy,
+        options: RunOptions,
+        captured: Capture,
+        feed: Feed | None,
+    ) -> RunResult:
         invoke, on_start = options.get("invoke"), options.get("on_start")
         interrupt = Interruption()
         counts, under_way = self._host.counts, self._host.under_way
@@ -110,7 +125,11 @@ class Program(OfOneProcess):
                     self._binary.check_export(invoke.export)
                 if on_start is not None:
                     on_start(guest)
+                if feed is not None:
+                    feed.start(guest.interrupt)
                 result = self._run(guest, invoke, captured)
+                if feed is not None:
+                    feed.check()
         except BaseException as error:
             counts.fail(error)
             raise

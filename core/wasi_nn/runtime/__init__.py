@@ -153,8 +153,9 @@ def _of_i32(parameters: int, has_result: bool) -> Signature:
     return Signature(("i32",) * parameters, ("i32",) * has_result)
 
 
-#: Standard input: None for an empty one, ``"inherit"``, or the bytes themselves.
-Stdin = Union[None, bytes, Literal["inherit"]]
+#: Standard input: None for an empty one, ``"inherit"``, the bytes themselves, or a descriptor of
+#: this process to read from. It stays its owner's, who closes it after the guest.
+Stdin = Union[None, bytes, Literal["inherit"], int]
 #: An output stream: None to discard, ``"inherit"``, or a callable that takes each piece of bytes.
 Stdout = Union[None, Literal["inherit"], Callable[[bytes], Any]]
 

@@ -71,6 +71,8 @@ class Streams:
     def _input(self, stdin: Stdin) -> int:
         if stdin == "inherit":
             return self._inherited(0, os.O_RDONLY)
+        if isinstance(stdin, int):
+            return self._own(os.dup(stdin))
         if not stdin:
             return self._own(os.open(os.devnull, os.O_RDONLY))
         # A file, not a pipe: something would have to write to a pipe while the guest reads.

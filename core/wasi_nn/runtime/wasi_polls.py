@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 from wasi_nn.runtime import GuestMemory, Stdin
 from wasi_nn.runtime.pause import READABLE, WRITABLE, Pause
 
-__all__ = ["AtOnce", "Polls", "Source", "of_stdin", "subscribed"]
+__all__ = ["AtOnce", "Polls", "Source", "descriptor_of", "of_stdin", "subscribed"]
 
 _SUBSCRIPTION = Struct("<QBxxxxxxxIxxxxQxxxxxxxxHxxxxxx")
 _EVENT = Struct("<QHBxxxxxQHxxxxxx")
@@ -59,19 +59,21 @@ class AtOnce:
         return self._errno, 0 if self._errno else 1, 0
 
 
-class _Stdin(AtOnce):
-    descriptor = 0
+_AT_ONCE = AtOnce()
 
 
-_AT_ONCE, _STDIN = AtOnce(), _Stdin()
+def descriptor_of(stdin: Stdin) -> int | None:
+    """The descriptor of this process that is read for a guest's standard input, if there is one."""
+    return 0 if stdin == "inherit" else stdin if isinstance(stdin, int) else None
 
 
 def of_stdin(stdin: Stdin) -> Callable[[int, bool], Source]:
     """The sources of a guest with this standard input, for which alone it can wait."""
-    waits = stdin == "inherit"
+    waited = AtOnce()
+    waited.descriptor = descriptor_of(stdin)
 
     def source(descriptor: int, reads: bool) -> Source:
-        return _STDIN if waits and reads and descriptor == 0 else _AT_ONCE
+        return waited if reads and descriptor == 0 else _AT_ONCE
 
     return source
 

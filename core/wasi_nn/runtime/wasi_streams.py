@@ -20,7 +20,7 @@ from wasi_nn.errors import InvalidArgument
 from wasi_nn.runtime import GuestMemory, HostFunction, Stdin, Stdout, WasiConfig
 from wasi_nn.runtime.engine import proc_exit
 from wasi_nn.runtime.pause import READABLE, Pause
-from wasi_nn.runtime.wasi_polls import Polls, of_stdin
+from wasi_nn.runtime.wasi_polls import Polls, descriptor_of, of_stdin
 
 __all__ = ["OF_FILES", "Preview1", "may_wait"]
 
@@ -69,6 +69,7 @@ class Preview1:
         self._polls = Polls(of_stdin(wasi.stdin), pause, clock_start)
         self._stdin = memoryview(wasi.stdin) if isinstance(wasi.stdin, bytes) else None
         self._inherits_stdin = wasi.stdin == "inherit"
+        self._reads_from = descriptor_of(wasi.stdin)
         self._outputs: dict[int, Stdout] = {1: wasi.stdout, 2: wasi.stderr}
         self._arguments = [argument.encode() + b"\0" for argument in wasi.args]
         self._variables = [f"{name}={value}".encode() + b"\0" for name, value in wasi.env]
@@ -197,10 +198,10 @@ class Preview1:
         return 0
 
     def _read(self, most: int) -> bytes | memoryview:
-        if self._inherits_stdin:
-            self._pause.wait(None, {0: READABLE})
+        if self._reads_from is not None:
+            self._pause.wait(None, {self._reads_from: READABLE})
             try:
-                return os.read(0, min(most, _MOST_AT_ONCE))
+                return os.read(self._reads_from, min(most, _MOST_AT_ONCE))
             except OSError:
                 return b""
         if self._stdin is None:
@@ -211,13 +212,14 @@ class Preview1:
 
 def may_wait(stdin: Stdin) -> bool:
     """Whether a read of standard input can wait: not for bytes, a file or ``/dev/null``."""
-    if stdin != "inherit":
+    descriptor = descriptor_of(stdin)
+    if descriptor is None:
         return False
     try:
-        mode = os.fstat(0).st_mode
+        mode = os.fstat(descriptor).st_mode
     except OSError:
         return False
-    return not stat.S_ISREG(mode) and not (stat.S_ISCHR(mode) and not os.isatty(0))
+    return not stat.S_ISREG(mode) and not (stat.S_ISCHR(mode) and not os.isatty(descriptor))
 
 
 def _is_terminal(descriptor: int) -> bool:

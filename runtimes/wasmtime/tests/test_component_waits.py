@@ -192,6 +192,26 @@ def test_a_component_reads_what_comes_while_it_waits() -> None:
         assert process.communicate("hello", timeout=60)[0] == "b'hello'\n"
 
 
+def test_a_component_reads_what_an_iterator_gives(host: Host) -> None:
+    assert compiled(host, _READS).run(stdin=iter([b"hello"])).check().stdout == b"hello"
+
+
+def test_a_deadline_ends_a_component_that_waits_for_a_callable(host: Host) -> None:
+    released = threading.Event()
+
+    def wait(size: int) -> bytes:
+        released.wait(60)
+        return b""
+
+    result = compiled(host, _READS).run(stdin=wait, timeout=0.5)
+    assert isinstance(result.error, DeadlineExceeded)
+    released.set()
+    # The pipe ends, and with it the wait of the component that was left.
+    for thread in [each for each in threading.enumerate() if each.name == "wasi-nn component"]:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
 def test_a_program_ends_although_a_component_still_sleeps() -> None:
     program = "print(type(run(stdin=b'', timeout=0.3).error).__name__); host.close()"
     with python(program, component(_WAITS["sleeps"])) as process:

@@ -69,7 +69,9 @@ class WasmtimeInstance(StoreInstance):
         self._instance: ffi.wasmtime_instance_t | None = None
         try:
             self._bound(_MAX_TABLES, memories=1, instances=2)
-            self._store.give_wasi(configured(wasi))
+            # (wasmtime would read a descriptor ahead of our reads.)
+            theirs = wasi._replace(stdin=None) if isinstance(wasi.stdin, int) else wasi
+            self._store.give_wasi(configured(theirs))
             first = [function for function in functions if function.module in WASI_MODULES]
             for module, names in code.wasi.items():
                 self._replace_wasi(module, names, wasi, limits.files, first)

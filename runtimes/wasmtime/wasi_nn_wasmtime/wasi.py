@@ -30,6 +30,7 @@ _inherit = {
     name: brief(f"wasi_config_inherit_{name}", None, POINTER)
     for name in ("stdin", "stdout", "stderr")
 }
+_set_stdin_file = lean("wasi_config_set_stdin_file", ctypes.c_bool, POINTER, ctypes.c_char_p)
 _set_stdin = brief("wasi_config_set_stdin_bytes", None, POINTER, POINTER)
 
 
@@ -48,6 +49,10 @@ def configured(wasi: WasiConfig) -> int:
             raise UsageError(f"wasmtime cannot open the directory {preopen.host}")
     if wasi.stdin == "inherit":
         _inherit["stdin"](at)
+    elif isinstance(wasi.stdin, int):
+        if not _set_stdin_file(at, f"/dev/fd/{wasi.stdin}".encode()):
+            _delete(at)
+            raise UsageError("wasmtime cannot open the standard input: this system has no /dev/fd")
     elif wasi.stdin:
         _stdin_bytes(at, wasi.stdin)
     if wasi.stdout == "inherit":
