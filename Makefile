@@ -15,7 +15,7 @@ OLD := build/python3.10
 PYTEST := -m pytest -n auto --dist worksteal
 SLOW := slow or fuzz
 
-.PHONY: api audit browser demo demo-chat demo-server fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
+.PHONY: api audit browser demo docs demo-chat demo-server fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
@@ -30,6 +30,7 @@ help:
 	@echo "make conformance  run the conformance cases on every host and backend here"
 	@echo "make matrix  publish the results of the last make conformance in docs/matrix.md"
 	@echo "make browser  build the package for browsers, and test it in Chromium and Firefox"
+	@echo "make docs    build the site of the docs in build/site"
 	@echo "make api     list the public names in docs/api.md"
 	@echo "make audit   look for known vulnerabilities of what is installed"
 	@echo "make guests  rebuild the guest programs from their sources"
@@ -167,6 +168,16 @@ $(VENV)/.audit: $(VENV)/.dev
 
 audit: $(VENV)/.audit
 	@$(BIN)/python tools/audit.py
+
+$(VENV)/.docs: $(VENV)/.dev
+	@echo "Installing what the site of the docs needs (once) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[docs]"
+	@touch $@
+
+docs: $(VENV)/.docs
+	@# (The notice is about version 2 of mkdocs, which this project does not use.)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "The site is in build/site: $(BIN)/python -m http.server --directory build/site"
 
 api: $(VENV)/.dev
 	$(BIN)/python tools/api.py > docs/api.md

@@ -7,7 +7,7 @@
 | identity | x f32 [1, 4] | y = x |
 | add | x, y f32 [1, 4] | z = x + y |
 | pair | a, b f32 [1, 4] | sum = a + b, difference = a − b |
-| matmul | x f32 [1, 4] | y f32 [1, 3] = x · w, w[i][j] = 3 i + j |
+| matmul | x f32 [1, 4] | y f32 [1, 3] = x · w, w[i, j] = 3 i + j |
 | batch | x f32 [-1, 4] | y = x + x |
 | identity_T | x T [1, 4] | y = x, for each tensor type T that the encoding has |
 

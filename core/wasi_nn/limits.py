@@ -61,7 +61,7 @@ class Limits(NamedTuple):
 
     The limits of a run are laid over those of its host, field by field. Where the run gives no
     value, the host's value holds. Where both give one, the lower value holds. With ``loosen`` the
-    run's own value holds, even if it allows more::
+    run's own value holds, even if it allows more:
 
         host = Host(limits=Limits(timeout=10, memory=1 << 30))
         program.run(limits=Limits(timeout=2))  # 2 seconds and 1 GiB

@@ -40,7 +40,7 @@ class Policy(NamedTuple):
     - ``limits``: see ``Limits``.
 
     A run's policy is laid over its host's, rule by rule, and can only tighten it. With ``loosen``
-    the rules that the run gives hold, even if they allow more::
+    the rules that the run gives hold, even if they allow more:
 
         host = Host(policy=Policy(own_models=True, encodings={"onnx", "ggml"}))
         program.run(policy=Policy(encodings={"onnx", "pytorch"}))  # its own models, of onnx alone

@@ -1,6 +1,6 @@
 """What a host does, as metrics for Prometheus: ``pip install "wasi-nn[prometheus]"``.
 
-Register one collector for the host of a process::
+Register one collector for the host of a process:
 
     from prometheus_client import REGISTRY, start_http_server
     from wasi_nn.prometheus import Collector

@@ -154,7 +154,7 @@ async def each(
 
 
 class Running:
-    """A guest that runs while its output is read. Made by ``Program.start``::
+    """A guest that runs while its output is read. Made by ``Program.start``:
 
         async with program.start(["name:net"], timeout=5) as running:
             async for piece in running:  # bytes of stdout, or running.text() for str
@@ -256,7 +256,7 @@ class Running:
 
 
 class AsyncRuns(OfOneProcess, Generic[T]):
-    """The outcomes of a program's runs, as ``Runs``, for asyncio. Made by ``run_many_async``::
+    """The outcomes of a program's runs, as ``Runs``, for asyncio. Made by ``run_many_async``:
 
         async with program.run_many_async(requests(), prepare, jobs=8) as runs:
             async for outcome in runs:

@@ -64,7 +64,7 @@ class Host(OfOneProcess, Closing):
     without one, guests may use named models alone (see ``Policy``). ``limits`` is short for a
     policy's limits. A run can tighten both; to loosen them, it must say so. With a limit that the
     engine can enforce only in a process, it runs as ``NAME@``. With ``allow_fallback``, a model
-    whose execution target is not available runs on the CPU; otherwise that is an error::
+    whose execution target is not available runs on the CPU; otherwise that is an error:
 
         with Host() as host:
             host.add_model("squeezenet", "squeezenet.onnx")

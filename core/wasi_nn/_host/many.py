@@ -60,7 +60,7 @@ class Outcome(Generic[T]):
 
 
 class Runs(OfOneProcess, Closing, Generic[T]):
-    """The outcomes of a program's runs, one for each input, as they come. Made by ``run_many``::
+    """The outcomes of a program's runs, one for each input, as they come. Made by ``run_many``:
 
         with program.run_many(paths, lambda path: {"stdin": path.read_bytes()}, jobs=8) as runs:
             for outcome in runs:

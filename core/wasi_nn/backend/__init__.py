@@ -3,7 +3,7 @@
 A backend loads a graph from graph builders. A graph makes execution contexts. A context takes
 inputs, computes, and gives outputs. A backend does not see Wasm. This is a complete plugin: a
 module ``wasi_nn_upper``, with the entry point ``upper = "wasi_nn_upper"`` in the group
-``wasi_nn``::
+``wasi_nn``:
 
     from wasi_nn import backend, errors, hookimpl, types
 
