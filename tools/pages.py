@@ -1,6 +1,6 @@
 """A hook of mkdocs: the pages of the site that are not in docs/.
 
-It adds the READMEs and the other pages of the repository, a page for each file that a page links to,
+It adds the READMEs and the other pages of the repository, a page for each file that pages link to,
 and the reference of every public module. Links between the repository's files become links between
 pages, so that the same Markdown serves the checkout and the site.
 """
@@ -30,7 +30,7 @@ _TOP = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "SECURITY
 
 
 def _pages() -> dict[str, str]:
-    """Every page that is Markdown in the repository, by its path there, and its place in the site."""
+    """Each Markdown page of the repository, by its path there, and its place in the site."""
     pages = {name: place for name, place in _TOP.items() if (ROOT / name).exists()}
     pages["CHANGELOG.md"] = "changelog.md"
     for path in ROOT.glob("docs/*.md"):

@@ -185,7 +185,7 @@ _NETWORK = "write --listen ADDRESS:PORT and --connect HOST:PORT, or --inherit-ne
 _MODULES = "a guest is one module here; join modules beforehand (wasm-merge)"
 _PACKAGES = "packages are not known here; give the path of a .wasm file"
 _DEBUGGING = "guests are not debugged or recorded here; use -v to see every wasi-nn call"
-_IMPORTS = "a guest needs all its imports here; wasi-nn inspect GUEST lists them"
+_IMPORTS = "use --allow-unknown-imports: a call of one ends the guest"
 # Options and flags that cannot be supported, and what to write instead.
 _REFUSED = {
     "--preload": _MODULES,
