@@ -111,6 +111,8 @@ def pytest_configure() -> None:
     # Tests start hundreds of processes. Without byte code, each compiles the package.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
+    # The models of whoever runs the tests are not part of them.
+    os.environ["WASI_NN_MODELS_FILE"] = ""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

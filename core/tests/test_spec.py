@@ -107,24 +107,44 @@ def test_a_package_path_names_a_file_of_a_package():
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "encoding", "sources"),
     [
-        "m=https://a.org/m.onnx",
-        "m=onnx:https://a.org/m.onnx",
-        "m=onnx:gpu:s3://bucket/m.onnx",
-        "m=model.xml,https://a.org/model.bin",
-        "m=file:///tmp/m.onnx",
+        ("m=https://a.org/m.onnx", "autodetect", ["https://a.org/m.onnx"]),
+        ("m=onnx:https://a.org/m.onnx", "onnx", ["https://a.org/m.onnx"]),
+        ("m=onnx:gpu:s3://bucket/m.onnx", "onnx", ["s3://bucket/m.onnx"]),
+        ("m=model.xml,https://a.org/b", "autodetect", ["model.xml", "https://a.org/b"]),
     ],
 )
-def test_a_url_is_refused(text):
-    with pytest.raises(UsageError, match="URLs are not fetched"):
-        parse_graph(text)
+def test_a_url_is_a_source_that_is_located(text, encoding, sources):
+    def locate(name, given):
+        assert (name, given) == ("m", sources)
+        return [Path("here")]
+
+    model = parse_graph(text, locate)
+    assert (model.encoding, model.paths) == (encoding, (Path("here"),))
 
 
-def test_a_url_in_nn_preload_is_refused():
+def test_a_url_in_nn_preload_is_one_source():
+    def locate(name, given):
+        assert (name, given) == ("m", ["https://a.org/m"])
+        return [Path("here")]
+
     for encoding in ("GGML", "ONNX"):
-        with pytest.raises(UsageError, match=r"URLs are not fetched.*https://a\.org/m"):
-            parse_nn_preload(f"m:{encoding}:AUTO:https://a.org/m")
+        model = parse_nn_preload(f"m:{encoding}:AUTO:https://a.org/m", locate)
+        assert model.paths == (Path("here"),)
+
+
+def test_a_url_of_a_file_is_its_path():
+    assert parse_graph("m=file:///tmp/a%20b.onnx").paths == (Path("/tmp/a b.onnx"),)
+    with pytest.raises(UsageError, match="with three slashes"):
+        parse_graph("m=file://tmp/m.onnx")
+
+
+def test_a_url_of_what_is_not_a_model_is_not_fetched():
+    with pytest.raises(UsageError, match=r"https://a\.org/g\.wasm: only models are fetched"):
+        resolve_path("https://a.org/g.wasm")
+    with pytest.raises(UsageError, match=r"their URLs are texts"):
+        resolve_path(Path("https://a.org/m.onnx"))
 
 
 def test_an_absolute_path_after_an_encoding_is_not_a_url(tmp_path):

@@ -26,3 +26,13 @@ def duration(what: str, text: str) -> float:
     if found is None or not float(found[1]):
         raise UsageError(f"{what} takes seconds, or a unit as in 500ms, not {text!r}")
     return float(found[1]) * _SECONDS[found[2]]
+
+
+def shown_size(count: int) -> str:
+    """Bytes as a user reads them: 12.3 MB, with the units that ``size`` takes."""
+    number = float(count)
+    for unit in ("bytes", "KB", "MB"):
+        if number < 1024:
+            return f"{count} bytes" if unit == "bytes" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.1f} GB"

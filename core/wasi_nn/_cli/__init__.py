@@ -21,6 +21,7 @@ _MODULES = {
     "inspect": "inspect",
     "plugins": "status",
     "doctor": "status",
+    "models": "models",
     "completion": "completion",
 }
 # Commands of other hosts, and what to use here instead.

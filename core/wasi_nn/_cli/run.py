@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from wasi_nn._cli.foreign_options import (
     wasmtime_settings,
 )
 from wasi_nn._cli.foreign_options import variables as environment
+from wasi_nn._cli.graph_options import KeptModels, named_models
 from wasi_nn._cli.invoke import call_of, shown
 from wasi_nn._cli.messages import complain, set_up_logging
 from wasi_nn._cli.policy_options import PolicyOptions, policy_options
@@ -36,8 +36,6 @@ from wasi_nn._host.host import Host
 from wasi_nn._host.options import RunOptions
 from wasi_nn._host.program import Program
 from wasi_nn._host.result import RunResult
-from wasi_nn._models.registry import NamedModel
-from wasi_nn._models.spec import parse_graph, parse_nn_graph, parse_nn_preload
 from wasi_nn._units import size
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime.engine import PAGE
@@ -74,7 +72,14 @@ EXAMPLES = """Examples:
     multiple=True,
     metavar="NAME=PATH",
     help="A named model: NAME=PATH[,PATH…] or NAME=ENCODING[:TARGET]:PATH[,PATH…]. "
-    "A path may be package:PKG/FILE.",
+    "A path may be package:PKG/FILE or a URL (https, hf, s3). NAME alone is one of wasi-nn models.",
+)
+@click.option(
+    "--models-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where to find models that a guest names and --graph does not. Default: the file of "
+    "wasi-nn models.",
 )
 @click.option(
     "--config",
@@ -203,6 +208,7 @@ def run(
     guest: Path,
     args: tuple[str, ...],
     graphs: tuple[str, ...],
+    models_file: Path | None,
     configs: tuple[str, ...],
     kv_memory: str | None,
     preloads: tuple[str, ...],
@@ -264,8 +270,10 @@ def run(
         engine = engine.isolated(python)
     host = Host(runtime=engine, policy=rules, allow_fallback=allow_fallback)
     shared = {} if kv_memory is None else {"kv-memory": size("--kv-memory", kv_memory)}
-    for model in named_models(graphs, configs, preloads, nn_graphs):
+    kept = KeptModels(models_file, rules.pins)
+    for model in named_models(kept, graphs, configs, preloads, nn_graphs):
         host.registry.add(model, defaults=shared)
+    host.registry.find = kept.find
     served = {encoding for backend in host.plugins.backends for encoding in backend.encodings}
     policy.check_names(host.models, served)
     for reason in host.registry.missing_libraries():
@@ -323,37 +331,6 @@ def run(
         write_json(json_file, {"run": stats_of(result), "totals": plain(host.statistics())})
     host.close()
     return result.exit_code
-
-
-def named_models(
-    graphs: Sequence[str] = (),
-    configs: Sequence[str] = (),
-    preloads: Sequence[str] = (),
-    nn_graphs: Sequence[str] = (),
-) -> list[NamedModel]:
-    """The named models of all options, with their configs."""
-    models = [parse_graph(text) for text in graphs]
-    models += [parse_nn_preload(text) for text in preloads]
-    models += [parse_nn_graph(text) for text in nn_graphs]
-    by_name = {}
-    for text in configs:
-        name, _, value = text.partition("=")
-        try:
-            settings = json.loads(value)
-        except ValueError as error:
-            raise UsageError(
-                f"--config is for a named model, as in 'm={{\"threads\": 2}}'; {text!r} is not "
-                f"NAME=JSON: {error}"
-            ) from error
-        if not isinstance(settings, dict):
-            raise UsageError(f"--config {text!r}: the config must be a JSON object")
-        by_name[name] = settings
-    unknown = by_name.keys() - {model.name for model in models}
-    if unknown:
-        raise UsageError(
-            f"--config names {', '.join(sorted(unknown))}: there is no --graph of that name"
-        )
-    return [model._replace(config=by_name.get(model.name, {})) for model in models]
 
 
 def _run(

@@ -21,7 +21,7 @@ from wasi_nn._models import loading
 from wasi_nn._models.batching import settings as batching
 from wasi_nn._models.isolation import isolation_of
 from wasi_nn._models.registry import NamedModel, Registry, detect
-from wasi_nn._models.spec import resolve_path
+from wasi_nn._models.spec import local_files, resolve_path
 from wasi_nn._policy import values
 from wasi_nn._policy.values import target as target_of
 from wasi_nn._process.fork import OfOneProcess, keep, use
@@ -124,7 +124,7 @@ class Host(OfOneProcess, Closing):
     def add_model(
         self,
         name: str,
-        *paths: str | Path,
+        *sources: str | Path,
         encoding: str = encodings.AUTODETECT,
         target: str | ExecutionTarget = ExecutionTarget.CPU,
         config: Mapping[str, Any] | None = None,
@@ -134,15 +134,28 @@ class Host(OfOneProcess, Closing):
     ) -> None:
         """Offer a model to guests under ``name``. It is loaded when it is first used.
 
-        ``encoding`` is the name of an encoding or of a backend. ``isolation`` says where the model
-        runs, and ``digest`` pins its files (see ``Policy``). With ``replace``, the model takes the
-        name from another one; guests that use the other one keep it. Raises ``UsageError`` for a
-        name that is taken, a file that does not exist, and an encoding without a backend."""
+        ``sources`` are its files: paths, ``package:PKG/FILE``, or URLs (``https``, ``hf``, ``s3``),
+        which are downloaded now, once, into the user's cache. ``encoding`` is the name of an
+        encoding or of a backend. ``isolation`` says where the model runs, and ``digest`` pins its
+        files (see ``Policy``). With ``replace``, the model takes the name from another one; guests
+        that use the other one keep it. Raises ``UsageError`` for a name that is taken, a file that
+        does not exist or cannot be fetched, and an encoding without a backend."""
         self.under_way.check()
-        files = tuple(resolve_path(path) for path in paths)
+        files = local_files(sources, digest)
         kind = encodings.canonical(encoding)
         where = target_of(target), _config(config), isolation, digest
         self.registry.add(NamedModel(name, files, kind, *where), replace)
+
+    def add_models(self, file: str | os.PathLike[str] | None = None) -> tuple[str, ...]:
+        """Offer the models of a models file (docs/models.md), by default the user's, and return
+        their names. What is not on this machine is downloaded now. Raises ``UsageError``."""
+        from wasi_nn._models import catalogue
+
+        self.under_way.check()
+        found = catalogue.read(file)
+        for entry in found.models.values():
+            self.registry.add(entry.named(found.fetch(entry).paths))
+        return tuple(found.models)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -167,7 +180,7 @@ class Host(OfOneProcess, Closing):
         config: Mapping[str, Any] | None = None,
         isolation: str | None = None,
     ) -> Model:
-        """Load a graph from files or bytes, for use without Wasm.
+        """Load a graph from files, URLs (see ``add_model``) or bytes, for use without Wasm.
 
         With the ``isolation`` ``"guest"`` or ``"shared"`` it runs in a worker, with ``"none"`` in
         this process. Without it, bytes and language models run in a worker, other files in this
@@ -177,7 +190,7 @@ class Host(OfOneProcess, Closing):
         handler raises meanwhile, Ctrl-C's included, that is raised at once. The library continues
         to load in another thread, and whoever loads the same files waits for it."""
         builders = [
-            memoryview(source) if isinstance(source, _BYTES) else resolve_path(source)
+            memoryview(source) if isinstance(source, _BYTES) else local_files([source])[0]
             for source in sources
         ]
         if not builders:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from wasi_nn._models.file_versions import FilesChanged
 from wasi_nn.backend.files import Version
-from wasi_nn.backend.shared import Stopped
+from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.errors import ModelNotFound, NotAllowed, RuntimeFailure
 
 _CHUNK = 1 << 20
@@ -31,12 +31,26 @@ def check(files: Sequence[Version], pin: str, stopped: Stopped) -> None:
             "pins", f"the model has {len(files)} files ({names}), and {len(wanted)} are pinned"
         )
     for file, expected in zip(files, wanted, strict=True):
-        found = _digest(file, stopped)
+        found = of(file, stopped)
         if found != expected:
             raise NotAllowed("pins", f"{file.path} has the digest {found}, not {expected}")
 
 
-def _digest(file: Version, stopped: Stopped) -> str:
+def remember(file: Version, digest: str) -> None:
+    """Take a file's digest from a record of an earlier process, which read this version of it."""
+    if len(_known) >= _MAX_KNOWN:
+        _known.clear()
+    _known[file] = digest
+
+
+def forget() -> None:
+    """Read every file again."""
+    _known.clear()
+
+
+def of(file: Version, stopped: Stopped = never) -> str:
+    """The digest of a file, as in a pin. Raises ``FilesChanged``, ``ModelNotFound`` and
+    ``RuntimeFailure`` as ``check`` does."""
     known = _known.get(file)
     if known is not None:
         return known
@@ -53,7 +67,5 @@ def _digest(file: Version, stopped: Stopped) -> str:
                 raise FilesChanged(f"{file.path} was replaced while it was read")
     except OSError as error:
         raise ModelNotFound(f"cannot read {file.path}: {error.strerror or error}") from error
-    if len(_known) >= _MAX_KNOWN:
-        _known.clear()
-    _known[file] = f"sha256:{total.hexdigest()}"
+    remember(file, f"sha256:{total.hexdigest()}")
     return _known[file]

@@ -28,6 +28,7 @@ from wasi_nn._models.loading import (
 from wasi_nn._models.shared_worker import readable
 from wasi_nn._policy import values
 from wasi_nn.backend import Backend, LoadOptions
+from wasi_nn.backend.files import Version
 from wasi_nn.backend.shared import Stopped, never
 from wasi_nn.errors import InvalidArgument, InvalidEncoding, ModelNotFound, NotFound, UsageError
 from wasi_nn.escaping import logger, trace_of
@@ -43,6 +44,8 @@ log = logger("wasi_nn")
 #: Gives a guest's worker for a named model, which may read some files and folders, and whether it
 #: is confined.
 WorkerFor = Callable[[Backend, str, Sequence[Path], bool], "Worker"]
+#: Gives the model of a name that a registry does not have, or None.
+Find = Callable[[str], "NamedModel | None"]
 
 
 class NamedModel(NamedTuple):
@@ -81,6 +84,9 @@ class Registry:
         self._allow_fallback = allow_fallback
         self._entries: dict[str, _Entry] = {}
         self._lock = threading.Lock()
+        self._finding = threading.Lock()
+        #: Is asked once for each name that a guest uses and that is not registered.
+        self.find: Find | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -162,9 +168,7 @@ class Registry:
         Another config means another graph, which is freed when its last user ends. Raises
         ``NotFound``, ``ModelNotFound``, ``NotAllowed`` for files of another digest than is pinned,
         ``InvalidArgument`` for a host-only key, and whatever the backend's ``load`` raises."""
-        entry = self._entries.get(name)
-        if entry is None:
-            raise self._not_found(name)
+        entry = self._entry(name)
         kept, paths, backend = entry.graph, entry.model.paths, entry.backend
         pins = [pin for pin in (entry.model.digest, policy.pins.get(name)) if pin]
         isolation = isolation_of(backend, entry.encoding, policy, name, entry.model.isolation)
@@ -222,16 +226,42 @@ class Registry:
 
     def kind(self, name: str) -> tuple[str, ExecutionTarget]:
         """The encoding and the execution target of a named model. Raises ``NotFound``."""
+        entry = self._entry(name)
+        return entry.encoding, entry.model.target
+
+    def digest(self, name: str) -> str:
+        """The digests of all files that a named model depends on, as they are pinned. Raises
+        ``NotFound``, ``ModelNotFound`` and ``RuntimeFailure``."""
+        return ",".join(digests.of(file) for file in self._files(name))
+
+    def check_digest(self, name: str) -> None:
+        """Raise ``NotAllowed`` for a named model whose files have not the digest that it was
+        registered with, and what ``digest`` raises."""
+        digest = self._entry(name).model.digest
+        if digest is not None:
+            digests.check(self._files(name), digest, never)
+
+    def _files(self, name: str) -> Sequence[Version]:
+        model = self._entry(name).model
+        return versions(self._entry(name).backend, model.paths, model.config)
+
+    def _entry(self, name: str) -> _Entry:
         entry = self._entries.get(name)
+        if entry is None and self.find is not None:
+            with self._finding:
+                model = self.find(name) if name not in self._entries else None
+                if model is not None:
+                    self.add(model)
+            entry = self._entries.get(name)
         if entry is None:
             raise self._not_found(name)
-        return entry.encoding, entry.model.target
+        return entry
 
     def _not_found(self, name: str) -> NotFound:
         known = ", ".join(self.names) or "none"
         return NotFound(
             f"no model is registered as {name!r}; registered: {known}. "
-            "Register it with --graph NAME=PATH, or with Host.add_model"
+            "Register it with --graph NAME=PATH, wasi-nn models add, or Host.add_model"
         )
 
     def size(self, name: str, config: Mapping[str, Any] | None = None) -> int:

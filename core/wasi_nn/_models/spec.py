@@ -4,7 +4,8 @@
 - WasmEdge's ``--nn-preload NAME:ENCODING:TARGET:PATH[:PATH…]``
 - wasmtime's ``-S nn-graph=FORMAT::DIR``, with the folder's name and fixed file names
 
-A path may be ``package:PKG/FILE``: a file in an installed Python package.
+A path may be ``package:PKG/FILE``, a file in an installed Python package. In our spelling and in
+WasmEdge's it may be a URL, whose file is fetched.
 """
 
 from __future__ import annotations
@@ -12,18 +13,22 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wasi_nn._models.registry import NamedModel
+from wasi_nn._models.sources.url import is_remote, local_path, scheme_of
+from wasi_nn._policy import values
 from wasi_nn._suggestion import did_you_mean
 from wasi_nn.encodings import AUTODETECT, GGML, ONNX, OPENVINO, PYTORCH, TENSORFLOWLITE, canonical
 from wasi_nn.errors import UsageError
 from wasi_nn.types import ExecutionTarget
 
 _PACKAGE = "package:"
-# The second pattern also matches a URL that became a Path and so lost one of its two slashes.
+# A URL that became a Path has lost one of its two slashes.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|(?:https?|ftp|file|s3|gs|hf):/")
+#: Gives the paths of a model's sources, whose name is the first argument.
+Locate = Callable[[str, Sequence[str]], Sequence[Path]]
 # The file names that `wasmtime run -S nn-graph` looks for. The last two are our additions.
 _GRAPH_FILES = {
     OPENVINO: ("model.xml", "model.bin"),
@@ -34,10 +39,27 @@ _GRAPH_FILES = {
 }
 
 
-def parse_graph(text: str) -> NamedModel:
+def local_files(
+    sources: Sequence[str | os.PathLike[str]], digest: str | None = None
+) -> tuple[Path, ...]:
+    """The files of a model. Those of URLs are downloaded if they are not in the user's cache; with
+    a ``digest`` (see ``NamedModel``), they must have it. Raises ``UsageError``."""
+    if not any(map(is_remote, sources)):
+        return tuple(resolve_path(source) for source in sources)
+    from wasi_nn._models import catalogue
+    from wasi_nn._models.sources.fetching import fetch
+
+    return fetch(sources, catalogue.read().cache, values.digest(digest) if digest else None).paths
+
+
+def _locate(_: str, sources: Sequence[str]) -> Sequence[Path]:
+    return local_files(sources)
+
+
+def parse_graph(text: str, locate: Locate = _locate) -> NamedModel:
     """``NAME=PATH[,PATH…]``, ``NAME=ENCODING:PATH…`` or ``NAME=ENCODING:TARGET:PATH…``.
 
-    Raises ``UsageError``."""
+    Raises ``UsageError``, and what ``locate`` raises."""
     name, equals, rest = text.partition("=")
     if not equals or not name or not rest:
         raise UsageError(f"--graph takes NAME=[ENCODING:[TARGET:]]PATH[,PATH…], not {text!r}")
@@ -48,15 +70,14 @@ def parse_graph(text: str) -> NamedModel:
         word, colon, after = rest.partition(":")
         if colon and not _is_path(rest, word) and re.fullmatch(r"\w+", word):
             target, rest = ExecutionTarget.named(word), after
-    paths = tuple(resolve_path(part) for part in _split_commas(rest))
-    return NamedModel(name, paths, encoding, target)
+    return NamedModel(name, tuple(locate(name, _split_commas(rest))), encoding, target)
 
 
-def parse_nn_preload(text: str) -> NamedModel:
+def parse_nn_preload(text: str, locate: Locate = _locate) -> NamedModel:
     """WasmEdge's ``NAME:ENCODING:TARGET:PATH[:PATH…]`` (plugins/wasi_nn/wasinnenv.cpp).
 
     For ggml, the rest of the text is one path and may contain colons. A missing file is an error
-    that the guest gets, as in WasmEdge. Raises ``UsageError``."""
+    that the guest gets, as in WasmEdge. Raises ``UsageError``, and what ``locate`` raises."""
     parts = text.split(":", 3)
     if len(parts) != 4 or not all(parts):
         raise UsageError(f"--nn-preload takes NAME:ENCODING:TARGET:PATH[:PATH…], not {text!r}")
@@ -64,7 +85,7 @@ def parse_nn_preload(text: str) -> NamedModel:
     encoding = canonical(encoding)
     whole = encoding == GGML or rest.startswith(_PACKAGE) or _URL.match(rest) is not None
     paths = [rest] if whole else _split_paths(rest)
-    resolved = tuple(resolve_path(path) for path in paths)
+    resolved = tuple(locate(name, paths))
     return NamedModel(name, resolved, encoding, ExecutionTarget.named(target), must_exist=False)
 
 
@@ -89,8 +110,8 @@ def parse_nn_graph(text: str) -> NamedModel:
 
 def resolve_path(source: str | os.PathLike[str]) -> Path:
     """The path of a file that the user named. ``package:PKG/FILE`` is found without importing the
-    package. Raises ``UsageError`` if the package or its file does not exist, for a URL, and for
-    anything that is not a path."""
+    package, and ``file:///PATH`` is a path too. Raises ``UsageError`` if the package or its file
+    does not exist, for another URL, and for anything that is not a path."""
     if not isinstance(source, (str, os.PathLike)):
         several = "; give several files as several arguments"
         raise UsageError(
@@ -102,9 +123,14 @@ def resolve_path(source: str | os.PathLike[str]) -> Path:
         raise UsageError("the path of a file is empty")
     if not text.startswith(_PACKAGE):
         path = Path(text).expanduser()
-        if _URL.match(text) and not path.exists():
-            raise UsageError(f"URLs are not fetched, so download the file and name it: {text}")
-        return path
+        if not _URL.match(text) or path.exists():
+            return path
+        if scheme_of(text) == "file":
+            return local_path(text)
+        raise UsageError(
+            f"{text}: only models are fetched, and their URLs are texts (str): download the file "
+            "and name it"
+        )
     package, _, inner = text[len(_PACKAGE) :].partition("/")
     try:
         found = importlib.util.find_spec(package)
