@@ -16,7 +16,7 @@ from wasi_nn_conformance import case, comparison, expectations, hosts, matrix
 from wasi_nn_conformance.dialects import DIALECTS, WIT
 from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.expectations import Failure
-from wasi_nn_conformance.export import plain
+from wasi_nn_conformance.export import plain, testsuite
 from wasi_nn_conformance.graphs import SUFFIXES
 from wasi_nn_conformance.hosts.foreign import ForeignHost
 from wasi_nn_conformance.matrix import FAILURES, Cell
@@ -26,6 +26,8 @@ from wasi_nn_conformance.reports import html, jsonfile, junit, markdown, termina
 
 #: The default dialects: the specification's core ABI, each host's own, and components.
 DEFAULT_DIALECTS = ("witx", "witx-2022", "wasmedge", "wamr", "wamr-legacy", WIT.name)
+
+_EXPORTS = {"files": plain.write, "wasi-testsuite": testsuite.write}
 
 _EXAMPLES = """\b
 examples:
@@ -123,6 +125,13 @@ class _Command(click.Command):
     metavar="DIR",
     help="Write the cases as plain files with a shell loop that runs them, and do nothing else.",
 )
+@click.option(
+    "--export-format",
+    type=click.Choice(list(_EXPORTS)),
+    default="files",
+    show_default=True,
+    help="wasi-testsuite: for the executor of that repository.",
+)
 @click.option("--list", "list_cases", is_flag=True, help="Print the cases and do nothing.")
 def conformance(
     host_names: tuple[str, ...],
@@ -142,6 +151,7 @@ def conformance(
     update_expectations: bool,
     old_file: Path | None,
     export_folder: Path | None,
+    export_format: str,
     list_cases: bool,
 ) -> int:
     """Run the conformance cases and print the matrix of hosts and encodings.
@@ -155,7 +165,7 @@ def conformance(
         return 0
     wanted = _known("encoding", encodings, list(SUFFIXES)), _dialects(dialects)
     if export_folder is not None:
-        count = plain.write(export_folder, cases, *wanted)
+        count = _EXPORTS[export_format](export_folder, cases, *wanted)
         click.echo(
             f"{visible(str(export_folder))} has {count} cases; its README.md says how to run them"
         )

@@ -22,7 +22,7 @@ static int32_t call_get_output(const uint32_t *v) {
     return legacy_get_output(v[0], v[1], v[2], v[3]);
 }
 
-int main(void) {
+int main(int count, char **arguments) {
     static const Function functions[] = {
         {"load", 4, call_load},
         {"load_by_name", 3, call_load_by_name},
@@ -31,5 +31,6 @@ int main(void) {
         {"compute", 1, call_compute},
         {"get_output", 4, call_get_output},
     };
-    return run_script(functions, sizeof functions / sizeof *functions);
+    return run_script(functions, sizeof functions / sizeof *functions,
+                      count > 1 ? arguments[1] : NULL);
 }

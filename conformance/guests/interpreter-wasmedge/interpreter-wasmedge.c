@@ -15,7 +15,7 @@ static int32_t call_fini_single(const uint32_t *v) { return nn_fini_single(v[0])
 static int32_t call_unload(const uint32_t *v) { return nn_unload(v[0]); }
 static int32_t call_finalize(const uint32_t *v) { return nn_finalize_execution_context(v[0]); }
 
-int main(void) {
+int main(int count, char **arguments) {
     static const Function functions[] = {
         CORE,
         {"load_by_name_with_config", 5, call_with_config},
@@ -25,5 +25,6 @@ int main(void) {
         {"unload", 1, call_unload},
         {"finalize_execution_context", 1, call_finalize},
     };
-    return run_script(functions, sizeof functions / sizeof *functions);
+    return run_script(functions, sizeof functions / sizeof *functions,
+                      count > 1 ? arguments[1] : NULL);
 }

@@ -45,5 +45,5 @@ int main(void) {
         {"finalize_execution_context", 1, call_finalize},
         {"unload", 1, call_unload},
     };
-    return run_script(functions, sizeof functions / sizeof *functions);
+    return run_script(functions, sizeof functions / sizeof *functions, NULL);
 }

@@ -2,7 +2,8 @@
 #define GUEST "interpreter"
 #include "core.h"
 
-int main(void) {
+int main(int count, char **arguments) {
     static const Function functions[] = {CORE};
-    return run_script(functions, sizeof functions / sizeof *functions);
+    return run_script(functions, sizeof functions / sizeof *functions,
+                      count > 1 ? arguments[1] : NULL);
 }

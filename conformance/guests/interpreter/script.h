@@ -1,4 +1,4 @@
-/* Reads a script from standard input, makes the wasi-nn calls that it says from inside Wasm, and
+/* Reads a script from standard input or from a file, makes the wasi-nn calls that it says from inside Wasm, and
  * prints a transcript. docs/conformance.md explains the language, which has seven words:
  *
  *   grow PAGES                    add pages of 64 KiB to the memory
@@ -164,8 +164,10 @@ static char *read_all(void) {
     return text;
 }
 
-static int run_script(const Function *functions, uint32_t count) {
-    char *next = read_all();
+/* The script is in the file `path`, or if that is NULL on standard input. */
+static int run_script(const Function *functions, uint32_t count, const char *path) {
+    uint32_t length;
+    char *next = path ? read_file(path, &length) : read_all();
     while (*next) {
         rest = next;
         next += strcspn(next, "\n");

@@ -22,7 +22,8 @@ _SPECIAL = re.compile(r"[].*+?()[{}|^$\\]")
 class Exported(NamedTuple):
     """A case in a cell, as a guest to run and what it must print: ``patterns`` has an extended
     regular expression for each line. With ``fixed``, only one text is right, which is ``text``.
-    ``near`` has the lines with floats (from 1), their type and their tolerance."""
+    ``near`` has the lines with floats (from 1), their type and their tolerance. ``interprets`` says
+    whether the guest's standard input is a script."""
 
     case: Case
     graphs: GraphSet
@@ -32,6 +33,7 @@ class Exported(NamedTuple):
     text: str
     fixed: bool
     exit_code: int
+    interprets: bool
     near: tuple[tuple[int, str, float], ...] = ()
 
 
@@ -63,13 +65,13 @@ def _exported(case: Case, files: GraphSet, dialect: str) -> Exported | None:
         text = case.program["stdout"]
         patterns = tuple(_SPECIAL.sub(r"\\\g<0>", line) for line in text.split("\n"))
         code = case.program.get("exit", 0)
-        return Exported(case, files, dialect, job, patterns[:-1], text, True, code)
+        return Exported(case, files, dialect, job, patterns[:-1], text, True, code, False)
     shown = [(n, one.check) for n, one in enumerate(script.checks, 1) if isinstance(one, Show)]
     near = tuple((n, one.kind, one.tolerance) for n, one in shown if isinstance(one, Near))
     patterns = (*(one.pattern for one in script.checks), "end")
     text = "".join(f"{line}\n" for line in patterns).replace("\\.", ".")
     fixed = all(one.exact for one in script.checks)
-    return Exported(case, files, dialect, job, patterns, text, fixed, 0, near)
+    return Exported(case, files, dialect, job, patterns, text, fixed, 0, True, near)
 
 
 def new_folder(folder: Path) -> None:
