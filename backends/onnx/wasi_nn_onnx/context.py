@@ -9,6 +9,7 @@ declared dimensions are wrong.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Collection, Sequence
 from math import prod
 from typing import TYPE_CHECKING
@@ -21,10 +22,12 @@ from wasi_nn.backend.buffers import BufferedContext
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
 from wasi_nn.runtime.library import view_at
 from wasi_nn.types import Tensor, TensorInfo, TensorType
-from wasi_nn_onnx.elements import element_number, is_optional, tensor_type
+from wasi_nn_onnx.elements import element_number, tensor_type
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from wasi_nn_onnx.graph import OnnxGraph
 
 _CPU = onnxruntime.OrtDevice.make("cpu", 0)._get_c_device()
 
@@ -42,60 +45,53 @@ class _Buffer:
             raise RuntimeFailure(
                 f"there is no memory for a tensor of {length} bytes: {error}"
             ) from error
-        self.address = self.array.ctypes.data
+        self.address = _address(self.array)
         self.tensor = Tensor(kind, dims, self.array.data)
 
 
+def _address(array: NDArray[np.uint8]) -> int:
+    """Where an array's bytes are. (An array's ``ctypes`` takes three times as long.)"""
+    if not array.size or not array.flags.writeable:
+        return array.ctypes.data
+    return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
+
+
 class OnnxContext(BufferedContext):
-    """One IO binding of a shared session.
+    """One IO binding of a graph's session."""
 
-    ``unfixed`` has the names of the graph's outputs whose declared dimensions are wrong."""
-
-    def __init__(
-        self,
-        session: onnxruntime.InferenceSession,
-        inputs: Sequence[TensorInfo],
-        outputs: Sequence[TensorInfo],
-        unfixed: set[str],
-    ) -> None:
-        super().__init__(inputs, outputs)
+    def __init__(self, graph: OnnxGraph) -> None:
+        super().__init__(graph.inputs, graph.outputs)
+        session = graph.session._sess
         # onnxruntime's own classes look for WebGPU's options in each of their calls, which takes
         # longer than the call: 24 µs of a run with options. Without options, a computation cannot
         # be cancelled.
-        self._run = session._sess.run_with_iobinding
-        self._binding = _native.SessionIOBinding(session._sess)
+        self._run = session.run_with_iobinding
+        self._binding = _native.SessionIOBinding(session)
         self._options = onnxruntime.RunOptions()
         # What keeps the memory of the bound inputs.
-        self._memory: list[NDArray[np.uint8] | None] = [None] * len(inputs)
-        self.optional = frozenset(i for i, info in enumerate(inputs) if is_optional(info))
-        # An output that is also an input is in the input's own buffer.
-        names = {info.name for info in inputs}
-        self.aliased_outputs = [
-            i for i, info in enumerate(outputs) if info.type is not None and info.name in names
-        ]
-        self._unfixed = unfixed
+        self._memory: list[NDArray[np.uint8] | None] = [None] * len(graph.inputs)
+        self.optional = graph.optional
+        self.aliased_outputs = graph.aliased_outputs
+        self._unfixed = graph.unfixed
         # The position of each output in the binding. A name that occurs twice is bound once.
         self._places: dict[str, int] = {}
         self._fixed: dict[str, _Buffer] = {}
         self._open: list[str] = []
         self._values: Sequence[onnxruntime.OrtValue] | None = None
-        self._bind_outputs(names)
+        self._bind_outputs(graph.input_names)
 
     def bind(self, index: int, tensor: Tensor) -> Tensor:
         buffer = _Buffer(tensor.type, tensor.dims)
-        self._bind_input(index, tensor, buffer.array, buffer.address)
+        self._bind_input(index, tensor, buffer.array)
         return buffer.tensor
 
     def bind_memory(self, index: int, tensor: Tensor) -> bool:
-        memory = np.frombuffer(tensor.data, np.uint8)
-        self._bind_input(index, tensor, memory, memory.ctypes.data)
+        self._bind_input(index, tensor, np.frombuffer(tensor.data, np.uint8))
         return True
 
-    def _bind_input(
-        self, index: int, tensor: Tensor, memory: NDArray[np.uint8], address: int
-    ) -> None:
+    def _bind_input(self, index: int, tensor: Tensor, memory: NDArray[np.uint8]) -> None:
         info = self.input_infos[index]
-        number = element_number(info.native_type)
+        number, address = element_number(info.native_type), _address(memory)
         try:
             self._binding.bind_input(info.name, _CPU, number, tensor.dims, address)
         except Exception as error:

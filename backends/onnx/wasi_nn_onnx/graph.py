@@ -12,7 +12,7 @@ from wasi_nn.backend.onnx_files import has_external_data
 from wasi_nn.errors import RuntimeFailure, UnsupportedOperation
 from wasi_nn.types import ExecutionTarget, TensorInfo, TensorType
 from wasi_nn_onnx import extensions, providers
-from wasi_nn_onnx.elements import input_type, tensor_type
+from wasi_nn_onnx.elements import input_type, is_optional, tensor_type
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -29,13 +29,21 @@ class OnnxGraph(DescribedGraph):
             [_describe(node, tensor_type(node.type)) for node in session.get_outputs()],
         )
         self.session = session
-        # What one context learns holds for all: outputs whose declared dimensions are wrong.
-        self._unfixed: set[str] = set()
+        #: Outputs whose declared dimensions are wrong: what one context learns holds for all.
+        self.unfixed: set[str] = set()
+        self.optional = frozenset(i for i, info in enumerate(self.inputs) if is_optional(info))
+        # An output that is also an input is in the input's own buffer.
+        self.input_names = frozenset(info.name for info in self.inputs)
+        self.aliased_outputs = [
+            i
+            for i, info in enumerate(self.outputs)
+            if info.type is not None and info.name in self.input_names
+        ]
 
     def init_execution_context(self, reserve: Reserve) -> ExecutionContext:
         from wasi_nn_onnx.context import OnnxContext
 
-        return OnnxContext(self.session, self.inputs, self.outputs, self._unfixed)
+        return OnnxContext(self)
 
 
 def load(builder: Builder, options: LoadOptions) -> Graph:

@@ -147,27 +147,28 @@ def hold(builder: memoryview, descriptor: int) -> None:
 
 
 def _look(path: Path) -> tuple[str, os.stat_result]:
-    seen: dict[Path, tuple[str, os.stat_result]] | None = getattr(_scope, "seen", None)
+    name = str(path)
+    seen: dict[str, tuple[str, os.stat_result]] | None = getattr(_scope, "seen", None)
     if seen is None:
-        return _status(path)
-    if path not in seen:
-        seen[path] = _status(path)
-    return seen[path]
+        return _status(name)
+    if name not in seen:
+        seen[name] = _status(name)
+    return seen[name]
 
 
-def _status(path: Path) -> tuple[str, os.stat_result]:
-    name = os.fspath(path)
+def _status(name: str) -> tuple[str, os.stat_result]:
     try:
         status = os.stat(name)
         age = time.time() - status.st_ctime
         if 0 <= age < _STEP:
             time.sleep(_STEP - age)
             status = os.stat(name)
-        full = name if os.path.isabs(name) else os.path.join(os.getcwd(), name)
+        absolute = name.startswith(os.sep) or os.path.isabs(name)
+        full = name if absolute else os.path.join(os.getcwd(), name)
         return _real(full, status.st_dev, status.st_ino), status
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ModelNotFound(f"model file {path}: {reason}") from error
+        raise ModelNotFound(f"model file {name}: {reason}") from error
 
 
 @lru_cache(maxsize=1024)

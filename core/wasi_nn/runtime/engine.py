@@ -66,11 +66,11 @@ class GuestExit(BaseException):
 
 def proc_exit(module: str) -> HostFunction:
     """A ``proc_exit`` that takes every exit code, for engines whose own does not."""
+    return HostFunction(module, "proc_exit", 1, False, _leave)
 
-    def leave(memory: GuestMemory | None, code: int) -> None:
-        raise GuestExit(code)
 
-    return HostFunction(module, "proc_exit", 1, False, leave)
+def _leave(memory: GuestMemory | None, code: int) -> None:
+    raise GuestExit(code)
 
 
 def socket_functions(imports: Iterable[Import]) -> set[tuple[str, str]]:

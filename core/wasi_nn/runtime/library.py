@@ -104,7 +104,13 @@ def view_at(address: int, size: int) -> memoryview:
     """A writable view of memory that the caller does not own."""
     if not size:
         return memoryview(bytearray())
-    return memoryview((ctypes.c_ubyte * size).from_address(address)).cast("B")
+    return memoryview(_array(size).from_address(address)).cast("B")
+
+
+# (A type that nobody keeps is made again: it takes longer than all the rest.)
+@lru_cache(maxsize=256)
+def _array(size: int) -> type[ctypes.Array[ctypes.c_ubyte]]:
+    return ctypes.c_ubyte * size
 
 
 def strings(texts: Sequence[str]) -> Any:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
 
 from wasi_nn.errors import InvalidArgument
@@ -66,13 +66,12 @@ class Preview1:
     ) -> None:
         self._failures = failures
         self._pause = pause
-        self._polls = Polls(of_stdin(wasi.stdin), pause, clock_start)
+        self._clock_start = clock_start
+        self._wasi = wasi
         self._stdin = memoryview(wasi.stdin) if isinstance(wasi.stdin, bytes) else None
         self._inherits_stdin = wasi.stdin == "inherit"
         self._reads_from = descriptor_of(wasi.stdin)
         self._outputs: dict[int, Stdout] = {1: wasi.stdout, 2: wasi.stderr}
-        self._arguments = [argument.encode() + b"\0" for argument in wasi.args]
-        self._variables = [f"{name}={value}".encode() + b"\0" for name, value in wasi.env]
         #: The engine's own functions by name, for descriptors that are not standard streams.
         self.files: dict[str, Callable[..., int]] = {}
         for stream, ours in ((wasi.stdout, sys.stdout), (wasi.stderr, sys.stderr)):
@@ -108,19 +107,23 @@ class Preview1:
     def poll_oneoff(
         self, memory: GuestMemory, subscriptions: int, events: int, count: int, out: int
     ) -> int:
-        return self._polls.poll_oneoff(memory, subscriptions, events, count, out)
+        polls = Polls(of_stdin(self._wasi.stdin), self._pause, self._clock_start)
+        return polls.poll_oneoff(memory, subscriptions, events, count, out)
 
     def args_get(self, memory: GuestMemory, pointers: int, buffer: int) -> int:
-        return _put(memory, self._arguments, pointers, buffer)
+        return _put(memory, self._wasi.args, pointers, buffer)
 
     def args_sizes_get(self, memory: GuestMemory, count: int, size: int) -> int:
-        return _put_sizes(memory, self._arguments, count, size)
+        return _put_sizes(memory, self._wasi.args, count, size)
 
     def environ_get(self, memory: GuestMemory, pointers: int, buffer: int) -> int:
-        return _put(memory, self._variables, pointers, buffer)
+        return _put(memory, self._variables(), pointers, buffer)
 
     def environ_sizes_get(self, memory: GuestMemory, count: int, size: int) -> int:
-        return _put_sizes(memory, self._variables, count, size)
+        return _put_sizes(memory, self._variables(), count, size)
+
+    def _variables(self) -> list[str]:
+        return [f"{name}={value}" for name, value in self._wasi.env]
 
     def fd_write(
         self, memory: GuestMemory, descriptor: int, vectors: int, count: int, out: int
@@ -229,7 +232,8 @@ def _is_terminal(descriptor: int) -> bool:
         return False
 
 
-def _put(memory: GuestMemory, texts: list[bytes], pointers: int, buffer: int) -> int:
+def _put(memory: GuestMemory, given: Sequence[str], pointers: int, buffer: int) -> int:
+    texts = _encoded(given)
     memory.check(pointers, 4 * len(texts))
     memory.check(buffer, sum(map(len, texts)))
     for number, text in enumerate(texts):
@@ -239,8 +243,13 @@ def _put(memory: GuestMemory, texts: list[bytes], pointers: int, buffer: int) ->
     return 0
 
 
-def _put_sizes(memory: GuestMemory, texts: list[bytes], count: int, size: int) -> int:
+def _put_sizes(memory: GuestMemory, given: Sequence[str], count: int, size: int) -> int:
+    texts = _encoded(given)
     memory.check(size, 4)
     memory.write(count, _U32.pack(len(texts)))
     memory.write(size, _U32.pack(sum(map(len, texts))))
     return 0
+
+
+def _encoded(texts: Sequence[str]) -> list[bytes]:
+    return [text.encode() + b"\0" for text in texts]

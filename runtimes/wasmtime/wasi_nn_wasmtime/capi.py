@@ -12,9 +12,11 @@ from typing import Any
 import wasmtime
 from wasmtime import _ffi as ffi
 
+from wasi_nn.runtime.library import holding_gil
+
 POINTER = ctypes.c_void_p
 _LIBRARY = ctypes.CDLL(str(ffi.filename))
-_HOLDING = ctypes.PyDLL(str(ffi.filename))
+_HOLDING = holding_gil(_LIBRARY)
 
 
 def lean(name: str, result: Any, *arguments: Any) -> Any:

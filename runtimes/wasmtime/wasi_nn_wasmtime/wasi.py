@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from wasmtime import _ffi as ffi
@@ -65,7 +66,13 @@ def configured(wasi: WasiConfig) -> int:
 
 
 def _texts(texts: Sequence[str]) -> Any:
-    return (ctypes.c_char_p * len(texts))(*[text.encode() for text in texts])
+    return _array(len(texts))(*[text.encode() for text in texts])
+
+
+# (A type that nobody keeps is made again: it takes longer than all the rest.)
+@lru_cache(maxsize=64)
+def _array(length: int) -> type[ctypes.Array[ctypes.c_char_p]]:
+    return ctypes.c_char_p * length
 
 
 def _flush(stream: Any) -> None:
