@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wasi_nn.errors import DeadlineExceeded, GuestError, NnError, UsageError, WasiNnError
     from wasi_nn.hookspecs import hookimpl
     from wasi_nn.limits import Limits
+    from wasi_nn.observer import Observer, Step
     from wasi_nn.policy import Policy
     from wasi_nn.runtime import Preopen
     from wasi_nn.types import ExecutionTarget, Tensor, TensorInfo, TensorType
@@ -46,6 +47,7 @@ __all__ = [
     "Model",
     "ModelStatistics",
     "NnError",
+    "Observer",
     "Outcome",
     "Policy",
     "Preopen",
@@ -57,6 +59,7 @@ __all__ = [
     "Running",
     "Runs",
     "Statistics",
+    "Step",
     "Tensor",
     "TensorInfo",
     "TensorType",
@@ -99,6 +102,8 @@ _MODULES = {
     "WasiNnError": "errors",
     "hookimpl": "hookspecs",
     "Limits": "limits",
+    "Observer": "observer",
+    "Step": "observer",
     "Policy": "policy",
     "Preopen": "runtime",
     "ExecutionTarget": "types",
@@ -108,8 +113,8 @@ _MODULES = {
 }
 
 _SUBMODULES = frozenset(
-    "backend encodings errors escaping hookspecs limits plugins policy prometheus runtime types "
-    "wasm".split()
+    "backend encodings errors escaping hookspecs limits observer opentelemetry plugins policy "
+    "prometheus runtime types wasm".split()
 )
 
 if not TYPE_CHECKING:

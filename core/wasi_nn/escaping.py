@@ -12,6 +12,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from wasi_nn._scope import scope
+
 # Both take long to import, and a short program needs neither.
 if TYPE_CHECKING:
     import logging
@@ -69,7 +71,8 @@ def trace_of(error: BaseException) -> str:
 
 def logger(name: str) -> logging.Logger:
     """A logger that escapes its records before any handler sees them, including the handlers of a
-    program that embeds the host."""
+    program that embeds the host. A record has the names of the ``guest`` and the ``request`` that
+    it is about, empty if there is none."""
     import logging
 
     log = logging.getLogger(name)
@@ -78,6 +81,7 @@ def logger(name: str) -> logging.Logger:
 
 
 def _escape_record(record: logging.LogRecord) -> bool:
+    record.guest, record.request = scope.get()[:2]
     text = record.getMessage()
     if record.exc_info and record.exc_info[1] is not None:
         text = f"{text}\n{trace_of(record.exc_info[1])}"

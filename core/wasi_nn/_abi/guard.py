@@ -8,6 +8,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from wasi_nn import _scope as scope
 from wasi_nn._abi.core.negotiation import DialectNegotiation
 from wasi_nn.backend import config
 from wasi_nn.errors import ErrorCode, GuestError, InvalidArgument, MissingMemory, NnError
@@ -71,9 +72,11 @@ class Observer:
     counts what the rules of the policy refused, by their names.
     """
 
-    def __init__(self, timed: bool = False, traced: bool = False) -> None:
+    def __init__(self, timed: bool = False, traced: bool = False, observed: bool = False) -> None:
         self.timed = timed
         self.traced = traced
+        #: Whether the host has an observer, which is told of each call.
+        self.observed = observed
         self.failures: deque[Failure] = deque(maxlen=_MAX_FAILURES)
         self.failed = 0
         self.refused: defaultdict[str, int] = defaultdict(int)
@@ -88,6 +91,9 @@ class Observer:
         with contextlib.suppress(Exception):
             log.warning("%s", failure)
 
+    def _last_failure(self) -> Failure | None:
+        return self.failures[-1] if self.failures else None
+
     def refuse(self, rule: str) -> None:
         """Count what a rule refused, if one did."""
         if rule:
@@ -100,6 +106,8 @@ class Observer:
 
         ``says`` gets the result and the arguments of a call that did not fail. It returns what the
         log says of it, or an empty string."""
+        if self.observed:
+            call = scope.watched(name, call, self._last_failure)
         if not (self.timed or self.traced):
             return call
         stats = self.stats.setdefault(name, CallStats())

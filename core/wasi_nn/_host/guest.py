@@ -15,6 +15,7 @@ from wasi_nn._host.memory import Memory, Region, flat_bytes
 from wasi_nn._process.fork import keep, let_go, refusal
 from wasi_nn._process.interrupts import ForwardSigint
 from wasi_nn._process.signals import attend
+from wasi_nn._scope import Entered, Scope, observed, scope
 from wasi_nn._session.session import GraphUse, Session
 from wasi_nn.backend import Generation, discard
 from wasi_nn.errors import (
@@ -70,6 +71,8 @@ class Guest(Closing):
         self._begun = False
         self.observer = observer
         self.instantiate_seconds = 0.0
+        #: For whom its calls are made, if not for a run.
+        self.within: Scope | None = None
         #: Whether ``interrupt`` was called, by a deadline too.
         self.interrupted = False
         #: Whether its owner calls ``interrupt`` after Ctrl-C, as long as the guest is open.
@@ -173,11 +176,15 @@ class Guest(Closing):
         ``UsageError`` if there is no such function, or if the arguments do not fit it, and the
         kinds of ``GuestError``."""
         given = self._checked(export, arguments)
-        return self._attended(lambda: self._instance.call(export, *given))
+        if self.within is None:
+            return self._attended(lambda: self._instance.call(export, *given))
+        outer = scope.get().step
+        with Entered(self.within._replace(step=outer)), observed("export", export):
+            return self._attended(lambda: self._instance.call(export, *given))
 
     def put(self, data: str | Buffer, allocator: str, alignment: int = 1) -> Region:
         """Copy bytes, a contiguous array, or a text (as UTF-8) into memory that the guest
-        allocates::
+        allocates:
 
             (hash,) = guest.call("hash", *guest.put("hello", "malloc"))
 

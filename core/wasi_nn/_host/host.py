@@ -26,12 +26,14 @@ from wasi_nn._policy import values
 from wasi_nn._policy.values import target as target_of
 from wasi_nn._process.fork import OfOneProcess, keep, use
 from wasi_nn._process.signals import attend_or_leave
+from wasi_nn._scope import Entered, Scope
 from wasi_nn._session.session import Session, schedule_of
 from wasi_nn._session.workers import HostWorkers
 from wasi_nn.backend import LoadOptions
 from wasi_nn.backend.shared import never
 from wasi_nn.errors import InvalidEncoding, UsageError
 from wasi_nn.limits import Limits
+from wasi_nn.observer import Observer
 from wasi_nn.plugins import Plugins
 from wasi_nn.policy import Policy
 from wasi_nn.runtime import EngineLimits, HostFunction, Runtime, WasiConfig
@@ -64,7 +66,8 @@ class Host(OfOneProcess, Closing):
     without one, guests may use named models alone (see ``Policy``). ``limits`` is short for a
     policy's limits. A run can tighten both; to loosen them, it must say so. With a limit that the
     engine can enforce only in a process, it runs as ``NAME@``. With ``allow_fallback``, a model
-    whose execution target is not available runs on the CPU; otherwise that is an error:
+    whose execution target is not available runs on the CPU; otherwise that is an error. The
+    ``observer`` is told what the host does:
 
         with Host() as host:
             host.add_model("squeezenet", "squeezenet.onnx")
@@ -80,9 +83,14 @@ class Host(OfOneProcess, Closing):
         limits: Limits = Limits(),
         allow_fallback: bool = False,
         plugins: Plugins | None = None,
+        observer: Observer | None = None,
     ) -> None:
         if runtime is not None and not isinstance(runtime, (str, RuntimeName)):
             raise UsageError(f"the runtime is {runtime!r}, and must be an engine's name (str)")
+        if observer is not None and not isinstance(observer, Observer):
+            raise UsageError(f"the observer is {observer!r}, and must be a wasi_nn.Observer")
+        #: Who is told what it does.
+        self.observer = observer
         self.plugins = plugins or Plugins.installed()
         self.policy = policy_of_host(policy, limits)
         self.registry = Registry(self.plugins, allow_fallback)
@@ -234,7 +242,10 @@ class Host(OfOneProcess, Closing):
         from wasi_nn._host.model import Model
 
         schedule = schedule_of(self.policy, self._tenant)
-        return Model(attend_or_leave(load), self.limits.given(), schedule)
+        within = None if self.observer is None else Scope(observer=self.observer)
+        with Entered(within or Scope()):
+            loaded = attend_or_leave(load)
+        return Model(loaded, self.limits.given(), schedule, within)
 
     # Guests
 
@@ -296,7 +307,7 @@ class Host(OfOneProcess, Closing):
         **options: Unpack[GuestOptions],
     ) -> Guest:
         """Compile a guest and instantiate it, to call its exports. The options are those of
-        ``Program.instantiate``::
+        ``Program.instantiate``:
 
             with host.instantiate("text.wasm") as guest:
                 (words,) = guest.call("count", *guest.put("to be or not", "malloc"))

@@ -6,7 +6,7 @@ from codecs import getincrementaldecoder
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wasi_nn._closing import Closing
 from wasi_nn._host.output import python_output
@@ -14,6 +14,7 @@ from wasi_nn._models.loading import LoadedGraph
 from wasi_nn._process.fork import OfOneProcess, keep
 from wasi_nn._process.interrupts import Interruption
 from wasi_nn._process.signals import attend
+from wasi_nn._scope import Entered, Scope, observed, scope
 from wasi_nn._session.cancellation import Cancellation
 from wasi_nn._session.execution import Execution
 from wasi_nn._session.ledger import Ledger
@@ -26,6 +27,7 @@ from wasi_nn.types import Tensor, TensorInfo, TensorType
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+T = TypeVar("T")
 # A backend that describes no outputs might refuse every index, endlessly.
 _MAX_REFUSED = 1024
 
@@ -35,8 +37,11 @@ class Context(OfOneProcess, Closing):
     it: open one for each thread. The arrays that it returns are copies. The limits that its host
     was given hold for each context: host memory, tensors, tokens and seconds of computing."""
 
-    def __init__(self, loaded: LoadedGraph, limits: Limits, schedule: Schedule) -> None:
+    def __init__(
+        self, loaded: LoadedGraph, limits: Limits, schedule: Schedule, within: Scope | None = None
+    ) -> None:
         self._loaded = loaded
+        self._within = within
         self._open = True
         self._forked = False
         self._meter = Meter(limits)
@@ -80,7 +85,7 @@ class Context(OfOneProcess, Closing):
         """Run the graph. Raises ``InvalidArgument`` if an input is missing. If a signal handler
         raises meanwhile, the computation is cancelled, where the library can, and the handler's
         exception is raised. The context can then only be closed."""
-        attend(self._opened().compute, self.cancel)
+        self._attended("compute", self._opened().compute)
 
     def get_output(self, key: int | str = 0) -> NDArray[Any]:
         """A copy of an output of the last ``compute``."""
@@ -100,7 +105,7 @@ class Context(OfOneProcess, Closing):
 
         try:
             while True:
-                yield attend(piece, self.cancel)
+                yield self._attended("compute_single", piece)
         except EndOfSequence:
             pass
         finally:
@@ -155,6 +160,21 @@ class Context(OfOneProcess, Closing):
             self._meter.close()
             self._execution.close()
 
+    def _attended(self, name: str, work: Callable[[], T]) -> T:
+        if self._within is None:
+            return attend(work, self.cancel)
+        within = self._within._replace(step=scope.get().step)
+        with Entered(within), observed("call", name):
+            try:
+                return attend(work, self.cancel)
+            except EndOfSequence as end:
+                # (It is not an error.)
+                ended = end
+        try:
+            raise ended
+        finally:
+            del ended
+
     def _opened(self) -> Execution:
         if not (self._open or self._forked):
             raise InvalidArgument("the execution context was closed")
@@ -165,9 +185,14 @@ class Model(OfOneProcess):
     """A loaded graph for Python callers. Any number of threads may open contexts of it."""
 
     def __init__(
-        self, loaded: LoadedGraph, limits: Limits, schedule: Schedule = Schedule()
+        self,
+        loaded: LoadedGraph,
+        limits: Limits,
+        schedule: Schedule = Schedule(),
+        within: Scope | None = None,
     ) -> None:
         self._loaded = loaded
+        self._within = within
         self._limits = limits
         self._schedule = schedule
 
@@ -213,7 +238,7 @@ class Model(OfOneProcess):
 
     def init_execution_context(self) -> Context:
         """A new execution context."""
-        return Context(self._loaded, self._limits, self._schedule)
+        return Context(self._loaded, self._limits, self._schedule, self._within)
 
     def run(
         self, inputs: Mapping[int | str, Any] | Any = None, /, **named: Any

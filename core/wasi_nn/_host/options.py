@@ -37,6 +37,8 @@ class GuestOptions(TypedDict, total=False):
     #: Whom it runs for: who shares a cache of prompts, and takes turns with the other tenants. By
     #: default its host.
     tenant: str | None
+    #: A name for the request that it runs for, for log records and the host's observer.
+    request: str | None
     #: Short for a policy's ``priority``.
     priority: int | None
     #: Short for a limit: tokens of language models in a second.

@@ -20,7 +20,9 @@ from wasi_nn._host.result import RunResult, Timings
 from wasi_nn._host.wasi import fed, wasi_config
 from wasi_nn._process.fork import OfOneProcess, keep
 from wasi_nn._process.interrupts import ForwardSigint, Interruption
+from wasi_nn._scope import Entered, Scope, observed
 from wasi_nn.errors import GuestError, GuestExited, UsageError
+from wasi_nn.escaping import visible
 from wasi_nn.policy import Policy
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, WasiConfig
 
@@ -96,10 +98,14 @@ class Program(OfOneProcess):
         check_args(args)
         policy = self._policy(options)
         captured = Capture(options.get("capture", True), policy.limits)
+        within = self._scope(options)
         feed = fed(options.get("stdin"))
-        with feed or _NO_FEED:
+        with Entered(within), observed("run", self.name) as step, feed or _NO_FEED:
             wasi = wasi_config((self.name, *args), options, captured, feed)
-            return self._run_with(wasi, policy, options, captured, feed)
+            result = self._run_with(wasi, policy, options, captured, feed)
+            if step is not None:
+                step.error = result.error
+            return result
 
     def _run_with(
         self,
@@ -260,9 +266,11 @@ class Program(OfOneProcess):
         check_options(options, GuestOptions)
         self._binary.check_export(None)
         policy = self._policy(options)
+        within = self._scope(options)
         interrupt = Interruption()
-        with ForwardSigint(interrupt):
+        with ForwardSigint(interrupt), Entered(within):
             guest = self._prepare(wasi or WasiConfig(), policy, options, extra)
+            guest.within = within
             interrupt.aim(guest.interrupt)
             try:
                 self._host.under_way.hold(guest)
@@ -271,6 +279,12 @@ class Program(OfOneProcess):
                 guest.close()
                 raise
         return guest
+
+    def _scope(self, options: GuestOptions) -> Scope:
+        request = options.get("request")
+        if request is not None and not isinstance(request, str):
+            raise UsageError(f"the request is {request!r}, and must be a name (str)")
+        return Scope(self.name, visible(request) if request else "", self._host.observer)
 
     def _policy(self, options: GuestOptions) -> Policy:
         if not options:
@@ -291,7 +305,8 @@ class Program(OfOneProcess):
         if limits.fuel is not None and not self._counts_fuel:
             raise UsageError("the program was compiled without fuel: give Host a limit on fuel")
         check_enforced(limits, runtime)
-        observer = Observer(timed=options.get("stats", False), traced=options.get("trace", False))
+        observed = self._host.observer is not None
+        observer = Observer(options.get("stats", False), options.get("trace", False), observed)
         session = self._host._session(policy, options.get("tenant"))
         try:
             linked = self._binary.link(

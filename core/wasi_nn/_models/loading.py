@@ -32,6 +32,7 @@ from wasi_nn._models.checks import (
 from wasi_nn._models.file_versions import FilesChanged, versions
 from wasi_nn._models.shared_worker import kind_of, shared_worker
 from wasi_nn._process.fork import keep, refusal, use
+from wasi_nn._scope import observed
 from wasi_nn._worker.endings import WorkerEnded
 from wasi_nn._worker.offences import Offences
 from wasi_nn.backend import (
@@ -218,6 +219,23 @@ def load(
     If the worker dies, ``restart`` gives the next one.
 
     Every model reaches its library here, and nowhere else."""
+    with observed("load", _title(builders, options)):
+        return _load(backend, builders, options, worker, stopped, restart)
+
+
+def _title(builders: Sequence[Builder], options: LoadOptions) -> str:
+    first = builders[0]
+    return first.name if isinstance(first, Path) else f"{options.encoding} of {len(first)} bytes"
+
+
+def _load(
+    backend: Backend,
+    builders: Sequence[Builder],
+    options: LoadOptions,
+    worker: Worker | None,
+    stopped: Stopped,
+    restart: Restart | None,
+) -> LoadedGraph:
     started = time.perf_counter()
     if worker is None:
         _use(backend)
