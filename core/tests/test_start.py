@@ -9,12 +9,13 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from conftest import run_python
+from conftest import needs, run_python
 
 import wasi_nn
 from wasi_nn._distributions import EntryPoint, entry_points, installed_version
 
 GROUP = "wasi_nn"
+HELLO = Path(__file__).parents[2] / "conformance/guests/hello/hello.wasm"
 
 
 def install(folder, name, entries, version="1.0", suffix="dist-info", header="METADATA"):
@@ -142,6 +143,27 @@ def test_a_list_of_the_plugins_imports_nothing_heavy():
     imported = run.stdout.split()
     assert "wasi_nn.plugins" in imported
     assert not {name for name in imported if name in HEAVY}
+
+
+# What a run of a small guest does not need.
+UNUSED = """
+    asyncio dataclasses email http importlib.metadata json multiprocessing numpy pkgutil random rich
+    shutil socket subprocess tempfile jinja2 onnxruntime openvino torch ai_edge_litert xllamacpp
+    llama_cpp wasi_nn._abi.component wasi_nn._models.recognition wasi_nn._sandbox wasi_nn._sockets
+""".split()
+
+
+def test_a_run_of_a_small_guest_imports_no_more_than_it_needs():
+    needs("wasmtime")
+    code = (
+        "import sys; before = set(sys.modules); from wasi_nn.__main__ import main\n"
+        f"sys.argv = ['wasi-nn', 'run', '--runtime', 'wasmtime', {str(HELLO)!r}]\n"
+        "try: main()\n"
+        "finally: print(*(set(sys.modules) - before))"
+    )
+    imported = run_python(code, check=True).stdout.splitlines()[-1].split()
+    assert "wasmtime" in imported
+    assert not {name for name in imported if name in UNUSED}
 
 
 def test_an_import_of_the_package_opens_no_file():

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
+from importlib import import_module
 from importlib.machinery import PathFinder
-from pkgutil import resolve_name
 from typing import Any, NamedTuple
 
 
@@ -27,7 +27,11 @@ class EntryPoint(NamedTuple):
 
     def load(self) -> Any:
         """Import the object. Raises what its module raises."""
-        return resolve_name(self.value.partition("[")[0].replace(" ", ""))
+        module, _, names = self.value.partition("[")[0].replace(" ", "").partition(":")
+        found: Any = import_module(module)
+        for name in filter(None, names.split(".")):
+            found = getattr(found, name)
+        return found
 
 
 def entry_points(group: str) -> list[EntryPoint]:

@@ -25,12 +25,11 @@ _ALWAYS_ON = {
     *("nn", "cli", "common", "preview0", "preview2", "p3", "cli-exit-with-code"),
     *("inherit-stdin", "inherit-stdout", "inherit-stderr"),
 }
-# Limits of features that guests do not have here.
-_UNUSED_LIMITS = re.compile(
-    r"max-(resources|component-handles|random-size|http-.*)|hostcall-fuel|http-.*-.*"
-)
+# Limits of features that guests do not have here. (Few commands have such an option: both patterns
+# are compiled when they are needed.)
+_UNUSED_LIMITS = r"max-(resources|component-handles|random-size|http-.*)|hostcall-fuel|http-.*-.*"
 # Proposals, and settings that tune an engine.
-_FEATURES = re.compile(
+_FEATURES = (
     r"all-proposals|bulk-memory|exceptions|extended-const|function-references|gc|gc-support|"
     r"memory64|multi-memory|multi-value|reference-types|relaxed-simd.*|simd|tail-call|threads|"
     r"component-model.*|shared-.*|stack-switching|custom-page-sizes|wide-arithmetic|"
@@ -73,7 +72,7 @@ def wasmtime_settings(
         elif key in _ALWAYS_ON:
             if not _flag("-S", text) and key.startswith("inherit-std"):
                 raise UsageError(f"-S {text}: redirect the stream in the shell, as in < /dev/null")
-        elif _UNUSED_LIMITS.fullmatch(key):
+        elif re.fullmatch(_UNUSED_LIMITS, key):
             continue
         elif value not in _NO:
             raise UsageError(
@@ -94,7 +93,7 @@ def wasmtime_settings(
                 found = found._replace(memory=int(value))
         elif key == "unknown-imports-trap":
             found = found._replace(unknown_imports=_flag("-W", text))
-        elif not _FEATURES.fullmatch(key) and value not in _NO:
+        elif not re.fullmatch(_FEATURES, key) and value not in _NO:
             raise UsageError(
                 f"-W takes timeout, fuel, max-memory-size and the names of proposals, not "
                 f"{text!r}: limits are --timeout, --fuel and --max-memory here"

@@ -4,7 +4,6 @@ The file is not read before it is asked for a name."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -90,6 +89,8 @@ def named_models(
     models += [parse_nn_graph(text) for text in nn_graphs]
     by_name = {}
     for text in configs:
+        import json
+
         name, _, value = text.partition("=")
         try:
             settings = json.loads(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -88,6 +87,8 @@ def json_option(what: str) -> Callable[[F], F]:
 
 def write_json(file: Path, content: object) -> None:
     """Write ``content`` to a file, or to stdout for ``-``."""
+    import json
+
     # Escapes of JSON keep every character of foreign texts harmless in a terminal.
     text = json.dumps(content, indent=2)
     if str(file) == "-":

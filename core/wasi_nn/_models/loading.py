@@ -7,7 +7,6 @@ handle or a context holds it. Its ``close`` runs when the last of them lets go.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 import weakref
@@ -340,10 +339,7 @@ def load_shared(
         _use(backend)
     batch = batching.settings_of(options.config)
     config = known_config(backend, batching.without(options.config))
-    try:
-        settings = json.dumps(config, sort_keys=True)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"the config is not made of JSON's types: {error}") from error
+    settings = _as_json(config) if config else ""
     options = options._replace(config=config)
 
     def make(files: tuple[Version, ...]) -> LoadedGraph:
@@ -397,3 +393,13 @@ def load_shared(
         "the model was loaded: load it when they are written, or put new files in their place with "
         "a rename"
     )
+
+
+def _as_json(config: Mapping[str, Any]) -> str:
+    # Imported here: it takes long beside the start of a small guest.
+    import json
+
+    try:
+        return json.dumps(config, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"the config is not made of JSON's types: {error}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import reprlib
 from collections.abc import Mapping, Sequence
@@ -50,6 +49,8 @@ def parse(text: str) -> dict[str, Any]:
     ``InvalidArgument`` if it is not an object."""
     if not text.strip("\0 \t\r\n"):
         return {}
+    import json
+
     try:
         config = json.loads(text.rstrip("\0"))
     except (ValueError, RecursionError) as error:
