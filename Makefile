@@ -15,7 +15,7 @@ OLD := build/python3.10
 PYTEST := -m pytest -n auto --dist worksteal
 SLOW := slow or fuzz
 
-.PHONY: api audit browser demo docs demo-chat demo-server fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
+.PHONY: api audit browser cases demo docs demo-chat demo-server fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
@@ -28,6 +28,7 @@ help:
 	@echo "make fuzz    try hostile models, calls and bytes, for hours (or FUZZ=calls)"
 	@echo "make soak    run 100,000 guests, whose host must not grow"
 	@echo "make conformance  run the conformance cases on every host and backend here"
+	@echo "make cases   write the versions of the conformance cases, and docs/coverage.md"
 	@echo "make matrix  publish the results of the last make conformance in docs/matrix.md"
 	@echo "make browser  build the package for browsers, and test it in Chromium and Firefox"
 	@echo "make docs    build the site of the docs in build/site"
@@ -155,6 +156,9 @@ conformance: $(VENV)/.dev
 	@$(BIN)/wasi-nn conformance --json build/conformance.json --junit build/conformance.xml \
 	    --html build/conformance.html --markdown build/matrix.md \
 	    $$(test ! -e build/wasmedge.json || echo --merge build/wasmedge.json) $(CONFORMANCE)
+
+cases: $(VENV)/.dev
+	cd conformance && ../$(BIN)/python -m authoring.versions && ../$(BIN)/python -m authoring.coverage
 
 matrix:
 	cp build/matrix.md docs/matrix.md

@@ -42,7 +42,7 @@ class TestVersions:
 
     def test_they_are_current(self):
         text = case.VERSIONS.read_text()
-        assert text == self.written(json.loads(text)), "run python -m authoring.versions"
+        assert text == self.written(json.loads(text)), "run make cases"
 
     def test_a_case_that_has_changed_gets_the_next_one(self):
         before = json.loads(case.VERSIONS.read_text())

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.places import CASES
 
-#: The version of each case and the digest of its test, by id: `python -m authoring.versions`.
+#: The version of each case and the digest of its test, by id: `make cases`.
 VERSIONS = Path(__file__).with_name("versions.json")
 #: What says nothing about the test itself.
 WORDS = ("name", "why", "source")
