@@ -23,6 +23,7 @@ export default {
     alias: [
       { find: /^wasi-nn-browser$/, replacement: path("../../browser/dist/index.js") },
       { find: /^wasi-nn-browser\//, replacement: path("../../browser/dist/") },
+      { find: /^onnxruntime-web\/(?=.*\.wasm)/, replacement: path("../../browser/node_modules/onnxruntime-web/dist/") },
       { find: shim, replacement: path(`../../browser/node_modules/${shim}`) },
     ],
   },

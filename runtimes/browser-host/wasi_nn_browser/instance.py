@@ -89,7 +89,7 @@ class BrowserInstance(EngineInstance):
         self._wasm = self._module.wasm if memory is None else bounded(self._module.wasm, memory)
         self._tab = self._module.tabs.get()
         self._number = self._tab.add(self)
-        self._do({"do": "link"})
+        self._do({"do": "link", "computes": bool(self._order["dialects"])})
 
     def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
         signature = self._module.signatures.get(export)
