@@ -15,7 +15,7 @@ OLD := build/python3.10
 PYTEST := -m pytest -n auto --dist worksteal
 SLOW := slow or fuzz
 
-.PHONY: api audit browser cases demo docs demo-chat demo-server fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format clean help
+.PHONY: api audit browser cases demo docs demo-chat demo-server fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format playground clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
@@ -30,6 +30,7 @@ help:
 	@echo "make conformance  run the conformance cases on every host and backend here"
 	@echo "make cases   write the versions of the conformance cases, and docs/coverage.md"
 	@echo "make matrix  publish the results of the last make conformance in docs/matrix.md"
+	@echo "make playground  build the playground's page, and open it (needs npm)"
 	@echo "make browser  build the package for browsers, and test it in Chromium and Firefox"
 	@echo "make docs    build the site of the docs in build/site"
 	@echo "make api     list the public names in docs/api.md"
@@ -102,6 +103,9 @@ test-wasmedge: $(VENV)/.dev
 	    python -m wasi_nn conformance --host wasmedge --encoding onnx --encoding ggml \
 	    --json build/wasmedge.json"
 
+# The pages that the Python package serves, from the built package for browsers.
+PAGES := npx vite build --logLevel error --config ../browser-host/page/vite.config.mjs
+
 # Without npm or Chromium, CI fails. Elsewhere, and for Firefox, a sentence says what to install.
 browser:
 	@cd runtimes/browser; \
@@ -116,8 +120,12 @@ browser:
 	        || echo "not installed: $$missing"; \
 	fi; \
 	npm ci --ignore-scripts --no-audit --no-fund --silent; \
-	npm run --silent build; npm test --silent; \
-	npx vite build --logLevel error --config ../browser-host/page/vite.config.mjs
+	npm run --silent build; npm test --silent; $(PAGES)
+
+playground: $(VENV)/.demo
+	@cd runtimes/browser; npm ci --ignore-scripts --no-audit --no-fund --silent; \
+	npm run --silent build && $(PAGES)
+	@$(BIN)/wasi-nn playground
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check

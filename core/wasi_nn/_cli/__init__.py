@@ -23,6 +23,7 @@ _MODULES = {
     "doctor": "status",
     "models": "models",
     "completion": "completion",
+    "playground": "playground",
 }
 # Commands of other hosts, and what to use here instead.
 _ELSEWHERE = {

@@ -33,6 +33,6 @@ export default {
     target: "esnext",
     outDir: path("../wasi_nn_browser/page"),
     emptyOutDir: true,
-    rolldownOptions: { input: [path("guests.html")] },
+    rolldownOptions: { input: [path("guests.html"), path("playground.html")] },
   },
 };
