@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shlex
@@ -12,6 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
+from wasi_nn import hookspecs
 from wasi_nn._abi.core.dialects import DIALECTS
 from wasi_nn._cli import app
 from wasi_nn.errors import ErrorCode
@@ -52,9 +54,26 @@ def dialects() -> str:
     return f"{summary}\n\n{types}\n\n{encodings}"
 
 
+def hooks() -> str:
+    """The hooks of plugins, from their specifications."""
+    parts = []
+    for name, function in vars(hookspecs).items():
+        if name.startswith("wasi_nn_") and callable(function):
+            options = getattr(function, f"{hookspecs.GROUP}_spec")
+            assert not options["historic"]
+            signature = str(inspect.signature(function)).replace("'", "")
+            kind = ", the first answer counts" if options["firstresult"] else ""
+            parts += [f"### `{name}{signature}`{kind}", inspect.getdoc(function)]
+    return "\n\n".join(parts)
+
+
 @pytest.mark.parametrize(
     ("page", "mark", "expected"),
-    [("errors.md", "errnos", errnos()), ("dialects.md", "dialects", dialects())],
+    [
+        ("errors.md", "errnos", errnos()),
+        ("dialects.md", "dialects", dialects()),
+        ("plugins.md", "hooks", hooks()),
+    ],
 )
 def test_the_tables_are_what_the_code_says(page, mark, expected):
     found = re.search(rf"<!-- {mark} -->\n(.*?)\n?<!-- end -->", (DOCS / page).read_text(), re.S)

@@ -12,6 +12,7 @@ from conftest import LIBRARIES, hide, run_python
 from wasi_nn import ExecutionTarget, Host, Policy, hookimpl
 from wasi_nn._models.registry import detect, missing
 from wasi_nn.errors import InvalidEncoding, RuntimeFailure, Unavailable, UsageError
+from wasi_nn.hookspecs import API_VERSION
 from wasi_nn.plugins import Plugins, availability, is_broken
 
 SOUND = """
@@ -81,7 +82,10 @@ def test_first_party_plugins_are_ordinary_entry_points():
         ("def (", "SyntaxError"),
         ("raise SystemExit(3)", "SystemExit"),
         (None, "ModuleNotFoundError"),
-        (SOUND.replace("[Sound()]", "1 / 0"), "ZeroDivisionError"),
+        (SOUND.replace("[Sound()]", "1 / 0"), "division by zero ({module}:12)"),
+        ("def (", "({module}:1)"),
+        ("import json\n\njson.loads('x')", "({module}:3)"),
+        ("WASI_NN_API = 2\n" + SOUND, "it is for version 2 of the API for plugins"),
         (SOUND.replace("[Sound()]", "None"), "wasi_nn_backends gave None, and must give a list"),
         (SOUND.replace("def wasi_nn_backends():", "def wasi_nn_backends(x):"), "Error"),
         (SOUND.replace('name = "sound"', 'name = "identity"'), "already provided by plugin"),
@@ -133,10 +137,36 @@ def test_a_broken_plugin_stops_no_other(folder, module, says):
     distribution(folder, "broken_plugin", module)
     distribution(folder, "sound_plugin", SOUND)
     plugins = Plugins.installed()
+    says = says.replace("{module}", str(folder / "broken_plugin.py"))
     assert says in (record(plugins, "broken_plugin").error or "")
     assert not record(plugins, "sound_plugin").error
     assert plugins.backend_for("identity").name == "identity"
     assert plugins.backend_for("sound").name == "sound"
+
+
+def test_what_a_plugin_prints_is_not_the_guests_output(folder, capsys, caplog):
+    module = "import threading\nprint('debug')\n" + SOUND + "    print('never')\n"
+    distribution(folder, "sound_plugin", module.replace("return", "print('here')\n    return"))
+    Plugins.installed()
+    assert capsys.readouterr().out == ""
+    (message,) = [each.getMessage() for each in caplog.records]
+    plugin = "plugin sound_plugin of sound_plugin 1.0"
+    assert message == f"{plugin} prints when it is loaded: debug here"
+    print("ours")
+    assert capsys.readouterr().out == "ours\n"
+
+
+def test_a_plugin_may_keep_the_output_that_it_saw(folder, capsys):
+    keeps = "import sys\nOUT = sys.stdout\n" + SOUND
+    distribution(folder, "sound_plugin", keeps + "def say(): print('later', file=OUT)\n")
+    Plugins.installed()
+    sys.modules["sound_plugin"].say()
+    assert capsys.readouterr().out == "later\n"
+
+
+def test_a_plugin_may_say_which_contract_it_is_for(folder):
+    distribution(folder, "sound_plugin", f"WASI_NN_API = {API_VERSION}\n" + SOUND)
+    assert record(Plugins.installed(), "sound_plugin").error is None
 
 
 def test_a_backends_name_chooses_between_two_of_one_encoding(folder):

@@ -13,10 +13,14 @@ import pluggy
 from wasi_nn.backend import Backend
 from wasi_nn.runtime import Runtime
 
-__all__ = ["GROUP", "hookimpl", "hookspec", "wasi_nn_backends", "wasi_nn_runtimes"]
+__all__ = ["API_VERSION", "GROUP", "hookimpl", "hookspec", "wasi_nn_backends", "wasi_nn_runtimes"]
 
 #: The group of entry points, and pluggy's name for the project.
 GROUP = "wasi_nn"
+
+#: The version of the contract of plugins. It grows when a plugin that was right is no longer. A
+#: plugin may name the one that it is for: ``WASI_NN_API = 1`` in its module.
+API_VERSION = 1
 
 #: Marks a hook's specification.
 hookspec = pluggy.HookspecMarker(GROUP)
@@ -26,11 +30,15 @@ hookimpl = pluggy.HookimplMarker(GROUP)
 
 @hookspec
 def wasi_nn_backends() -> Iterable[Backend]:
-    """The backends that the plugin brings. Called once per host: make new objects."""
+    """The backends that the plugin brings, each a ``wasi_nn.backend.Backend``.
+
+    Called once for each host: make new objects. What it raises makes the plugin a broken one."""
     return ()
 
 
 @hookspec
 def wasi_nn_runtimes() -> Iterable[Runtime]:
-    """The runtimes that the plugin brings. Called once per host: make new objects."""
+    """The runtimes that the plugin brings, each a ``wasi_nn.runtime.Runtime``.
+
+    Called once for each host: make new objects. What it raises makes the plugin a broken one."""
     return ()

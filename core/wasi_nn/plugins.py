@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Set
 from inspect import getattr_static
 from typing import Any
@@ -13,11 +12,11 @@ import pluggy
 from wasi_nn import _plugin_choice as plugin_choice
 from wasi_nn import hookspecs
 from wasi_nn._distributions import EntryPoint, entry_points
+from wasi_nn._plugin_blame import explain, heard
 from wasi_nn._suggestion import did_you_mean
 from wasi_nn.backend import Backend
 from wasi_nn.encodings import EXTRAS, canonical
 from wasi_nn.errors import InvalidEncoding, Unavailable, UsageError
-from wasi_nn.escaping import visible
 from wasi_nn.runtime import Runtime, RuntimeFeatures
 from wasi_nn.runtime.name import RuntimeName
 from wasi_nn.types import Availability
@@ -91,15 +90,17 @@ class Plugins:
     def _load_entry(self, entry: EntryPoint) -> None:
         record = PluginRecord(entry.name, entry.distribution, entry.version)
         self.records.append(record)
-        try:
-            plugin = entry.load()
-        except (Exception, SystemExit) as error:
-            record.error = _explain(error)
-            return
-        self._register(record, plugin, getattr(plugin, "__name__", ""))
+        with heard(f"plugin {entry.name} of {entry.distribution} {entry.version}"):
+            try:
+                plugin = entry.load()
+            except (Exception, SystemExit) as error:
+                record.error = explain(error, entry.value.partition(":")[0].strip())
+                return
+            self._register(record, plugin, getattr(plugin, "__name__", ""))
 
     def _register(self, record: PluginRecord, plugin: Any, module: str = "") -> None:
         try:
+            _check_api(plugin)
             record.backends, record.runtimes = _call_hooks(plugin)
             _check(record)
             for backend in record.backends:
@@ -107,7 +108,7 @@ class Plugins:
                 backend.plugin = module
             self._refuse_taken_names(record)
         except (Exception, SystemExit) as error:
-            record.error = _explain(error)
+            record.error = explain(error, module)
             record.backends, record.runtimes = [], []
 
     def _refuse_taken_names(self, record: PluginRecord) -> None:
@@ -199,6 +200,16 @@ class Plugins:
                 return runtime
         raise Unavailable(
             f'no Wasm engine is installed; pip install "wasi-nn[wasmtime]"{self._absent()}'
+        )
+
+
+def _check_api(plugin: object) -> None:
+    """Raise ``UsageError`` for a plugin that was written for another version of the contract."""
+    asked = getattr(plugin, "WASI_NN_API", hookspecs.API_VERSION)
+    if asked != hookspecs.API_VERSION:
+        raise UsageError(
+            f"it is for version {asked!r} of the API for plugins, and this wasi-nn has version "
+            f"{hookspecs.API_VERSION}: install a release of the plugin, or of wasi-nn, that fits"
         )
 
 
@@ -344,7 +355,7 @@ def availability(item: Backend | Runtime, deep: bool = False) -> Availability:
     except Unavailable as reason:
         return Availability(False, str(reason))
     except (Exception, SystemExit) as error:
-        return Availability(False, f"{_BROKEN}{_explain(error)}")
+        return Availability(False, f"{_BROKEN}{explain(error, type(item).__module__)}")
     return found
 
 
@@ -356,17 +367,3 @@ def is_broken(found: Availability) -> bool:
 def _rank(entry: EntryPoint) -> tuple[bool, str]:
     # Our own plugins come first, so that no other plugin can take one of their names.
     return (entry.distribution != _OWN_DISTRIBUTION, entry.name)
-
-
-def _explain(error: BaseException) -> str:
-    """One line for the plugin's author, with the place of the error if there is one."""
-    if isinstance(error, UsageError):
-        return str(error)
-    where = ""
-    frame = sys.exc_info()[2]
-    while frame:
-        file = frame.tb_frame.f_code.co_filename
-        if not file.startswith("<frozen"):
-            where = f" ({file}:{frame.tb_lineno})"
-        frame = frame.tb_next
-    return visible(f"{type(error).__name__}: {error}{where}")

@@ -22,6 +22,7 @@ _MODULES = {
     "plugins": "status",
     "doctor": "status",
     "models": "models",
+    "new": "new",
     "completion": "completion",
     "playground": "playground",
 }

@@ -273,16 +273,18 @@ class Backend(ABC):
         is not installed."""
 
 
-def missing_library(package: str, extra: str) -> str | None:
+def missing_library(package: str, extra: str = "", install: str = "") -> str | None:
     """What to do about the Python package ``package`` that is not installed; None if it is. Does
-    not import it."""
+    not import it. ``extra`` is the extra of ``wasi-nn`` that has it; a plugin of another
+    distribution gives ``install``, what pip must install."""
     try:
         found = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         found = None
     if found is not None:
         return None
-    return f'{package} is not installed; pip install "wasi-nn[{extra}]"'
+    requirement = install or f"wasi-nn[{extra}]"
+    return f'{package} is not installed; pip install "{requirement}"'
 
 
 def cores() -> int:
