@@ -46,8 +46,11 @@ _FLAGS = (
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
 # It ends the browser, and removes its profile ($0), as soon as this process ends in any way: then
-# the pipe that it reads from closes.
-_WATCHER = '"$@" & exec >&- 2>&-; read _; kill $! 2>/dev/null; wait; rm -rf "$0"'
+# the pipe that it reads from closes. (The browser's other processes may write for a moment longer.)
+_WATCHER = (
+    '"$@" & exec >&- 2>&-; read _; kill $! 2>/dev/null; wait; '
+    'for _ in 1 2 3 4 5 6 7 8 9 10; do rm -rf "$0" && break; sleep 0.3; done'
+)
 _TAIL = 2000
 
 
