@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -77,13 +78,15 @@ def environment(tmp_path_factory) -> Path:
     return folder / "env"
 
 
-def run(environment: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+def run(
+    environment: Path, *arguments: object, variables: Mapping[str, str] = {}
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [environment / "bin/python", "-m", "wasi_nn_conformance", *map(str, arguments)],
         capture_output=True,
         text=True,
         timeout=120,
-        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
+        env={**{k: v for k, v in os.environ.items() if k != "PYTHONPATH"}, **variables},
     )
 
 
@@ -133,6 +136,16 @@ def test_it_exports_cases(environment, tmp_path):
     ended = run(environment, "--encoding", "onnx", "--case", "flow/add", "--export", tmp_path / "x")
     assert (ended.returncode, ended.stderr) == (0, "")
     assert {path.name for path in (tmp_path / "x").iterdir()} > {"README.md", "host.sh", "run.sh"}
+
+
+def test_a_shell_completes_its_options(environment):
+    words = {"COMP_WORDS": "wasi-nn-conformance --host nat", "COMP_CWORD": "2"}
+    variables = {"_WASI_NN_CONFORMANCE_COMPLETE": "bash_complete", **words}
+    ended = run(environment, variables=variables)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.split() == [
+        f"plain,native-{name}" for name in ("wasmtime", "wasmedge", "iwasm")
+    ]
 
 
 def test_its_help_has_its_name(environment):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from wasi_nn_conformance import case, comparison, expectations, hosts, matrix
+from wasi_nn_conformance import case, comparison, completion, expectations, hosts, matrix
 from wasi_nn_conformance.dialects import DIALECTS, WIT
 from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.expectations import Failure
@@ -58,6 +58,7 @@ class _Command(click.Command):
     "host_names",
     multiple=True,
     metavar="HOST",
+    shell_complete=completion.host_names,
     help="A runtime, or native-wasmtime, native-wasmedge, native-iwasm. Default: all but browser.",
 )
 @click.option(
@@ -73,6 +74,7 @@ class _Command(click.Command):
     "encodings",
     multiple=True,
     metavar="ENCODING",
+    shell_complete=completion.encodings,
     help="Default: every encoding with canonical graphs.",
 )
 @click.option(
@@ -80,10 +82,16 @@ class _Command(click.Command):
     "dialects",
     multiple=True,
     metavar="DIALECT",
+    shell_complete=completion.dialects,
     help=f"Or 'all'. Default: {', '.join(DEFAULT_DIALECTS)}.",
 )
 @click.option(
-    "--case", "patterns", multiple=True, metavar="PATTERN", help="Cases by id, with * and ?."
+    "--case",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    shell_complete=completion.cases,
+    help="Cases by id, with * and ?.",
 )
 @click.option(
     "--jobs",

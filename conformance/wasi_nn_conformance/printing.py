@@ -36,8 +36,7 @@ def _shown(letter: str) -> str:
 def program() -> str:
     """What the user calls this command."""
     context = click.get_current_context(silent=True)
-    name = context.find_root().info_name if context else None
-    return name or "wasi-nn-conformance"
+    return context.command_path if context else "wasi-nn-conformance"
 
 
 def complain(text: str) -> None:

@@ -39,6 +39,15 @@ def complete(words, plugins="identity,wasmtime"):
         ("wasi-nn -p no:v8 run --runtime wasmti", ["wasmtime"]),
         ("wasi-nn inspect --js", ["--json"]),
         ("wasi-nn completion z", ["zsh"]),
+        ("wasi-nn conformance --export-f", ["--export-format"]),
+        ("wasi-nn conformance --host native-wasmt", ["native-wasmtime"]),
+        ("wasi-nn conformance --host wasmt", ["wasmtime"]),
+        ("wasi-nn conformance --encoding op", ["openvino"]),
+        (
+            "wasi-nn conformance --dialect wi",
+            ["witx", "witx-2022", "witx-2022-04", "witx-2020", "wit"],
+        ),
+        ("wasi-nn conformance --case flow/two-g", ["flow/two-graphs"]),
     ],
 )
 def test_values_are_completed(line, offered):

@@ -15,7 +15,7 @@ from wasi_nn._cli.shared_options import leave_out, plugin_option
 from wasi_nn.errors import UsageError, WasiNnError
 from wasi_nn.escaping import trace_of
 
-# The commands, by their modules. Each is imported when it is used.
+# The commands, by their modules here or elsewhere. Each is imported when it is used.
 _MODULES = {
     "run": "run",
     "inspect": "inspect",
@@ -25,6 +25,7 @@ _MODULES = {
     "new": "new",
     "completion": "completion",
     "playground": "playground",
+    "conformance": "wasi_nn_conformance.cli",
 }
 # Commands of other hosts, and what to use here instead.
 _ELSEWHERE = {
@@ -39,11 +40,12 @@ class _Group(click.Group):
     """A group whose default command is ``run``, as in other hosts."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*self.commands, *_MODULES})
+        return sorted(_MODULES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in _MODULES and cmd_name not in self.commands:
-            module = import_module(f"{__name__}.{_MODULES[cmd_name]}")
+            name = _MODULES[cmd_name]
+            module = import_module(name if "." in name else f"{__name__}.{name}")
             self.add_command(getattr(module, cmd_name))
         return super().get_command(ctx, cmd_name)
 
@@ -79,34 +81,6 @@ class _Group(click.Group):
 @click.version_option(__version__, prog_name="wasi-nn", message="%(prog)s %(version)s")
 def app() -> None:
     """Run WebAssembly programs that do machine learning through wasi-nn."""
-
-
-class _Conformance(click.Command):
-    """The conformance command. It imports the suite only when it runs."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "conformance",
-            short_help="Run the conformance cases on hosts, encodings and dialects.",
-            add_help_option=False,
-            context_settings={"ignore_unknown_options": True},
-            params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
-        )
-
-    def invoke(self, context: click.Context) -> int:
-        from wasi_nn_conformance.cli import conformance
-
-        return int(
-            conformance.main(
-                list(context.params["arguments"]),
-                prog_name="wasi-nn conformance",
-                standalone_mode=False,
-            )
-            or 0
-        )
-
-
-app.add_command(_Conformance())
 
 
 def main() -> None:
