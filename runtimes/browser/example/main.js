@@ -16,6 +16,7 @@ run.onclick = async () => {
       args: ["guest", ...args.value.split(" ").filter(Boolean)],
       files: await all(files, (name) => name, (data) => data),
       models: await all(models, stem, (data) => ({ data })),
+      folder: "engines/",
       bridge: bridge.value,
       limits: { deadline: deadline.valueAsNumber },
       onStdout: print, onStderr: print, onLog: (text) => print(`${text}\n`),

@@ -1,3 +1,5 @@
+import type { Config } from "./config.js";
+
 export interface Tensor {
   /** A name of TENSOR_TYPES. */
   type: string;
@@ -51,8 +53,8 @@ export interface Graph {
 export interface LoadOptions {
   /** A name of TARGETS. */
   target: string;
-  config: Record<string, unknown>;
+  config: Config;
 }
 
-/** Loads models of one encoding. */
-export type Engine = (model: Uint8Array<ArrayBuffer>, options: LoadOptions) => Promise<Graph>;
+/** Loads models of one encoding. `folder` is the URL where engines have files. */
+export type Engine = (model: Uint8Array<ArrayBuffer>, options: LoadOptions & { folder: string }) => Promise<Graph>;

@@ -19,6 +19,8 @@ export interface Order {
   models: Record<string, Model>;
   /** The numbers that the guest was compiled against: `auto`, unless told, detects them. */
   dialect: string;
+  /** The URL of the folder with the engines' files: those that LiteRT.js and wllama load by themselves. */
+  folder: string;
   bridge: Bridge;
   limits: Limits;
 }
@@ -39,10 +41,11 @@ export interface RunOptions extends Partial<Omit<Order, "module" | "bridge" | "l
  * in any case. */
 export async function runGuest(options: RunOptions): Promise<{ exitCode: number; bridge: Bridge }> {
   const { module, args = ["guest"], env = {}, stdin = new Uint8Array(), files = {}, models = {}, dialect = "auto", signal } = options;
+  const folder = new URL(options.folder ?? "./", document.baseURI).href;
   const limits = limitsOver(options.limits ?? {});
   const bridge = chooseBridge(options.bridge ?? "auto");
   signal?.throwIfAborted();
-  const order: Order = { module, args, env, stdin, files, models, dialect, bridge, limits };
+  const order: Order = { module, args, env, stdin, files, models, dialect, folder, bridge, limits };
   const workers: Worker[] = [];
   let timer: ReturnType<typeof setTimeout> | undefined;
   let abort = () => {};
@@ -63,7 +66,7 @@ export async function runGuest(options: RunOptions): Promise<{ exitCode: number;
       if (bridge === "sab") {
         const { port1, port2 } = new MessageChannel();
         port = port1;
-        start(new Worker(new URL("./engines-worker.js", import.meta.url), { type: "module" }), port2, port2);
+        start(new Worker(new URL("./engines-worker.js", import.meta.url), { type: "module" }), { port: port2, folder }, port2);
       }
       const guest = start(new Worker(new URL("./worker.js", import.meta.url), { type: "module" }), { order, port }, ...(port ? [port] : []));
       guest.onmessage = ({ data }: MessageEvent<Report>) => {

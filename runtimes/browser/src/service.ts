@@ -7,12 +7,12 @@ export class Service {
   private readonly graphs = new Map<number, Graph>();
   private readonly contexts = new Map<number, Context>();
 
-  constructor(private readonly engines: Record<string, Engine>) {}
+  constructor(private readonly engines: Record<string, Engine>, private readonly folder: string) {}
 
   async load(graph: number, encoding: string, data: Uint8Array<ArrayBuffer>, options: LoadOptions): Promise<GraphInfo> {
     const engine = Object.hasOwn(this.engines, encoding) ? this.engines[encoding] : undefined;
     if (engine === undefined) throw new NNError("INVALID_ENCODING", `no engine here loads ${encoding}`);
-    const loaded = await engine(data, options);
+    const loaded = await engine(data, { ...options, folder: this.folder });
     this.graphs.set(graph, loaded);
     return loaded.info;
   }

@@ -1,3 +1,4 @@
+import { parseConfig, type Config } from "./config.js";
 import { HEAD, recognise } from "./encodings.js";
 import type { GraphInfo, LoadOptions, Step, Tensor, TensorInfo } from "./engine.js";
 import { NNError } from "./errors.js";
@@ -12,8 +13,11 @@ export interface Model {
   data: Uint8Array<ArrayBuffer>;
   /** A name of TARGETS, `cpu` unless told. */
   target?: string;
-  config?: Record<string, unknown>;
+  config?: Config;
 }
+
+/** The input of a language model that takes its config. */
+const CONFIG = 1;
 
 interface Graph {
   info: GraphInfo;
@@ -53,7 +57,7 @@ export class Session {
     return this.add(encoding, data, { target, config: {} }, data.length);
   }
 
-  loadByName(name: string, config: Record<string, unknown>): Later<number> {
+  loadByName(name: string, config: Config): Later<number> {
     const model = Object.hasOwn(this.models, name) ? this.models[name] : undefined;
     if (model === undefined) throw new NNError("MODEL_NOT_FOUND", `there is no model ${JSON.stringify(name)}`);
     const options = { target: model.target ?? "cpu", config: { ...model.config, ...config } };
@@ -95,7 +99,9 @@ export class Session {
     if (expected !== data.length && !untypedBytes)
       throw new NNError("INVALID_ARGUMENT", `a ${type} tensor of dimensions [${String(dims)}] takes ${expected} bytes, not ${data.length}`);
     this.live(context);
-    const more = data.length - (context.inputs.get(index)?.data.length ?? 0);
+    const old = context.inputs.get(index)?.data;
+    if (untypedBytes && index === CONFIG) data = overConfig(data, old);
+    const more = data.length - (old?.length ?? 0);
     check(this.limits, "tensor_bytes", this.tensors, more);
     if (inputs !== undefined && !untypedBytes) checkInput(inputs, index, type, dims);
     context.inputs.set(index, { type, dims, data: new Uint8Array(data) });
@@ -174,6 +180,12 @@ export class Session {
     if (missing >= 0) throw new NNError("INVALID_ARGUMENT", `input ${context.info.inputs![missing]!.name} is not set`);
     return context;
   }
+}
+
+/** A config laid over the one before, in JSON. */
+function overConfig(given: Uint8Array, old: Uint8Array | undefined): Uint8Array {
+  const [before, after] = [old ?? new Uint8Array(), given.slice()].map((data) => parseConfig(new TextDecoder().decode(data)));
+  return new TextEncoder().encode(JSON.stringify({ ...before, ...after }));
 }
 
 function checkInput(inputs: readonly TensorInfo[], index: number, type: string, dims: readonly number[]): void {

@@ -1,4 +1,5 @@
 import { Abi } from "./abi.js";
+import { parseConfig } from "./config.js";
 import { NNError } from "./errors.js";
 import type { Later } from "./service.js";
 import { MAX_CONFIG, MAX_NAME, MAX_RANK } from "./tables.js";
@@ -14,7 +15,7 @@ export class Witx extends Abi {
   load_by_name_with_config(name: number, length: number, config: number, configLength: number, out: number): Later<void> {
     this.memory.check(out, 4);
     const text = this.memory.text(name, length, "name", MAX_NAME);
-    return this.give(out, this.session.loadByName(text, parse(this.memory.text(config, configLength, "config", MAX_CONFIG))));
+    return this.give(out, this.session.loadByName(text, parseConfig(this.memory.text(config, configLength, "config", MAX_CONFIG))));
   }
 
   set_input(handle: number, index: number, tensor: number): void {
@@ -69,20 +70,4 @@ export class Witx extends Abi {
     this.memory.write(buffer, data);
     this.memory.writeU32(out, data.length);
   }
-}
-
-/** A config: a JSON object, or nothing. */
-function parse(text: string): Record<string, unknown> {
-  if (/^[\0 \t\r\n]*$/.test(text)) return {};
-  let end = text.length;
-  while (text[end - 1] === "\0") end--;
-  let config: unknown;
-  try {
-    config = JSON.parse(text.slice(0, end));
-  } catch (error) {
-    throw new NNError("INVALID_ENCODING", `the config is not JSON: ${(error as Error).message}`);
-  }
-  if (typeof config !== "object" || config === null || Array.isArray(config))
-    throw new NNError("INVALID_ARGUMENT", "the config is not a JSON object");
-  return config as Record<string, unknown>;
 }

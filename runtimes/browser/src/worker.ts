@@ -1,14 +1,14 @@
 // A guest's worker. With JSPI its engines are here too, otherwise behind the port that comes along.
 import { client, type Port } from "./blocking.js";
+import { ENGINES } from "./engines.js";
 import { runHere, type Report } from "./guest.js";
 import type { Order } from "./index.js";
-import { onnx } from "./onnx.js";
 import { Service } from "./service.js";
 
 self.onmessage = async ({ data }: MessageEvent<{ order: Order; port: Port | undefined }>) => {
   const report = (message: Report) => self.postMessage(message);
   try {
-    const service = data.port === undefined ? new Service({ onnx }) : client(data.port);
+    const service = data.port === undefined ? new Service(ENGINES, data.order.folder) : client(data.port);
     report({ kind: "exit", code: await runHere(data.order, service, report) });
   } catch (error) {
     report({ kind: "error", text: String(error) });

@@ -153,6 +153,18 @@ test("a config is laid over the model's own", () => {
   assert.deepEqual(loaded.map(([, , options]) => options.config), [{ a: 1, b: 3 }, { a: 1, b: 2 }, { a: 1, b: 2 }]);
 });
 
+test("a language model's configs are laid over one another, and a mistake in one changes nothing", () => {
+  const { put, calls, get, u32 } = opened("llm", "Hi", 3);
+  const set = (config) => {
+    put(100, [200, 1, 3, 2000, put(2000, config)]);
+    return calls.set_input(0, 1, 100);
+  };
+  assert.deepEqual(['{"a": 1, "b": 2}', '{"b": 3}', "{", "[]"].map(set), [0, 0, 2, 1]);
+  assert.equal(calls.compute(0), 0);
+  assert.equal(calls.get_output(0, 0, 3000, 99, 8), 0);
+  assert.deepEqual(JSON.parse(get(3000, u32(8))), { a: 1, b: 3 });
+});
+
 test("a tensor must be one that the model takes, and all inputs must be set", () => {
   const { calls, set, put, log } = opened("net", "abcdefgh", 1);
   assert.equal(calls.compute(0), 1);

@@ -1,5 +1,5 @@
 // The browsers that are installed, and a server of the example page.
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import puppeteer from "puppeteer-core";
 import { preview } from "vite";
 import config from "../vite.config.js";
@@ -19,14 +19,16 @@ export const BROWSERS = {
 };
 if (CI && BROWSERS.chromium.missing) throw new Error(BROWSERS.chromium.missing);
 
-/** Serves the built page, with other headers than its own if they are given. What `deny` matches is then
+/** Serves the built pages and the conformance suite, with other headers than its own if they are given. What `deny` matches is then
  * not found. */
 export async function serve(headers = config.preview.headers) {
   let denied;
   const plugin = {
     name: "deny",
     configurePreviewServer: ({ middlewares }) => void middlewares.use((request, response, next) => {
-      if (denied?.test(request.url)) response.writeHead(404).end();
+      const { pathname } = new URL(request.url, "http://localhost");
+      if (pathname.startsWith("/conformance/")) response.end(readFileSync(new URL(`../../..${pathname}`, import.meta.url)));
+      else if (denied?.test(request.url)) response.writeHead(404).end();
       else next();
     }),
   };

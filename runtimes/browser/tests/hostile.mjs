@@ -10,7 +10,7 @@ const RIGHT = {
   wasi_ephemeral_nn: {
     load: [[BUILDERS], [1], [1, 5], [0], [FREE]], load_by_name: [[NAME], [1], [FREE]], load_by_name_with_config: [[NAME], [1], [0], [0], [FREE]],
     init_execution_context: [HANDLE, [FREE]], set_input: [HANDLE, [0], [TENSOR]], compute: [HANDLE], get_output: [HANDLE, [0], [FREE], [64], [FREE + 100]],
-    compute_single: [HANDLE], get_output_single: [HANDLE, [0], [FREE], [64], [FREE + 100]], fini_single: [HANDLE], unload: [[7]], finalize_execution_context: [[7]],
+    compute_single: [HANDLE], get_output_single: [HANDLE, [0], [FREE], [64], [FREE + 100]], fini_single: [HANDLE], unload: [[3]], finalize_execution_context: [[3]],
   },
   wasi_nn: {
     load: [[ARRAY], [1, 6], [0], [FREE]], load_by_name: [[NAME], [1], [FREE]], init_execution_context: [HANDLE, [FREE]],

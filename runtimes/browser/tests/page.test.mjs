@@ -38,6 +38,9 @@ const HOSTILE = [
   ["wamr-legacy", "wasi_nn", CORE],
 ];
 
+/** What the language model says, in every browser and over every bridge. */
+let answer;
+
 /** Runs a guest: [the status, the output]. */
 async function run(page, bridge, guest, files = [], args = "", deadline = 30000, models = []) {
   const upload = async (selector, ...paths) => (await page.$(selector)).uploadFile(...paths);
@@ -72,6 +75,28 @@ for (const [name, { missing, launch }] of Object.entries(BROWSERS)) {
         assert.deepEqual(found, [`exit 0 (${bridge})`, "1 4.0000\n3 2.0000\n"]);
       });
 
+      test(`a guest computes with tensorflowlite over ${bridge}`, async () => {
+        const found = await run(page, bridge, classify, [path("graphs/tensorflowlite/identity.tflite"), input], "identity.tflite input.raw 1,4 2");
+        assert.deepEqual(found, [`exit 0 (${bridge})`, "1 4.0000\n3 2.0000\n"]);
+      });
+
+      test(`a guest talks with a language model over ${bridge}`, async () => {
+        await page.goto(`${server.resolvedUrls.local[0]}tests.html`);
+        try {
+          const order = {
+            bridge, module: "conformance/guests/chat/chat.wasm", args: ["chat", "--config", '{"temp": 0}'], stdin: "Hello\nAnd you?\n",
+            models: { default: { data: "conformance/graphs/ggml/tiny.gguf", config: { "ctx-size": 96 } } },
+          };
+          const found = await page.evaluate((each) => run(each), order);
+          assert.equal(found.exitCode, 0);
+          assert.ok(found.out.split(" ").length > 10, found.out);
+          assert.equal(found.out, answer ??= found.out);
+          assert.match(found.log, /^compute_single\(0\) -> 101 context_full: .*\n.*\ncompute_single\(0\) -> 102 prompt_too_long: /);
+        } finally {
+          await page.goto(server.resolvedUrls.local[0]);
+        }
+      });
+
       test(`a model that is none gives an errno and a sentence over ${bridge}`, async () => {
         const [status, out] = await run(page, bridge, classify, [noModel, input], "none.onnx input.raw 1,4");
         assert.equal(status, `exit 1 (${bridge})`);
@@ -91,7 +116,7 @@ for (const [name, { missing, launch }] of Object.entries(BROWSERS)) {
 
       for (const [dialect, module, functions] of HOSTILE)
         test(`hostile numbers of a ${dialect} guest over ${bridge}`, async () => {
-          const calls = 400;
+          const calls = 240;
           const [bytes, names] = hostileGuest(module, functions, model, calls, 7);
           const [status, out] = await run(page, bridge, file("hostile.wasm", bytes), [], "", 60000, [file("m.onnx", model)]);
           assert.equal(status, `exit 0 (${bridge})`);
