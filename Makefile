@@ -15,7 +15,7 @@ OLD := build/python3.10
 PYTEST := -m pytest -n auto --dist worksteal
 SLOW := slow or fuzz
 
-.PHONY: api audit browser cases demo docs demo-chat demo-server fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format playground clean help
+.PHONY: api audit browser cases demo dist docs demo-chat demo-server fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format playground clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
@@ -32,6 +32,7 @@ help:
 	@echo "make matrix  publish the results of the last make conformance in docs/matrix.md"
 	@echo "make playground  build the playground's page, and open it (needs npm)"
 	@echo "make browser  build the package for browsers, and test it in Chromium and Firefox"
+	@echo "make dist    build the distributions, and try them in empty environments"
 	@echo "make docs    build the site of the docs in build/site"
 	@echo "make api     list the public names in docs/api.md"
 	@echo "make audit   look for known vulnerabilities of what is installed"
@@ -181,6 +182,10 @@ $(VENV)/.audit: $(VENV)/.dev
 
 audit: $(VENV)/.audit
 	@$(BIN)/python tools/audit.py
+
+dist: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dist]"
+	$(BIN)/python tools/dist.py
 
 $(VENV)/.docs: $(VENV)/.dev
 	@echo "Installing what the site of the docs needs (once) ..."

@@ -26,7 +26,12 @@ _LANGUAGES = {
     ".ts": "ts", ".yml": "yaml", ".mjs": "js",
 }  # fmt: skip
 # The pages at the root of the repository.
-_TOP = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "report.md"}
+_TOP = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "RELEASING.md": "releasing.md",
+    "SECURITY.md": "report.md",
+}
 
 
 def _pages() -> dict[str, str]:
