@@ -52,10 +52,15 @@ def needs_engine(runtime: str) -> None:
         pytest.skip(f"{runtime} is unavailable: {found.detail}", allow_module_level=True)
 
 
+#: The tests of the repositories that ``wasi-nn new`` writes.
+collect_ignore_glob = ["core/wasi_nn/_templates/*"]
+
+
 def needs(package: str) -> Any:
     """The package. If it is missing, skip with the reason, or fail if CI installs it."""
     # `make test310` installs only some of the extras.
-    left_out = package in {"ai_edge_litert", "openvino", "torch"} and sys.version_info < (3, 11)
+    extras = {"ai_edge_litert", "huggingface_hub", "openvino", "s3fs", "torch"}
+    left_out = package in extras and sys.version_info < (3, 11)
     try:
         return importlib.import_module(package)
     except ImportError as error:

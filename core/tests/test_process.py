@@ -71,7 +71,7 @@ class TestWasmtime(EngineTests):
 
     def test_its_features_are_those_of_the_engine_and_of_a_process(self, host):
         engine = Host(runtime="wasmtime").runtime.features
-        assert host.runtime.features == engine._replace(zero_copy_memory=False, components=False)
+        assert host.runtime.features == engine._replace(zero_copy_memory=False)
 
 
 @pytest.mark.skipif(not OTHER.exists(), reason="there is no build/python3.10; make test")

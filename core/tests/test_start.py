@@ -163,7 +163,9 @@ def test_a_run_of_a_small_guest_imports_no_more_than_it_needs():
     )
     imported = run_python(code, check=True).stdout.splitlines()[-1].split()
     assert "wasmtime" in imported
-    assert not {name for name in imported if name in UNUSED}
+    # (Python 3.10's own module platform imports it.)
+    own = {"subprocess"} if sys.version_info < (3, 11) else set()
+    assert not {name for name in imported if name in UNUSED} - own
 
 
 def test_an_import_of_the_package_opens_no_file():

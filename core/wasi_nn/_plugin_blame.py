@@ -12,7 +12,6 @@ from typing import Any
 from wasi_nn.errors import UsageError
 from wasi_nn.escaping import logger, visible
 
-log = logger("wasi_nn")
 # Whose frames say nothing about a plugin: those that import it and call it.
 _OTHERS = ("wasi_nn", "pluggy", "pkgutil", "importlib")
 _MAX_PRINTED = 200
@@ -58,7 +57,8 @@ def heard(title: str) -> Iterator[None]:
         sys.stdout = before
         text = " ".join("".join(heard.end()).split())
         if text:
-            log.warning("%s prints when it is loaded: %s", title, text[:_MAX_PRINTED])
+            # (A list of the plugins needs no logging.)
+            logger("wasi_nn").warning("%s prints when it is loaded: %s", title, text[:_MAX_PRINTED])
 
 
 class _Heard:

@@ -91,9 +91,9 @@ class Program(OfOneProcess):
         ``args`` come after the program's name. ``RunOptions`` describes the options: ``env``,
         ``dirs``, ``stdin``, ``stdout``, ``stderr``, ``capture``, ``dialect``, ``policy``,
         ``limits``, ``timeout``, ``tenant``, ``priority``, ``tokens_per_second``, ``stats``,
-        ``trace``, ``allow_unknown_imports``, ``on_start``, ``invoke``. Raises ``LinkError`` and
-        ``UsageError`` for what keeps the guest from starting; what ends it later is in the
-        result."""
+        ``trace``, ``request``, ``allow_unknown_imports``, ``on_start``, ``invoke``. Raises
+        ``LinkError`` and ``UsageError`` for what keeps the guest from starting; what ends it later
+        is in the result."""
         check_options(options, RunOptions)
         check_args(args)
         policy = self._policy(options)
@@ -261,8 +261,8 @@ class Program(OfOneProcess):
 
         ``extra`` are host functions of your own. ``GuestOptions`` describes the options:
         ``dialect``, ``policy``, ``limits``, ``timeout``, ``tenant``, ``priority``,
-        ``tokens_per_second``, ``stats``, ``trace``, ``allow_unknown_imports``. Raises
-        ``LinkError``, and the kinds of ``GuestError`` if its start function fails."""
+        ``tokens_per_second``, ``stats``, ``trace``, ``request``, ``allow_unknown_imports``.
+        Raises ``LinkError``, and the kinds of ``GuestError`` if its start function fails."""
         check_options(options, GuestOptions)
         self._binary.check_export(None)
         policy = self._policy(options)

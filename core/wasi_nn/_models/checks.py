@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 from wasi_nn._process import exit as python_exit
 from wasi_nn._process.signals import raised_by_handler
@@ -238,3 +239,14 @@ class Outputs:
 
 def _kind(value: object) -> str:
     return "None" if value is None else f"of Python's type {type(value).__name__}"
+
+
+def as_json(config: Mapping[str, Any]) -> str:
+    """The config as text. Raises ``InvalidArgument`` if it is not made of JSON's types."""
+    # Imported here: it takes long beside the start of a small guest.
+    import json
+
+    try:
+        return json.dumps(config, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"the config is not made of JSON's types: {error}") from error

@@ -21,6 +21,7 @@ from wasi_nn._models.batching import settings as batching
 from wasi_nn._models.checks import (
     Blame,
     Outputs,
+    as_json,
     checked_choices,
     checked_context,
     checked_flag,
@@ -47,7 +48,6 @@ from wasi_nn.backend.config import check_host_only, known_config
 from wasi_nn.backend.files import Version
 from wasi_nn.backend.shared import Lock, MadeOnce, Stopped, never
 from wasi_nn.errors import (
-    InvalidArgument,
     InvalidEncoding,
     NnError,
     RuntimeFailure,
@@ -223,8 +223,11 @@ def load(
 
 
 def _title(builders: Sequence[Builder], options: LoadOptions) -> str:
-    first = builders[0]
-    return first.name if isinstance(first, Path) else f"{options.encoding} of {len(first)} bytes"
+    for first in builders:
+        if isinstance(first, Path):
+            return first.name
+        return f"{options.encoding} of {len(first)} bytes"
+    return options.encoding
 
 
 def _load(
@@ -339,7 +342,7 @@ def load_shared(
         _use(backend)
     batch = batching.settings_of(options.config)
     config = known_config(backend, batching.without(options.config))
-    settings = _as_json(config) if config else ""
+    settings = as_json(config) if config else ""
     options = options._replace(config=config)
 
     def make(files: tuple[Version, ...]) -> LoadedGraph:
@@ -393,13 +396,3 @@ def load_shared(
         "the model was loaded: load it when they are written, or put new files in their place with "
         "a rename"
     )
-
-
-def _as_json(config: Mapping[str, Any]) -> str:
-    # Imported here: it takes long beside the start of a small guest.
-    import json
-
-    try:
-        return json.dumps(config, sort_keys=True)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"the config is not made of JSON's types: {error}") from error

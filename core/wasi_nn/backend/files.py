@@ -22,7 +22,7 @@ from wasi_nn.errors import ModelNotFound, RuntimeFailure
 if TYPE_CHECKING:
     from wasi_nn.backend import Builder
 
-__all__ = ["Kept", "Version", "descriptor_of", "hold", "version", "versions"]
+__all__ = ["Kept", "Version", "descriptor_of", "hold", "looking_once", "version", "versions"]
 
 # File systems stamp changes with a clock that moves in steps of up to 10 ms. Two changes in one
 # step look the same, so a file is left alone in its first moments. In seconds.

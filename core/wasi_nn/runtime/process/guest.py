@@ -165,7 +165,9 @@ class RemoteGuest(EngineInstance):
             return answer
 
     def _count_refused(self, files: int) -> None:
-        if files and not self.refusals["files"]:
+        if not files:
+            return
+        if not self.refusals["files"]:
             warn(self._limits.files or 0)
         self.refusals["files"] = files
 
