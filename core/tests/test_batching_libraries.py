@@ -420,13 +420,18 @@ def test_guests_in_an_engine_are_batched(host):
     host.add_model("net", GRAPHS / "onnx/batch.onnx", config=BATCHING)
     program = host.compile(GRAPHS.parent / "guests/cycle/cycle.wasm")
     codes = []
-    guest = ["net", "32", "20", "2", "4"]
-    together([lambda: codes.append(program.run(guest).exit_code)] * 4)
+    guest = ["net", "32", "200", "2", "4"]
+    barrier = threading.Barrier(4)
+
+    def run() -> None:
+        codes.append(program.run(guest, on_start=lambda _: barrier.wait()).exit_code)
+
+    together([run] * 4)
     assert codes == [0] * 4
     counts = host.model("net")._loaded.statistics()
     # (The guest computes once more before it measures.)
     assert counts["rows"] == 2 * counts["requests"]
-    assert counts["requests"] >= 4 * 20
+    assert counts["requests"] >= 4 * 200
     assert counts["batches"] < counts["requests"]
 
 

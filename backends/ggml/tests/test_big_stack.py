@@ -113,6 +113,7 @@ class TestCalls:
         try:
             with pytest.raises(Pressed):
                 big_stack.call(work, 10_000)
+            assert done.is_set()
         finally:
-            signal.signal(signal.SIGUSR1, before)
-        assert done.is_set()
+            # The default action would end the process, if it met a signal that is still pending.
+            signal.signal(signal.SIGUSR1, signal.SIG_IGN if before is signal.SIG_DFL else before)

@@ -593,8 +593,8 @@ def test_a_computation_can_be_cancelled():
     from wasi_nn import Tensor
 
     context.set_input(0, Tensor.of(np.zeros(1, np.float32)))
-    threading.Timer(0.2, context.cancel).start()
     started = time.monotonic()
+    threading.Timer(0.2, context.cancel).start()
     with pytest.raises(RuntimeFailure):
         context.compute()
     assert 0.2 <= time.monotonic() - started < 5
