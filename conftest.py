@@ -56,17 +56,24 @@ def needs_engine(runtime: str) -> None:
 collect_ignore_glob = ["core/wasi_nn/_templates/*"]
 
 
+#: Holds the reason why `make` has left torch out (tools/torch_extra.py).
+_NO_TORCH = Path(sys.prefix) / ".no-torch"
+
+
 def needs(package: str) -> Any:
     """The package. If it is missing, skip with the reason, or fail if CI installs it."""
     # `make test310` installs only some of the extras.
     extras = {"ai_edge_litert", "huggingface_hub", "openvino", "s3fs", "torch"}
     left_out = package in extras and sys.version_info < (3, 11)
+    why = ""
+    if package == "torch" and _NO_TORCH.exists():
+        left_out, why = True, f" ({_NO_TORCH.read_text()})"
     try:
         return importlib.import_module(package)
     except ImportError as error:
         if os.environ.get("CI") and not left_out:
             pytest.fail(f"{package} must be installed in CI: {error}", pytrace=False)
-        pytest.skip(f"{package} is not installed: {error}", allow_module_level=True)
+        pytest.skip(f"{package} is not installed: {error}{why}", allow_module_level=True)
 
 
 def run_python(

@@ -260,7 +260,7 @@ def test_own_models_run_in_the_hosts_process_if_the_operator_says_so():
 
 
 def test_models_that_are_programs_need_a_sandbox():
-    pytest.importorskip("torch")
+    needs("torch")
     model = memoryview((GRAPHS / "pytorch/add.pt").read_bytes())
     with (
         new_host(isolation="none") as host,
