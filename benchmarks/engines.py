@@ -71,7 +71,7 @@ def overhead() -> list[Figure]:
     reference = _guest(plugins, REFERENCE)
     # And the reference in a process of its own.
     for engine in (
-        *(runtime.name for runtime in plugins.runtimes),
+        *(runtime.name for runtime in plugins.runtimes if not runtime.own_encodings),
         str(RuntimeName(REFERENCE).isolated()),
     ):
         if engine == REFERENCE:

@@ -42,6 +42,9 @@ def figures(folder: Path) -> list[Figure]:
     made = []
     plugins = Plugins.installed()
     for runtime in plugins.runtimes:
+        if runtime.own_encodings:
+            # A browser: what it takes is not this process's.
+            continue
         try:
             with Host(plugins=plugins, runtime=runtime.name) as host:
                 made += _fresh(host, runtime.name, small)

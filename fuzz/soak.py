@@ -25,7 +25,7 @@ from fuzz import chance as chances
 from fuzz import reporting
 from fuzz.calls import vocabulary
 from fuzz.calls.driver import Call, Driver
-from fuzz.calls.running import Table
+from fuzz.calls.running import Table, engines
 from wasi_nn._abi.core.dialects import DIALECTS
 from wasi_nn.errors import Unavailable
 from wasi_nn.plugins import Plugins
@@ -228,7 +228,7 @@ def run(count: int, seed: int, threads: int) -> tuple[list[Sample], Counter[str]
     tables: dict[str, Table] = {}
     plugins = Plugins.installed()
     with contextlib.ExitStack() as stack:
-        for name in sorted(runtime.name for runtime in plugins.runtimes):
+        for name in engines(plugins):
             with contextlib.suppress(Unavailable):
                 tables[name] = stack.enter_context(contextlib.closing(Table(name, plugins)))
         kinds = _kinds(tables)

@@ -148,6 +148,11 @@ def batch(table: Table, dialect: Dialect, chance: chances.Chance, count: int) ->
     return fine, opened
 
 
+def engines(plugins: Plugins) -> list[str]:
+    """The engines whose guests call our wasi-nn. (A browser has its own, which is fuzzed there.)"""
+    return sorted(runtime.name for runtime in plugins.runtimes if not runtime.own_encodings)
+
+
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("--seed", type=int, default=1)
@@ -160,7 +165,7 @@ def main(options: argparse.Namespace) -> int:
     """Run the command. The exit code is 1 if a host did what it must never do."""
     logging.getLogger("wasi_nn").setLevel(logging.CRITICAL)
     tables: dict[str, Table] = {}
-    for runtime in options.only or sorted(r.name for r in Plugins.installed().runtimes):
+    for runtime in options.only or engines(Plugins.installed()):
         try:
             tables[runtime] = Table(runtime)
         except Unavailable as error:
@@ -171,12 +176,12 @@ def main(options: argparse.Namespace) -> int:
     return int(any(row["findings"] for row in rows))
 
 
-def _engine(name: str, table: Table, options: argparse.Namespace, engines: int) -> dict[str, Any]:
+def _engine(name: str, table: Table, options: argparse.Namespace, tried: int) -> dict[str, Any]:
     made = guests = fine = opened = 0
     findings: list[str] = []
     started = time.monotonic()
     with contextlib.closing(table):
-        while made < -(-options.count // engines):
+        while made < -(-options.count // tried):
             dialect = list(DIALECTS.values())[guests % len(DIALECTS)]
             chance = chances.of(options.seed, name, guests)
             try:
