@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 
 import wasmtime
+from wasmtime import _ffi as ffi
 
 from benchmarks.figures import Figure, paired_ratio
-from wasi_nn_wasmtime.capi import trap_by_signals
 
 PAIRS = 15
 
@@ -51,7 +51,7 @@ def _timed(text: str, signals: bool) -> Callable[[], float]:
     config = wasmtime.Config()
     config.epoch_interruption = True
     config.memory_may_move = False
-    trap_by_signals(config, signals)
+    ffi.wasmtime_config_signals_based_traps_set(config.ptr(), signals)
     engine = wasmtime.Engine(config)
     store = wasmtime.Store(engine)
     store.set_epoch_deadline(1)

@@ -18,7 +18,7 @@ from wasi_nn.errors import UsageError
 if TYPE_CHECKING:
     import logging
 
-    import wasmtime
+    from wasi_nn_wasmtime.engine import Config
 
 VARIABLE = "WASI_NN_CACHE"
 
@@ -27,21 +27,21 @@ class _Unsafe(Exception):
     """What another user could do to the cache, and what to do about it."""
 
 
-def enable_cache(config: wasmtime.Config) -> None:
+def enable_cache(config: Config) -> None:
     """Let wasmtime cache compiled code, if the directory is safe. Raises ``UsageError`` if
     ``WASI_NN_CACHE`` is neither ``off`` nor an absolute path."""
-    import wasmtime
+    from wasi_nn_wasmtime.failures import WasmtimeError
 
     try:
         if sys.platform == "win32":
             # Access control lists keep other users out of a profile, and modes say nothing.
             if os.environ.get(VARIABLE) != "off":
-                config.cache = True
+                config.load_cache(None)
         elif directory := _directory():
             _use(config, _make_private(directory))
     except _Unsafe as unsafe:
         _warn_once(str(unsafe))
-    except (OSError, ValueError, wasmtime.WasmtimeError) as error:
+    except (OSError, ValueError, WasmtimeError) as error:
         # Without a writable home directory, compilation takes longer, but the guest runs.
         _log().info("compiled code is not cached: %s", error)
 
@@ -127,13 +127,13 @@ def _log() -> logging.Logger:
     return logger("wasi_nn.wasmtime")
 
 
-def _use(config: wasmtime.Config, directory: str) -> None:
+def _use(config: Config, directory: str) -> None:
     """wasmtime takes its settings only from a file. A pipe is one that nobody can replace."""
     quoted = directory.replace("\\", "\\\\").replace('"', '\\"')
     reading, writing = os.pipe()
     try:
         with open(writing, "wb") as settings:
             settings.write(f'[cache]\ndirectory = "{quoted}"\n'.encode())
-        config.cache = f"/dev/fd/{reading}"
+        config.load_cache(f"/dev/fd/{reading}")
     finally:
         os.close(reading)

@@ -1,21 +1,94 @@
-"""Functions of wasmtime's C API that wasmtime-py does not offer, or only with slow types.
+"""Functions of wasmtime's C library, which the PyPI package ``wasmtime`` ships.
 
-They come from the shared library that wasmtime-py has loaded, through our own handle, so that the
-types here do not replace wasmtime-py's.
+Importing that package makes bindings for 1,200 functions, which takes longer than a small guest
+runs. So we open its library ourselves and declare the functions that we call. Components are run
+through the package, which opens the same library again: the loader gives both the same one. Our
+types stay with our handle.
+
+The declarations follow the headers (wasmtime/crates/c-api/include) of the versions in
+``versions.py``. A test compares them with the bindings of the installed package.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
+import sys
 from typing import Any
 
-import wasmtime
-from wasmtime import _ffi as ffi
+from wasi_nn.backend import installed_version
+from wasi_nn.errors import Unavailable
+from wasi_nn.runtime.library import POINTER, holding_gil
+from wasi_nn_wasmtime.versions import refusal
 
-from wasi_nn.runtime.library import holding_gil
+__all__ = [
+    "POINTER",
+    "Extern",
+    "Instance",
+    "Vector",
+    "brief",
+    "declared",
+    "lean",
+]
 
-POINTER = ctypes.c_void_p
-_LIBRARY = ctypes.CDLL(str(ffi.filename))
+_NAMES = {"win32": "_wasmtime.dll", "darwin": "_libwasmtime.dylib"}
+_MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+
+
+class Vector(ctypes.Structure):
+    """Every ``wasm_…_vec_t``."""
+
+    _fields_ = (("size", ctypes.c_size_t), ("data", POINTER))
+
+
+class Extern(ctypes.Structure):
+    """``wasmtime_extern_t``: a kind, and a function or a memory from the address ``of`` on."""
+
+    _fields_ = (("kind", ctypes.c_uint8), ("holds", ctypes.c_uint64 * 3))
+    #: Kinds.
+    FUNCTION, MEMORY = 0, 3
+
+    @property
+    def of(self) -> int:
+        return ctypes.addressof(self) + Extern.holds.offset
+
+
+#: ``wasmtime_instance_t``.
+Instance = ctypes.c_uint64 * 2
+
+
+def _path() -> str:
+    """The library's file, in the package's folder. Raises ``Unavailable``."""
+    from importlib.util import find_spec
+
+    found = find_spec("wasmtime")
+    if found is None or not found.submodule_search_locations:
+        raise Unavailable('wasmtime is not installed; pip install "wasi-nn[wasmtime]"')
+    reason = refusal(installed_version("wasmtime"))
+    if reason is not None:
+        raise Unavailable(reason)
+    folder = f"{sys.platform}-{_machine()}"
+    file = os.path.join(folder, _NAMES.get(sys.platform, "_libwasmtime.so"))
+    for place in found.submodule_search_locations:
+        path = os.path.join(place, file)
+        if os.path.exists(path):
+            return path
+    raise Unavailable(f"the package wasmtime has no {file}, a library for this system")
+
+
+def _machine() -> str:
+    if hasattr(os, "uname"):
+        name = os.uname().machine
+    else:
+        import platform
+
+        name = platform.machine()
+    return _MACHINES.get(name.lower(), name)
+
+
+#: The results and parameters of the functions, for the test that compares them.
+declared: dict[str, tuple[Any, Any]] = {}
+_LIBRARY = ctypes.CDLL(_path())
 _HOLDING = holding_gil(_LIBRARY)
 
 
@@ -32,43 +105,12 @@ def brief(name: str, result: Any, *arguments: Any) -> Any:
 
 
 def _typed(library: ctypes.CDLL, name: str, result: Any, arguments: Any) -> Any:
-    function = getattr(library, name, None)
-    if function is not None:
-        function.restype = result
-        function.argtypes = arguments
+    try:
+        # Not by attribute, which would be shared with whoever else types the same function.
+        function = library[name]
+    except AttributeError:
+        return None
+    function.restype = result
+    function.argtypes = arguments
+    declared[name] = (result, arguments)
     return function
-
-
-_trap_by_signals = lean("wasmtime_config_signals_based_traps_set", None, POINTER, ctypes.c_bool)
-error_new = lean("wasmtime_error_new", POINTER, ctypes.c_char_p)
-
-
-def address(pointer: Any) -> int:
-    """Where a typed pointer points. (``ctypes.cast`` leaves a cycle to Python's collector.)"""
-    found: int = POINTER.from_buffer(pointer).value or 0
-    return found
-
-
-def typed(at: int, kind: Any) -> Any:
-    """A pointer for wasmtime-py, of type ``kind``, to an address."""
-    return kind.from_buffer(POINTER(at))
-
-
-def raise_error(error: int | None) -> None:
-    """Raise the ``WasmtimeError`` that a C function returned, if it returned one."""
-    if error:
-        raise wasmtime.WasmtimeError._from_ptr(
-            ctypes.cast(error, ctypes.POINTER(ffi.wasmtime_error_t))
-        )
-
-
-def raise_trap(trap: int | None) -> None:
-    """Raise the ``Trap`` that a C function returned, if it returned one."""
-    if trap:
-        raise wasmtime.Trap._from_ptr(ctypes.cast(trap, ctypes.POINTER(ffi.wasm_trap_t)))
-
-
-def trap_by_signals(config: wasmtime.Config, enabled: bool) -> None:
-    """Choose whether traps come through signal handlers of the process (wasmtime's default), or
-    from checks in the compiled code."""
-    _trap_by_signals(address(config.ptr()), enabled)

@@ -19,8 +19,11 @@ from wasi_nn.wasm.component import RUN, parse
 from wasi_nn_wasmtime.bytes_through_memory.component_types import NotRewritable
 from wasi_nn_wasmtime.bytes_through_memory.memories import SUPPORTED, LinearMemory, memories_into
 from wasi_nn_wasmtime.bytes_through_memory.rewriting import ASK_LENGTH, lower_bytes_through_memory
-from wasi_nn_wasmtime.capi import POINTER, address, error_new, lean, raise_error
+from wasi_nn_wasmtime.capi import POINTER, lean
 from wasi_nn_wasmtime.declarations import Declarations
+from wasi_nn_wasmtime.engine import Engine
+from wasi_nn_wasmtime.failures import Trap, WasmtimeError, new_error, raise_error
+from wasi_nn_wasmtime.package import address, engine_of, ours, store_of
 from wasi_nn_wasmtime.store import StoreInstance
 from wasi_nn_wasmtime.strand import Strand, can_wait
 from wasi_nn_wasmtime.streams import OutputStream
@@ -63,7 +66,8 @@ _MAX_INSTANCES, _MAX_TABLES, _MAX_MEMORIES = 1000, 100, 4
 class _Compiled(NamedTuple):
     """Code, with the engine that compiled it."""
 
-    engine: wasmtime.Engine
+    engine: Engine
+    theirs: wasmtime.Engine
     component: wasmtime.component.Component
     declarations: Declarations
     can_wait: bool
@@ -75,7 +79,7 @@ class WasmtimeComponent(Component):
 
     def __init__(
         self,
-        engine: Callable[..., wasmtime.Engine],
+        engine: Callable[..., Engine],
         wasm: bytes,
         all_fuel: int | None,
         isolated: Component,
@@ -106,24 +110,26 @@ class WasmtimeComponent(Component):
         return WasmtimeComponentInstance(self._compiled, self._run, interfaces, wasi, limits)
 
 
-def _compile(engine: Callable[..., wasmtime.Engine], wasm: bytes) -> _Compiled:
+def _compile(engine: Callable[..., Engine], wasm: bytes) -> _Compiled:
     imports = parse(wasm).imports
     opens = any(name.startswith("wasi:filesystem/") for name in imports)
     abilities = (can_wait(imports), opens)
     if SUPPORTED:
         creating = engine(memories=True)
+        theirs = engine_of(creating)
         try:
             lowered = lower_bytes_through_memory(wasm, is_wasi)
-            component = wasmtime.component.Component(creating, lowered.wasm)
-            declarations = Declarations(creating, component, lowered.returns_bytes, memory=True)
-            return _Compiled(creating, component, declarations, *abilities)
+            component = wasmtime.component.Component(theirs, lowered.wasm)
+            declarations = Declarations(theirs, component, lowered.returns_bytes, memory=True)
+            return _Compiled(creating, theirs, component, declarations, *abilities)
         except (NotRewritable, wasmtime.WasmtimeError) as error:
             # If the component itself is wrong, the next compilation raises that error.
             log.debug("lists of bytes go through wasmtime's C API: %s", error)
     plain = engine()
-    component = wasmtime.component.Component(plain, wasm)
-    declarations = Declarations(plain, component, frozenset(), memory=False)
-    return _Compiled(plain, component, declarations, *abilities)
+    theirs = engine_of(plain)
+    component = wasmtime.component.Component(theirs, wasm)
+    declarations = Declarations(theirs, component, frozenset(), memory=False)
+    return _Compiled(plain, theirs, component, declarations, *abilities)
 
 
 class WasmtimeComponentInstance(StoreInstance):
@@ -138,7 +144,7 @@ class WasmtimeComponentInstance(StoreInstance):
         limits: EngineLimits,
     ) -> None:
         super().__init__(compiled.engine, limits)
-        self._linker = wasmtime.component.Linker(compiled.engine)
+        self._linker = wasmtime.component.Linker(compiled.theirs)
         self._streams: list[OutputStream] = []
         self._component = compiled.component
         self._strand = Strand() if compiled.can_wait else None
@@ -189,7 +195,7 @@ class WasmtimeComponentInstance(StoreInstance):
         if self._strand is not None:
             self._strand.stop()
 
-    def _translate(self, error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestError | GuestExit:
+    def _translate(self, error: Trap | WasmtimeError) -> GuestError | GuestExit:
         if "fuel allocated for hostcalls" in str(error):
             # 128 MiB of values, at 32 bytes for each byte. The C API cannot raise that bound.
             return LimitExceeded(
@@ -214,14 +220,15 @@ class WasmtimeComponentInstance(StoreInstance):
     def _link(self) -> None:
         try:
             with memories_into(self._memories):
-                self._instance = self._linker.instantiate(self._store, self._component)
+                store = store_of(self._store.context)
+                self._instance = self._linker.instantiate(store, self._component)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-            raise self._not_started(error) from None
+            raise self._not_started(ours(error)) from None
 
     def _call(self, export: str) -> Any:
         if self._instance is None:
             raise UsageError("the guest was not instantiated")
-        store = self._store
+        store = store_of(self._store.context)
         inside = self._instance.get_export_index(store, export)
         index = self._instance.get_export_index(store, "run", inside)
         function = None if index is None else self._instance.get_func(store, index)
@@ -230,7 +237,7 @@ class WasmtimeComponentInstance(StoreInstance):
         try:
             return function(store)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-            raise self._translate(error) from None
+            raise self._translate(ours(error)) from None
 
     def _define(self, interfaces: Sequence[Interface]) -> None:
         names = [resource.name for interface in interfaces for resource in interface.resources]
@@ -332,5 +339,4 @@ class WasmtimeComponentInstance(StoreInstance):
     def _fail(self, exception: BaseException) -> int:
         """Keep the exception, which must not leave a callback, and end the guest."""
         self.raised = exception
-        error: int = error_new(HOST_TRAP.encode())
-        return error
+        return new_error(HOST_TRAP)

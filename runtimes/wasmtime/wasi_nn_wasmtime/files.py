@@ -13,15 +13,17 @@ import ctypes
 from collections.abc import Callable
 from functools import lru_cache, partial
 
-import wasmtime
-
 from wasi_nn.errors import GuestTrap
 from wasi_nn.escaping import logger
 from wasi_nn.runtime import BufferMemory, GuestMemory
 from wasi_nn.runtime.open_files import OpenFiles
 from wasi_nn.wasm.forwarding import forwarder
-from wasi_nn_wasmtime.capi import POINTER, lean, raise_error, raise_trap
+from wasi_nn_wasmtime.capi import POINTER, Extern, Instance, lean
+from wasi_nn_wasmtime.engine import Compiled, Engine, compiled
+from wasi_nn_wasmtime.failures import Trap, WasmtimeError, raise_error, raise_trap
+from wasi_nn_wasmtime.functions import export_of
 from wasi_nn_wasmtime.hostcalls import CallerMemory
+from wasi_nn_wasmtime.linker import Linker
 
 #: wasmtime's functions that a gate calls, unless it is told of others.
 FORWARDED = (
@@ -38,6 +40,10 @@ _FAULT, _NOT_SUPPORTED = 21, 58
 _call = lean(
     "wasmtime_func_call_unchecked", POINTER, POINTER, POINTER, POINTER, ctypes.c_size_t, POINTER
 )
+_instantiate = lean(
+    "wasmtime_instance_new",
+    *(POINTER, POINTER, POINTER, POINTER, ctypes.c_size_t, POINTER, POINTER),
+)
 # The parameter of path_open that says where the guest wants the descriptor.
 _OPENED_AT = 8
 # A filestat has at most so many bytes, and a file's type at 16. A FIFO is of no type that WASI has.
@@ -51,20 +57,20 @@ class Gate:
 
     def __init__(
         self,
-        store: wasmtime.Store,
+        engine: Engine,
         module: str,
         memory: CallerMemory,
         check_stopped: Callable[[], None],
         forwarded: tuple[str, ...] = FORWARDED,
     ) -> None:
         self._forwarded = forwarded
-        self._store = store
+        self._engine = engine
         self._check_stopped = check_stopped
         self._module = module
         self._memory = memory
         # The gate's functions, once the guest's memory is known.
         self._gate: dict[str, int] = {}
-        self._kept: list[wasmtime.Func] = []
+        self._kept: list[Extern] = []
 
     def call(self, name: str, *arguments: int) -> int:
         """Call a function within a host call. Returns the errno."""
@@ -87,22 +93,30 @@ class Gate:
         try:
             raise_error(error)
             raise_trap(trap.value)
-        except (wasmtime.Trap, wasmtime.WasmtimeError) as failure:
+        except (Trap, WasmtimeError) as failure:
             self._check_stopped()
             raise GuestTrap(str(failure)) from None
         return slots[0] & 0xFFFFFFFF
 
-    def _open(self, memory: wasmtime.Memory) -> None:
-        engine, store = self._store.engine, self._store
-        linker = _wasi(engine)
-        theirs = [linker.get(store, self._module, name) for name in self._forwarded]
-        gate = wasmtime.Instance(store, _gate_module(engine, self._forwarded), [*theirs, memory])
-        exports = gate.exports(store)
+    def _open(self, memory: Extern) -> None:
+        linker, context = _wasi(self._engine), self._memory.context
+        theirs = [linker.get(context, self._module, name) for name in self._forwarded]
+        imports = (Extern * (len(theirs) + 1))(*theirs, memory)
+        gate, trap = Instance(), POINTER()
+        made = _instantiate(
+            context,
+            _gate_module(self._engine, self._forwarded).at,
+            *(ctypes.addressof(imports), len(imports)),
+            *(ctypes.addressof(gate), ctypes.addressof(trap)),
+        )
+        raise_error(made)
+        raise_trap(trap.value)
         for name in self._forwarded:
-            function = exports[name]
-            assert isinstance(function, wasmtime.Func)
+            at = ctypes.addressof(gate)
+            function = export_of(context, at, name.encode(), Extern.FUNCTION)
+            assert function is not None
             self._kept.append(function)
-            self._gate[name] = ctypes.addressof(function._func)
+            self._gate[name] = function.of
 
 
 class Descriptors:
@@ -180,13 +194,11 @@ class Descriptors:
 
 
 @lru_cache(maxsize=4)
-def _wasi(engine: wasmtime.Engine) -> wasmtime.Linker:
+def _wasi(engine: Engine) -> Linker:
     """wasmtime's own WASI."""
-    linker = wasmtime.Linker(engine)
-    linker.define_wasi()
-    return linker
+    return Linker(engine)
 
 
 @lru_cache(maxsize=8)
-def _gate_module(engine: wasmtime.Engine, names: tuple[str, ...]) -> wasmtime.Module:
-    return wasmtime.Module(engine, forwarder("wasi", names))
+def _gate_module(engine: Engine, names: tuple[str, ...]) -> Compiled:
+    return compiled(engine, forwarder("wasi", names))

@@ -23,37 +23,19 @@ import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import wasmtime
-from wasmtime import _ffi as ffi
-
 from wasi_nn.runtime import BufferMemory, HostFunction
 from wasi_nn.runtime.engine import HOST_TRAP
 from wasi_nn.runtime.library import view_at
 from wasi_nn.wasm.module import Signature
 from wasi_nn.wasm.wasi_signatures import SIGNATURES
-from wasi_nn_wasmtime.capi import POINTER, address, brief, lean, raise_error
+from wasi_nn_wasmtime.capi import POINTER, Extern, brief, lean
+from wasi_nn_wasmtime.engine import Compiled
+from wasi_nn_wasmtime.failures import new_trap
+from wasi_nn_wasmtime.functions import export_of
+from wasi_nn_wasmtime.linker import CALLBACK, Linker
 
-_CALLBACK: Any = ctypes.CFUNCTYPE(
-    POINTER, POINTER, POINTER, ctypes.POINTER(ctypes.c_uint32), ctypes.c_size_t
-)
 _MEMORY = b"memory"
-_TRAP_TEXT = HOST_TRAP.encode()
 
-_define_func = lean(
-    "wasmtime_linker_define_func_unchecked",
-    POINTER,
-    POINTER,
-    ctypes.c_char_p,
-    ctypes.c_size_t,
-    ctypes.c_char_p,
-    ctypes.c_size_t,
-    POINTER,
-    _CALLBACK,
-    POINTER,
-    POINTER,
-)
-_link = lean("wasmtime_linker_instantiate_pre", POINTER, POINTER, POINTER, POINTER)
-_unlink = lean("wasmtime_instance_pre_delete", None, POINTER)
 _caller_context = brief("wasmtime_caller_context", POINTER, POINTER)
 _export_get = brief(
     "wasmtime_caller_export_get",
@@ -61,20 +43,10 @@ _export_get = brief(
     POINTER,
     ctypes.c_char_p,
     ctypes.c_size_t,
-    ctypes.POINTER(ffi.wasmtime_extern_t),
-)
-_instance_export_get = brief(
-    "wasmtime_instance_export_get",
-    ctypes.c_bool,
-    POINTER,
-    POINTER,
-    ctypes.c_char_p,
-    ctypes.c_size_t,
-    ctypes.POINTER(ffi.wasmtime_extern_t),
+    ctypes.POINTER(Extern),
 )
 _memory_data = brief("wasmtime_memory_data", POINTER, POINTER, POINTER)
 _memory_size = brief("wasmtime_memory_data_size", ctypes.c_size_t, POINTER, POINTER)
-_trap_new = brief("wasmtime_trap_new", POINTER, ctypes.c_char_p, ctypes.c_size_t)
 
 #: The module, the name and the types of a function that guests import.
 Imported = tuple[str, str, Signature]
@@ -117,19 +89,15 @@ _EMPTY = BufferMemory()
 class CallerMemory:
     """The memory of a guest, found at its first host call or between its calls."""
 
-    __slots__ = ("_at", "_extern", "_memory", "context")
+    __slots__ = ("_at", "_memory", "context", "exported")
 
     def __init__(self) -> None:
         self._memory: BufferMemory = _EMPTY
-        self._extern: ffi.wasmtime_extern_t | None = None
+        #: The exported memory, within a host call. None if the guest exports none.
+        self.exported: Extern | None = None
         self._at = 0
         #: The store's context, within a host call of a guest that exports a memory.
         self.context = 0
-
-    @property
-    def exported(self) -> wasmtime.Memory | None:
-        """wasmtime's object, within a host call. None if the guest exports no memory."""
-        return None if self._extern is None else wasmtime.Memory._from_raw(self._extern.of.memory)
 
     def refresh(self) -> None:
         """Update the memory that a host call was given, after the guest ran within that call."""
@@ -150,26 +118,23 @@ class CallerMemory:
     def of(self, context: int, instance: int) -> BufferMemory | None:
         """The memory of an instance between its calls, as ``now``. ``context`` is its store's."""
         if not self._at:
-            extern = ffi.wasmtime_extern_t()
-            given = context, instance, _MEMORY, len(_MEMORY), ctypes.byref(extern)
-            if not (_instance_export_get(*given) and self._take(extern, context)):
+            extern = export_of(context, instance, _MEMORY, Extern.MEMORY)
+            if extern is None:
                 return None
+            self._take(extern, context)
         return self.now(0)
 
     def _find(self, caller: int) -> bool:
-        extern = ffi.wasmtime_extern_t()
-        if not _export_get(caller, _MEMORY, len(_MEMORY), ctypes.byref(extern)):
+        extern = Extern()
+        if not _export_get(caller, _MEMORY, len(_MEMORY), extern) or extern.kind != Extern.MEMORY:
             return False
-        return self._take(extern, _caller_context(caller))
-
-    def _take(self, extern: ffi.wasmtime_extern_t, context: int) -> bool:
-        kind: Any = extern.kind
-        if kind != ffi.WASMTIME_EXTERN_MEMORY.value:
-            return False
-        self._extern, self._memory = extern, BufferMemory()
-        self._at = ctypes.addressof(extern.of.memory)
-        self.context = context
+        self._take(extern, _caller_context(caller))
         return True
+
+    def _take(self, extern: Extern, context: int) -> None:
+        self.exported, self._memory = extern, BufferMemory()
+        self._at = extern.of
+        self.context = context
 
 
 #: The guest in each store, by the store's context: a weak reference to an object with ``imports``
@@ -180,42 +145,23 @@ guests: dict[int, Callable[[], Any]] = {}
 class LinkedModule:
     """A module whose imports are met, for all guests that have functions of these signatures."""
 
-    def __init__(
-        self,
-        linker: wasmtime.Linker,
-        module: wasmtime.Module,
-        signatures: Sequence[Imported],
-    ) -> None:
+    _delete = staticmethod(lean("wasmtime_instance_pre_delete", None, POINTER))
+
+    def __init__(self, linker: Linker, module: Compiled, signatures: Sequence[Imported]) -> None:
         """``linker`` has WASI, which ``signatures`` may replace. Raises ``WasmtimeError`` for an
         import that nothing meets."""
-        self._kept: list[Any] = []
-        linker.allow_shadowing = True
-        linker_at = address(linker.ptr())
-        for index, signature in enumerate(signatures):
-            self._define(linker_at, index, signature)
-        linked = POINTER()
-        module_at = address(module.ptr())
-        raise_error(_link(linker_at, module_at, ctypes.byref(linked)))
-        #: A ``wasmtime_instance_pre_t*``.
-        self.pointer: int = linked.value or 0
+        self._callbacks: list[Any] = []
+        for index, (within, name, signature) in enumerate(signatures):
+            plain = all(kind == "i32" for kind in signature.parameters)
+            callback = CALLBACK((_plain if plain else _wide)(index, signature))
+            self._callbacks.append(callback)
+            linker.define(within, name, signature, callback)
+        #: The address of a ``wasmtime_instance_pre_t``.
+        self.pointer = linker.link(module)
 
     def __del__(self) -> None:
         if pointer := getattr(self, "pointer", 0):
-            _unlink(pointer)
-
-    def _define(self, linker: Any, index: int, imported: Imported) -> None:
-        module, name, signature = imported
-        plain = all(kind == "i32" for kind in signature.parameters)
-        callback = _CALLBACK((_plain if plain else _wide)(index, signature))
-        # A FuncType belongs to the first engine that uses it. A second engine would abort the
-        # process, so every definition gets a new one.
-        kind = wasmtime.FuncType(
-            *([getattr(wasmtime.ValType, kind)() for kind in kinds] for kinds in signature)
-        )
-        self._kept += (callback, kind)
-        within, called = module.encode(), name.encode()
-        given = within, len(within), called, len(called), address(kind.ptr()), callback
-        raise_error(_define_func(linker, *given, None, None))
+            self._delete(pointer)
 
 
 def _plain(index: int, signature: Signature) -> Callable[..., int | None]:
@@ -259,5 +205,4 @@ def _wide(index: int, signature: Signature) -> Callable[..., int | None]:
 def _fail(caller: int, exception: BaseException) -> int:
     """Keep the exception, which must not leave a callback, and end the guest."""
     guests[_caller_context(caller)]().raised = exception
-    trap: int = _trap_new(_TRAP_TEXT, len(_TRAP_TEXT))
-    return trap
+    return new_trap(HOST_TRAP)

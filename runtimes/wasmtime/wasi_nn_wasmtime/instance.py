@@ -9,46 +9,24 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-import wasmtime
-from wasmtime import _ffi as ffi
-
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import BufferMemory, EngineLimits, HostFunction, WasiConfig
 from wasi_nn.runtime.engine import WASI_MODULES, before, missing_export
 from wasi_nn.runtime.open_files import OpenFiles
 from wasi_nn.runtime.wasi_streams import Preview1, may_wait
-from wasi_nn_wasmtime.capi import POINTER, brief, lean, raise_error, raise_trap
+from wasi_nn_wasmtime.capi import POINTER, Extern, lean
+from wasi_nn_wasmtime.capi import Instance as CInstance
+from wasi_nn_wasmtime.failures import Trap, WasmtimeError, raise_error, raise_trap
 from wasi_nn_wasmtime.files import FORWARDED, OF_DESCRIPTORS, Descriptors, Gate
+from wasi_nn_wasmtime.functions import call, export_of, kinds_of
 from wasi_nn_wasmtime.modules import Code
 from wasi_nn_wasmtime.store import StoreInstance
 from wasi_nn_wasmtime.wasi import configured
 
 _MAX_TABLES = 4
-# Where an extern has its function.
-_FUNC_AT = ffi.wasmtime_extern_t.of.offset
 
 _instantiate = lean(
     "wasmtime_instance_pre_instantiate", POINTER, POINTER, POINTER, POINTER, POINTER
-)
-_export_get = brief(
-    "wasmtime_instance_export_get",
-    ctypes.c_bool,
-    POINTER,
-    POINTER,
-    ctypes.c_char_p,
-    ctypes.c_size_t,
-    POINTER,
-)
-_call = lean(
-    "wasmtime_func_call",
-    POINTER,
-    POINTER,
-    POINTER,
-    POINTER,
-    ctypes.c_size_t,
-    POINTER,
-    ctypes.c_size_t,
-    POINTER,
 )
 
 
@@ -66,7 +44,8 @@ class WasmtimeInstance(StoreInstance):
         self._slots = code.slots
         self._clock_start = 0
         super().__init__(code.engine, limits)
-        self._instance: ffi.wasmtime_instance_t | None = None
+        # Its address is 0 until it is there.
+        self._instance, self._instance_at = CInstance(), 0
         try:
             self._bound(_MAX_TABLES, memories=1, instances=2)
             # (wasmtime would read a descriptor ahead of our reads.)
@@ -97,7 +76,7 @@ class WasmtimeInstance(StoreInstance):
         self._clock_start = time.monotonic_ns()
         preview1 = Preview1(wasi, self.output_failures, self.pause, self._clock_start)
         forwarded = FORWARDED + OF_DESCRIPTORS if first else FORWARDED
-        gate = Gate(self._store, module, self.imports.memory, self.check_stopped, forwarded)
+        gate = Gate(self._engine, module, self.imports.memory, self.check_stopped, forwarded)
         if wasi.preopens:
             preview1.files["fd_read"] = partial(gate.call, "fd_read")
         ours = ["proc_exit", "poll_oneoff"]
@@ -113,9 +92,9 @@ class WasmtimeInstance(StoreInstance):
         most = sys.maxsize if files is None else files
         counted = OpenFiles(most, self.refusals) if opens else None
         descriptors = Descriptors(gate, write, counted)
-        for name, call in descriptors.functions().items():
+        for name, replaced in descriptors.functions().items():
             if name in names:
-                self.imports.add_wasi(module, name, call)
+                self.imports.add_wasi(module, name, replaced)
         for function in first:
             if function.module == module:
                 self._put_before(function, gate)
@@ -150,51 +129,38 @@ class WasmtimeInstance(StoreInstance):
 
     @property
     def memory(self) -> BufferMemory | None:
-        if self._instance is None:
+        if not self._instance_at:
             return None
-        return self.imports.memory.of(self._store.context, ctypes.addressof(self._instance))
+        return self.imports.memory.of(self._store.context, self._instance_at)
 
     def refresh_memory(self) -> None:
         self.imports.memory.refresh()
 
     def link(self) -> None:
-        instance = ffi.wasmtime_instance_t()
-        trap = POINTER()
-        pointers = ctypes.addressof(instance), ctypes.addressof(trap)
+        at, trap = ctypes.addressof(self._instance), POINTER()
         try:
             # (Its callbacks must live as long as the store.)
             self._linked = self._code.linked(tuple(self.imports.signatures))
-            raise_error(_instantiate(self._linked.pointer, self._store.context, *pointers))
+            made = _instantiate(
+                self._linked.pointer, self._store.context, at, ctypes.addressof(trap)
+            )
+            raise_error(made)
             raise_trap(trap.value)
-        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+        except (Trap, WasmtimeError) as error:
             raise self._not_started(error) from None
-        self._instance = instance
+        self._instance_at = at
 
     def invoke(self, export: str, arguments: tuple[int, ...]) -> tuple[Any, ...]:
-        if self._instance is None:
-            raise UsageError("the guest was not instantiated")
-        extern, name = ffi.wasmtime_extern_t(), export.encode()
-        context, at = self._store.context, ctypes.addressof(extern)
-        instance_at = ctypes.addressof(self._instance)
-        found = _export_get(context, instance_at, name, len(name), at)
-        kind: Any = extern.kind
-        if not found or kind != ffi.WASMTIME_EXTERN_FUNC.value:
+        context = self._store.context
+        if not self._instance_at or not context:
+            raise UsageError("the guest was not instantiated, or it is closed")
+        found = export_of(context, self._instance_at, export.encode(), Extern.FUNCTION)
+        if found is None:
             raise missing_export(export)
+        kinds = self._code.kinds.get(export)
+        if kinds is None:
+            kinds = self._code.kinds[export] = kinds_of(context, found.of)
         try:
-            if self._code.plain.get(export):
-                # Without wasmtime-py's conversions.
-                trap = POINTER()
-                trap_at = ctypes.addressof(trap)
-                raise_error(_call(context, at + _FUNC_AT, None, 0, None, 0, trap_at))
-                raise_trap(trap.value)
-                return ()
-            function = wasmtime.Func._from_raw(extern.of.func)
-            if export not in self._code.plain:
-                types = function.type(self._store)
-                self._code.plain[export] = not types.params and not types.results
-            result = function(self._store, *arguments)
-        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+            return call(context, found.of, kinds, arguments)
+        except (Trap, WasmtimeError) as error:
             raise self._translate(error) from None
-        if result is None:
-            return ()
-        return tuple(result) if isinstance(result, list) else (result,)

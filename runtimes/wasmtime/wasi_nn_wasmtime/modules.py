@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from threading import Lock
 
-import wasmtime
-
 from wasi_nn.runtime import EngineLimits, HostFunction, Instance, Module, WasiConfig
 from wasi_nn.runtime.engine import WASI_MODULES
+from wasi_nn.wasm.module import WasmFile
+from wasi_nn_wasmtime.engine import Compiled, Engine
+from wasi_nn_wasmtime.functions import Kinds
 from wasi_nn_wasmtime.hostcalls import Imported, LinkedModule
+from wasi_nn_wasmtime.linker import Linker
 from wasi_nn_wasmtime.pool import Slots
 
 
@@ -17,36 +19,32 @@ class Code:
     """Compiled code, with what was made of it once. Any thread may use it."""
 
     def __init__(
-        self, engine: wasmtime.Engine, module: wasmtime.Module, slots: Slots | None = None
+        self, engine: Engine, module: Compiled, file: WasmFile, slots: Slots | None = None
     ) -> None:
         """``slots`` are those of the engine, if each guest takes one."""
         self.engine = engine
         self.slots = slots
         self._module = module
-        imported: dict[str, set[str]] = {}
-        for item in module.imports:
-            if item.module in WASI_MODULES and item.name is not None:
-                imported.setdefault(item.module, set()).add(item.name)
+        self._file = file
+        imported = {module: file.imported(module) for module in WASI_MODULES}
         #: The names of the functions of WASI that guests import, by WASI's module.
-        self.wasi = {module: frozenset(names) for module, names in imported.items()}
+        self.wasi = {module: frozenset(names) for module, names in imported.items() if names}
         # By the signatures of the functions that come from us: guests with directories, or with
         # outputs that go to Python, have more of them.
         self._linked: dict[tuple[Imported, ...], LinkedModule] = {}
-        #: Whether an exported function has neither parameters nor results, for those called before.
-        self.plain: dict[str, bool] = {}
+        #: The kinds of the exported functions that were called before.
+        self.kinds: dict[str, Kinds] = {}
 
-    def on(self, engine: wasmtime.Engine) -> Code:
+    def on(self, engine: Engine) -> Code:
         """The same code for another engine, which has no slots."""
-        return Code(engine, wasmtime.Module.deserialize(engine, self._module.serialize()))
+        return Code(engine, self._module.on(engine), self._file)
 
     def linked(self, signatures: tuple[Imported, ...]) -> LinkedModule:
         """The module, linked with host functions of these signatures. Raises ``WasmtimeError`` for
         an import that nothing meets."""
         linked = self._linked.get(signatures)
         if linked is None:
-            linker = wasmtime.Linker(self.engine)
-            linker.define_wasi()
-            linked = LinkedModule(linker, self._module, signatures)
+            linked = LinkedModule(Linker(self.engine), self._module, signatures)
             # (Two threads may link at once. Both results are right, and each keeps its own.)
             self._linked[signatures] = linked
         return linked
@@ -55,9 +53,7 @@ class Code:
 class WasmtimeModule(Module):
     """A compiled module, which any thread may use."""
 
-    def __init__(
-        self, code: Code, unpooled: Callable[[], wasmtime.Engine], fuel: int | None
-    ) -> None:
+    def __init__(self, code: Code, unpooled: Callable[[], Engine], fuel: int | None) -> None:
         """``unpooled`` gives the engine of the guests that come when all slots are taken. ``fuel``
         is what a guest without a limit gets, of code that counts it."""
         self._code = code

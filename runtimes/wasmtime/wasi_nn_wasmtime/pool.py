@@ -10,13 +10,10 @@ from __future__ import annotations
 import ctypes
 import mmap
 from threading import Lock
-from typing import TYPE_CHECKING
 
 from wasi_nn.wasm.module import PAGE, WasmFile
-from wasi_nn_wasmtime.capi import POINTER, address, lean
-
-if TYPE_CHECKING:
-    import wasmtime
+from wasi_nn_wasmtime.capi import POINTER, lean
+from wasi_nn_wasmtime.engine import Config
 
 #: How many guests have a slot at a time, for each engine. Each slot takes 4 GiB of addresses.
 SLOTS = 128
@@ -70,12 +67,12 @@ def has_addresses() -> bool:
     return True
 
 
-def reserve_slots(config: wasmtime.Config) -> None:
+def reserve_slots(config: Config) -> None:
     """Let an engine keep its memories and tables in slots."""
     pool = _new()
     for name, (kind, value) in _SETTINGS.items():
         lean(f"wasmtime_pooling_allocation_config_{name}_set", None, POINTER, kind)(pool, value)
-    _use(address(config.ptr()), pool)
+    _use(config.at, pool)
     _delete(pool)
 
 

@@ -1,4 +1,4 @@
-"""The runtime that drives wasmtime, through the PyPI package `wasmtime` (wasmtime-py).
+"""The runtime that drives wasmtime, through the library of the PyPI package `wasmtime`.
 
 All stores share a few engines: with and without fuel, for modules in the slots of a pool, for other
 modules, and for components. Every engine has epochs, so that a guest can always be stopped. An
@@ -22,11 +22,11 @@ from wasi_nn.runtime import (
     RuntimeFeatures,
 )
 from wasi_nn.types import Availability
+from wasi_nn_wasmtime.versions import refusal
 
 if TYPE_CHECKING:
-    import wasmtime
-
     from wasi_nn.runtime.component import Component
+    from wasi_nn_wasmtime.engine import Config, Engine
     from wasi_nn_wasmtime.pool import Slots
 
 # Code that counts fuel stops without any. This amount never runs out.
@@ -42,31 +42,35 @@ class WasmtimeRuntime(Runtime):
     )
 
     def __init__(self) -> None:
-        self._engines: dict[tuple[bool, bool], wasmtime.Engine] = {}
-        self._pools: dict[bool, tuple[wasmtime.Engine, Slots] | None] = {}
+        self._engines: dict[tuple[bool, bool], Engine] = {}
+        self._pools: dict[bool, tuple[Engine, Slots] | None] = {}
         self._lock = threading.Lock()
 
     def availability(self) -> Availability:
         reason = missing_library("wasmtime", "wasmtime")
+        version = installed_version("wasmtime")
+        if reason is None:
+            reason = refusal(version)
         if reason is not None:
             return Availability(False, reason)
-        return Availability(True, f"wasmtime {installed_version('wasmtime')}", ("cpu",))
+        return Availability(True, f"wasmtime {version}", ("cpu",))
 
     def compile(self, wasm: bytes, limits: EngineLimits) -> Module:
-        import wasmtime
-
         from wasi_nn.wasm.module import parse
         from wasi_nn_wasmtime import pool
+        from wasi_nn_wasmtime.engine import compiled
+        from wasi_nn_wasmtime.failures import WasmtimeError
         from wasi_nn_wasmtime.modules import Code, WasmtimeModule
 
         counts_fuel = limits.fuel is not None
         unpooled = partial(self._engine, counts_fuel)
-        pooled = self._pooled(counts_fuel) if pool.fits(parse(wasm)) else None
+        file = parse(wasm)
+        pooled = self._pooled(counts_fuel) if pool.fits(file) else None
         try:
             engine, slots = pooled or (unpooled(), None)
-            code = Code(engine, wasmtime.Module(engine, wasm), slots)
+            code = Code(engine, compiled(engine, wasm), file, slots)
             return WasmtimeModule(code, unpooled, _ALL_FUEL if counts_fuel else None)
-        except wasmtime.WasmtimeError as error:
+        except WasmtimeError as error:
             raise UsageError(f"wasmtime cannot compile the module: {error}") from error
 
     def compile_component(self, wasm: bytes, limits: EngineLimits) -> Component:
@@ -83,7 +87,7 @@ class WasmtimeRuntime(Runtime):
         except wasmtime.WasmtimeError as error:
             raise UsageError(f"wasmtime cannot compile the component: {error}") from error
 
-    def _pooled(self, fuel: bool) -> tuple[wasmtime.Engine, Slots] | None:
+    def _pooled(self, fuel: bool) -> tuple[Engine, Slots] | None:
         """An engine for modules in slots; None if this process may not have so many addresses."""
         from wasi_nn_wasmtime.pool import Slots, has_addresses, reserve_slots
 
@@ -94,7 +98,7 @@ class WasmtimeRuntime(Runtime):
                 self._pools[fuel] = made
             return self._pools[fuel]
 
-    def _engine(self, fuel: bool, memories: bool = False) -> wasmtime.Engine:
+    def _engine(self, fuel: bool, memories: bool = False) -> Engine:
         """An engine whose code counts fuel or not, and whose memories we allocate or not."""
         with self._lock:
             if (fuel, memories) not in self._engines:
@@ -103,29 +107,26 @@ class WasmtimeRuntime(Runtime):
             return self._engines[fuel, memories]
 
 
-def _create_memories(config: wasmtime.Config) -> None:
+def _create_memories(config: Config) -> None:
     from wasi_nn_wasmtime.bytes_through_memory.memories import create_memories
 
     create_memories(config)
 
 
-def _make_engine(fuel: bool, *more: Callable[[wasmtime.Config], None]) -> wasmtime.Engine:
-    import wasmtime
-
+def _make_engine(fuel: bool, *more: Callable[[Config], None]) -> Engine:
     from wasi_nn_wasmtime.cache import enable_cache
-    from wasi_nn_wasmtime.capi import trap_by_signals
+    from wasi_nn_wasmtime.engine import Config, Engine
 
-    config = wasmtime.Config()
-    config.epoch_interruption = True
-    config.consume_fuel = fuel
+    config = Config()
+    config.set(epoch_interruption=True, consume_fuel=fuel)
     # wasi-nn's pointers are 32 bits wide. So the whole 4 GiB of a memory are reserved, and it never
     # moves.
-    config.memory_may_move = False
+    config.set(memory_may_move=False)
     # Compiled code checks for every trap itself. The alternative, handlers of SIGSEGV and SIGFPE,
     # fails if other code in this process handles these signals too (faulthandler, a JVM): then a
     # guest's trap ends the process.
-    trap_by_signals(config, False)
+    config.set(signals_based_traps=False)
     for configure in more:
         configure(config)
     enable_cache(config)
-    return wasmtime.Engine(config)
+    return Engine(config)

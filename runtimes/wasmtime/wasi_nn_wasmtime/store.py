@@ -6,13 +6,12 @@ import ctypes
 import weakref
 from typing import Any
 
-import wasmtime
-from wasmtime import _ffi as ffi
-
 from wasi_nn.errors import GuestError, GuestTrap, LimitExceeded, LinkError, OutOfFuel
 from wasi_nn.runtime import EngineLimits
 from wasi_nn.runtime.engine import EngineInstance, GuestExit
-from wasi_nn_wasmtime.capi import POINTER, address, brief, error_new, lean, raise_error, typed
+from wasi_nn_wasmtime.capi import POINTER, brief, lean
+from wasi_nn_wasmtime.engine import Engine
+from wasi_nn_wasmtime.failures import Trap, WasmtimeError, new_error, raise_error
 from wasi_nn_wasmtime.hostcalls import Imports, guests
 
 _EPOCH_CALLBACK: Any = ctypes.CFUNCTYPE(
@@ -22,13 +21,13 @@ _EPOCH_CALLBACK: Any = ctypes.CFUNCTYPE(
     ctypes.POINTER(ctypes.c_uint64),
     ctypes.POINTER(ctypes.c_uint8),
 )
-_STORE: Any = ctypes.POINTER(ffi.wasmtime_store_t)
-_CONTEXT: Any = ctypes.POINTER(ffi.wasmtime_context_t)
 _new = brief("wasmtime_store_new", POINTER, POINTER, POINTER, POINTER)
 _delete = lean("wasmtime_store_delete", None, POINTER)
 _context_of = brief("wasmtime_store_context", POINTER, POINTER)
 _set_wasi = brief("wasmtime_context_set_wasi", POINTER, POINTER, POINTER)
 _set_deadline = brief("wasmtime_context_set_epoch_deadline", None, POINTER, ctypes.c_uint64)
+_set_fuel = brief("wasmtime_context_set_fuel", POINTER, POINTER, ctypes.c_uint64)
+_limit = brief("wasmtime_store_limiter", None, POINTER, *[ctypes.c_int64] * 5)
 _on_epoch = brief(
     "wasmtime_store_epoch_deadline_callback", None, POINTER, _EPOCH_CALLBACK, POINTER, POINTER
 )
@@ -37,46 +36,43 @@ _on_epoch = brief(
 _LINKING = ("unknown import", "incompatible import", "matching implementation", "component imports")
 
 
-class Store(wasmtime.Store):
-    """wasmtime-py's store, which is made and freed at a tenth of the cost. Its pointers get a type
-    when wasmtime-py asks for them."""
+class Store:
+    """A store, which only one thread may use at a time."""
 
-    #: The address of its context; 0 when it is closed.
+    #: The address of its ``wasmtime_context_t``; 0 when it is closed.
     context = 0
 
-    def __init__(self, engine: wasmtime.Engine) -> None:
-        self.engine = engine
-        self._at: int = _new(address(engine.ptr()), None, None)
+    def __init__(self, engine: Engine) -> None:
+        self._at: int = _new(engine.at, None, None)
         self.context = _context_of(self._at)
         # A callback stops this store if it was interrupted. Other stores continue.
         _on_epoch(self._at, _reached, None, None)
         _set_deadline(self.context, 1)
 
-    def ptr(self) -> Any:
-        return typed(self._open(self._at), _STORE)
-
-    def _context(self) -> Any:
-        return typed(self._open(self.context), _CONTEXT)
-
     def give_wasi(self, config: int) -> None:
         """Use the configuration at this address, and free it."""
         raise_error(_set_wasi(self.context, config))
+
+    def set_fuel(self, fuel: int) -> None:
+        """Let the guest use so much. Raises ``WasmtimeError`` if the code does not count it."""
+        raise_error(_set_fuel(self.context, fuel))
+
+    def limit(
+        self, memory_size: int, table_elements: int, instances: int, tables: int, memories: int
+    ) -> None:
+        """Bound the bytes of each memory, the elements of each table, and the number of each."""
+        _limit(self._at, memory_size, table_elements, instances, tables, memories)
 
     def close(self) -> None:
         if self.context:
             self.context = 0
             _delete(self._at)
 
-    def _open(self, at: int) -> int:
-        if not self.context:
-            raise ValueError("the store is closed")
-        return at
-
 
 class StoreInstance(EngineInstance):
     """A guest in its own store. Translates wasmtime's errors to ours."""
 
-    def __init__(self, engine: wasmtime.Engine, limits: EngineLimits) -> None:
+    def __init__(self, engine: Engine, limits: EngineLimits) -> None:
         super().__init__()
         self._engine = engine
         self._memory_limit = limits.memory
@@ -91,17 +87,13 @@ class StoreInstance(EngineInstance):
         """Hold the limit on memory, with at most so many of each."""
         if self._memory_limit is not None:
             # An element of a table takes 8 bytes.
-            self._store.set_limits(
-                memory_size=self._memory_limit,
-                table_elements=self._memory_limit // (8 * tables),
-                instances=instances,
-                tables=tables,
-                memories=memories,
+            self._store.limit(
+                self._memory_limit, self._memory_limit // (8 * tables), instances, tables, memories
             )
 
-    def _not_started(self, error: wasmtime.Trap | wasmtime.WasmtimeError) -> BaseException:
+    def _not_started(self, error: Trap | WasmtimeError) -> BaseException:
         """What ``link`` raises for what wasmtime raised when it linked and instantiated."""
-        if isinstance(error, wasmtime.Trap):
+        if isinstance(error, Trap):
             return self._translate(error)
         text = str(error)
         if any(words in text for words in _LINKING):
@@ -127,10 +119,10 @@ class StoreInstance(EngineInstance):
         # its next deadline from the new epoch, and misses this interrupt.
         self.stop_guest_again()
 
-    def _translate(self, error: wasmtime.Trap | wasmtime.WasmtimeError) -> GuestError | GuestExit:
-        if isinstance(error, wasmtime.ExitTrap):
-            return GuestExit(error.code)
-        if isinstance(error, wasmtime.Trap) and error.trap_code is wasmtime.TrapCode.OUT_OF_FUEL:
+    def _translate(self, error: Trap | WasmtimeError) -> GuestError | GuestExit:
+        if isinstance(error, WasmtimeError) and error.exit_code is not None:
+            return GuestExit(error.exit_code)
+        if isinstance(error, Trap) and error.code == Trap.OUT_OF_FUEL:
             return OutOfFuel("the guest used up its fuel")
         backtrace, _, cause = str(error).strip().partition("Caused by:")
         lines = [line.strip() for line in cause.splitlines() if line.strip()]
@@ -143,8 +135,7 @@ def _on_reached(context: int, data: Any, delta: Any, kind: Any) -> int:
     guest = guests[context]()
     if guest is None or not guest.stopped:
         return 0
-    error: int = error_new(b"interrupted")
-    return error
+    return new_error("interrupted")
 
 
 _reached = _EPOCH_CALLBACK(_on_reached)

@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from wasmtime import _ffi as ffi
-
 from wasi_nn.errors import UsageError
 from wasi_nn.runtime import WasiConfig
-from wasi_nn_wasmtime.capi import POINTER, brief, lean
+from wasi_nn_wasmtime.capi import POINTER, Vector, brief, lean
 
 _TEXTS = ctypes.POINTER(ctypes.c_char_p)
 _new = brief("wasi_config_new", POINTER)
@@ -32,7 +30,10 @@ _inherit = {
     for name in ("stdin", "stdout", "stderr")
 }
 _set_stdin_file = lean("wasi_config_set_stdin_file", ctypes.c_bool, POINTER, ctypes.c_char_p)
-_set_stdin = brief("wasi_config_set_stdin_bytes", None, POINTER, POINTER)
+_set_stdin = brief("wasi_config_set_stdin_bytes", None, POINTER, ctypes.POINTER(Vector))
+_bytes_new = brief(
+    "wasm_byte_vec_new", None, ctypes.POINTER(Vector), ctypes.c_size_t, ctypes.c_char_p
+)
 
 
 def configured(wasi: WasiConfig) -> int:
@@ -83,7 +84,6 @@ def _flush(stream: Any) -> None:
 
 def _stdin_bytes(config: int, data: bytes) -> None:
     # The C API frees its copy.
-    vector = ffi.wasm_byte_vec_t()
-    copy = (ctypes.c_ubyte * len(data)).from_buffer_copy(data)
-    ffi.wasm_byte_vec_new(ctypes.byref(vector), len(data), copy)
-    _set_stdin(config, ctypes.addressof(vector))
+    vector = Vector()
+    _bytes_new(vector, len(data), data)
+    _set_stdin(config, vector)

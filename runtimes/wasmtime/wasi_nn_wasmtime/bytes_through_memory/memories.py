@@ -21,11 +21,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import wasmtime
-
 from wasi_nn.errors import GuestTrap
 from wasi_nn.runtime.library import view_at
-from wasi_nn_wasmtime.capi import POINTER, error_new, lean
+from wasi_nn_wasmtime.capi import POINTER, lean
+from wasi_nn_wasmtime.engine import Config
+from wasi_nn_wasmtime.failures import new_error
 
 _SIZE = ctypes.POINTER(ctypes.c_size_t)
 _GET: Any = ctypes.CFUNCTYPE(POINTER, POINTER, _SIZE, _SIZE)
@@ -56,10 +56,9 @@ class _Creator(ctypes.Structure):
 _set_creator = lean(
     "wasmtime_config_host_memory_creator_set", None, POINTER, ctypes.POINTER(_Creator)
 )
-_map_content = lean("wasmtime_config_memory_init_cow_set", None, POINTER, ctypes.c_bool)
 
 #: Whether this system can allocate such memories. Windows has no mmap.
-SUPPORTED = None not in (_set_creator, _map_content) and hasattr(mmap, "MAP_ANONYMOUS")
+SUPPORTED = _set_creator is not None and hasattr(mmap, "MAP_ANONYMOUS")
 _READ_WRITE = 3
 
 
@@ -127,11 +126,11 @@ def memories_into(created: list[LinearMemory]) -> Iterator[None]:
         _linking.memories = before
 
 
-def create_memories(config: wasmtime.Config) -> None:
+def create_memories(config: Config) -> None:
     """Let engines of this configuration create their memories here."""
     # wasmtime would abort the process if it mapped content into a memory that it did not create.
-    _map_content(ctypes.cast(config.ptr(), POINTER), False)
-    _set_creator(ctypes.cast(config.ptr(), POINTER), ctypes.byref(_creator))
+    config.set(memory_init_cow=False)
+    _set_creator(config.at, _creator)
 
 
 def _new(
@@ -167,8 +166,7 @@ def _free(address: int) -> None:
 
 
 def _failed(error: BaseException) -> int:
-    made: int = error_new(str(error).encode())
-    return made
+    return new_error(str(error))
 
 
 _get_callback, _grow_callback, _free_callback = _GET(_get), _GROW(_grow), _FREE(_free)
