@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Set
 from inspect import getattr_static
+from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -213,11 +214,26 @@ def _check_api(plugin: object) -> None:
         )
 
 
+class _Manager(pluggy.PluginManager):
+    """Looks for hooks where they can be. (pluggy looks at every attribute, which takes most of the
+    time that a plugin takes.)"""
+
+    def parse_hookspec_opts(self, module_or_class: Any, name: str) -> Any:
+        return super().parse_hookspec_opts(module_or_class, name) if name in _HOOKS else None
+
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        if isinstance(plugin, ModuleType):
+            value = vars(plugin).get(name)
+            if name.startswith("__") or isinstance(value, (type, ModuleType)):
+                return None
+        return super().parse_hookimpl_opts(plugin, name)
+
+
 def _call_hooks(plugin: object) -> tuple[list[Any], list[Any]]:
     """What a plugin's two hooks give. Raises ``UsageError`` for a plugin that has neither, and for
     hooks that pluggy would not call: a misspelt one, and one without a mark."""
     # A manager for each plugin: in a shared one, plugins must be hashable and differ in __name__.
-    manager = pluggy.PluginManager(hookspecs.GROUP)
+    manager = _Manager(hookspecs.GROUP)
     manager.add_hookspecs(hookspecs)
     manager.register(plugin)
     callers = {caller.name: caller for caller in manager.get_hookcallers(plugin) or ()}
