@@ -67,7 +67,9 @@ def _path() -> str:
     reason = refusal(installed_version("wasmtime"))
     if reason is not None:
         raise Unavailable(reason)
-    folder = f"{sys.platform}-{_machine()}"
+    # (Before Python 3.13, Android calls itself Linux.)
+    system = "android" if hasattr(sys, "getandroidapilevel") else sys.platform
+    folder = f"{system}-{_machine()}"
     file = os.path.join(folder, _NAMES.get(sys.platform, "_libwasmtime.so"))
     for place in found.submodule_search_locations:
         path = os.path.join(place, file)
