@@ -15,7 +15,7 @@ OLD := build/python3.10
 PYTEST := -m pytest -n auto --dist worksteal
 SLOW := slow or fuzz
 
-.PHONY: api audit browser cases demo dist docs demo-chat demo-server fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format playground clean help
+.PHONY: api audit bench-browser browser cases demo dist docs demo-chat demo-server fuzz soak test test-slow test310 test310-slow test-wasmedge lint bench conformance matrix guests format playground clean help
 help:
 	@echo "make demo    set up and run the demo: a guest classifies real files"
 	@echo "make demo-chat  set up and ask a language model (QUESTION=\"Why ...?\")"
@@ -27,6 +27,7 @@ help:
 	@echo "make bench   print what the host costs, and write build/bench.json"
 	@echo "make fuzz    try hostile models, calls and bytes, for hours (or FUZZ=calls)"
 	@echo "make soak    run 100,000 guests, whose host must not grow"
+	@echo "make bench-browser  print what the package for browsers costs (needs npm)"
 	@echo "make conformance  run the conformance cases on every host and backend here"
 	@echo "make cases   write the versions of the conformance cases, and docs/coverage.md"
 	@echo "make matrix  publish the results of the last make conformance in docs/matrix.md"
@@ -142,6 +143,12 @@ format: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks
 	@if test -e $(OLD)/.dev; then $(OLD)/bin/python -m benchmarks.engines; fi
+
+# The figures of the package for browsers.
+bench-browser: $(VENV)/.dev
+	@cd runtimes/browser; npm ci --ignore-scripts --no-audit --no-fund --silent; \
+	npm run --silent build && $(PAGES) && npx vite build --logLevel error --config bench/vite.config.mjs
+	@$(BIN)/python -m benchmarks.browser
 
 # atheris has wheels for Linux alone. Without it, chance changes the bytes.
 $(VENV)/.fuzz: $(VENV)/.dev

@@ -59,7 +59,7 @@ class _Command(click.Command):
     multiple=True,
     metavar="HOST",
     shell_complete=completion.host_names,
-    help="A runtime, or native-wasmtime, native-wasmedge, native-iwasm. Default: all but browser.",
+    help="A runtime, or native-wasmtime, native-wasmedge, native-iwasm. Default: all but browsers.",
 )
 @click.option(
     "--host-command",

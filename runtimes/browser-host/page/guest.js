@@ -39,6 +39,7 @@ function wasiNn({ dialects, models, ownModels, encodings, limits }) {
 }
 
 async function link() {
+  if (Suspending === undefined) throw new WebAssembly.LinkError("the browser has no JSPI (WebAssembly.Suspending), which this runtime needs: use a newer one");
   const order = JSON.parse(new TextDecoder().decode(ask("order")));
   const wasi = wasiOf(order);
   const imports = { wasi_snapshot_preview1: wasi.wasiImport };

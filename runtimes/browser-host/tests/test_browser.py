@@ -1,4 +1,4 @@
-"""Guests in a headless Chromium, with their models, as a Python host runs them."""
+"""Guests in a headless browser, with their models, as a Python host runs them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,19 @@ import pytest
 from conftest import CAT, needs_engine
 
 from wasi_nn import Host, Policy
-from wasi_nn.errors import DeadlineExceeded, ErrorCode, GuestTrap, Unavailable, UsageError
+from wasi_nn.errors import (
+    DeadlineExceeded,
+    ErrorCode,
+    GuestTrap,
+    LinkError,
+    Unavailable,
+    UsageError,
+)
 from wasi_nn.limits import Limits
 from wasi_nn.runtime import HostFunction, Preopen
-from wasi_nn_browser import chromium, pages
+from wasi_nn_browser import pages
+from wasi_nn_browser.chromium import Chromium
+from wasi_nn_browser.firefox import PREFERENCES, Firefox
 from wasi_nn_browser.server import Answer, Server
 from wasi_nn_conformance.places import GRAPHS, GUESTS
 
@@ -35,10 +44,19 @@ ADD = """(module (global $count (mut i64) (i64.const 0))
   (func (export "half") (param f64) (result f64) (f64.div (local.get 0) (f64.const 2))))"""
 
 
+RUNTIMES = {"browser": Chromium(), "browser-firefox": Firefox()}
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def runtime(request):
+    needs_engine(request.param)
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def host():
-    """One browser for all."""
-    with Host(runtime="browser", policy=Policy(own_models=True)) as made:
+def host(runtime):
+    """One browser of each kind for all."""
+    with Host(runtime=runtime, policy=Policy(own_models=True)) as made:
         made.add_model("net", IDENTITY)
         yield made
 
@@ -60,16 +78,16 @@ def test_the_page_computes_named_models_and_the_guests_own(host, folder, model):
     assert (result.stdout, result.exit_code) == (b"1 4.0000\n3 2.0000\n", 0), result.stderr
 
 
-def test_no_backend_of_this_host_computes(folder):
+def test_no_backend_of_this_host_computes(runtime, folder):
     code = (
         "import sys; from wasi_nn import Host; from wasi_nn.runtime import Preopen\n"
-        "host = Host(runtime='browser'); host.add_model('net', sys.argv[1])\n"
+        "host = Host(runtime=sys.argv[4]); host.add_model('net', sys.argv[1])\n"
         "dirs = [Preopen(sys.argv[3], '/d', writable=False)]\n"
         "ran = host.run(sys.argv[2], ['name:net', '/d/in.raw', '1,4', '2'], dirs=dirs)\n"
         "assert ran.exit_code == 0, ran\n"
         "print('onnxruntime' in sys.modules)\n"
     )
-    command = [sys.executable, "-c", code, IDENTITY, CLASSIFY, folder]
+    command = [sys.executable, "-c", code, IDENTITY, CLASSIFY, folder, runtime]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert ended.stdout == "False\n", ended.stderr
 
@@ -236,29 +254,43 @@ def test_host_functions_and_configs_are_refused(host, wat):
             other.run(CLASSIFY, ["name:net", "x", "1,4"])
 
 
-def test_it_is_used_only_if_it_is_named():
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_it_is_used_only_if_it_is_named(name):
     from wasi_nn.plugins import Plugins
     from wasi_nn_browser.runtime import BrowserRuntime
 
     alone = Plugins()
     alone.register(__import__("wasi_nn_browser"), "browser")
-    assert isinstance(alone.runtime("browser"), BrowserRuntime)
+    assert isinstance(alone.runtime(name), BrowserRuntime)
     with pytest.raises(Unavailable, match="no Wasm engine"):
         alone.runtime()
     with pytest.raises(UsageError, match="without a Python"):
-        alone.runtime("browser@")
+        alone.runtime(f"{name}@")
 
 
-def test_a_browser_or_pages_that_are_missing_make_it_unavailable(monkeypatch, tmp_path):
-    monkeypatch.setenv(chromium.VARIABLE, "no-such-browser")
-    with pytest.raises(Unavailable, match="no-such-browser is not found; install Chromium"):
-        Host(runtime="browser").runtime  # noqa: B018
-    monkeypatch.setenv(chromium.VARIABLE, "/bin/false")
-    with pytest.raises(Unavailable, match="--version failed"):
-        Host(runtime="browser").runtime  # noqa: B018
+@pytest.mark.parametrize("name", RUNTIMES)
+def test_a_browser_or_pages_that_are_missing_make_it_unavailable(monkeypatch, tmp_path, name):
+    browser = RUNTIMES[name]
+    monkeypatch.setenv(browser.variable, "no-such-browser")
+    with pytest.raises(Unavailable, match=f"no-such-browser is not found; install {browser.name}"):
+        Host(runtime=name).runtime  # noqa: B018
+    monkeypatch.setenv(browser.variable, "/bin/false")
+    with pytest.raises(Unavailable, match=rf"--version failed.*{browser.variable}"):
+        Host(runtime=name).runtime  # noqa: B018
     monkeypatch.setenv(pages.VARIABLE, str(tmp_path))
     with pytest.raises(Unavailable, match="make browser"):
-        Host(runtime="browser").runtime  # noqa: B018
+        Host(runtime=name).runtime  # noqa: B018
+
+
+def test_a_browser_without_jspi_is_not_used(monkeypatch, wat):
+    """Firefox can be told to have none, in its preferences."""
+    needs_engine("browser-firefox")
+    monkeypatch.setitem(PREFERENCES, "javascript.options.wasm_js_promise_integration", False)
+    with (
+        Host(runtime="browser-firefox") as host,
+        pytest.raises(LinkError, match="no JSPI"),
+    ):
+        host.run(wat(SPIN), timeout=60)
 
 
 def browsers() -> set[str]:
@@ -270,23 +302,24 @@ def browsers() -> set[str]:
         except OSError:
             continue
         found |= {word.decode() for word in words if b"wasi-nn-browser-" in word}
-    return {each.partition("=")[2] for each in found if each.startswith("--user-data-dir=")}
+    named = {word.removeprefix("--user-data-dir=") for word in found}
+    return {each for each in named if Path(each).name.startswith("wasi-nn-browser-")}
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc")
 @pytest.mark.parametrize("way", ["exit", "kill"])
-def test_the_browser_ends_with_the_host(wat, tmp_path, way):
+def test_the_browser_ends_with_the_host(runtime, wat, tmp_path, way):
     spin = tmp_path / "spin.wasm"
     spin.write_bytes(wat(SPIN))
     before = browsers()
     code = (
         "import sys; from wasi_nn import Host\n"
-        "host = Host(runtime='browser'); program = host.compile(sys.argv[1])\n"
+        "host = Host(runtime=sys.argv[2]); program = host.compile(sys.argv[1])\n"
         "print(program.run(timeout=0.2).exit_code, flush=True)\n"
         "sys.stdin.read()\n"
     )
     child = subprocess.Popen(
-        [sys.executable, "-c", code, spin], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", code, spin, runtime], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     with child:
         assert child.stdout.readline() == b"124\n"

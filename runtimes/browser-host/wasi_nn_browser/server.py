@@ -9,11 +9,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
-#: Nothing comes from elsewhere, and no script from within a page. Without the last two headers, a
+#: Nothing comes from elsewhere, and no script from within a page. (wllama makes its worker from a
+#: blob, which has these rules too.) Without the last two headers, a
 #: page has no shared memory.
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; "
-    "style-src 'self'; img-src 'self' data:; connect-src 'self'; worker-src 'self'; "
+    "style-src 'self'; img-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -132,8 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(size))
-        # (The names of built files have digests, and a browser keeps what it compiled of those.)
-        keep = isinstance(body, Path) and body.parent.name == "assets"
+        # (The names of built files have digests, and those of an engine belong to one version. A
+        # browser keeps what it compiled of a file that it keeps.)
+        keep = isinstance(body, Path) and body.parent.name in ("assets", "engines")
         self.send_header("Cache-Control", "private, max-age=86400" if keep else "no-store")
         self.end_headers()
         if isinstance(body, bytes):

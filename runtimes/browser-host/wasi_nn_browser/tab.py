@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from wasi_nn.errors import Unavailable
-from wasi_nn_browser.chromium import Chromium
+from wasi_nn_browser.browser import Browser, Window
 from wasi_nn_browser.server import Answer, Server
 
 _START_SECONDS = 60.0
@@ -33,7 +33,7 @@ class Served(Protocol):
 class Tab:
     """One browser with one page. Thread-safe."""
 
-    def __init__(self, browser: str, pages: Path) -> None:
+    def __init__(self, browser: Browser, pages: Path) -> None:
         """Opens the page. Raises ``Unavailable`` if that fails."""
         self._process = os.getpid()
         self._changed = threading.Condition()
@@ -45,7 +45,7 @@ class Tab:
         self.lost: str | None = None
         self._server = Server(pages, self._serve)
         try:
-            self._browser = Chromium(browser, self._server.url("guests.html"), self._ended)
+            self._browser = Window(browser, self._server.url("guests.html"), self._ended)
             try:
                 self._await()
             except BaseException:

@@ -43,16 +43,14 @@ export const tensorflowlite: Engine = async (model, { folder }) => {
 };
 
 /** Starts the library. It loads its script with importScripts, which a module worker has not. So the script
- * comes in a module of its own first, and the library finds what the script leaves. */
+ * comes as a module first, and the library finds what the script defines. */
 async function start(folder: string): Promise<Lite> {
   const lite = await import("@litertjs/core");
   const name = (await lite.supportsFeature("relaxedSimd")) ? "litert_wasm_internal" : "litert_wasm_compat_internal";
-  const script = await fetch(`${folder}${name}.js`);
-  if (!script.ok) throw new Error(`${script.url}: ${script.status}`);
-  const module = URL.createObjectURL(new Blob([await script.text(), "\nself.ModuleFactory = ModuleFactory;"], { type: "text/javascript" }));
-  await import(/* @vite-ignore */ module);
-  URL.revokeObjectURL(module);
-  Object.assign(self, { importScripts: () => {}, Module: { locateFile: (file: string) => `${folder}${file}` } });
+  // In a module, the script's own variables are not global, but it looks for an AMD loader too.
+  const define = Object.assign((_: unknown, make: () => unknown) => Object.assign(self, { ModuleFactory: make() }), { amd: true });
+  Object.assign(self, { define, importScripts: () => {}, Module: { locateFile: (file: string) => `${folder}${file}` } });
+  await import(/* @vite-ignore */ `${folder}${name}.js`);
   await lite.loadLiteRt(`${folder}${name}.js`);
   return lite;
 }

@@ -59,7 +59,7 @@ export class Session {
 
   loadByName(name: string, config: Config): Later<number> {
     const model = Object.hasOwn(this.models, name) ? this.models[name] : undefined;
-    if (model === undefined) throw new NNError("MODEL_NOT_FOUND", `there is no model ${JSON.stringify(name)}`);
+    if (model === undefined) throw new NNError("NOT_FOUND", `there is no model ${JSON.stringify(name)}`);
     const options = { target: model.target ?? "cpu", config: { ...model.config, ...config } };
     const encoding = model.encoding ?? recognise(model.data.subarray(0, HEAD));
     if (encoding === undefined) throw new NNError("INVALID_ENCODING", `the model ${name} is of no known encoding`);
