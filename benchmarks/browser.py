@@ -1,5 +1,5 @@
 """What a guest in the browser costs over the same engine called from plain JavaScript on the page,
-the size of the page's own code, and the time to a first result. `make bench-browser` prints them."""
+the size of the page's own code, and the time to a first result: `make bench-browser`."""
 
 from __future__ import annotations
 
@@ -149,11 +149,11 @@ def _overheads(folder: Path, browser: Browser, suffix: str) -> list[Figure]:
     guest = bytes(wasmtime.wat2wasm(_GUEST))
     made = []
     for name, encoding, large, small, large_dims in networks:
-        order = {"encoding": encoding, "dims": large_dims, "call": "cycle", "count": 8, "pairs": 12}
+        order = {"encoding": encoding, "dims": large_dims, "call": "cycle", "count": 2, "pairs": 40}
         files = {"guest": guest, "model": large}
         made.append(_ratio(browser, name + suffix, order, files, "602,112 bytes"))
         if small is not None:
-            order = {**order, "dims": models.SMALL_DIMS, "count": 400}
+            order = {**order, "dims": models.SMALL_DIMS, "count": 300}
             found = _Page(browser, order, {"guest": guest, "model": small}).measure()
             ours, direct = (statistics.median(values) * 1e3 for values in zip(*found, strict=True))
             note = f"{ours:.1f} µs a cycle, {direct:.1f} µs direct; 16 bytes"

@@ -5,15 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from wasi_nn_conformance import case as cases
 from wasi_nn_conformance import graphs, running
 from wasi_nn_conformance.case import Case
 from wasi_nn_conformance.checks import Near
 from wasi_nn_conformance.errors import UsageError
 from wasi_nn_conformance.graphs import GraphSet
 from wasi_nn_conformance.hosts import Job
-from wasi_nn_conformance.script import Show, Unsupported
+from wasi_nn_conformance.script import MOUNT, Show, Unsupported
 
 # What means something else in an extended regular expression.
 _SPECIAL = re.compile(r"[].*+?()[{}|^$\\]")
@@ -49,6 +50,28 @@ def exported(
                 found = _exported(case, files, dialect)
                 if found is not None:
                     yield found
+
+
+def for_page(encoding: str, dialect: str) -> tuple[list[dict[str, Any]], dict[str, Path], int]:
+    """The cases of a cell for a page that has no folders: what runs and what it must print, as JSON
+    has it but for the path of the module. Then the graphs by name, and how many cases are left
+    out."""
+    every = cases.load()
+    made = [
+        {
+            "id": one.case.id,
+            "module": one.job.module,
+            "args": [one.job.module.name, *one.job.args],
+            "stdin": one.job.stdin.decode(),
+            "patterns": one.patterns,
+            "exit": one.exit_code,
+            "near": one.near,
+        }
+        for one in exported(every, [encoding], [dialect])
+        if MOUNT not in "".join(one.job.args) and MOUNT.encode() not in one.job.stdin
+    ]
+    files = {name: paths[0] for name, paths in graphs.canonical(encoding).files.items()}
+    return made, files, len(every) - len(made)
 
 
 def _exported(case: Case, files: GraphSet, dialect: str) -> Exported | None:

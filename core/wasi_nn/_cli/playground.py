@@ -31,9 +31,18 @@ EXAMPLES = """Examples:
     metavar="NAME=PATH",
     help="A named model for the page. PATH may be package:PKG/FILE.",
 )
+@click.option(
+    "--fetch-engines",
+    is_flag=True,
+    help="First get the engines' larger builds from the npm registry (WebGPU, WebNN).",
+)
 @click.option("--no-open", is_flag=True, help="Only print the address.")
 def playground(
-    guest: Path | None, args: tuple[str, ...], graphs: tuple[str, ...], no_open: bool
+    guest: Path | None,
+    args: tuple[str, ...],
+    graphs: tuple[str, ...],
+    fetch_engines: bool,
+    no_open: bool,
 ) -> int:
     """Open a page that runs guests and models in the browser, until Ctrl-C.
 
@@ -47,7 +56,11 @@ def playground(
     for path in [*([guest] if guest else []), *(path for _, path in models)]:
         if not path.is_file():
             raise UsageError(f"there is no file {path}")
+    from wasi_nn_browser import engines
     from wasi_nn_browser.playground import Playground
+
+    if fetch_engines:
+        engines.fetch(tell)
 
     with (
         Playground(guest, models, shlex.join(args)) as served,

@@ -5,15 +5,16 @@ import { NNError } from "wasi-nn-browser/errors.js";
 import { limitsOver } from "wasi-nn-browser/limits.js";
 import { Memory } from "wasi-nn-browser/memory.js";
 import { Negotiation } from "wasi-nn-browser/negotiation.js";
+import { onnx } from "wasi-nn-browser/onnx.js";
 import { Service } from "wasi-nn-browser/service.js";
 import { Session } from "wasi-nn-browser/session.js";
 import { DIALECTS } from "wasi-nn-browser/tables.js";
 import { WamrLegacy } from "wasi-nn-browser/wamr-legacy.js";
 import { Witx } from "wasi-nn-browser/witx.js";
-import { ENGINES } from "./engines.js";
 import { ask, tell } from "./server.js";
 import { wasi as wasiOf } from "./wasi.js";
 
+const ENGINES = { onnx };
 const LINE = /^(\w+)\((.*?)\) -> (\d+) \w+: (.*)$/s;
 const { Suspending, promising } = WebAssembly;
 let instance;

@@ -3,7 +3,9 @@ import { WASI } from "@bjorn3/browser_wasi_shim";
 import { detectDialect } from "wasi-nn-browser/detection.js";
 import { HEAD, recognise } from "wasi-nn-browser/encodings.js";
 import { FUNCTIONS } from "wasi-nn-browser/tables.js";
-import { ENGINES } from "./engines.js";
+
+/** The engines of the package, by the encodings that they load. */
+export const ENGINES = { onnx: "onnxruntime-web", tensorflowlite: "LiteRT.js", ggml: "wllama" };
 
 const WASM = [0x00, 0x61, 0x73, 0x6d];
 const PROVIDED = { ...FUNCTIONS, wasi_snapshot_preview1: new WASI([], [], []).wasiImport };

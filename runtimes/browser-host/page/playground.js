@@ -1,7 +1,8 @@
 // The playground: files come in, a guest runs, and its output goes out.
-import { ACCELERATOR } from "./engines.js";
-import { inspect } from "./inspect.js";
-import { play } from "./playing.js";
+import { runGuest } from "wasi-nn-browser";
+import { missing } from "wasi-nn-browser/accelerators.js";
+import { runCases } from "./conformance.js";
+import { ENGINES, inspect } from "./inspect.js";
 
 const $ = (id) => document.getElementById(id);
 const element = (tag, text, name) => Object.assign(document.createElement(tag), { textContent: text ?? "", className: name ?? "" });
@@ -9,8 +10,9 @@ const element = (tag, text, name) => Object.assign(document.createElement(tag), 
  * the example, which are hidden. */
 const files = new Map();
 let running;
-/** What `wasi-nn playground` offers besides the page; nothing on a static site. */
-let offered = { files: [], magika: undefined };
+/** What `wasi-nn playground` offers besides the page; nothing on a static site. `absent` are engines' files. */
+let offered = { files: [], examples: {}, absent: [] };
+const ACCELERATORS = { cpu: "CPU, one thread", webgpu: "WebGPU", webnn: "WebNN" };
 
 async function add(name, bytes, as, hidden = false) {
   const again = files.has(name);
@@ -60,10 +62,11 @@ function say(text, bad) {
   $("status").className = bad ? "bad" : "";
 }
 
-/** Words, with quotes around those that have spaces; `{}` is every plain file. */
+/** Words, with quotes around those that have spaces; `{}` is every plain file, and `{model}` the first model. */
 function words(text) {
+  const model = [...files.values()].find((file) => file.kind === "model")?.as;
   const plain = [...files.values()].filter((file) => file.kind === "file" && !file.hidden).map((file) => file.name);
-  return [...text.matchAll(/"([^"]*)"|'([^']*)'|(\S+)/g)].flatMap(([, double, single, bare]) => (bare === "{}" ? plain : [double ?? single ?? bare]));
+  return [...text.matchAll(/"([^"]*)"|'([^']*)'|(\S+)/g)].flatMap(([, double, single, bare]) => (bare === "{}" ? plain : bare === "{model}" && model !== undefined ? [model] : [double ?? single ?? bare]));
 }
 
 const calls = (times) => [...times].map(([name, { count, sum, last }]) =>
@@ -75,6 +78,10 @@ async function run() {
   if (guest.problem !== undefined) return say(`${guest.name} cannot run: ${guest.problem}`, true);
   const deadline = $("deadline").valueAsNumber * 1000;
   if (!(deadline > 0)) return say("the deadline must be a number of seconds above 0", true);
+  const accelerator = $("accelerator").value || undefined;
+  const refused = accelerator && await refusal(accelerator);
+  if (refused) return say(`${refused}: choose another accelerator`, true);
+  if (running !== undefined) return;
   running = new AbortController();
   $("run").disabled = true;
   $("cancel").disabled = false;
@@ -84,10 +91,13 @@ async function run() {
   say("running …");
   const begun = performance.now();
   const times = new Map();
+  const engines = new Set();
+  let held = 0;
   const facts = (bridge) => $("facts").replaceChildren(...definitions([
     ...(bridge ? [["bridge", bridge === "jspi" ? "JSPI: the guest is suspended" : "two workers: the guest's worker blocks"]] : []),
-    ["accelerator", ACCELERATOR],
+    ...(engines.size > 0 ? [["accelerator", [...engines].join("; ")]] : []),
     ["time", `${((performance.now() - begun) / 1000).toFixed(2)} s`],
+    ...(held > 0 ? [["memory", `${size(held)} of the guest, and ${size([...files.values()].reduce((sum, file) => sum + (file.kind === "model" ? file.bytes.length : 0), 0))} of models`]] : []),
     ...calls(times),
   ]).childNodes);
   const print = (id, text) => {
@@ -99,20 +109,21 @@ async function run() {
   const clock = setInterval(() => facts(), 250);
   try {
     const others = [...files.values()].filter((file) => file.kind !== "guest");
-    const { exitCode, bridge } = await play({
-      module: guest.bytes, args: [guest.name, ...words($("args").value)],
+    const { exitCode, bridge, memory } = await runGuest({
+      module: guest.bytes, args: [guest.name, ...words($("args").value)], stdin: new TextEncoder().encode($("stdin").value && `${$("stdin").value}\n`),
       files: Object.fromEntries(others.map((file) => [file.name, file.bytes])),
       models: Object.fromEntries(others.filter((file) => file.kind === "model").map((file) => [file.as, { encoding: file.encoding, data: file.bytes }])),
-      bridge: $("bridge").value, deadline, signal: running.signal,
-      onReport({ kind, text, name, ms }) {
-        if (kind === "call") {
-          const { count, sum } = times.get(name) ?? { count: 0, sum: 0 };
-          times.set(name, { count: count + 1, sum: sum + ms, last: ms });
-        }
-        else if (kind === "log") { $("log").hidden = $("log-title").hidden = false; print("log", `${text}\n`); }
-        else print("output", text);
+      folder: "engines/", accelerator, bridge: $("bridge").value, limits: { deadline }, signal: running.signal,
+      onCall({ name, ms, memory: bytes, encoding, accelerator: used }) {
+        const { count, sum } = times.get(name) ?? { count: 0, sum: 0 };
+        times.set(name, { count: count + 1, sum: sum + ms, last: ms });
+        if (used) engines.add(`${ACCELERATORS[used]} (${ENGINES[encoding]})`);
+        held = bytes;
       },
+      onLog(text) { $("log").hidden = $("log-title").hidden = false; print("log", `${text}\n`); },
+      onStdout: (text) => print("output", text), onStderr: (text) => print("output", text),
     });
+    held = memory;
     clearInterval(clock);
     facts(bridge);
     say(`the guest ended with exit code ${exitCode}`, exitCode !== 0);
@@ -129,34 +140,92 @@ async function run() {
 }
 
 /** A file of `wasi-nn playground`. */
-const fetched = async ({ number }) => {
-  const answer = await fetch(`file/${number}`, { method: "POST" });
-  if (!answer.ok) throw new Error(`the server does not have it any more (${answer.status})`);
-  return new Uint8Array(await answer.arrayBuffer());
-};
+const fetched = async ({ number }) => new Uint8Array(await (await posted(`file/${number}`)).arrayBuffer());
 
-async function tryMagika() {
-  for (const one of offered.magika.files) await add(one.name, await fetched(one), one.as, true);
-  $("args").value = offered.magika.args;
-  const plain = [...files.values()].some((file) => file.kind === "file" && !file.hidden);
-  say(plain ? "Magika is ready: run it" : "Magika is ready: add the files whose types you want to know, and run it");
-  $(plain ? "run" : "choose").focus();
+async function posted(name) {
+  const answer = await fetch(name, { method: "POST" }).catch(() => { throw new Error("the server of the page does not answer: start wasi-nn playground again"); });
+  if (!answer.ok) throw new Error(`the server does not have ${name} any more (${answer.status})`);
+  return answer;
+}
+
+/** Why an accelerator cannot be used, or nothing. */
+async function refusal(accelerator) {
+  const reason = await missing(accelerator);
+  if (reason !== undefined || accelerator === "cpu") return reason;
+  const models = [...files.values()].filter((file) => file.kind === "model");
+  const other = models.find((file) => file.encoding !== "onnx");
+  if (other !== undefined) return `${other.name} is computed on the CPU alone`;
+  return models.length > 0 && offered.absent.some((file) => file.includes("asyncify")) ? "onnxruntime-web's build for it is not here (run wasi-nn playground --fetch-engines)" : undefined;
+}
+
+/** Loads an example. `wanted` is the kind of file that the visitor gives it. */
+async function tryExample(name, wanted, ready, lacking) {
+  const example = offered.examples[name];
+  for (const one of example.files) await add(one.name, await fetched(one), one.as, true);
+  $("args").value = example.args;
+  $("stdin").value = example.stdin ?? "";
+  const there = [...files.values()].some((file) => file.kind === wanted && (wanted === "model" || !file.hidden));
+  say(there ? ready : lacking);
+  $(there ? "run" : "choose").focus();
+}
+
+let casing;
+async function runConformance() {
+  casing = new AbortController();
+  const status = (text, bad) => { $("cases-status").textContent = text; $("cases-status").className = bad ? "bad" : ""; };
+  const failures = (failed) => $("cases-facts").replaceChildren(...definitions(failed.map(({ id, why }) => [id, why, "bad"])).childNodes);
+  $("cases").disabled = true;
+  $("cases-cancel").disabled = false;
+  $("cases-cancel").focus();
+  $("cases-progress").hidden = false;
+  $("cases-progress").removeAttribute("value");
+  status("running …");
+  failures([]);
+  const begun = performance.now();
+  try {
+    const given = await (await posted("conformance")).json();
+    const { passed, failed } = await runCases(given, { fetched, bridge: $("bridge").value, signal: casing.signal,
+      onProgress({ done, all, passed: right, failed: wrong }) {
+        Object.assign($("cases-progress"), { value: done, max: all });
+        status(`${done} of ${all}: ${right} passed, ${wrong.length} failed`);
+      } });
+    status(`${passed} passed, ${failed.length} failed, ${given.left} do not apply to the page; ${((performance.now() - begun) / 1000).toFixed(1)} s`, failed.length > 0);
+    failures(failed);
+  } catch (error) {
+    status(error.name === "AbortError" ? "cancelled" : `the cases do not run: ${error.message}`, error.name !== "AbortError");
+  } finally {
+    $("cases").disabled = false;
+    $("cases-cancel").disabled = true;
+    $("cases-progress").hidden = true;
+    $("cases").focus();
+  }
 }
 
 async function begin() {
   const answer = await fetch("offered", { method: "POST" }).catch(() => undefined);
-  if (answer?.ok) offered = await answer.json();
-  const magika = offered.magika;
-  $("magika").disabled = magika?.files === undefined;
-  $("magika-note").textContent = magika?.missing ?? (magika === undefined ? "`wasi-nn playground` has this example" : "");
+  const served = answer?.ok === true;
+  if (served) offered = await answer.json();
+  for (const name of ["magika", "chat"]) {
+    const example = offered.examples[name];
+    $(name).disabled = example?.files === undefined;
+    $(`${name}-note`).textContent = example?.missing ?? example?.note ?? (example === undefined ? "`wasi-nn playground` has this example" : "");
+  }
+  $("cases").disabled = offered.cases !== true;
+  if (!served) $("cases-status").textContent = "`wasi-nn playground` has the cases";
   $("args").value = offered.args ?? "";
   for (const one of offered.files) await add(one.name, await fetched(one), one.as);
+  const absent = (await Promise.all(["webgpu", "webnn"].map(missing))).filter((reason) => reason !== undefined);
+  $("accelerator-note").textContent = [...absent, ...(offered.absent.length > 0 ? ["`wasi-nn playground --fetch-engines` gets the engines' larger builds"] : [])].join("; ");
 }
 
 $("choose").onchange = async () => { await take($("choose").files); $("choose").value = ""; };
 $("run").onclick = run;
 $("cancel").onclick = () => running?.abort();
-$("magika").onclick = () => tryMagika().catch((error) => say(`the example does not load: ${error.message}`, true));
+const failing = (error) => say(`the example does not load: ${error.message}`, true);
+$("magika").onclick = () => tryExample("magika", "file", "Magika is ready: run it", "Magika is ready: add the files whose types you want to know, and run it").catch(failing);
+$("chat").onclick = () => tryExample("chat", "model", "the chat is ready: write what you say into the standard input, and run it", "the chat is ready: add a language model (.gguf), and run it").catch(failing);
+$("cases").onclick = runConformance;
+$("cases-cancel").onclick = () => casing?.abort();
 $("args").onkeydown = (event) => {
   if (event.key !== "Enter") return;
   // The button that gets the focus would take the key too.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,9 +51,12 @@ class Server:
     """Serves on 127.0.0.1 alone, on a free port, and only those who know a token. A page's origin
     must be its own: other pages that the user has open can reach the port too."""
 
-    def __init__(self, pages: Path, serve: Serve) -> None:
-        """``serve`` answers what is posted, on any thread."""
-        self.pages, self.serve = pages, serve
+    def __init__(
+        self, pages: Path, serve: Serve, further: Mapping[str, Path] | None = None
+    ) -> None:
+        """``serve`` answers what is posted, on any thread. ``further`` has files besides those of
+        the pages, by their names there."""
+        self.pages, self.serve, self.further = pages, serve, further or {}
         self.token = secrets.token_urlsafe(16)
         self._http = _Http(("127.0.0.1", 0), _Handler)
         self._http.ours = self
@@ -88,8 +91,10 @@ class _Handler(BaseHTTPRequestHandler):
         names = self._names()
         if names is None:
             return
-        path = self.server.ours.pages.joinpath(*names)
-        kind = _TYPES.get(path.suffix)
+        name = "/".join(names)
+        further = self.server.ours.further.get(name)
+        path = further or self.server.ours.pages.joinpath(*names)
+        kind = _TYPES.get(Path(name).suffix)
         if kind is None or any(name in ("", ".", "..") for name in names) or not path.is_file():
             self._send(Answer(404))
         else:
@@ -135,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(size))
         # (The names of built files have digests, and those of an engine belong to one version. A
         # browser keeps what it compiled of a file that it keeps.)
-        keep = isinstance(body, Path) and body.parent.name in ("assets", "engines")
+        keep = isinstance(body, Path) and self.path.split("/")[2:3] in (["assets"], ["engines"])
         self.send_header("Cache-Control", "private, max-age=86400" if keep else "no-store")
         self.end_headers()
         if isinstance(body, bytes):

@@ -1,3 +1,4 @@
+import type { Accelerator } from "./accelerators.js";
 import type { Config } from "./config.js";
 
 export interface Tensor {
@@ -21,6 +22,8 @@ export interface GraphInfo {
   inputs?: TensorInfo[];
   /** Tensors are strings of bytes (prompts, text), whose length does not follow from their dimensions. */
   untypedBytes?: boolean;
+  /** What computes it. */
+  accelerator?: Accelerator;
   /** Its contexts have `computeSingle` and `finiSingle`. */
   streams?: boolean;
 }
@@ -56,5 +59,11 @@ export interface LoadOptions {
   config: Config;
 }
 
-/** Loads models of one encoding. `folder` is the URL where engines have files. */
-export type Engine = (model: Uint8Array<ArrayBuffer>, options: LoadOptions & { folder: string }) => Promise<Graph>;
+/** Where an engine computes, and the URL of the folder where engines have files. */
+export interface Place {
+  accelerator: Accelerator;
+  folder: string;
+}
+
+/** Loads models of one encoding. It fails if it cannot compute on the accelerator. */
+export type Engine = (model: Uint8Array<ArrayBuffer>, options: LoadOptions & Place) => Promise<Graph>;

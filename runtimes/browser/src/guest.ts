@@ -1,5 +1,6 @@
 import { ConsoleStdout, Directory, File, OpenFile, PreopenDirectory, WASI, WASIProcExit } from "@bjorn3/browser_wasi_shim";
 import { AT_ONCE } from "./abi.js";
+import { measured, type Call } from "./calls.js";
 import { detectDialect } from "./detection.js";
 import type { Order } from "./index.js";
 import { Memory } from "./memory.js";
@@ -14,7 +15,8 @@ import { Witx } from "./witx.js";
 /** What a guest's worker tells the page. */
 export type Report =
   | { kind: "stdout" | "stderr" | "log" | "error"; text: string }
-  | { kind: "exit"; code: number };
+  | ({ kind: "call"; memory: number } & Call)
+  | { kind: "exit"; code: number; memory: number };
 
 // JSPI: TypeScript's own declarations do not have it yet.
 const jspi = WebAssembly as unknown as {
@@ -22,8 +24,8 @@ const jspi = WebAssembly as unknown as {
   promising: (call: () => void) => () => Promise<void>;
 };
 
-/** Runs a guest, and gives its exit code. A service that answers with promises needs JSPI. */
-export async function runHere(order: Order, service: Remote, report: (report: Report) => void): Promise<number> {
+/** Runs a guest, and gives its exit code and the bytes of its memory. A service that answers with promises needs JSPI. */
+export async function runHere(order: Order, service: Remote, report: (report: Report) => void): Promise<{ code: number; memory: number }> {
   const { args, env, stdin, files, bridge, limits } = order;
   const log = (text: string) => report({ kind: "log", text });
   const output = (kind: "stdout" | "stderr") => {
@@ -42,8 +44,11 @@ export async function runHere(order: Order, service: Remote, report: (report: Re
   const module = await compile(order);
   const candidates = dialectsOf(module, order);
   const imports: WebAssembly.Imports = { wasi_snapshot_preview1: wasi.wasiImport as WebAssembly.ModuleImports };
+  let own: WebAssembly.Memory | undefined;
+  const memoryBytes = () => own?.buffer.byteLength ?? 0;
+  const engines = order.measure ? measured(service, (call) => report({ kind: "call", ...call, memory: memoryBytes() })) : service;
   const nn = candidates.length === 0 ? undefined
-    : new (candidates[0]!.module === "wasi_nn" ? WamrLegacy : Witx)(new Session(service, order.models, limits), new Negotiation(candidates), log);
+    : new (candidates[0]!.module === "wasi_nn" ? WamrLegacy : Witx)(new Session(engines, order.models, limits), new Negotiation(candidates), log);
   if (nn !== undefined)
     imports[candidates[0]!.module] = Object.fromEntries(Object.entries(nn.functions()).map(([name, call]) =>
       [name, bridge === "jspi" && !AT_ONCE.includes(name) ? new jspi.Suspending(call) : call as WebAssembly.ImportValue]));
@@ -53,14 +58,15 @@ export async function runHere(order: Order, service: Remote, report: (report: Re
   const { memory, _start } = instance.exports;
   if (typeof _start !== "function") throw new Error("the guest is not a command: it exports no _start");
   wasi.inst = instance as WASI["inst"];
-  if (nn !== undefined && memory instanceof WebAssembly.Memory) nn.memory = new Memory(memory);
+  if (memory instanceof WebAssembly.Memory) own = memory;
+  if (nn !== undefined && own !== undefined) nn.memory = new Memory(own);
   try {
     // WASI.start cannot be used: it calls _start without promising.
     if (bridge === "jspi") await jspi.promising(_start as () => void)();
     else _start();
-    return 0;
+    return { code: 0, memory: memoryBytes() };
   } catch (error) {
-    if (error instanceof WASIProcExit) return error.code;
+    if (error instanceof WASIProcExit) return { code: error.code, memory: memoryBytes() };
     throw error;
   }
 }

@@ -1,8 +1,11 @@
+import type { Accelerator } from "./accelerators.js";
 import { chooseBridge, type Bridge } from "./bridge.js";
+import type { Call } from "./calls.js";
 import type { Report } from "./guest.js";
 import { limitsOver, type Limits } from "./limits.js";
 import type { Model } from "./session.js";
 
+export type { Accelerator } from "./accelerators.js";
 export type { Bridge } from "./bridge.js";
 export type { Limits } from "./limits.js";
 export type { Model } from "./session.js";
@@ -23,34 +26,41 @@ export interface Order {
   folder: string;
   bridge: Bridge;
   limits: Limits;
+  /** What computes all models. Unless told, the execution target says it: `cpu` and `auto` are the CPU, `gpu` is
+   * WebGPU, `tpu` is WebNN. One that the browser does not have fails the load. */
+  accelerator: Accelerator | undefined;
+  /** Whether each call of an engine is reported. */
+  measure: boolean;
 }
 
-export interface RunOptions extends Partial<Omit<Order, "module" | "bridge" | "limits">>, Pick<Order, "module"> {
+export interface RunOptions extends Partial<Omit<Order, "module" | "bridge" | "limits" | "measure">>, Pick<Order, "module"> {
   /** `auto`, unless told: `jspi` where the browser has it, and otherwise `sab`. */
   bridge?: Bridge | "auto";
   onStdout?: (text: string) => void;
   onStderr?: (text: string) => void;
   /** Why a call of wasi-nn failed. */
   onLog?: (text: string) => void;
+  /** A call of an engine, and the bytes of the guest's memory then. */
+  onCall?: (call: Call & { memory: number }) => void;
   signal?: AbortSignal;
   limits?: Partial<Limits>;
 }
 
-/** Runs a guest in a worker and gives its exit code, and the bridge that it had. Rejects if the guest
+/** Runs a guest in a worker and gives its exit code, the bridge that it had, and the bytes of its memory. Rejects if the guest
  * traps, misses its deadline or is aborted, and if the page can have no bridge. The workers are ended
  * in any case. */
-export async function runGuest(options: RunOptions): Promise<{ exitCode: number; bridge: Bridge }> {
-  const { module, args = ["guest"], env = {}, stdin = new Uint8Array(), files = {}, models = {}, dialect = "auto", signal } = options;
+export async function runGuest(options: RunOptions): Promise<{ exitCode: number; bridge: Bridge; memory: number }> {
+  const { module, args = ["guest"], env = {}, stdin = new Uint8Array(), files = {}, models = {}, dialect = "auto", accelerator, signal } = options;
   const folder = new URL(options.folder ?? "./", document.baseURI).href;
   const limits = limitsOver(options.limits ?? {});
   const bridge = chooseBridge(options.bridge ?? "auto");
   signal?.throwIfAborted();
-  const order: Order = { module, args, env, stdin, files, models, dialect, folder, bridge, limits };
+  const order: Order = { module, args, env, stdin, files, models, dialect, folder, bridge, limits, accelerator, measure: options.onCall !== undefined };
   const workers: Worker[] = [];
   let timer: ReturnType<typeof setTimeout> | undefined;
   let abort = () => {};
   try {
-    const exitCode = await new Promise<number>((resolve, reject) => {
+    const ended = await new Promise<{ code: number; memory: number }>((resolve, reject) => {
       const start = (worker: Worker, message: unknown, ...ports: MessagePort[]) => {
         workers.push(worker);
         worker.onerror = (event) => reject(new Error(event.message || "a worker did not load"));
@@ -66,18 +76,19 @@ export async function runGuest(options: RunOptions): Promise<{ exitCode: number;
       if (bridge === "sab") {
         const { port1, port2 } = new MessageChannel();
         port = port1;
-        start(new Worker(new URL("./engines-worker.js", import.meta.url), { type: "module" }), { port: port2, folder }, port2);
+        start(new Worker(new URL("./engines-worker.js", import.meta.url), { type: "module" }), { port: port2, folder, accelerator }, port2);
       }
       const guest = start(new Worker(new URL("./worker.js", import.meta.url), { type: "module" }), { order, port }, ...(port ? [port] : []));
       guest.onmessage = ({ data }: MessageEvent<Report>) => {
         if (data.kind === "stdout") options.onStdout?.(data.text);
         else if (data.kind === "stderr") options.onStderr?.(data.text);
         else if (data.kind === "log") options.onLog?.(data.text);
-        else if (data.kind === "exit") resolve(data.code);
+        else if (data.kind === "call") options.onCall?.(data);
+        else if (data.kind === "exit") resolve(data);
         else reject(new Error(data.text));
       };
     });
-    return { exitCode, bridge };
+    return { exitCode: ended.code, bridge, memory: ended.memory };
   } finally {
     clearTimeout(timer);
     signal?.removeEventListener("abort", abort);

@@ -10,7 +10,9 @@ type Lite = typeof import("@litertjs/core");
 let started: Promise<Lite> | undefined;
 
 /** TensorFlow Lite through LiteRT.js, which is loaded on the first use, with one thread. */
-export const tensorflowlite: Engine = async (model, { folder }) => {
+export const tensorflowlite: Engine = async (model, { folder, accelerator }) => {
+  // On WebGPU, a graph that gives its input back gave zeros.
+  if (accelerator !== "cpu") throw new NNError("UNSUPPORTED_OPERATION", `TensorFlow Lite models are not computed on ${accelerator} here: choose cpu`);
   const lite = await (started ??= loaded("@litertjs/core", start(folder)));
   const compiled = await lite.loadAndCompile(model, { accelerator: "wasm", cpuOptions: { numThreads: 1 } });
   const inputs = compiled.getInputDetails().map(({ name, dtype, shape }): TensorInfo => {

@@ -8,11 +8,13 @@ const ARRAYS: Record<string, new (buffer: ArrayBuffer) => ArrayBufferView> = {
 };
 const nameOf = (type: string) => Object.keys(TYPES).find((name) => TYPES[name] === type);
 
-/** ONNX through onnxruntime-web, which is loaded on the first use, with one thread. */
-export const onnx: Engine = async (model) => {
-  const ort = await loaded("onnxruntime-web", import("onnxruntime-web/wasm"));
+/** ONNX through onnxruntime-web, which is loaded on the first use, with one thread. It has a build for the
+ * CPU alone, and a larger one. */
+export const onnx: Engine = async (model, { accelerator }) => {
+  const ort = await loaded("onnxruntime-web", accelerator === "cpu" ? import("onnxruntime-web/wasm") : import("onnxruntime-web/webgpu"));
   ort.env.wasm.numThreads = 1;
-  const session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
+  const provider = accelerator === "cpu" ? "wasm" : accelerator;
+  const session = await ort.InferenceSession.create(model, { executionProviders: [provider] });
   const inputs = session.inputMetadata.map((input): TensorInfo => {
     const { name } = input;
     if (!input.isTensor) return { name };

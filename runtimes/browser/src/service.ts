@@ -1,3 +1,4 @@
+import { acceleratorOf, type Accelerator } from "./accelerators.js";
 import type { Context, Engine, Graph, GraphInfo, Inputs, LoadOptions, Step, Tensor } from "./engine.js";
 import { NNError } from "./errors.js";
 
@@ -7,14 +8,16 @@ export class Service {
   private readonly graphs = new Map<number, Graph>();
   private readonly contexts = new Map<number, Context>();
 
-  constructor(private readonly engines: Record<string, Engine>, private readonly folder: string) {}
+  /** `accelerator` is for all models, whatever target they are loaded for. */
+  constructor(private readonly engines: Record<string, Engine>, private readonly folder = "", private readonly accelerator?: Accelerator) {}
 
   async load(graph: number, encoding: string, data: Uint8Array<ArrayBuffer>, options: LoadOptions): Promise<GraphInfo> {
     const engine = Object.hasOwn(this.engines, encoding) ? this.engines[encoding] : undefined;
     if (engine === undefined) throw new NNError("INVALID_ENCODING", `no engine here loads ${encoding}`);
-    const loaded = await engine(data, { ...options, folder: this.folder });
+    const accelerator = await acceleratorOf(options.target, this.accelerator);
+    const loaded = await engine(data, { ...options, folder: this.folder, accelerator });
     this.graphs.set(graph, loaded);
-    return loaded.info;
+    return { ...loaded.info, accelerator };
   }
 
   async compute(graph: number, context: number, inputs: Inputs): Promise<Tensor[]> {

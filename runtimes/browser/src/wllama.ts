@@ -20,7 +20,9 @@ interface Chunk {
 
 /** GGUF language models through wllama, which is loaded on the first use, with one thread. Inputs and
  * outputs are those of WasmEdge: 0 is the prompt, and then the text; 1 is the config, and then metadata. */
-export const ggml: Engine = async (model, { folder, config }) => {
+export const ggml: Engine = async (model, { folder, config, accelerator }) => {
+  // With WebGPU asked for, the library may compute on the CPU, and does not tell.
+  if (accelerator !== "cpu") throw new NNError("UNSUPPORTED_OPERATION", `language models are not computed on ${accelerator} here: choose cpu`);
   const { Wllama } = await loaded("@wllama/wllama", import("@wllama/wllama"));
   const llama = new Wllama({ default: `${folder}wllama.wasm` }, { suppressNativeLog: true, logger: SILENT });
   const options = { n_gpu_layers: 0, n_threads: 1, n_parallel: 1, warmup: false, ...renamed(config, MODEL_KEYS) };

@@ -8,8 +8,8 @@ import { Service } from "./service.js";
 self.onmessage = async ({ data }: MessageEvent<{ order: Order; port: Port | undefined }>) => {
   const report = (message: Report) => self.postMessage(message);
   try {
-    const service = data.port === undefined ? new Service(ENGINES, data.order.folder) : client(data.port);
-    report({ kind: "exit", code: await runHere(data.order, service, report) });
+    const service = data.port === undefined ? new Service(ENGINES, data.order.folder, data.order.accelerator) : client(data.port);
+    report({ kind: "exit", ...await runHere(data.order, service, report) });
   } catch (error) {
     report({ kind: "error", text: String(error) });
   }
