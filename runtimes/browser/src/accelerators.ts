@@ -17,9 +17,9 @@ export async function missing(accelerator: Accelerator): Promise<string | undefi
   // (Node 20 has no navigator.)
   const { gpu, ml } = (globalThis.navigator ?? {}) as Hardware;
   try {
-    if (accelerator === "webgpu" && gpu === undefined) return "this browser has no WebGPU (navigator.gpu)";
+    if (accelerator === "webgpu" && gpu === undefined) return "there is no WebGPU here (navigator.gpu)";
     if (accelerator === "webgpu" && (await gpu!.requestAdapter()) === null) return "WebGPU finds no graphics processor here";
-    if (accelerator === "webnn" && ml === undefined) return "this browser has no WebNN (navigator.ml)";
+    if (accelerator === "webnn" && ml === undefined) return "there is no WebNN here (navigator.ml)";
     if (accelerator === "webnn") (await ml!.createContext()).destroy?.();
   } catch (error) {
     return `${accelerator === "webgpu" ? "WebGPU" : "WebNN"} does not start: ${error instanceof Error ? error.message : String(error)}`;
@@ -33,6 +33,6 @@ export async function acceleratorOf(target: string, chosen: Accelerator | undefi
   const accelerator = chosen ?? BY_TARGET[target]!;
   const reason = await missing(accelerator);
   if (reason === undefined) return accelerator;
-  const why = chosen === undefined ? `the guest's execution target ${target} needs ${accelerator}` : `the page chose ${accelerator}`;
+  const why = chosen === undefined ? `the guest's execution target ${target} needs ${accelerator}` : `${accelerator} was chosen`;
   throw new NNError("UNSUPPORTED_OPERATION", `${why}, and ${reason}: choose cpu`);
 }

@@ -2,9 +2,9 @@ import { ConsoleStdout, Directory, File, OpenFile, PreopenDirectory, WASI, WASIP
 import { AT_ONCE } from "./abi.js";
 import { measured, type Call } from "./calls.js";
 import { detectDialect } from "./detection.js";
-import type { Order } from "./index.js";
 import { Memory } from "./memory.js";
 import { Negotiation } from "./negotiation.js";
+import type { Order } from "./running.js";
 import type { Remote } from "./service.js";
 import { Session } from "./session.js";
 import { DIALECTS, type Dialect } from "./tables.js";

@@ -1,4 +1,4 @@
-import type { Engine, Tensor, TensorInfo } from "./engine.js";
+import type { Engine, Graph, Tensor, TensorInfo } from "./engine.js";
 import { loaded, NNError } from "./errors.js";
 
 const TYPES: Record<string, string> = { F16: "float16", F32: "float32", F64: "float64", U8: "uint8", I32: "int32", I64: "int64" };
@@ -8,13 +8,19 @@ const ARRAYS: Record<string, new (buffer: ArrayBuffer) => ArrayBufferView> = {
 };
 const nameOf = (type: string) => Object.keys(TYPES).find((name) => TYPES[name] === type);
 
+export type Library = typeof import("onnxruntime-web/wasm");
+
 /** ONNX through onnxruntime-web, which is loaded on the first use, with one thread. It has a build for the
  * CPU alone, and a larger one. */
-export const onnx: Engine = async (model, { accelerator }) => {
-  const ort = await loaded("onnxruntime-web", accelerator === "cpu" ? import("onnxruntime-web/wasm") : import("onnxruntime-web/webgpu"));
+export const onnx: Engine = (model, options) => options.accelerator === "cpu"
+  ? onnxWith(import("onnxruntime-web/wasm"), "wasm", model)
+  : onnxWith(import("onnxruntime-web/webgpu"), options.accelerator, model);
+
+/** ONNX through a build of the library. */
+export async function onnxWith(library: Promise<Library>, provider: string, model: Uint8Array<ArrayBuffer>): Promise<Graph> {
+  const ort = await loaded("onnxruntime-web", library);
   ort.env.wasm.numThreads = 1;
-  const provider = accelerator === "cpu" ? "wasm" : accelerator;
-  const session = await ort.InferenceSession.create(model, { executionProviders: [provider] });
+  const session = await ort.InferenceSession.create(model, { executionProviders: [provider], intraOpNumThreads: 1 });
   const inputs = session.inputMetadata.map((input): TensorInfo => {
     const { name } = input;
     if (!input.isTensor) return { name };
@@ -35,4 +41,4 @@ export const onnx: Engine = async (model, { accelerator }) => {
     });
   };
   return { info: { inputs }, open: () => ({ compute }), close: () => session.release() };
-};
+}
