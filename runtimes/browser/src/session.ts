@@ -104,7 +104,11 @@ export class Session {
     const more = data.length - (old?.length ?? 0);
     check(this.limits, "tensor_bytes", this.tensors, more);
     if (inputs !== undefined && !untypedBytes) checkInput(inputs, index, type, dims);
-    context.inputs.set(index, { type, dims, data: new Uint8Array(data) });
+    // An input of the same size takes the place of the old one: new memory costs more than the copy. (No engine
+    // keeps an input, and outputs have arrays of their own.)
+    const kept = old?.length === data.length ? old : new Uint8Array(data.length);
+    kept.set(data);
+    context.inputs.set(index, { type, dims, data: kept });
     this.tensors += more;
   }
 
