@@ -1,4 +1,4 @@
-"""The playground: its command, its server, and its page in a real browser."""
+"""The playground: its command, its server, and its page in real browsers."""
 
 from __future__ import annotations
 
@@ -30,8 +30,11 @@ def post(url: str) -> bytes:
         return answer.read()
 
 
-def test_a_visitor_uses_the_page():
+@pytest.mark.parametrize("browser", ["chromium", "firefox"])
+def test_a_visitor_uses_the_page(browser):
     needs("magika")
+    if browser == "firefox":
+        needs_engine("browser-firefox")
     node = shutil.which("node")
     if node is None or not DRIVER.exists():
         assert not os.environ.get("CI"), "make browser must run first"
@@ -39,10 +42,10 @@ def test_a_visitor_uses_the_page():
     with Playground(CLASSIFY, [("net", ADD)], "name:net 'x y.raw' 1,4") as served:
         ended = subprocess.run(
             [node, "--test", Path(__file__).with_name("playground.mjs")],
-            env={**os.environ, "PLAYGROUND": served.url},
+            env={**os.environ, "PLAYGROUND": served.url, "PLAYGROUND_BROWSER": browser},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=600,
         )
     assert ended.returncode == 0, ended.stdout[-8000:]
 

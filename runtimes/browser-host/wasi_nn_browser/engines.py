@@ -104,8 +104,9 @@ def _keep(package: tarfile.TarFile, asset: Asset, url: str) -> None:
                 made.write(piece)
             if size != asset.bytes or digest.hexdigest() != asset.sha256:
                 raise UsageError(
-                    f"{asset.member} of {url} is not what these pages were built with: its "
-                    f"sha256 is {digest.hexdigest()}, expected {asset.sha256}"
+                    f"{asset.member} of {url} is not what these pages were built with: expected "
+                    f"{asset.bytes} bytes with the sha256 {asset.sha256}, got "
+                    f"{'more' if size > asset.bytes else size} with {digest.hexdigest()}"
                 )
             made.close()
             os.replace(made.name, place)
