@@ -66,8 +66,8 @@ $(OLD)/.dev: pyproject.toml
 	@test -x $(OLD)/bin/python || $(PYTHON310) -m venv $(OLD)
 	@echo "Installing wasi-nn for Python 3.10 (once) ..."
 	@$(OLD)/bin/python -m pip install --quiet --disable-pip-version-check \
-	    -e ".[wasmtime,wasmer,ggml-prebuilt,prometheus,opentelemetry,demo]" hatchling hypothesis \
-	    onnx opentelemetry-sdk pillow pytest pytest-xdist tomli
+	    -e ".[wasmtime,wasmer,ggml-prebuilt,prometheus,opentelemetry,mcp,pydantic-ai,langchain,demo]" \
+	    hatchling hypothesis onnx opentelemetry-sdk pillow pytest pytest-xdist tomli
 	@touch $@
 
 demo: $(VENV)/.demo

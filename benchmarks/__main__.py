@@ -18,6 +18,7 @@ from benchmarks import (
     native,
     neighbours,
     sockets,
+    tools,
     traps,
 )
 from benchmarks.figures import report
@@ -42,6 +43,7 @@ def main() -> None:
             ("workers", lambda: isolation.figures(folder)),
             ("language models", language.figures),
             ("servers", lambda: sockets.figures(folder)),
+            ("tools", tools.figures),
             ("neighbours", lambda: neighbours.figures(folder)),
             ("start-up", hosting.start),
             ("memory", lambda: hosting.memory(folder)),

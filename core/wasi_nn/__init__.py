@@ -114,7 +114,7 @@ _MODULES = {
 
 _SUBMODULES = frozenset(
     "backend encodings errors escaping hookspecs limits observer opentelemetry plugins policy "
-    "prometheus runtime types wasm".split()
+    "prometheus runtime tools types wasm".split()
 )
 
 if not TYPE_CHECKING:

@@ -21,6 +21,7 @@ _MODULES = {
     "inspect": "inspect",
     "plugins": "status",
     "doctor": "status",
+    "mcp": "mcp",
     "models": "models",
     "new": "new",
     "completion": "completion",

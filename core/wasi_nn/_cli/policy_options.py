@@ -236,6 +236,12 @@ class PolicyOptions:
         self._file = file
         self._given = given
 
+    @property
+    def given(self) -> list[str]:
+        """The names of the rules that were given, and of the file."""
+        named = [name for name, value in self._given.items() if value not in (None, ())]
+        return [*named, *(["policy"] if self._file is not None else [])]
+
     def policy(self, others: Mapping[str, Any]) -> Policy:
         """The policy: an option of ours comes before one of another host, for which ``others`` has
         the limits and the network, and both come before the file. Raises ``UsageError``."""

@@ -197,9 +197,13 @@ def _parsed(path: Path, text: str) -> Catalogue:
         size = _units.size("cache-size", size)
     if isinstance(size, bool) or not isinstance(size, int) or size <= 0:
         raise UsageError(f"cache-size is {size!r}, and must be a size such as '20G'")
-    tables = _table("models", found.get("models", {}))
-    models = {name: _entry(name, _table(f"models.{name}", it), path) for name, it in tables.items()}
-    return Catalogue(path, models, size)
+    return Catalogue(path, entries(found.get("models", {}), path), size)
+
+
+def entries(tables: object, path: Path) -> dict[str, Entry]:
+    """The models of the table ``models`` in the file at ``path``. Raises ``UsageError``."""
+    named = _table("models", tables)
+    return {name: _entry(name, _table(f"models.{name}", it), path) for name, it in named.items()}
 
 
 def _entry(name: str, table: Mapping[str, Any], path: Path) -> Entry:

@@ -35,15 +35,20 @@ def read(path: str | os.PathLike[str]) -> Policy:
     except ValueError as error:
         raise UsageError(f"the policy {path} is not TOML: {error}") from error
     try:
-        given = _fields(found, Policy._fields, "")
-        for name in _LISTS:
-            if name in given and not isinstance(given[name], list):
-                raise UsageError(f"{name} is {given[name]!r}, and must be a list of texts")
-        if "limits" in given:
-            given["limits"] = _limits(given["limits"])
-        return Policy(**given).checked()
+        return policy_of(found)
     except UsageError as error:
         raise UsageError(f"the policy {path}: {error}") from error
+
+
+def policy_of(table: Mapping[str, Any]) -> Policy:
+    """The policy of a table. Raises ``UsageError``."""
+    given = _fields(table, Policy._fields, "")
+    for name in _LISTS:
+        if name in given and not isinstance(given[name], list):
+            raise UsageError(f"{name} is {given[name]!r}, and must be a list of texts")
+    if "limits" in given:
+        given["limits"] = _limits(given["limits"])
+    return Policy(**given).checked()
 
 
 def _limits(table: object) -> Limits:
