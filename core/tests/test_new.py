@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 
 import click
 import pytest
@@ -56,12 +57,21 @@ def tested(write, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_tests_of_a_new_backend_pass(tested):
-    assert tested("backend") > 240
+@pytest.mark.parametrize(("kind", "at_least"), [("backend", 240), ("runtime", 250)])
+def test_the_tests_of_a_new_plugin_pass(tested, kind, at_least):
+    assert tested(kind) > at_least
 
 
-def test_a_new_repository_has_all_that_a_plugin_needs(write):
-    folder = write("backend", "my-lib")
+KINDS = {
+    "backend": ("class MyLib(backend.Backend)", "tests/graphs/add.my-lib"),
+    "runtime": ("class MyLib(runtime.Runtime)", "wasi_nn_my_lib/instance.py"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_repository_has_all_that_a_plugin_needs(write, kind):
+    line, own_file = KINDS[kind]
+    folder = write(kind, "my-lib")
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert files >= {
         ".github/workflows/test.yml",
@@ -69,13 +79,13 @@ def test_a_new_repository_has_all_that_a_plugin_needs(write):
         "README.md",
         "pyproject.toml",
         "tests/test_my_lib.py",
-        "tests/graphs/add.my-lib",
         "wasi_nn_my_lib/__init__.py",
         "wasi_nn_my_lib/py.typed",
+        own_file,
     }
     text = "".join((folder / file).read_bytes().decode("latin-1") for file in files)
     assert "newname" not in text.lower()
-    assert "class MyLib(backend.Backend)" in text
+    assert line in text
     assert 'my-lib = "wasi_nn_my_lib"' in text
 
 
@@ -102,6 +112,23 @@ def test_a_name_that_a_plugin_cannot_have_is_refused(write, tmp_path, name, says
     with pytest.raises(UsageError, match=re.escape(says)):
         write("backend", name)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_new_plugins_wheel_has_its_package_alone(write, tmp_path, kind):
+    needs("hatchling")
+    folder = write(kind, "my-lib")
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
+    options = ["--no-deps", "--no-build-isolation", "--wheel-dir", str(tmp_path)]
+    run = subprocess.run([*command, *options, str(folder)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        names = {name for name in file.namelist() if ".dist-info/" not in name}
+        inner = file.read("wasi_nn_my_lib-0.1.0.dist-info/entry_points.txt").decode()
+    package = folder / "wasi_nn_my_lib"
+    assert names == {f"wasi_nn_my_lib/{path.name}" for path in package.iterdir()}
+    assert inner == "[wasi_nn]\nmy-lib = wasi_nn_my_lib\n"
 
 
 def test_nothing_is_written_over(write, tmp_path):

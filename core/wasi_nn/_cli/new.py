@@ -24,6 +24,7 @@ EXAMPLES = """Examples:
 \b
   wasi-nn new backend mylibrary
   wasi-nn new backend my-library --into ~/src/wasi-nn-my-library
+  wasi-nn new runtime myengine
 """
 
 _ROOT = Path(_templates.__file__).parent
@@ -42,7 +43,7 @@ _RESERVED = {
 
 
 @click.command(no_args_is_help=True, epilog=EXAMPLES)
-@click.argument("kind", type=click.Choice(["backend"]))
+@click.argument("kind", type=click.Choice(["backend", "runtime"]))
 @click.argument("name")
 @click.option(
     "--into",
@@ -51,10 +52,10 @@ _RESERVED = {
     help="The folder to make. Default: wasi-nn-NAME here.",
 )
 def new(kind: str, name: str, into: Path | None) -> int:
-    """Write a repository for a plugin: a backend for a library.
+    """Write a repository for a plugin: a backend for a library, or a runtime for a Wasm engine.
 
     It has a small plugin that works, tests that inherit the conformance cases, and a workflow that
-    runs them. Put your library in its place."""
+    runs them. Put your library or your engine in its place."""
     _check_name(name)
     folder = (into or Path(f"wasi-nn-{name}")).expanduser()
     if folder.exists() or folder.is_symlink():
