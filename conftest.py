@@ -63,8 +63,8 @@ _NO_TORCH = Path(sys.prefix) / ".no-torch"
 def needs(package: str) -> Any:
     """The package. If it is missing, skip with the reason, or fail if CI installs it."""
     # `make test310` installs only some of the extras.
-    extras = {"ai_edge_litert", "huggingface_hub", "lightgbm", "mypy", "openvino", "s3fs", "skops"}
-    extras.add("torch")
+    extras = {"ai_edge_litert", "huggingface_hub", "openvino", "s3fs", "torch"}
+    extras |= {"lightgbm", "mypy", "skops"}
     left_out = package in extras and sys.version_info < (3, 11)
     why = ""
     if package == "torch" and _NO_TORCH.exists():

@@ -2,8 +2,8 @@
 
 LightGBM follows the numbers of a tree without a check: a child that is not there is read from
 whatever memory is there, and a tree with a cycle never ends. So each tree must be a tree, and its
-features must exist. (LightGBM's parser has mistakes as well: a guest's own models are read in a worker,
-which may crash.)"""
+features must exist. (LightGBM's parser has mistakes as well: a guest's own models are read in a
+worker, which may crash.)"""
 
 from __future__ import annotations
 

@@ -133,9 +133,9 @@ def hostile(mark):
     huge = npy("{'descr': '<f8', 'fortran_order': False, 'shape': (1099511627776,), }")
     objects = npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", evil)
     return {
-        "empty": (b"", "no complete zip archive"),
+        "empty": (b"", "not a complete zip archive"),
         "a pickle": (evil, "a pickle"),
-        "truncated": (good[:-40], "no complete zip archive"),
+        "truncated": (good[:-40], "not a complete zip archive"),
         "its middle": (good[:200] + good[-2000:], "not a model that skops wrote"),
         "no schema": (changed(good, schema=b""), "not a model that skops wrote"),
         "deep": (changed(good, schema=b"[" * 99_999), "not a model that skops wrote"),

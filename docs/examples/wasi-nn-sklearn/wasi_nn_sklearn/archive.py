@@ -48,8 +48,8 @@ def _check(data: bytes) -> None:
     """Look at the archive before skops unpacks anything."""
     if not zipfile.is_zipfile(io.BytesIO(data)):
         raise errors.RuntimeFailure(
-            "this is not a model that skops wrote: it is no complete zip archive (a pickle or a file "
-            "of joblib is never read; save the model with skops.io.dump)"
+            "this is not a model that skops wrote: it is not a complete zip archive (a pickle or a "
+            "file of joblib is never read; save the model with skops.io.dump)"
         )
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         members = archive.infolist()
