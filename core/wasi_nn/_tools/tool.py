@@ -9,8 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wasi_nn._host.capture import Capture
 from wasi_nn._host.deadline import Deadline
 from wasi_nn._host.limit_policy import laid_over
+from wasi_nn._host.wasi import wasi_config
 from wasi_nn._process.interrupts import Interruption
 from wasi_nn._suggestion import did_you_mean
 from wasi_nn._tools.reply import ToolError, ToolResult, parsed, printable, why
@@ -112,6 +114,8 @@ class Tool:
         self._options: RunOptions = {"policy": self._policy, "request": self.name}
         if export is None:
             self._options |= {"env": env, "dirs": dirs}
+            # A mistake in them is the operator's, not a call's.
+            wasi_config((self.name, *args), self._options, Capture(False, self.limits))
         elif env or dirs:
             raise UsageError("env and dirs are of a command; an export has neither")
         self._text = self._left_over() if input == "text" else ""
