@@ -37,6 +37,7 @@ def main() -> None:
             ("component calls", components.calls),
             ("a component on another host", native.components),
             ("a guest on another host", native.cycles),
+            ("a process on another host", native.processes),
             ("backends", lambda: backends.cycles(folder)),
             ("batching", lambda: batching.figures(folder)),
             ("fresh guests", lambda: fresh.figures(folder)),
