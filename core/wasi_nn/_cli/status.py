@@ -51,17 +51,21 @@ def plugins(json_file: Path | None) -> int:
         return 0
     lacking = False
     for record in described:
-        brings = [
-            f"{_named('backend', each, record)} serves {', '.join(each['encodings'])}".lstrip()
+        # A line for each backend and runtime. doctor has the details of what is not usable.
+        lines = [
+            (f"{_named('backend', each, record)} serves {', '.join(each['encodings'])}", each)
             for each in record["backends"]
         ]
-        brings += [_named("runtime", each, record) or "runtime" for each in record["runtimes"]]
-        items = record["backends"] + record["runtimes"]
-        # A line for each plugin. doctor has the details of what is not usable.
-        states = [i["detail"] if i["usable"] else i["detail"].partition(";")[0] for i in items]
-        states += [f"broken: {record['error']}"] if record["error"] else []
-        lacking = lacking or bool(record["error"]) or not all(item["usable"] for item in items)
-        tell(f"{_title(record)}: {'; '.join([', '.join(brings), *states] if brings else states)}")
+        lines += [
+            (_named("runtime", each, record) or "runtime", each) for each in record["runtimes"]
+        ]
+        for brings, each in lines:
+            state = each["detail"] if each["usable"] else each["detail"].partition(";")[0]
+            tell(f"{_title(record)}: {brings.lstrip()}; {state}")
+            lacking = lacking or not each["usable"]
+        if record["error"]:
+            tell(f"{_title(record)}: broken: {record['error']}")
+            lacking = True
     for name in installed.left_out:
         tell(f"{name}: {LEFT_OUT}")
     if lacking:

@@ -103,9 +103,11 @@ class Gate:
         theirs = [linker.get(context, self._module, name) for name in self._forwarded]
         imports = (Extern * (len(theirs) + 1))(*theirs, memory)
         gate, trap = Instance(), POINTER()
+        # (Kept here: of two threads that compile it at the same time, the cache keeps only one's.)
+        module = _gate_module(self._engine, self._forwarded)
         made = _instantiate(
             context,
-            _gate_module(self._engine, self._forwarded).at,
+            module.at,
             *(ctypes.addressof(imports), len(imports)),
             *(ctypes.addressof(gate), ctypes.addressof(trap)),
         )
