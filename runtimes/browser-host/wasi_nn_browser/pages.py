@@ -19,7 +19,7 @@ def folder() -> Path:
     found = Path(named) if named else _OWN
     if not (found / _KNOWN).is_file():
         raise Unavailable(
-            f"the pages for browsers are not built; {found} has no {_KNOWN}: run make browser in a "
+            f"its pages are not built; {found} has no {_KNOWN}: run make browser in a "
             f"checkout of wasi-nn, and name its {_OWN.parent.name}/{_OWN.name} in {VARIABLE}, or "
             "install a wheel that was built afterwards"
         )
