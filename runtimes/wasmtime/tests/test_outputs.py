@@ -13,6 +13,7 @@ from wasi_nn.errors import Interrupted
 
 needs_engine("wasmtime")
 
+from wasi_nn_wasmtime import files  # noqa: E402
 from wasi_nn_wasmtime.files import Gate  # noqa: E402
 
 # The errno of each call is written as a digit or letter ('0' + errno) to what is then the
@@ -103,3 +104,15 @@ def test_a_guest_may_be_interrupted_on_its_way_to_a_file(
         program = host.compile(wat(GUEST.format(body)))
         result = program.run(dirs={"/": tmp_path}, on_start=guests.append)
     assert isinstance(result.error, Interrupted)
+
+
+def test_a_gate_may_be_the_only_one_to_keep_its_module(
+    wat, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache of two guests that begin at the same time keeps one's."""
+    monkeypatch.setattr(files, "_gate_module", files._gate_module.__wrapped__)
+    body = "(call $say (call $file (i32.const 80)))"
+    with Host(runtime="wasmtime") as host:
+        program = host.compile(wat(GUEST.format(body)))
+        for _ in range(20):
+            assert program.run(dirs={"/": tmp_path}).check().stderr == b"0"
