@@ -188,6 +188,18 @@ def test_a_tool_may_use_the_models_of_its_policy_alone(host, guests, identity_mo
     assert "policy models: a guest may use mine, not 'other'" in error
 
 
+def test_a_component_that_is_a_command_is_a_tool(host, guests, identity_model, tmp_path):
+    host.add_model("mine", identity_model("mine"))
+    (tmp_path / "x").write_bytes(bytes(4))
+    guest = guests / "classify-wit" / "classify-wit.wasm"
+    args = ["name:{model}", "/data/x", "1"]
+    tool = Tool(host, guest, input="arguments", args=args, dirs={"/data": tmp_path})
+    assert tool.call({"model": "mine"}).error == ""
+    assert "other" in tool.call({"model": "other"}).error
+    with pytest.raises(UsageError, match="run as a command"):
+        Tool(host, guest, export="run")
+
+
 def test_a_call_in_asyncio_can_be_cancelled(make, host):
     tool = make(LOOP)
     tool.prepare()
