@@ -214,20 +214,24 @@ class Servers(SocketSteps):
     ) -> None:
         if not sockets.runtime.features.interrupt:
             self.needs_process()
-        # (A process needs longer to start, and must have come as far as to the wait.)
-        limits = Limits(timeout=0.5 if sockets.runtime.features.interrupt else 3.0)
-        with (
-            no_answer() as port,
-            Host(plugins=plugins, runtime=self.runtime, limits=limits, policy=LOOPBACK) as host,
-        ):
-            started = time.monotonic()
-            result = host.run(SOCKETS, steps.format(port=port).split("\n"))
-            seconds = time.monotonic() - started
-        assert isinstance(result.error, DeadlineExceeded), result.stdout
-        # (A process that is ended takes with it what it has not told.)
         waits = steps.split("\n")[-1].split()[0]
-        assert result.stdout.decode().split("\n")[-1] in ("", waits)
-        assert seconds < 10
+        # It must come to the wait, for which a process and a busy machine need longer.
+        for timeout in (0.5, 3.0, 9.0) if sockets.runtime.features.interrupt else (3.0,):
+            limits = Limits(timeout=timeout)
+            with (
+                no_answer() as port,
+                Host(plugins=plugins, runtime=self.runtime, limits=limits, policy=LOOPBACK) as host,
+            ):
+                started = time.monotonic()
+                result = host.run(SOCKETS, steps.format(port=port).split("\n"))
+                seconds = time.monotonic() - started
+            assert isinstance(result.error, DeadlineExceeded), result.stdout
+            last = result.stdout.decode().split("\n")[-1]
+            # (A process that is ended takes with it what it has not told.)
+            if last in ("", waits):
+                break
+        assert last in ("", waits)
+        assert seconds < timeout + 9
 
     @pytest.mark.parametrize("steps", _WAITS.values(), ids=_WAITS)
     def test_an_interrupt_ends_a_guest_that_waits_for_a_peer(
