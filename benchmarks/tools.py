@@ -22,7 +22,7 @@ PYTHON = [sys.executable, "-I", "-c", "print('hello, wasi-nn')"]
 
 def figures() -> list[Figure]:
     """The first call, with its host and compiling, and a later one: each is a fresh guest."""
-    made = [_figure("tool_first_call_ratio", _first, 1.5)]
+    made = [_figure("tool_first_call_ratio", _first, 1.0)]
     with Host(runtime="wasmtime") as host:
         tool = Tool(host, GUEST, input="arguments")
         tool.prepare()
